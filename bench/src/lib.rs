@@ -1,0 +1,2 @@
+//! The load generator and the comparison benchmarks.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Bytes to commands and answers to bytes: sans-I/O.
+#![forbid(unsafe_code)]
