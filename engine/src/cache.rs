@@ -1,1 +1,248 @@
-//! (being written)
+//! A bounded in-memory cache with S3-FIFO eviction, used by one thread.
+//!
+//! One arena holds every entry's bytes, divided into two FIFO queues: `small` (a tenth), where new
+//! entries start, and `main`, where those live that were used again. What leaves `small` unused is
+//! dropped and only its hash remembered in the ghost; an entry whose hash is found there goes
+//! straight to `main`. One pass over cold keys therefore flows through `small` and leaves the hot
+//! set alone, and a hit costs no list manipulation: it adds one to a two-bit count.
+//!
+//! Memory: arena, index and ghost are allocated once, at construction, within the capacity. The
+//! arena is zeroed lazily by the operating system, so what was never used is not resident. No
+//! operation allocates.
+//!
+//! Invariants:
+//! - the index names exactly the live entries of the two queues;
+//! - the arena holds at most one live entry of a key, the one inserted last;
+//! - an entry is contiguous: it never wraps around the end of its queue.
+
+mod arena;
+mod eviction;
+mod ghost;
+mod index;
+mod items;
+mod layout;
+mod ring;
+
+#[cfg(test)]
+mod tests;
+
+pub use items::{CachedItem, ItemCache, ItemHit};
+
+use arena::{Arena, Descriptor, Location};
+use eviction::{Effort, Queue};
+use ghost::Ghost;
+use index::Index;
+use layout::Layout;
+use ring::Ring;
+
+/// A cache of byte strings under byte-string keys, each with `HEADER` bytes that the caller may
+/// change in place.
+///
+/// The caller passes a 64-bit hash with every key; the same key must always come with the same
+/// hash. Some of its bits may be the same for all keys, such as those that chose the shard.
+pub struct Cache<const HEADER: usize> {
+    arena: Arena<HEADER>,
+    small: Ring,
+    main: Ring,
+    index: Index,
+    ghost: Ghost,
+    layout: Layout,
+    counters: CacheCounters,
+}
+
+/// An entry that was found.
+#[derive(Debug)]
+pub struct Hit<'a, const HEADER: usize> {
+    /// The caller's own bytes; changes stay in the cache.
+    pub header: &'a mut [u8; HEADER],
+    /// The value.
+    pub value: &'a [u8],
+}
+
+/// What a cache holds and what it has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounters {
+    /// Entries held now.
+    pub entries: usize,
+    /// Bytes of the arena that these entries take: descriptors, headers, keys, values and padding.
+    pub bytes_used: usize,
+    /// Calls of `get` that found the key.
+    pub hits: u64,
+    /// Calls of `get` that did not.
+    pub misses: u64,
+    /// Entries admitted, replacements included.
+    pub inserts: u64,
+    /// Entries dropped to make room.
+    pub evictions: u64,
+    /// Inserted keys that had been evicted not long before.
+    pub ghost_hits: u64,
+    /// The capacity in bytes that the cache was made with.
+    pub capacity: usize,
+}
+
+/// The mean length of an entry, in bytes, that [`Cache::new`] sizes the index for.
+const ENTRY_BYTES_MEAN: usize = 128;
+
+impl<const HEADER: usize> Cache<HEADER> {
+    /// A cache that allocates at most `capacity_bytes`, its index included, for entries of at
+    /// least 128 bytes on average. When the capacity is too small for any entry, nothing is
+    /// allocated and nothing ever admitted. More than 32 GiB of entries are never held.
+    pub fn new(capacity_bytes: usize) -> Self {
+        Self::with_entry_bytes(capacity_bytes, ENTRY_BYTES_MEAN)
+    }
+
+    /// A cache as [`Self::new`] makes it, with an index for entries of `entry_bytes_mean` bytes
+    /// (descriptor, header, key and value). With smaller entries the index may fill up before the
+    /// arena does; with larger ones a part of the index lies idle.
+    pub fn with_entry_bytes(capacity_bytes: usize, entry_bytes_mean: usize) -> Self {
+        let layout = Layout::plan(capacity_bytes, entry_bytes_mean, Arena::<HEADER>::ENTRY_MIN);
+        let cache = Self {
+            arena: Arena::new(layout.small_bytes + layout.main_bytes),
+            small: Ring::new(0, layout.small_bytes),
+            main: Ring::new(layout.small_bytes, layout.main_bytes),
+            index: Index::new(layout.index_entries),
+            ghost: Ghost::new(layout.ghost_buckets),
+            layout,
+            counters: CacheCounters { capacity: capacity_bytes, ..CacheCounters::default() },
+        };
+        assert!(cache.reserved_bytes() <= capacity_bytes, "the cache is larger than its capacity");
+        cache
+    }
+
+    /// Bytes that the cache has allocated: fixed, and at most the capacity.
+    pub fn reserved_bytes(&self) -> usize {
+        self.arena.len() + self.index.allocated_bytes() + self.ghost.allocated_bytes()
+    }
+
+    /// Looks `key` up and counts a use of it.
+    #[inline]
+    pub fn get(&mut self, hash: u64, key: &[u8]) -> Option<Hit<'_, HEADER>> {
+        let Some(location) = self.find(mix(hash), key) else {
+            self.counters.misses += 1;
+            return None;
+        };
+        self.counters.hits += 1;
+        self.arena.count_use(location);
+        let (header, value) = self.arena.contents_mut(location);
+        Some(Hit { header, value })
+    }
+
+    /// Looks `key` up without counting a use, a hit or a miss.
+    #[inline]
+    pub fn peek(&self, hash: u64, key: &[u8]) -> Option<(&[u8; HEADER], &[u8])> {
+        let location = self.find(mix(hash), key)?;
+        Some(self.arena.contents(location))
+    }
+
+    /// The header of `key`, to be changed in place, without counting a use, a hit or a miss.
+    #[inline]
+    pub fn header_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut [u8; HEADER]> {
+        let location = self.find(mix(hash), key)?;
+        Some(self.arena.contents_mut(location).0)
+    }
+
+    /// Makes `value` the value of `key`, and says whether the cache holds it now. It does not when
+    /// the entry is longer than an eighth of the main queue or the key longer than 65,535 bytes;
+    /// an older entry of the key is removed then, so that no stale value stays behind. It may
+    /// also not when far more keys have similar hashes than chance brings about.
+    ///
+    /// A replaced entry hands its queue and its count of uses on to its successor.
+    pub fn insert(&mut self, hash: u64, key: &[u8], header: &[u8; HEADER], value: &[u8]) -> bool {
+        let hash = mix(hash);
+        let admitted = self.admitted_bytes(key, value);
+        let old = self.find(hash, key).map(|location| (location, self.arena.descriptor(location)));
+        if let Some((location, descriptor)) = old {
+            if admitted == Some(descriptor.entry_bytes::<HEADER>()) {
+                self.arena.write(location, descriptor.with_value(value), header, key, value);
+                self.counters.inserts += 1;
+                return true;
+            }
+            self.unlink(location, descriptor);
+        }
+        let Some(entry_bytes) = admitted.filter(|_| self.index.has_room_for(hash)) else {
+            return false;
+        };
+        let (queue, uses) = match old {
+            Some((location, descriptor)) => (self.queue_of(location), descriptor.uses),
+            None => (self.queue_for_new(hash), 0),
+        };
+        let fits_small = entry_bytes <= self.layout.small_entry_bytes_max();
+        let queue = if fits_small { queue } else { Queue::Main };
+        let location = self.claim(queue, entry_bytes);
+        let descriptor = Descriptor::new(hash, key, value, uses);
+        self.arena.write(location, descriptor, header, key, value);
+        self.link(queue, location, descriptor);
+        true
+    }
+
+    /// Removes `key`; says whether it was there.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
+        let Some(location) = self.find(mix(hash), key) else { return false };
+        self.unlink(location, self.arena.descriptor(location));
+        true
+    }
+
+    /// Removes everything and forgets what was evicted. The memory stays allocated, and the
+    /// counts of events go on.
+    pub fn clear(&mut self) {
+        self.small.clear();
+        self.main.clear();
+        self.index.clear();
+        self.ghost.clear();
+        self.counters.bytes_used = 0;
+    }
+
+    /// What the cache holds and has done.
+    pub fn counters(&self) -> CacheCounters {
+        CacheCounters { entries: self.index.len(), ..self.counters }
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &[u8]) -> Option<Location> {
+        self.index.find(hash, |location| self.arena.has_key(location, key))
+    }
+
+    /// The bytes an entry takes in the arena; `None` if it is not admitted.
+    fn admitted_bytes(&self, key: &[u8], value: &[u8]) -> Option<usize> {
+        let bytes_max = self.layout.entry_bytes_max();
+        if key.len() > usize::from(u16::MAX) || value.len() > bytes_max {
+            return None;
+        }
+        let bytes = arena::entry_bytes::<HEADER>(key.len(), value.len());
+        (bytes <= bytes_max).then_some(bytes)
+    }
+
+    /// Room for a new entry at the head of `queue`, and for its location in the index.
+    fn claim(&mut self, queue: Queue, entry_bytes: usize) -> Location {
+        let mut effort = Effort::for_entry(entry_bytes);
+        while self.index.is_full() {
+            self.evict_for_index(&mut effort);
+        }
+        self.make_room(queue, entry_bytes, &mut effort)
+    }
+
+    fn link(&mut self, queue: Queue, location: Location, descriptor: Descriptor) {
+        let arena = &self.arena;
+        self.index.insert(descriptor.hash, location, |held| arena.descriptor(held).hash);
+        self.ring_mut(queue).live_entries += 1;
+        self.counters.bytes_used += descriptor.entry_bytes::<HEADER>();
+        self.counters.inserts += 1;
+    }
+
+    /// Takes a live entry out of the index; its bytes are reclaimed when the tail reaches them.
+    fn unlink(&mut self, location: Location, descriptor: Descriptor) {
+        self.index.remove(descriptor.hash, location);
+        self.arena.mark_dead(location);
+        self.ring_mut(self.queue_of(location)).live_entries -= 1;
+        self.counters.bytes_used -= descriptor.entry_bytes::<HEADER>();
+    }
+}
+
+/// Spreads the caller's hash over all 64 bits, so that bits that are the same for every key of the
+/// shard empty no part of the index or the ghost.
+#[inline]
+fn mix(hash: u64) -> u64 {
+    const ODD: u128 = 0x9E37_79B9_7F4A_7C15;
+    let product = u128::from(hash) * ODD;
+    (product as u64) ^ ((product >> 64) as u64)
+}

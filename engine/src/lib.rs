@@ -1,9 +1,20 @@
-//! One shard's storage.
+//! One shard's storage: a value log that is also the write-ahead log, a memtable, SSTables, a
+//! manifest, and a cache. No sockets, no threads: everything that touches the world comes in
+//! through [`larder_runtime::env::Env`].
+//!
+//! Start at [`shard`]; FORMAT.md draws every byte on disk.
 #![forbid(unsafe_code)]
 
 pub mod cache;
 pub mod compaction;
 pub mod entry;
+pub mod error;
 pub mod key;
 pub mod manifest;
+pub mod memtable;
+pub mod operation;
+pub mod shard;
+pub mod signal;
+pub mod superblock;
 pub mod table;
+pub mod value_log;

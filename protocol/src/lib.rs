@@ -1,2 +1,4 @@
 //! Bytes to commands and answers to bytes: sans-I/O.
 #![forbid(unsafe_code)]
+
+pub mod memcached;

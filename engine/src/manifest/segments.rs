@@ -1,0 +1,116 @@
+//! The part of the state that value-log segments make up: what an edit does to them.
+
+use std::collections::BTreeMap;
+
+use super::edit::{Edit, EditError, SegmentSeal};
+
+/// A value-log segment as the manifest knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentState {
+    /// The length of the segment's file in bytes.
+    pub file_bytes: u32,
+    /// Where the segment ends, once it takes no more frames.
+    pub sealed: Option<SegmentSeal>,
+    /// The bytes of records that the tables refer to.
+    pub live_bytes: u64,
+}
+
+/// What an edit does to the segments, worked out before anything is changed.
+struct SegmentPlan<'a> {
+    before: &'a BTreeMap<u32, SegmentState>,
+    /// The touched segments' states afterwards; `None` for freed ones.
+    changed: BTreeMap<u32, Option<SegmentState>>,
+    id_next: u32,
+}
+
+/// A plan that no longer borrows the state.
+pub(super) struct SegmentChanges {
+    /// The touched segments' states afterwards; `None` for freed ones.
+    pub(super) changed: BTreeMap<u32, Option<SegmentState>>,
+    /// The lowest segment id never used, afterwards.
+    pub(super) id_next: u32,
+}
+
+/// What `edit` makes of the segments, or why it cannot be applied.
+pub(super) fn plan(
+    before: &BTreeMap<u32, SegmentState>,
+    id_next: u32,
+    edit: &Edit,
+) -> Result<SegmentChanges, EditError> {
+    let mut plan = SegmentPlan { before, changed: BTreeMap::new(), id_next };
+    for &(segment, file_bytes) in &edit.segments_opened {
+        plan.open(segment, file_bytes)?;
+    }
+    for seal in &edit.segments_sealed {
+        plan.seal(*seal)?;
+    }
+    let mut differences: BTreeMap<u32, i128> = BTreeMap::new();
+    for &(segment, difference) in &edit.live_bytes {
+        *differences.entry(segment).or_default() += i128::from(difference);
+    }
+    for (segment, difference) in differences {
+        plan.add_live_bytes(segment, difference)?;
+    }
+    for &segment in &edit.segments_freed {
+        plan.known(segment)?;
+        plan.changed.insert(segment, None);
+    }
+    if let Some(id_next) = edit.segment_id_next {
+        if id_next < plan.id_next {
+            let (from, to) = (plan.id_next.into(), id_next.into());
+            return Err(EditError::MovedBack { what: "the next segment number", from, to });
+        }
+        plan.id_next = id_next;
+    }
+    Ok(SegmentChanges { changed: plan.changed, id_next: plan.id_next })
+}
+
+impl SegmentPlan<'_> {
+    fn known(&self, segment: u32) -> Result<SegmentState, EditError> {
+        let state = match self.changed.get(&segment) {
+            Some(changed) => *changed,
+            None => self.before.get(&segment).copied(),
+        };
+        state.ok_or(EditError::UnknownSegment { segment })
+    }
+
+    fn open(&mut self, segment: u32, file_bytes: u32) -> Result<(), EditError> {
+        if segment < self.id_next {
+            return Err(EditError::SegmentIdReused { segment });
+        }
+        let after = segment.checked_add(1);
+        self.id_next = after.ok_or(EditError::NumbersExhausted { what: "segment" })?;
+        let state = SegmentState { file_bytes, sealed: None, live_bytes: 0 };
+        self.changed.insert(segment, Some(state));
+        Ok(())
+    }
+
+    fn seal(&mut self, seal: SegmentSeal) -> Result<(), EditError> {
+        let SegmentSeal { segment, end, .. } = seal;
+        let state = self.known(segment)?;
+        if state.sealed.is_some() {
+            return Err(EditError::SealedTwice { segment });
+        }
+        if end > state.file_bytes {
+            let file_bytes = state.file_bytes;
+            return Err(EditError::SealBeyondFile { segment, end, file_bytes });
+        }
+        self.changed.insert(segment, Some(SegmentState { sealed: Some(seal), ..state }));
+        Ok(())
+    }
+
+    fn add_live_bytes(&mut self, segment: u32, difference: i128) -> Result<(), EditError> {
+        let state = self.known(segment)?;
+        let sum = i128::from(state.live_bytes) + difference;
+        match u64::try_from(sum) {
+            Ok(live_bytes) if live_bytes <= u64::from(state.file_bytes) => {
+                self.changed.insert(segment, Some(SegmentState { live_bytes, ..state }));
+                Ok(())
+            }
+            _ => {
+                let file_bytes = state.file_bytes;
+                Err(EditError::LiveBytesOutOfRange { segment, live_bytes: sum, file_bytes })
+            }
+        }
+    }
+}

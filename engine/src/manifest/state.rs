@@ -1,0 +1,124 @@
+//! What the edits of the manifest come to.
+
+use std::collections::BTreeMap;
+
+use super::edit::{Edit, EditError, LogPosition, NamespaceGeneration};
+use super::levels::{self, Levels};
+use super::segments::{self, SegmentState};
+
+/// A shard's files and counters, as of some edit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Tables by level: level 0 from the newest to the oldest, the others sorted by key.
+    pub levels: Levels,
+    /// The value log's segments by number.
+    pub segments: BTreeMap<u32, SegmentState>,
+    /// Where replay of the value log starts.
+    pub replay_from: LogPosition,
+    /// Versions below this may have been given out.
+    pub version_ceiling: u64,
+    /// The lowest table id that was never used.
+    pub table_id_next: u64,
+    /// The lowest segment id that was never used.
+    pub segment_id_next: u32,
+    /// The living generation of each namespace that was ever emptied.
+    pub namespace_generations: BTreeMap<u32, u64>,
+}
+
+/// The counters after an edit.
+struct Counters {
+    replay_from: LogPosition,
+    version_ceiling: u64,
+    table_id_next: u64,
+}
+
+impl State {
+    /// Applies `edit`.
+    ///
+    /// An error means that the edit contradicts the state: it removes, moves, seals, frees or
+    /// counts what is not there, reuses a number, makes tables of a level other than 0 overlap,
+    /// makes live bytes negative or more than the file has, or takes a counter back. The state is
+    /// then unchanged.
+    pub fn apply(&mut self, edit: &Edit) -> Result<(), EditError> {
+        let segments = segments::plan(&self.segments, self.segment_id_next, edit)?;
+        levels::check(&self.levels, edit)?;
+        let counters = self.plan_counters(edit)?;
+        self.check_flushes(edit)?;
+
+        // All is decided; nothing below can fail.
+        for (segment, state) in segments.changed {
+            match state {
+                Some(state) => self.segments.insert(segment, state),
+                None => self.segments.remove(&segment),
+            };
+        }
+        self.segment_id_next = segments.id_next;
+        levels::commit(&mut self.levels, edit);
+        self.replay_from = counters.replay_from;
+        self.version_ceiling = counters.version_ceiling;
+        self.table_id_next = counters.table_id_next;
+        for flush in &edit.namespace_generations {
+            self.namespace_generations.insert(flush.namespace, flush.generation);
+        }
+        Ok(())
+    }
+
+    fn plan_counters(&self, edit: &Edit) -> Result<Counters, EditError> {
+        let replay_from = edit.replay_from.unwrap_or(self.replay_from);
+        ascend("the replay position", self.replay_from.sequence, replay_from.sequence)?;
+        let version_ceiling = edit.version_ceiling.unwrap_or(self.version_ceiling);
+        ascend("the version ceiling", self.version_ceiling, version_ceiling)?;
+        let mut table_id_next = self.table_id_next;
+        for table in &edit.tables_added {
+            let after = table.id.checked_add(1);
+            let after = after.ok_or(EditError::NumbersExhausted { what: "table" })?;
+            table_id_next = table_id_next.max(after);
+        }
+        if let Some(id_next) = edit.table_id_next {
+            ascend("the next table number", table_id_next, id_next)?;
+            table_id_next = id_next;
+        }
+        Ok(Counters { replay_from, version_ceiling, table_id_next })
+    }
+
+    fn check_flushes(&self, edit: &Edit) -> Result<(), EditError> {
+        let mut latest = BTreeMap::new();
+        for flush in &edit.namespace_generations {
+            let before = latest
+                .insert(flush.namespace, flush.generation)
+                .or_else(|| self.namespace_generations.get(&flush.namespace).copied());
+            ascend("a namespace's generation", before.unwrap_or(0), flush.generation)?;
+        }
+        Ok(())
+    }
+
+    /// The edit that makes this state out of the empty one.
+    pub fn snapshot(&self) -> Edit {
+        let [unsorted, sorted @ ..] = &self.levels;
+        let segments = || self.segments.iter();
+        Edit {
+            // Each addition to level 0 is newer than the ones before it.
+            tables_added: unsorted.iter().rev().chain(sorted.iter().flatten()).cloned().collect(),
+            segments_opened: segments().map(|(&id, state)| (id, state.file_bytes)).collect(),
+            segments_sealed: segments().filter_map(|(_, state)| state.sealed).collect(),
+            live_bytes: segments()
+                .filter(|(_, state)| state.live_bytes > 0)
+                .map(|(&id, state)| (id, state.live_bytes.cast_signed()))
+                .collect(),
+            replay_from: Some(self.replay_from),
+            version_ceiling: Some(self.version_ceiling),
+            table_id_next: Some(self.table_id_next),
+            segment_id_next: Some(self.segment_id_next),
+            namespace_generations: self
+                .namespace_generations
+                .iter()
+                .map(|(&namespace, &generation)| NamespaceGeneration { namespace, generation })
+                .collect(),
+            ..Edit::default()
+        }
+    }
+}
+
+fn ascend(what: &'static str, from: u64, to: u64) -> Result<(), EditError> {
+    if to < from { Err(EditError::MovedBack { what, from, to }) } else { Ok(()) }
+}

@@ -1,0 +1,773 @@
+use std::path::{Path, PathBuf};
+
+use futures_lite::future::{block_on, poll_once};
+use proptest::prelude::*;
+
+use super::memory_env::{Fault, MemoryEnv, Random};
+use super::record::{self, Heading};
+use super::*;
+use crate::table::TableMeta;
+
+pub(super) const DIRECTORY: &str = "/store/shard-003";
+
+/// Small enough that a few dozen edits switch files several times.
+pub(super) const SMALL: Limits = Limits { switch_bytes: 20 << 10, allocation_step: 16 << 10 };
+
+pub(super) fn directory() -> &'static Path {
+    Path::new(DIRECTORY)
+}
+
+pub(super) fn identity() -> ShardIdentity {
+    ShardIdentity {
+        store_id: 0x0123_4567_89AB_CDEF_FEDC_BA98_7654_3210,
+        shard_index: 3,
+        shard_count: 8,
+        route_seed: 0,
+        segment_bytes: 64 << 20,
+    }
+}
+
+fn manifest_path(number: u64) -> PathBuf {
+    directory().join(log::file_name(number))
+}
+
+fn superblock_path() -> PathBuf {
+    directory().join(SUPERBLOCK_FILE)
+}
+
+fn table(id: u64, level: u8, smallest: &[u8], largest: &[u8]) -> TableMeta {
+    TableMeta {
+        id,
+        level,
+        file_bytes: 8 << 20,
+        entries: 1000,
+        tombstones: id / 2,
+        smallest: smallest.to_vec(),
+        largest: largest.to_vec(),
+        footer_checksum: 0xDEAD_BEEF,
+        version_max: id / 3,
+    }
+}
+
+/// A possible edit on `state`, which a flush, a compaction or garbage collection might make.
+fn random_edit(state: &State, random: &mut Random) -> Edit {
+    let mut edit = Edit::default();
+    let id = state.table_id_next;
+    let key = (random.below(1000) as u32).to_be_bytes();
+    edit.tables_added.push(table(id, 0, &key[..2], &key));
+    if state.levels[0].len() > 3 {
+        edit.tables_removed = state.levels[0].iter().skip(1).map(|table| table.id).collect();
+        let level = 1 + random.below(LEVELS as u64 - 1) as u8;
+        let old = state.levels[usize::from(level)].iter();
+        if random.below(2) == 0 {
+            edit.tables_removed.extend(old.map(|table| table.id));
+            edit.tables_added.push(table(id + 1, level, b"a", b"k"));
+            edit.tables_added.push(table(id + 2, level, b"m", b"z"));
+        } else if let (Some(moving), true) = (old.last(), usize::from(level) + 1 < LEVELS)
+            && state.levels[usize::from(level) + 1].is_empty()
+        {
+            edit.tables_moved.push((moving.id, level + 1));
+        }
+    }
+    let segment = state.segment_id_next;
+    edit.segments_opened.push((segment, 64 << 20));
+    edit.live_bytes.push((segment, 5000 + random.below(5000) as i64));
+    edit.live_bytes.push((segment, -(random.below(5000) as i64)));
+    for (&segment, known) in &state.segments {
+        match (known.sealed, random.below(4)) {
+            (None, 0) => {
+                let end = random.below(64 << 20) as u32;
+                edit.segments_sealed.push(SegmentSeal { segment, end, sequence_last: 9 });
+            }
+            (Some(_), 0) => edit.segments_freed.push(segment),
+            (_, 1) => edit.live_bytes.push((segment, -(known.live_bytes as i64) / 2)),
+            _ => {}
+        }
+    }
+    let sequence = state.replay_from.sequence + random.below(100);
+    edit.replay_from = Some(LogPosition { segment, offset: 4096, sequence });
+    edit.version_ceiling = Some(state.version_ceiling + random.below(1000));
+    if random.below(3) == 0 {
+        let namespace = random.below(3) as u32;
+        let before = state.namespace_generations.get(&namespace).copied().unwrap_or(0);
+        let generation = before + random.below(10);
+        edit.namespace_generations.push(NamespaceGeneration { namespace, generation });
+    }
+    edit
+}
+
+/// `count` edits, each with the state that it leads to; the state before the first one is empty.
+pub(super) fn history(count: usize, seed: u64) -> Vec<(Edit, State)> {
+    let mut random = Random(seed);
+    let mut state = State::default();
+    let steps = (0..count).map(|_| {
+        let edit = random_edit(&state, &mut random);
+        state.apply(&edit).expect("the edit is possible");
+        (edit, state.clone())
+    });
+    steps.collect()
+}
+
+fn new_shard(env: &MemoryEnv, limits: Limits) -> Manifest<MemoryEnv> {
+    let created = Manifest::create_with(env.clone(), directory(), identity(), limits);
+    block_on(created).expect("creates")
+}
+
+fn reopened(env: &MemoryEnv) -> Result<State, ManifestError> {
+    block_on(Manifest::open_with(env.clone(), directory(), SMALL)).map(|(_, state, _)| state)
+}
+
+fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
+    let key = || proptest::collection::vec(any::<u8>(), 0..20);
+    let numbers = (any::<u64>(), any::<u8>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (numbers, key(), key(), any::<u32>(), any::<u64>()).prop_map(
+        |((id, level, file_bytes, entries, tombstones), smallest, largest, sum, version_max)| {
+            TableMeta {
+                id,
+                level,
+                file_bytes,
+                entries,
+                tombstones,
+                smallest,
+                largest,
+                footer_checksum: sum,
+                version_max,
+            }
+        },
+    )
+}
+
+fn arbitrary_edit() -> impl Strategy<Value = Edit> {
+    use proptest::collection::vec;
+    let position = || (any::<u32>(), any::<u32>(), any::<u64>());
+    let tables = (
+        vec(arbitrary_table(), 0..4),
+        vec(any::<u64>(), 0..4),
+        vec(any::<(u64, u8)>(), 0..4),
+        any::<Option<u64>>(),
+    );
+    let segments = (
+        vec(any::<(u32, u32)>(), 0..4),
+        vec(position(), 0..4),
+        vec(any::<u32>(), 0..4),
+        vec(any::<(u32, i64)>(), 0..4),
+        any::<Option<u32>>(),
+    );
+    let rest =
+        (proptest::option::of(position()), any::<Option<u64>>(), vec(any::<(u32, u64)>(), 0..4));
+    (tables, segments, rest).prop_map(|(tables, segments, rest)| Edit {
+        tables_added: tables.0,
+        tables_removed: tables.1,
+        tables_moved: tables.2,
+        table_id_next: tables.3,
+        segments_opened: segments.0,
+        segments_sealed: segments
+            .1
+            .into_iter()
+            .map(|(segment, end, sequence_last)| SegmentSeal { segment, end, sequence_last })
+            .collect(),
+        segments_freed: segments.2,
+        live_bytes: segments.3,
+        segment_id_next: segments.4,
+        replay_from: rest.0.map(|(segment, offset, sequence)| LogPosition {
+            segment,
+            offset,
+            sequence,
+        }),
+        version_ceiling: rest.1,
+        namespace_generations: rest
+            .2
+            .into_iter()
+            .map(|(namespace, generation)| NamespaceGeneration { namespace, generation })
+            .collect(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn edits_round_trip(edit in arbitrary_edit()) {
+        let bytes = codec::encode(&edit);
+        prop_assert_eq!(codec::decode(&bytes).expect("decodes"), edit);
+    }
+
+    #[test]
+    fn any_bytes_decode_or_not_but_never_panic(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        with_identifier: bool,
+    ) {
+        if with_identifier && bytes.len() >= 8 {
+            bytes[..8].copy_from_slice(&[8, 0, 0, 0, b'L', b'R', b'M', b'E']);
+        }
+        let _decoded = codec::decode(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_in_a_file_are_refused(
+        bytes in proptest::collection::vec(any::<u8>(), 0..9000),
+    ) {
+        prop_assert!(log::recover(&bytes, log_identity()).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_rebuilds_the_state(seed: u64) {
+        for (_, state) in history(25, seed) {
+            let snapshot = codec::decode(&codec::encode(&state.snapshot())).expect("decodes");
+            let mut rebuilt = State::default();
+            rebuilt.apply(&snapshot).expect("a snapshot applies to nothing");
+            prop_assert_eq!(rebuilt, state);
+        }
+    }
+
+    #[test]
+    fn a_refused_edit_changes_nothing(seed: u64, edit in arbitrary_edit()) {
+        let (_, state) = history(10, seed).pop().expect("ten steps");
+        let mut after = state.clone();
+        if after.apply(&edit).is_err() {
+            prop_assert_eq!(after, state);
+        }
+    }
+}
+
+/// An edit with something in every field of the schema.
+fn full_edit() -> Edit {
+    Edit {
+        tables_added: vec![table(41, 1, b"apple", b"pear"), table(42, 0, b"", b"\x00\xFF")],
+        tables_removed: vec![7, u64::MAX],
+        tables_moved: vec![(5, 2), (6, 7)],
+        segments_opened: vec![(3, 4096), (4, u32::MAX)],
+        segments_sealed: vec![SegmentSeal { segment: 3, end: 4000, sequence_last: 1 << 40 }],
+        segments_freed: vec![1, 2],
+        live_bytes: vec![(3, -2), (4, i64::MAX)],
+        replay_from: Some(LogPosition { segment: 3, offset: 8192, sequence: 77 }),
+        version_ceiling: Some(0),
+        table_id_next: Some(43),
+        segment_id_next: Some(5),
+        namespace_generations: vec![NamespaceGeneration { namespace: 9, generation: 10 }],
+    }
+}
+
+/// The first fixture pins the bytes that are written. The second is what
+/// `flatc --binary edit.fbs full_edit.json` makes of the same edit: another implementation's
+/// layout, so that what is read is the schema and not just this module's own writing.
+#[test]
+fn the_encoding_is_that_of_the_schema() {
+    assert!(codec::encode(&full_edit()) == include_bytes!("fixtures/full_edit.bin"));
+    let foreign = include_bytes!("fixtures/full_edit_by_flatc.bin");
+    assert_eq!(codec::decode(foreign).expect("decodes"), full_edit());
+}
+
+/// A later version may append fields to a table; they are skipped. `flatc` wrote this one with
+/// the schema's tables extended.
+#[test]
+fn unknown_fields_are_skipped() {
+    let newer = include_bytes!("fixtures/full_edit_with_unknown_fields.bin");
+    assert_eq!(codec::decode(newer).expect("decodes"), full_edit());
+}
+
+#[test]
+fn every_damaged_byte_of_an_encoded_edit_decodes_or_not_but_never_panics() {
+    let (edit, _) = history(8, 1).pop().unwrap();
+    let bytes = codec::encode(&edit);
+    for index in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut damaged = bytes.clone();
+            damaged[index] ^= 1 << bit;
+            let _decoded = codec::decode(&damaged);
+        }
+        assert!(codec::decode(&bytes[..index]).is_err() || index + 8 > bytes.len());
+    }
+}
+
+#[test]
+fn a_small_buffer_that_stands_for_a_huge_edit_is_refused() {
+    let count = 10_000u32;
+    let honest =
+        Edit { tables_added: vec![table(1, 0, &[1; 3000], &[2; 3000])], ..Edit::default() };
+    let mut bytes = codec::encode(&honest);
+    // A second list whose many elements are all the one table.
+    let find = |bytes: &[u8], at: usize| at + u32_at(bytes, at) as usize;
+    let root = find(&bytes, 0);
+    let vtable = root - u32_at(&bytes, root) as usize;
+    let field = root + usize::from(u16::from_le_bytes([bytes[vtable + 4], bytes[vtable + 5]]));
+    let vector = find(&bytes, field);
+    let table_at = find(&bytes, vector + 4);
+    // Offsets only lead forwards, so the table moves behind the new list: by copying the buffer.
+    let copy_at = bytes.len().next_multiple_of(16) + 16 + count as usize * 4;
+    let copy = bytes.clone();
+    let list_at = bytes.len().next_multiple_of(16);
+    bytes.resize(list_at, 0);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    for index in 0..count as usize {
+        let from = list_at + 4 + index * 4;
+        bytes.extend_from_slice(&((copy_at + table_at - from) as u32).to_le_bytes());
+    }
+    bytes.resize(copy_at, 0);
+    bytes.extend_from_slice(&copy);
+    let field_value = (list_at - field) as u32;
+    bytes[field..field + 4].copy_from_slice(&field_value.to_le_bytes());
+    let refused = codec::decode(&bytes).expect_err("60 MB out of 50 kB").to_string();
+    assert!(refused.contains("pparent size"), "{refused}");
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn impossible_edits_of_tables() -> Vec<(Edit, &'static str)> {
+    let none = Edit::default;
+    vec![
+        (Edit { tables_removed: vec![9], ..none() }, "table 9 is not there"),
+        (Edit { tables_removed: vec![1, 1], ..none() }, "table 1 is not there"),
+        (
+            Edit { tables_removed: vec![1], tables_moved: vec![(1, 2)], ..none() },
+            "table 1 is not there",
+        ),
+        (Edit { tables_moved: vec![(3, 0)], ..none() }, "table 3 cannot go to level 0"),
+        (Edit { tables_moved: vec![(3, 8)], ..none() }, "table 3 cannot go to level 8"),
+        (Edit { tables_moved: vec![(3, 1)], ..none() }, "tables 1 and 3 of level 1 overlap"),
+        (
+            Edit { tables_added: vec![table(1, 0, b"a", b"b")], ..none() },
+            "table number 1 is in use",
+        ),
+        (
+            Edit { tables_added: vec![table(4, 0, b"b", b"a")], ..none() },
+            "table 4 ends before it starts",
+        ),
+        (
+            Edit { tables_added: vec![table(4, 1, b"f", b"f")], ..none() },
+            "tables 1 and 4 of level 1 overlap",
+        ),
+        (
+            Edit { tables_added: vec![table(u64::MAX, 0, b"a", b"b")], ..none() },
+            "there are no table numbers left",
+        ),
+    ]
+}
+
+fn impossible_edits_of_segments() -> Vec<(Edit, &'static str)> {
+    let none = Edit::default;
+    vec![
+        (Edit { segments_opened: vec![(0, 1)], ..none() }, "segment number 0 was used before"),
+        (
+            Edit { segments_opened: vec![(u32::MAX, 1)], ..none() },
+            "there are no segment numbers left",
+        ),
+        (Edit { segments_freed: vec![4], ..none() }, "segment 4 is not there"),
+        (Edit { segments_freed: vec![0, 0], ..none() }, "segment 0 is not there"),
+        (
+            Edit { live_bytes: vec![(0, -101)], ..none() },
+            "segment 0 of 8192 bytes cannot have -1 live ones",
+        ),
+        (
+            Edit { live_bytes: vec![(0, 8093)], ..none() },
+            "segment 0 of 8192 bytes cannot have 8193 live ones",
+        ),
+        (
+            Edit {
+                segments_sealed: vec![SegmentSeal { segment: 0, end: 8193, sequence_last: 0 }],
+                ..none()
+            },
+            "segment 0 of 8192 bytes cannot end at byte 8193",
+        ),
+    ]
+}
+
+fn impossible_edits_of_counters() -> Vec<(Edit, &'static str)> {
+    let none = Edit::default;
+    vec![
+        (
+            Edit { version_ceiling: Some(49), ..none() },
+            "the version ceiling cannot go back from 50 to 49",
+        ),
+        (
+            Edit { replay_from: Some(LogPosition::default()), ..none() },
+            "the replay position cannot go back from 5 to 0",
+        ),
+        (
+            Edit { table_id_next: Some(3), ..none() },
+            "the next table number cannot go back from 4 to 3",
+        ),
+        (
+            Edit { segment_id_next: Some(0), ..none() },
+            "the next segment number cannot go back from 1 to 0",
+        ),
+        (
+            Edit {
+                namespace_generations: vec![NamespaceGeneration { namespace: 1, generation: 9 }],
+                ..none()
+            },
+            "a namespace's flush cannot go back from 10 to 9",
+        ),
+    ]
+}
+
+#[test]
+fn impossible_edits_are_refused() {
+    let mut state = State::default();
+    let first = Edit {
+        tables_added: vec![
+            table(1, 1, b"a", b"f"),
+            table(2, 1, b"g", b"m"),
+            table(3, 0, b"a", b"z"),
+        ],
+        segments_opened: vec![(0, 8192)],
+        live_bytes: vec![(0, 100)],
+        replay_from: Some(LogPosition { segment: 0, offset: 0, sequence: 5 }),
+        version_ceiling: Some(50),
+        namespace_generations: vec![NamespaceGeneration { namespace: 1, generation: 10 }],
+        ..Edit::default()
+    };
+    state.apply(&first).expect("a possible edit");
+    let mut cases = impossible_edits_of_tables();
+    cases.extend(impossible_edits_of_segments());
+    cases.extend(impossible_edits_of_counters());
+    for (edit, message) in cases {
+        let before = state.clone();
+        let error = state.apply(&edit).expect_err(message);
+        assert_eq!(error.to_string(), message);
+        assert_eq!(state, before, "{message}");
+    }
+    let seal = SegmentSeal { segment: 0, end: 8192, sequence_last: 4 };
+    let sealing = Edit { segments_sealed: vec![seal], ..Edit::default() };
+    state.apply(&sealing).expect("seals once");
+    assert_eq!(state.apply(&sealing), Err(EditError::SealedTwice { segment: 0 }));
+    state
+        .apply(&Edit { live_bytes: vec![(0, -200), (0, 150)], ..Edit::default() })
+        .expect("sums first");
+    assert_eq!(state.segments[&0].live_bytes, 50);
+}
+
+#[test]
+fn level_zero_is_sorted_from_new_to_old_and_moves_keep_levels_sorted() {
+    let mut state = State::default();
+    for (id, key) in [(4, b"d"), (2, b"b"), (3, b"c")] {
+        let added = vec![table(id, 0, key, key)];
+        state.apply(&Edit { tables_added: added, ..Edit::default() }).unwrap();
+    }
+    let ids = |state: &State, level: usize| -> Vec<u64> {
+        state.levels[level].iter().map(|table| table.id).collect()
+    };
+    assert_eq!(ids(&state, 0), [3, 2, 4]);
+    let moves = Edit { tables_moved: vec![(4, 2), (2, 2)], ..Edit::default() };
+    state.apply(&moves).unwrap();
+    assert_eq!((ids(&state, 0), ids(&state, 2)), (vec![3], vec![2, 4]));
+    assert!(state.levels[2].iter().all(|table| table.level == 2));
+}
+
+fn log_identity() -> LogIdentity {
+    LogIdentity { store_id: identity().store_id, number: 1 }
+}
+
+/// A manifest file of a snapshot and these edits.
+fn file_of(edits: &[Edit]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut checksum_previous = 0;
+    let snapshot = State::default().snapshot();
+    for (sequence, edit) in (1..).zip([&snapshot].into_iter().chain(edits)) {
+        let kind = if sequence == 1 { Kind::Snapshot } else { Kind::Edit };
+        let offset = bytes.len() as u64;
+        let heading = Heading { kind, sequence, checksum_previous, offset };
+        let payload = codec::encode(edit);
+        let (header, checksum) = record::header(log_identity(), heading, &payload);
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(&payload);
+        bytes.resize(bytes.len().next_multiple_of(4096), 0);
+        checksum_previous = checksum;
+    }
+    bytes.resize(bytes.len() + 8192, 0);
+    bytes
+}
+
+#[test]
+fn every_damaged_byte_of_a_manifest_file_is_an_error_or_leaves_the_right_state() {
+    let history = history(4, 7);
+    let edits: Vec<Edit> = history.iter().map(|(edit, _)| edit.clone()).collect();
+    let intact = file_of(&edits);
+    let (_, last) = history.last().unwrap();
+    assert_eq!(log::recover(&intact, log_identity()).as_ref(), Ok(last));
+    let last_record = 4 * 4096;
+    let mut refused = 0;
+    for index in 0..intact.len() {
+        for mask in [0x01, 0x80, 0xFF] {
+            let mut damaged = intact.clone();
+            damaged[index] ^= mask;
+            match log::recover(&damaged, log_identity()) {
+                Ok(state) if state == *last => {}
+                Ok(state) => {
+                    assert!(index >= last_record, "byte {index} lost an edit in silence");
+                    assert_eq!(state, history[2].1, "byte {index}");
+                }
+                Err(damage) => {
+                    assert_eq!(damage.offset, index / 4096 * 4096, "byte {index}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 3 * 4 * record::HEADER_BYTES, "only {refused} refusals");
+}
+
+#[test]
+fn every_truncated_manifest_file_is_an_error_or_a_prefix() {
+    let history = history(3, 8);
+    let edits: Vec<Edit> = history.iter().map(|(edit, _)| edit.clone()).collect();
+    let intact = file_of(&edits);
+    let mut states = vec![State::default()];
+    states.extend(history.into_iter().map(|(_, state)| state));
+    for len in 0..intact.len() {
+        match log::recover(&intact[..len], log_identity()) {
+            Ok(state) => assert!(states.contains(&state), "{len} bytes"),
+            Err(damage) => assert!(damage.offset == 0 && len < 4096, "{len} bytes: {damage:?}"),
+        }
+    }
+}
+
+#[test]
+fn records_of_another_place_file_or_store_do_not_count() {
+    let history = history(3, 9);
+    let edits: Vec<Edit> = history.iter().map(|(edit, _)| edit.clone()).collect();
+    let intact = file_of(&edits);
+    let mut misdirected = intact.clone();
+    misdirected.copy_within(2 * 4096..3 * 4096, 4096);
+    assert_eq!(log::recover(&misdirected, log_identity()).unwrap_err().offset, 4096);
+    // The last record again, where the next one would be: not a record at all in that place.
+    let mut doubled = intact.clone();
+    doubled.copy_within(3 * 4096..4 * 4096, 4 * 4096);
+    assert_eq!(log::recover(&doubled, log_identity()).as_ref(), Ok(&history[2].1));
+    let other_file = LogIdentity { number: 2, ..log_identity() };
+    assert_eq!(log::recover(&intact, other_file).unwrap_err().offset, 0);
+    let other_store = LogIdentity { store_id: 1, ..log_identity() };
+    assert_eq!(log::recover(&intact, other_store).unwrap_err().offset, 0);
+    // A block of an earlier life of the same file, intact by itself, does not fit the chain.
+    let mut stale = intact;
+    let earlier =
+        file_of(&[Edit { version_ceiling: Some(1), ..Edit::default() }, edits[1].clone()]);
+    stale[4096..8192].copy_from_slice(&earlier[4096..8192]);
+    let damage = log::recover(&stale, log_identity()).unwrap_err();
+    assert_eq!(damage.offset, 8192);
+    assert!(damage.what.contains("another log"), "{}", damage.what);
+}
+
+#[test]
+fn file_names_are_recognised_only_in_their_one_spelling() {
+    assert_eq!(log::file_name(42), "MANIFEST-00000042");
+    assert_eq!(log::parse_file_name("MANIFEST-00000042"), Some(42));
+    assert_eq!(log::parse_file_name("MANIFEST-123456789"), Some(123_456_789));
+    for name in ["MANIFEST-42", "MANIFEST-000000042", "MANIFEST-+0000042", "MANIFEST-", "X"] {
+        assert_eq!(log::parse_file_name(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_new_shard_is_empty_and_remembers_who_it_is() {
+    let env = MemoryEnv::default();
+    assert!(!Manifest::exists(&env, directory()).unwrap());
+    let manifest = new_shard(&env, LIMITS);
+    assert_eq!(manifest.superblock().identity, identity());
+    assert!(Manifest::exists(&env, directory()).unwrap());
+    let (_, state, superblock) = block_on(Manifest::open(env.clone(), directory())).unwrap();
+    assert_eq!(state, State::default());
+    let expected = Superblock { sequence: 1, identity: identity(), manifest_number: 1 };
+    assert_eq!(superblock, expected);
+    let again = block_on(Manifest::create(env.clone(), directory(), identity()));
+    assert!(matches!(again, Err(ManifestError::Io { source, .. })
+        if source.kind() == io::ErrorKind::AlreadyExists));
+    assert_eq!(env.names(), ["MANIFEST-00000001", "SUPERBLOCK"]);
+}
+
+#[test]
+fn long_files_are_replaced_and_every_state_survives_reopening() {
+    let env = MemoryEnv::default();
+    let mut manifest = new_shard(&env, SMALL);
+    let mut switches = 0;
+    for (edit, state) in history(60, 3) {
+        let before = manifest.superblock().manifest_number;
+        block_on(manifest.append(&edit, &state)).expect("appends");
+        let number = manifest.superblock().manifest_number;
+        switches += number - before;
+        assert_eq!(env.names(), [log::file_name(number).as_str(), SUPERBLOCK_FILE]);
+        let copy = env.duplicate();
+        assert_eq!(reopened(&copy).expect("opens"), state);
+    }
+    assert!(switches >= 5, "{switches} switches");
+}
+
+#[test]
+fn leftovers_are_removed_and_their_numbers_not_used_again() {
+    let env = MemoryEnv::default();
+    drop(new_shard(&env, SMALL));
+    env.plant(&manifest_path(9), b"an unfinished snapshot");
+    env.plant(&directory().join(SUPERBLOCK_UNFINISHED_FILE), b"");
+    let opened = Manifest::open_with(env.clone(), directory(), SMALL);
+    let (mut manifest, _, _) = block_on(opened).expect("opens");
+    assert_eq!(env.names(), ["MANIFEST-00000001", SUPERBLOCK_FILE]);
+    for (edit, state) in history(10, 12) {
+        block_on(manifest.append(&edit, &state)).unwrap();
+    }
+    assert_eq!(manifest.superblock().manifest_number, 10);
+}
+
+#[test]
+fn a_record_of_several_pieces_is_appended_and_read_back() {
+    let env = MemoryEnv::default();
+    let mut manifest = new_shard(&env, LIMITS);
+    let tables = (0..200).map(|id| table(id, 0, &[1; 2000], &[2; 2000]));
+    let large = Edit { tables_added: tables.collect(), ..Edit::default() };
+    let mut state = State::default();
+    state.apply(&large).unwrap();
+    block_on(manifest.append(&large, &state)).unwrap();
+    for seed in 0..20 {
+        assert_eq!(reopened(&env.crash(seed)).expect("opens"), state, "seed {seed}");
+    }
+    let small = Edit { version_ceiling: Some(1), ..Edit::default() };
+    state.apply(&small).unwrap();
+    block_on(manifest.append(&small, &state)).unwrap();
+    assert!(env.contents(&manifest_path(1)).len() > 3 * (256 << 10));
+    assert_eq!(reopened(&env).unwrap(), state);
+}
+
+#[test]
+fn an_edit_beyond_the_limit_is_refused() {
+    let env = MemoryEnv::default();
+    let mut manifest = new_shard(&env, LIMITS);
+    let table = table(1, 0, b"a", &vec![b'b'; PAYLOAD_BYTES_MAX]);
+    let edit = Edit { tables_added: vec![table], ..Edit::default() };
+    let appended = block_on(manifest.append(&edit, &State::default()));
+    assert!(matches!(appended, Err(ManifestError::Invalid(EditError::TooLarge { .. }))));
+    assert_eq!(reopened(&env).unwrap(), State::default());
+}
+
+#[test]
+fn a_failed_append_is_the_last_one() {
+    let history = history(30, 4);
+    let clean = MemoryEnv::default();
+    let mut manifest = new_shard(&clean, SMALL);
+    let created = clean.operations();
+    for (edit, state) in &history {
+        block_on(manifest.append(edit, state)).unwrap();
+    }
+    for failing in created + 1..=clean.operations() {
+        let env = MemoryEnv::default();
+        let mut manifest = new_shard(&env, SMALL);
+        env.inject(failing, Fault::Error);
+        let mut steps = history.iter().enumerate();
+        let failed = steps
+            .find_map(|(step, (edit, state))| {
+                let error = block_on(manifest.append(edit, state)).err()?;
+                assert!(matches!(error, ManifestError::Io { .. }), "{error}");
+                Some(step)
+            })
+            .expect("an operation of an append fails");
+        let operations = env.operations();
+        if let Some((_, (edit, state))) = steps.next() {
+            let next = block_on(manifest.append(edit, state));
+            assert!(matches!(next, Err(ManifestError::Poisoned)));
+        }
+        assert_eq!(env.operations(), operations, "a poisoned manifest wrote");
+        let state = reopened(&env).expect("opens");
+        let before = if failed == 0 { State::default() } else { history[failed - 1].1.clone() };
+        assert!(state == before || state == history[failed].1, "operation {failing}");
+    }
+}
+
+#[test]
+fn an_abandoned_append_is_the_last_one() {
+    let env = MemoryEnv::default();
+    let mut manifest = new_shard(&env, SMALL);
+    let state = State::default();
+    drop(manifest.append(&Edit::default(), &state));
+    block_on(manifest.append(&Edit::default(), &state)).expect("a future never polled did nothing");
+    env.inject(env.operations() + 1, Fault::Hang);
+    let hung = block_on(poll_once(manifest.append(&Edit::default(), &state)));
+    assert!(hung.is_none(), "the append ended: {hung:?}");
+    let refused = block_on(manifest.append(&Edit::default(), &state));
+    assert!(matches!(refused, Err(ManifestError::Poisoned)));
+}
+
+#[test]
+fn a_directory_without_superblock_is_told_from_an_empty_one() {
+    let env = MemoryEnv::default();
+    let missing = reopened(&env);
+    assert!(matches!(missing, Err(ManifestError::Io { source, .. })
+        if source.kind() == io::ErrorKind::NotFound));
+    env.plant(&directory().join("holiday.jpg"), b"sunny");
+    assert!(matches!(reopened(&env), Err(ManifestError::NotAStore { .. })));
+    let created = block_on(Manifest::create(env, directory(), identity()));
+    let error = created.err().expect("refused").to_string();
+    assert!(error.starts_with(DIRECTORY), "{error}");
+
+    let env = MemoryEnv::default();
+    drop(new_shard(&env, SMALL));
+    block_on(env.remove(&superblock_path())).unwrap();
+    assert!(matches!(reopened(&env), Err(ManifestError::NotAStore { .. })));
+}
+
+#[test]
+fn damaged_and_missing_files_are_named() {
+    let env = MemoryEnv::default();
+    let mut manifest = new_shard(&env, LIMITS);
+    for (edit, state) in history(3, 5) {
+        block_on(manifest.append(&edit, &state)).unwrap();
+    }
+    let mut bytes = env.contents(&manifest_path(1));
+    bytes[2 * 4096 + 100] ^= 1;
+    env.plant(&manifest_path(1), &bytes);
+    let error = reopened(&env).unwrap_err().to_string();
+    let expected = format!("{DIRECTORY}/MANIFEST-00000001 is damaged at byte 8192: ");
+    assert!(error.starts_with(&expected), "{error}");
+    block_on(env.remove(&manifest_path(1))).unwrap();
+    let error = reopened(&env).unwrap_err();
+    assert!(matches!(error, ManifestError::Damaged { path, offset: 0, .. }
+        if path == manifest_path(1)));
+}
+
+#[test]
+fn a_superblock_put_back_to_an_earlier_state_is_refused_and_nothing_is_removed() {
+    let env = MemoryEnv::default();
+    let mut manifest = new_shard(&env, SMALL);
+    let mut old = None;
+    for (edit, state) in history(30, 6) {
+        let superblock = env.contents(&superblock_path());
+        let file = env.contents(&manifest_path(manifest.superblock().manifest_number));
+        block_on(manifest.append(&edit, &state)).unwrap();
+        match (&old, manifest.superblock().manifest_number) {
+            (None, 2) => old = Some((superblock, file)),
+            // Two appends after the switch to file 2.
+            (Some(_), 2) => break,
+            _ => {}
+        }
+    }
+    let (superblock, file) = old.expect("a switch");
+    env.plant(&superblock_path(), &superblock);
+    assert!(matches!(reopened(&env), Err(ManifestError::Damaged { path, .. })
+        if path == manifest_path(1)));
+    env.plant(&manifest_path(1), &file);
+    let names = env.names();
+    assert!(matches!(reopened(&env), Err(ManifestError::Damaged { path, .. })
+        if path == superblock_path()));
+    assert_eq!(env.names(), names);
+}
+
+#[test]
+fn every_damaged_byte_of_the_superblock_file_is_mended() {
+    let env = MemoryEnv::default();
+    let mut manifest = new_shard(&env, SMALL);
+    for (edit, state) in history(12, 2) {
+        block_on(manifest.append(&edit, &state)).unwrap();
+    }
+    assert!(manifest.superblock().sequence > 1);
+    let superblock = manifest.superblock();
+    let intact = env.contents(&superblock_path());
+    for index in (0..intact.len()).filter(|index| index % 4096 < 80 || index % 97 == 0) {
+        for mask in [0x01, 0x80, 0xFF] {
+            let mut damaged = intact.clone();
+            damaged[index] ^= mask;
+            let env = env.duplicate();
+            env.plant(&superblock_path(), &damaged);
+            let (_, _, opened) =
+                block_on(Manifest::open_with(env.clone(), directory(), SMALL)).unwrap();
+            assert_eq!(opened, superblock);
+            assert!(env.contents(&superblock_path()) == intact, "byte {index} is not mended");
+        }
+    }
+}

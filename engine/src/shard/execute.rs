@@ -1,0 +1,526 @@
+//! Point operations: at once when everything needed is in memory, else by way of the device.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use larder_runtime::env::{Env, IoClass};
+
+use super::locate::{Located, Place};
+use super::{Shard, State};
+use crate::cache::CachedItem;
+use crate::entry::{Entry, Metadata, Payload};
+use crate::error::EngineError;
+use crate::key::Key;
+use crate::operation::{self, Context, Decision, Effect, Lease, Need, Operation, Outcome};
+use crate::table::key_hash;
+use crate::value_log::record::{Record, RecordKind};
+use crate::value_log::{Append, commit::Refused};
+
+/// What an operation found and did, borrowed for the time of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// What happened.
+    pub outcome: Outcome,
+    /// The item's metadata after the operation.
+    pub metadata: Metadata,
+    /// The value, if it was asked for.
+    pub value: &'a [u8],
+    /// The value's length in bytes, known also when the value was not asked for.
+    pub value_len: usize,
+    /// What a reader is told about recaching.
+    pub lease: Lease,
+    /// Unix second of the last access before this one; `now` if it is not known.
+    pub last_access: u32,
+    /// Whether the item was read before, as far as the cache remembers.
+    pub fetched: bool,
+}
+
+/// How an attempt to answer at once ended.
+#[derive(Debug)]
+pub enum Attempt<R> {
+    /// Done. The answer may be sent once the log's acknowledged end has reached `needs`.
+    Done {
+        /// What the answering closure returned.
+        value: R,
+        /// The log must be acknowledged up to here: the answer shows or is a change below it.
+        needs: u64,
+    },
+    /// The operation has to wait: for the device, for its turn on the key, or for space.
+    Later,
+    /// It failed.
+    Failed(EngineError),
+}
+
+/// Why a change was not made now.
+enum NotApplied {
+    Wait,
+    Failed(EngineError),
+}
+
+impl<E: Env> Shard<E> {
+    /// Does `operation` on `key` if that needs no waiting; `respond` gets the answer, whose value
+    /// may be borrowed from the cache. `now` is in Unix seconds.
+    ///
+    /// A value in RAM is answered without allocating. On [`Attempt::Later`] nothing was done:
+    /// call [`Shard::execute`].
+    pub fn try_execute<R>(
+        &self,
+        key: &Key<'_>,
+        operation: &Operation<'_>,
+        now: u32,
+        respond: impl FnOnce(&Answer<'_>) -> R,
+    ) -> Attempt<R> {
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
+        if state.flush_is_due(now) {
+            return Attempt::Later;
+        }
+        state.operations.count(operation);
+        let mut encoded = std::mem::take(&mut state.key_scratch);
+        state.encode_key(key, &mut encoded);
+        let hash = key_hash(&encoded);
+        let attempt = if self.turns.is_taken(hash) {
+            Attempt::Later
+        } else {
+            self.try_encoded(state, &encoded, hash, operation, now, respond)
+        };
+        state.key_scratch = encoded;
+        if matches!(attempt, Attempt::Later) {
+            state.operations.later += 1;
+        }
+        attempt
+    }
+
+    fn try_encoded<R>(
+        &self,
+        state: &mut State<E>,
+        key: &[u8],
+        hash: u64,
+        operation: &Operation<'_>,
+        now: u32,
+        respond: impl FnOnce(&Answer<'_>) -> R,
+    ) -> Attempt<R> {
+        // The common case first: a plain read of a cached item.
+        if let Operation::Read(read) = operation
+            && let Some(item) = state.items.access(hash, key, now, !read.quiet)
+            && !(operation.may_write() && changes(read, &item.item.metadata))
+        {
+            let item_is_there = !item.item.metadata.is_expired(now);
+            let needs = item.item.sequence + 1;
+            state.operations.cached += 1;
+            let answer = if item_is_there {
+                cached_answer(&item.item, item.value, read.leases)
+            } else if read.vivify.is_some() {
+                return Attempt::Later;
+            } else {
+                Answer { outcome: Outcome::Miss, ..nothing(now) }
+            };
+            return Attempt::Done { value: respond(&answer), needs };
+        }
+        let located = match operation.need() {
+            Need::Nothing => Located::default(),
+            need => match self.locate_resident(state, key, hash, now) {
+                Some(located) if need < Need::Value || located.has_value() => located,
+                _ => return Attempt::Later,
+            },
+        };
+        match self.finish(state, key, hash, operation, located, now) {
+            Ok((done, needs)) => Attempt::Done { value: respond(&done.answer()), needs },
+            Err(NotApplied::Wait) => Attempt::Later,
+            Err(NotApplied::Failed(error)) => Attempt::Failed(error),
+        }
+    }
+
+    /// Does `operation` on `key`, waiting for whatever it takes. The operation takes its place in
+    /// the key's line now, not when the future is first polled.
+    ///
+    /// Returns what `respond` returned and how far the log has to be acknowledged before the
+    /// answer may be sent, as for [`Attempt::Done`].
+    pub fn execute<R>(
+        self: &Rc<Self>,
+        key: &Key<'_>,
+        operation: OperationBuf,
+        respond: impl FnOnce(&Answer<'_>) -> R + 'static,
+    ) -> impl Future<Output = Result<(R, u64), EngineError>> + 'static
+    where
+        R: 'static,
+    {
+        let mut encoded = Vec::new();
+        self.state.borrow().encode_key(key, &mut encoded);
+        let hash = key_hash(&encoded);
+        let turn = self.turns.enter(hash);
+        let pin = self.pins.enter();
+        let shard = Rc::clone(self);
+        async move {
+            turn.come().await;
+            let _pin = pin;
+            shard.apply_due_flush().await?;
+            let operation = operation.as_operation();
+            let need = operation.need();
+            loop {
+                let now = shard.unix_now();
+                let located = match need {
+                    Need::Nothing => Located::default(),
+                    _ => shard.locate(&encoded, hash, now, need == Need::Value).await?,
+                };
+                let done = {
+                    let mut state = shard.state.borrow_mut();
+                    shard.finish(&mut state, &encoded, hash, &operation, located, now)
+                };
+                match done {
+                    Ok((done, needs)) => return Ok((respond(&done.answer()), needs)),
+                    Err(NotApplied::Failed(error)) => return Err(error),
+                    Err(NotApplied::Wait) => shard.wait_for_room().await?,
+                }
+            }
+        }
+    }
+
+    /// Does `operation` and waits until its answer may be given: the form for tools and tests.
+    pub async fn run<R: 'static>(
+        self: &Rc<Self>,
+        key: &Key<'_>,
+        operation: OperationBuf,
+        respond: impl FnOnce(&Answer<'_>) -> R + 'static,
+    ) -> Result<R, EngineError> {
+        let (value, needs) = self.execute(key, operation, respond).await?;
+        if needs > self.log.acknowledged_end() {
+            self.log.wait_durable(needs).await?;
+        }
+        Ok(value)
+    }
+
+    /// Decides and applies, with everything that has to be known at hand.
+    fn finish(
+        &self,
+        state: &mut State<E>,
+        key: &[u8],
+        hash: u64,
+        operation: &Operation<'_>,
+        located: Located,
+        now: u32,
+    ) -> Result<(Done, u64), NotApplied> {
+        let context = Context {
+            version_next: self.log.sequence_next(),
+            value_bytes_max: self.options.value_bytes_max,
+        };
+        let current = located.current(now);
+        let decision = operation::decide(current, operation, context);
+        let mut needs = located.sequence_end;
+        if !matches!(decision.effect, Effect::None) {
+            let change = Change { key, hash, located: &located, now };
+            needs = needs.max(self.apply(state, &change, &decision.effect)?);
+        } else if let Operation::Read(read) = operation {
+            self.cache_located(state, key, hash, &located, now, read.quiet);
+        }
+        Ok((Done::new(decision, located, now), needs))
+    }
+
+    /// Makes a change: log, memtable, cache. Returns the log position that covers it.
+    fn apply(
+        &self,
+        state: &mut State<E>,
+        change: &Change<'_>,
+        effect: &Effect<'_>,
+    ) -> Result<u64, NotApplied> {
+        let removes = matches!(effect, Effect::Remove);
+        self.check_space(state, removes)?;
+        let version = self.log.sequence_next();
+        let mut encoded_entry = Vec::new();
+        let (kind, metadata, payload): (RecordKind, Metadata, Cow<'_, [u8]>) = match effect {
+            Effect::None => return Ok(0),
+            Effect::Remove => {
+                let metadata = Metadata { version, ..Metadata::default() };
+                (RecordKind::Delete, metadata, Cow::Borrowed(&[]))
+            }
+            Effect::Put(metadata, value) => {
+                (RecordKind::Put, *metadata, Cow::Borrowed(value.as_ref()))
+            }
+            Effect::Remark(metadata) => match change.located.place {
+                Place::Separate(pointer, len) => {
+                    let payload = Payload::Separate(pointer, len);
+                    Entry { metadata: *metadata, payload }.encode_into(&mut encoded_entry);
+                    (RecordKind::Repoint, *metadata, Cow::Borrowed(encoded_entry.as_slice()))
+                }
+                Place::Inline | Place::Absent => {
+                    let value = change.located.value.as_deref().unwrap_or_default();
+                    (RecordKind::Put, *metadata, Cow::Borrowed(value))
+                }
+            },
+        };
+        let record = Record { kind, metadata, key: change.key, payload: &payload };
+        let payload_crc = crc32c::crc32c(&payload);
+        let appended = self.log.append(&Append { record, payload_crc });
+        let appended = appended.map_err(|refused| self.not_applied(state, refused))?;
+        let entry = self.entry_of(&record, change.located, appended.pointer);
+        state.active.insert(change.key, &entry, appended.sequence);
+        state.update_cache(change, kind, &entry, &payload, appended.sequence);
+        if state.active.bytes() >= self.options.memtable_bytes {
+            self.freeze(state);
+        }
+        Ok(appended.sequence + 1)
+    }
+
+    fn entry_of<'a>(
+        &self,
+        record: &Record<'a>,
+        located: &Located,
+        pointer: crate::entry::Pointer,
+    ) -> Entry<'a> {
+        let payload = match record.kind {
+            RecordKind::Repoint => match located.place {
+                Place::Separate(target, len) => Payload::Separate(target, len),
+                Place::Inline | Place::Absent => unreachable!("repointed items have a pointer"),
+            },
+            RecordKind::Put if record.payload.len() <= self.options.inline_bytes_max => {
+                Payload::Inline(record.payload)
+            }
+            RecordKind::Put => Payload::Separate(pointer, record.payload.len() as u32),
+            _ => Payload::Tombstone,
+        };
+        Entry { metadata: record.metadata, payload }
+    }
+
+    fn check_space(&self, state: &State<E>, removes: bool) -> Result<(), NotApplied> {
+        if let Some(reason) = self.log.stopped() {
+            return Err(NotApplied::Failed(EngineError::Stopped(reason)));
+        }
+        let full = state.frozen.is_some() && state.active.bytes() >= self.options.memtable_bytes;
+        if full {
+            return Err(NotApplied::Wait);
+        }
+        // What is left when the disk is full is for deletes.
+        if state.disk_full && !removes && self.log.room().0 < self.options.delete_reserve_bytes() {
+            return Err(NotApplied::Failed(EngineError::Full));
+        }
+        Ok(())
+    }
+
+    fn not_applied(&self, state: &State<E>, refused: Refused) -> NotApplied {
+        match refused {
+            Refused::Stopped => {
+                let reason = self.log.stopped().unwrap_or_default();
+                NotApplied::Failed(EngineError::Stopped(reason))
+            }
+            Refused::NoSegment if state.disk_full => NotApplied::Failed(EngineError::Full),
+            Refused::NoSegment | Refused::Queued | Refused::NoSequence => NotApplied::Wait,
+        }
+    }
+
+    /// Completes when a change that had to wait may be tried again.
+    pub(super) async fn wait_for_room(&self) -> Result<(), EngineError> {
+        let mut first = true;
+        self.log
+            .changed()
+            .wait_for(|| {
+                let again = !std::mem::take(&mut first);
+                again.then_some(())
+            })
+            .await;
+        Ok(())
+    }
+
+    fn cache_located(
+        &self,
+        state: &mut State<E>,
+        key: &[u8],
+        hash: u64,
+        located: &Located,
+        now: u32,
+        quiet: bool,
+    ) {
+        let Some(value) = located.value.as_deref() else { return };
+        if located.from_cache || located.current(now).is_none() {
+            return;
+        }
+        let item = CachedItem {
+            metadata: located.metadata,
+            sequence: located.sequence_end.saturating_sub(1),
+            last_access: now,
+            fetched: !quiet,
+            pointer: located.pointer(),
+        };
+        state.items.insert(hash, key, &item, value);
+    }
+
+    /// Reads a value from the log for a located item.
+    pub(super) async fn read_value(
+        &self,
+        key: &[u8],
+        located: &mut Located,
+    ) -> Result<(), EngineError> {
+        if let Place::Separate(pointer, value_len) = located.place {
+            let (buffer, range) = self.log.read(pointer, key, IoClass::Read).await?;
+            self.state.borrow_mut().operations.value_reads += 1;
+            if range.len() != value_len as usize {
+                return Err(EngineError::Damaged {
+                    key: crate::key::display(key),
+                    reason: "the value has another length than the index says".to_owned(),
+                });
+            }
+            located.value = Some(buffer[range].to_vec());
+        }
+        Ok(())
+    }
+}
+
+/// A change to one key, with what was known of it before.
+pub(super) struct Change<'a> {
+    key: &'a [u8],
+    hash: u64,
+    located: &'a Located,
+    now: u32,
+}
+
+impl<E: Env> State<E> {
+    /// The cache never holds anything but the newest value of a key.
+    fn update_cache(
+        &mut self,
+        change: &Change<'_>,
+        kind: RecordKind,
+        entry: &Entry<'_>,
+        payload: &[u8],
+        sequence: u64,
+    ) {
+        let (hash, key) = (change.hash, change.key);
+        let item = CachedItem {
+            metadata: entry.metadata,
+            sequence,
+            last_access: change.now,
+            fetched: false,
+            pointer: entry.pointer(),
+        };
+        match kind {
+            RecordKind::Put => {
+                self.items.insert(hash, key, &item, payload);
+            }
+            RecordKind::Repoint => {
+                if !self.items.update_metadata(hash, key, item.metadata, sequence) {
+                    self.items.remove(hash, key);
+                }
+            }
+            _ => {
+                self.items.remove(hash, key);
+            }
+        }
+    }
+}
+
+/// Whether a read that may change an item's metadata does change this one's.
+fn changes(read: &operation::Read, metadata: &Metadata) -> bool {
+    use crate::entry::state::{STALE, WIN_SENT};
+    let sent = metadata.state & WIN_SENT != 0;
+    let recache = read
+        .recache_before
+        .is_some_and(|limit| metadata.expiry != 0 && metadata.expiry < limit);
+    let wins = read.leases && !sent && (metadata.state & STALE != 0 || recache);
+    wins || read.expiry.is_some_and(|expiry| expiry != metadata.expiry)
+}
+
+fn nothing(now: u32) -> Answer<'static> {
+    Answer {
+        outcome: Outcome::Miss,
+        metadata: Metadata::default(),
+        value: &[],
+        value_len: 0,
+        lease: Lease::default(),
+        last_access: now,
+        fetched: false,
+    }
+}
+
+fn cached_answer<'a>(item: &CachedItem, value: &'a [u8], leases: bool) -> Answer<'a> {
+    use crate::entry::state::{STALE, WIN_SENT};
+    let state = if leases { item.metadata.state } else { 0 };
+    Answer {
+        outcome: Outcome::Hit,
+        metadata: item.metadata,
+        value,
+        value_len: value.len(),
+        lease: Lease {
+            won: false,
+            stale: state & STALE != 0,
+            already_sent: state & WIN_SENT != 0,
+        },
+        last_access: item.last_access,
+        fetched: item.fetched,
+    }
+}
+
+/// A finished operation, holding what its answer borrows.
+struct Done {
+    outcome: Outcome,
+    metadata: Metadata,
+    lease: Lease,
+    value: Option<Vec<u8>>,
+    value_len: usize,
+    last_access: u32,
+    fetched: bool,
+}
+
+impl Done {
+    fn new(decision: Decision<'_>, located: Located, now: u32) -> Self {
+        let value_len = match &decision.effect {
+            Effect::Put(_, value) => value.len(),
+            Effect::None | Effect::Remark(_) | Effect::Remove => located.value_len(),
+        };
+        let value = match decision.effect {
+            Effect::None | Effect::Remark(_) => located.value,
+            Effect::Put(..) | Effect::Remove => None,
+        };
+        Self {
+            outcome: decision.outcome,
+            metadata: decision.metadata,
+            lease: decision.lease,
+            value,
+            value_len,
+            last_access: located.last_access.unwrap_or(now),
+            fetched: located.fetched,
+        }
+    }
+
+    fn answer(&self) -> Answer<'_> {
+        Answer {
+            outcome: self.outcome,
+            metadata: self.metadata,
+            value: self.value.as_deref().unwrap_or_default(),
+            value_len: self.value_len,
+            lease: self.lease,
+            last_access: self.last_access,
+            fetched: self.fetched,
+        }
+    }
+}
+
+/// An operation that owns its bytes, for the time that it waits.
+#[derive(Clone, Debug)]
+pub struct OperationBuf {
+    operation: Operation<'static>,
+    value: Vec<u8>,
+}
+
+impl OperationBuf {
+    /// A copy of `operation`.
+    pub fn new(operation: &Operation<'_>) -> Self {
+        let (operation, value) = match operation {
+            Operation::Read(read) => (Operation::Read(*read), Vec::new()),
+            Operation::Delete(delete) => (Operation::Delete(*delete), Vec::new()),
+            Operation::Arithmetic(arithmetic) => (Operation::Arithmetic(*arithmetic), Vec::new()),
+            Operation::Store(store) => {
+                let value = store.value.to_vec();
+                (Operation::Store(operation::Store { value: &[], ..*store }), value)
+            }
+        };
+        Self { operation, value }
+    }
+
+    /// The operation.
+    pub fn as_operation(&self) -> Operation<'_> {
+        match self.operation {
+            Operation::Store(store) => {
+                Operation::Store(operation::Store { value: &self.value, ..store })
+            }
+            other => other,
+        }
+    }
+}

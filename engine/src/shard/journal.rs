@@ -1,0 +1,63 @@
+//! The manifest, shared by the tasks of a shard: one edit at a time.
+
+use std::cell::{Cell, Ref, RefCell};
+
+use larder_runtime::env::Env;
+
+use crate::error::EngineError;
+use crate::manifest::{Edit, Manifest, State};
+use crate::signal::Signal;
+
+/// The manifest and what it says.
+pub struct Journal<E: Env> {
+    manifest: RefCell<Option<Manifest<E>>>,
+    state: RefCell<State>,
+    free: Signal,
+    busy: Cell<bool>,
+}
+
+impl<E: Env> Journal<E> {
+    /// A journal over an open manifest.
+    pub fn new(manifest: Manifest<E>, state: State) -> Self {
+        Self {
+            manifest: RefCell::new(Some(manifest)),
+            state: RefCell::new(state),
+            free: Signal::default(),
+            busy: Cell::new(false),
+        }
+    }
+
+    /// What the manifest says: everything in it is durable.
+    pub fn state(&self) -> Ref<'_, State> {
+        self.state.borrow()
+    }
+
+    /// Makes an edit durable. `make` gets the state as it is when the edit's turn has come, and
+    /// may find that nothing is to be done.
+    ///
+    /// An error is final for the shard, but for [`EngineError::Full`].
+    pub async fn commit(&self, make: impl FnOnce(&State) -> Option<Edit>) -> Result<(), EngineError> {
+        self.free.wait_for(|| (!self.busy.get()).then_some(())).await;
+        self.busy.set(true);
+        let result = self.commit_alone(make).await;
+        self.busy.set(false);
+        self.free.notify();
+        result
+    }
+
+    async fn commit_alone(&self, make: impl FnOnce(&State) -> Option<Edit>) -> Result<(), EngineError> {
+        let (edit, after) = {
+            let state = self.state.borrow();
+            let Some(edit) = make(&state) else { return Ok(()) };
+            let mut after = state.clone();
+            after.apply(&edit).map_err(crate::manifest::ManifestError::Invalid)?;
+            (edit, after)
+        };
+        let mut manifest = self.manifest.borrow_mut().take().expect("only one edit at a time");
+        let result = manifest.append(&edit, &after).await;
+        *self.manifest.borrow_mut() = Some(manifest);
+        result?;
+        *self.state.borrow_mut() = after;
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! Finding the newest entry of a key: cache, memtables, then the tables from newest to oldest.
+
+use std::rc::Rc;
+
+use larder_runtime::env::{Env, IoClass};
+
+use super::{Shard, State};
+use crate::entry::{Entry, Metadata, Payload, Pointer};
+use crate::error::EngineError;
+use crate::operation::Current;
+use crate::table::Resident;
+
+/// Where a located item's value is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// There is no item.
+    #[default]
+    Absent,
+    /// In the index.
+    Inline,
+    /// In the log.
+    Separate(Pointer, u32),
+}
+
+/// What was found of a key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Located {
+    pub metadata: Metadata,
+    pub place: Place,
+    /// The value, if it is at hand.
+    pub value: Option<Vec<u8>>,
+    /// The log position that covers what was found; 0 if that is long durable.
+    pub sequence_end: u64,
+    pub last_access: Option<u32>,
+    pub fetched: bool,
+    pub from_cache: bool,
+}
+
+impl Located {
+    /// Whether nothing has to be read to know the value.
+    pub fn has_value(&self) -> bool {
+        self.value.is_some() || self.place == Place::Absent
+    }
+
+    pub fn pointer(&self) -> Option<Pointer> {
+        match self.place {
+            Place::Separate(pointer, _) => Some(pointer),
+            Place::Absent | Place::Inline => None,
+        }
+    }
+
+    pub fn value_len(&self) -> usize {
+        match self.place {
+            Place::Absent => 0,
+            Place::Inline => self.value.as_ref().map_or(0, Vec::len),
+            Place::Separate(_, len) => len as usize,
+        }
+    }
+
+    /// The item as operations see it: none if it has expired.
+    pub fn current(&self, now: u32) -> Option<Current<'_>> {
+        if self.place == Place::Absent || self.metadata.is_expired(now) {
+            return None;
+        }
+        let value = self.value.as_deref().unwrap_or_default();
+        Some(Current { metadata: self.metadata, value })
+    }
+
+    fn from_entry(entry: &Entry<'_>, sequence_end: u64) -> Self {
+        let (place, value) = match entry.payload {
+            Payload::Tombstone => (Place::Absent, None),
+            Payload::Inline(value) => (Place::Inline, Some(value.to_vec())),
+            Payload::Separate(pointer, len) => (Place::Separate(pointer, len), None),
+        };
+        Self { metadata: entry.metadata, place, value, sequence_end, ..Self::default() }
+    }
+}
+
+impl<E: Env> State<E> {
+    fn locate_in_memory(&mut self, key: &[u8], hash: u64, now: u32) -> Option<Located> {
+        if let Some(hit) = self.items.access(hash, key, now, false) {
+            let place = match hit.item.pointer {
+                Some(pointer) => Place::Separate(pointer, hit.value.len() as u32),
+                None => Place::Inline,
+            };
+            return Some(Located {
+                metadata: hit.item.metadata,
+                place,
+                value: Some(hit.value.to_vec()),
+                sequence_end: hit.item.sequence + 1,
+                last_access: Some(hit.item.last_access),
+                fetched: hit.item.fetched,
+                from_cache: true,
+            });
+        }
+        let frozen = self.frozen.as_ref().map(|frozen| &frozen.memtable);
+        let found = self.active.get(key).or_else(|| frozen.and_then(|table| table.get(key)))?;
+        Some(Located::from_entry(&found.entry, found.sequence + 1))
+    }
+}
+
+impl<E: Env> Shard<E> {
+    /// The newest entry of `key` if memory says what it is; `None` if the device has to be asked.
+    pub(super) fn locate_resident(
+        &self,
+        state: &mut State<E>,
+        key: &[u8],
+        hash: u64,
+        now: u32,
+    ) -> Option<Located> {
+        if let Some(located) = state.locate_in_memory(key, hash, now) {
+            return Some(located);
+        }
+        for table in state.tables.holding(key) {
+            let found = table.get_resident(key, hash, &self.blocks, |entry| {
+                entry.map(|entry| Located::from_entry(&entry, 0))
+            });
+            match found {
+                Resident::Answer(Some(located)) => return Some(located),
+                Resident::Answer(None) => {}
+                Resident::NeedsDevice => return None,
+            }
+        }
+        Some(Located::default())
+    }
+
+    /// The newest entry of `key`, and its value if `want_value`, reading what it takes.
+    ///
+    /// The caller holds the key's turn, so nothing changes the key meanwhile.
+    pub(super) async fn locate(
+        &self,
+        key: &[u8],
+        hash: u64,
+        now: u32,
+        want_value: bool,
+    ) -> Result<Located, EngineError> {
+        let tables = {
+            let mut state = self.state.borrow_mut();
+            match state.locate_in_memory(key, hash, now) {
+                Some(located) => Err(located),
+                None => Ok(Rc::clone(&state.tables)),
+            }
+        };
+        let mut located = match tables {
+            Err(located) => located,
+            Ok(tables) => {
+                let mut located = Located::default();
+                for table in tables.holding(key) {
+                    let found = table.get(key, hash, &self.blocks, IoClass::Read).await;
+                    if let Some(entry) = found.map_err(|error| damaged_index(key, &error))? {
+                        located = Located::from_entry(&entry.as_entry(), 0);
+                        break;
+                    }
+                }
+                located
+            }
+        };
+        if want_value && located.value.is_none() && !located.metadata.is_expired(now) {
+            self.read_value(key, &mut located).await?;
+        }
+        Ok(located)
+    }
+}
+
+fn damaged_index(key: &[u8], error: &crate::table::TableError) -> EngineError {
+    EngineError::Damaged { key: crate::key::display(key), reason: error.to_string() }
+}

@@ -1,0 +1,340 @@
+//! Opening a shard: superblock, manifest, tables, then the log after the last flush.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+
+use larder_runtime::env::{Env, IoClass, TaskQueue};
+
+use super::journal::Journal;
+use super::namespaces::{self, Namespaces};
+use super::space::FreeSegments;
+use super::statistics::OperationCounters;
+use super::tables::Tables;
+use super::{Shard, ShardOptions, State};
+use crate::cache::ItemCache;
+use crate::entry::{Entry, Payload};
+use crate::error::EngineError;
+use crate::manifest::{self, Edit, LogPosition, Manifest, ManifestError};
+use crate::memtable::Memtable;
+use crate::signal::Signal;
+use crate::superblock::ShardIdentity;
+use crate::table::{self, BlockCache, Table, TableIdentity};
+use crate::value_log::record::RecordKind;
+use crate::value_log::recovery::{self, Damage, ReplaySegment, Replayed};
+use crate::value_log::segment::{self, Origin, StoreIdentity};
+use crate::value_log::ValueLog;
+
+/// The file that a node locks in the directory above; it may be here in a single-shard store.
+const LOCK_FILE: &str = "LOCK";
+
+/// What opening a shard has found.
+#[derive(Clone, Debug, Default)]
+pub struct OpenReport {
+    /// Whether the shard was created.
+    pub created: bool,
+    /// Records replayed from the log.
+    pub records: u64,
+    /// Whether writes that were never acknowledged were dropped from the log's end.
+    pub torn: bool,
+    /// Damage to acknowledged data.
+    pub damage: Vec<Damage>,
+}
+
+/// The files of a shard's directory that the manifest does not list by itself.
+#[derive(Default)]
+struct Files {
+    segments: Vec<u32>,
+    tables: Vec<u64>,
+}
+
+impl<E: Env> Shard<E> {
+    /// Opens the shard in `directory`, or creates it if there is none.
+    ///
+    /// When it returns, everything that was ever acknowledged as durable is there, and what was
+    /// found of it is durable again. Nothing is written before the state is known.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Open`], whose text names the file and what to do; [`EngineError::Full`] if
+    /// there is no room for a segment.
+    pub async fn open(
+        env: E,
+        directory: &Path,
+        mut options: ShardOptions,
+    ) -> Result<(Rc<Self>, OpenReport), EngineError> {
+        let mut report = OpenReport::default();
+        if !Manifest::exists(&env, directory).map_err(open_error)? {
+            create(&env, directory, &options).await?;
+            report.created = true;
+        }
+        let (manifest, state, superblock) =
+            Manifest::open(env.clone(), directory).await.map_err(open_error)?;
+        check_identity(directory, &superblock.identity, &options)?;
+        options.segment_bytes = superblock.identity.segment_bytes;
+        let identity =
+            StoreIdentity { store: superblock.identity.store_id, shard: options.shard };
+
+        let files = list_files(&env, directory)?;
+        let tables = open_tables(&env, directory, identity, &state).await?;
+        let mut opening = Opening {
+            active: Memtable::default(),
+            namespaces: Namespaces::from_manifest(&state.namespace_generations),
+            inline_bytes_max: options.inline_bytes_max,
+        };
+        let (segments, outcome) =
+            replay(&env, directory, identity, &state, &mut opening).await?;
+        report.records = outcome.records;
+        report.torn = outcome.torn;
+        report.damage.clone_from(&outcome.damage);
+
+        remove_orphans(&env, directory, &state, &files).await?;
+        let mut free = FreeSegments::default();
+        for &number in &files.segments {
+            if !state.segments.contains_key(&number) {
+                free.add(number);
+            }
+        }
+        let number = state.segment_id_next.max(free.number_next());
+        let origin = free.take().map_or(Origin::New, Origin::Recycled);
+        let bytes = options.segment_bytes;
+        let current = segment::prepare(&env, directory, identity, number, bytes, origin).await?;
+
+        let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
+        let ceiling = sequence_next + options.version_step;
+        let journal = Journal::new(manifest, state);
+        journal
+            .commit(|state| Some(opening_edit(state, &outcome, number, bytes, sequence_next, ceiling)))
+            .await?;
+        let next_table = Cell::new(journal.state().table_id_next);
+        let log = ValueLog::start(
+            &env,
+            directory,
+            identity,
+            options.log,
+            current,
+            segments,
+            (sequence_next, ceiling),
+        );
+        let shard = Rc::new(Self {
+            blocks: BlockCache::new(options.block_cache_bytes),
+            pins: Default::default(),
+            turns: Default::default(),
+            work: Signal::default(),
+            free: RefCell::new(free),
+            next_table,
+            state: RefCell::new(State {
+                active: opening.active,
+                frozen: None,
+                tables: Rc::new(tables),
+                items: ItemCache::new(options.item_cache_bytes),
+                namespaces: opening.namespaces,
+                key_scratch: Vec::new(),
+                disk_full: false,
+                closing: false,
+                operations: OperationCounters::default(),
+            }),
+            env: env.clone(),
+            directory: directory.to_path_buf(),
+            identity,
+            options,
+            log,
+            journal,
+        });
+        env.spawn(TaskQueue::Flush, Rc::clone(&shard).keep_flushing());
+        env.spawn(TaskQueue::Compaction, Rc::clone(&shard).keep_compacting());
+        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_space());
+        Ok((shard, report))
+    }
+}
+
+fn open_error(error: ManifestError) -> EngineError {
+    EngineError::Open(error.to_string())
+}
+
+async fn create<E: Env>(
+    env: &E,
+    directory: &Path,
+    options: &ShardOptions,
+) -> Result<(), EngineError> {
+    let identity = ShardIdentity {
+        store_id: u128::from(env.random()) << 64 | u128::from(env.random()),
+        shard_index: options.shard,
+        shard_count: options.shards,
+        route_seed: crate::key::ROUTE_SEED,
+        segment_bytes: options.segment_bytes,
+    };
+    Manifest::create(env.clone(), directory, identity).await.map_err(open_error)?;
+    Ok(())
+}
+
+fn check_identity(
+    directory: &Path,
+    found: &ShardIdentity,
+    options: &ShardOptions,
+) -> Result<(), EngineError> {
+    let fits = found.shard_index == options.shard
+        && found.shard_count == options.shards
+        && found.route_seed == crate::key::ROUTE_SEED;
+    if fits {
+        return Ok(());
+    }
+    Err(EngineError::Open(format!(
+        "{} is shard {} of {}, not shard {} of {}: the number of shards is fixed when the data \
+         directory is created; start with --shards {}",
+        directory.display(),
+        found.shard_index,
+        found.shard_count,
+        options.shard,
+        options.shards,
+        found.shard_count,
+    )))
+}
+
+fn list_files<E: Env>(env: &E, directory: &Path) -> Result<Files, EngineError> {
+    let entries = env.list(directory).map_err(|source| {
+        EngineError::Open(format!("cannot list {}: {source}", directory.display()))
+    })?;
+    let mut files = Files::default();
+    for entry in entries {
+        if let Some(number) = segment::parse_file_name(&entry.name) {
+            files.segments.push(number);
+        } else if let Some(id) = table::parse_file_name(&entry.name) {
+            files.tables.push(id);
+        } else if !manifest::owns_file(&entry.name) && entry.name != LOCK_FILE {
+            return Err(EngineError::Open(format!(
+                "{} is not a file of a shard: move it out of the data directory",
+                directory.join(&entry.name).display()
+            )));
+        }
+    }
+    Ok(files)
+}
+
+async fn open_tables<E: Env>(
+    env: &E,
+    directory: &Path,
+    identity: StoreIdentity,
+    state: &manifest::State,
+) -> Result<Tables<E>, EngineError> {
+    let mut tables = Tables::default();
+    for level in &state.levels {
+        // Level 0 lists the newest first, and adding puts each in front of those before.
+        for meta in level.iter().rev() {
+            let identity = TableIdentity { store: identity.store, table: meta.id };
+            let table = Table::open(env.clone(), directory, identity, meta, IoClass::Read).await;
+            let table = table.map_err(|error| {
+                EngineError::Open(format!("{error}; restore the directory from a backup"))
+            })?;
+            tables.add(meta.level, Rc::new(table));
+        }
+    }
+    Ok(tables)
+}
+
+/// What replaying fills.
+struct Opening {
+    active: Memtable,
+    namespaces: Namespaces,
+    inline_bytes_max: usize,
+}
+
+impl Opening {
+    fn visit(&mut self, replayed: &Replayed<'_>) {
+        let record = &replayed.record;
+        let separate = Payload::Separate(replayed.pointer, record.payload.len() as u32);
+        let payload = match record.kind {
+            RecordKind::FlushNamespace | RecordKind::ScheduleFlush => {
+                if replayed.payload_intact {
+                    namespaces::replay(&mut self.namespaces, record);
+                }
+                return;
+            }
+            RecordKind::Delete => Payload::Tombstone,
+            // A damaged value stays where it is, so that reading it says so.
+            _ if !replayed.payload_intact => separate,
+            RecordKind::Put if record.payload.len() <= self.inline_bytes_max => {
+                Payload::Inline(record.payload)
+            }
+            RecordKind::Put => separate,
+            RecordKind::Repoint => match Entry::decode(record.payload) {
+                Some(entry) => entry.payload,
+                None => separate,
+            },
+        };
+        let entry = Entry { metadata: record.metadata, payload };
+        self.active.insert(record.key, &entry, replayed.sequence);
+    }
+}
+
+async fn replay<E: Env>(
+    env: &E,
+    directory: &Path,
+    identity: StoreIdentity,
+    state: &manifest::State,
+    opening: &mut Opening,
+) -> Result<(Vec<segment::Segment<E::File>>, recovery::Outcome), EngineError> {
+    let mut segments = Vec::new();
+    let mut to_replay = Vec::new();
+    for (&number, known) in &state.segments {
+        let bytes = known.file_bytes;
+        let segment = segment::open(env, directory, identity, number, bytes).await?;
+        if number >= state.replay_from.segment {
+            to_replay.push(ReplaySegment { segment, seal: known.sealed });
+        } else {
+            segments.push(segment);
+        }
+    }
+    let store = identity.store;
+    let outcome =
+        recovery::replay(env, store, &to_replay, state.replay_from, |record| opening.visit(&record))
+            .await?;
+    for damage in &outcome.damage {
+        tracing::error!(
+            file = %directory.join(segment::file_name(damage.segment)).display(),
+            offset = damage.offset,
+            "acknowledged data in the value log is damaged: {}", damage.what
+        );
+    }
+    segments.extend(to_replay.into_iter().map(|source| source.segment));
+    Ok((segments, outcome))
+}
+
+/// The edit that makes what replay has found the shard's state, before anything new is written.
+fn opening_edit(
+    state: &manifest::State,
+    outcome: &recovery::Outcome,
+    number: u32,
+    bytes: u32,
+    sequence_next: u64,
+    ceiling: u64,
+) -> Edit {
+    // The sequences that are skipped belong to the segments that end here.
+    let seals = outcome
+        .seals
+        .iter()
+        .map(|seal| manifest::SegmentSeal { sequence_last: sequence_next - 1, ..*seal });
+    let position =
+        LogPosition { segment: number, offset: segment::HEADER_BYTES, sequence: sequence_next };
+    Edit {
+        segments_opened: vec![(number, bytes)],
+        segments_sealed: seals.collect(),
+        replay_from: state.segments.is_empty().then_some(position),
+        version_ceiling: Some(ceiling),
+        ..Edit::default()
+    }
+}
+
+async fn remove_orphans<E: Env>(
+    env: &E,
+    directory: &Path,
+    state: &manifest::State,
+    files: &Files,
+) -> Result<(), EngineError> {
+    let known = |id: u64| state.levels.iter().flatten().any(|meta| meta.id == id);
+    for &id in files.tables.iter().filter(|id| !known(**id)) {
+        let path = directory.join(table::file_name(id));
+        env.remove(&path).await.map_err(|source| EngineError::io(&path, "removing", &source))?;
+    }
+    Ok(())
+}

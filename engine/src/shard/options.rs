@@ -1,0 +1,72 @@
+//! A shard's settings.
+
+use crate::compaction::picker::PickerOptions;
+use crate::table::TableOptions;
+use crate::value_log::LogOptions;
+
+/// A shard's settings. Sizes are in bytes.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// This shard's index in its store.
+    pub shard: u16,
+    /// How many shards the store has.
+    pub shards: u16,
+    /// The standard length of a value log segment.
+    pub segment_bytes: u32,
+    /// A memtable is written out when it is this large; two may exist at a time.
+    pub memtable_bytes: usize,
+    /// Values up to this long live in the index, longer ones in the log only.
+    pub inline_bytes_max: usize,
+    /// The longest value.
+    pub value_bytes_max: usize,
+    /// Memory of the value cache.
+    pub item_cache_bytes: usize,
+    /// Memory of the table block cache.
+    pub block_cache_bytes: usize,
+    /// Free space that is left to flushes, compaction and deletes when the disk fills up.
+    pub disk_reserve_bytes: u64,
+    /// Files of freed segments that are kept for use as new ones.
+    pub free_segments_max: usize,
+    /// How many version numbers are reserved in the manifest at a time.
+    pub version_step: u64,
+    /// The log's settings.
+    pub log: LogOptions,
+    /// The tables' settings.
+    pub tables: TableOptions,
+    /// The compaction picker's settings.
+    pub picker: PickerOptions,
+}
+
+impl ShardOptions {
+    /// Settings for a shard that may use `memory` bytes in all.
+    ///
+    /// What is not given to the caches and memtables is for table indexes and filters, buffers on
+    /// their way to the device, and the allocator's loss.
+    pub fn for_memory(shard: u16, shards: u16, memory: u64) -> Self {
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        let memtable_bytes = (memory / 16).clamp(256 << 10, 32 << 20);
+        let table_bytes = TableOptions::default().table_bytes as u64;
+        Self {
+            shard,
+            shards,
+            segment_bytes: 64 << 20,
+            memtable_bytes,
+            inline_bytes_max: 128,
+            value_bytes_max: 1 << 20,
+            item_cache_bytes: memory / 2,
+            block_cache_bytes: memory / 5,
+            // A flush, one merge of a level 0 with what it overlaps, and the manifest.
+            disk_reserve_bytes: 2 * memtable_bytes as u64 + 16 * table_bytes,
+            free_segments_max: 8,
+            version_step: 1 << 24,
+            log: LogOptions::default(),
+            tables: TableOptions::default(),
+            picker: PickerOptions::default(),
+        }
+    }
+
+    /// Log space that only deletes may use when the disk is full.
+    pub fn delete_reserve_bytes(&self) -> u64 {
+        u64::from(self.segment_bytes / 8)
+    }
+}

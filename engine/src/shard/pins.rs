@@ -1,0 +1,72 @@
+//! Which freed files may still be read.
+//!
+//! An operation that goes to the device may hold a pointer that the index no longer has. It pins
+//! the moment at which it began; a segment freed at a later moment is not used again until every
+//! operation that began before that has ended.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+#[derive(Default)]
+struct Moments {
+    now: u64,
+    pinned: BTreeSet<u64>,
+}
+
+/// The moments at which operations began that have not ended.
+#[derive(Clone, Default)]
+pub struct Pins {
+    moments: Rc<RefCell<Moments>>,
+}
+
+/// Holds a moment until it is dropped.
+pub struct Pin {
+    pins: Pins,
+    moment: u64,
+}
+
+impl Pins {
+    /// Pins the present.
+    pub fn enter(&self) -> Pin {
+        let moment = self.present();
+        self.moments.borrow_mut().pinned.insert(moment);
+        Pin { pins: self.clone(), moment }
+    }
+
+    /// The present moment; each is later than the one before.
+    pub fn present(&self) -> u64 {
+        let mut moments = self.moments.borrow_mut();
+        moments.now += 1;
+        moments.now
+    }
+
+    /// Whether every operation that began before `moment` has ended.
+    pub fn has_passed(&self, moment: u64) -> bool {
+        self.moments.borrow().pinned.first().is_none_or(|oldest| *oldest > moment)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.pins.moments.borrow_mut().pinned.remove(&self.moment);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_passes_when_all_who_began_before_have_left() {
+        let pins = Pins::default();
+        let (first, second) = (pins.enter(), pins.enter());
+        let freed = pins.present();
+        let third = pins.enter();
+        drop(first);
+        assert!(!pins.has_passed(freed));
+        drop(second);
+        assert!(pins.has_passed(freed));
+        drop(third);
+    }
+}

@@ -1,0 +1,195 @@
+//! The task that keeps the log supplied: segments, sequence numbers, and files to use again.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use larder_runtime::env::Env;
+
+use super::Shard;
+use crate::error::EngineError;
+use crate::manifest::{Edit, State as ManifestState};
+use crate::value_log::segment::{self, Origin};
+
+/// How long to wait before looking again for space on a full disk, in nanoseconds.
+const RETRY_NANOSECONDS: u64 = 200_000_000;
+
+/// Files of freed segments: first those that somebody may still read, then those to use again.
+#[derive(Default)]
+pub(super) struct FreeSegments {
+    /// (moment of freeing, number, bytes)
+    in_use: VecDeque<(u64, u32, u32)>,
+    ready: BTreeSet<u32>,
+}
+
+impl FreeSegments {
+    /// A file that nobody reads.
+    pub fn add(&mut self, number: u32) {
+        self.ready.insert(number);
+    }
+
+    /// Takes a file to use again.
+    pub fn take(&mut self) -> Option<u32> {
+        self.ready.pop_first()
+    }
+
+    /// Above every number in the set.
+    pub fn number_next(&self) -> u32 {
+        self.ready.last().map_or(0, |last| last + 1)
+    }
+}
+
+/// What the keeper found to do.
+enum Task {
+    Stop,
+    ReserveSequences,
+    Free(Vec<u32>),
+    Prepare(u32),
+    Release(u32, u32),
+}
+
+impl<E: Env> Shard<E> {
+    pub(super) async fn keep_space(self: Rc<Self>) {
+        loop {
+            let task = self.log.needs().wait_for(|| self.next_task()).await;
+            let result = match task {
+                Task::Stop => return,
+                Task::ReserveSequences => self.reserve_sequences().await,
+                Task::Free(numbers) => self.free_segments(numbers).await,
+                Task::Prepare(bytes) => self.prepare_segment(bytes).await,
+                Task::Release(number, bytes) => self.release_file(number, bytes).await,
+            };
+            match result {
+                Ok(()) => {}
+                Err(EngineError::Full) => {
+                    self.set_disk_full(true);
+                    self.env.sleep(RETRY_NANOSECONDS).await;
+                }
+                Err(error) => return self.log.stop(error.to_string()),
+            }
+        }
+    }
+
+    fn next_task(&self) -> Option<Task> {
+        if self.state.borrow().closing || self.log.stopped().is_some() {
+            return Some(Task::Stop);
+        }
+        if self.log.needs_sequences() {
+            return Some(Task::ReserveSequences);
+        }
+        let dead = self.dead_segments();
+        if !dead.is_empty() {
+            return Some(Task::Free(dead));
+        }
+        if let Some((number, bytes)) = self.next_unread_file() {
+            return Some(Task::Release(number, bytes));
+        }
+        self.log.wants_segment(self.options.segment_bytes).map(Task::Prepare)
+    }
+
+    /// Segments that nothing points into: neither tables, nor memtables, nor a future replay.
+    fn dead_segments(&self) -> Vec<u32> {
+        let journal = self.journal.state();
+        let state = self.state.borrow();
+        let frozen = state.frozen.as_ref();
+        let is_dead = |state_of: &ManifestState, number: u32| {
+            number < state_of.replay_from.segment
+                && state_of.segments.get(&number).is_some_and(|segment| segment.live_bytes == 0)
+                && !state.active.points_into(number)
+                && !frozen.is_some_and(|frozen| frozen.memtable.points_into(number))
+        };
+        journal.segments.keys().copied().filter(|number| is_dead(&journal, *number)).collect()
+    }
+
+    fn next_unread_file(&self) -> Option<(u32, u32)> {
+        let mut free = self.free.borrow_mut();
+        let &(moment, number, bytes) = free.in_use.front()?;
+        if !self.pins.has_passed(moment) {
+            return None;
+        }
+        free.in_use.pop_front();
+        Some((number, bytes))
+    }
+
+    async fn reserve_sequences(&self) -> Result<(), EngineError> {
+        let limit = self.log.sequence_limit() + self.options.version_step;
+        let edit = Edit { version_ceiling: Some(limit), ..Edit::default() };
+        self.journal.commit(|_| Some(edit)).await?;
+        self.log.extend_sequences(limit);
+        Ok(())
+    }
+
+    async fn free_segments(&self, numbers: Vec<u32>) -> Result<(), EngineError> {
+        let edit = Edit { segments_freed: numbers.clone(), ..Edit::default() };
+        self.journal.commit(|_| Some(edit)).await?;
+        // Whoever began before this moment may still read the files.
+        let moment = self.pins.present();
+        for number in numbers {
+            if let Some(bytes) = self.log.forget_segment(number) {
+                self.free.borrow_mut().in_use.push_back((moment, number, bytes));
+            }
+        }
+        Ok(())
+    }
+
+    async fn release_file(&self, number: u32, bytes: u32) -> Result<(), EngineError> {
+        let keep = bytes == self.options.segment_bytes
+            && self.free.borrow().ready.len() < self.options.free_segments_max;
+        if keep {
+            self.free.borrow_mut().add(number);
+            return Ok(());
+        }
+        self.remove_file(number).await
+    }
+
+    async fn remove_file(&self, number: u32) -> Result<(), EngineError> {
+        let path = self.directory.join(segment::file_name(number));
+        let removed = self.env.remove(&path).await;
+        removed.map_err(|source| EngineError::io(&path, "removing", &source))
+    }
+
+    async fn prepare_segment(&self, bytes: u32) -> Result<(), EngineError> {
+        let standard = bytes == self.options.segment_bytes;
+        let recycled = if standard { self.free.borrow_mut().take() } else { None };
+        if recycled.is_none() {
+            self.check_free_space(bytes)?;
+        }
+        let origin = recycled.map_or(Origin::New, Origin::Recycled);
+        let number = self.journal.state().segment_id_next.max(self.free.borrow().number_next());
+        let (env, directory) = (&self.env, &self.directory);
+        let segment =
+            segment::prepare(env, directory, self.identity, number, bytes, origin).await?;
+        let edit = Edit { segments_opened: vec![(number, bytes)], ..Edit::default() };
+        self.journal.commit(|_| Some(edit)).await?;
+        self.set_disk_full(false);
+        if let Some(replaced) = self.log.offer_segment(segment) {
+            let edit = Edit { segments_freed: vec![replaced], ..Edit::default() };
+            self.journal.commit(|_| Some(edit)).await?;
+            self.free.borrow_mut().add(replaced);
+        }
+        Ok(())
+    }
+
+    fn check_free_space(&self, bytes: u32) -> Result<(), EngineError> {
+        let free = self.env.free_space(&self.directory).map_err(|source| {
+            EngineError::io(&self.directory, "asking for the free space of", &source)
+        })?;
+        let needed = u64::from(bytes) + self.options.disk_reserve_bytes;
+        if free < needed { Err(EngineError::Full) } else { Ok(()) }
+    }
+
+    /// Notes whether the disk is full, and lets those who wait find out.
+    pub(super) fn set_disk_full(&self, full: bool) {
+        let before = std::mem::replace(&mut self.state.borrow_mut().disk_full, full);
+        if before != full {
+            if full {
+                tracing::warn!(
+                    directory = %self.directory.display(),
+                    "the disk is full: writes are refused, reads and deletes go on"
+                );
+            } else {
+                tracing::info!("there is space again: writes are accepted");
+            }
+            self.log.changed().notify();
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a shard has done and holds, for metrics and `stats`.
+
+use larder_runtime::env::Env;
+
+use super::Shard;
+use crate::cache::CacheCounters;
+use crate::operation::Operation;
+use crate::value_log::commit::LogCounters;
+
+/// How often each kind of operation was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OperationCounters {
+    /// Reads.
+    pub reads: u64,
+    /// Stores of any mode.
+    pub stores: u64,
+    /// Deletes.
+    pub deletes: u64,
+    /// Increments and decrements.
+    pub arithmetics: u64,
+    /// Reads that the value cache answered.
+    pub cached: u64,
+    /// Operations that had to wait for the device, for their turn, or for space.
+    pub later: u64,
+    /// Values that were read from the log.
+    pub value_reads: u64,
+    /// Memtables written out.
+    pub flushes: u64,
+    /// Merges done, trivial moves not counted.
+    pub compactions: u64,
+    /// Bytes of tables written by merges.
+    pub compaction_bytes: u64,
+    /// Bytes of tables written by flushes.
+    pub flush_bytes: u64,
+}
+
+impl OperationCounters {
+    pub(super) fn count(&mut self, operation: &Operation<'_>) {
+        match operation {
+            Operation::Read(_) => self.reads += 1,
+            Operation::Store(_) => self.stores += 1,
+            Operation::Delete(_) => self.deletes += 1,
+            Operation::Arithmetic(_) => self.arithmetics += 1,
+        }
+    }
+}
+
+/// A shard's state in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Statistics {
+    /// Operations so far.
+    pub operations: OperationCounters,
+    /// The log so far.
+    pub log: LogCounters,
+    /// The value cache.
+    pub items: CacheCounters,
+    /// The block cache.
+    pub blocks: CacheCounters,
+    /// Keys in the memtables.
+    pub memtable_entries: u64,
+    /// Bytes of the memtables, estimated.
+    pub memtable_bytes: u64,
+    /// Entries in tables: keys, older versions of keys, and tombstones.
+    pub table_entries: u64,
+    /// Tables.
+    pub tables: u64,
+    /// Bytes of the tables' files.
+    pub table_bytes: u64,
+    /// Bytes that the tables' indexes and filters keep in memory.
+    pub table_memory_bytes: u64,
+    /// Segments of the value log.
+    pub segments: u64,
+    /// Bytes of the segments' files.
+    pub segment_bytes: u64,
+    /// Bytes of records in the log that tables point at.
+    pub live_bytes: u64,
+    /// Operations waiting for their turn or the device, by key.
+    pub waiting_keys: u64,
+    /// Whether writes are refused because the disk is full.
+    pub disk_full: bool,
+}
+
+impl<E: Env> Shard<E> {
+    /// The shard in numbers.
+    pub fn statistics(&self) -> Statistics {
+        let state = self.state.borrow();
+        let journal = self.journal.state();
+        let frozen = state.frozen.as_ref().map(|frozen| &frozen.memtable);
+        let (tables, table_bytes, table_memory_bytes) = state.tables.totals();
+        Statistics {
+            operations: state.operations,
+            log: self.log.counters(),
+            items: state.items.counters(),
+            blocks: self.blocks.counters(),
+            memtable_entries: (state.active.len() + frozen.map_or(0, |table| table.len())) as u64,
+            memtable_bytes: (state.active.bytes() + frozen.map_or(0, |table| table.bytes())) as u64,
+            table_entries: journal.levels.iter().flatten().map(|table| table.entries).sum(),
+            tables: tables as u64,
+            table_bytes,
+            table_memory_bytes: table_memory_bytes as u64,
+            segments: journal.segments.len() as u64,
+            segment_bytes: journal.segments.values().map(|s| u64::from(s.file_bytes)).sum(),
+            live_bytes: journal.segments.values().map(|segment| segment.live_bytes).sum(),
+            waiting_keys: self.turns.len() as u64,
+            disk_full: state.disk_full,
+        }
+    }
+}

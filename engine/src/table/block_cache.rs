@@ -1,0 +1,55 @@
+//! Data blocks that were read before. A block is verified before it is put in, and not again.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::cache::{Cache, CacheCounters};
+
+/// The blocks of one shard's tables, by table id and block number. Clones share the blocks.
+///
+/// Blocks of removed tables are not taken out: ids are never used again, so they age away.
+#[derive(Clone)]
+pub struct BlockCache {
+    cache: Rc<RefCell<Cache<0>>>,
+}
+
+type BlockKey = [u8; 12];
+
+impl BlockCache {
+    /// A cache that takes at most `capacity_bytes` of memory.
+    pub fn new(capacity_bytes: usize) -> Self {
+        Self { cache: Rc::new(RefCell::new(Cache::new(capacity_bytes))) }
+    }
+
+    /// What the cache holds and has done.
+    pub fn counters(&self) -> CacheCounters {
+        self.cache.borrow().counters()
+    }
+
+    /// Calls `look` with the bytes of a block, if it is here. `look` must not use the cache.
+    pub(super) fn with_block<R>(
+        &self,
+        table: u64,
+        block: usize,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let key = block_key(table, block);
+        let mut cache = self.cache.borrow_mut();
+        cache.get(xxhash_rust::xxh3::xxh3_64(&key), &key).map(|hit| look(hit.value))
+    }
+
+    /// Keeps a verified block, if the cache wants it.
+    pub(super) fn insert(&self, table: u64, block: usize, bytes: &[u8]) {
+        let key = block_key(table, block);
+        let hash = xxhash_rust::xxh3::xxh3_64(&key);
+        self.cache.borrow_mut().insert(hash, &key, &[], bytes);
+    }
+}
+
+fn block_key(table: u64, block: usize) -> BlockKey {
+    let block = u32::try_from(block).expect("an index counts its blocks with 32 bits");
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&table.to_le_bytes());
+    key[8..].copy_from_slice(&block.to_le_bytes());
+    key
+}

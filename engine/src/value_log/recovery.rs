@@ -1,0 +1,428 @@
+//! Replaying the log after a start.
+//!
+//! Frames are read in the order of the segments' numbers from the manifest's position on. Where a
+//! frame is unreadable, either the log ended there (a torn tail: what follows was never
+//! acknowledged and is dropped silently) or acknowledged data is damaged (the readable rest is kept
+//! and the loss is reported). A later frame that says the sequence was durable decides.
+//!
+//! Nothing is written here: the caller makes the outcome durable in the manifest before it lets the
+//! log grow, so replaying again after another crash finds the same.
+
+use larder_runtime::buffer::Buffer;
+use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass};
+
+use super::frame::{self, FrameHeader};
+use super::record::{self, Place, Record};
+use super::segment::{self, Segment};
+use crate::entry::Pointer;
+use crate::error::EngineError;
+use crate::manifest::{LogPosition, SegmentSeal};
+
+/// How much of a segment is read at a time.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A segment to replay.
+pub struct ReplaySegment<F> {
+    /// The open segment.
+    pub segment: Segment<F>,
+    /// Where it ends, if an earlier start or a full segment fixed that.
+    pub seal: Option<SegmentSeal>,
+}
+
+/// A record that was replayed.
+pub struct Replayed<'a> {
+    /// Its place in the log's order.
+    pub sequence: u64,
+    /// Where it lies.
+    pub pointer: Pointer,
+    /// The record.
+    pub record: Record<'a>,
+    /// Whether the payload is as it was written.
+    pub payload_intact: bool,
+}
+
+/// Damage to acknowledged data that replaying has met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment's number.
+    pub segment: u32,
+    /// Bytes from the start of its file.
+    pub offset: u32,
+    /// What is lost or damaged, for the log.
+    pub what: String,
+}
+
+/// What replaying has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Above every sequence that was replayed or skipped.
+    pub sequence_next: u64,
+    /// The end of every segment that had none yet.
+    pub seals: Vec<SegmentSeal>,
+    /// Whether unacknowledged frames were dropped at the end.
+    pub torn: bool,
+    /// Damage to acknowledged data.
+    pub damage: Vec<Damage>,
+    /// Records replayed.
+    pub records: u64,
+}
+
+/// Reads a segment through a window, so that small frames cost no read of their own.
+struct Window<'a, E: Env> {
+    env: &'a E,
+    segment: &'a Segment<E::File>,
+    start: u32,
+    buffer: Option<Buffer>,
+}
+
+impl<'a, E: Env> Window<'a, E> {
+    fn new(env: &'a E, segment: &'a Segment<E::File>) -> Self {
+        Self { env, segment, start: 0, buffer: None }
+    }
+
+    /// The bytes `offset..offset + len`, or `None` past the segment's end or where the device
+    /// cannot read.
+    async fn bytes(&mut self, offset: u32, len: usize) -> Option<&[u8]> {
+        let end = (offset as usize).checked_add(len)?;
+        if end > self.segment.bytes as usize {
+            return None;
+        }
+        let held = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
+        let inside = offset >= self.start && end <= self.start as usize + held;
+        if !inside && !self.fill(offset, len, WINDOW_BYTES).await {
+            // One bad sector must not hide its neighbours: read no more than was asked for.
+            if !self.fill(offset, len, 0).await {
+                return None;
+            }
+        }
+        let at = (offset - self.start) as usize;
+        self.buffer.as_ref().and_then(|buffer| buffer.get(at..at + len))
+    }
+
+    async fn fill(&mut self, offset: u32, len: usize, at_least: usize) -> bool {
+        self.start = offset & !(DISK_ALIGNMENT as u32 - 1);
+        let wanted = ((offset - self.start) as usize + len).max(at_least);
+        let available = self.segment.bytes as usize - self.start as usize;
+        let bytes = frame::padded(wanted).min(available & !(DISK_ALIGNMENT - 1));
+        let buffer = self.env.buffer(bytes);
+        let start = u64::from(self.start);
+        let (result, buffer) = self.segment.file.read(IoClass::Read, start, buffer).await;
+        self.buffer = result.is_ok().then_some(buffer);
+        result.is_ok()
+    }
+}
+
+/// Replays every record from `from` on, in order, into `visit`.
+///
+/// `segments` are sorted by number and start with the one that `from` names.
+pub async fn replay<E: Env>(
+    env: &E,
+    store: u128,
+    segments: &[ReplaySegment<E::File>],
+    from: LogPosition,
+    mut visit: impl FnMut(Replayed<'_>),
+) -> Result<Outcome, EngineError> {
+    let mut replay = Replay {
+        env,
+        store,
+        segments,
+        outcome: Outcome {
+            sequence_next: from.sequence,
+            seals: Vec::new(),
+            torn: false,
+            damage: Vec::new(),
+            records: 0,
+        },
+        previous: None,
+    };
+    let mut at = At { index: 0, offset: from.offset.max(segment::HEADER_BYTES) };
+    while at.index < segments.len() {
+        at = replay.one_segment(at, &mut visit).await?;
+    }
+    replay.seal_the_rest();
+    Ok(replay.outcome)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct At {
+    index: usize,
+    offset: u32,
+}
+
+struct Replay<'a, E: Env> {
+    env: &'a E,
+    store: u128,
+    segments: &'a [ReplaySegment<E::File>],
+    outcome: Outcome,
+    /// The header checksum of the frame before, if it was readable.
+    previous: Option<u32>,
+}
+
+enum Next {
+    /// A frame that continues the log.
+    Frame(FrameHeader, u32),
+    /// The log goes on elsewhere.
+    GoTo(At),
+}
+
+impl<E: Env> Replay<'_, E> {
+    /// Replays frames from `at` until the segment has no more; returns where to go on.
+    async fn one_segment(
+        &mut self,
+        mut at: At,
+        visit: &mut impl FnMut(Replayed<'_>),
+    ) -> Result<At, EngineError> {
+        let segments = self.segments;
+        let source = &segments[at.index];
+        let mut window = Window::new(self.env, &source.segment);
+        let mut end = at.offset;
+        loop {
+            if let Some(seal) = source.seal
+                && at.offset >= seal.end
+            {
+                // A start that sealed a segment also left out the sequences up to this one.
+                self.skip_to(self.outcome.sequence_next.max(seal.sequence_last + 1));
+                return Ok(At { index: at.index + 1, offset: segment::HEADER_BYTES });
+            }
+            match self.next_frame(&mut window, at).await {
+                Next::GoTo(next) => {
+                    if next.index != at.index {
+                        self.end_of(at.index, end);
+                        return Ok(next);
+                    }
+                    at = next;
+                }
+                Next::Frame(header, crc) => {
+                    self.frame(&mut window, at, &header, visit).await?;
+                    if self.outcome.torn {
+                        self.end_of(at.index, end);
+                        return Ok(At { index: segments.len(), offset: 0 });
+                    }
+                    self.previous = Some(crc);
+                    self.outcome.sequence_next = header.sequence_end();
+                    at.offset += header.padded_len();
+                    end = at.offset;
+                }
+            }
+        }
+    }
+
+    /// Remembers where a segment ends that nothing has sealed before.
+    fn end_of(&mut self, index: usize, end: u32) {
+        if self.segments[index].seal.is_none() {
+            self.outcome.seals.push(SegmentSeal {
+                segment: self.segments[index].segment.number,
+                end,
+                sequence_last: self.outcome.sequence_next.saturating_sub(1),
+            });
+        }
+    }
+
+    /// Seals the segments that replay has skipped over: they hold nothing that counts.
+    fn seal_the_rest(&mut self) {
+        for index in 0..self.segments.len() {
+            let number = self.segments[index].segment.number;
+            if !self.outcome.seals.iter().any(|seal| seal.segment == number) {
+                self.end_of(index, segment::HEADER_BYTES);
+            }
+        }
+    }
+
+    /// Decides how the log goes on at `at`.
+    async fn next_frame(&mut self, window: &mut Window<'_, E>, at: At) -> Next {
+        let expected = self.outcome.sequence_next;
+        if let Some((header, crc)) = self.header_at(window, at).await
+            && self.continues(&header)
+        {
+            return Next::Frame(header, crc);
+        }
+        // A full segment ends where the next frame did not fit.
+        if let Some((index, header)) = self.first_header_after(at.index).await
+            && self.continues(&header)
+        {
+            return Next::GoTo(At { index, offset: segment::HEADER_BYTES });
+        }
+        let later = self.first_frame_after(at, expected).await;
+        let sealed_here = self.segments[at.index].seal;
+        let acknowledged = match later {
+            Some((next, header)) => {
+                sealed_here.is_some()
+                    || later_is_proof(&header, expected)
+                    || self.durable_later(next, expected).await
+            }
+            None => sealed_here.is_some(),
+        };
+        if !acknowledged {
+            self.outcome.torn = later.is_some();
+            return Next::GoTo(At { index: self.segments.len(), offset: 0 });
+        }
+        self.report(at, format!("records from {expected} on are unreadable"));
+        match later {
+            Some((next, header)) => {
+                self.skip_to(header.sequence_first);
+                Next::GoTo(next)
+            }
+            None => {
+                let sealed = sealed_here.map_or(0, |seal| seal.sequence_last + 1);
+                self.skip_to(expected.max(sealed));
+                Next::GoTo(At { index: at.index + 1, offset: segment::HEADER_BYTES })
+            }
+        }
+    }
+
+    fn skip_to(&mut self, sequence: u64) {
+        self.outcome.sequence_next = sequence;
+        self.previous = None;
+    }
+
+    fn report(&mut self, at: At, what: String) {
+        let segment = self.segments[at.index].segment.number;
+        self.outcome.damage.push(Damage { segment, offset: at.offset, what });
+    }
+
+    fn continues(&self, header: &FrameHeader) -> bool {
+        let expected = self.outcome.sequence_next;
+        let linked = self.previous.is_none_or(|previous| previous == header.previous);
+        header.sequence_first == expected && linked
+    }
+
+    async fn header_at(&self, window: &mut Window<'_, E>, at: At) -> Option<(FrameHeader, u32)> {
+        let segment = self.segments[at.index].segment.number;
+        let place = Place { store: self.store, segment, offset: at.offset };
+        let bytes = window.bytes(at.offset, frame::HEADER_BYTES).await?;
+        FrameHeader::decode(bytes, place)
+    }
+
+    async fn first_header_after(&self, index: usize) -> Option<(usize, FrameHeader)> {
+        for (later, source) in self.segments.iter().enumerate().skip(index + 1) {
+            let mut window = Window::new(self.env, &source.segment);
+            let at = At { index: later, offset: segment::HEADER_BYTES };
+            if let Some((header, _)) = self.header_at(&mut window, at).await {
+                return Some((later, header));
+            }
+        }
+        None
+    }
+
+    /// The first readable frame after `at` whose sequence is not below `sequence`.
+    async fn first_frame_after(&self, at: At, sequence: u64) -> Option<(At, FrameHeader)> {
+        let mut found = None;
+        self.scan_after(at, |place, header| {
+            let fits = header.sequence_first >= sequence;
+            if fits {
+                found = Some((place, *header));
+            }
+            fits
+        })
+        .await;
+        found
+    }
+
+    /// Whether a frame at or after `at` says that `sequence` was durable.
+    async fn durable_later(&self, at: At, sequence: u64) -> bool {
+        let mut proof = false;
+        self.scan_after(at, |_, header| {
+            proof = later_is_proof(header, sequence);
+            proof
+        })
+        .await;
+        proof
+    }
+
+    /// Shows every readable frame header after `at` to `visit` until it returns true.
+    async fn scan_after(&self, at: At, mut visit: impl FnMut(At, &FrameHeader) -> bool) {
+        let mut offset = at.offset + DISK_ALIGNMENT as u32;
+        for (index, source) in self.segments.iter().enumerate().skip(at.index) {
+            let mut window = Window::new(self.env, &source.segment);
+            let end = source.seal.map_or(source.segment.bytes, |seal| seal.end);
+            while offset < end {
+                let place = At { index, offset };
+                if let Some((header, _)) = self.header_at(&mut window, place).await
+                    && visit(place, &header)
+                {
+                    return;
+                }
+                offset += DISK_ALIGNMENT as u32;
+            }
+            offset = segment::HEADER_BYTES;
+        }
+    }
+
+    /// Replays one frame's records, or finds that the log is torn in the middle of it.
+    async fn frame(
+        &mut self,
+        window: &mut Window<'_, E>,
+        at: At,
+        header: &FrameHeader,
+        visit: &mut impl FnMut(Replayed<'_>),
+    ) -> Result<(), EngineError> {
+        let segment = self.segments[at.index].segment.number;
+        let place = Place { store: self.store, segment, offset: at.offset };
+        let whole = match window.bytes(at.offset, header.len as usize).await {
+            Some(bytes) => is_whole(bytes, place, header),
+            None => false,
+        };
+        if !whole && !self.frame_was_durable(at, header).await {
+            self.outcome.torn = true;
+            return Ok(());
+        }
+        let mut offset = frame::HEADER_BYTES;
+        for index in 0..u64::from(header.count) {
+            let at_record = Place { offset: at.offset + offset as u32, ..place };
+            let remaining = (header.len as usize).saturating_sub(offset);
+            let found = match window.bytes(at_record.offset, remaining).await {
+                Some(bytes) => record::decode(bytes, at_record).ok(),
+                None => None,
+            };
+            let Some(found) = found else {
+                let lost = u64::from(header.count) - index;
+                self.report(
+                    At { offset: at_record.offset, ..at },
+                    format!("{lost} records of a frame are unreadable"),
+                );
+                break;
+            };
+            let damage = (!found.payload_intact).then(|| {
+                format!("the value of {} is damaged", crate::key::display(found.record.key))
+            });
+            let pointer =
+                Pointer { segment, offset: at_record.offset, len: found.len as u32 };
+            visit(Replayed {
+                sequence: header.sequence_first + index,
+                pointer,
+                record: found.record,
+                payload_intact: found.payload_intact,
+            });
+            self.outcome.records += 1;
+            offset += found.len;
+            if let Some(what) = damage {
+                self.report(At { offset: at_record.offset, ..at }, what);
+            }
+        }
+        Ok(())
+    }
+
+    async fn frame_was_durable(&self, at: At, header: &FrameHeader) -> bool {
+        let sealed = self.segments[at.index]
+            .seal
+            .is_some_and(|seal| at.offset + header.padded_len() <= seal.end);
+        sealed || self.durable_later(at, header.sequence_first).await
+    }
+}
+
+fn later_is_proof(later: &FrameHeader, sequence: u64) -> bool {
+    later.durable_end > sequence
+}
+
+/// Whether every record of the frame is there and as it was written.
+fn is_whole(bytes: &[u8], place: Place, header: &FrameHeader) -> bool {
+    let mut offset = frame::HEADER_BYTES;
+    for _ in 0..header.count {
+        let at = Place { offset: place.offset + offset as u32, ..place };
+        match bytes.get(offset..).map(|rest| record::decode(rest, at)) {
+            Some(Ok(found)) if found.payload_intact => offset += found.len,
+            _ => return false,
+        }
+    }
+    offset == bytes.len()
+}

@@ -1,0 +1,194 @@
+//! Segment files: their names, headers, and how one is made ready to be written to.
+
+use std::path::{Path, PathBuf};
+
+use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
+
+use crate::error::EngineError;
+
+/// The bytes of a segment before its first frame.
+pub const HEADER_BYTES: u32 = DISK_ALIGNMENT as u32;
+
+/// How much is zeroed with one write while a new segment is prepared.
+const ZERO_CHUNK_BYTES: usize = 1 << 20;
+
+const MAGIC: &[u8; 8] = b"LARDSEG\0";
+const FORMAT: u16 = 1;
+
+/// An open segment.
+pub struct Segment<F> {
+    /// The segment's number; later segments have higher numbers.
+    pub number: u32,
+    /// The file's length in bytes.
+    pub bytes: u32,
+    /// The file.
+    pub file: F,
+}
+
+/// Whose segments these are: part of every checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreIdentity {
+    /// The store's random id.
+    pub store: u128,
+    /// The shard's index in the store.
+    pub shard: u16,
+}
+
+/// The file name of a segment.
+pub fn file_name(number: u32) -> String {
+    format!("segment-{number:08x}.log")
+}
+
+/// The number of the segment with this file name, if it is one.
+pub fn parse_file_name(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
+    let number = u32::from_str_radix(digits, 16).ok()?;
+    (file_name(number) == name).then_some(number)
+}
+
+/// Where a new segment's file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A new file, zeroed so that later writes change no file system metadata.
+    New,
+    /// The file of a freed segment, which keeps its blocks.
+    Recycled(u32),
+}
+
+/// Makes the file of segment `number` ready to be written to: durable name, space and header.
+///
+/// The caller records the segment in the manifest before it writes the first frame.
+pub async fn prepare<E: Env>(
+    env: &E,
+    directory: &Path,
+    identity: StoreIdentity,
+    number: u32,
+    bytes: u32,
+    origin: Origin,
+) -> Result<Segment<E::File>, EngineError> {
+    let path = directory.join(file_name(number));
+    let failed = |operation: &'static str| {
+        let path = path.clone();
+        move |source: std::io::Error| EngineError::io(&path, operation, &source)
+    };
+    let file = match origin {
+        Origin::Recycled(old) => {
+            let old_path = directory.join(file_name(old));
+            env.rename(&old_path, &path).await.map_err(failed("renaming a segment to"))?;
+            env.open(&path, OpenMode::ReadWrite).await.map_err(failed("opening"))?
+        }
+        Origin::New => {
+            let file = env.open(&path, OpenMode::CreateNew).await.map_err(failed("creating"))?;
+            if let Err(error) = fill_with_zeros(env, &file, u64::from(bytes)).await {
+                drop(file);
+                env.remove(&path).await.map_err(failed("removing"))?;
+                return Err(EngineError::io(&path, "preparing", &error));
+            }
+            file
+        }
+    };
+    let mut header = env.buffer(HEADER_BYTES as usize);
+    encode_header(&mut header, identity, number, bytes);
+    let (result, _) = file.write_durably(IoClass::Scrub, 0, header).await;
+    result.map_err(failed("writing the header of"))?;
+    env.sync_directory(directory).await.map_err(failed("syncing the directory of"))?;
+    Ok(Segment { number, bytes, file })
+}
+
+async fn fill_with_zeros<E: Env>(env: &E, file: &E::File, bytes: u64) -> std::io::Result<()> {
+    file.allocate(bytes).await?;
+    let mut buffer = env.buffer(ZERO_CHUNK_BYTES);
+    buffer.fill(0);
+    let mut offset = 0;
+    while offset < bytes {
+        buffer.set_len(ZERO_CHUNK_BYTES.min((bytes - offset) as usize));
+        let len = buffer.len() as u64;
+        let (result, back) = file.write(IoClass::Scrub, offset, buffer).await;
+        result?;
+        buffer = back;
+        offset += len;
+    }
+    Ok(())
+}
+
+/// Opens a segment that the manifest knows. A damaged header is reported, not refused: every frame
+/// and record carries its own identity.
+pub async fn open<E: Env>(
+    env: &E,
+    directory: &Path,
+    identity: StoreIdentity,
+    number: u32,
+    bytes: u32,
+) -> Result<Segment<E::File>, EngineError> {
+    let path: PathBuf = directory.join(file_name(number));
+    let failed = |operation: &str, source: &std::io::Error| {
+        EngineError::Open(format!("{operation} {}: {source}", path.display()))
+    };
+    let file = env
+        .open(&path, OpenMode::ReadWrite)
+        .await
+        .map_err(|source| failed("opening the value log segment", &source))?;
+    if file.len() < u64::from(bytes) {
+        return Err(EngineError::Open(format!(
+            "{} is {} bytes long, but the manifest says {bytes}: the file was cut short; restore \
+             the directory from a backup",
+            path.display(),
+            file.len(),
+        )));
+    }
+    // What a direct read returns may still be in the device's cache only.
+    file.sync(IoClass::Scrub).await.map_err(|source| failed("syncing", &source))?;
+    let (result, header) = file.read(IoClass::Scrub, 0, env.buffer(HEADER_BYTES as usize)).await;
+    if result.is_err() || !header_matches(&header, identity, number) {
+        tracing::error!(path = %path.display(), "the segment's header is damaged; reading on");
+    }
+    Ok(Segment { number, bytes, file })
+}
+
+fn encode_header(out: &mut [u8], identity: StoreIdentity, number: u32, bytes: u32) {
+    out.fill(0);
+    out[..8].copy_from_slice(MAGIC);
+    out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+    out[10..12].copy_from_slice(&identity.shard.to_le_bytes());
+    out[12..16].copy_from_slice(&number.to_le_bytes());
+    out[16..32].copy_from_slice(&identity.store.to_le_bytes());
+    out[32..36].copy_from_slice(&bytes.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..36]);
+    out[36..40].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn header_matches(header: &[u8], identity: StoreIdentity, number: u32) -> bool {
+    let mut expected = [0u8; 32];
+    expected[..8].copy_from_slice(MAGIC);
+    expected[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+    expected[10..12].copy_from_slice(&identity.shard.to_le_bytes());
+    expected[12..16].copy_from_slice(&number.to_le_bytes());
+    expected[16..32].copy_from_slice(&identity.store.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..36]);
+    header[..32] == expected && header[36..40] == crc.to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        assert_eq!(parse_file_name(&file_name(0x1f)), Some(0x1f));
+        for name in ["segment-1f.log", "segment-0000001F.log", "segment-00000001", "MANIFEST-1"] {
+            assert_eq!(parse_file_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_this_stores_and_this_segments() {
+        let identity = StoreIdentity { store: 9, shard: 1 };
+        let mut header = vec![0; HEADER_BYTES as usize];
+        encode_header(&mut header, identity, 4, 1 << 20);
+        assert!(header_matches(&header, identity, 4));
+        assert!(!header_matches(&header, identity, 5));
+        assert!(!header_matches(&header, StoreIdentity { store: 8, shard: 1 }, 4));
+        header[33] ^= 1;
+        assert!(!header_matches(&header, identity, 4));
+    }
+}
