@@ -7,13 +7,16 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use crate::buffer_pool::{Block, BufferPool};
 use crate::env::DISK_ALIGNMENT;
 
-/// An owned, aligned run of bytes.
+/// An owned, aligned run of bytes: memory of its own, or a block of a core's pool that returns to
+/// the pool when the buffer is dropped.
 pub struct Buffer {
     memory: NonNull<u8>,
     capacity: usize,
     len: usize,
+    home: Option<(BufferPool, Block)>,
 }
 
 impl Buffer {
@@ -24,7 +27,28 @@ impl Buffer {
         // SAFETY: the layout's size is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-        Self { memory, capacity, len }
+        Self { memory, capacity, len, home: None }
+    }
+
+    /// A buffer of `len` bytes in a block of `pool`, which holds what it held before.
+    ///
+    /// # Safety
+    ///
+    /// `memory` points to the block's `capacity >= len` initialised bytes, which nothing else uses
+    /// until the block is given back.
+    pub(crate) unsafe fn pooled(
+        memory: NonNull<u8>,
+        capacity: usize,
+        len: usize,
+        home: (BufferPool, Block),
+    ) -> Self {
+        debug_assert!(len <= capacity);
+        Self { memory, capacity, len, home: Some(home) }
+    }
+
+    /// The pool that the buffer belongs to.
+    pub(crate) fn pool(&self) -> Option<&BufferPool> {
+        self.home.as_ref().map(|(pool, _)| pool)
     }
 
     /// How long the buffer can become without moving, in bytes.
@@ -62,6 +86,10 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if let Some((pool, block)) = self.home.take() {
+            pool.give_back(block);
+            return;
+        }
         // SAFETY: allocated in `zeroed` with the same layout, and dropped once.
         unsafe { dealloc(self.memory.as_ptr(), layout(self.capacity)) }
     }

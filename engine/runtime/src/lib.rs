@@ -1,14 +1,36 @@
 //! The core's thread and everything it touches the world with.
 //!
-//! [`env`](mod@env) is the seam that the engine is written against. `core_thread` and its neighbours are the
+//! [`env`] is the seam that the engine is written against. `core_thread` and its neighbours are the
 //! production instance (io_uring); `simulation` is the seeded instance for tests.
 
 pub mod buffer;
+mod buffer_pool;
+mod clock;
+mod connection;
+pub mod core_thread;
+pub mod disk;
+mod disk_request;
+mod driver;
 pub mod env;
+mod executor;
 pub mod fair_queue;
+#[cfg(test)]
+mod fake_ring;
+mod idle;
 pub mod io_queue;
 pub mod mailbox;
+pub mod network;
+mod network_events;
+mod operations;
 pub mod park;
+pub mod probe;
+mod receive_buffers;
+pub mod ring;
+pub mod ring_env;
+mod ring_file;
 pub mod simulation;
-
+mod sockets;
 mod sync;
+mod timers;
+pub mod uring;
+pub mod wake;

@@ -1,0 +1,206 @@
+//! One connection's state. Decides which operation is due; issues none itself.
+
+use std::os::fd::OwnedFd;
+
+/// The most that one send operation is given, in bytes.
+const SEND_BYTES_MAX: usize = 1 << 30;
+
+/// The receive operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receive {
+    /// There is none in the ring.
+    Off,
+    Armed,
+    /// Its cancellation is in the ring as well.
+    Cancelling,
+}
+
+/// How far a connection's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// In use.
+    No,
+    /// No more input is delivered; closes when the output has been sent.
+    AfterOutput,
+    /// Closes when the operations in the ring have ended.
+    Now,
+}
+
+/// What is due for the receive operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReceiveChange {
+    None,
+    Arm,
+    Cancel,
+}
+
+pub(crate) struct Connection {
+    pub(crate) fd: OwnedFd,
+    /// Bytes that the service appends to.
+    pub(crate) output: Vec<u8>,
+    /// Bytes that the send operation reads from; not touched while one is in the ring.
+    in_flight: Vec<u8>,
+    /// How many bytes of `in_flight` the kernel has accepted.
+    sent: usize,
+    pub(crate) receive: Receive,
+    pub(crate) closing: Closing,
+    pub(crate) is_sending: bool,
+    pub(crate) is_paused: bool,
+    pub(crate) has_peer_ended: bool,
+    /// Whether the output passed the high-water mark and has not come down since.
+    is_above_high_water: bool,
+    /// Whether the connection is on the list of those to look at when the turn ends.
+    pub(crate) is_dirty: bool,
+    pub(crate) is_cancel_sent: bool,
+    /// Operations in the ring whose last completion is missing.
+    pub(crate) awaited: u8,
+}
+
+// An idle connection costs no more than this entry.
+const _: () = assert!(size_of::<Connection>() <= 128);
+
+impl Connection {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            output: Vec::new(),
+            in_flight: Vec::new(),
+            sent: 0,
+            receive: Receive::Off,
+            closing: Closing::No,
+            is_sending: false,
+            is_paused: false,
+            has_peer_ended: false,
+            is_above_high_water: false,
+            is_dirty: false,
+            is_cancel_sent: false,
+            awaited: 0,
+        }
+    }
+
+    /// Bytes that the kernel has not accepted yet.
+    pub(crate) fn output_pending(&self) -> usize {
+        self.in_flight.len() - self.sent + self.output.len()
+    }
+
+    /// What to send now, if there is anything and no send is in the ring. The memory stays where it
+    /// is until [`Connection::note_sent`] or the connection is dropped.
+    pub(crate) fn start_send(&mut self) -> Option<(*const u8, u32)> {
+        if self.is_sending {
+            return None;
+        }
+        if self.in_flight.is_empty() {
+            std::mem::swap(&mut self.output, &mut self.in_flight);
+        }
+        let rest = &self.in_flight[self.sent..];
+        if rest.is_empty() {
+            return None;
+        }
+        self.is_sending = true;
+        Some((rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32))
+    }
+
+    /// Notes that a send ended after `bytes`. Returns the buffer when all of it is sent.
+    pub(crate) fn note_sent(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        assert!(self.is_sending, "a send ended that was not started");
+        self.is_sending = false;
+        self.sent += bytes;
+        assert!(self.sent <= self.in_flight.len(), "the kernel sent more than it was given");
+        if self.sent < self.in_flight.len() {
+            return None;
+        }
+        self.sent = 0;
+        Some(std::mem::take(&mut self.in_flight))
+    }
+
+    /// Notes whether the output is above the high-water mark.
+    pub(crate) fn note_high_water(&mut self, high_water: usize) {
+        if self.output_pending() > high_water {
+            self.is_above_high_water = true;
+        }
+    }
+
+    /// Whether the output has just come down to half of the high-water mark, after passing it.
+    pub(crate) fn take_drained(&mut self, high_water: usize) -> bool {
+        let is_low = self.output_pending() <= high_water / 2;
+        is_low && std::mem::take(&mut self.is_above_high_water)
+    }
+
+    /// Whether the receive operation should be in the ring. A connection that closes after its
+    /// output goes on receiving and discards the bytes: a socket closed with unread bytes resets
+    /// the connection, and the peer could lose the output.
+    fn wants_receive(&self) -> bool {
+        match self.closing {
+            Closing::No => !self.has_peer_ended && !self.is_paused,
+            Closing::AfterOutput => !self.has_peer_ended,
+            Closing::Now => false,
+        }
+    }
+
+    pub(crate) fn receive_change(&self) -> ReceiveChange {
+        match (self.receive, self.wants_receive()) {
+            (Receive::Off, true) => ReceiveChange::Arm,
+            (Receive::Armed, false) => ReceiveChange::Cancel,
+            _ => ReceiveChange::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Connection {
+        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        Connection::new(socket.into())
+    }
+
+    #[test]
+    fn output_gathers_while_a_send_is_in_the_ring() {
+        let mut connection = connection();
+        assert_eq!(connection.start_send(), None);
+        connection.output.extend_from_slice(b"first");
+        let (memory, len) = connection.start_send().unwrap();
+        assert_eq!(len, 5);
+        connection.output.extend_from_slice(b"second");
+        assert_eq!((connection.start_send(), connection.output_pending()), (None, 11));
+        assert!(connection.note_sent(2).is_none());
+        let (rest, len) = connection.start_send().unwrap();
+        assert_eq!((rest, len), (memory.wrapping_add(2), 3));
+        assert_eq!(connection.note_sent(3).as_deref(), Some(b"first".as_slice()));
+        assert_eq!(connection.start_send().unwrap().1, 6);
+        assert_eq!(connection.note_sent(6).as_deref(), Some(b"second".as_slice()));
+        assert_eq!((connection.start_send(), connection.output_pending()), (None, 0));
+    }
+
+    #[test]
+    fn drained_comes_once_for_each_time_above_the_mark() {
+        let mut connection = connection();
+        connection.output = vec![0; 101];
+        connection.note_high_water(100);
+        connection.start_send().unwrap();
+        connection.note_sent(50);
+        assert!(!connection.take_drained(100), "51 bytes are left");
+        connection.start_send().unwrap();
+        connection.note_sent(1);
+        assert!(connection.take_drained(100));
+        assert!(!connection.take_drained(100));
+    }
+
+    #[test]
+    fn pausing_and_resuming_within_a_turn_changes_nothing() {
+        let mut connection = connection();
+        assert_eq!(connection.receive_change(), ReceiveChange::Arm);
+        connection.receive = Receive::Armed;
+        connection.is_paused = true;
+        assert_eq!(connection.receive_change(), ReceiveChange::Cancel);
+        connection.is_paused = false;
+        assert_eq!(connection.receive_change(), ReceiveChange::None);
+        connection.receive = Receive::Cancelling;
+        assert_eq!(connection.receive_change(), ReceiveChange::None);
+        connection.receive = Receive::Off;
+        assert_eq!(connection.receive_change(), ReceiveChange::Arm);
+        connection.has_peer_ended = true;
+        assert_eq!(connection.receive_change(), ReceiveChange::None);
+    }
+}

@@ -1,0 +1,442 @@
+//! A core: its ring, tasks, disk and network, and the loop that drives them.
+//!
+//! One turn: completions, timers, tasks, the service, then everything they asked for goes to the
+//! ring. Between turns one `io_uring_enter` hands the operations over and collects completions; it
+//! sleeps there when nothing is left to do, after a bounded spin if work tends to come back soon.
+//!
+//! Invariant: the core frees nothing that the kernel may still touch. It cancels all operations and
+//! waits for the last completion before it gives anything up, also when a panic ends it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::buffer_pool::BufferPool;
+use crate::clock::{Clock, monotonic_nanoseconds};
+use crate::disk::Disk;
+use crate::driver::{BlockingOn, Driver, Serving};
+use crate::executor::Executor;
+use crate::idle::Idle;
+use crate::io_queue::IoQueueOptions;
+use crate::network::{Network, Service};
+use crate::operations::{Kind, Port, Token};
+use crate::probe::{self, StartError};
+use crate::ring::{Completion, Operation, Ring, Wait};
+use crate::ring_env::{LoopCounters, RingEnv, Shared};
+use crate::uring::Uring;
+use crate::wake::RemoteWaker;
+
+/// Glances at the ring between two looks at the mailboxes and the clock while spinning.
+const GLANCES_PER_LOOK: u32 = 32;
+/// How long the shutdown waits for completions before it cancels once more, in nanoseconds.
+const DRAIN_ROUND_NANOSECONDS: u64 = 100_000_000;
+
+/// How a core is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreOptions {
+    /// The core's number, for messages.
+    pub core: usize,
+    /// The CPU that the thread is bound to.
+    pub pin_to_cpu: Option<usize>,
+    /// Operations that fit into the ring between two enters.
+    pub ring_entries: u32,
+    /// Receive buffers shared by the core's connections, rounded up to a power of two.
+    pub receive_buffers: u16,
+    /// The size of each, in bytes.
+    pub receive_buffer_bytes: usize,
+    /// Memory for disk buffers that is registered with the ring, in bytes.
+    pub registered_bytes: usize,
+    /// How disk requests share the device.
+    pub io: IoQueueOptions,
+    /// How long the core may spin before it sleeps; zero never spins.
+    pub spin_max: Duration,
+    /// Unsent output of a connection above which [`Service::drained`] will be called, in bytes.
+    pub output_high_water: usize,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            core: 0,
+            pin_to_cpu: None,
+            ring_entries: 256,
+            receive_buffers: 64,
+            receive_buffer_bytes: 16 << 10,
+            registered_bytes: 4 << 20,
+            io: IoQueueOptions::default(),
+            spin_max: Duration::from_micros(50),
+            output_high_water: 256 << 10,
+        }
+    }
+}
+
+/// One core. It belongs to the thread that made it.
+pub struct Core<R: Ring = Uring> {
+    port: Port<R>,
+    network: Network,
+    shared: Rc<Shared>,
+    waker: RemoteWaker,
+    idle: Idle,
+    is_watching_bell: bool,
+    is_drained: bool,
+}
+
+impl Core {
+    /// Sets a core up for the calling thread, which from then on is the only one to use it.
+    pub fn new(options: CoreOptions) -> Result<Self, StartError> {
+        probe::check_kernel()?;
+        if let Some(cpu) = options.pin_to_cpu {
+            pin_thread(cpu).map_err(|source| StartError::Pin { cpu, source })?;
+        }
+        let buffers = options.receive_buffers.clamp(1, 1 << 15).next_power_of_two();
+        let ring = Uring::new(options.ring_entries, buffers, options.receive_buffer_bytes)?;
+        Self::with_ring(ring, options)
+    }
+}
+
+impl<R: Ring> Core<R> {
+    /// A core on the given ring.
+    pub fn with_ring(ring: R, options: CoreOptions) -> Result<Self, StartError> {
+        let setup = |step| move |source| StartError::Setup { step, source };
+        let waker = RemoteWaker::new().map_err(setup("make an eventfd"))?;
+        let mut port = Port::new(ring);
+        let pool = BufferPool::new(options.registered_bytes);
+        register_pool(&mut port, &pool, options.core);
+        let shared = Shared {
+            clock: Clock::new(),
+            disk: RefCell::new(Disk::new(options.io)),
+            executor: Executor::new(options.core, waker.clone()),
+            timers: RefCell::default(),
+            pool,
+            random: Cell::new(random_seed().map_err(setup("get random bytes"))?),
+            counters: Cell::default(),
+        };
+        Ok(Self {
+            port,
+            network: Network::new(options.output_high_water),
+            shared: Rc::new(shared),
+            waker,
+            idle: Idle::new(u64::try_from(options.spin_max.as_nanos()).unwrap_or(u64::MAX)),
+            is_watching_bell: false,
+            is_drained: false,
+        })
+    }
+
+    /// The core's instance of the seam.
+    pub fn env(&self) -> RingEnv {
+        RingEnv::new(Rc::clone(&self.shared))
+    }
+
+    /// Wakes this core from other threads.
+    pub fn waker(&self) -> RemoteWaker {
+        self.waker.clone()
+    }
+
+    /// The core's connections and listeners.
+    pub fn network(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// Drives the core until `future` ends. Connections wait meanwhile: what happens to them is
+    /// handed to the next [`Core::run`].
+    ///
+    /// # Panics
+    ///
+    /// If a task panics, or the ring fails.
+    pub fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let executor = Arc::clone(&self.shared.executor);
+        let future = pin!(future);
+        let mut driver = BlockingOn::new(future, executor, self.waker.clone());
+        self.drive(&mut driver);
+        driver.into_output()
+    }
+
+    /// Runs `service` until `stop` returns true. `stop` is asked once per turn, and before the core
+    /// sleeps: whoever changes its answer from another thread wakes the core afterwards.
+    ///
+    /// # Panics
+    ///
+    /// If a task or the service panics, or the ring fails.
+    pub fn run<S: Service>(&mut self, service: &mut S, stop: &dyn Fn(&S) -> bool) {
+        let now = self.shared.clock.start_turn();
+        while let Some(completion) = self.network.held.pop_front() {
+            self.network.complete(&mut self.port, service, completion, now);
+        }
+        self.drive(&mut Serving { service, stop });
+    }
+
+    /// Drops all tasks and connections, cancels every operation and waits until the kernel is done
+    /// with the last of them. Services get no more calls.
+    pub fn shutdown(mut self) {
+        self.drain();
+    }
+
+    fn drive<D: Driver<R>>(&mut self, driver: &mut D) {
+        loop {
+            let is_busy = self.turn(driver);
+            if driver.is_finished() {
+                break;
+            }
+            let is_busy = is_busy || self.has_changed(driver);
+            if is_busy {
+                self.enter_if_needed();
+            } else {
+                self.idle(driver);
+            }
+        }
+        self.enter_if_needed();
+    }
+
+    /// One turn; returns whether the driver expects more to do at once.
+    fn turn<D: Driver<R>>(&mut self, driver: &mut D) -> bool {
+        self.count(|counters| counters.turns += 1);
+        let now = self.shared.clock.start_turn();
+        while let Some(completion) = self.port.pop() {
+            self.complete(driver, completion, now);
+        }
+        self.fire_timers(now);
+        self.shared.executor.run();
+        let is_busy = driver.work(&mut self.network, now);
+        driver.flush(&mut self.network, &mut self.port, now);
+        self.shared.disk.borrow_mut().dispatch(&mut self.port, now);
+        driver.publish();
+        if !self.is_watching_bell {
+            self.is_watching_bell = true;
+            let watch = Operation::Watch { fd: self.waker.event_fd() };
+            self.port.push_plain(Token::without_slot(Kind::Wake), watch);
+        }
+        is_busy
+    }
+
+    #[inline]
+    fn complete<D: Driver<R>>(&mut self, driver: &mut D, completion: Completion, now: u64) {
+        let token = Token::decode(completion.token);
+        match token.kind {
+            Kind::Disk | Kind::DiskSync => self.complete_disk(token, completion.result, now),
+            Kind::Wake => self.complete_wake(completion),
+            Kind::Cancel => {}
+            Kind::Accept | Kind::Receive | Kind::Send | Kind::CancelConnection => {
+                driver.complete(&mut self.network, &mut self.port, completion, now);
+            }
+        }
+    }
+
+    fn complete_disk(&mut self, token: Token, result: i32, now: u64) {
+        let waker = self.shared.disk.borrow_mut().complete(token, result, now);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn complete_wake(&mut self, completion: Completion) {
+        self.is_watching_bell = completion.more;
+        if completion.result >= 0 {
+            self.count(|counters| counters.wakes += 1);
+        }
+    }
+
+    fn fire_timers(&mut self, now: u64) {
+        loop {
+            let due = self.shared.timers.borrow_mut().take_due(now);
+            let Some(waker) = due else { return };
+            waker.wake();
+        }
+    }
+
+    fn enter_if_needed(&mut self) {
+        if self.port.ring.needs_enter() {
+            self.enter(Wait::No);
+        }
+    }
+
+    fn enter(&mut self, wait: Wait) {
+        self.count(|counters| counters.enters += 1);
+        let entered = self.port.ring.enter(wait);
+        entered.unwrap_or_else(|error| panic!("io_uring_enter failed: {error}"));
+    }
+
+    /// There is nothing to do: spins if that is promising, and sleeps.
+    fn idle<D: Driver<R>>(&mut self, driver: &mut D) {
+        let since = monotonic_nanoseconds();
+        let has_found = self.idle.should_spin() && self.spin(driver, since);
+        if !has_found {
+            self.park(driver);
+        }
+        self.idle.note_gap(monotonic_nanoseconds() - since);
+    }
+
+    /// Spins until there is work or the time for it is up; returns whether there is.
+    fn spin<D: Driver<R>>(&mut self, driver: &mut D, since: u64) -> bool {
+        self.enter_if_needed();
+        loop {
+            for _ in 0..GLANCES_PER_LOOK {
+                if self.port.ring.has_completions() {
+                    self.enter_if_needed();
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = monotonic_nanoseconds();
+            let is_due = self.deadline(driver).is_some_and(|deadline| deadline <= now);
+            if is_due || self.has_found_work(driver, now) {
+                return true;
+            }
+            if now - since >= self.idle.spin_max() {
+                return false;
+            }
+        }
+    }
+
+    /// Looks at everything that other threads may have left for this core.
+    fn has_found_work<D: Driver<R>>(&mut self, driver: &mut D, now: u64) -> bool {
+        driver.work(&mut self.network, now) || driver.is_finished() || self.has_changed(driver)
+    }
+
+    /// Whether another turn would run a task or bring something to the ring.
+    fn has_changed<D: Driver<R>>(&self, driver: &D) -> bool {
+        self.shared.executor.has_ready()
+            || self.shared.disk.borrow().is_changed()
+            || driver.is_changed(&self.network)
+    }
+
+    fn park<D: Driver<R>>(&mut self, driver: &mut D) {
+        if !self.waker.word().prepare() {
+            self.enter_if_needed();
+            return;
+        }
+        let now = monotonic_nanoseconds();
+        if self.has_found_work(driver, now) {
+            self.waker.word().cancel();
+            self.enter_if_needed();
+            return;
+        }
+        let wait = match self.deadline(driver) {
+            None => Wait::Forever,
+            Some(deadline) if deadline <= now => Wait::No,
+            Some(deadline) => Wait::Nanoseconds(deadline - now),
+        };
+        self.count(|counters| counters.parks += 1);
+        self.enter(wait);
+        self.waker.word().awake();
+    }
+
+    fn deadline<D: Driver<R>>(&self, driver: &D) -> Option<u64> {
+        let timer = self.shared.timers.borrow().next();
+        timer.into_iter().chain(driver.deadline(&self.network)).min()
+    }
+
+    #[inline]
+    fn count(&self, count: impl FnOnce(&mut LoopCounters)) {
+        let mut counters = self.shared.counters.get();
+        count(&mut counters);
+        self.shared.counters.set(counters);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &BufferPool {
+        &self.shared.pool
+    }
+
+    fn drain(&mut self) {
+        if std::mem::replace(&mut self.is_drained, true) {
+            return;
+        }
+        self.shared.executor.close();
+        let wakers = self.shared.disk.borrow_mut().close();
+        wakers.into_iter().for_each(Waker::wake);
+        for completion in std::mem::take(&mut self.network.held) {
+            Network::discard(&mut self.port, completion);
+        }
+        while self.port.in_flight() > 0 {
+            self.port.push_plain(Token::without_slot(Kind::Cancel), Operation::CancelAll);
+            self.enter(Wait::No);
+            self.drain_round();
+        }
+    }
+
+    /// Takes completions until none is missing, or none has come for a while.
+    fn drain_round(&mut self) {
+        loop {
+            let mut has_any = false;
+            while let Some(completion) = self.port.pop() {
+                has_any = true;
+                let token = Token::decode(completion.token);
+                match token.kind {
+                    Kind::Disk | Kind::DiskSync => {
+                        self.complete_disk(token, completion.result, self.shared.clock.now());
+                    }
+                    Kind::Wake | Kind::Cancel => {}
+                    _ => Network::discard(&mut self.port, completion),
+                }
+            }
+            if self.port.in_flight() == 0 {
+                return;
+            }
+            if !has_any {
+                let started = monotonic_nanoseconds();
+                self.enter(Wait::Nanoseconds(DRAIN_ROUND_NANOSECONDS));
+                if monotonic_nanoseconds() - started >= DRAIN_ROUND_NANOSECONDS {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl<R: Ring> Drop for Core<R> {
+    fn drop(&mut self) {
+        self.drain();
+    }
+}
+
+impl<R: Ring> std::fmt::Debug for Core<R> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Core({:?}, {} in flight)", self.network, self.port.in_flight())
+    }
+}
+
+/// Registers the pool's memory, without which disk requests work but cost more.
+fn register_pool<R: Ring>(port: &mut Port<R>, pool: &BufferPool, core: usize) {
+    let (memory, bytes) = pool.region();
+    if bytes == 0 {
+        return;
+    }
+    // SAFETY: the pool lives as long as its buffers, a request owns its buffer until the last
+    // completion, and the core drains the ring before it drops it.
+    match unsafe { port.ring.register_memory(memory, bytes) } {
+        Ok(()) => pool.set_registered(),
+        Err(error) => tracing::warn!(
+            core, bytes, %error,
+            "cannot register the disk buffers, so disk requests cost more; if memory is short, \
+             raise RLIMIT_MEMLOCK (`ulimit -l`, or LimitMEMLOCK= of the unit)"
+        ),
+    }
+}
+
+fn pin_thread(cpu: usize) -> io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: all-zero bytes are an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `cpu` is below the set's size.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the set is valid for reading its size.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn random_seed() -> io::Result<u64> {
+    let mut seed = [0u8; 8];
+    // SAFETY: `seed` is valid for writing its length.
+    let len = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if len == 8 { Ok(u64::from_ne_bytes(seed)) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! The core's disk requests: from the futures through the I/O queue to the ring and back.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use crate::disk_request::{Failure, Leg, Next, Outcome, Request, Stage, Success, Work};
+use crate::env::IO_CLASSES;
+use crate::io_queue::{IoQueue, IoQueueOptions};
+use crate::operations::{Key, Kind, Port, Slots, Token};
+use crate::ring::{Operation, Ring};
+
+/// What a core has asked of its disk so far. The arrays are indexed by
+/// [`IoClass`](crate::env::IoClass).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounters {
+    /// Read operations that ended.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Write operations that ended.
+    pub writes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Flushes that ended, alone or linked to a write.
+    pub syncs: u64,
+    /// Reads, writes and flushes that ended, by class; a write with its flush counts once.
+    pub class_operations: [u64; IO_CLASSES],
+    /// Bytes read and written, by class.
+    pub class_bytes: [u64; IO_CLASSES],
+    /// Nanoseconds that requests waited in the I/O queue, by class.
+    pub class_queue_nanoseconds: [u64; IO_CLASSES],
+    /// Nanoseconds from the ring to the completion, by class.
+    pub class_device_nanoseconds: [u64; IO_CLASSES],
+}
+
+pub(crate) struct Disk {
+    requests: Slots<Request>,
+    queue: IoQueue<Key>,
+    /// Opens, renames and the like, which move no data.
+    direct: VecDeque<Key>,
+    /// Requests in flight whose futures were dropped.
+    cancels: Vec<Key>,
+    counters: DiskCounters,
+    /// Whether something has come in since the last dispatch.
+    is_changed: bool,
+    is_closed: bool,
+}
+
+impl Disk {
+    pub(crate) fn new(options: IoQueueOptions) -> Self {
+        Self {
+            requests: Slots::new(),
+            queue: IoQueue::new(options),
+            direct: VecDeque::new(),
+            cancels: Vec::new(),
+            counters: DiskCounters::default(),
+            is_changed: false,
+            is_closed: false,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> DiskCounters {
+        self.counters
+    }
+
+    /// Requests that hold a slot.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether [`Disk::dispatch`] may have something to do that no completion will announce.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Takes a request in; it goes to the ring at the end of the turn.
+    pub(crate) fn start(&mut self, mut request: Request, now: u64) -> Key {
+        if self.is_closed {
+            request.stage = Stage::Finished(Err(Failure::Os(libc::ECANCELED)));
+        }
+        let is_finished = matches!(request.stage, Stage::Finished(_));
+        let key = self.requests.insert(request);
+        if !is_finished {
+            self.enqueue(key, now);
+        }
+        key
+    }
+
+    fn enqueue(&mut self, key: Key, now: u64) {
+        let request = occupied(&mut self.requests, key);
+        request.stage = Stage::Queued { since: now };
+        self.is_changed = true;
+        if request.is_queued_by_class() {
+            self.queue.push(request.class, request.leg_len() as u64, key);
+        } else {
+            self.direct.push_back(key);
+        }
+    }
+
+    /// The outcome of a request, whose slot is then free; or the waker is kept.
+    pub(crate) fn poll(&mut self, key: Key, context: &Context<'_>) -> Poll<Outcome> {
+        let request = occupied(&mut self.requests, key);
+        if !matches!(request.stage, Stage::Finished(_)) {
+            match &mut request.waker {
+                Some(waker) => waker.clone_from(context.waker()),
+                empty => *empty = Some(context.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        let request = self.requests.remove(key).expect("the slot was just seen");
+        let Stage::Finished(result) = request.stage else { unreachable!("checked above") };
+        Poll::Ready(Outcome { result, buffer: request.buffer })
+    }
+
+    /// Notes that nobody waits for a request any more. What is in flight is cancelled, and keeps
+    /// its slot and buffer until the last completion.
+    ///
+    /// Returns a request that is over, for the caller to drop.
+    pub(crate) fn abandon(&mut self, key: Key) -> Option<Request> {
+        let request = occupied(&mut self.requests, key);
+        request.is_abandoned = true;
+        match request.stage {
+            Stage::Finished(_) => return self.requests.remove(key),
+            Stage::InFlight { .. } => {
+                self.cancels.push(key);
+                self.is_changed = true;
+            }
+            Stage::Queued { .. } => {}
+        }
+        None
+    }
+
+    /// Hands to the ring what the I/O queue allows.
+    pub(crate) fn dispatch<R: Ring>(&mut self, port: &mut Port<R>, now: u64) {
+        self.is_changed = false;
+        if self.is_closed {
+            return;
+        }
+        while let Some(key) = self.direct.pop_front() {
+            self.submit(key, port, now);
+        }
+        while let Some(key) = self.queue.pop() {
+            self.submit(key, port, now);
+        }
+        while let Some(key) = self.cancels.pop() {
+            let token = Token::new(Kind::Disk, key).encode();
+            port.push_plain(Token::without_slot(Kind::Cancel), Operation::Cancel { token });
+        }
+    }
+
+    fn submit<R: Ring>(&mut self, key: Key, port: &mut Port<R>, now: u64) {
+        let request = occupied(&mut self.requests, key);
+        if request.is_abandoned {
+            if request.is_queued_by_class() {
+                self.queue.complete(request.class, request.leg_len() as u64);
+            }
+            self.finish(key, Err(Failure::Os(libc::ECANCELED)));
+            return;
+        }
+        let Stage::Queued { since } = request.stage else { panic!("{key:?} was not queued") };
+        self.counters.class_queue_nanoseconds[request.class as usize] += now.saturating_sub(since);
+        let leg = request.leg();
+        let awaited = if matches!(leg, Leg::Single(_)) { 1 } else { 2 };
+        request.stage = Stage::InFlight { since: now, awaited };
+        let token = Token::new(Kind::Disk, key);
+        match leg {
+            Leg::Single(operation) => {
+                // SAFETY: the leg's pointers are into what the request owns on the heap, and the
+                // slot keeps the request until the last completion.
+                unsafe { port.push(token, operation) };
+            }
+            Leg::WithSync(write, sync) => {
+                let sync_token = Token::new(Kind::DiskSync, key);
+                // SAFETY: as above.
+                unsafe { port.push_linked((token, write), (sync_token, sync)) };
+            }
+        }
+    }
+
+    /// Takes a completion in. Returns the waker of a request that it ended, to be called once
+    /// nothing of the disk is borrowed.
+    pub(crate) fn complete(&mut self, token: Token, result: i32, now: u64) -> Option<Waker> {
+        let key = token.key;
+        let request = occupied(&mut self.requests, key);
+        let Stage::InFlight { since, awaited } = &mut request.stage else {
+            panic!("a completion for {key:?}, which is not in flight")
+        };
+        *awaited -= 1;
+        let (since, is_last) = (*since, *awaited == 0);
+        match token.kind {
+            Kind::DiskSync => request.note_sync(result),
+            _ => request.note_main(result),
+        }
+        if token.kind == Kind::DiskSync && result != -libc::ECANCELED {
+            self.counters.syncs += 1;
+        }
+        if !is_last {
+            return None;
+        }
+        self.leave_device(key, now.saturating_sub(since));
+        let request = occupied(&mut self.requests, key);
+        match request.advance() {
+            Next::Leg if self.is_closed || request.is_abandoned => {
+                self.finish(key, Err(Failure::Os(libc::ECANCELED)))
+            }
+            Next::Leg => {
+                self.enqueue(key, now);
+                None
+            }
+            Next::Finish(result) => self.finish(key, result),
+        }
+    }
+
+    /// Counts a leg and tells the I/O queue that it is over.
+    fn leave_device(&mut self, key: Key, device_nanoseconds: u64) {
+        let request = occupied(&mut self.requests, key);
+        if !request.is_queued_by_class() {
+            return;
+        }
+        self.queue.complete(request.class, request.leg_len() as u64);
+        let (class, bytes) = (request.class as usize, request.leg_bytes());
+        let counters = &mut self.counters;
+        match request.work {
+            Work::Read => {
+                counters.reads += 1;
+                counters.read_bytes += bytes;
+            }
+            Work::Write | Work::WriteDurably => {
+                counters.writes += 1;
+                counters.write_bytes += bytes;
+            }
+            _ => counters.syncs += 1,
+        }
+        counters.class_operations[class] += 1;
+        counters.class_bytes[class] += bytes;
+        counters.class_device_nanoseconds[class] += device_nanoseconds;
+    }
+
+    fn finish(&mut self, key: Key, result: Result<Success, Failure>) -> Option<Waker> {
+        let request = occupied(&mut self.requests, key);
+        if request.is_abandoned {
+            self.requests.remove(key);
+            return None;
+        }
+        request.stage = Stage::Finished(result);
+        request.waker.take()
+    }
+
+    /// Ends what waits in the queues and lets nothing new in. What is in flight completes.
+    pub(crate) fn close(&mut self) -> Vec<Waker> {
+        self.is_closed = true;
+        self.cancels.clear();
+        let mut wakers = Vec::new();
+        for key in self.requests.keys() {
+            let request = occupied(&mut self.requests, key);
+            if matches!(request.stage, Stage::Queued { .. }) {
+                wakers.extend(self.finish(key, Err(Failure::Os(libc::ECANCELED))));
+            }
+        }
+        wakers
+    }
+}
+
+/// The request of a key that the caller knows to be in use.
+fn occupied(requests: &mut Slots<Request>, key: Key) -> &mut Request {
+    requests.get_mut(key).expect("a slot is kept until its last completion and its future's end")
+}
+
+#[cfg(test)]
+mod tests;

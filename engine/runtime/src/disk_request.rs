@@ -1,0 +1,329 @@
+//! One disk request: which operation is next, and what a completion means for it.
+//!
+//! A request is carried out in legs of at most [`LEG_BYTES_MAX`]; a leg that comes back short is
+//! followed by another. A leg starts at a multiple of the alignment, so a tail that came back
+//! unaligned is transferred again. Nothing here calls the kernel.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::Waker;
+
+use crate::buffer::Buffer;
+use crate::env::{DISK_ALIGNMENT, IoClass};
+use crate::ring::Operation;
+use crate::ring_file::OpenFile;
+
+/// The most that one operation transfers, in bytes: longer requests let others in between.
+pub(crate) const LEG_BYTES_MAX: usize = 1 << 20;
+
+/// How often an interrupted or refused operation is tried again before it is an error.
+const RETRIES_MAX: u8 = 32;
+
+/// What is asked of the disk.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Read,
+    Write,
+    /// A write of which the last leg is linked to a flush.
+    WriteDurably,
+    Sync {
+        data_only: bool,
+    },
+    Open {
+        path: CString,
+        flags: i32,
+    },
+    Rename {
+        from: CString,
+        to: CString,
+    },
+    Remove {
+        path: CString,
+    },
+    Allocate {
+        len: u64,
+    },
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The kernel's error number.
+    Os(i32),
+    /// The file ends before the range that was to be read.
+    EndOfFile,
+    /// The kernel accepted none of the bytes.
+    NothingWritten,
+}
+
+/// What a request that succeeded brings.
+#[derive(Debug)]
+pub(crate) enum Success {
+    Done,
+    Opened(OwnedFd),
+}
+
+/// The end of a request.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Success, Failure>,
+    pub(crate) buffer: Option<Buffer>,
+}
+
+/// Where a request stands.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// In the I/O queue, since that many nanoseconds.
+    Queued { since: u64 },
+    /// In the ring; `awaited` completions are missing.
+    InFlight { since: u64, awaited: u8 },
+    /// Over; the result waits for the future.
+    Finished(Result<Success, Failure>),
+}
+
+/// What to do after a leg's last completion.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Queue the next leg.
+    Leg,
+    Finish(Result<Success, Failure>),
+}
+
+/// The operations of one leg.
+pub(crate) enum Leg {
+    Single(Operation),
+    WithSync(Operation, Operation),
+}
+
+/// A request with everything that the kernel may touch on its behalf.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) work: Work,
+    pub(crate) class: IoClass,
+    pub(crate) stage: Stage,
+    pub(crate) buffer: Option<Buffer>,
+    /// Whether the buffer lies in memory that the ring knows.
+    pub(crate) registered: bool,
+    /// Whether the future is gone, so that nobody takes the result.
+    pub(crate) is_abandoned: bool,
+    pub(crate) waker: Option<Waker>,
+    /// Keeps the descriptor open.
+    file: Option<Rc<OpenFile>>,
+    /// The descriptor of a directory, which has no [`OpenFile`].
+    directory: Option<OwnedFd>,
+    offset: u64,
+    /// Bytes known to be transferred.
+    done: usize,
+    retries: u8,
+    main_result: i32,
+    sync_result: Option<i32>,
+}
+
+impl Request {
+    /// A request that needs no file and passes no I/O queue.
+    pub(crate) fn of_names(work: Work) -> Self {
+        Self::new(work, IoClass::Scrub, None)
+    }
+
+    pub(crate) fn sync_of_directory(directory: OwnedFd) -> Self {
+        let work = Work::Sync { data_only: false };
+        Self { directory: Some(directory), ..Self::new(work, IoClass::Commit, None) }
+    }
+
+    pub(crate) fn of_file(work: Work, class: IoClass, file: Rc<OpenFile>) -> Self {
+        Self::new(work, class, Some(file))
+    }
+
+    /// A read or write of all of `buffer`.
+    pub(crate) fn transfer(
+        work: Work,
+        class: IoClass,
+        file: Rc<OpenFile>,
+        offset: u64,
+        buffer: Buffer,
+    ) -> Self {
+        let alignment = DISK_ALIGNMENT as u64;
+        let len = buffer.len();
+        assert!(offset.is_multiple_of(alignment), "the offset {offset} is not aligned");
+        assert!(len.is_multiple_of(DISK_ALIGNMENT), "the length {len} is not aligned");
+        assert!(offset.checked_add(len as u64).is_some(), "{len} bytes at {offset} overflow");
+        let mut request = Self::new(work, class, Some(file));
+        request.offset = offset;
+        if len == 0 {
+            match request.work {
+                Work::WriteDurably => request.work = Work::Sync { data_only: true },
+                _ => request.stage = Stage::Finished(Ok(Success::Done)),
+            }
+        }
+        request.buffer = Some(buffer);
+        request
+    }
+
+    fn new(work: Work, class: IoClass, file: Option<Rc<OpenFile>>) -> Self {
+        Self {
+            work,
+            class,
+            stage: Stage::Queued { since: 0 },
+            buffer: None,
+            registered: false,
+            is_abandoned: false,
+            waker: None,
+            file,
+            directory: None,
+            offset: 0,
+            done: 0,
+            retries: 0,
+            main_result: 0,
+            sync_result: None,
+        }
+    }
+
+    /// Whether the request goes through the I/O queue.
+    pub(crate) fn is_queued_by_class(&self) -> bool {
+        self.is_transfer() || matches!(self.work, Work::Sync { .. })
+    }
+
+    fn is_transfer(&self) -> bool {
+        matches!(self.work, Work::Read | Work::Write | Work::WriteDurably)
+    }
+
+    fn leg_start(&self) -> usize {
+        self.done - self.done % DISK_ALIGNMENT
+    }
+
+    /// The next leg's length in bytes; 0 for requests that transfer nothing.
+    pub(crate) fn leg_len(&self) -> usize {
+        if !self.is_transfer() {
+            return 0;
+        }
+        let len = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
+        (len - self.leg_start()).min(LEG_BYTES_MAX)
+    }
+
+    fn fd(&self) -> RawFd {
+        match (&self.file, &self.directory) {
+            (Some(file), _) => file.fd.as_raw_fd(),
+            (None, Some(directory)) => directory.as_raw_fd(),
+            (None, None) => panic!("{:?} needs a file", self.work),
+        }
+    }
+
+    /// The next leg. Its pointers are into this request and stay valid until it is dropped.
+    pub(crate) fn leg(&mut self) -> Leg {
+        self.main_result = 0;
+        self.sync_result = None;
+        let operation = match &self.work {
+            Work::Read => return Leg::Single(self.read_leg()),
+            Work::Write => return Leg::Single(self.write_leg()),
+            Work::WriteDurably => return self.durable_leg(),
+            Work::Sync { data_only } => Operation::Sync { fd: self.fd(), data_only: *data_only },
+            Work::Open { path, flags } => Operation::Open { path: path.as_ptr(), flags: *flags },
+            Work::Rename { from, to } => Operation::Rename { from: from.as_ptr(), to: to.as_ptr() },
+            Work::Remove { path } => Operation::Remove { path: path.as_ptr() },
+            Work::Allocate { len } => Operation::Allocate { fd: self.fd(), len: *len },
+        };
+        Leg::Single(operation)
+    }
+
+    fn read_leg(&mut self) -> Operation {
+        let (fd, start, len, registered) =
+            (self.fd(), self.leg_start(), self.leg_len(), self.registered);
+        let offset = self.offset + start as u64;
+        let memory = self.transferred_buffer()[start..start + len].as_mut_ptr();
+        Operation::Read { fd, memory, len: len as u32, offset, registered }
+    }
+
+    fn write_leg(&mut self) -> Operation {
+        let (fd, start, len, registered) =
+            (self.fd(), self.leg_start(), self.leg_len(), self.registered);
+        let offset = self.offset + start as u64;
+        let memory = self.transferred_buffer()[start..start + len].as_ptr();
+        Operation::Write { fd, memory, len: len as u32, offset, registered }
+    }
+
+    fn durable_leg(&mut self) -> Leg {
+        let is_last = self.leg_start() + self.leg_len() == self.transferred_buffer().len();
+        let write = self.write_leg();
+        if is_last {
+            return Leg::WithSync(write, Operation::Sync { fd: self.fd(), data_only: true });
+        }
+        Leg::Single(write)
+    }
+
+    fn transferred_buffer(&mut self) -> &mut Buffer {
+        self.buffer.as_mut().expect("a transfer has its buffer until it is over")
+    }
+
+    pub(crate) fn note_main(&mut self, result: i32) {
+        self.main_result = result;
+    }
+
+    pub(crate) fn note_sync(&mut self, result: i32) {
+        self.sync_result = Some(result);
+    }
+
+    /// Bytes that the last leg moved.
+    pub(crate) fn leg_bytes(&self) -> u64 {
+        if self.is_transfer() { u64::try_from(self.main_result).unwrap_or(0) } else { 0 }
+    }
+
+    /// Decides what follows a leg, once all its completions are noted.
+    pub(crate) fn advance(&mut self) -> Next {
+        if let Some(failure) = self.final_sync_failure() {
+            return Next::Finish(Err(failure));
+        }
+        if self.main_result < 0 {
+            return self.advance_failed(-self.main_result);
+        }
+        if self.is_transfer() {
+            return self.advance_transfer(self.main_result as usize);
+        }
+        if let Work::Open { .. } = self.work {
+            // SAFETY: the kernel has just opened the descriptor for this request alone.
+            let opened = unsafe { OwnedFd::from_raw_fd(self.main_result) };
+            return Next::Finish(Ok(Success::Opened(opened)));
+        }
+        if let (Work::Allocate { len }, Some(file)) = (&self.work, &self.file) {
+            file.grow(*len);
+        }
+        Next::Finish(Ok(Success::Done))
+    }
+
+    /// A linked flush that ran and failed is final: the kernel may have dropped the data. One that
+    /// was cancelled because the write came back short or failed has not run at all.
+    fn final_sync_failure(&self) -> Option<Failure> {
+        let result = self.sync_result.filter(|result| *result < 0)?;
+        let is_write_whole = usize::try_from(self.main_result) == Ok(self.leg_len());
+        let never_ran = result == -libc::ECANCELED && !is_write_whole;
+        (!never_ran).then_some(Failure::Os(-result))
+    }
+
+    fn advance_failed(&mut self, errno: i32) -> Next {
+        let is_passing = matches!(errno, libc::EINTR | libc::EAGAIN);
+        let may_retry = !matches!(self.work, Work::Sync { .. }) && !self.is_abandoned;
+        if is_passing && may_retry && self.retries < RETRIES_MAX {
+            self.retries += 1;
+            return Next::Leg;
+        }
+        Next::Finish(Err(Failure::Os(errno)))
+    }
+
+    fn advance_transfer(&mut self, bytes: usize) -> Next {
+        assert!(bytes <= self.leg_len(), "the kernel moved {bytes} bytes of {}", self.leg_len());
+        let done = self.leg_start() + bytes;
+        if done <= self.done {
+            let is_read = matches!(self.work, Work::Read);
+            let failure = if is_read { Failure::EndOfFile } else { Failure::NothingWritten };
+            return Next::Finish(Err(failure));
+        }
+        self.done = done;
+        if done < self.transferred_buffer().len() {
+            return Next::Leg;
+        }
+        if let (Work::Write | Work::WriteDurably, Some(file)) = (&self.work, &self.file) {
+            file.grow(self.offset + done as u64);
+        }
+        Next::Finish(Ok(Success::Done))
+    }
+}

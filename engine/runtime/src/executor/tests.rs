@@ -1,0 +1,167 @@
+use super::*;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Poll;
+
+fn executor() -> Arc<Executor> {
+    Executor::new(0, RemoteWaker::new().unwrap())
+}
+
+fn yield_now() -> impl Future<Output = ()> {
+    let mut yielded = false;
+    std::future::poll_fn(move |context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+fn burn(nanoseconds: u64) {
+    let start = monotonic_nanoseconds();
+    while monotonic_nanoseconds() - start < nanoseconds {}
+}
+
+/// Spawns a task that runs in slices for ever and adds up how long it ran.
+fn spawn_busy(executor: &Arc<Executor>, queue: TaskQueue) -> Rc<Cell<u64>> {
+    let ran = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&ran);
+    executor.spawn(queue, async move {
+        loop {
+            let start = monotonic_nanoseconds();
+            burn(20_000);
+            counter.set(counter.get() + monotonic_nanoseconds() - start);
+            yield_now().await;
+        }
+    });
+    ran
+}
+
+#[test]
+fn busy_queues_share_by_their_shares() {
+    let executor = executor();
+    let flush = spawn_busy(&executor, TaskQueue::Flush);
+    let compaction = spawn_busy(&executor, TaskQueue::Compaction);
+    let gc = spawn_busy(&executor, TaskQueue::GarbageCollection);
+    let start = monotonic_nanoseconds();
+    while monotonic_nanoseconds() - start < 300_000_000 {
+        executor.run();
+    }
+    let total = (flush.get() + compaction.get() + gc.get()) as f64;
+    for (ran, share) in [(&flush, 400.0), (&compaction, 200.0), (&gc, 100.0)] {
+        let got = ran.get() as f64 / total;
+        let due = share / 700.0;
+        assert!((got - due).abs() < 0.1, "got {got:.3} of the core instead of {due:.3}");
+    }
+    executor.close();
+}
+
+#[test]
+fn a_queue_that_slept_earns_no_credit() {
+    let executor = executor();
+    let flush = spawn_busy(&executor, TaskQueue::Flush);
+    let start = monotonic_nanoseconds();
+    while monotonic_nanoseconds() - start < 50_000_000 {
+        executor.run();
+    }
+    let before = flush.get();
+    let late = spawn_busy(&executor, TaskQueue::Compaction);
+    let start = monotonic_nanoseconds();
+    while monotonic_nanoseconds() - start < 60_000_000 {
+        executor.run();
+    }
+    let (flush, late) = ((flush.get() - before) as f64, late.get() as f64);
+    assert!((late / (flush + late) - 1.0 / 3.0).abs() < 0.15, "late ran {late}, flush {flush}");
+    executor.close();
+}
+
+#[test]
+fn an_activation_ends_with_the_quantum() {
+    let executor = executor();
+    let ran = spawn_busy(&executor, TaskQueue::Compaction);
+    executor.run();
+    let slices = ran.get() / 20_000;
+    assert!(slices >= 1, "it ran");
+    assert!(executor.has_ready(), "it is still ready");
+    executor.close();
+    assert!(!executor.has_ready());
+}
+
+#[test]
+fn an_urgent_task_runs_before_the_backlog() {
+    let executor = executor();
+    let order = Rc::new(RefCell::new(Vec::new()));
+    for queue in [TaskQueue::Maintenance, TaskQueue::Scan, TaskQueue::Foreground] {
+        let order = Rc::clone(&order);
+        executor.spawn(queue, async move { order.borrow_mut().push(queue) });
+    }
+    executor.run();
+    assert_eq!(*order.borrow(), [TaskQueue::Foreground, TaskQueue::Scan, TaskQueue::Maintenance]);
+    assert_eq!(executor.tasks(), 0, "ended tasks are forgotten");
+    executor.close();
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the test needs another thread")]
+fn another_threads_wake_runs_the_task_here() {
+    let executor = executor();
+    let (sender, receiver) = std::sync::mpsc::channel::<Waker>();
+    let done = Rc::new(Cell::new(false));
+    let flag = Rc::clone(&done);
+    executor.spawn(TaskQueue::Foreground, async move {
+        let mut polled = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut polled, true) {
+                return Poll::Ready(());
+            }
+            sender.send(context.waker().clone()).unwrap();
+            Poll::Pending
+        })
+        .await;
+        flag.set(true);
+    });
+    executor.run();
+    assert!(!executor.has_ready());
+    std::thread::spawn(move || receiver.recv().unwrap().wake()).join().unwrap();
+    assert!(executor.has_ready());
+    executor.run();
+    assert!(done.get());
+    executor.close();
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the test needs another thread")]
+fn closing_drops_all_futures_and_late_wakers_do_no_harm() {
+    let executor = executor();
+    let alive = Rc::new(());
+    let (sender, receiver) = std::sync::mpsc::channel::<Waker>();
+    for _ in 0..10 {
+        let (alive, sender) = (Rc::clone(&alive), sender.clone());
+        executor.spawn(TaskQueue::Scan, async move {
+            std::future::poll_fn(|context| {
+                sender.send(context.waker().clone()).unwrap();
+                Poll::<()>::Pending
+            })
+            .await;
+            drop(alive);
+        });
+    }
+    executor.run();
+    assert_eq!(Rc::strong_count(&alive), 11);
+    executor.close();
+    assert_eq!(Rc::strong_count(&alive), 1);
+    std::thread::spawn(move || receiver.try_iter().for_each(Waker::wake)).join().unwrap();
+    let later = Rc::clone(&alive);
+    executor.spawn(TaskQueue::Scan, async move { drop(later) });
+    assert_eq!(Rc::strong_count(&alive), 1, "a closed executor takes no tasks");
+}
+
+#[test]
+fn a_panic_reaches_the_caller_of_run() {
+    let executor = executor();
+    executor.spawn(TaskQueue::Flush, async { panic!("the disk is upside down") });
+    let panic = catch_unwind(AssertUnwindSafe(|| executor.run())).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the disk is upside down"));
+    executor.close();
+}

@@ -1,0 +1,247 @@
+//! TCP connections for a sans-I/O service.
+//!
+//! Bytes go from the kernel's receive buffer to [`Service::received`] without a copy, and the
+//! replies of a turn leave in one send per connection. While a send is in the ring, new output
+//! gathers in a second buffer. Buffers are held only while there is output, so an idle connection
+//! costs its table entry.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use crate::connection::{Closing, Connection};
+use crate::operations::{Key, Slots};
+use crate::ring::Completion;
+use crate::sockets;
+
+/// A new output buffer's size, in bytes.
+const OUTPUT_BYTES: usize = 4096;
+/// Output buffers up to this size are kept for the next connection that needs one.
+const SPARE_BYTES_MAX: usize = 64 << 10;
+/// How many are kept.
+const SPARE_BUFFERS_MAX: usize = 64;
+
+/// A connection's name. It is never used for another connection of the same core, short of 2^28
+/// connections in the same table entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    index: u32,
+    generation: u32,
+}
+
+impl From<ConnectionId> for u64 {
+    fn from(id: ConnectionId) -> Self {
+        (Self::from(id.generation) << 32) | Self::from(id.index)
+    }
+}
+
+impl From<u64> for ConnectionId {
+    fn from(id: u64) -> Self {
+        Self { index: id as u32, generation: (id >> 32) as u32 }
+    }
+}
+
+impl From<Key> for ConnectionId {
+    fn from(key: Key) -> Self {
+        Self { index: key.index, generation: key.generation }
+    }
+}
+
+impl ConnectionId {
+    fn key(self) -> Key {
+        Key { index: self.index, generation: self.generation }
+    }
+}
+
+/// What answers the connections. All calls come from the core's own thread.
+pub trait Service {
+    /// A client connected to the listener of that index. False closes the connection once what the
+    /// call put into its output has been sent; [`Service::closed`] follows.
+    fn connected(
+        &mut self,
+        network: &mut Network,
+        connection: ConnectionId,
+        listener: usize,
+        peer: SocketAddr,
+    ) -> bool;
+
+    /// Bytes arrived. They live only for the call.
+    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]);
+
+    /// The peer will send no more. The service answers what it has and then calls
+    /// [`Network::close_after_output`].
+    fn ended(&mut self, network: &mut Network, connection: ConnectionId);
+
+    /// The output, which had passed the high-water mark, is down to half of it.
+    fn drained(&mut self, network: &mut Network, connection: ConnectionId);
+
+    /// The connection is gone: reset, failed, or closed by the service. Called exactly once for
+    /// every [`Service::connected`], unless the core shuts down first.
+    fn closed(&mut self, connection: ConnectionId);
+
+    /// Called once per turn, after completions and tasks: polls mailboxes and releases replies.
+    /// Returns whether it did anything, in which case the core does not sleep yet.
+    fn turn(&mut self, network: &mut Network) -> bool;
+
+    /// The last call of a turn: publishes mailboxes and wakes their owners.
+    fn publish(&mut self);
+}
+
+pub(crate) struct Listener {
+    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) is_armed: bool,
+    pub(crate) is_stopping: bool,
+    /// Not to be armed before that time, in nanoseconds.
+    pub(crate) retry_at: u64,
+}
+
+/// A core's connections and listeners.
+pub struct Network {
+    pub(crate) connections: Slots<Connection>,
+    pub(crate) listeners: Vec<Listener>,
+    /// Whether a listener waits to be armed, cancelled or closed.
+    pub(crate) has_listener_change: bool,
+    /// Connections to look at when the turn ends.
+    pub(crate) dirty: Vec<Key>,
+    /// Completions that came while no service ran.
+    pub(crate) held: VecDeque<Completion>,
+    pub(crate) high_water: usize,
+    pub(crate) has_warned_of_limit: bool,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Network {
+    pub(crate) fn new(output_high_water: usize) -> Self {
+        Self {
+            connections: Slots::new(),
+            listeners: Vec::new(),
+            has_listener_change: false,
+            dirty: Vec::new(),
+            held: VecDeque::new(),
+            high_water: output_high_water,
+            has_warned_of_limit: false,
+            spare: Vec::new(),
+        }
+    }
+
+    /// The buffer to append replies to; what is in it when the turn ends is sent. `None` if the
+    /// connection is closed or closing.
+    #[inline]
+    pub fn output(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>> {
+        let key = connection.key();
+        let connection = self.connections.get_mut(key)?;
+        if connection.closing != Closing::No {
+            return None;
+        }
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(key);
+        }
+        if connection.output.capacity() == 0 {
+            let spare = self.spare.pop();
+            connection.output = spare.unwrap_or_else(|| Vec::with_capacity(OUTPUT_BYTES));
+        }
+        Some(&mut connection.output)
+    }
+
+    /// Bytes appended that the kernel has not accepted yet; 0 for a connection that is gone.
+    pub fn output_pending(&self, connection: ConnectionId) -> usize {
+        self.connections.get(connection.key()).map_or(0, Connection::output_pending)
+    }
+
+    /// Stops receiving. Bytes that the ring has received already are still delivered.
+    pub fn pause(&mut self, connection: ConnectionId) {
+        self.change(connection.key(), |connection| connection.is_paused = true);
+    }
+
+    /// Receives again after [`Network::pause`].
+    pub fn resume(&mut self, connection: ConnectionId) {
+        self.change(connection.key(), |connection| connection.is_paused = false);
+    }
+
+    /// Closes the connection without sending what is left of its output.
+    pub fn close(&mut self, connection: ConnectionId) {
+        self.close_key(connection.key());
+    }
+
+    /// Closes the connection when all its output is sent. From now on no input is delivered and no
+    /// output taken.
+    pub fn close_after_output(&mut self, connection: ConnectionId) {
+        self.change(connection.key(), |connection| {
+            if connection.closing == Closing::No {
+                connection.closing = Closing::AfterOutput;
+            }
+        });
+    }
+
+    /// Connections that are not gone yet.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Accepts connections from `listener` while a service runs. Returns the index that
+    /// [`Service::connected`] is given.
+    ///
+    /// # Panics
+    ///
+    /// If the socket takes no TCP options.
+    pub fn listen(&mut self, listener: TcpListener) -> usize {
+        sockets::prepare_listener(&listener).expect("a TCP listener takes TCP options");
+        let fd = Some(OwnedFd::from(listener));
+        self.listeners.push(Listener { fd, is_armed: false, is_stopping: false, retry_at: 0 });
+        self.has_listener_change = true;
+        self.listeners.len() - 1
+    }
+
+    /// Stops accepting, on all listeners, and closes them.
+    pub fn stop_listening(&mut self) {
+        for listener in &mut self.listeners {
+            listener.is_stopping = true;
+        }
+        self.has_listener_change = true;
+    }
+
+    /// When a listener that had to wait may be armed again, in nanoseconds.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let waiting = |listener: &&Listener| !listener.is_armed && !listener.is_stopping;
+        self.listeners.iter().filter(waiting).map(|listener| listener.retry_at).min()
+    }
+
+    /// Whether [`Network::flush`] has something to do.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.has_listener_change || !self.dirty.is_empty()
+    }
+
+    pub(crate) fn close_key(&mut self, key: Key) {
+        self.change(key, |connection| connection.closing = Closing::Now);
+    }
+
+    /// Changes a connection, if it exists, and looks at it when the turn ends.
+    pub(crate) fn change(&mut self, key: Key, change: impl FnOnce(&mut Connection)) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        change(connection);
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Keeps an output buffer for the next connection that needs one, unless it has grown large.
+    pub(crate) fn recycle_output(&mut self, mut buffer: Vec<u8>) {
+        let is_fit = (1..=SPARE_BYTES_MAX).contains(&buffer.capacity());
+        if is_fit && self.spare.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (connections, listeners) = (self.connections.len(), self.listeners.len());
+        write!(formatter, "Network({connections} connections, {listeners} listeners)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

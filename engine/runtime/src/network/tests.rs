@@ -1,0 +1,329 @@
+use super::*;
+use std::cell::Cell;
+use std::io::Read;
+use std::net::TcpStream;
+use std::os::fd::IntoRawFd;
+use std::rc::Rc;
+
+use crate::core_thread::{Core, CoreOptions};
+use crate::fake_ring::{FakeKernel, FakeRing, Reply};
+use crate::network_events::ACCEPT_RETRY_NANOSECONDS;
+use crate::ring::Operation;
+
+/// Echoes, and writes down what it was told.
+#[derive(Default)]
+struct Recorder {
+    events: Vec<String>,
+    received: Vec<u8>,
+    connection: Option<ConnectionId>,
+    pause_after: Option<usize>,
+    resumes_next_turn: bool,
+}
+
+impl Service for Recorder {
+    fn connected(
+        &mut self,
+        _network: &mut Network,
+        connection: ConnectionId,
+        listener: usize,
+        _peer: SocketAddr,
+    ) -> bool {
+        self.connection = Some(connection);
+        self.events.push(format!("connected {listener}"));
+        true
+    }
+
+    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
+        self.received.extend_from_slice(bytes);
+        network.output(connection).unwrap().extend_from_slice(bytes);
+        if self.pause_after.is_some_and(|limit| self.received.len() >= limit) {
+            network.pause(connection);
+        }
+    }
+
+    fn ended(&mut self, network: &mut Network, connection: ConnectionId) {
+        self.events.push("ended".into());
+        network.close_after_output(connection);
+    }
+
+    fn drained(&mut self, _network: &mut Network, _connection: ConnectionId) {
+        self.events.push("drained".into());
+    }
+
+    fn closed(&mut self, _connection: ConnectionId) {
+        self.events.push("closed".into());
+    }
+
+    fn turn(&mut self, network: &mut Network) -> bool {
+        if std::mem::take(&mut self.resumes_next_turn) {
+            self.pause_after = None;
+            network.resume(self.connection.unwrap());
+            return true;
+        }
+        false
+    }
+
+    fn publish(&mut self) {}
+}
+
+struct Fixture {
+    core: Core<FakeRing>,
+    ring: FakeRing,
+    stop: Rc<Cell<bool>>,
+    address: SocketAddr,
+    clients: Vec<TcpStream>,
+}
+
+fn is_accept(operation: &Operation) -> bool {
+    matches!(operation, Operation::Accept { .. })
+}
+
+fn is_receive(operation: &Operation) -> bool {
+    matches!(operation, Operation::Receive { .. })
+}
+
+fn is_send(operation: &Operation) -> bool {
+    matches!(operation, Operation::Send { .. })
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let ring = FakeRing::new();
+        let options = CoreOptions {
+            spin_max: std::time::Duration::ZERO,
+            output_high_water: 8,
+            ..CoreOptions::default()
+        };
+        let mut core = Core::with_ring(ring.clone(), options).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(core.network().listen(listener), 0);
+        Self { core, ring, stop: Rc::default(), address, clients: Vec::new() }
+    }
+
+    /// A step that completes the accept with a real connection.
+    fn accept(&mut self) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let socket = listener.accept().unwrap().0.into_raw_fd();
+        self.ring.when_idle(move |kernel| kernel.complete(is_accept, socket, true));
+    }
+
+    fn step(&self, step: impl FnOnce(&mut FakeKernel) + 'static) {
+        self.ring.when_idle(step);
+    }
+
+    fn run(&mut self, service: &mut Recorder) {
+        let stop = Rc::clone(&self.stop);
+        // Completing the watch makes the core look at the stop flag.
+        self.ring.when_idle(move |kernel| {
+            stop.set(true);
+            kernel.complete(|operation| matches!(operation, Operation::Watch { .. }), 1, true);
+        });
+        let stop = Rc::clone(&self.stop);
+        self.core.run(service, &move |_| stop.get());
+        self.stop.set(false);
+    }
+}
+
+#[test]
+fn bytes_come_back_and_an_end_closes() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.step(|kernel| kernel.deliver(b"hello", true));
+    fixture.step(|kernel| kernel.complete(is_receive, 0, false));
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0", "ended", "closed"]);
+    assert_eq!(fixture.ring.kernel.borrow().sent, b"hello");
+    assert_eq!(fixture.ring.kernel.borrow().free_buffers(), 4);
+    assert_eq!(fixture.core.network().connections(), 0);
+}
+
+#[test]
+fn one_send_carries_all_replies_of_a_turn() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.step(|kernel| {
+        kernel.deliver(b"a", true);
+        kernel.deliver(b"b", true);
+        kernel.deliver(b"c", true);
+    });
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!((fixture.ring.count(is_send), service.received.as_slice()), (1, &b"abc"[..]));
+    assert_eq!(fixture.ring.kernel.borrow().sent, b"abc");
+}
+
+#[test]
+fn short_and_interrupted_sends_are_continued_in_order() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.ring.script([
+        Reply::Short(2),
+        Reply::Error(libc::EINTR),
+        Reply::Short(1),
+        Reply::Error(libc::EAGAIN),
+    ]);
+    fixture.step(|kernel| kernel.deliver(b"0123456789", true));
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(fixture.ring.kernel.borrow().sent, b"0123456789");
+    assert_eq!(service.events, ["connected 0", "drained"]);
+}
+
+#[test]
+fn output_gathers_while_a_send_waits() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.ring.script([Reply::Hold]);
+    fixture.step(|kernel| kernel.deliver(b"one", true));
+    fixture.step(|kernel| kernel.deliver(b"two", true));
+    fixture.step(|kernel| {
+        kernel.sent.extend_from_slice(b"one");
+        kernel.complete(is_send, 3, false);
+    });
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(fixture.ring.count(is_send), 2);
+    assert_eq!(fixture.ring.kernel.borrow().sent, b"onetwo");
+    assert_eq!(fixture.core.network().output_pending(service.connection.unwrap()), 0);
+}
+
+#[test]
+fn a_receive_that_stops_is_armed_again() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    // The kernel may end a multishot operation with any completion.
+    fixture.step(|kernel| kernel.deliver(b"x", false));
+    fixture.step(|kernel| kernel.complete(is_receive, -libc::EAGAIN, false));
+    // Five deliveries at once find four buffers.
+    fixture.step(|kernel| {
+        for _ in 0..5 {
+            kernel.deliver(b"y", true);
+        }
+    });
+    fixture.step(|kernel| kernel.deliver(b"z", true));
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(service.received, b"xyyyyz");
+    assert_eq!(fixture.ring.count(is_receive), 4);
+    assert_eq!(fixture.ring.kernel.borrow().free_buffers(), 4);
+}
+
+#[test]
+fn an_accept_that_stops_is_armed_again() {
+    let mut fixture = Fixture::new();
+    fixture.step(|kernel| kernel.complete(is_accept, -libc::ECONNABORTED, false));
+    fixture.accept();
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0"]);
+    assert_eq!(fixture.ring.count(is_accept), 2);
+}
+
+#[test]
+fn accepting_backs_off_when_descriptors_run_out() {
+    let mut fixture = Fixture::new();
+    fixture.step(|kernel| kernel.complete(is_accept, -libc::EMFILE, false));
+    fixture.step(|kernel| assert!(!kernel.is_waiting(is_accept), "it waits before it tries again"));
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(fixture.ring.count(is_accept), 1);
+    assert!(fixture.core.network().deadline().is_some());
+    let env = fixture.core.env();
+    fixture.core.block_on(crate::env::Env::sleep(&env, ACCEPT_RETRY_NANOSECONDS));
+    fixture.run(&mut service);
+    assert_eq!(fixture.ring.count(is_accept), 2);
+}
+
+#[test]
+fn a_reset_closes_and_cancels_the_send() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.ring.script([Reply::Hold]);
+    fixture.step(|kernel| kernel.deliver(b"data", true));
+    fixture.step(|kernel| kernel.complete(is_receive, -libc::ECONNRESET, false));
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0", "closed"]);
+    assert_eq!(fixture.core.network().connections(), 0);
+    let mut end = [0];
+    assert_eq!(fixture.clients[0].read(&mut end).unwrap(), 0, "the descriptor is closed");
+}
+
+#[test]
+fn a_broken_pipe_closes() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.ring.script([Reply::Error(libc::EPIPE)]);
+    fixture.step(|kernel| kernel.deliver(b"data", true));
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0", "closed"]);
+    let connection = service.connection.unwrap();
+    assert!(fixture.core.network().output(connection).is_none());
+    assert_eq!(fixture.core.network().output_pending(connection), 0);
+}
+
+#[test]
+fn pausing_cancels_the_receive_and_resuming_arms_it() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.step(|kernel| kernel.deliver(b"12", true));
+    fixture.step(|kernel| assert!(!kernel.is_waiting(is_receive)));
+    let mut service = Recorder { pause_after: Some(2), ..Recorder::default() };
+    fixture.run(&mut service);
+    service.resumes_next_turn = true;
+    fixture.step(|kernel| kernel.deliver(b"3", true));
+    fixture.run(&mut service);
+    assert_eq!(service.received, b"123");
+    assert_eq!(service.events, ["connected 0"]);
+}
+
+#[test]
+fn what_happens_while_no_service_runs_waits_for_one() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    fixture.ring.kernel.borrow_mut().deliver(b"early", true);
+    let env = fixture.core.env();
+    fixture.core.block_on(crate::env::Env::yield_if_needed(&env));
+    fixture.core.block_on(futures_lite::future::yield_now());
+    assert_eq!(service.received, b"");
+    fixture.run(&mut service);
+    assert_eq!(service.received, b"early");
+}
+
+#[test]
+fn listeners_stop() {
+    let mut fixture = Fixture::new();
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    TcpStream::connect(fixture.address).unwrap();
+    fixture.core.network().stop_listening();
+    fixture.run(&mut service);
+    assert!(!fixture.ring.kernel.borrow().is_waiting(is_accept));
+    TcpStream::connect(fixture.address).unwrap_err();
+}
+
+#[test]
+fn shutdown_gives_back_what_still_arrives() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    fixture.ring.kernel.borrow_mut().deliver(b"late", true);
+    let ring = fixture.ring.clone();
+    fixture.core.shutdown();
+    assert_eq!(ring.kernel.borrow().free_buffers(), 4);
+    assert!(!ring.kernel.borrow().is_waiting(|_| true));
+    assert_eq!(service.events, ["connected 0"]);
+}
+
+#[test]
+fn ids_round_trip_through_integers() {
+    let id = ConnectionId { index: 7, generation: 1 << 20 };
+    assert_eq!(ConnectionId::from(u64::from(id)), id);
+}

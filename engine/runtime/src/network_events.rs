@@ -1,0 +1,274 @@
+//! The network's side of the loop: completions in, operations out.
+//!
+//! Handlers of completions change a connection's state and put it on the dirty list;
+//! [`Network::flush`] then issues, once per turn, whatever operation that state calls for. A
+//! connection leaves the table, and its descriptor is closed, when its last operation has ended.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use crate::connection::{Closing, Connection, Receive, ReceiveChange};
+use crate::network::{Network, Service};
+use crate::operations::{Key, Kind, Port, Token};
+use crate::ring::{Completion, Operation, Ring};
+use crate::sockets;
+
+/// How long accepting waits after the process ran out of descriptors or memory.
+pub(crate) const ACCEPT_RETRY_NANOSECONDS: u64 = 100_000_000;
+
+impl Network {
+    /// Takes the completion of an accept, receive, send or connection's cancellation in.
+    #[inline]
+    pub(crate) fn complete<R: Ring, S: Service>(
+        &mut self,
+        port: &mut Port<R>,
+        service: &mut S,
+        completion: Completion,
+        now: u64,
+    ) {
+        let token = Token::decode(completion.token);
+        match token.kind {
+            Kind::Receive => self.complete_receive(port, service, token.key, completion),
+            Kind::Send => self.complete_send(service, token.key, completion.result),
+            Kind::Accept => self.complete_accept(service, token.key, completion, now),
+            Kind::CancelConnection => self.change(token.key, |connection| connection.awaited -= 1),
+            kind => panic!("{kind:?} is not the network's"),
+        }
+    }
+
+    fn complete_receive<R: Ring, S: Service>(
+        &mut self,
+        port: &mut Port<R>,
+        service: &mut S,
+        key: Key,
+        completion: Completion,
+    ) {
+        let connection = self.connections.get_mut(key).expect("a receive keeps its connection");
+        let is_open = connection.closing == Closing::No;
+        if completion.result == 0 {
+            connection.has_peer_ended = true;
+        }
+        if !completion.more {
+            connection.awaited -= 1;
+            connection.receive = Receive::Off;
+            self.change(key, |_| {});
+        }
+        match completion.result {
+            0 if is_open => service.ended(self, key.into()),
+            len @ 1.. if is_open => {
+                let buffer = completion.buffer.expect("bytes come in a buffer");
+                // SAFETY: the completion handed the buffer out with `len` bytes, and it is
+                // recycled below.
+                let bytes = unsafe { port.ring.received(buffer, len as usize) };
+                service.received(self, key.into(), bytes);
+            }
+            0.. => {}
+            error => self.receive_failed(key, -error),
+        }
+        if let Some(buffer) = completion.buffer {
+            port.ring.recycle(buffer);
+        }
+    }
+
+    /// Without a buffer, or interrupted, the receive is armed again when the turn ends, by which
+    /// time the buffers are back. Cancelled, it is if the connection is not paused any more.
+    fn receive_failed(&mut self, key: Key, errno: i32) {
+        if !matches!(errno, libc::ENOBUFS | libc::ECANCELED | libc::EAGAIN | libc::EINTR) {
+            self.close_key(key);
+        }
+    }
+
+    fn complete_send<S: Service>(&mut self, service: &mut S, key: Key, result: i32) {
+        let connection = self.connections.get_mut(key).expect("a send keeps its connection");
+        connection.awaited -= 1;
+        let is_passing = matches!(-result, libc::EAGAIN | libc::EINTR);
+        let is_broken = result <= 0 && !is_passing;
+        let sent = connection.note_sent(usize::try_from(result).unwrap_or(0));
+        let has_drained = connection.take_drained(self.high_water);
+        let is_open = connection.closing == Closing::No;
+        let is_quiet = is_open && connection.output_pending() == 0;
+        if let Some(buffer) = sent {
+            self.recycle_output(buffer);
+        }
+        if is_broken {
+            self.close_key(key);
+            return;
+        }
+        if !is_quiet {
+            self.change(key, |_| {});
+        }
+        if has_drained && is_open {
+            service.drained(self, key.into());
+        }
+    }
+
+    fn complete_accept<S: Service>(
+        &mut self,
+        service: &mut S,
+        key: Key,
+        completion: Completion,
+        now: u64,
+    ) {
+        let index = key.index as usize;
+        if !completion.more {
+            self.listeners[index].is_armed = false;
+            self.has_listener_change = true;
+        }
+        if completion.result < 0 {
+            self.accept_failed(index, -completion.result, now);
+            return;
+        }
+        // SAFETY: the kernel has just opened the descriptor for this completion alone.
+        let socket = unsafe { OwnedFd::from_raw_fd(completion.result) };
+        if self.listeners[index].is_stopping {
+            return;
+        }
+        // A client that has reset the connection already has no address, and is forgotten.
+        let Ok((socket, peer)) = sockets::peer_of(socket) else { return };
+        let key = self.connections.insert(Connection::new(socket));
+        self.change(key, |_| {});
+        if !service.connected(self, key.into(), index, peer) {
+            self.close_after_output(key.into());
+        }
+    }
+
+    fn accept_failed(&mut self, index: usize, errno: i32, now: u64) {
+        let is_of_one_client = matches!(
+            errno,
+            libc::EAGAIN | libc::EINTR | libc::ECONNABORTED | libc::ECANCELED | libc::EPROTO
+        );
+        if is_of_one_client {
+            return;
+        }
+        self.listeners[index].retry_at = now + ACCEPT_RETRY_NANOSECONDS;
+        if !self.has_warned_of_limit {
+            self.has_warned_of_limit = true;
+            let error = std::io::Error::from_raw_os_error(errno);
+            let connections = self.connections.len();
+            tracing::warn!(%error, connections, "cannot accept; trying again ten times a second");
+        }
+    }
+
+    /// Issues the operations that the turn's changes call for.
+    pub(crate) fn flush<R: Ring, S: Service>(
+        &mut self,
+        port: &mut Port<R>,
+        service: &mut S,
+        now: u64,
+    ) {
+        // A service that is told of a closed connection may append to others.
+        while !self.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            for key in dirty.drain(..) {
+                self.flush_connection(port, service, key);
+            }
+            if self.dirty.is_empty() {
+                self.dirty = dirty;
+            }
+        }
+        let is_retry_due = || self.deadline().is_some_and(|deadline| deadline <= now);
+        if self.has_listener_change || is_retry_due() {
+            self.has_listener_change = false;
+            self.flush_listeners(port, now);
+        }
+    }
+
+    fn flush_connection<R: Ring, S: Service>(
+        &mut self,
+        port: &mut Port<R>,
+        service: &mut S,
+        key: Key,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.is_dirty = false;
+        if connection.closing == Closing::AfterOutput && connection.output_pending() == 0 {
+            connection.closing = Closing::Now;
+        }
+        if connection.closing == Closing::Now {
+            self.flush_closing(port, service, key);
+            return;
+        }
+        connection.note_high_water(self.high_water);
+        let fd = connection.fd.as_raw_fd();
+        if let Some((memory, len)) = connection.start_send() {
+            connection.awaited += 1;
+            let token = Token::new(Kind::Send, key);
+            // SAFETY: the memory belongs to the connection, which does not touch it before the
+            // send's completion and stays in the table until then.
+            unsafe { port.push(token, Operation::Send { fd, memory, len }) };
+        }
+        let token = Token::new(Kind::Receive, key);
+        match connection.receive_change() {
+            ReceiveChange::None => {}
+            ReceiveChange::Arm => {
+                connection.receive = Receive::Armed;
+                connection.awaited += 1;
+                port.push_plain(token, Operation::Receive { fd });
+            }
+            ReceiveChange::Cancel => {
+                connection.receive = Receive::Cancelling;
+                let cancel = Operation::Cancel { token: token.encode() };
+                port.push_plain(Token::without_slot(Kind::Cancel), cancel);
+            }
+        }
+        if connection.output.is_empty() && connection.output.capacity() > 0 {
+            let unused = std::mem::take(&mut connection.output);
+            self.recycle_output(unused);
+        }
+    }
+
+    fn flush_closing<R: Ring, S: Service>(
+        &mut self,
+        port: &mut Port<R>,
+        service: &mut S,
+        key: Key,
+    ) {
+        let connection = self.connections.get_mut(key).expect("the caller has just seen it");
+        let output = std::mem::take(&mut connection.output);
+        if connection.awaited == 0 {
+            self.connections.remove(key);
+            self.recycle_output(output);
+            service.closed(key.into());
+            return;
+        }
+        if !connection.is_cancel_sent {
+            connection.is_cancel_sent = true;
+            connection.awaited += 1;
+            let fd = connection.fd.as_raw_fd();
+            let token = Token::new(Kind::CancelConnection, key);
+            port.push_plain(token, Operation::CancelFile { fd });
+        }
+        self.recycle_output(output);
+    }
+
+    fn flush_listeners<R: Ring>(&mut self, port: &mut Port<R>, now: u64) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(fd) = listener.fd.as_ref().map(AsRawFd::as_raw_fd) else { continue };
+            let key = Key { index: index as u32, generation: 0 };
+            let token = Token::new(Kind::Accept, key);
+            match (listener.is_stopping, listener.is_armed) {
+                (true, true) => {
+                    let cancel = Operation::Cancel { token: token.encode() };
+                    port.push_plain(Token::without_slot(Kind::Cancel), cancel);
+                }
+                (true, false) => listener.fd = None,
+                (false, false) if listener.retry_at <= now => {
+                    listener.is_armed = true;
+                    port.push_plain(token, Operation::Accept { fd });
+                }
+                (false, _) => {}
+            }
+        }
+    }
+
+    /// Takes a completion in when the core shuts down: nothing follows from it, but what it brings
+    /// is given back.
+    pub(crate) fn discard<R: Ring>(port: &mut Port<R>, completion: Completion) {
+        if let Some(buffer) = completion.buffer {
+            port.ring.recycle(buffer);
+        }
+        if Token::decode(completion.token).kind == Kind::Accept && completion.result >= 0 {
+            // SAFETY: the kernel has opened the descriptor for this completion alone.
+            drop(unsafe { OwnedFd::from_raw_fd(completion.result) });
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The production instance of the seam: one core's disk, clock and tasks on its ring.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::buffer::Buffer;
+use crate::buffer_pool::BufferPool;
+use crate::clock::{self, Clock};
+use crate::disk::{Disk, DiskCounters};
+use crate::disk_request::{Request, Work};
+use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
+use crate::executor::Executor;
+use crate::ring_file::{self, RequestFuture, RingFile, describe};
+use crate::timers::{TimerKey, Timers};
+
+/// What a core's loop has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoopCounters {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// `io_uring_enter` calls.
+    pub enters: u64,
+    /// Times that the thread went to sleep.
+    pub parks: u64,
+    /// Wake-ups from other threads that came through the eventfd.
+    pub wakes: u64,
+}
+
+/// What the core's loop, its tasks and its files share. Everything but the executor stays on one
+/// thread.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) disk: RefCell<Disk>,
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) timers: RefCell<Timers>,
+    pub(crate) pool: BufferPool,
+    pub(crate) random: Cell<u64>,
+    pub(crate) counters: Cell<LoopCounters>,
+}
+
+/// A handle on one core, for the code that runs on it.
+#[derive(Clone)]
+pub struct RingEnv {
+    shared: Rc<Shared>,
+}
+
+impl RingEnv {
+    pub(crate) fn new(shared: Rc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// What the core has asked of its disk so far.
+    pub fn disk_counters(&self) -> DiskCounters {
+        self.shared.disk.borrow().counters()
+    }
+
+    /// What the core's loop has done so far.
+    pub fn loop_counters(&self) -> LoopCounters {
+        self.shared.counters.get()
+    }
+
+    /// Disk requests that have not ended, or whose result has not been taken.
+    pub fn disk_requests(&self) -> usize {
+        self.shared.disk.borrow().requests()
+    }
+
+    /// A request on one or two names, given as the kernel takes them.
+    fn name_request(
+        &self,
+        operation: &'static str,
+        path: &Path,
+        work: io::Result<Work>,
+    ) -> impl Future<Output = io::Result<()>> + 'static {
+        let request = work.map(|work| RequestFuture::start(&self.shared, Request::of_names(work)));
+        let path = path.to_path_buf();
+        async move {
+            let request = request.map_err(|error| describe(operation, &path, error))?;
+            request.success(operation, &path).await.map(drop)
+        }
+    }
+}
+
+impl std::fmt::Debug for RingEnv {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "RingEnv({:?})", self.loop_counters())
+    }
+}
+
+impl Env for RingEnv {
+    type File = RingFile;
+
+    #[inline]
+    fn now(&self) -> u64 {
+        self.shared.clock.now()
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        clock::unix_seconds()
+    }
+
+    /// SplitMix64 from a seed that the kernel chose.
+    fn random(&self) -> u64 {
+        let state = self.shared.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.shared.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn spawn(&self, queue: TaskQueue, future: impl Future<Output = ()> + 'static) {
+        self.shared.executor.spawn(queue, future);
+    }
+
+    fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> + 'static {
+        let deadline = clock::monotonic_nanoseconds().saturating_add(nanoseconds);
+        Sleep { shared: Rc::clone(&self.shared), deadline, timer: None }
+    }
+
+    fn yield_if_needed(&self) -> impl Future<Output = ()> + 'static {
+        let shared = Rc::clone(&self.shared);
+        let mut has_yielded = false;
+        std::future::poll_fn(move |context| {
+            let is_due = || clock::monotonic_nanoseconds() >= shared.executor.quantum_end();
+            if has_yielded || !is_due() {
+                return Poll::Ready(());
+            }
+            has_yielded = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    fn buffer(&self, len: usize) -> Buffer {
+        self.shared.pool.buffer(len)
+    }
+
+    fn open(
+        &self,
+        path: &Path,
+        mode: OpenMode,
+    ) -> impl Future<Output = io::Result<RingFile>> + 'static {
+        ring_file::open(Rc::clone(&self.shared), path.to_path_buf(), mode)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is what the ban refers to")]
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        let entry = |entry: io::Result<std::fs::DirEntry>| {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            let is_directory = metadata.is_dir();
+            let len = if is_directory { 0 } else { metadata.len() };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Ok(DirectoryEntry { name, len, is_directory })
+        };
+        let read = || std::fs::read_dir(directory)?.map(entry).collect::<io::Result<Vec<_>>>();
+        let mut entries = read().map_err(|error| describe("list", directory, error))?;
+        entries.sort();
+        Ok(entries)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is what the ban refers to")]
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| describe("create directory", directory, error))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {
+        let names = ring_file::kernel_path(from)
+            .and_then(|from| Ok(Work::Rename { from, to: ring_file::kernel_path(to)? }));
+        self.name_request("rename", from, names)
+    }
+
+    fn remove(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
+        let names = ring_file::kernel_path(path).map(|path| Work::Remove { path });
+        self.name_request("remove", path, names)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> impl Future<Output = io::Result<()>> + 'static {
+        ring_file::sync_directory(Rc::clone(&self.shared), directory.to_path_buf())
+    }
+
+    fn free_space(&self, directory: &Path) -> io::Result<u64> {
+        let failed = |error| describe("statvfs", directory, error);
+        let path = ring_file::kernel_path(directory).map_err(failed)?;
+        // SAFETY: all-zero bytes are a valid `statvfs`.
+        let mut space: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the path ends with a zero byte and `space` is valid for writing.
+        if unsafe { libc::statvfs(path.as_ptr(), &raw mut space) } != 0 {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+}
+
+/// A task's sleep.
+struct Sleep {
+    shared: Rc<Shared>,
+    deadline: u64,
+    timer: Option<TimerKey>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.shared.clock.now() >= self.deadline {
+            return Poll::Ready(());
+        }
+        let shared = Rc::clone(&self.shared);
+        let mut timers = shared.timers.borrow_mut();
+        match self.timer {
+            Some(timer) => timers.rearm(timer, context.waker()),
+            None => self.timer = Some(timers.start(self.deadline, context.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let waker = self.timer.and_then(|timer| self.shared.timers.borrow_mut().stop(timer));
+        drop(waker);
+    }
+}
