@@ -175,6 +175,20 @@ impl<const HEADER: usize> Cache<HEADER> {
         true
     }
 
+    /// Starts bringing near the part of the index that a look-up of `hash` reads.
+    #[inline]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(mix(hash));
+    }
+
+    /// Starts bringing near the entry that a look-up of `hash` would find, if the index has one.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        if let Some(location) = self.index.guess(mix(hash)) {
+            self.arena.prefetch(location);
+        }
+    }
+
     /// Removes `key`; says whether it was there.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
         let Some(location) = self.find(mix(hash), key) else { return false };
@@ -222,8 +236,7 @@ impl<const HEADER: usize> Cache<HEADER> {
     }
 
     fn link(&mut self, queue: Queue, location: Location, descriptor: Descriptor) {
-        let arena = &self.arena;
-        self.index.insert(descriptor.hash, location, |held| arena.descriptor(held).hash);
+        self.index.insert(descriptor.hash, location);
         self.ring_mut(queue).live_entries += 1;
         self.counters.bytes_used += descriptor.entry_bytes::<HEADER>();
         self.counters.inserts += 1;

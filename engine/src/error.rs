@@ -47,7 +47,10 @@ impl From<TableError> for EngineError {
             TableError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Self::Full
             }
-            _ => Self::Stopped(error.to_string()),
+            TableError::Io { operation, .. } if *operation != "read" => {
+                Self::Stopped(error.to_string())
+            }
+            _ => Self::Read(error.to_string()),
         }
     }
 }

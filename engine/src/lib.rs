@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod canary;
 pub mod compaction;
 pub mod entry;
 pub mod error;

@@ -276,8 +276,7 @@ fn decide_read<'a>(current: Option<Current<'_>>, read: &Read, context: Context) 
             metadata.state |= state::WIN_SENT;
         }
     }
-    let effect =
-        if metadata == current.metadata { Effect::None } else { Effect::Remark(metadata) };
+    let effect = if metadata == current.metadata { Effect::None } else { Effect::Remark(metadata) };
     Decision { effect, outcome: Outcome::Hit, metadata, lease }
 }
 
@@ -286,13 +285,13 @@ fn decide_store<'a>(
     store: &Store<'a>,
     context: Context,
 ) -> Decision<'a> {
+    if store.value.len() > context.value_bytes_max {
+        let metadata = current.map_or(Metadata::default(), |current| current.metadata);
+        return Decision::refuse(Outcome::TooLarge, metadata);
+    }
     let version = store.version.unwrap_or(context.version_next);
-    let mut metadata = Metadata {
-        version,
-        client_flags: store.client_flags,
-        expiry: store.expiry,
-        state: 0,
-    };
+    let mut metadata =
+        Metadata { version, client_flags: store.client_flags, expiry: store.expiry, state: 0 };
     let value = match (store.mode, current) {
         (StoreMode::Add, Some(current)) => {
             return Decision::refuse(Outcome::NotStored, current.metadata);

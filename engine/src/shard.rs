@@ -15,10 +15,13 @@ mod namespaces;
 mod open;
 pub mod options;
 mod pins;
+#[cfg(test)]
+mod simulation;
 mod space;
 pub mod statistics;
 mod tables;
 mod turns;
+mod warm;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -29,7 +32,7 @@ use larder_runtime::env::Env;
 use crate::cache::ItemCache;
 use crate::error::EngineError;
 use crate::key::Key;
-use crate::manifest::LogPosition;
+use crate::manifest::{Edit, LogPosition, SegmentSeal};
 use crate::memtable::Memtable;
 use crate::signal::Signal;
 use crate::table::BlockCache;
@@ -40,11 +43,12 @@ pub use execute::{Answer, Attempt, OperationBuf};
 pub use open::OpenReport;
 pub use options::ShardOptions;
 pub use statistics::Statistics;
+pub use warm::Announced;
 
 use journal::Journal;
 use namespaces::Namespaces;
 use pins::Pins;
-use space::FreeSegments;
+use space::{FreeSegments, Fullness};
 use statistics::OperationCounters;
 use tables::Tables;
 use turns::Turns;
@@ -64,7 +68,7 @@ struct State<E: Env> {
     items: ItemCache,
     namespaces: Namespaces,
     key_scratch: Vec<u8>,
-    disk_full: bool,
+    full: Fullness,
     closing: bool,
     operations: OperationCounters,
 }
@@ -88,10 +92,17 @@ pub struct Shard<E: Env> {
 }
 
 impl<E: Env> State<E> {
+    /// The key as the tables have it: that of the namespace's living generation.
     fn encode_key(&self, key: &Key<'_>, out: &mut Vec<u8>) {
         out.clear();
-        let namespace = self.namespaces.generation(key.namespace);
-        Key { namespace, ..*key }.encode_into(out);
+        key.encode_into(out);
+        self.set_generation(key.namespace, out);
+    }
+
+    /// Makes an encoded key, or one of the same record and item, belong to the living generation of
+    /// `namespace`.
+    fn set_generation(&self, namespace: u32, encoded: &mut [u8]) {
+        encoded[..4].copy_from_slice(&self.namespaces.generation(namespace).to_be_bytes());
     }
 
     fn flush_is_due(&self, now: u32) -> bool {
@@ -120,11 +131,39 @@ impl<E: Env> Shard<E> {
     }
 
     /// Makes everything that was acknowledged durable and ends the background tasks. The shard
-    /// takes no more operations.
+    /// takes no more changes; operations that wait to make one fail.
+    ///
+    /// The manifest then knows where the log ends, so that the next start can tell damage at its
+    /// very end from a write that a crash has cut short.
     pub async fn close(&self) -> Result<(), EngineError> {
-        self.state.borrow_mut().closing = true;
-        self.work.notify();
-        self.log.flush().await
+        if std::mem::replace(&mut self.state.borrow_mut().closing, true) {
+            return Ok(());
+        }
+        self.something_changed();
+        self.log.flush().await?;
+        let segments_sealed = self.log.close();
+        self.something_changed();
+        self.journal
+            .commit(|state| {
+                let segments_sealed = segments_sealed
+                    .into_iter()
+                    .map(|seal| Self::seal_for_good(state, seal, self.log.position().segment));
+                Some(Edit { segments_sealed: segments_sealed.collect(), ..Edit::default() })
+            })
+            .await
+    }
+
+    /// The next start goes on above every sequence that was reserved: the last segment's seal says
+    /// so to later replays.
+    fn seal_for_good(
+        state: &crate::manifest::State,
+        seal: SegmentSeal,
+        current: u32,
+    ) -> SegmentSeal {
+        if seal.segment == current {
+            return SegmentSeal { sequence_last: state.version_ceiling - 1, ..seal };
+        }
+        seal
     }
 
     /// Makes everything that was acknowledged durable, in any durability mode.

@@ -1,1 +1,25 @@
-//! The node as a library: wiring, configuration, connections.
+//! The node: configuration, launch, connections, and the wiring between protocol, engine and
+//! runtime.
+//!
+//! ```text
+//!   config -> launch -> one thread per core: service -> connection -> memcached (parse, answer)
+//!                   |                           |-> engine's shards (routing)
+//!                   |                           '-> mesh: messages to the other cores
+//!                   '-> admin: metrics over HTTP
+//! ```
+//!
+//! Start at [`launch::start`]; [`limits`] names every limit.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod config;
+pub mod connection;
+pub mod control;
+pub mod counters;
+pub mod launch;
+pub mod limits;
+pub mod memcached;
+pub mod mesh;
+pub mod process;
+pub mod routing;
+pub mod service;

@@ -1,2 +1,82 @@
 //! The `larder` binary.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use larder::config::{self, Config, ServeArgs};
+use larder::launch::{self, Stopper};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+/// A storage node for local NVMe that speaks memcached.
+#[derive(Parser)]
+#[command(name = "larder", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a data directory
+    Serve(Box<ServeArgs>),
+    /// Put load on a server that speaks memcached, and measure
+    Bench(larder_bench::BenchArgs),
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Serve(args) => serve(&args),
+        Command::Bench(args) => larder_bench::run(args).map_err(Failure::from),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("larder: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    let config = config::load(args, std::env::vars_os())?;
+    if args.print_config {
+        write!(std::io::stdout(), "{}", config.to_toml())?;
+        return Ok(());
+    }
+    start_log(&config)?;
+    let node = launch::start(&config)?;
+    watch_signals(node.stopper())?;
+    writeln!(std::io::stdout(), "{}", node.addresses())?;
+    node.join()?;
+    Ok(())
+}
+
+fn start_log(config: &Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log_level)
+        .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// The first signal stops the node in good order, the second at once.
+fn watch_signals(stopper: Stopper) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let watch = move || {
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
+            stopper.stop("a signal");
+        }
+        if signals.next().is_some() {
+            eprintln!("larder: stopped at once by a second signal");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new().name("larder-signals".to_owned()).spawn(watch)?;
+    Ok(())
+}

@@ -24,7 +24,7 @@ use crate::executor::Executor;
 use crate::idle::Idle;
 use crate::io_queue::IoQueueOptions;
 use crate::network::{Network, Service};
-use crate::operations::{Kind, Port, Token};
+use crate::operations::{Key, Kind, Port, Token};
 use crate::probe::{self, StartError};
 use crate::ring::{Completion, Operation, Ring, Wait};
 use crate::ring_env::{LoopCounters, RingEnv, Shared};
@@ -217,7 +217,7 @@ impl<R: Ring> Core<R> {
     fn complete<D: Driver<R>>(&mut self, driver: &mut D, completion: Completion, now: u64) {
         let token = Token::decode(completion.token);
         match token.kind {
-            Kind::Disk | Kind::DiskSync => self.complete_disk(token, completion.result, now),
+            Kind::Disk => self.complete_disk(token.key, completion.result, now),
             Kind::Wake => self.complete_wake(completion),
             Kind::Cancel => {}
             Kind::Accept | Kind::Receive | Kind::Send | Kind::CancelConnection => {
@@ -226,8 +226,8 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    fn complete_disk(&mut self, token: Token, result: i32, now: u64) {
-        let waker = self.shared.disk.borrow_mut().complete(token, result, now);
+    fn complete_disk(&mut self, key: Key, result: i32, now: u64) {
+        let waker = self.shared.disk.borrow_mut().complete(key, result, now);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -367,8 +367,8 @@ impl<R: Ring> Core<R> {
                 has_any = true;
                 let token = Token::decode(completion.token);
                 match token.kind {
-                    Kind::Disk | Kind::DiskSync => {
-                        self.complete_disk(token, completion.result, self.shared.clock.now());
+                    Kind::Disk => {
+                        self.complete_disk(token.key, completion.result, self.shared.clock.now());
                     }
                     Kind::Wake | Kind::Cancel => {}
                     _ => Network::discard(&mut self.port, completion),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use crate::disk_request::{Failure, Leg, Next, Outcome, Request, Stage, Success, Work};
+use crate::disk_request::{Failure, Next, Outcome, Request, Stage, Success, Work};
 use crate::env::IO_CLASSES;
 use crate::io_queue::{IoQueue, IoQueueOptions};
 use crate::operations::{Key, Kind, Port, Slots, Token};
@@ -17,13 +17,13 @@ pub struct DiskCounters {
     pub reads: u64,
     /// Bytes read.
     pub read_bytes: u64,
-    /// Write operations that ended.
+    /// Write operations that ended, durable or not.
     pub writes: u64,
     /// Bytes written.
     pub write_bytes: u64,
-    /// Flushes that ended, alone or linked to a write.
+    /// Flushes and durable write operations that ended.
     pub syncs: u64,
-    /// Reads, writes and flushes that ended, by class; a write with its flush counts once.
+    /// Reads, writes and flushes that ended, by class; a durable write counts once.
     pub class_operations: [u64; IO_CLASSES],
     /// Bytes read and written, by class.
     pub class_bytes: [u64; IO_CLASSES],
@@ -160,46 +160,22 @@ impl Disk {
         let Stage::Queued { since } = request.stage else { panic!("{key:?} was not queued") };
         self.counters.class_queue_nanoseconds[request.class as usize] += now.saturating_sub(since);
         let leg = request.leg();
-        let awaited = if matches!(leg, Leg::Single(_)) { 1 } else { 2 };
-        request.stage = Stage::InFlight { since: now, awaited };
-        let token = Token::new(Kind::Disk, key);
-        match leg {
-            Leg::Single(operation) => {
-                // SAFETY: the leg's pointers are into what the request owns on the heap, and the
-                // slot keeps the request until the last completion.
-                unsafe { port.push(token, operation) };
-            }
-            Leg::WithSync(write, sync) => {
-                let sync_token = Token::new(Kind::DiskSync, key);
-                // SAFETY: as above.
-                unsafe { port.push_linked((token, write), (sync_token, sync)) };
-            }
-        }
+        request.stage = Stage::InFlight { since: now };
+        // SAFETY: the leg's pointers are into what the request owns on the heap, and the slot keeps
+        // the request until the completion.
+        unsafe { port.push(Token::new(Kind::Disk, key), leg) };
     }
 
     /// Takes a completion in. Returns the waker of a request that it ended, to be called once
     /// nothing of the disk is borrowed.
-    pub(crate) fn complete(&mut self, token: Token, result: i32, now: u64) -> Option<Waker> {
-        let key = token.key;
+    pub(crate) fn complete(&mut self, key: Key, result: i32, now: u64) -> Option<Waker> {
         let request = occupied(&mut self.requests, key);
-        let Stage::InFlight { since, awaited } = &mut request.stage else {
+        let Stage::InFlight { since } = request.stage else {
             panic!("a completion for {key:?}, which is not in flight")
         };
-        *awaited -= 1;
-        let (since, is_last) = (*since, *awaited == 0);
-        match token.kind {
-            Kind::DiskSync => request.note_sync(result),
-            _ => request.note_main(result),
-        }
-        if token.kind == Kind::DiskSync && result != -libc::ECANCELED {
-            self.counters.syncs += 1;
-        }
-        if !is_last {
-            return None;
-        }
-        self.leave_device(key, now.saturating_sub(since));
+        self.leave_device(key, result, now.saturating_sub(since));
         let request = occupied(&mut self.requests, key);
-        match request.advance() {
+        match request.advance(result) {
             Next::Leg if self.is_closed || request.is_abandoned => {
                 self.finish(key, Err(Failure::Os(libc::ECANCELED)))
             }
@@ -212,22 +188,23 @@ impl Disk {
     }
 
     /// Counts a leg and tells the I/O queue that it is over.
-    fn leave_device(&mut self, key: Key, device_nanoseconds: u64) {
+    fn leave_device(&mut self, key: Key, result: i32, device_nanoseconds: u64) {
         let request = occupied(&mut self.requests, key);
         if !request.is_queued_by_class() {
             return;
         }
         self.queue.complete(request.class, request.leg_len() as u64);
-        let (class, bytes) = (request.class as usize, request.leg_bytes());
+        let (class, bytes) = (request.class as usize, request.leg_bytes(result));
         let counters = &mut self.counters;
         match request.work {
             Work::Read => {
                 counters.reads += 1;
                 counters.read_bytes += bytes;
             }
-            Work::Write | Work::WriteDurably => {
+            Work::Write { durable } => {
                 counters.writes += 1;
                 counters.write_bytes += bytes;
+                counters.syncs += u64::from(durable);
             }
             _ => counters.syncs += 1,
         }

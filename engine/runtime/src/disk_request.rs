@@ -1,8 +1,8 @@
 //! One disk request: which operation is next, and what a completion means for it.
 //!
-//! A request is carried out in legs of at most [`LEG_BYTES_MAX`]; a leg that comes back short is
-//! followed by another. A leg starts at a multiple of the alignment, so a tail that came back
-//! unaligned is transferred again. Nothing here calls the kernel.
+//! A request is carried out in legs of at most [`LEG_BYTES_MAX`], each one operation; a leg that
+//! comes back short is followed by another. A leg starts at a multiple of the alignment, so a tail
+//! that came back unaligned is transferred again. Nothing here calls the kernel.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -24,9 +24,10 @@ const RETRIES_MAX: u8 = 32;
 #[derive(Debug)]
 pub(crate) enum Work {
     Read,
-    Write,
-    /// A write of which the last leg is linked to a flush.
-    WriteDurably,
+    Write {
+        /// Whether the request ends only when its bytes are durable.
+        durable: bool,
+    },
     Sync {
         data_only: bool,
     },
@@ -76,24 +77,18 @@ pub(crate) struct Outcome {
 pub(crate) enum Stage {
     /// In the I/O queue, since that many nanoseconds.
     Queued { since: u64 },
-    /// In the ring; `awaited` completions are missing.
-    InFlight { since: u64, awaited: u8 },
+    /// In the ring, since that many nanoseconds.
+    InFlight { since: u64 },
     /// Over; the result waits for the future.
     Finished(Result<Success, Failure>),
 }
 
-/// What to do after a leg's last completion.
+/// What to do after a leg's completion.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Queue the next leg.
     Leg,
     Finish(Result<Success, Failure>),
-}
-
-/// The operations of one leg.
-pub(crate) enum Leg {
-    Single(Operation),
-    WithSync(Operation, Operation),
 }
 
 /// A request with everything that the kernel may touch on its behalf.
@@ -116,8 +111,6 @@ pub(crate) struct Request {
     /// Bytes known to be transferred.
     done: usize,
     retries: u8,
-    main_result: i32,
-    sync_result: Option<i32>,
 }
 
 impl Request {
@@ -152,7 +145,7 @@ impl Request {
         request.offset = offset;
         if len == 0 {
             match request.work {
-                Work::WriteDurably => request.work = Work::Sync { data_only: true },
+                Work::Write { durable: true } => request.work = Work::Sync { data_only: true },
                 _ => request.stage = Stage::Finished(Ok(Success::Done)),
             }
         }
@@ -174,8 +167,6 @@ impl Request {
             offset: 0,
             done: 0,
             retries: 0,
-            main_result: 0,
-            sync_result: None,
         }
     }
 
@@ -185,7 +176,7 @@ impl Request {
     }
 
     fn is_transfer(&self) -> bool {
-        matches!(self.work, Work::Read | Work::Write | Work::WriteDurably)
+        matches!(self.work, Work::Read | Work::Write { .. })
     }
 
     fn leg_start(&self) -> usize {
@@ -210,20 +201,18 @@ impl Request {
     }
 
     /// The next leg. Its pointers are into this request and stay valid until it is dropped.
-    pub(crate) fn leg(&mut self) -> Leg {
-        self.main_result = 0;
-        self.sync_result = None;
-        let operation = match &self.work {
-            Work::Read => return Leg::Single(self.read_leg()),
-            Work::Write => return Leg::Single(self.write_leg()),
-            Work::WriteDurably => return self.durable_leg(),
-            Work::Sync { data_only } => Operation::Sync { fd: self.fd(), data_only: *data_only },
-            Work::Open { path, flags } => Operation::Open { path: path.as_ptr(), flags: *flags },
-            Work::Rename { from, to } => Operation::Rename { from: from.as_ptr(), to: to.as_ptr() },
-            Work::Remove { path } => Operation::Remove { path: path.as_ptr() },
-            Work::Allocate { len } => Operation::Allocate { fd: self.fd(), len: *len },
-        };
-        Leg::Single(operation)
+    pub(crate) fn leg(&mut self) -> Operation {
+        match self.work {
+            Work::Read => self.read_leg(),
+            Work::Write { durable } => self.write_leg(durable),
+            Work::Sync { data_only } => Operation::Sync { fd: self.fd(), data_only },
+            Work::Open { ref path, flags } => Operation::Open { path: path.as_ptr(), flags },
+            Work::Rename { ref from, ref to } => {
+                Operation::Rename { from: from.as_ptr(), to: to.as_ptr() }
+            }
+            Work::Remove { ref path } => Operation::Remove { path: path.as_ptr() },
+            Work::Allocate { len } => Operation::Allocate { fd: self.fd(), len },
+        }
     }
 
     fn read_leg(&mut self) -> Operation {
@@ -234,54 +223,36 @@ impl Request {
         Operation::Read { fd, memory, len: len as u32, offset, registered }
     }
 
-    fn write_leg(&mut self) -> Operation {
+    /// Every leg of a durable write asks for durability, not the last one alone: the device may
+    /// write that leg around its cache, which leaves the earlier ones in it.
+    fn write_leg(&mut self, durable: bool) -> Operation {
         let (fd, start, len, registered) =
             (self.fd(), self.leg_start(), self.leg_len(), self.registered);
         let offset = self.offset + start as u64;
         let memory = self.transferred_buffer()[start..start + len].as_ptr();
-        Operation::Write { fd, memory, len: len as u32, offset, registered }
-    }
-
-    fn durable_leg(&mut self) -> Leg {
-        let is_last = self.leg_start() + self.leg_len() == self.transferred_buffer().len();
-        let write = self.write_leg();
-        if is_last {
-            return Leg::WithSync(write, Operation::Sync { fd: self.fd(), data_only: true });
-        }
-        Leg::Single(write)
+        Operation::Write { fd, memory, len: len as u32, offset, registered, durable }
     }
 
     fn transferred_buffer(&mut self) -> &mut Buffer {
         self.buffer.as_mut().expect("a transfer has its buffer until it is over")
     }
 
-    pub(crate) fn note_main(&mut self, result: i32) {
-        self.main_result = result;
+    /// Bytes that a leg which ended with `result` moved.
+    pub(crate) fn leg_bytes(&self, result: i32) -> u64 {
+        if self.is_transfer() { u64::try_from(result).unwrap_or(0) } else { 0 }
     }
 
-    pub(crate) fn note_sync(&mut self, result: i32) {
-        self.sync_result = Some(result);
-    }
-
-    /// Bytes that the last leg moved.
-    pub(crate) fn leg_bytes(&self) -> u64 {
-        if self.is_transfer() { u64::try_from(self.main_result).unwrap_or(0) } else { 0 }
-    }
-
-    /// Decides what follows a leg, once all its completions are noted.
-    pub(crate) fn advance(&mut self) -> Next {
-        if let Some(failure) = self.final_sync_failure() {
-            return Next::Finish(Err(failure));
-        }
-        if self.main_result < 0 {
-            return self.advance_failed(-self.main_result);
+    /// Decides what follows a leg that ended with `result`.
+    pub(crate) fn advance(&mut self, result: i32) -> Next {
+        if result < 0 {
+            return self.advance_failed(-result);
         }
         if self.is_transfer() {
-            return self.advance_transfer(self.main_result as usize);
+            return self.advance_transfer(result as usize);
         }
         if let Work::Open { .. } = self.work {
             // SAFETY: the kernel has just opened the descriptor for this request alone.
-            let opened = unsafe { OwnedFd::from_raw_fd(self.main_result) };
+            let opened = unsafe { OwnedFd::from_raw_fd(result) };
             return Next::Finish(Ok(Success::Opened(opened)));
         }
         if let (Work::Allocate { len }, Some(file)) = (&self.work, &self.file) {
@@ -290,15 +261,9 @@ impl Request {
         Next::Finish(Ok(Success::Done))
     }
 
-    /// A linked flush that ran and failed is final: the kernel may have dropped the data. One that
-    /// was cancelled because the write came back short or failed has not run at all.
-    fn final_sync_failure(&self) -> Option<Failure> {
-        let result = self.sync_result.filter(|result| *result < 0)?;
-        let is_write_whole = usize::try_from(self.main_result) == Ok(self.leg_len());
-        let never_ran = result == -libc::ECANCELED && !is_write_whole;
-        (!never_ran).then_some(Failure::Os(-result))
-    }
-
+    /// An operation that was interrupted or refused for the moment is tried again; any other error
+    /// is final. A durable write may be tried again like a plain one, since that writes its bytes
+    /// anew; a flush may not, since the kernel may have dropped what it was to flush.
     fn advance_failed(&mut self, errno: i32) -> Next {
         let is_passing = matches!(errno, libc::EINTR | libc::EAGAIN);
         let may_retry = !matches!(self.work, Work::Sync { .. }) && !self.is_abandoned;
@@ -321,7 +286,7 @@ impl Request {
         if done < self.transferred_buffer().len() {
             return Next::Leg;
         }
-        if let (Work::Write | Work::WriteDurably, Some(file)) = (&self.work, &self.file) {
+        if let (Work::Write { .. }, Some(file)) = (&self.work, &self.file) {
             file.grow(self.offset + done as u64);
         }
         Next::Finish(Ok(Success::Done))

@@ -171,9 +171,11 @@ pub trait File: Clone + 'static {
         buffer: Buffer,
     ) -> impl Future<Output = (io::Result<()>, Buffer)> + 'static;
 
-    /// Writes all of `buffer` at `offset` and then flushes the device.
+    /// Writes all of `buffer` at `offset`, through every volatile cache; both aligned as for
+    /// [`File::read`].
     ///
-    /// When it resolves with `Ok` these bytes are durable.
+    /// When it resolves with `Ok` these bytes are durable. Earlier writes are not thereby: they
+    /// need a [`File::sync`].
     fn write_durably(
         &self,
         class: IoClass,

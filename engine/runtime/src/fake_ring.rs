@@ -50,7 +50,7 @@ pub(crate) struct FakeKernel {
     pub(crate) overflows: usize,
     /// Whether registering memory fails.
     pub(crate) refuses_memory: bool,
-    submitted: VecDeque<(u64, Operation, bool)>,
+    submitted: VecDeque<(u64, Operation)>,
     held: Vec<Held>,
     ready: VecDeque<Completion>,
     overflow: VecDeque<Completion>,
@@ -146,55 +146,42 @@ impl FakeKernel {
     }
 
     fn start_submitted(&mut self) {
-        let mut is_chain_broken = false;
-        while let Some((token, operation, is_linked)) = self.submitted.pop_front() {
-            if std::mem::take(&mut is_chain_broken) {
-                self.post(token, -libc::ECANCELED, None, false);
-                continue;
-            }
+        while let Some((token, operation)) = self.submitted.pop_front() {
             self.log.push(operation);
-            let is_whole = self.start(token, operation);
-            is_chain_broken = is_linked && !is_whole;
+            self.start(token, operation);
         }
     }
 
-    /// Starts an operation; returns whether it succeeded in full.
-    fn start(&mut self, token: u64, operation: Operation) -> bool {
+    fn start(&mut self, token: u64, operation: Operation) {
         match operation {
             Operation::Accept { .. } | Operation::Receive { .. } | Operation::Watch { .. } => {
                 self.held.push(Held { token, operation, is_firm: false });
-                return true;
             }
-            Operation::Cancel { token: victim } => {
-                self.cancel(token, |held| held.token == victim);
-                return true;
-            }
+            Operation::Cancel { token: victim } => self.cancel(token, |held| held.token == victim),
             Operation::CancelFile { fd } => {
                 self.cancel(token, |held| fd_of(&held.operation) == Some(fd));
-                return true;
             }
-            Operation::CancelAll => {
-                self.cancel(token, |_| true);
-                return true;
-            }
-            _ => {}
+            Operation::CancelAll => self.cancel(token, |_| true),
+            _ => self.start_scripted(token, operation),
         }
+    }
+
+    fn start_scripted(&mut self, token: u64, operation: Operation) {
         let len = len_of(&operation);
-        let (result, is_whole) = match self.script.pop_front().unwrap_or(Reply::Full) {
-            Reply::Full => (self.perform(operation, len), true),
-            Reply::Short(short) => (self.perform(operation, short.min(len)), false),
-            Reply::Error(errno) => (-errno, false),
+        let result = match self.script.pop_front().unwrap_or(Reply::Full) {
+            Reply::Full => self.perform(operation, len),
+            Reply::Short(short) => self.perform(operation, short.min(len)),
+            Reply::Error(errno) => -errno,
             Reply::Hold => {
                 self.held.push(Held { token, operation, is_firm: false });
-                return false;
+                return;
             }
             Reply::HoldFirmly => {
                 self.held.push(Held { token, operation, is_firm: true });
-                return false;
+                return;
             }
         };
         self.post(token, result, None, false);
-        is_whole && result >= 0 && (len == 0 || result as usize == len)
     }
 
     fn cancel(&mut self, token: u64, which: impl Fn(&Held) -> bool) {
@@ -261,13 +248,7 @@ fn len_of(operation: &Operation) -> usize {
 
 impl Ring for FakeRing {
     unsafe fn push(&mut self, token: u64, operation: Operation) {
-        self.kernel.borrow_mut().submitted.push_back((token, operation, false));
-    }
-
-    unsafe fn push_linked(&mut self, first: (u64, Operation), second: (u64, Operation)) {
-        let mut kernel = self.kernel.borrow_mut();
-        kernel.submitted.push_back((first.0, first.1, true));
-        kernel.submitted.push_back((second.0, second.1, false));
+        self.kernel.borrow_mut().submitted.push_back((token, operation));
     }
 
     fn needs_enter(&mut self) -> bool {

@@ -19,6 +19,7 @@ mod fake_ring;
 mod idle;
 pub mod io_queue;
 pub mod mailbox;
+pub mod memory;
 pub mod network;
 mod network_events;
 mod operations;

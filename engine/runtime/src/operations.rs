@@ -14,22 +14,20 @@ const KIND_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// A disk request; for a linked pair, the write.
+    /// A disk request.
     Disk = 0,
-    /// The flush at the end of a linked pair.
-    DiskSync = 1,
     /// The watch on the core's eventfd.
-    Wake = 2,
+    Wake = 1,
     /// A cancellation that nothing waits for.
-    Cancel = 3,
+    Cancel = 2,
     /// A listener's accept.
-    Accept = 4,
+    Accept = 3,
     /// A connection's receive.
-    Receive = 5,
+    Receive = 4,
     /// A connection's send.
-    Send = 6,
+    Send = 5,
     /// A closing connection's cancellation of its other operations.
-    CancelConnection = 7,
+    CancelConnection = 6,
 }
 
 /// The name of a slot: no later occupant of the same place has the same key.
@@ -66,13 +64,12 @@ impl Token {
     pub(crate) fn decode(token: u64) -> Self {
         let kind = match token >> KIND_SHIFT {
             0 => Kind::Disk,
-            1 => Kind::DiskSync,
-            2 => Kind::Wake,
-            3 => Kind::Cancel,
-            4 => Kind::Accept,
-            5 => Kind::Receive,
-            6 => Kind::Send,
-            7 => Kind::CancelConnection,
+            1 => Kind::Wake,
+            2 => Kind::Cancel,
+            3 => Kind::Accept,
+            4 => Kind::Receive,
+            5 => Kind::Send,
+            6 => Kind::CancelConnection,
             other => panic!("the ring returned a token of kind {other} that nobody gave it"),
         };
         let generation = (token >> INDEX_BITS) as u32 & GENERATION_MASK;
@@ -173,22 +170,6 @@ impl<R: Ring> Port<R> {
         unsafe { self.ring.push(token.encode(), operation) };
     }
 
-    /// Queues a linked pair.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Ring::push_linked`].
-    pub(crate) unsafe fn push_linked(
-        &mut self,
-        first: (Token, Operation),
-        second: (Token, Operation),
-    ) {
-        self.in_flight += 2;
-        let (first, second) = ((first.0.encode(), first.1), (second.0.encode(), second.1));
-        // SAFETY: the caller promises what `push_linked` asks for.
-        unsafe { self.ring.push_linked(first, second) };
-    }
-
     /// Queues an operation that points to no memory.
     pub(crate) fn push_plain(&mut self, token: Token, operation: Operation) {
         let plain = matches!(
@@ -221,7 +202,7 @@ mod tests {
 
     #[test]
     fn tokens_round_trip() {
-        for kind in [Kind::Disk, Kind::DiskSync, Kind::Wake, Kind::Accept, Kind::CancelConnection] {
+        for kind in [Kind::Disk, Kind::Wake, Kind::Accept, Kind::Send, Kind::CancelConnection] {
             for key in [
                 Key { index: 0, generation: 0 },
                 Key { index: u32::MAX, generation: GENERATION_MASK },

@@ -38,6 +38,8 @@ pub enum Operation {
         offset: u64,
         /// Whether `memory` lies in the memory given to [`Ring::register_memory`].
         registered: bool,
+        /// Whether the bytes that the result counts are durable when the operation completes.
+        durable: bool,
     },
     /// Flushes a file: `fdatasync`, or `fsync` when `data_only` is unset.
     Sync {
@@ -142,14 +144,6 @@ pub trait Ring {
     ///
     /// The operation's pointers are valid, and stay so until its last completion was popped.
     unsafe fn push(&mut self, token: u64, operation: Operation);
-
-    /// Queues two operations of which the second starts when the first has succeeded in full, and
-    /// is cancelled otherwise.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Ring::push`], for both operations.
-    unsafe fn push_linked(&mut self, first: (u64, Operation), second: (u64, Operation));
 
     /// Whether [`Ring::enter`] without waiting would achieve something: there are operations to
     /// hand over, or completions that only the kernel can bring forward.

@@ -159,7 +159,7 @@ impl File for RingFile {
         offset: u64,
         buffer: Buffer,
     ) -> impl Future<Output = (io::Result<()>, Buffer)> + 'static {
-        self.transfer(Work::Write, "write", class, offset, buffer)
+        self.transfer(Work::Write { durable: false }, "write", class, offset, buffer)
     }
 
     fn write_durably(
@@ -168,7 +168,7 @@ impl File for RingFile {
         offset: u64,
         buffer: Buffer,
     ) -> impl Future<Output = (io::Result<()>, Buffer)> + 'static {
-        self.transfer(Work::WriteDurably, "durable write", class, offset, buffer)
+        self.transfer(Work::Write { durable: true }, "durable write", class, offset, buffer)
     }
 
     fn sync(&self, class: IoClass) -> impl Future<Output = io::Result<()>> + 'static {

@@ -3,12 +3,16 @@
 //! One thread submits and one `io_uring_enter` per loop both hands operations over and collects
 //! completions (SINGLE_ISSUER, DEFER_TASKRUN). Completion work that is due but not yet run shows in
 //! a flag (TASKRUN_FLAG), so an idle check costs no system call.
+//!
+//! A durable write is one write with RWF_DSYNC, not a write linked to a flush: the second of two
+//! linked operations is issued only when this thread next enters the kernel, which then hands the
+//! blocking flush to a worker thread.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use io_uring::squeue::{Entry, Flags};
+use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 
@@ -26,8 +30,8 @@ const FILE_MODE: u32 = 0o644;
 pub struct Uring {
     ring: IoUring,
     receive: ReceiveBuffers,
-    /// Operations that did not fit, each with whether it is linked to the next one.
-    backlog: VecDeque<(Entry, bool)>,
+    /// Operations that did not fit.
+    backlog: VecDeque<Entry>,
 }
 
 impl Uring {
@@ -40,7 +44,7 @@ impl Uring {
         receive_buffers: u16,
         receive_buffer_bytes: usize,
     ) -> Result<Self, StartError> {
-        let entries = entries.max(2).next_power_of_two();
+        let entries = entries.next_power_of_two();
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -71,19 +75,15 @@ impl Uring {
         })
     }
 
-    /// Moves what waits in memory to the submission queue, never half a linked pair: the kernel
-    /// ends a chain with the batch.
+    /// Moves what waits in memory to the submission queue, as far as there is room.
     fn fill_from_backlog(&mut self) {
         let mut submission = self.ring.submission();
-        while let Some((_, linked)) = self.backlog.front() {
-            let needed = if *linked { 2 } else { 1 };
-            if submission.capacity() - submission.len() < needed {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: whoever queued the entry promised that its pointers stay valid.
+            if unsafe { submission.push(entry) }.is_err() {
                 return;
             }
-            for (entry, _) in self.backlog.drain(..needed) {
-                // SAFETY: whoever queued the entry promised that its pointers stay valid.
-                unsafe { submission.push(&entry) }.expect("there is room for the entry");
-            }
+            self.backlog.pop_front();
         }
     }
 
@@ -121,22 +121,7 @@ impl Ring for Uring {
                 return;
             }
         }
-        self.backlog.push_back((entry, false));
-    }
-
-    unsafe fn push_linked(&mut self, first: (u64, Operation), second: (u64, Operation)) {
-        let pair = [
-            entry(first.1).user_data(first.0).flags(Flags::IO_LINK),
-            entry(second.1).user_data(second.0),
-        ];
-        if self.backlog.is_empty() {
-            // SAFETY: the caller promises that the operations' pointers stay valid.
-            if unsafe { self.ring.submission().push_multiple(&pair) }.is_ok() {
-                return;
-            }
-        }
-        let [first, second] = pair;
-        self.backlog.extend([(first, true), (second, false)]);
+        self.backlog.push_back(entry);
     }
 
     #[inline]
@@ -211,11 +196,13 @@ fn entry(operation: Operation) -> Entry {
         Operation::Read { fd, memory, len, offset, registered: true } => {
             opcode::ReadFixed::new(Fd(fd), memory, len, REGISTERED_MEMORY).offset(offset).build()
         }
-        Operation::Write { fd, memory, len, offset, registered: false } => {
-            opcode::Write::new(Fd(fd), memory, len).offset(offset).build()
+        Operation::Write { fd, memory, len, offset, registered: false, durable } => {
+            let write = opcode::Write::new(Fd(fd), memory, len).offset(offset);
+            write.rw_flags(write_flags(durable)).build()
         }
-        Operation::Write { fd, memory, len, offset, registered: true } => {
-            opcode::WriteFixed::new(Fd(fd), memory, len, REGISTERED_MEMORY).offset(offset).build()
+        Operation::Write { fd, memory, len, offset, registered: true, durable } => {
+            let write = opcode::WriteFixed::new(Fd(fd), memory, len, REGISTERED_MEMORY);
+            write.offset(offset).rw_flags(write_flags(durable)).build()
         }
         Operation::Sync { fd, data_only } => {
             let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
@@ -245,6 +232,10 @@ fn entry(operation: Operation) -> Entry {
 
 /// Paths are relative to the working directory.
 const HERE: Fd = Fd(libc::AT_FDCWD);
+
+fn write_flags(durable: bool) -> i32 {
+    if durable { libc::RWF_DSYNC } else { 0 }
+}
 
 fn watch(fd: RawFd) -> Entry {
     opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build()

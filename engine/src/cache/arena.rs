@@ -6,6 +6,8 @@
 //! |            | u32        | u16       | u8    | u8      |
 //! ```
 
+use larder_runtime::memory::{ZeroedSlice, prefetch};
+
 /// Entries start at multiples of this many bytes, so that 32 bits address 32 GiB.
 pub(super) const UNIT: usize = 8;
 
@@ -27,6 +29,14 @@ impl Location {
     pub(super) fn at(offset: usize) -> Self {
         assert!(offset.is_multiple_of(UNIT), "an entry must start at a multiple of {UNIT}");
         Self(u32::try_from(offset / UNIT).expect("the arena is at most 32 GiB"))
+    }
+
+    pub(super) fn raw(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn from_raw(raw: u32) -> Self {
+        Self(raw)
     }
 
     pub(super) fn offset(self) -> usize {
@@ -95,7 +105,7 @@ impl Descriptor {
 
 /// All entries' bytes.
 pub(super) struct Arena<const HEADER: usize> {
-    bytes: Vec<u8>,
+    bytes: ZeroedSlice<u8>,
 }
 
 impl<const HEADER: usize> Arena<HEADER> {
@@ -103,7 +113,7 @@ impl<const HEADER: usize> Arena<HEADER> {
     pub(super) const ENTRY_MIN: usize = (DESCRIPTOR_BYTES + HEADER).next_multiple_of(UNIT);
 
     pub(super) fn new(bytes: usize) -> Self {
-        Self { bytes: vec![0; bytes] }
+        Self { bytes: ZeroedSlice::new(bytes) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -123,6 +133,14 @@ impl<const HEADER: usize> Arena<HEADER> {
     fn body(&self, location: Location, descriptor: Descriptor) -> &[u8] {
         let len = HEADER + usize::from(descriptor.key_len) + descriptor.value_len as usize;
         &self.bytes[location.offset() + DESCRIPTOR_BYTES..][..len]
+    }
+
+    /// Brings the first lines of an entry near: descriptor, header, key and a short value.
+    #[inline]
+    pub(super) fn prefetch(&self, location: Location) {
+        for byte in self.bytes[location.offset()..].iter().step_by(64).take(3) {
+            prefetch(byte);
+        }
     }
 
     #[inline]

@@ -56,6 +56,18 @@ impl ItemCache {
         Self { cache: Cache::new(capacity_bytes) }
     }
 
+    /// Starts bringing near the part of the index that a look-up of `hash` reads.
+    #[inline]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.cache.prefetch_index(hash);
+    }
+
+    /// Starts bringing near the item that a look-up of `hash` would find.
+    #[inline]
+    pub fn prefetch_item(&self, hash: u64) {
+        self.cache.prefetch_entry(hash);
+    }
+
     /// Looks `key` up. If `mark`, counts a use and notes that the item was fetched at `now` (Unix
     /// seconds); otherwise leaves no trace.
     #[inline]

@@ -15,7 +15,9 @@ use crate::table::{READ_AHEAD_BYTES, Table, TableError, TableIterator};
 pub enum Verdict {
     /// It comes out of the merge.
     Keep,
-    /// It is dropped, like the older entries of its key.
+    /// It is dropped, like the older entries of its key in the inputs. An older entry outside the
+    /// inputs, in a deeper level or in a log that may be replayed, would come to light again: the
+    /// filter drops only what hides none.
     Drop,
 }
 
@@ -113,12 +115,11 @@ where
     /// Passes over the entries that the first of the heap hides.
     async fn drop_older(&mut self) -> Result<(), TableError> {
         while let Some(second) = self.second() {
-            let (key, _) = self.runs[self.heap[0]].current();
-            let (other_key, other) = self.runs[self.heap[second]].current();
-            if key != other_key {
+            let older = &self.runs[self.heap[second]];
+            if self.runs[self.heap[0]].key() != older.key() {
                 break;
             }
-            (self.on_dropped)(&other);
+            (self.on_dropped)(&older.current().1);
             self.advance_run(second).await?;
         }
         Ok(())
@@ -163,7 +164,7 @@ where
 
     fn is_before(&self, left: usize, right: usize) -> bool {
         let (left, right) = (self.heap[left], self.heap[right]);
-        let order = self.runs[left].current().0.cmp(self.runs[right].current().0);
+        let order = self.runs[left].key().cmp(self.runs[right].key());
         order.then(left.cmp(&right)) == Ordering::Less
     }
 }
@@ -192,6 +193,11 @@ impl<E: Env> Run<E> {
             self.current =
                 Some(TableIterator::new(table, &self.start, self.class, READ_AHEAD_BYTES));
         }
+    }
+
+    /// The key at hand; asked only of runs in the heap.
+    fn key(&self) -> &[u8] {
+        self.current.as_ref().expect("a run in the heap is on an entry").key()
     }
 
     /// The key and entry at hand; asked only of runs in the heap.

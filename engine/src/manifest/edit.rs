@@ -132,7 +132,7 @@ pub enum EditError {
         /// The file's length in bytes.
         file_bytes: u32,
     },
-    /// The live bytes of a segment would be negative, or more than its file has.
+    /// The live bytes of a segment would be negative, or more than 64 bits hold.
     #[error("segment {segment} of {file_bytes} bytes cannot have {live_bytes} live ones")]
     LiveBytesOutOfRange {
         /// The segment's number.

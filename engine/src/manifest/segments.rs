@@ -11,7 +11,8 @@ pub struct SegmentState {
     pub file_bytes: u32,
     /// Where the segment ends, once it takes no more frames.
     pub sealed: Option<SegmentSeal>,
-    /// The bytes of records that the tables refer to.
+    /// The bytes of records that the tables refer to, a record counted once for each entry that
+    /// does: an item whose metadata changed leaves entries in several tables until they merge.
     pub live_bytes: u64,
 }
 
@@ -103,11 +104,11 @@ impl SegmentPlan<'_> {
         let state = self.known(segment)?;
         let sum = i128::from(state.live_bytes) + difference;
         match u64::try_from(sum) {
-            Ok(live_bytes) if live_bytes <= u64::from(state.file_bytes) => {
+            Ok(live_bytes) => {
                 self.changed.insert(segment, Some(SegmentState { live_bytes, ..state }));
                 Ok(())
             }
-            _ => {
+            Err(_) => {
                 let file_bytes = state.file_bytes;
                 Err(EditError::LiveBytesOutOfRange { segment, live_bytes: sum, file_bytes })
             }

@@ -37,7 +37,7 @@ impl State {
     ///
     /// An error means that the edit contradicts the state: it removes, moves, seals, frees or
     /// counts what is not there, reuses a number, makes tables of a level other than 0 overlap,
-    /// makes live bytes negative or more than the file has, or takes a counter back. The state is
+    /// makes live bytes negative, or takes a counter back. The state is
     /// then unchanged.
     pub fn apply(&mut self, edit: &Edit) -> Result<(), EditError> {
         let segments = segments::plan(&self.segments, self.segment_id_next, edit)?;

@@ -7,6 +7,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::namespaces::Namespaces;
 use super::{Frozen, Shard, State};
+use crate::canary::{self, Defect};
 use crate::compaction::picker::{self, Choice};
 use crate::compaction::{MergeJob, Verdict, run_merge};
 use crate::entry::Entry;
@@ -66,9 +67,9 @@ impl<E: Env> Shard<E> {
                 .await;
             let Some(frozen) = frozen else { return };
             match self.flush_memtable(&frozen).await {
-                Ok(()) => {}
+                Ok(()) => self.note_full(|full| full.flushes = false),
                 Err(EngineError::Full) => {
-                    self.set_disk_full(true);
+                    self.note_full(|full| full.flushes = true);
                     self.env.sleep(RETRY_FULL_NANOSECONDS).await;
                 }
                 Err(error) => return self.log.stop(format!("flushing failed: {error}")),
@@ -79,6 +80,8 @@ impl<E: Env> Shard<E> {
     async fn flush_memtable(&self, frozen: &Frozen) -> Result<(), EngineError> {
         // A pointer becomes durable only after its target.
         self.log.flush().await?;
+        let memtable_bytes = frozen.memtable.bytes() as u64;
+        self.check_free_space(2 * memtable_bytes + self.options.disk_reserve_bytes / 4)?;
         let mut live = LiveBytes::default();
         let meta = self.write_memtable(frozen, &mut live).await?;
         let table = match &meta {
@@ -200,12 +203,10 @@ impl<E: Env> Shard<E> {
             };
             match result {
                 Ok(()) => {}
-                Err(EngineError::Full) => {
-                    self.set_disk_full(true);
-                    self.env.sleep(RETRY_FULL_NANOSECONDS).await;
-                }
-                Err(EngineError::Damaged { key, reason }) => {
-                    tracing::error!("merging tables has met damage in {key}: {reason}");
+                Err(EngineError::Full) => self.env.sleep(RETRY_FULL_NANOSECONDS).await,
+                // Nothing is lost by not merging.
+                Err(EngineError::Read(reason)) => {
+                    tracing::error!("merging tables failed, and is put off: {reason}");
                     self.env.sleep(RETRY_DAMAGED_NANOSECONDS).await;
                 }
                 Err(error) => return self.log.stop(format!("merging tables failed: {error}")),
@@ -236,6 +237,9 @@ impl<E: Env> Shard<E> {
         let tables = Rc::clone(&self.state.borrow().tables);
         let sources: Vec<Rc<Table<E>>> =
             inputs.iter().filter_map(|id| tables.find(*id).cloned()).collect();
+        // The inputs go away only when the outputs are there.
+        let input_bytes: u64 = sources.iter().map(|table| table.meta().file_bytes).sum();
+        self.check_free_space(input_bytes + self.options.disk_reserve_bytes / 4)?;
         let namespaces = Namespaces::from_manifest(&self.journal.state().namespace_generations);
         let now = self.unix_now();
         let mut live = LiveBytes::default();
@@ -253,7 +257,8 @@ impl<E: Env> Shard<E> {
             |key, entry| {
                 // An older version may lie below: only the last one may go without a tombstone.
                 let gone = entry.is_tombstone() || entry.metadata.is_expired(now);
-                let dead = !is_alive(&namespaces, key) || (is_bottom && gone);
+                let is_last = is_bottom || canary::has(Defect::DropTombstoneEarly);
+                let dead = !is_alive(&namespaces, key) || (is_last && gone);
                 if dead { Verdict::Drop } else { Verdict::Keep }
             },
             |entry| live.add(entry, -1),
@@ -265,14 +270,17 @@ impl<E: Env> Shard<E> {
         }
         self.sync_directory().await?;
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
-        let edit = Edit {
-            tables_added: outputs,
-            tables_removed: inputs.to_vec(),
-            live_bytes: live.into_edit(),
-            table_id_next: Some(self.next_table.get()),
-            ..Edit::default()
-        };
-        self.journal.commit(|_| Some(edit)).await?;
+        self.journal
+            .commit(|_| {
+                Some(Edit {
+                    tables_added: outputs,
+                    tables_removed: inputs.to_vec(),
+                    live_bytes: live.into_edit(),
+                    table_id_next: Some(self.next_table.get()),
+                    ..Edit::default()
+                })
+            })
+            .await?;
         {
             let mut state = self.state.borrow_mut();
             let mut tables = (*state.tables).clone();

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::locate::{Located, Place};
+use super::pins::Pin;
+use super::turns::Turn;
 use super::{Shard, State};
 use crate::cache::CachedItem;
 use crate::entry::{Entry, Metadata, Payload};
@@ -53,7 +55,10 @@ pub enum Attempt<R> {
 
 /// Why a change was not made now.
 enum NotApplied {
+    /// Try again when something has changed.
     Wait,
+    /// What was located is gone: look again.
+    LookAgain,
     Failed(EngineError),
 }
 
@@ -77,11 +82,13 @@ impl<E: Env> Shard<E> {
         }
         state.operations.count(operation);
         let mut encoded = std::mem::take(&mut state.key_scratch);
-        state.encode_key(key, &mut encoded);
-        let hash = key_hash(&encoded);
-        let attempt = if self.turns.is_taken(hash) {
+        encoded.clear();
+        key.encode_into(&mut encoded);
+        let attempt = if self.turns.is_taken(|| key_hash(&encoded)) {
             Attempt::Later
         } else {
+            state.set_generation(key.namespace, &mut encoded);
+            let hash = key_hash(&encoded);
             self.try_encoded(state, &encoded, hash, operation, now, respond)
         };
         state.key_scratch = encoded;
@@ -126,7 +133,7 @@ impl<E: Env> Shard<E> {
         };
         match self.finish(state, key, hash, operation, located, now) {
             Ok((done, needs)) => Attempt::Done { value: respond(&done.answer()), needs },
-            Err(NotApplied::Wait) => Attempt::Later,
+            Err(NotApplied::Wait | NotApplied::LookAgain) => Attempt::Later,
             Err(NotApplied::Failed(error)) => Attempt::Failed(error),
         }
     }
@@ -146,34 +153,65 @@ impl<E: Env> Shard<E> {
         R: 'static,
     {
         let mut encoded = Vec::new();
-        self.state.borrow().encode_key(key, &mut encoded);
-        let hash = key_hash(&encoded);
-        let turn = self.turns.enter(hash);
-        let pin = self.pins.enter();
+        key.encode_into(&mut encoded);
+        let waiting = Waiting {
+            namespace: key.namespace,
+            turn: self.turns.enter(key_hash(&encoded)),
+            encoded,
+            pin: self.pins.enter(),
+        };
         let shard = Rc::clone(self);
         async move {
-            turn.come().await;
-            let _pin = pin;
-            shard.apply_due_flush().await?;
-            let operation = operation.as_operation();
-            let need = operation.need();
-            loop {
-                let now = shard.unix_now();
-                let located = match need {
-                    Need::Nothing => Located::default(),
-                    _ => shard.locate(&encoded, hash, now, need == Need::Value).await?,
-                };
-                let done = {
-                    let mut state = shard.state.borrow_mut();
-                    shard.finish(&mut state, &encoded, hash, &operation, located, now)
-                };
-                match done {
-                    Ok((done, needs)) => return Ok((respond(&done.answer()), needs)),
-                    Err(NotApplied::Failed(error)) => return Err(error),
-                    Err(NotApplied::Wait) => shard.wait_for_room().await?,
-                }
-            }
+            waiting.turn.come().await;
+            let done = shard.execute_in_turn(waiting, operation).await;
+            let (done, needs) = done?;
+            Ok((respond(&done.answer()), needs))
         }
+    }
+
+    async fn execute_in_turn(
+        &self,
+        mut waiting: Waiting,
+        operation: OperationBuf,
+    ) -> Result<(Done, u64), EngineError> {
+        let operation = operation.as_operation();
+        let result = loop {
+            match self.attempt(&mut waiting, &operation).await {
+                Ok(done) => break Ok(done),
+                Err(NotApplied::Failed(error)) => break Err(error),
+                Err(NotApplied::LookAgain) => {}
+                Err(NotApplied::Wait) => self.wait_for_room().await,
+            }
+        };
+        drop(waiting);
+        self.release_files();
+        result
+    }
+
+    async fn attempt(
+        &self,
+        waiting: &mut Waiting,
+        operation: &Operation<'_>,
+    ) -> Result<(Done, u64), NotApplied> {
+        self.apply_due_flush().await.map_err(NotApplied::Failed)?;
+        let (namespace, key) = (waiting.namespace, &mut waiting.encoded);
+        self.state.borrow().set_generation(namespace, key);
+        let hash = key_hash(key);
+        let now = self.unix_now();
+        let located = match operation.need() {
+            Need::Nothing => Located::default(),
+            need => {
+                let want_value = need == Need::Value;
+                self.locate(key, hash, now, want_value).await.map_err(NotApplied::Failed)?
+            }
+        };
+        let mut state = self.state.borrow_mut();
+        let alive = state.namespaces.generation(namespace).to_be_bytes();
+        if key[..4] != alive {
+            // The namespace was flushed meanwhile: there is another item, or none.
+            return Err(NotApplied::LookAgain);
+        }
+        self.finish(&mut state, key, hash, operation, located, now)
     }
 
     /// Does `operation` and waits until its answer may be given: the form for tools and tests.
@@ -206,7 +244,8 @@ impl<E: Env> Shard<E> {
         };
         let current = located.current(now);
         let decision = operation::decide(current, operation, context);
-        let mut needs = located.sequence_end;
+        // An item that a flush took away must not be reported missing before the flush is durable.
+        let mut needs = located.sequence_end.max(state.namespaces.flushed_end());
         if !matches!(decision.effect, Effect::None) {
             let change = Change { key, hash, located: &located, now };
             needs = needs.max(self.apply(state, &change, &decision.effect)?);
@@ -238,6 +277,9 @@ impl<E: Env> Shard<E> {
             }
             Effect::Remark(metadata) => match change.located.place {
                 Place::Separate(pointer, len) => {
+                    if self.is_leaving(pointer.segment) {
+                        return Err(NotApplied::LookAgain);
+                    }
                     let payload = Payload::Separate(pointer, len);
                     Entry { metadata: *metadata, payload }.encode_into(&mut encoded_entry);
                     (RecordKind::Repoint, *metadata, Cow::Borrowed(encoded_entry.as_slice()))
@@ -281,16 +323,31 @@ impl<E: Env> Shard<E> {
         Entry { metadata: record.metadata, payload }
     }
 
-    fn check_space(&self, state: &State<E>, removes: bool) -> Result<(), NotApplied> {
+    /// Whether the shard takes changes at all.
+    pub(super) fn check_running(&self, state: &State<E>) -> Result<(), EngineError> {
         if let Some(reason) = self.log.stopped() {
-            return Err(NotApplied::Failed(EngineError::Stopped(reason)));
+            return Err(EngineError::Stopped(reason));
         }
-        let full = state.frozen.is_some() && state.active.bytes() >= self.options.memtable_bytes;
-        if full {
-            return Err(NotApplied::Wait);
+        if state.closing {
+            return Err(EngineError::Stopped("the shard is being closed".to_owned()));
         }
+        Ok(())
+    }
+
+    fn check_space(&self, state: &State<E>, removes: bool) -> Result<(), NotApplied> {
+        self.check_running(state).map_err(NotApplied::Failed)?;
         // What is left when the disk is full is for deletes.
-        if state.disk_full && !removes && self.log.room().0 < self.options.delete_reserve_bytes() {
+        let refused = state.full.any() && !removes;
+        if state.frozen.is_some() && state.active.bytes() >= self.options.memtable_bytes {
+            if !state.full.flushes {
+                return Err(NotApplied::Wait);
+            }
+            if refused {
+                return Err(NotApplied::Failed(EngineError::Full));
+            }
+        }
+        let room_is_low = || self.log.room().0 < self.options.delete_reserve_bytes();
+        if refused && (state.full.reserve_in_use || room_is_low()) {
             return Err(NotApplied::Failed(EngineError::Full));
         }
         Ok(())
@@ -302,13 +359,14 @@ impl<E: Env> Shard<E> {
                 let reason = self.log.stopped().unwrap_or_default();
                 NotApplied::Failed(EngineError::Stopped(reason))
             }
-            Refused::NoSegment if state.disk_full => NotApplied::Failed(EngineError::Full),
+            Refused::NoSegment if state.full.segments => NotApplied::Failed(EngineError::Full),
+            Refused::NoSpace => NotApplied::Failed(EngineError::Full),
             Refused::NoSegment | Refused::Queued | Refused::NoSequence => NotApplied::Wait,
         }
     }
 
     /// Completes when a change that had to wait may be tried again.
-    pub(super) async fn wait_for_room(&self) -> Result<(), EngineError> {
+    pub(super) async fn wait_for_room(&self) {
         let mut first = true;
         self.log
             .changed()
@@ -317,7 +375,6 @@ impl<E: Env> Shard<E> {
                 again.then_some(())
             })
             .await;
-        Ok(())
     }
 
     fn cache_located(
@@ -362,6 +419,17 @@ impl<E: Env> Shard<E> {
         }
         Ok(())
     }
+}
+
+/// An operation that waits: its place in the key's line, and its hold on the files that it may read.
+struct Waiting {
+    namespace: u32,
+    /// The encoded key, of whichever generation is alive.
+    encoded: Vec<u8>,
+    turn: Turn,
+    /// Held for what its drop does.
+    #[allow(dead_code, reason = "held until the operation has ended")]
+    pin: Pin,
 }
 
 /// A change to one key, with what was known of it before.
@@ -410,9 +478,8 @@ impl<E: Env> State<E> {
 fn changes(read: &operation::Read, metadata: &Metadata) -> bool {
     use crate::entry::state::{STALE, WIN_SENT};
     let sent = metadata.state & WIN_SENT != 0;
-    let recache = read
-        .recache_before
-        .is_some_and(|limit| metadata.expiry != 0 && metadata.expiry < limit);
+    let recache =
+        read.recache_before.is_some_and(|limit| metadata.expiry != 0 && metadata.expiry < limit);
     let wins = read.leases && !sent && (metadata.state & STALE != 0 || recache);
     wins || read.expiry.is_some_and(|expiry| expiry != metadata.expiry)
 }
@@ -437,11 +504,7 @@ fn cached_answer<'a>(item: &CachedItem, value: &'a [u8], leases: bool) -> Answer
         metadata: item.metadata,
         value,
         value_len: value.len(),
-        lease: Lease {
-            won: false,
-            stale: state & STALE != 0,
-            already_sent: state & WIN_SENT != 0,
-        },
+        lease: Lease { won: false, stale: state & STALE != 0, already_sent: state & WIN_SENT != 0 },
         last_access: item.last_access,
         fetched: item.fetched,
     }

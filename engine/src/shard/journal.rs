@@ -36,7 +36,10 @@ impl<E: Env> Journal<E> {
     /// may find that nothing is to be done.
     ///
     /// An error is final for the shard, but for [`EngineError::Full`].
-    pub async fn commit(&self, make: impl FnOnce(&State) -> Option<Edit>) -> Result<(), EngineError> {
+    pub async fn commit(
+        &self,
+        make: impl FnOnce(&State) -> Option<Edit>,
+    ) -> Result<(), EngineError> {
         self.free.wait_for(|| (!self.busy.get()).then_some(())).await;
         self.busy.set(true);
         let result = self.commit_alone(make).await;
@@ -45,7 +48,10 @@ impl<E: Env> Journal<E> {
         result
     }
 
-    async fn commit_alone(&self, make: impl FnOnce(&State) -> Option<Edit>) -> Result<(), EngineError> {
+    async fn commit_alone(
+        &self,
+        make: impl FnOnce(&State) -> Option<Edit>,
+    ) -> Result<(), EngineError> {
         let (edit, after) = {
             let state = self.state.borrow();
             let Some(edit) = make(&state) else { return Ok(()) };

@@ -2,7 +2,8 @@
 //!
 //! The number in an encoded key is the generation, not the namespace: flushing a namespace gives it
 //! a new generation, so that its items are unreachable at once whatever their number, and tables
-//! lose them when they are next merged.
+//! lose them when they are next merged. Namespaces have the numbers below [`FLUSHED`]; a namespace
+//! that was never flushed is its own first generation.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,9 @@ use crate::value_log::record::{Record, RecordKind};
 use crate::value_log::{Append, commit::Refused};
 use larder_runtime::env::Env;
 
+/// The bit that tells the generations that flushes make from the namespaces' own numbers.
+const FLUSHED: u32 = 1 << 31;
+
 /// The living generation of each namespace, and the flushes to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Namespaces {
@@ -21,6 +25,9 @@ pub(super) struct Namespaces {
     default_generation: u32,
     /// The default namespace is flushed at this Unix second; 0: no flush is scheduled.
     flush_at: u32,
+    /// The log position that covers the last flush of the default namespace since the start: what
+    /// shows that an item is gone must not be answered before that is durable.
+    flushed_end: u64,
 }
 
 impl Namespaces {
@@ -32,8 +39,9 @@ impl Namespaces {
                 (*namespace, u32::try_from(*generation).unwrap_or(u32::MAX))
             })
             .collect();
-        let default_generation = generations.get(&DEFAULT_NAMESPACE).copied().unwrap_or(0);
-        Self { generations, default_generation, flush_at: 0 }
+        let default = generations.get(&DEFAULT_NAMESPACE).copied();
+        let default_generation = default.unwrap_or(DEFAULT_NAMESPACE);
+        Self { generations, default_generation, flush_at: 0, flushed_end: 0 }
     }
 
     /// The living generation of `namespace`.
@@ -46,8 +54,10 @@ impl Namespaces {
 
     /// Whether keys with this number are those of a living generation.
     pub fn is_alive(&self, generation: u32) -> bool {
-        generation == self.default_generation
-            || self.generations.values().any(|alive| *alive == generation)
+        if generation & FLUSHED == 0 {
+            return !self.generations.contains_key(&generation);
+        }
+        self.generations.values().any(|alive| *alive == generation)
     }
 
     /// Every namespace that was flushed, with its living generation.
@@ -76,8 +86,14 @@ impl Namespaces {
         self.flush_at != 0 && self.flush_at <= now
     }
 
+    /// The log position that covers the last flush since the start; 0 if there was none.
+    pub fn flushed_end(&self) -> u64 {
+        self.flushed_end
+    }
+
     fn next_generation(&self) -> u32 {
-        self.generations.values().copied().max().unwrap_or(0).max(self.default_generation) + 1
+        let last = self.generations.values().copied().max().unwrap_or(0);
+        (last | FLUSHED).checked_add(1).expect("fewer than 2^31 flushes")
     }
 }
 
@@ -103,14 +119,19 @@ impl<E: Env> Shard<E> {
 
     async fn log_namespace(&self, kind: RecordKind, at: u32) -> Result<u64, EngineError> {
         loop {
-            let appended = self.try_log_namespace(&mut self.state.borrow_mut(), kind, at);
-            match appended {
-                Ok(sequence_end) => return Ok(sequence_end),
-                Err(Refused::Stopped) => {
-                    return Err(EngineError::Stopped(self.log.stopped().unwrap_or_default()));
+            {
+                let mut state = self.state.borrow_mut();
+                self.check_running(&state)?;
+                match self.try_log_namespace(&mut state, kind, at) {
+                    Ok(sequence_end) => return Ok(sequence_end),
+                    Err(Refused::NoSegment) if state.full.segments => {
+                        return Err(EngineError::Full);
+                    }
+                    Err(Refused::NoSpace) => return Err(EngineError::Full),
+                    Err(_) => {}
                 }
-                Err(_) => self.wait_for_room().await?,
             }
+            self.wait_for_room().await;
         }
     }
 
@@ -132,6 +153,7 @@ impl<E: Env> Shard<E> {
             RecordKind::ScheduleFlush => state.namespaces.schedule_flush(at),
             _ => {
                 state.namespaces.set_generation(DEFAULT_NAMESPACE, generation);
+                state.namespaces.flushed_end = appended.sequence + 1;
                 state.items.clear();
             }
         }
@@ -140,14 +162,15 @@ impl<E: Env> Shard<E> {
 }
 
 /// Replays a namespace record into `namespaces`.
-pub(super) fn replay(namespaces: &mut Namespaces, record: &Record<'_>) {
+pub(super) fn replay(namespaces: &mut Namespaces, record: &Record<'_>, payload_intact: bool) {
     let Some(key) = crate::key::decode(record.key) else { return };
     match (record.kind, <[u8; 4]>::try_from(record.payload)) {
         (RecordKind::ScheduleFlush, _) => namespaces.schedule_flush(record.metadata.expiry),
-        (RecordKind::FlushNamespace, Ok(payload)) => {
+        (RecordKind::FlushNamespace, Ok(payload)) if payload_intact => {
             namespaces.set_generation(key.namespace, u32::from_le_bytes(payload));
         }
-        _ => tracing::error!("a namespace record in the log has no generation; it is ignored"),
+        // Generations are given out in order, so the one that was lost is known.
+        _ => namespaces.set_generation(key.namespace, namespaces.next_generation()),
     }
 }
 
@@ -164,11 +187,27 @@ mod tests {
         namespaces.schedule_flush(100);
         assert!(!namespaces.flush_is_due(99) && namespaces.flush_is_due(100));
         namespaces.set_generation(DEFAULT_NAMESPACE, namespaces.next_generation());
-        assert!(namespaces.is_alive(1) && !namespaces.is_alive(0));
+        let living = namespaces.generation(DEFAULT_NAMESPACE);
+        assert!(namespaces.is_alive(living) && !namespaces.is_alive(DEFAULT_NAMESPACE));
         assert_eq!(namespaces.scheduled_flush(), None);
-        let manifest = BTreeMap::from([(DEFAULT_NAMESPACE, 1)]);
+        let manifest = BTreeMap::from([(DEFAULT_NAMESPACE, u64::from(living))]);
         let again = Namespaces::from_manifest(&manifest);
-        assert_eq!(again.generation(DEFAULT_NAMESPACE), 1);
+        assert_eq!(again.generation(DEFAULT_NAMESPACE), living);
+        assert_eq!(again.next_generation(), living + 1);
+    }
+
+    #[test]
+    fn a_flush_of_one_namespace_touches_no_other() {
+        let mut namespaces = Namespaces::from_manifest(&BTreeMap::new());
+        for _ in 0..3 {
+            namespaces.set_generation(DEFAULT_NAMESPACE, namespaces.next_generation());
+        }
+        for other in [1, 2, 3, 77] {
+            assert_eq!(namespaces.generation(other), other);
+            assert!(namespaces.is_alive(other), "namespace {other}");
+        }
+        namespaces.set_generation(2, namespaces.next_generation());
+        assert!(!namespaces.is_alive(2) && namespaces.is_alive(namespaces.generation(2)));
     }
 
     #[test]

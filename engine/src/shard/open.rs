@@ -8,22 +8,25 @@ use larder_runtime::env::{Env, IoClass, TaskQueue};
 
 use super::journal::Journal;
 use super::namespaces::{self, Namespaces};
-use super::space::FreeSegments;
+use super::pins::Pins;
+use super::space::{FreeSegments, Fullness};
 use super::statistics::OperationCounters;
 use super::tables::Tables;
+use super::turns::Turns;
 use super::{Shard, ShardOptions, State};
 use crate::cache::ItemCache;
+use crate::canary::{self, Defect};
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
 use crate::manifest::{self, Edit, LogPosition, Manifest, ManifestError};
 use crate::memtable::Memtable;
 use crate::signal::Signal;
 use crate::superblock::ShardIdentity;
-use crate::table::{self, BlockCache, Table, TableIdentity};
+use crate::table::{self, BlockCache, Table, TableIdentity, TableMeta};
+use crate::value_log::ValueLog;
 use crate::value_log::record::RecordKind;
 use crate::value_log::recovery::{self, Damage, ReplaySegment, Replayed};
 use crate::value_log::segment::{self, Origin, StoreIdentity};
-use crate::value_log::ValueLog;
 
 /// The file that a node locks in the directory above; it may be here in a single-shard store.
 const LOCK_FILE: &str = "LOCK";
@@ -44,9 +47,14 @@ pub struct OpenReport {
 /// The files of a shard's directory that the manifest does not list by itself.
 #[derive(Default)]
 struct Files {
-    segments: Vec<u32>,
+    /// Number and length in bytes.
+    segments: Vec<(u32, u64)>,
     tables: Vec<u64>,
 }
+
+/// How many segments replay may span before a start writes out what it found, so that starts that
+/// are followed by crashes do not pile segments up: those of one life, the current and the spare.
+const REPLAYED_SEGMENTS_MAX: usize = 2;
 
 impl<E: Env> Shard<E> {
     /// Opens the shard in `directory`, or creates it if there is none.
@@ -72,8 +80,7 @@ impl<E: Env> Shard<E> {
             Manifest::open(env.clone(), directory).await.map_err(open_error)?;
         check_identity(directory, &superblock.identity, &options)?;
         options.segment_bytes = superblock.identity.segment_bytes;
-        let identity =
-            StoreIdentity { store: superblock.identity.store_id, shard: options.shard };
+        let identity = StoreIdentity { store: superblock.identity.store_id, shard: options.shard };
 
         let files = list_files(&env, directory)?;
         let tables = open_tables(&env, directory, identity, &state).await?;
@@ -82,16 +89,44 @@ impl<E: Env> Shard<E> {
             namespaces: Namespaces::from_manifest(&state.namespace_generations),
             inline_bytes_max: options.inline_bytes_max,
         };
-        let (segments, outcome) =
-            replay(&env, directory, identity, &state, &mut opening).await?;
+        let (segments, outcome) = replay(&env, directory, identity, &state, &mut opening).await?;
         report.records = outcome.records;
         report.torn = outcome.torn;
         report.damage.clone_from(&outcome.damage);
 
-        remove_orphans(&env, directory, &state, &files).await?;
+        remove_orphans(&env, directory, &state, &files, options.segment_bytes).await?;
+        let disk = Disk { env, directory, identity };
+        let shard = disk
+            .start(options, manifest, state, &files, (opening, tables), segments, &outcome)
+            .await?;
+        Ok((shard, report))
+    }
+}
+
+/// Where a shard is opened.
+struct Disk<'a, E: Env> {
+    env: E,
+    directory: &'a Path,
+    identity: StoreIdentity,
+}
+
+impl<E: Env> Disk<'_, E> {
+    /// Makes what replay has found the shard's state and starts its tasks.
+    #[allow(clippy::too_many_arguments, reason = "what was found, handed over once")]
+    async fn start(
+        self,
+        options: ShardOptions,
+        manifest: Manifest<E>,
+        state: manifest::State,
+        files: &Files,
+        (opening, tables): (Opening, Tables<E>),
+        segments: Vec<segment::Segment<E::File>>,
+        outcome: &recovery::Outcome,
+    ) -> Result<Rc<Shard<E>>, EngineError> {
+        let Self { env, directory, identity } = self;
         let mut free = FreeSegments::default();
-        for &number in &files.segments {
-            if !state.segments.contains_key(&number) {
+        for &(number, len) in &files.segments {
+            if !state.segments.contains_key(&number) && len == u64::from(options.segment_bytes) {
                 free.add(number);
             }
         }
@@ -102,24 +137,20 @@ impl<E: Env> Shard<E> {
 
         let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
         let ceiling = sequence_next + options.version_step;
+        let replayed = state.segments.range(state.replay_from.segment..).count();
         let journal = Journal::new(manifest, state);
+        let sequences = (sequence_next, ceiling);
         journal
-            .commit(|state| Some(opening_edit(state, &outcome, number, bytes, sequence_next, ceiling)))
+            .commit(|state| Some(opening_edit(state, outcome, (number, bytes), sequences)))
             .await?;
         let next_table = Cell::new(journal.state().table_id_next);
-        let log = ValueLog::start(
-            &env,
-            directory,
-            identity,
-            options.log,
-            current,
-            segments,
-            (sequence_next, ceiling),
-        );
-        let shard = Rc::new(Self {
+        let log_options = options.log;
+        let log =
+            ValueLog::start(&env, directory, identity, log_options, current, segments, sequences);
+        let shard = Rc::new(Shard {
             blocks: BlockCache::new(options.block_cache_bytes),
-            pins: Default::default(),
-            turns: Default::default(),
+            pins: Pins::default(),
+            turns: Turns::default(),
             work: Signal::default(),
             free: RefCell::new(free),
             next_table,
@@ -130,7 +161,7 @@ impl<E: Env> Shard<E> {
                 items: ItemCache::new(options.item_cache_bytes),
                 namespaces: opening.namespaces,
                 key_scratch: Vec::new(),
-                disk_full: false,
+                full: Fullness::default(),
                 closing: false,
                 operations: OperationCounters::default(),
             }),
@@ -144,7 +175,10 @@ impl<E: Env> Shard<E> {
         env.spawn(TaskQueue::Flush, Rc::clone(&shard).keep_flushing());
         env.spawn(TaskQueue::Compaction, Rc::clone(&shard).keep_compacting());
         env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_space());
-        Ok((shard, report))
+        if replayed > REPLAYED_SEGMENTS_MAX {
+            shard.freeze(&mut shard.state.borrow_mut());
+        }
+        Ok(shard)
     }
 }
 
@@ -198,7 +232,7 @@ fn list_files<E: Env>(env: &E, directory: &Path) -> Result<Files, EngineError> {
     let mut files = Files::default();
     for entry in entries {
         if let Some(number) = segment::parse_file_name(&entry.name) {
-            files.segments.push(number);
+            files.segments.push((number, entry.len));
         } else if let Some(id) = table::parse_file_name(&entry.name) {
             files.tables.push(id);
         } else if !manifest::owns_file(&entry.name) && entry.name != LOCK_FILE {
@@ -219,8 +253,12 @@ async fn open_tables<E: Env>(
 ) -> Result<Tables<E>, EngineError> {
     let mut tables = Tables::default();
     for level in &state.levels {
+        let mut oldest_first: Vec<&TableMeta> = level.iter().rev().collect();
+        if canary::has(Defect::ReverseLevelZero) {
+            oldest_first.reverse();
+        }
         // Level 0 lists the newest first, and adding puts each in front of those before.
-        for meta in level.iter().rev() {
+        for meta in oldest_first {
             let identity = TableIdentity { store: identity.store, table: meta.id };
             let table = Table::open(env.clone(), directory, identity, meta, IoClass::Read).await;
             let table = table.map_err(|error| {
@@ -245,9 +283,7 @@ impl Opening {
         let separate = Payload::Separate(replayed.pointer, record.payload.len() as u32);
         let payload = match record.kind {
             RecordKind::FlushNamespace | RecordKind::ScheduleFlush => {
-                if replayed.payload_intact {
-                    namespaces::replay(&mut self.namespaces, record);
-                }
+                namespaces::replay(&mut self.namespaces, record, replayed.payload_intact);
                 return;
             }
             RecordKind::Delete => Payload::Tombstone,
@@ -286,9 +322,10 @@ async fn replay<E: Env>(
         }
     }
     let store = identity.store;
-    let outcome =
-        recovery::replay(env, store, &to_replay, state.replay_from, |record| opening.visit(&record))
-            .await?;
+    let outcome = recovery::replay(env, store, &to_replay, state.replay_from, |record| {
+        opening.visit(&record)
+    })
+    .await?;
     for damage in &outcome.damage {
         tracing::error!(
             file = %directory.join(segment::file_name(damage.segment)).display(),
@@ -301,39 +338,48 @@ async fn replay<E: Env>(
 }
 
 /// The edit that makes what replay has found the shard's state, before anything new is written.
+///
+/// `sequences` are the first that will be used and the first that will not be reserved.
 fn opening_edit(
     state: &manifest::State,
     outcome: &recovery::Outcome,
-    number: u32,
-    bytes: u32,
-    sequence_next: u64,
-    ceiling: u64,
+    (number, bytes): (u32, u32),
+    (sequence_next, ceiling): (u64, u64),
 ) -> Edit {
-    // The sequences that are skipped belong to the segments that end here.
-    let seals = outcome
-        .seals
-        .iter()
-        .map(|seal| manifest::SegmentSeal { sequence_last: sequence_next - 1, ..*seal });
+    let mut seals = outcome.seals.clone();
+    // The sequences that are skipped belong to the last segment: replay comes from there to the
+    // new one, and from the segments before it to their successors.
+    if let Some(last) = seals.iter_mut().max_by_key(|seal| seal.segment) {
+        last.sequence_last = sequence_next - 1;
+    }
     let position =
         LogPosition { segment: number, offset: segment::HEADER_BYTES, sequence: sequence_next };
     Edit {
         segments_opened: vec![(number, bytes)],
-        segments_sealed: seals.collect(),
+        segments_sealed: seals,
         replay_from: state.segments.is_empty().then_some(position),
         version_ceiling: Some(ceiling),
         ..Edit::default()
     }
 }
 
+/// Removes the tables that no edit has named, and the segments that were never finished.
 async fn remove_orphans<E: Env>(
     env: &E,
     directory: &Path,
     state: &manifest::State,
     files: &Files,
+    segment_bytes: u32,
 ) -> Result<(), EngineError> {
     let known = |id: u64| state.levels.iter().flatten().any(|meta| meta.id == id);
-    for &id in files.tables.iter().filter(|id| !known(**id)) {
-        let path = directory.join(table::file_name(id));
+    let tables = files.tables.iter().filter(|id| !known(**id)).map(|id| table::file_name(*id));
+    // A file of another length is half prepared or was a long one: it cannot be used again.
+    let segments = files.segments.iter().filter(|(number, len)| {
+        !state.segments.contains_key(number) && *len != u64::from(segment_bytes)
+    });
+    let segments = segments.map(|(number, _)| segment::file_name(*number));
+    for name in tables.chain(segments) {
+        let path = directory.join(name);
         env.remove(&path).await.map_err(|source| EngineError::io(&path, "removing", &source))?;
     }
     Ok(())

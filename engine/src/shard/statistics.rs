@@ -102,7 +102,7 @@ impl<E: Env> Shard<E> {
             segment_bytes: journal.segments.values().map(|s| u64::from(s.file_bytes)).sum(),
             live_bytes: journal.segments.values().map(|segment| segment.live_bytes).sum(),
             waiting_keys: self.turns.len() as u64,
-            disk_full: state.disk_full,
+            disk_full: state.full.any(),
         }
     }
 }

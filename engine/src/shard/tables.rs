@@ -37,8 +37,7 @@ impl<E: Env> Tables<E> {
         if level == 0 {
             tables.insert(0, table);
         } else {
-            let at = tables
-                .partition_point(|other| other.meta().smallest < table.meta().smallest);
+            let at = tables.partition_point(|other| other.meta().smallest < table.meta().smallest);
             tables.insert(at, table);
         }
     }
@@ -64,9 +63,9 @@ impl<E: Env> Tables<E> {
             Some((newest, below)) => (newest.as_slice(), below),
             None => (&[][..], &[][..]),
         };
-        let in_range =
-            move |table: &&Rc<Table<E>>| table.meta().smallest.as_slice() <= key
-                && key <= table.meta().largest.as_slice();
+        let in_range = move |table: &&Rc<Table<E>>| {
+            table.meta().smallest.as_slice() <= key && key <= table.meta().largest.as_slice()
+        };
         let sorted = below.iter().filter_map(move |level| {
             let at = level.partition_point(|table| table.meta().largest.as_slice() < key);
             level.get(at).filter(in_range)

@@ -45,10 +45,11 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Whether somebody works on the key or waits to.
-    pub fn is_taken(&self, hash: u64) -> bool {
+    /// Whether somebody works on the key with this hash, or waits to. The hash is asked for only if
+    /// somebody works on any.
+    pub fn is_taken(&self, hash: impl FnOnce() -> u64) -> bool {
         let lines = self.lines.borrow();
-        !lines.lines.is_empty() && lines.lines.contains_key(&hash)
+        !lines.lines.is_empty() && lines.lines.contains_key(&hash())
     }
 
     /// Takes the next place in the key's line.
@@ -115,7 +116,7 @@ mod tests {
         let turns = Turns::default();
         let order = RefCell::new(Vec::new());
         let places: Vec<Turn> = (0..3).map(|_| turns.enter(7)).collect();
-        assert!(turns.is_taken(7) && !turns.is_taken(8));
+        assert!(turns.is_taken(|| 7) && !turns.is_taken(|| 8));
         let mut work: Vec<_> = places
             .into_iter()
             .enumerate()

@@ -15,10 +15,14 @@ pub struct BlockCache {
 
 type BlockKey = [u8; 12];
 
+/// About what a block takes in the cache: it is closed before it is longer than 4 KiB.
+const ENTRY_BYTES_MEAN: usize = 4000;
+
 impl BlockCache {
     /// A cache that takes at most `capacity_bytes` of memory.
     pub fn new(capacity_bytes: usize) -> Self {
-        Self { cache: Rc::new(RefCell::new(Cache::new(capacity_bytes))) }
+        let cache = Cache::with_entry_bytes(capacity_bytes, ENTRY_BYTES_MEAN);
+        Self { cache: Rc::new(RefCell::new(cache)) }
     }
 
     /// What the cache holds and has done.

@@ -17,8 +17,8 @@ use crate::key::ENCODED_BYTES_MAX;
 
 /// A table that is being written.
 ///
-/// After an error, or when a future of it was dropped unfinished, only [`Self::abandon`] may follow.
-/// A builder that is dropped instead leaves a file that no manifest names.
+/// After an error, or when a future of it was dropped unfinished, only [`Self::abandon`] may
+/// follow. Dropping a builder instead leaves a file that no manifest names.
 pub struct TableBuilder<E: Env> {
     writer: TableWriter<E>,
     identity: TableIdentity,
@@ -118,8 +118,8 @@ impl<E: Env> TableBuilder<E> {
 
     /// Writes the rest of the file and syncs it; `None`, and no file, if nothing was added.
     ///
-    /// When it resolves with `Ok` the file's bytes are durable. The caller then syncs the directory,
-    /// and after that names the table in the manifest. On an error the file is removed.
+    /// When it resolves with `Ok` the file's bytes are durable. The caller then syncs the
+    /// directory, and after that names the table in the manifest. On an error the file is removed.
     pub async fn finish(mut self) -> Result<Option<TableMeta>, TableError> {
         if self.meta.entries == 0 {
             return Ok(None);

@@ -58,7 +58,7 @@ pub(super) fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(DISK_ALIGNMENT as u64)
 }
 
-/// Fills in the header of `section`, whose first [`SECTION_HEADER_BYTES`] bytes are reserved for it.
+/// Fills in the header of `section`, whose first [`SECTION_HEADER_BYTES`] bytes are for it.
 pub(super) fn seal(
     identity: TableIdentity,
     offset: u64,

@@ -24,12 +24,7 @@ pub(super) struct IndexBuilder {
 impl IndexBuilder {
     /// An index without blocks.
     pub(super) fn new() -> Self {
-        Self {
-            records: vec![0; SECTION_HEADER_BYTES],
-            fences: Vec::new(),
-            fence_len: 0,
-            blocks: 0,
-        }
+        Self { records: vec![0; SECTION_HEADER_BYTES], fences: Vec::new(), fence_len: 0, blocks: 0 }
     }
 
     /// Notes the fence of the block that begins with `first_key`; `last_key` is the greatest key

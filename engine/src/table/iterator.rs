@@ -50,12 +50,7 @@ enum Place {
 impl<E: Env> TableIterator<E> {
     /// An iterator over the keys of `table` that are at least `start`; an empty start means all.
     /// It reads about `read_ahead_bytes` at once, at least a block, charged to `class`.
-    pub fn new(
-        table: Rc<Table<E>>,
-        start: &[u8],
-        class: IoClass,
-        read_ahead_bytes: usize,
-    ) -> Self {
+    pub fn new(table: Rc<Table<E>>, start: &[u8], class: IoClass, read_ahead_bytes: usize) -> Self {
         let first_block = table.index().find(start);
         let is_whole = start <= table.meta().smallest.as_slice();
         Self {
@@ -99,6 +94,12 @@ impl<E: Env> TableIterator<E> {
         })
     }
 
+    /// The key of [`Self::current`], which must be there.
+    pub(crate) fn key(&self) -> &[u8] {
+        assert!(self.place == Place::OnEntry, "the iterator is on no entry");
+        self.cursor.key()
+    }
+
     /// Goes to the next entry; false after the last.
     pub(crate) async fn advance(&mut self) -> Result<bool, TableError> {
         if self.place == Place::AfterLast {
@@ -133,8 +134,13 @@ impl<E: Env> TableIterator<E> {
             return Ok(false);
         }
         if self.decode_value().is_none() {
-            let malformed = Malformed("an entry that cannot be decoded");
-            return Err(self.table.damaged(self.block_offset)(malformed));
+            return Err(self.malformed("an entry that cannot be decoded"));
+        }
+        if self.is_whole
+            && self.entries_seen == 0
+            && self.cursor.key() != self.table.meta().smallest
+        {
+            return Err(self.malformed("the first key is not the one that the manifest holds"));
         }
         self.entries_seen += 1;
         Ok(true)
@@ -186,7 +192,11 @@ impl<E: Env> TableIterator<E> {
         if is_complete && self.cursor.key() == meta.largest {
             return Ok(());
         }
-        Err(self.table.damaged(self.block_offset)(Malformed("entries are missing or too many")))
+        Err(self.malformed("entries are missing or too many"))
+    }
+
+    fn malformed(&self, what: &'static str) -> TableError {
+        self.table.damaged(self.block_offset)(Malformed(what))
     }
 
     fn block_bytes(&self) -> &[u8] {

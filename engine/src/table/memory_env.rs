@@ -115,9 +115,7 @@ impl Env for MemoryEnv {
     ) -> impl Future<Output = io::Result<MemoryFile>> + 'static {
         let mut files = self.state.files.borrow_mut();
         let bytes = match (files.get(path), mode) {
-            (None, OpenMode::CreateNew) => {
-                Ok(files.entry(path.to_owned()).or_default().clone())
-            }
+            (None, OpenMode::CreateNew) => Ok(files.entry(path.to_owned()).or_default().clone()),
             (Some(_), OpenMode::CreateNew) => Err(io::ErrorKind::AlreadyExists.into()),
             (Some(bytes), OpenMode::Read | OpenMode::ReadWrite) => Ok(bytes.clone()),
             (None, OpenMode::Read | OpenMode::ReadWrite) => Err(io::ErrorKind::NotFound.into()),

@@ -9,7 +9,7 @@ use super::block::Block;
 use super::error::{Malformed, TableError};
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, FORMAT_VERSION, Footer, FooterKind};
-use super::format::{Section, SectionHandle, TableIdentity, padded};
+use super::format::{Section, TableIdentity, padded};
 use super::index::Index;
 use super::{BlockCache, EntryBuf, TableMeta, file_name};
 use crate::entry::Entry;

@@ -3,7 +3,10 @@
 //! Frames are read in the order of the segments' numbers from the manifest's position on. Where a
 //! frame is unreadable, either the log ended there (a torn tail: what follows was never
 //! acknowledged and is dropped silently) or acknowledged data is damaged (the readable rest is kept
-//! and the loss is reported). A later frame that says the sequence was durable decides.
+//! and the loss is reported). A later frame that says the sequence was durable decides, or the seal
+//! that a clean end or a full segment has put into the manifest. Damage that hits the very last
+//! frames before a crash, those that no later frame has seen durable, looks like a torn tail: no
+//! one node can tell the two apart. An unreadable sector is never taken for one.
 //!
 //! Nothing is written here: the caller makes the outcome durable in the manifest before it lets the
 //! log grow, so replaying again after another crash finds the same.
@@ -12,7 +15,7 @@ use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass};
 
 use super::frame::{self, FrameHeader};
-use super::record::{self, Place, Record};
+use super::record::{self, Place, Record, RecordError};
 use super::segment::{self, Segment};
 use crate::entry::Pointer;
 use crate::error::EngineError;
@@ -67,6 +70,16 @@ pub struct Outcome {
     pub records: u64,
 }
 
+/// What reading a piece of a segment gave.
+enum Piece<'a> {
+    /// The bytes.
+    Here(&'a [u8]),
+    /// The piece goes past the segment's end.
+    Past,
+    /// The device cannot read it.
+    Unreadable,
+}
+
 /// Reads a segment through a window, so that small frames cost no read of their own.
 struct Window<'a, E: Env> {
     env: &'a E,
@@ -80,23 +93,44 @@ impl<'a, E: Env> Window<'a, E> {
         Self { env, segment, start: 0, buffer: None }
     }
 
-    /// The bytes `offset..offset + len`, or `None` past the segment's end or where the device
-    /// cannot read.
-    async fn bytes(&mut self, offset: u32, len: usize) -> Option<&[u8]> {
-        let end = (offset as usize).checked_add(len)?;
+    /// The bytes `offset..offset + len`.
+    async fn bytes(&mut self, offset: u32, len: usize) -> Piece<'_> {
+        let end = offset as usize + len;
         if end > self.segment.bytes as usize {
-            return None;
+            return Piece::Past;
         }
         let held = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
         let inside = offset >= self.start && end <= self.start as usize + held;
         if !inside && !self.fill(offset, len, WINDOW_BYTES).await {
             // One bad sector must not hide its neighbours: read no more than was asked for.
             if !self.fill(offset, len, 0).await {
-                return None;
+                return Piece::Unreadable;
             }
         }
         let at = (offset - self.start) as usize;
-        self.buffer.as_ref().and_then(|buffer| buffer.get(at..at + len))
+        let buffer = self.buffer.as_ref().expect("it was just filled");
+        Piece::Here(&buffer[at..at + len])
+    }
+
+    /// Reads anew what is asked for next: a transfer that went wrong must not look like damage.
+    fn forget(&mut self) {
+        self.buffer = None;
+    }
+
+    /// The bytes `offset..offset + len`, block by block, with zeros for those that the device
+    /// cannot read.
+    async fn salvage(&mut self, offset: u32, len: usize) -> Vec<u8> {
+        let mut salvaged = vec![0; len];
+        for (index, block) in salvaged.chunks_mut(DISK_ALIGNMENT).enumerate() {
+            let start = offset + (index * DISK_ALIGNMENT) as u32;
+            if self.fill(start, block.len(), 0).await
+                && let Some(buffer) = &self.buffer
+            {
+                block.copy_from_slice(&buffer[..block.len()]);
+            }
+        }
+        self.forget();
+        salvaged
     }
 
     async fn fill(&mut self, offset: u32, len: usize, at_least: usize) -> bool {
@@ -156,6 +190,16 @@ struct Replay<'a, E: Env> {
     outcome: Outcome,
     /// The header checksum of the frame before, if it was readable.
     previous: Option<u32>,
+}
+
+/// What is at a place where a frame may start.
+enum HeaderAt {
+    /// A readable header and its checksum.
+    Frame(FrameHeader, u32),
+    /// Something else.
+    None,
+    /// The device cannot read it.
+    Unreadable,
 }
 
 enum Next {
@@ -231,27 +275,35 @@ impl<E: Env> Replay<'_, E> {
     /// Decides how the log goes on at `at`.
     async fn next_frame(&mut self, window: &mut Window<'_, E>, at: At) -> Next {
         let expected = self.outcome.sequence_next;
-        if let Some((header, crc)) = self.header_at(window, at).await
+        let mut header = self.header_at(window, at).await;
+        if !matches!(&header, HeaderAt::Frame(header, _) if self.continues(header)) {
+            window.forget();
+            header = self.header_at(window, at).await;
+        }
+        if let HeaderAt::Frame(header, crc) = header
             && self.continues(&header)
         {
             return Next::Frame(header, crc);
         }
+        let unreadable = matches!(header, HeaderAt::Unreadable);
         // A full segment ends where the next frame did not fit.
         if let Some((index, header)) = self.first_header_after(at.index).await
             && self.continues(&header)
+            && !unreadable
         {
             return Next::GoTo(At { index, offset: segment::HEADER_BYTES });
         }
         let later = self.first_frame_after(at, expected).await;
         let sealed_here = self.segments[at.index].seal;
-        let acknowledged = match later {
-            Some((next, header)) => {
-                sealed_here.is_some()
-                    || later_is_proof(&header, expected)
-                    || self.durable_later(next, expected).await
-            }
-            None => sealed_here.is_some(),
-        };
+        let acknowledged = sealed_here.is_some()
+            // A power failure tears, but leaves nothing unreadable: that comes from wear.
+            || unreadable
+            || match later {
+                Some((next, header)) => {
+                    later_is_proof(&header, expected) || self.durable_later(next, expected).await
+                }
+                None => false,
+            };
         if !acknowledged {
             self.outcome.torn = later.is_some();
             return Next::GoTo(At { index: self.segments.len(), offset: 0 });
@@ -286,18 +338,24 @@ impl<E: Env> Replay<'_, E> {
         header.sequence_first == expected && linked
     }
 
-    async fn header_at(&self, window: &mut Window<'_, E>, at: At) -> Option<(FrameHeader, u32)> {
+    async fn header_at(&self, window: &mut Window<'_, E>, at: At) -> HeaderAt {
         let segment = self.segments[at.index].segment.number;
         let place = Place { store: self.store, segment, offset: at.offset };
-        let bytes = window.bytes(at.offset, frame::HEADER_BYTES).await?;
-        FrameHeader::decode(bytes, place)
+        match window.bytes(at.offset, frame::HEADER_BYTES).await {
+            Piece::Here(bytes) => match FrameHeader::decode(bytes, place) {
+                Some((header, crc)) => HeaderAt::Frame(header, crc),
+                None => HeaderAt::None,
+            },
+            Piece::Past => HeaderAt::None,
+            Piece::Unreadable => HeaderAt::Unreadable,
+        }
     }
 
     async fn first_header_after(&self, index: usize) -> Option<(usize, FrameHeader)> {
         for (later, source) in self.segments.iter().enumerate().skip(index + 1) {
             let mut window = Window::new(self.env, &source.segment);
             let at = At { index: later, offset: segment::HEADER_BYTES };
-            if let Some((header, _)) = self.header_at(&mut window, at).await {
+            if let HeaderAt::Frame(header, _) = self.header_at(&mut window, at).await {
                 return Some((later, header));
             }
         }
@@ -337,7 +395,7 @@ impl<E: Env> Replay<'_, E> {
             let end = source.seal.map_or(source.segment.bytes, |seal| seal.end);
             while offset < end {
                 let place = At { index, offset };
-                if let Some((header, _)) = self.header_at(&mut window, place).await
+                if let HeaderAt::Frame(header, _) = self.header_at(&mut window, place).await
                     && visit(place, &header)
                 {
                     return;
@@ -358,35 +416,73 @@ impl<E: Env> Replay<'_, E> {
     ) -> Result<(), EngineError> {
         let segment = self.segments[at.index].segment.number;
         let place = Place { store: self.store, segment, offset: at.offset };
-        let whole = match window.bytes(at.offset, header.len as usize).await {
-            Some(bytes) => is_whole(bytes, place, header),
-            None => false,
+        let len = header.len as usize;
+        for attempt in 0..2 {
+            if let Piece::Here(bytes) = window.bytes(at.offset, len).await
+                && is_whole(bytes, place, header)?
+            {
+                return self.records(bytes, at, header, visit);
+            }
+            if attempt == 0 {
+                window.forget();
+            }
+        }
+        let unreadable = match window.bytes(at.offset, len).await {
+            Piece::Here(_) => false,
+            Piece::Unreadable => true,
+            // No frame is written across a segment's end.
+            Piece::Past => return self.broken_header(at, header).await,
         };
-        if !whole && !self.frame_was_durable(at, header).await {
+        if !unreadable && !self.frame_was_durable(at, header).await {
             self.outcome.torn = true;
             return Ok(());
         }
+        let bytes = window.salvage(at.offset, len).await;
+        self.records(&bytes, at, header, visit)
+    }
+
+    /// A header that is intact but claims what cannot be.
+    async fn broken_header(&mut self, at: At, header: &FrameHeader) -> Result<(), EngineError> {
+        if self.frame_was_durable(at, header).await {
+            self.report(at, format!("a frame of {} records has no end", header.count));
+        } else {
+            self.outcome.torn = true;
+        }
+        Ok(())
+    }
+
+    /// Replays what is readable of a frame, and reports the rest.
+    fn records(
+        &mut self,
+        bytes: &[u8],
+        at: At,
+        header: &FrameHeader,
+        visit: &mut impl FnMut(Replayed<'_>),
+    ) -> Result<(), EngineError> {
+        let segment = self.segments[at.index].segment.number;
+        let place = Place { store: self.store, segment, offset: at.offset };
         let mut offset = frame::HEADER_BYTES;
-        for index in 0..u64::from(header.count) {
-            let at_record = Place { offset: at.offset + offset as u32, ..place };
-            let remaining = (header.len as usize).saturating_sub(offset);
-            let found = match window.bytes(at_record.offset, remaining).await {
-                Some(bytes) => record::decode(bytes, at_record).ok(),
-                None => None,
+        // Records behind damage count from the least that they can be: only the order matters.
+        let mut index = 0;
+        while index < u64::from(header.count) && offset < bytes.len() {
+            let at_record = At { offset: at.offset + offset as u32, ..at };
+            let found = match decode_record(bytes, offset, place)? {
+                Some(found) => found,
+                None => {
+                    let next = record::find(bytes, offset + 1, place);
+                    let end = next.unwrap_or(bytes.len());
+                    let lost = end - offset;
+                    self.report(at_record, format!("{lost} bytes of records are unreadable"));
+                    offset = end;
+                    index += 1;
+                    continue;
+                }
             };
-            let Some(found) = found else {
-                let lost = u64::from(header.count) - index;
-                self.report(
-                    At { offset: at_record.offset, ..at },
-                    format!("{lost} records of a frame are unreadable"),
-                );
-                break;
-            };
-            let damage = (!found.payload_intact).then(|| {
-                format!("the value of {} is damaged", crate::key::display(found.record.key))
-            });
-            let pointer =
-                Pointer { segment, offset: at_record.offset, len: found.len as u32 };
+            if !found.payload_intact {
+                let key = crate::key::display(found.record.key);
+                self.report(at_record, format!("the value of {key} is damaged"));
+            }
+            let pointer = Pointer { segment, offset: at_record.offset, len: found.len as u32 };
             visit(Replayed {
                 sequence: header.sequence_first + index,
                 pointer,
@@ -395,9 +491,7 @@ impl<E: Env> Replay<'_, E> {
             });
             self.outcome.records += 1;
             offset += found.len;
-            if let Some(what) = damage {
-                self.report(At { offset: at_record.offset, ..at }, what);
-            }
+            index += 1;
         }
         Ok(())
     }
@@ -415,14 +509,35 @@ fn later_is_proof(later: &FrameHeader, sequence: u64) -> bool {
 }
 
 /// Whether every record of the frame is there and as it was written.
-fn is_whole(bytes: &[u8], place: Place, header: &FrameHeader) -> bool {
+fn is_whole(bytes: &[u8], place: Place, header: &FrameHeader) -> Result<bool, EngineError> {
     let mut offset = frame::HEADER_BYTES;
     for _ in 0..header.count {
-        let at = Place { offset: place.offset + offset as u32, ..place };
-        match bytes.get(offset..).map(|rest| record::decode(rest, at)) {
-            Some(Ok(found)) if found.payload_intact => offset += found.len,
-            _ => return false,
+        match decode_record(bytes, offset, place)? {
+            Some(found) if found.payload_intact => offset += found.len,
+            _ => return Ok(false),
         }
     }
-    offset == bytes.len()
+    Ok(offset == bytes.len())
 }
+
+/// The record at `offset` of a frame, or `None` if there is none that can be read.
+fn decode_record(
+    bytes: &[u8],
+    offset: usize,
+    place: Place,
+) -> Result<Option<record::Found<'_>>, EngineError> {
+    let Some(rest) = bytes.get(offset..) else { return Ok(None) };
+    let at = Place { offset: place.offset + offset as u32, ..place };
+    match record::decode(rest, at) {
+        Ok(found) => Ok(Some(found)),
+        Err(RecordError::Head) => Ok(None),
+        // A newer version's record is no damage: dropping it would lose what was acknowledged.
+        Err(error @ RecordError::Newer(_)) => Err(EngineError::Open(format!(
+            "{}: {error}: start a version of larder that does",
+            segment::file_name(place.segment)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

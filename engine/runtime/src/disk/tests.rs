@@ -78,6 +78,16 @@ impl Fixture {
         self.core.block_on(self.file.write_durably(IoClass::Commit, 0, buffer)).0
     }
 
+    /// Offset, length in bytes and durability of every write that was started.
+    fn writes(&self) -> Vec<(u64, u32, bool)> {
+        let kernel = self.ring.kernel.borrow();
+        let shape = |operation: &Operation| match *operation {
+            Operation::Write { offset, len, durable, .. } => Some((offset, len, durable)),
+            _ => None,
+        };
+        kernel.log.iter().filter_map(shape).collect()
+    }
+
     fn read(&mut self, len: usize) -> (io::Result<()>, Buffer) {
         let buffer = self.env.buffer(len);
         self.core.block_on(self.file.read(IoClass::Read, 0, buffer))
@@ -128,25 +138,53 @@ fn reading_past_the_end_says_so() {
 }
 
 #[test]
-fn a_short_durable_write_is_completed_and_then_flushed() {
+fn every_leg_of_a_durable_write_is_durable() {
     let mut fixture = fixture();
-    fixture.ring.script([Reply::Short(4096)]);
-    fixture.write_durably(12288).unwrap();
-    fixture.expect_content(12288);
-    let log = fixture.ring.kernel.borrow().log[1..].to_vec();
-    let data: Vec<bool> =
-        log.iter().filter(|op| is_write(op) || is_sync(op)).map(is_sync).collect();
-    assert_eq!(data, [false, false, true], "the first flush was cancelled with the short write");
-    assert_eq!(fixture.env.disk_counters().syncs, 1);
+    fixture.ring.script([Reply::Short(4096), Reply::Short(5000)]);
+    fixture.write_durably(16384).unwrap();
+    fixture.expect_content(16384);
+    let expected = [(0, 16384, true), (4096, 12288, true), (8192, 8192, true)];
+    assert_eq!(fixture.writes(), expected, "a short write is continued from an aligned offset");
+    let counters = fixture.env.disk_counters();
+    assert_eq!((counters.writes, counters.syncs), (3, 3));
+    assert_eq!(counters.class_operations[IoClass::Commit as usize], 3);
+
+    let mut fixture = self::fixture();
+    fixture.write_durably((5 << 20) / 2).unwrap();
+    fixture.expect_content((5 << 20) / 2);
+    let leg = 1 << 20;
+    let expected = [(0, leg, true), (1 << 20, leg, true), (2 << 20, leg / 2, true)];
+    assert_eq!(fixture.writes(), expected, "a long write goes in legs");
+    assert_eq!((fixture.ring.count(is_sync), fixture.file.len()), (0, (5 << 20) / 2));
 }
 
 #[test]
-fn a_long_durable_write_goes_in_legs_with_one_flush() {
+fn plain_writes_ask_for_no_durability() {
     let mut fixture = fixture();
-    fixture.write_durably((5 << 20) / 2).unwrap();
-    fixture.expect_content((5 << 20) / 2);
-    assert_eq!((fixture.ring.count(is_write), fixture.ring.count(is_sync)), (3, 1));
-    assert_eq!(fixture.file.len(), (5 << 20) / 2);
+    fixture.write(8192).unwrap();
+    assert_eq!(fixture.writes(), [(0, 8192, false)]);
+    assert_eq!(fixture.env.disk_counters().syncs, 0);
+    fixture.core.block_on(fixture.file.sync(IoClass::Flush)).unwrap();
+    let counters = fixture.env.disk_counters();
+    assert_eq!((counters.writes, counters.syncs, fixture.ring.count(is_sync)), (1, 1, 1));
+}
+
+#[test]
+fn a_durable_write_resolves_only_after_its_last_completion() {
+    let mut fixture = fixture();
+    fixture.ring.script([Reply::Short(4096), Reply::Hold]);
+    let buffer = patterned(&fixture.env, 8192);
+    let mut write = Box::pin(fixture.file.write_durably(IoClass::Commit, 0, buffer));
+    let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    for _ in 0..5 {
+        fixture.core.block_on(turn());
+        assert!(write.as_mut().poll(context).is_pending());
+    }
+    assert_eq!(fixture.writes(), [(0, 8192, true), (4096, 4096, true)]);
+    fixture.ring.kernel.borrow_mut().complete(is_write, 4096, false);
+    let (result, returned) = fixture.core.block_on(write);
+    result.unwrap();
+    assert_eq!(returned.len(), 8192);
 }
 
 #[test]
@@ -157,7 +195,8 @@ fn interrupted_operations_are_tried_again() {
     fixture.ring.script([Reply::Error(libc::EAGAIN)]);
     fixture.write_durably(4096).unwrap();
     fixture.expect_content(4096);
-    assert_eq!(fixture.ring.count(is_sync), 1);
+    let again = [(0, 4096, true); 2];
+    assert_eq!(fixture.writes()[3..], again, "tried again with the same promise");
     fixture.ring.script([Reply::Error(libc::EINTR)]);
     fixture.read(4096).0.unwrap();
 }
@@ -174,15 +213,25 @@ fn trying_again_has_an_end() {
 #[test]
 fn a_failed_flush_is_final() {
     let mut fixture = fixture();
-    fixture.ring.script([Reply::Full, Reply::Error(libc::EIO)]);
-    let message = fixture.write_durably(4096).unwrap_err().to_string();
-    assert!(message.starts_with("durable write /") && message.contains("os error 5"), "{message}");
     fixture.ring.script([Reply::Error(libc::EINTR)]);
     let message = fixture.core.block_on(fixture.file.sync(IoClass::Commit)).unwrap_err();
     assert!(message.to_string().starts_with("sync /"), "{message}");
-    assert_eq!(fixture.ring.count(is_sync), 2, "neither was tried again");
-    fixture.ring.script([Reply::Full, Reply::Error(libc::ECANCELED)]);
+    assert_eq!(fixture.ring.count(is_sync), 1, "it is not tried again");
+}
+
+#[test]
+fn a_failed_durable_write_is_final() {
+    let mut fixture = fixture();
+    fixture.ring.script([Reply::Error(libc::EIO)]);
+    let message = fixture.write_durably(4096).unwrap_err().to_string();
+    assert!(message.starts_with("durable write /") && message.contains("os error 5"), "{message}");
+    assert_eq!(fixture.ring.count(is_write), 1, "it is not tried again");
+    fixture.ring.script([Reply::Short(4096), Reply::Error(libc::EIO)]);
+    fixture.write_durably(8192).unwrap_err();
+    assert_eq!(fixture.ring.count(is_write), 3, "nor is the rest of a short one");
+    fixture.ring.script([Reply::Error(libc::ECANCELED)]);
     fixture.write_durably(4096).unwrap_err();
+    assert_eq!(fixture.file.len(), 0, "no write succeeded");
 }
 
 #[test]

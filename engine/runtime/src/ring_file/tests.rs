@@ -78,7 +78,7 @@ fn files_are_written_read_renamed_listed_and_removed() {
 #[test]
 fn more_operations_than_the_ring_has_entries() {
     let directory = tempfile::tempdir().unwrap();
-    let options = CoreOptions { ring_entries: 2, registered_bytes: 0, ..CoreOptions::default() };
+    let options = CoreOptions { ring_entries: 1, registered_bytes: 0, ..CoreOptions::default() };
     let mut core = Core::new(options).unwrap();
     let env = core.env();
     core.block_on(async {

@@ -6,9 +6,11 @@ use super::*;
 
 const IDENTITY: TableIdentity = TableIdentity { store: 3, table: 4 };
 
-fn bytes(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
+fn bytes(len: Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(prop_oneof![Just(0u8), Just(b'a'), Just(0xFF), any::<u8>()], len)
 }
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn build(entries: &BTreeMap<Vec<u8>, Vec<u8>>, restart_interval: u32) -> Vec<u8> {
     let mut builder = BlockBuilder::new(restart_interval);
@@ -21,7 +23,7 @@ fn build(entries: &BTreeMap<Vec<u8>, Vec<u8>>, restart_interval: u32) -> Vec<u8>
     builder.sealed().to_vec()
 }
 
-fn walk(block: &Block<'_>, bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Malformed> {
+fn walk(block: &Block<'_>, bytes: &[u8]) -> Result<Pairs, Malformed> {
     let mut cursor = BlockCursor::default();
     cursor.enter_block();
     let mut found = Vec::new();

@@ -1,0 +1,62 @@
+//! Deliberate defects. Test builds can switch one on, to see that the simulation notices it; in
+//! every other build none exists.
+
+/// A defect of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Defect {
+    /// Changes are acknowledged before they are durable.
+    AcknowledgeEarly,
+    /// A value's checksum is not looked at.
+    IgnorePayloadChecksum,
+    /// A record head's checksum is not looked at.
+    IgnoreHeadChecksum,
+    /// Merges drop tombstones although an older entry lies below.
+    DropTombstoneEarly,
+    /// Segments are freed although tables point into them.
+    FreeSegmentEarly,
+    /// After a start the oldest table of level 0 counts as the newest.
+    ReverseLevelZero,
+    /// A failed flush of the log is tried again and then believed.
+    RetryFlush,
+}
+
+/// Whether the engine has this defect.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn has(_defect: Defect) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use switched::{has, with};
+
+#[cfg(test)]
+mod switched {
+    use std::cell::Cell;
+
+    use super::Defect;
+
+    thread_local! {
+        static DEFECT: Cell<Option<Defect>> = const { Cell::new(None) };
+    }
+
+    /// Whether this thread's engine has this defect.
+    pub(crate) fn has(defect: Defect) -> bool {
+        DEFECT.get() == Some(defect)
+    }
+
+    /// Gives this thread's engine a defect until the result is dropped.
+    pub(crate) fn with(defect: Defect) -> Switched {
+        DEFECT.set(Some(defect));
+        Switched
+    }
+
+    /// Takes the defect back when dropped.
+    pub(crate) struct Switched;
+
+    impl Drop for Switched {
+        fn drop(&mut self) {
+            DEFECT.set(None);
+        }
+    }
+}

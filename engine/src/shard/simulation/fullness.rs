@@ -1,0 +1,157 @@
+//! A disk that fills up, and empties again.
+
+use larder_runtime::env::Env;
+use larder_runtime::simulation::{SimEnv, Simulation};
+
+use super::harness::{self, TestShard, tiny_options};
+use super::model::Reply;
+use super::smoke::{delete, get, run, set};
+use crate::error::EngineError;
+use crate::key::Key;
+use crate::operation::Outcome;
+use crate::shard::ShardOptions;
+
+const SMALL_DISK: u64 = 8 << 20;
+
+fn key(number: usize) -> Vec<u8> {
+    format!("key-{number:06}").into_bytes()
+}
+
+async fn try_run(
+    shard: &TestShard,
+    record: &[u8],
+    operation: crate::shard::OperationBuf,
+) -> Result<Reply, EngineError> {
+    shard.run(&Key::memcached(record), operation, Reply::new).await
+}
+
+/// Stores values until they are refused; returns how many were stored.
+async fn fill(shard: &TestShard, value_bytes: usize) -> usize {
+    for number in 0.. {
+        match try_run(shard, &key(number), set(&vec![number as u8; value_bytes])).await {
+            Ok(reply) => assert_eq!(reply.outcome, Outcome::Stored),
+            Err(EngineError::Full) => return number,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(number < 100_000, "the disk never fills up");
+    }
+    unreachable!("the loop ends")
+}
+
+async fn check(shard: &TestShard, value_bytes: usize, range: std::ops::Range<usize>) {
+    for number in range {
+        let reply = run(shard, &key(number), get()).await;
+        assert_eq!(reply.outcome, Outcome::Hit, "key {number}");
+        assert_eq!(reply.value, vec![number as u8; value_bytes], "key {number}");
+    }
+}
+
+fn start(options: &ShardOptions) -> (Simulation, TestShard) {
+    let mut life = harness::life(1, harness::empty_disk(SMALL_DISK));
+    let (shard, report) = harness::open_in(&mut life, options);
+    assert!(report.created);
+    (life, shard)
+}
+
+fn on_a_full_disk(value_bytes: usize) {
+    let options = tiny_options();
+    let (mut life, shard) = start(&options);
+    let env = life.env();
+    let worker = shard.clone();
+    let stored = life
+        .block_on(async move {
+            let stored = fill(&worker, value_bytes).await;
+            assert!(stored > 20, "only {stored} values fit");
+            assert_eq!(worker.stopped(), None);
+            let free = env.free_space(harness::DIRECTORY.as_ref()).expect("known");
+            assert!(free > 0, "refused before space was exhausted");
+            // Reads and deletes go on, writes are refused.
+            check(&worker, value_bytes, 0..stored).await;
+            for number in 0..10 {
+                let reply = run(&worker, &key(number), delete()).await;
+                assert_eq!(reply.outcome, Outcome::Deleted);
+            }
+            let refused = try_run(&worker, b"one more", set(&vec![1; value_bytes])).await;
+            assert!(matches!(refused, Err(EngineError::Full)), "{refused:?}");
+            assert!(worker.statistics().disk_full);
+            stored
+        })
+        .expect("runs");
+    grows_back(life, shard, &options, (value_bytes, stored));
+}
+
+/// After a restart on the full disk everything is there; after space has returned writes go on.
+fn grows_back(
+    life: Simulation,
+    shard: TestShard,
+    options: &ShardOptions,
+    (value_bytes, stored): (usize, usize),
+) {
+    drop(shard);
+    let mut life = harness::life(2, life.crash());
+    let (shard, report) = harness::open_in(&mut life, options);
+    assert_eq!(report.damage, []);
+    let env: SimEnv = life.env();
+    life.block_on(async move {
+        check(&shard, value_bytes, 10..stored).await;
+        for number in 0..10 {
+            assert_eq!(run(&shard, &key(number), get()).await.outcome, Outcome::Miss);
+        }
+        env.set_capacity(2 * SMALL_DISK);
+        env.sleep(1_000_000_000).await;
+        for number in 0..50 {
+            let value = vec![number as u8; value_bytes];
+            let reply = try_run(&shard, &key(number), set(&value)).await;
+            assert_eq!(reply.expect("there is space again").outcome, Outcome::Stored);
+        }
+        assert!(!shard.statistics().disk_full);
+        check(&shard, value_bytes, 0..stored).await;
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_disk_full_of_long_values_refuses_writes_and_recovers() {
+    on_a_full_disk(3000);
+}
+
+#[test]
+fn a_disk_full_of_short_values_refuses_writes_and_recovers() {
+    on_a_full_disk(20);
+}
+
+#[test]
+fn a_value_too_long_for_the_space_left_does_not_hold_up_the_others() {
+    let options = tiny_options();
+    let (mut life, shard) = start(&options);
+    let env = life.env();
+    life.block_on(async move {
+        run(&shard, b"short", set(b"1")).await;
+        env.sleep(100_000_000).await;
+        let used = env.snapshot().used_bytes();
+        env.set_capacity(used + options.disk_reserve_bytes + (400 << 10));
+        let long = try_run(&shard, b"long", set(&vec![1; 250_000])).await;
+        assert!(long.is_ok(), "{long:?}");
+        let long = try_run(&shard, b"longer", set(&vec![1; 255_000])).await;
+        assert!(matches!(long, Err(EngineError::Full)), "{long:?}");
+        for number in 0..10 {
+            let reply = try_run(&shard, &key(number), set(&[1; 100])).await;
+            assert_eq!(reply.expect("short values fit").outcome, Outcome::Stored);
+        }
+        assert_eq!(run(&shard, b"long", get()).await.value, vec![1; 250_000]);
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_flush_of_everything_on_a_full_disk_answers() {
+    let (mut life, shard) = start(&tiny_options());
+    life.block_on(async move {
+        fill(&shard, 3000).await;
+        match shard.flush_all(None).await {
+            Ok(needs) => shard.log.wait_durable(needs).await.expect("durable"),
+            Err(error) => assert!(matches!(error, EngineError::Full), "{error}"),
+        }
+    })
+    .expect("runs");
+}

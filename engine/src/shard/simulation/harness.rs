@@ -1,0 +1,205 @@
+//! What all simulated tests share: chance, small geometries, and seeds.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::rc::Rc;
+
+use larder_runtime::simulation::{SimDisk, SimEnv, Simulation, SimulationOptions};
+
+use super::model::Item;
+use crate::compaction::picker::PickerOptions;
+use crate::entry::Pointer;
+use crate::error::EngineError;
+use crate::key::{DEFAULT_NAMESPACE, Key};
+use crate::shard::locate::Place;
+use crate::shard::{OpenReport, Shard, ShardOptions};
+use crate::table::{TableOptions, key_hash};
+use crate::value_log::{Durability, LogOptions};
+
+pub(super) type TestShard = Rc<Shard<SimEnv>>;
+
+/// Where the shard of every test lives.
+pub(super) const DIRECTORY: &str = "/data/shard-000";
+
+/// SplitMix64.
+#[derive(Clone)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Self(seed.wrapping_mul(0xD605_1B2E_97C3_48F5) ^ 0x5EED);
+        random.bits();
+        random
+    }
+
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.bits() % bound
+    }
+
+    pub(super) fn within(&mut self, low: usize, high: usize) -> usize {
+        low + self.below((high - low + 1) as u64) as usize
+    }
+
+    pub(super) fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(super) fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize].clone()
+    }
+
+    pub(super) fn value(&mut self, len: usize) -> Vec<u8> {
+        let mut value = vec![0; len];
+        for chunk in value.chunks_mut(8) {
+            let bits = self.bits().to_le_bytes();
+            chunk.copy_from_slice(&bits[..chunk.len()]);
+        }
+        value
+    }
+}
+
+/// A geometry in which a few hundred operations fill memtables, segments and levels.
+pub(super) fn tiny_options() -> ShardOptions {
+    ShardOptions {
+        shard: 0,
+        shards: 1,
+        segment_bytes: 64 << 10,
+        memtable_bytes: 8 << 10,
+        inline_bytes_max: 32,
+        value_bytes_max: 256 << 10,
+        item_cache_bytes: 0,
+        block_cache_bytes: 0,
+        disk_reserve_bytes: 2 << 20,
+        free_segments_max: 2,
+        version_step: 1 << 20,
+        log: LogOptions {
+            durability: Durability::Sync,
+            frame_bytes_max: 16 << 10,
+            frames_in_flight_max: 2,
+            queued_bytes_max: 64 << 10,
+            sequences_low: 1 << 10,
+            lazy_frame_bytes: 8 << 10,
+        },
+        tables: TableOptions {
+            block_bytes: 4096,
+            table_bytes: 32 << 10,
+            bloom_bits_per_key: 10,
+            restart_interval: 4,
+        },
+        picker: PickerOptions {
+            level_zero_runs: 3,
+            level_one_bytes: 96 << 10,
+            level_factor: 2,
+            levels_max: 4,
+        },
+    }
+}
+
+/// A small geometry chosen by chance.
+pub(super) fn random_options(random: &mut Random) -> ShardOptions {
+    let mut options = tiny_options();
+    options.segment_bytes = random.pick(&[64 << 10, 128 << 10, 256 << 10]);
+    options.memtable_bytes = random.pick(&[2 << 10, 4 << 10, 8 << 10, 16 << 10]);
+    options.item_cache_bytes = random.pick(&[0, 16 << 10, 128 << 10]);
+    options.block_cache_bytes = random.pick(&[0, 32 << 10]);
+    options.free_segments_max = random.pick(&[0, 1, 4]);
+    options.version_step = random.pick(&[64, 1000, 1 << 20]);
+    options.log.durability = random.pick(&[
+        Durability::Sync,
+        Durability::Sync,
+        Durability::Interval(2_000_000),
+        Durability::None,
+    ]);
+    options.log.frame_bytes_max = random.pick(&[4 << 10, 16 << 10, 64 << 10]);
+    options.log.frames_in_flight_max = random.pick(&[1, 2, 4]);
+    options.log.queued_bytes_max = random.pick(&[8 << 10, 64 << 10]);
+    options.log.sequences_low = random.pick(&[16, 500]);
+    options.log.lazy_frame_bytes = random.pick(&[1 << 10, 8 << 10]);
+    options.tables.block_bytes = random.pick(&[512, 1024, 4096]);
+    options.tables.restart_interval = random.pick(&[1, 4, 16]);
+    options.picker.level_zero_runs = random.pick(&[1, 2, 4]);
+    options.picker.level_one_bytes = random.pick(&[64 << 10, 200 << 10]);
+    options.picker.levels_max = random.pick(&[2, 3, 5]);
+    options
+}
+
+/// A disk of `capacity_bytes` with the directory that the shard's is made in.
+pub(super) fn empty_disk(capacity_bytes: u64) -> SimDisk {
+    let mut disk = SimDisk::new(capacity_bytes);
+    disk.create_directory("/data");
+    disk
+}
+
+pub(super) const CAPACITY: u64 = 1 << 30;
+
+/// A life on `disk` without faults.
+pub(super) fn life(seed: u64, disk: SimDisk) -> Simulation {
+    Simulation::with_disk(SimulationOptions::new(seed), disk)
+}
+
+pub(super) async fn open(
+    env: SimEnv,
+    options: ShardOptions,
+) -> Result<(TestShard, OpenReport), EngineError> {
+    Shard::open(env, Path::new(DIRECTORY), options).await
+}
+
+/// Opens the shard in a life that nothing disturbs.
+pub(super) fn open_in(
+    simulation: &mut Simulation,
+    options: &ShardOptions,
+) -> (TestShard, OpenReport) {
+    let opening = open(simulation.env(), options.clone());
+    simulation.block_on(opening).expect("nothing stops the run").expect("the shard opens")
+}
+
+/// What the shard holds for a key, whether it has expired or not.
+pub(super) async fn stored(shard: &TestShard, record: &[u8]) -> Result<Option<Item>, EngineError> {
+    let _pin = shard.pins.enter();
+    let mut encoded = Key::memcached(record).encode();
+    shard.state.borrow().set_generation(DEFAULT_NAMESPACE, &mut encoded);
+    let located = shard.locate(&encoded, key_hash(&encoded), 0, true).await?;
+    Ok((located.place != Place::Absent).then(|| Item {
+        metadata: located.metadata,
+        value: located.value.expect("the value was asked for"),
+    }))
+}
+
+/// Where the value of a key lies in the log.
+pub(super) fn pointer(shard: &TestShard, record: &[u8]) -> Option<Pointer> {
+    let mut encoded = Key::memcached(record).encode();
+    let mut state = shard.state.borrow_mut();
+    state.set_generation(DEFAULT_NAMESPACE, &mut encoded);
+    shard.locate_resident(&mut state, &encoded, key_hash(&encoded), 0)?.pointer()
+}
+
+/// Runs `test` for the seed in LARDER_SIMULATION_SEED, or for as many seeds from `first` on as
+/// LARDER_SIMULATION_SEEDS says; `count` if it says nothing.
+pub(super) fn for_each_seed(name: &str, first: u64, count: u64, test: impl Fn(u64)) {
+    let number = |variable: &str| {
+        let text = std::env::var(variable).ok()?;
+        Some(text.parse::<u64>().expect("a number of seeds or a seed"))
+    };
+    let (first, count) = match number("LARDER_SIMULATION_SEED") {
+        Some(seed) => (seed, 1),
+        None => (first, number("LARDER_SIMULATION_SEEDS").unwrap_or(count)),
+    };
+    for seed in first..first + count {
+        let result = catch_unwind(AssertUnwindSafe(|| test(seed)));
+        if let Err(panic) = result {
+            eprintln!(
+                "seed {seed} failed; replay it with\n  LARDER_SIMULATION_SEED={seed} \
+                 cargo test -p larder-engine --lib {name} -- --nocapture"
+            );
+            resume_unwind(panic);
+        }
+    }
+}

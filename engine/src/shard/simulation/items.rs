@@ -1,0 +1,166 @@
+//! Single properties of items, namespaces and waiting, each on a shard of its own.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::simulation::Simulation;
+
+use super::harness::{self, TestShard, tiny_options};
+use super::model::Reply;
+use super::smoke::{get, run, set};
+use crate::error::EngineError;
+use crate::key::Key;
+use crate::operation::{Operation, Outcome, Read};
+use crate::shard::ShardOptions;
+
+fn touch(expiry: u32) -> Operation<'static> {
+    Operation::Read(Read { expiry: Some(expiry), ..Read::default() })
+}
+
+fn start(seed: u64, options: &ShardOptions) -> (Simulation, TestShard) {
+    let mut life = harness::life(seed, harness::empty_disk(harness::CAPACITY));
+    let (shard, _) = harness::open_in(&mut life, options);
+    (life, shard)
+}
+
+fn restart(life: Simulation, shard: TestShard, options: &ShardOptions) -> (Simulation, TestShard) {
+    drop(shard);
+    let mut life = harness::life(99, life.crash());
+    let (shard, report) = harness::open_in(&mut life, options);
+    assert_eq!(report.damage, []);
+    (life, shard)
+}
+
+/// Writes the memtable out, whatever is in it.
+async fn flush_memtable(shard: &TestShard) {
+    let before = shard.statistics().operations.flushes;
+    shard.freeze(&mut shard.state.borrow_mut());
+    while shard.statistics().operations.flushes == before {
+        assert_eq!(shard.stopped(), None);
+        shard.env.sleep(1_000_000).await;
+    }
+}
+
+#[test]
+fn one_long_value_may_be_touched_in_every_table() {
+    let mut options = tiny_options();
+    options.picker.level_zero_runs = 100;
+    let (mut life, shard) = start(1, &options);
+    let worker = shard.clone();
+    life.block_on(async move {
+        run(&worker, b"key", set(&[7; 40_000])).await;
+        for round in 0..5 {
+            let expiry = 2_000_000_000 + round;
+            run(&worker, b"key", crate::shard::OperationBuf::new(&touch(expiry))).await;
+            flush_memtable(&worker).await;
+        }
+    })
+    .expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    let reply = life.block_on(async move { run(&shard, b"key", get()).await }).expect("runs");
+    assert_eq!((reply.value, reply.metadata.expiry), (vec![7; 40_000], 2_000_000_004));
+}
+
+#[test]
+fn what_is_stored_when_a_scheduled_flush_is_due_survives_it() {
+    let options = tiny_options();
+    let (mut life, shard) = start(1, &options);
+    let env = life.env();
+    let worker = shard.clone();
+    life.block_on(async move {
+        run(&worker, b"old", set(b"1")).await;
+        let at = env.unix_seconds() as u32 + 5;
+        let needs = worker.flush_all(Some(at)).await.expect("logs");
+        worker.log.wait_durable(needs).await.expect("durable");
+        run(&worker, b"old", set(b"2")).await;
+        env.set_unix_seconds(env.unix_seconds() + 10);
+        // Both lines up before the flush is carried out.
+        let key = Key::memcached(b"new");
+        let first = worker.run(&key, set(b"3"), Reply::new);
+        let second = worker.run(&key, get(), Reply::new);
+        let (first, second) = futures_lite::future::zip(first, second).await;
+        assert_eq!(first.expect("stores").outcome, Outcome::Stored);
+        assert_eq!(second.expect("reads").value, b"3");
+        assert_eq!(run(&worker, b"old", get()).await.outcome, Outcome::Miss);
+    })
+    .expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    life.block_on(async move {
+        assert_eq!(run(&shard, b"new", get()).await.value, b"3");
+        assert_eq!(run(&shard, b"old", get()).await.outcome, Outcome::Miss);
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_flush_leaves_other_namespaces_alone() {
+    let options = tiny_options();
+    let (mut life, shard) = start(1, &options);
+    let other = |namespace| Key { namespace, record: b"key", item: b"" };
+    let worker = shard.clone();
+    life.block_on(async move {
+        for namespace in 0..4 {
+            let done = worker.run(&other(namespace), set(b"value"), Reply::new).await;
+            assert_eq!(done.expect("stores").outcome, Outcome::Stored);
+        }
+        for _ in 0..3 {
+            let needs = worker.flush_all(None).await.expect("logs");
+            worker.log.wait_durable(needs).await.expect("durable");
+        }
+        flush_memtable(&worker).await;
+    })
+    .expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    life.block_on(async move {
+        for namespace in 0..4 {
+            let done = shard.run(&other(namespace), get(), Reply::new).await;
+            let expected = if namespace == 0 { Outcome::Miss } else { Outcome::Hit };
+            assert_eq!(done.expect("reads").outcome, expected, "namespace {namespace}");
+        }
+    })
+    .expect("runs");
+}
+
+#[test]
+fn operations_that_wait_for_room_fail_when_the_shard_is_closed() {
+    let options = ShardOptions { memtable_bytes: 1, ..tiny_options() };
+    let (mut life, shard) = start(1, &options);
+    let failed = Rc::new(Cell::new(0));
+    for number in 0..30u32 {
+        let (worker, failed) = (shard.clone(), failed.clone());
+        life.env().spawn(TaskQueue::Foreground, async move {
+            let key = number.to_be_bytes();
+            let done = worker.run(&Key::memcached(&key), set(b"value"), Reply::new).await;
+            if let Err(error) = done {
+                assert!(matches!(error, EngineError::Stopped(_)), "{error}");
+                failed.set(failed.get() + 1);
+            }
+        });
+    }
+    life.advance(1_000_000).expect("runs");
+    let closing = shard.clone();
+    life.block_on(async move { closing.close().await }).expect("runs").expect("closes");
+    life.run_until_idle().expect("runs");
+    assert!(failed.get() > 0, "some still waited");
+    assert_eq!(shard.statistics().waiting_keys, 0);
+    let worker = shard.clone();
+    let late = life.block_on(async move {
+        worker.run(&Key::memcached(b"late"), set(b"value"), Reply::new).await
+    });
+    assert!(late.expect("runs").is_err(), "a closed shard takes no writes");
+    drop(shard);
+    life.advance(10_000_000_000).expect("runs");
+}
+
+#[test]
+fn closing_twice_is_closing_once() {
+    let options = tiny_options();
+    let (mut life, shard) = start(1, &options);
+    life.block_on(async move {
+        run(&shard, b"key", set(b"value")).await;
+        shard.close().await.expect("closes");
+        shard.close().await.expect("is closed");
+    })
+    .expect("runs");
+}

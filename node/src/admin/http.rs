@@ -1,0 +1,142 @@
+//! As much of HTTP/1.1 as metrics and health checks need: one request per connection, no body.
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// `/`.
+    Overview,
+    /// `/metrics`.
+    Metrics,
+    /// `/healthz`.
+    Health,
+}
+
+/// A request, or why it gets an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Not whole yet.
+    Partial,
+    /// A page, and whether its body is wanted.
+    Page(Page, bool),
+    /// An error with this status.
+    Refused(Status),
+}
+
+/// The status of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// 200.
+    Ok,
+    /// 400.
+    BadRequest,
+    /// 404.
+    NotFound,
+    /// 405.
+    MethodNotAllowed,
+    /// 431.
+    HeadTooLarge,
+    /// 503.
+    Unavailable,
+}
+
+impl Status {
+    fn line(self) -> &'static str {
+        match self {
+            Self::Ok => "200 OK",
+            Self::BadRequest => "400 Bad Request",
+            Self::NotFound => "404 Not Found",
+            Self::MethodNotAllowed => "405 Method Not Allowed",
+            Self::HeadTooLarge => "431 Request Header Fields Too Large",
+            Self::Unavailable => "503 Service Unavailable",
+        }
+    }
+}
+
+const HEADERS_MAX: usize = 64;
+
+/// Reads a request's head.
+pub fn parse(head: &[u8]) -> Parsed {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(httparse::Status::Partial) => return Parsed::Partial,
+        Err(httparse::Error::TooManyHeaders) => return Parsed::Refused(Status::HeadTooLarge),
+        Err(_) => return Parsed::Refused(Status::BadRequest),
+        Ok(httparse::Status::Complete(_)) => {}
+    }
+    let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    let page = match target.split('?').next().unwrap_or_default() {
+        "/" => Page::Overview,
+        "/metrics" => Page::Metrics,
+        "/healthz" => Page::Health,
+        _ => return Parsed::Refused(Status::NotFound),
+    };
+    match method {
+        "GET" => Parsed::Page(page, true),
+        "HEAD" => Parsed::Page(page, false),
+        _ => Parsed::Refused(Status::MethodNotAllowed),
+    }
+}
+
+/// An answer, after which the connection closes.
+pub fn answer(status: Status, content_type: &str, body: &str, with_body: bool) -> Vec<u8> {
+    let allow = if status == Status::MethodNotAllowed {
+        "Allow: GET, HEAD\r\n"
+    } else {
+        Default::default()
+    };
+    let head = format!(
+        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{allow}\
+         Connection: close\r\n\r\n",
+        status.line(),
+        body.len(),
+    );
+    let mut bytes = head.into_bytes();
+    if with_body {
+        bytes.extend_from_slice(body.as_bytes());
+    }
+    bytes
+}
+
+/// The answer to a request that is refused.
+pub fn refusal(status: Status) -> Vec<u8> {
+    answer(status, "text/plain; charset=utf-8", &format!("{}\n", status.line()), true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_found_and_everything_else_refused() {
+        for (head, parsed) in [
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Parsed::Page(Page::Overview, true)),
+            ("GET /metrics HTTP/1.0\r\n\r\n", Parsed::Page(Page::Metrics, true)),
+            ("GET /metrics?x=1 HTTP/1.1\r\n\r\n", Parsed::Page(Page::Metrics, true)),
+            ("HEAD /healthz HTTP/1.1\r\n\r\n", Parsed::Page(Page::Health, false)),
+            ("GET /other HTTP/1.1\r\n\r\n", Parsed::Refused(Status::NotFound)),
+            ("POST / HTTP/1.1\r\n\r\n", Parsed::Refused(Status::MethodNotAllowed)),
+            ("GET / HTTP/1.1\r\nHost:", Parsed::Partial),
+            ("", Parsed::Partial),
+            ("get version\r\n\r\n", Parsed::Refused(Status::BadRequest)),
+            ("\0\0\0\0", Parsed::Refused(Status::BadRequest)),
+        ] {
+            assert_eq!(parse(head.as_bytes()), parsed, "{head:?}");
+        }
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(HEADERS_MAX + 1));
+        assert_eq!(parse(many.as_bytes()), Parsed::Refused(Status::HeadTooLarge));
+    }
+
+    #[test]
+    fn answers_are_whole() {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        assert_eq!(
+            text(answer(Status::Ok, "text/plain", "ok\n", true)),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\
+             Connection: close\r\n\r\nok\n"
+        );
+        assert!(text(answer(Status::Ok, "text/plain", "ok\n", false)).ends_with("close\r\n\r\n"));
+        let refused = text(refusal(Status::MethodNotAllowed));
+        assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("Allow: GET, HEAD\r\n"));
+    }
+}

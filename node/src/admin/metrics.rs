@@ -1,0 +1,402 @@
+//! The node in Prometheus' text format, and as a page for people.
+
+use std::fmt::{self, Display, Write};
+
+use larder_engine::shard::Statistics;
+use larder_runtime::env::{IO_CLASSES, IoClass};
+
+use crate::counters::{CoreReport, ShardReport};
+use crate::memcached::statistics::Facts;
+use crate::process::{Usage, VERSION};
+
+/// The I/O classes' names, in the order of [`IoClass`].
+const CLASSES: [&str; IO_CLASSES] =
+    ["commit", "read", "scan", "flush", "compaction", "garbage_collection", "scrub"];
+
+/// The classes that only ever read.
+const READ_CLASSES: [IoClass; 2] = [IoClass::Read, IoClass::Scan];
+
+const NANOSECONDS: f64 = 1e9;
+
+/// A metric's kind.
+#[derive(Clone, Copy)]
+enum Type {
+    Counter,
+    Gauge,
+}
+
+/// Builds the text.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: Type, help: &str) {
+        let kind = match kind {
+            Type::Counter => "counter",
+            Type::Gauge => "gauge",
+        };
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let mut text = String::new();
+        for (label, value) in labels {
+            let comma = if text.is_empty() { "" } else { "," };
+            write!(text, "{comma}{label}=\"{value}\"").expect("a string takes all text");
+        }
+        let braces = if text.is_empty() { ("", "") } else { ("{", "}") };
+        self.line(format_args!("{name}{}{text}{} {value}", braces.0, braces.1));
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("a string takes all text");
+    }
+
+    fn single(&mut self, name: &str, kind: Type, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn by_core<V: Display>(
+        &mut self,
+        reports: &[CoreReport],
+        (name, kind, help): (&str, Type, &str),
+        value: impl Fn(&CoreReport) -> V,
+    ) {
+        self.family(name, kind, help);
+        for report in reports {
+            self.sample(name, &[("core", &report.core)], value(report));
+        }
+    }
+
+    fn by_shard(
+        &mut self,
+        reports: &[CoreReport],
+        (name, kind, help): (&str, Type, &str),
+        value: impl Fn(&Statistics) -> u64,
+    ) {
+        self.family(name, kind, help);
+        for shard in shards(reports) {
+            self.sample(name, &[("shard", &shard.shard)], value(&shard.statistics));
+        }
+    }
+}
+
+fn shards(reports: &[CoreReport]) -> impl Iterator<Item = &ShardReport> {
+    reports.iter().flat_map(|report| &report.shards)
+}
+
+/// The node in Prometheus' text format.
+pub fn render(facts: &Facts, reports: &[CoreReport], usage: Usage, now: u64) -> String {
+    let mut out = Exposition::default();
+    out.family("larder_build_info", Type::Gauge, "The node's version.");
+    out.sample("larder_build_info", &[("version", &VERSION)], 1);
+    let uptime = now.saturating_sub(facts.started);
+    out.single("larder_uptime_seconds", Type::Gauge, "Seconds since the start.", uptime);
+    out.single("larder_memory_limit_bytes", Type::Gauge, "The memory option.", facts.memory);
+    let (resident, cpu) = (usage.resident_bytes, usage.user_seconds + usage.system_seconds);
+    out.single("process_resident_memory_bytes", Type::Gauge, "Resident memory.", resident);
+    out.single("process_cpu_seconds_total", Type::Counter, "CPU time, user and kernel.", cpu);
+    put_cores(&mut out, reports);
+    put_disk(&mut out, reports);
+    put_operations(&mut out, reports);
+    put_shards(&mut out, reports);
+    put_caches(&mut out, reports);
+    out.0
+}
+
+fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
+    use Type::{Counter, Gauge};
+    out.by_core(reports, ("larder_connections", Gauge, "Open connections."), |r| r.connections);
+    let waiting =
+        ("larder_waiting_requests", Gauge, "Requests that wait for disk or another core.");
+    out.by_core(reports, waiting, |report| report.waiting);
+    let turns = ("larder_loop_turns_total", Counter, "Turns of the core's loop.");
+    out.by_core(reports, turns, |report| report.turns.turns);
+    let enters = ("larder_loop_enters_total", Counter, "Calls of io_uring_enter.");
+    out.by_core(reports, enters, |report| report.turns.enters);
+    let parks = ("larder_loop_parks_total", Counter, "Times that the core went to sleep.");
+    out.by_core(reports, parks, |report| report.turns.parks);
+    let wakes = ("larder_loop_wakes_total", Counter, "Times that another thread woke the core.");
+    out.by_core(reports, wakes, |report| report.turns.wakes);
+    let Some(first) = reports.first() else { return };
+    for (index, (name, _)) in first.counters.named().iter().enumerate() {
+        let metric = format!("larder_{}_total", name.trim_start_matches("total_"));
+        let help = format!("The count that `stats` calls {name}.");
+        out.by_core(reports, (&metric, Counter, &help), |r| r.counters.named()[index].1);
+    }
+}
+
+fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
+    let mut by_class =
+        |name: &str, help: &str, classes: &[usize], value: &dyn Fn(&CoreReport, usize) -> f64| {
+            out.family(name, Type::Counter, help);
+            for report in reports {
+                for &class in classes {
+                    let labels: [(&str, &dyn Display); 2] =
+                        [("core", &report.core), ("class", &CLASSES[class])];
+                    out.sample(name, &labels, value(report, class));
+                }
+            }
+        };
+    let all: Vec<usize> = (0..IO_CLASSES).collect();
+    let reads = READ_CLASSES.map(|class| class as usize);
+    by_class("larder_disk_reads_total", "Reads of classes that only read.", &reads, &|r, class| {
+        r.disk.class_operations[class] as f64
+    });
+    let help = "Reads, writes and flushes; a write with its flush counts once.";
+    by_class("larder_disk_operations_total", help, &all, &|report, class| {
+        report.disk.class_operations[class] as f64
+    });
+    by_class("larder_disk_bytes_total", "Bytes read and written.", &all, &|report, class| {
+        report.disk.class_bytes[class] as f64
+    });
+    let help = "Time that requests waited for their turn.";
+    by_class("larder_disk_queue_seconds_total", help, &all, &|report, class| {
+        report.disk.class_queue_nanoseconds[class] as f64 / NANOSECONDS
+    });
+    let help = "Time that requests spent in the kernel and the device.";
+    by_class("larder_disk_device_seconds_total", help, &all, &|report, class| {
+        report.disk.class_device_nanoseconds[class] as f64 / NANOSECONDS
+    });
+    use Type::Counter;
+    let reads = ("larder_disk_read_operations_total", Counter, "Reads of all classes.");
+    out.by_core(reports, reads, |report| report.disk.reads);
+    let bytes = ("larder_disk_read_bytes_total", Counter, "Bytes read.");
+    out.by_core(reports, bytes, |report| report.disk.read_bytes);
+    let writes = ("larder_disk_write_operations_total", Counter, "Writes of all classes.");
+    out.by_core(reports, writes, |report| report.disk.writes);
+    let bytes = ("larder_disk_written_bytes_total", Counter, "Bytes written.");
+    out.by_core(reports, bytes, |report| report.disk.write_bytes);
+    let syncs = ("larder_disk_flushes_total", Counter, "Flushes of the device.");
+    out.by_core(reports, syncs, |report| report.disk.syncs);
+}
+
+fn put_operations(out: &mut Exposition, reports: &[CoreReport]) {
+    const NAME: &str = "larder_operations_total";
+    out.family(NAME, Type::Counter, "Operations that the engine was asked for.");
+    for shard in shards(reports) {
+        let operations = &shard.statistics.operations;
+        for (operation, count) in [
+            ("get", operations.reads),
+            ("set", operations.stores),
+            ("delete", operations.deletes),
+            ("arithmetic", operations.arithmetics),
+        ] {
+            let labels: [(&str, &dyn Display); 2] =
+                [("shard", &shard.shard), ("operation", &operation)];
+            out.sample(NAME, &labels, count);
+        }
+    }
+    const STOPPED: &str = "larder_shard_stopped";
+    out.family(STOPPED, Type::Gauge, "1 if a write failed and the shard takes no more.");
+    for shard in shards(reports) {
+        let value = u8::from(shard.stopped.is_some());
+        out.sample(STOPPED, &[("shard", &shard.shard)], value);
+    }
+}
+
+type Figure = (&'static str, Type, &'static str, fn(&Statistics) -> u64);
+
+const FIGURES: [Figure; 22] = [
+    ("larder_cached_reads_total", Type::Counter, "Reads answered by the value cache.", |s| {
+        s.operations.cached
+    }),
+    ("larder_waited_total", Type::Counter, "Operations that had to wait.", |s| s.operations.later),
+    ("larder_value_reads_total", Type::Counter, "Values read from the log.", |s| {
+        s.operations.value_reads
+    }),
+    ("larder_flushes_total", Type::Counter, "Memtables written out.", |s| s.operations.flushes),
+    ("larder_flush_bytes_total", Type::Counter, "Bytes of tables written by flushes.", |s| {
+        s.operations.flush_bytes
+    }),
+    ("larder_compactions_total", Type::Counter, "Merges done.", |s| s.operations.compactions),
+    ("larder_compaction_bytes_total", Type::Counter, "Bytes of tables written by merges.", |s| {
+        s.operations.compaction_bytes
+    }),
+    ("larder_log_frames_total", Type::Counter, "Frames written to the log.", |s| s.log.frames),
+    ("larder_log_records_total", Type::Counter, "Records appended to the log.", |s| s.log.records),
+    ("larder_log_frame_bytes_total", Type::Counter, "Bytes of frames, padding included.", |s| {
+        s.log.frame_bytes
+    }),
+    ("larder_log_record_bytes_total", Type::Counter, "Bytes of records.", |s| s.log.record_bytes),
+    ("larder_memtable_entries", Type::Gauge, "Keys in memtables.", |s| s.memtable_entries),
+    ("larder_memtable_bytes", Type::Gauge, "Bytes of memtables, estimated.", |s| s.memtable_bytes),
+    ("larder_table_entries", Type::Gauge, "Entries in tables, older versions included.", |s| {
+        s.table_entries
+    }),
+    ("larder_tables", Type::Gauge, "Tables.", |s| s.tables),
+    ("larder_table_bytes", Type::Gauge, "Bytes of the tables' files.", |s| s.table_bytes),
+    ("larder_table_memory_bytes", Type::Gauge, "Memory of table indexes and filters.", |s| {
+        s.table_memory_bytes
+    }),
+    ("larder_segments", Type::Gauge, "Segments of the value log.", |s| s.segments),
+    ("larder_segment_bytes", Type::Gauge, "Bytes of the segments' files.", |s| s.segment_bytes),
+    ("larder_live_bytes", Type::Gauge, "Bytes of the log that tables point at.", |s| s.live_bytes),
+    ("larder_waiting_keys", Type::Gauge, "Keys with operations that wait.", |s| s.waiting_keys),
+    ("larder_disk_full", Type::Gauge, "1 if writes are refused for want of space.", |s| {
+        u64::from(s.disk_full)
+    }),
+];
+
+fn put_shards(out: &mut Exposition, reports: &[CoreReport]) {
+    for (name, kind, help, value) in FIGURES {
+        out.by_shard(reports, (name, kind, help), value);
+    }
+}
+
+fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
+    type CacheFigure = (&'static str, Type, fn(&larder_engine::cache::CacheCounters) -> u64);
+    let figures: [CacheFigure; 8] = [
+        ("entries", Type::Gauge, |cache| cache.entries as u64),
+        ("bytes", Type::Gauge, |cache| cache.bytes_used as u64),
+        ("capacity_bytes", Type::Gauge, |cache| cache.capacity as u64),
+        ("hits_total", Type::Counter, |cache| cache.hits),
+        ("misses_total", Type::Counter, |cache| cache.misses),
+        ("inserts_total", Type::Counter, |cache| cache.inserts),
+        ("evictions_total", Type::Counter, |cache| cache.evictions),
+        ("ghost_hits_total", Type::Counter, |cache| cache.ghost_hits),
+    ];
+    for (figure, kind, value) in figures {
+        let name = format!("larder_cache_{figure}");
+        out.family(&name, kind, "Of the value cache (items) and the block cache (blocks).");
+        for shard in shards(reports) {
+            let statistics = &shard.statistics;
+            for (cache, counters) in [("items", &statistics.items), ("blocks", &statistics.blocks)]
+            {
+                let labels: [(&str, &dyn Display); 2] =
+                    [("shard", &shard.shard), ("cache", &cache)];
+                out.sample(&name, &labels, value(counters));
+            }
+        }
+    }
+}
+
+/// The page for people.
+pub fn overview(facts: &Facts, reports: &[CoreReport], now: u64) -> String {
+    let sum = |value: fn(&Statistics) -> u64| -> u64 {
+        shards(reports).map(|shard| value(&shard.statistics)).sum()
+    };
+    let connections: usize = reports.iter().map(|report| report.connections).sum();
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>larder</title>\
+         </head><body>\n<h1>larder {VERSION}</h1>\n<table>\n\
+         <tr><td>uptime</td><td>{} s</td></tr>\n\
+         <tr><td>cores</td><td>{}</td></tr>\n\
+         <tr><td>shards</td><td>{}</td></tr>\n\
+         <tr><td>connections</td><td>{connections}</td></tr>\n\
+         <tr><td>reads</td><td>{}</td></tr>\n\
+         <tr><td>writes</td><td>{}</td></tr>\n\
+         </table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">health</a></p>\n\
+         </body></html>\n",
+        now.saturating_sub(facts.started),
+        facts.cores,
+        shards(reports).count(),
+        sum(|statistics| statistics.operations.reads),
+        sum(|s| s.operations.stores + s.operations.deletes + s.operations.arithmetics),
+    )
+}
+
+/// Whether every shard takes writes, and what `/healthz` says.
+pub fn health(reports: &[CoreReport], cores: usize) -> Result<(), String> {
+    if let Some((shard, reason)) =
+        shards(reports).find_map(|shard| Some((shard.shard, shard.stopped.as_ref()?)))
+    {
+        return Err(format!("shard {shard} takes no more writes: {reason}\n"));
+    }
+    if reports.len() < cores {
+        return Err(format!("only {} of {cores} cores answer\n", reports.len()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn reports() -> Vec<CoreReport> {
+        let report = |core: usize| {
+            let mut report = CoreReport {
+                core,
+                connections: 3,
+                waiting: 1,
+                counters: Default::default(),
+                shards: Vec::new(),
+                disk: Default::default(),
+                turns: Default::default(),
+            };
+            report.disk.class_operations[IoClass::Read as usize] = 7 + core as u64;
+            let mut statistics = Statistics::default();
+            statistics.operations.reads = 40 + core as u64;
+            report.shards.push(ShardReport { shard: core as u16, statistics, stopped: None });
+            report
+        };
+        vec![report(0), report(1)]
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            started: 100,
+            cores: 2,
+            memory: 1 << 30,
+            port: 1,
+            listen: String::new(),
+            item_bytes_max: 1,
+            connections_max: 1,
+            idle_timeout: 0,
+            flush_enabled: true,
+            shutdown_enabled: true,
+            durability: String::new(),
+        }
+    }
+
+    #[test]
+    fn every_sample_belongs_to_a_family_that_is_described_once() {
+        let text = render(&facts(), &reports(), Usage::default(), 160);
+        let mut families = BTreeSet::new();
+        let mut current = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                current = rest.split(' ').next().expect("a name").to_owned();
+                assert!(families.insert(current.clone()), "{current} is described twice");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert!(rest.starts_with(&format!("{current} ")), "{line}");
+            } else {
+                let name = line.split(['{', ' ']).next().expect("a name");
+                assert_eq!(name, current, "{line}");
+                let value = line.rsplit(' ').next().expect("a value");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+        for line in [
+            "larder_disk_reads_total{core=\"0\",class=\"read\"} 7",
+            "larder_disk_reads_total{core=\"1\",class=\"read\"} 8",
+            "larder_operations_total{shard=\"1\",operation=\"get\"} 41",
+            "larder_connections{core=\"1\"} 3",
+            "larder_uptime_seconds 60",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_stopped_shard_or_a_silent_core_is_not_healthy() {
+        let mut reports = reports();
+        assert_eq!(health(&reports, 2), Ok(()));
+        assert!(health(&reports, 3).expect_err("one is silent").contains("2 of 3"));
+        reports[1].shards[0].stopped = Some("write failed".into());
+        let text = health(&reports, 2).expect_err("one has stopped");
+        assert!(text.contains("shard 1") && text.contains("write failed"));
+    }
+
+    #[test]
+    fn the_overview_links_to_the_rest() {
+        let page = overview(&facts(), &reports(), 160);
+        for part in ["href=\"/metrics\"", "href=\"/healthz\"", "60 s", "<td>6</td>", "<td>81</td>"]
+        {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The admin port: metrics, health and an overview over HTTP, served by one thread of its own so
+//! that they answer however busy the cores are.
+
+pub mod http;
+pub mod metrics;
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::control::Control;
+use crate::counters::CoreReport;
+use crate::launch::{CoreHandle, StartError};
+use crate::limits::{ADMIN_CLIENT_MILLISECONDS, ADMIN_REQUEST_BYTES_MAX, REPORT_MILLISECONDS};
+use crate::process;
+use crate::service::Shared;
+use http::{Page, Parsed, Status};
+
+const THREAD: &str = "larder-admin";
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+/// The media type of Prometheus' text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The thread that serves the admin port.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    is_stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread works with.
+struct Server {
+    listener: TcpListener,
+    cores: Vec<CoreHandle>,
+    shared: Arc<Shared>,
+    is_stopping: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Starts to serve `listener`.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn start(
+        listener: TcpListener,
+        cores: Vec<CoreHandle>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StartError> {
+        let failed = |source| StartError::Thread { name: THREAD.to_owned(), source };
+        let address = listener.local_addr().map_err(failed)?;
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let server = Server { listener, cores, shared, is_stopping: Arc::clone(&is_stopping) };
+        let thread = std::thread::Builder::new().name(THREAD.to_owned());
+        let thread = Some(thread.spawn(move || server.serve()).map_err(failed)?);
+        Ok(Self { address, is_stopping, thread })
+    }
+
+    /// Where the port is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends the thread, after the client that it serves.
+    pub fn stop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.is_stopping.store(true, Ordering::Release);
+        // The thread waits for a client: this is the last one.
+        match TcpStream::connect(self.address) {
+            Ok(_) => {
+                if thread.join().is_err() {
+                    tracing::error!("the admin thread panicked");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the admin thread is not waited for"),
+        }
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Server {
+    fn serve(&self) {
+        loop {
+            let client = self.listener.accept();
+            if self.is_stopping.load(Ordering::Acquire) {
+                return;
+            }
+            let served = client.and_then(|(client, _)| self.serve_client(client));
+            if let Err(error) = served {
+                tracing::debug!(%error, "a client of the admin port was not served");
+            }
+        }
+    }
+
+    fn serve_client(&self, mut client: TcpStream) -> io::Result<()> {
+        let deadline = now() + Duration::from_millis(ADMIN_CLIENT_MILLISECONDS);
+        let answer = match read_request(&mut client, deadline)? {
+            Parsed::Page(page, with_body) => self.page(page, with_body),
+            Parsed::Refused(status) => http::refusal(status),
+            Parsed::Partial => http::refusal(Status::HeadTooLarge),
+        };
+        let mut left = &answer[..];
+        while !left.is_empty() {
+            client.set_write_timeout(Some(time_left(deadline)?))?;
+            let written = client.write(left)?;
+            left = &left[written..];
+        }
+        Ok(())
+    }
+
+    fn page(&self, page: Page, with_body: bool) -> Vec<u8> {
+        let reports = self.reports();
+        let facts = &self.shared.facts;
+        let (status, media_type, body) = match page {
+            Page::Overview => {
+                (Status::Ok, HTML, metrics::overview(facts, &reports, unix_seconds()))
+            }
+            Page::Metrics => {
+                let usage = process::usage();
+                (Status::Ok, METRICS, metrics::render(facts, &reports, usage, unix_seconds()))
+            }
+            Page::Health => match metrics::health(&reports, facts.cores) {
+                Ok(()) => (Status::Ok, TEXT, "ok\n".to_owned()),
+                Err(reason) => (Status::Unavailable, TEXT, reason),
+            },
+        };
+        http::answer(status, media_type, &body, with_body)
+    }
+
+    /// The figures of the cores that answer in time.
+    fn reports(&self) -> Vec<CoreReport> {
+        let (sender, receiver) = channel();
+        for core in &self.cores {
+            core.tell(Control::Report(sender.clone()));
+        }
+        drop(sender);
+        let deadline = now() + Duration::from_millis(REPORT_MILLISECONDS);
+        let mut reports = Vec::new();
+        while reports.len() < self.cores.len() {
+            let left = deadline.saturating_duration_since(now());
+            match receiver.recv_timeout(left) {
+                Ok(report) => reports.push(report),
+                Err(_) => break,
+            }
+        }
+        reports.sort_by_key(|report: &CoreReport| report.core);
+        reports
+    }
+}
+
+fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Parsed> {
+    let mut head = [0; ADMIN_REQUEST_BYTES_MAX];
+    let mut len = 0;
+    while len < head.len() {
+        client.set_read_timeout(Some(time_left(deadline)?))?;
+        let received = client.read(&mut head[len..])?;
+        if received == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        len += received;
+        let parsed = http::parse(&head[..len]);
+        if parsed != Parsed::Partial {
+            return Ok(parsed);
+        }
+    }
+    Ok(Parsed::Partial)
+}
+
+fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the admin thread has no core to ask")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[allow(clippy::disallowed_methods, reason = "the admin thread has no core to ask")]
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

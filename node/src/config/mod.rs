@@ -1,0 +1,86 @@
+//! What the node is told to do: command line, environment, file, defaults, in that order.
+
+mod options;
+mod size;
+mod sources;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use options::{Options, ServeArgs};
+pub use size::{CpuList, DurabilityMode, Size};
+pub use sources::{ConfigError, load};
+
+use crate::limits;
+
+/// The settings in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// The directory that holds the shards; created if it is missing.
+    pub data_dir: PathBuf,
+    /// Memory of the whole process, in bytes.
+    pub memory: Size,
+    /// Shards of a new directory; `None` means one per core, or what the directory has.
+    pub shards: Option<u16>,
+    /// Cores to run on; `None` means all of `cpus`.
+    pub cores: Option<usize>,
+    /// CPUs to run on; `None` means all that the process may use.
+    pub cpus: Option<CpuList>,
+    /// The address of all listeners.
+    pub listen: IpAddr,
+    /// The memcached port; 0 picks a free one.
+    pub memcached_port: u16,
+    /// Core `i` also listens on this port plus `i`.
+    pub core_ports: Option<u16>,
+    /// The admin port; 0 picks a free one.
+    pub admin_port: u16,
+    /// When writes are acknowledged.
+    pub durability: DurabilityMode,
+    /// The largest item of the memcached port: value, key and 71 bytes.
+    pub max_item_size: Size,
+    /// Connections of the whole node.
+    pub max_connections: usize,
+    /// A connection that is silent for so many seconds is closed; 0 means never.
+    pub idle_timeout: u64,
+    /// Whether `shutdown` on the memcached port stops the node.
+    pub enable_shutdown: bool,
+    /// Whether `flush_all` on the memcached port is refused.
+    pub disable_flush_all: bool,
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter of modules.
+    pub log_level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./larder-data"),
+            memory: Size(1 << 30),
+            shards: None,
+            cores: None,
+            cpus: None,
+            listen: IpAddr::from([127, 0, 0, 1]),
+            memcached_port: 11211,
+            core_ports: None,
+            admin_port: 9412,
+            durability: DurabilityMode::Sync,
+            max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
+            max_connections: limits::CONNECTIONS_MAX_DEFAULT,
+            idle_timeout: 0,
+            enable_shutdown: false,
+            disable_flush_all: false,
+            log_level: "info".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// The settings as a file that `--config` reads.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is plain data")
+    }
+}

@@ -1,0 +1,110 @@
+//! The options of `larder serve`. This one definition serves the command line, the environment and
+//! the file: the values of all three go through the same parser.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::size::{CpuList, DurabilityMode, Size};
+
+const HELP: &str = "\
+Every option can also be set in the environment (LARDER_DATA_DIR for --data-dir) and in a TOML file
+(data_dir = \"...\"). The command line wins over the environment, and that over the file.
+
+Example:
+  larder serve --data-dir /mnt/nvme/larder --memory 8G --listen 0.0.0.0 --durability sync";
+
+/// `larder serve`.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = HELP)]
+pub struct ServeArgs {
+    /// A TOML file with options; those given on the command line or in the environment win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the settings in force as TOML, and exit
+    #[arg(long)]
+    pub print_config: bool,
+    /// The options that may come from any source.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Options that are given, from one source.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Directory of the data; created if it is missing [default: ./larder-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Memory for the whole process [default: 1G]
+    #[arg(long, short = 'm', value_name = "SIZE")]
+    pub memory: Option<Size>,
+    /// Shards of a new data directory; fixed from then on [default: one per core]
+    #[arg(long, value_name = "N", value_parser = shards)]
+    pub shards: Option<u16>,
+    /// How many cores to run on [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub cores: Option<usize>,
+    /// Which CPUs to run on, such as 0-3,8 [default: all that are allowed]
+    #[arg(long, value_name = "LIST")]
+    pub cpus: Option<CpuList>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<IpAddr>,
+    /// Port for memcached clients; 0 picks a free one [default: 11211]
+    #[arg(long, short = 'p', value_name = "PORT")]
+    pub memcached_port: Option<u16>,
+    /// Core i also listens on this port + i
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub core_ports: Option<u16>,
+    /// Port for metrics and health over HTTP; 0 picks a free one [default: 9412]
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// When a write is acknowledged: sync, interval:<ms> or none [default: sync]
+    #[arg(long, value_name = "MODE")]
+    pub durability: Option<DurabilityMode>,
+    /// Largest item: value, key and 71 bytes [default: 1M]
+    #[arg(long, short = 'I', value_name = "SIZE", value_parser = item_size)]
+    pub max_item_size: Option<Size>,
+    /// Most connections at a time [default: 10000]
+    #[arg(long, short = 'c', value_name = "N", value_parser = at_least_one)]
+    pub max_connections: Option<usize>,
+    /// Close connections that are silent for so many seconds; 0 never does [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub idle_timeout: Option<u64>,
+    /// Let clients stop the node with `shutdown`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        require_equals = true)]
+    pub enable_shutdown: Option<bool>,
+    /// Refuse `flush_all`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        require_equals = true)]
+    pub disable_flush_all: Option<bool>,
+    /// Log more: the same as --log-level debug
+    #[arg(long, short = 'v', value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        require_equals = true)]
+    pub verbose: Option<bool>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as larder=debug
+    /// [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "not a number above 0".to_owned())
+}
+
+fn shards(text: &str) -> Result<u16, String> {
+    let max = crate::limits::SHARDS_MAX;
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| format!("not a number from 1 to {max}"))
+}
+
+fn item_size(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    let range = crate::limits::ITEM_BYTES_RANGE;
+    if range.contains(&size.0) {
+        return Ok(size);
+    }
+    Err(format!("not between {} and {}", Size(*range.start()), Size(*range.end())))
+}

@@ -1,0 +1,403 @@
+use std::collections::HashMap;
+
+use larder_protocol::memcached::error;
+use proptest::prelude::*;
+
+use super::*;
+use crate::memcached::answer::{DAMAGED, STOPPED};
+
+/// Answers commands from a script: a key's first letter says how.
+///
+/// - `a`: at once
+/// - `n`: at once, when the log has reached the number that follows
+/// - `w`: later, when the test says so
+/// - `r`: refused while `is_full`
+/// - `e`: at once, with an error
+struct Fake {
+    limits: Limits,
+    acknowledged: u64,
+    is_stopped: bool,
+    is_full: bool,
+    /// Sequences of what waits, with the key.
+    waiting: Vec<(u64, String)>,
+    commands: usize,
+    node_requests: usize,
+}
+
+impl Fake {
+    fn new() -> Self {
+        Self {
+            limits: Limits::default(),
+            acknowledged: 0,
+            is_stopped: false,
+            is_full: false,
+            waiting: Vec::new(),
+            commands: 0,
+            node_requests: 0,
+        }
+    }
+}
+
+fn reply_to(key: &str) -> Vec<u8> {
+    if key.starts_with('e') { format!("{DAMAGED}\r\n") } else { format!("<{key}>") }.into_bytes()
+}
+
+impl Handler for Fake {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn command(&mut self, command: &Command<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
+        let mut scratch = Default::default();
+        let key = String::from_utf8(command.key(&mut scratch).to_vec()).expect("text");
+        if key.starts_with('r') && self.is_full {
+            return Handled::Refused;
+        }
+        self.commands += 1;
+        if key.starts_with('w') {
+            self.waiting.push((sequence, key));
+            return Handled::Waiting;
+        }
+        if !command.is_noreply() {
+            out.extend_from_slice(&reply_to(&key));
+        }
+        let needs = key.strip_prefix('n').and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        Handled::Done { after: After { shard: 0, needs }, is_error: key.starts_with('e') }
+    }
+
+    fn node_request(&mut self, _: &Request<'_>, sequence: u64, _: &mut Vec<u8>) -> Handled {
+        self.node_requests += 1;
+        self.waiting.push((sequence, "node".into()));
+        Handled::Waiting
+    }
+
+    fn release(&self, after: After) -> Release {
+        match after.needs <= self.acknowledged {
+            true => Release::Now,
+            false if self.is_stopped => Release::Never,
+            false => Release::Later,
+        }
+    }
+}
+
+/// A connection, what it has sent, and what answers it.
+struct Bench {
+    connection: Connection,
+    fake: Fake,
+    out: Vec<u8>,
+    spares: SpareInputs,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            connection: Connection::default(),
+            fake: Fake::new(),
+            out: Vec::new(),
+            spares: SpareInputs::default(),
+        }
+    }
+
+    fn receive(&mut self, bytes: impl AsRef<[u8]>) -> Stop {
+        let pending = self.out.len();
+        let mut output = Output::new(&mut self.out, pending);
+        let Self { connection, fake, spares, .. } = self;
+        connection.receive(bytes.as_ref(), &mut output, fake, spares)
+    }
+
+    fn resume(&mut self) -> Stop {
+        let pending = self.out.len();
+        let mut output = Output::new(&mut self.out, pending);
+        let Self { connection, fake, spares, .. } = self;
+        connection.resume(&mut output, fake, spares)
+    }
+
+    /// Answers what waits for `key`, and goes on.
+    fn complete(&mut self, key: &str) -> Stop {
+        let index = self.fake.waiting.iter().position(|(_, waiting)| waiting == key);
+        let (sequence, key) = self.fake.waiting.remove(index.expect("it waits"));
+        self.connection.complete(sequence, reply_to(&key).into(), After::NOTHING, false);
+        self.resume()
+    }
+
+    /// What was sent since the last call.
+    fn sent(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.out)).expect("text")
+    }
+}
+
+#[test]
+fn replies_that_come_out_of_order_leave_in_order() {
+    let mut bench = Bench::new();
+    let stop = bench.receive("get a1 w1 a2\r\nget w2\r\nmn\r\nversion\r\nget a3\r\n");
+    assert_eq!(stop, Stop::Input);
+    assert_eq!(bench.sent(), "<a1>");
+    bench.complete("w2");
+    assert_eq!(bench.sent(), "");
+    assert_eq!(bench.connection.load().waiting, 1);
+    bench.complete("w1");
+    let version = format!("VERSION {VERSION}\r\n");
+    let rest = format!("<w1><a2>END\r\n<w2>END\r\nMN\r\n{version}<a3>END\r\n");
+    assert_eq!(bench.sent(), rest);
+    assert!(bench.connection.is_answered());
+    assert_eq!(bench.connection.load(), Load::default());
+}
+
+#[test]
+fn a_reply_that_is_next_leaves_without_a_detour() {
+    let mut bench = Bench::new();
+    bench.receive("get w1 w2\r\n");
+    let mut output = Output::new(&mut bench.out, 0);
+    bench.connection.complete_now(1, b"second", false, &mut output);
+    bench.connection.complete_now(0, b"first", false, &mut output);
+    assert_eq!(bench.sent(), "first");
+    bench.resume();
+    assert_eq!(bench.sent(), "secondEND\r\n");
+}
+
+#[test]
+fn writes_leave_when_the_log_is_acknowledged() {
+    let mut bench = Bench::new();
+    bench.receive("delete n5\r\ndelete n7\r\ndelete a\r\ndelete n6\r\n");
+    assert_eq!(bench.sent(), "");
+    assert!(bench.connection.waits_for_log());
+    bench.fake.acknowledged = 6;
+    bench.resume();
+    assert_eq!(bench.sent(), "<n5>");
+    bench.fake.acknowledged = 7;
+    bench.resume();
+    assert_eq!(bench.sent(), "<n7><a><n6>");
+    bench.receive("delete n7\r\n");
+    assert_eq!(bench.sent(), "<n7>", "the log is there already");
+}
+
+#[test]
+fn writes_of_a_stopped_shard_are_answered_with_an_error() {
+    let mut bench = Bench::new();
+    bench.receive("delete n5\r\ndelete n6 noreply\r\ndelete w\r\n");
+    bench.fake.is_stopped = true;
+    bench.resume();
+    assert_eq!(bench.sent(), format!("{STOPPED}\r\n"));
+    bench.complete("w");
+    assert_eq!(bench.sent(), "<w>");
+}
+
+#[test]
+fn requests_without_a_reply_take_no_slot() {
+    let mut bench = Bench::new();
+    bench.receive("delete n9 noreply\r\ndelete a noreply\r\nverbosity 1 noreply\r\n");
+    assert!(bench.connection.is_answered());
+    bench.receive("delete w noreply\r\nget a\r\n");
+    assert_eq!(bench.sent(), "");
+    bench.complete("w");
+    assert_eq!(bench.sent(), "<w><a>END\r\n");
+}
+
+#[test]
+fn an_error_in_a_retrieval_stands_in_the_place_of_its_end() {
+    let mut bench = Bench::new();
+    bench.receive("get a1 e1 a2\r\nget a3\r\n");
+    assert_eq!(bench.sent(), format!("<a1>{DAMAGED}\r\n<a3>END\r\n"));
+    bench.receive("get w1 e2 w2 a1\r\nget w3 a4\r\n");
+    bench.complete("w3");
+    bench.complete("w1");
+    assert_eq!(bench.sent(), format!("<w1>{DAMAGED}\r\n"));
+    bench.complete("w2");
+    assert_eq!(bench.sent(), "<w3><a4>END\r\n");
+}
+
+#[test]
+fn malformed_lines_are_answered_in_order() {
+    let mut bench = Bench::new();
+    bench.receive("get w\r\nnonsense\r\nset a 0 0 1\r\nxyz\r\nget a\r\n");
+    bench.complete("w");
+    let (chunk, format) = (error::BAD_DATA_CHUNK, error::BAD_FORMAT);
+    let expected = format!("<w>END\r\nERROR\r\n{chunk}\r\n{format}\r\n<a>END\r\n");
+    assert_eq!(bench.sent(), expected);
+}
+
+#[test]
+fn a_value_that_is_too_large_drops_the_key() {
+    let mut bench = Bench::new();
+    let value = "v".repeat(2000);
+    bench.fake.limits.item_bytes_max = 1024;
+    bench.receive(format!("set abc 0 0 2000\r\n{value}\r\nget a\r\n"));
+    assert_eq!(bench.fake.commands, 2);
+    assert_eq!(bench.sent(), "<abc><a>END\r\n");
+}
+
+#[test]
+fn a_pipeline_of_a_million_requests_takes_bounded_memory() {
+    let mut bench = Bench::new();
+    let chunk = "get w\r\n".repeat(2000);
+    let mut stop = bench.receive(&chunk);
+    assert_eq!(stop, Stop::Requests);
+    assert!(bench.connection.has_input());
+    let mut answered = 0;
+    for _ in 0..500 {
+        while stop == Stop::Requests {
+            assert!(bench.fake.waiting.len() <= CONNECTION_REQUESTS_MAX);
+            for (sequence, _) in std::mem::take(&mut bench.fake.waiting) {
+                answered += 1;
+                bench.connection.complete(sequence, b"x".as_slice().into(), After::NOTHING, false);
+            }
+            stop = bench.resume();
+            bench.out.clear();
+        }
+        stop = bench.receive(&chunk);
+    }
+    assert!(answered > 990_000 && bench.connection.input.capacity() < 10 * chunk.len());
+}
+
+#[test]
+fn nothing_is_executed_for_a_client_that_does_not_read() {
+    let mut bench = Bench::new();
+    let key = format!("a{}", "k".repeat(200));
+    let chunk = format!("get {key}\r\n").repeat(10_000);
+    assert_eq!(bench.receive(&chunk), Stop::Output);
+    assert!(bench.out.len() <= OUTPUT_HIGH_WATER + key.len() + 16);
+    let executed = bench.fake.commands;
+    assert_eq!(bench.resume(), Stop::Output);
+    assert_eq!(bench.fake.commands, executed);
+    let mut sent = bench.out.len();
+    loop {
+        bench.out.clear();
+        let stop = bench.resume();
+        sent += bench.out.len();
+        if stop == Stop::Input {
+            break;
+        }
+    }
+    assert_eq!(sent, 10_000 * (key.len() + "<>END\r\n".len()));
+}
+
+#[test]
+fn replies_that_are_there_wait_for_a_client_that_does_not_read() {
+    let mut bench = Bench::new();
+    bench.receive("get w1 w2 w3\r\n");
+    for (sequence, _) in std::mem::take(&mut bench.fake.waiting) {
+        let bytes = vec![b'x'; OUTPUT_HIGH_WATER];
+        bench.connection.complete(sequence, bytes.into(), After::NOTHING, false);
+    }
+    bench.resume();
+    assert_eq!(bench.out.len(), 2 * OUTPUT_HIGH_WATER, "up to the mark and one reply");
+    bench.out.clear();
+    bench.resume();
+    assert_eq!(bench.out.len(), OUTPUT_HIGH_WATER + END.len());
+}
+
+#[test]
+fn held_bytes_of_one_connection_are_limited() {
+    let mut bench = Bench::new();
+    bench.receive("get w1 w2\r\n");
+    let large = vec![b'x'; CONNECTION_WAITING_BYTES_MAX];
+    bench.connection.complete(1, large.into(), After::NOTHING, false);
+    assert_eq!(bench.receive("get a\r\n"), Stop::Requests);
+    bench.complete("w1");
+    bench.out.clear();
+    assert_eq!(bench.resume(), Stop::Input);
+}
+
+#[test]
+fn refused_requests_are_asked_again() {
+    let mut bench = Bench::new();
+    bench.fake.is_full = true;
+    assert_eq!(bench.receive("get a1 r1 a2\r\nget a3\r\n"), Stop::Core);
+    assert_eq!(bench.sent(), "<a1>");
+    assert_eq!(bench.resume(), Stop::Core);
+    bench.fake.is_full = false;
+    assert_eq!(bench.resume(), Stop::Input);
+    assert_eq!(bench.sent(), "<r1><a2>END\r\n<a3>END\r\n");
+}
+
+#[test]
+fn requests_for_the_whole_node_wait_for_those_before_and_hold_up_those_after() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.receive("get w1\r\nflush_all\r\nget a1\r\n"), Stop::Barrier);
+    assert_eq!((bench.fake.node_requests, bench.fake.commands), (0, 1));
+    assert_eq!(bench.complete("w1"), Stop::Barrier);
+    assert_eq!((bench.fake.node_requests, bench.fake.commands), (1, 1));
+    assert_eq!(bench.complete("node"), Stop::Input);
+    assert_eq!(bench.sent(), "<w1>END\r\n<node><a1>END\r\n");
+}
+
+#[test]
+fn quit_and_bad_lines_close_after_what_came_before() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.receive("get w\r\nquit\r\nget a\r\n"), Stop::Closing);
+    assert!(!bench.connection.is_answered() && !bench.connection.has_input());
+    assert_eq!(bench.complete("w"), Stop::Closing);
+    assert_eq!(bench.sent(), "<w>END\r\n");
+    assert!(bench.connection.is_answered());
+    assert_eq!(bench.receive("get a\r\n"), Stop::Closing);
+    let mut bench = Bench::new();
+    assert_eq!(bench.receive("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), Stop::Closing);
+    assert_eq!(bench.sent(), "");
+}
+
+#[test]
+fn the_input_grows_with_what_arrives_and_not_with_what_is_announced() {
+    let mut bench = Bench::new();
+    bench.fake.limits.item_bytes_max = 64 << 20;
+    assert_eq!(bench.receive("set a 0 0 60000000\r\n"), Stop::Input);
+    assert!(bench.connection.input.capacity() < 1024);
+    for _ in 0..100 {
+        assert_eq!(bench.receive([b'v'; 1000]), Stop::Input);
+    }
+    assert!(bench.connection.input.capacity() < 1 << 20);
+}
+
+#[test]
+fn input_buffers_are_used_again() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        bench.receive("get a1");
+        assert!(bench.connection.has_input());
+        bench.receive(" a2\r\n");
+        assert_eq!(bench.connection.input.capacity(), 0);
+        assert_eq!(bench.spares.0.len(), 1);
+        assert_eq!(bench.sent(), "<a1><a2>END\r\n");
+    }
+}
+
+/// Requests whose replies tell what was understood.
+const SCRIPT: &[u8] = b"get a1 w1 a2\r\nset a3 0 0 5\r\nva\r\nl\r\ndelete n3\r\nmg w2 v\r\n\
+    set a4 0 0 3\r\nbadbad\r\nms a5 2 c\r\nxx\r\nget e1 a6\r\nincr w3 1\r\nmn\r\nflush_all\r\n\
+    touch a7 0\r\nset toolargebyfar 0 0 4000000\r\n";
+
+/// Sends the script cut at `cuts`, completing what waits in an order that `pick` gives.
+fn run_script(cuts: &[usize], pick: &[usize]) -> String {
+    let mut bench = Bench::new();
+    let mut pick = pick.iter().cycle();
+    let mut start = 0;
+    let mut stop = Stop::Input;
+    let ends: HashMap<usize, ()> = cuts.iter().map(|cut| (cut % SCRIPT.len(), ())).collect();
+    for end in 1..=SCRIPT.len() {
+        if end < SCRIPT.len() && !ends.contains_key(&end) {
+            continue;
+        }
+        let received = bench.receive(&SCRIPT[start..end]);
+        stop = received;
+        start = end;
+    }
+    bench.fake.acknowledged = 3;
+    while !bench.fake.waiting.is_empty() || stop != Stop::Input {
+        let next = pick.next().expect("a cycle") % bench.fake.waiting.len();
+        let key = bench.fake.waiting[next].1.clone();
+        stop = bench.complete(&key);
+    }
+    bench.resume();
+    bench.sent()
+}
+
+proptest! {
+    #[test]
+    fn replies_do_not_depend_on_how_bytes_are_cut_and_when_replies_come(
+        cuts in proptest::collection::vec(0usize..10_000, 0..40),
+        pick in proptest::collection::vec(0usize..100, 1..10),
+    ) {
+        let whole = run_script(&[], &[0]);
+        prop_assert!(whole.contains("<a7>") && whole.ends_with("<toolargebyfar>"), "{whole}");
+        prop_assert_eq!(run_script(&cuts, &pick), whole);
+    }
+}

@@ -1,0 +1,40 @@
+//! Messages between the supervisor and the cores. They are rare, so plain channels carry them.
+
+use std::sync::mpsc::Sender;
+
+use crate::counters::CoreReport;
+
+/// To a core. Wake it afterwards.
+#[derive(Debug)]
+pub enum Control {
+    /// Accept no more, answer what was received, close the connections, report
+    /// [`Event::Drained`].
+    Drain,
+    /// Leave the loop.
+    Finish,
+    /// Send the core's figures.
+    Report(Sender<CoreReport>),
+}
+
+/// To the supervisor.
+#[derive(Debug)]
+pub enum Event {
+    /// Stop the node: a client's `shutdown`, a signal, or [`crate::launch::RunningNode::stop`].
+    StopRequested(&'static str),
+    /// The core has no connections any more.
+    Drained(usize),
+    /// A shard takes no more writes.
+    ShardStopped {
+        /// The shard.
+        shard: u16,
+        /// Why.
+        reason: String,
+    },
+    /// The core's thread has ended.
+    Ended {
+        /// The core.
+        core: usize,
+        /// Why, unless it was told to.
+        result: Result<(), String>,
+    },
+}

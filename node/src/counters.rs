@@ -1,0 +1,235 @@
+//! What a core has done, in numbers. Plain integers of one thread; other threads get copies.
+
+use larder_engine::error::EngineError;
+use larder_engine::shard::Statistics;
+use larder_runtime::disk::DiskCounters;
+use larder_runtime::ring_env::LoopCounters;
+
+use crate::memcached::answer::Tally;
+use crate::memcached::command::Kind;
+
+/// What the connections of one core have asked for, and what its shards have answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Keys read: `get`, `gets`, `gat`, `gats`, `mg`.
+    pub cmd_get: u64,
+    /// Values stored or refused.
+    pub cmd_set: u64,
+    /// `flush_all`.
+    pub cmd_flush: u64,
+    /// `touch`, `gat`, `gats`, and `mg` with a new expiry.
+    pub cmd_touch: u64,
+    /// Keys that were found.
+    pub get_hits: u64,
+    /// Keys that were not.
+    pub get_misses: u64,
+    /// Deletes of an item.
+    pub delete_hits: u64,
+    /// Deletes of nothing.
+    pub delete_misses: u64,
+    /// Increments of a number.
+    pub incr_hits: u64,
+    /// Increments of nothing.
+    pub incr_misses: u64,
+    /// Decrements of a number.
+    pub decr_hits: u64,
+    /// Decrements of nothing.
+    pub decr_misses: u64,
+    /// Stores whose CAS id was the item's.
+    pub cas_hits: u64,
+    /// Stores with a CAS id that found no item.
+    pub cas_misses: u64,
+    /// Stores whose CAS id was not the item's.
+    pub cas_badval: u64,
+    /// New expiries given.
+    pub touch_hits: u64,
+    /// New expiries for nothing.
+    pub touch_misses: u64,
+    /// Values refused for their size.
+    pub store_too_large: u64,
+    /// Values refused for want of space.
+    pub store_no_memory: u64,
+    /// Bytes received.
+    pub bytes_read: u64,
+    /// Bytes of answers.
+    pub bytes_written: u64,
+    /// Connections accepted.
+    pub total_connections: u64,
+    /// Connections refused at the limit.
+    pub rejected_connections: u64,
+    /// Connections closed because they were silent for too long.
+    pub idle_kicks: u64,
+    /// Connections closed because their client did not read.
+    pub stalled_readers: u64,
+    /// Times that a connection was not read from because a limit was reached.
+    pub conn_yields: u64,
+    /// Commands sent to another core.
+    pub forwarded: u64,
+    /// Commands that failed because of damage.
+    pub damaged: u64,
+}
+
+impl Counters {
+    /// Counts a finished command.
+    #[inline]
+    pub fn count(&mut self, kind: Kind, tally: Tally) {
+        let (hits, misses) = match kind {
+            Kind::Get { touches } => {
+                self.cmd_get += 1;
+                if touches {
+                    self.count_touch(tally);
+                }
+                (&mut self.get_hits, &mut self.get_misses)
+            }
+            Kind::Store => {
+                self.cmd_set += 1;
+                return;
+            }
+            Kind::TooLarge => {
+                self.cmd_set += 1;
+                self.store_too_large += 1;
+                return;
+            }
+            Kind::CompareAndStore => {
+                self.cmd_set += 1;
+                self.cas_badval += u64::from(tally == Tally::BadValue);
+                (&mut self.cas_hits, &mut self.cas_misses)
+            }
+            Kind::Delete => (&mut self.delete_hits, &mut self.delete_misses),
+            Kind::Increment => (&mut self.incr_hits, &mut self.incr_misses),
+            Kind::Decrement => (&mut self.decr_hits, &mut self.decr_misses),
+            Kind::Touch => return self.count_touch(tally),
+            Kind::Other => return,
+        };
+        *hits += u64::from(tally == Tally::Hit);
+        *misses += u64::from(tally == Tally::Miss);
+    }
+
+    fn count_touch(&mut self, tally: Tally) {
+        self.cmd_touch += 1;
+        self.touch_hits += u64::from(tally == Tally::Hit);
+        self.touch_misses += u64::from(tally == Tally::Miss);
+    }
+
+    /// Counts a command that failed.
+    pub fn count_failure(&mut self, kind: Kind, error: &EngineError) {
+        self.count(kind, Tally::Other);
+        match error {
+            EngineError::Full => self.store_no_memory += 1,
+            EngineError::Damaged { .. } => self.damaged += 1,
+            EngineError::Stopped(_) | EngineError::Read(_) | EngineError::Open(_) => {}
+        }
+    }
+
+    /// Every counter with its name.
+    pub fn named(&self) -> [(&'static str, u64); 28] {
+        macro_rules! named {
+            ($($name:ident),* $(,)?) => { [$((stringify!($name), self.$name)),*] };
+        }
+        named!(
+            cmd_get,
+            cmd_set,
+            cmd_flush,
+            cmd_touch,
+            get_hits,
+            get_misses,
+            delete_hits,
+            delete_misses,
+            incr_hits,
+            incr_misses,
+            decr_hits,
+            decr_misses,
+            cas_hits,
+            cas_misses,
+            cas_badval,
+            touch_hits,
+            touch_misses,
+            store_too_large,
+            store_no_memory,
+            bytes_read,
+            bytes_written,
+            total_connections,
+            rejected_connections,
+            idle_kicks,
+            stalled_readers,
+            conn_yields,
+            forwarded,
+            damaged,
+        )
+    }
+}
+
+/// One shard in numbers.
+#[derive(Clone, Debug)]
+pub struct ShardReport {
+    /// The shard's number.
+    pub shard: u16,
+    /// The engine's figures.
+    pub statistics: Statistics,
+    /// Why it takes no more writes, if so.
+    pub stopped: Option<String>,
+}
+
+/// One core in numbers.
+#[derive(Clone, Debug)]
+pub struct CoreReport {
+    /// The core's number.
+    pub core: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Commands that wait for the device, another core or a flush.
+    pub waiting: usize,
+    /// What was asked and answered.
+    pub counters: Counters,
+    /// The core's shards.
+    pub shards: Vec<ShardReport>,
+    /// The disk as this core has used it.
+    pub disk: DiskCounters,
+    /// The core's loop.
+    pub turns: LoopCounters,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_count_where_memcached_counts_them() {
+        let mut counters = Counters::default();
+        for (kind, tally) in [
+            (Kind::Get { touches: false }, Tally::Hit),
+            (Kind::Get { touches: true }, Tally::Miss),
+            (Kind::Store, Tally::Hit),
+            (Kind::CompareAndStore, Tally::BadValue),
+            (Kind::CompareAndStore, Tally::Hit),
+            (Kind::Delete, Tally::Miss),
+            (Kind::Increment, Tally::Hit),
+            (Kind::Decrement, Tally::Miss),
+            (Kind::Touch, Tally::Hit),
+            (Kind::TooLarge, Tally::Miss),
+            (Kind::Other, Tally::Hit),
+        ] {
+            counters.count(kind, tally);
+        }
+        let expected = Counters {
+            cmd_get: 2,
+            cmd_set: 4,
+            store_too_large: 1,
+            cmd_touch: 2,
+            get_hits: 1,
+            get_misses: 1,
+            touch_hits: 1,
+            touch_misses: 1,
+            cas_hits: 1,
+            cas_badval: 1,
+            delete_misses: 1,
+            incr_hits: 1,
+            decr_misses: 1,
+            ..Counters::default()
+        };
+        assert_eq!(counters, expected);
+        counters.count_failure(Kind::Store, &EngineError::Full);
+        assert_eq!((counters.cmd_set, counters.store_no_memory), (5, 1));
+        assert!(counters.named().contains(&("cmd_set", 5)));
+    }
+}

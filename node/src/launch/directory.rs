@@ -1,0 +1,189 @@
+//! The data directory: one node at a time, and nothing in it that is not ours.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the directory is prepared once, before there is any core"
+)]
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::StartError;
+
+const LOCK_FILE: &str = "LOCK";
+/// What `mkfs` leaves in the root of a file system.
+const LOST_AND_FOUND: &str = "lost+found";
+const SHARD_PREFIX: &str = "shard-";
+const SHARD_DIGITS: usize = 3;
+
+/// A process that was killed holds its lock until the kernel has ended its last disk operation.
+const LOCK_ATTEMPTS: u32 = 5;
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+/// A data directory that this process holds.
+#[derive(Debug)]
+pub(super) struct DataDirectory {
+    /// Keeps other processes out until it is dropped.
+    pub lock: File,
+    /// The shards' directories.
+    pub shards: Vec<PathBuf>,
+}
+
+/// The shards' directories that are there.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    shards: Vec<u16>,
+    has_data: bool,
+}
+
+/// Locks `path`, creating it if it is missing. A new directory gets `requested` shards, or
+/// `default`; one with data has what it has, and must not be asked for another number.
+pub(super) fn prepare(
+    path: &Path,
+    requested: Option<u16>,
+    default: u16,
+) -> Result<DataDirectory, StartError> {
+    let failed = |operation| {
+        move |source| StartError::DataDirectory { operation, path: path.to_owned(), source }
+    };
+    std::fs::create_dir_all(path).map_err(failed("create"))?;
+    let lock = lock(path)?;
+    let found = look(path)?;
+    let count = count(path, &found, requested, default)?;
+    let shards: Vec<PathBuf> = (0..count).map(|shard| path.join(shard_name(shard))).collect();
+    for shard in &shards {
+        std::fs::create_dir_all(shard).map_err(failed("create the shards of"))?;
+    }
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync"))?;
+    Ok(DataDirectory { lock, shards })
+}
+
+fn lock(path: &Path) -> Result<File, StartError> {
+    let file = path.join(LOCK_FILE);
+    let failed =
+        |source| StartError::DataDirectory { operation: "lock", path: path.to_owned(), source };
+    let mut options = File::options();
+    let lock = options.create(true).truncate(false).write(true).open(&file).map_err(failed)?;
+    for attempt in 1.. {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::WouldBlock) if attempt == LOCK_ATTEMPTS => {
+                return Err(StartError::InUse { path: path.to_owned() });
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
+        }
+    }
+    Ok(lock)
+}
+
+fn shard_name(shard: u16) -> String {
+    format!("{SHARD_PREFIX}{shard:0SHARD_DIGITS$}")
+}
+
+fn shard_number(name: &str) -> Option<u16> {
+    let digits = name.strip_prefix(SHARD_PREFIX)?;
+    let is_number = digits.len() == SHARD_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    if is_number { digits.parse().ok() } else { None }
+}
+
+fn look(path: &Path) -> Result<Found, StartError> {
+    let failed =
+        |source| StartError::DataDirectory { operation: "list", path: path.to_owned(), source };
+    let mut found = Found::default();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == LOCK_FILE || name == LOST_AND_FOUND {
+            continue;
+        }
+        let Some(shard) = shard_number(&name) else {
+            return Err(StartError::Foreign { path: entry.path() });
+        };
+        found.shards.push(shard);
+        found.has_data |= std::fs::read_dir(entry.path()).map_err(failed)?.next().is_some();
+    }
+    found.shards.sort_unstable();
+    Ok(found)
+}
+
+/// How many shards the directory has, or gets.
+fn count(
+    path: &Path,
+    found: &Found,
+    requested: Option<u16>,
+    default: u16,
+) -> Result<u16, StartError> {
+    let there = found.shards.len() as u16;
+    for (expected, shard) in found.shards.iter().enumerate() {
+        if usize::from(*shard) != expected {
+            let missing = path.join(shard_name(expected as u16));
+            return Err(StartError::ShardMissing { path: missing });
+        }
+    }
+    if !found.has_data {
+        // A start that was interrupted may have left some of the directories.
+        return Ok(requested.unwrap_or(default).max(there));
+    }
+    match requested {
+        Some(requested) if requested != there => {
+            Err(StartError::ShardCount { path: path.to_owned(), there, requested })
+        }
+        _ => Ok(there),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text<T: std::fmt::Debug>(result: Result<T, StartError>) -> String {
+        result.expect_err("an error").to_string()
+    }
+
+    #[test]
+    fn the_shards_of_a_directory_stay() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("data");
+        let prepared = prepare(&path, None, 3).expect("a new directory");
+        assert_eq!(prepared.shards.len(), 3);
+        assert!(prepared.shards[2].ends_with("shard-002") && prepared.shards[2].is_dir());
+        std::fs::write(path.join("shard-001/x"), "data").expect("a file");
+        drop(prepared);
+        assert_eq!(prepare(&path, Some(3), 1).expect("as it is").shards.len(), 3);
+        assert_eq!(prepare(&path, None, 7).expect("as it is").shards.len(), 3);
+        let error = text(prepare(&path, Some(4), 1));
+        assert!(error.contains("has 3 shards") && error.contains("--shards 4"), "{error}");
+        std::fs::remove_dir(path.join("shard-000")).expect("a shard");
+        assert!(text(prepare(&path, None, 1)).contains("shard-000"));
+    }
+
+    #[test]
+    fn a_start_that_was_interrupted_can_be_repeated() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("shard-000")).expect("a directory");
+        assert_eq!(prepare(directory.path(), Some(2), 1).expect("new").shards.len(), 2);
+    }
+
+    #[test]
+    fn foreign_files_and_a_second_process_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join(LOST_AND_FOUND)).expect("a directory");
+        let held = prepare(directory.path(), None, 1).expect("a directory");
+        let error = text(prepare(directory.path(), None, 1));
+        assert!(error.contains("another larder") && error.contains("--data-dir"), "{error}");
+        drop(held);
+        std::fs::write(directory.path().join("notes.txt"), "x").expect("a file");
+        assert!(text(prepare(directory.path(), None, 1)).contains("notes.txt"));
+    }
+
+    #[test]
+    fn shard_names_are_read_and_written() {
+        assert_eq!(shard_name(7), "shard-007");
+        assert_eq!(shard_number("shard-999"), Some(999));
+        for name in ["shard-7", "shard-0007", "shard-00a", "shard-+07", "other"] {
+            assert_eq!(shard_number(name), None, "{name}");
+        }
+    }
+}

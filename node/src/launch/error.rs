@@ -1,0 +1,179 @@
+//! Why the node did not start, or ended.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::config::{CpuList, Size};
+
+/// Why the node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something about the data directory failed.
+    #[error("cannot {operation} the data directory {path}: {source}", path = path.display())]
+    DataDirectory {
+        /// What was attempted.
+        operation: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Another process has the directory.
+    #[error(
+        "another larder runs on the data directory {path}; stop it, or give another --data-dir",
+        path = path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something in the directory is not the node's.
+    #[error(
+        "{path} is not a file of larder; move it away, or give a --data-dir of its own",
+        path = path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A shard's directory is gone.
+    #[error("{path} is missing although later shards are there", path = path.display())]
+    ShardMissing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory was made with another number of shards.
+    #[error(
+        "the data directory {path} has {there} shards, which cannot be changed; leave out \
+         --shards {requested}, or give another --data-dir",
+        path = path.display()
+    )]
+    ShardCount {
+        /// The directory.
+        path: PathBuf,
+        /// How many it has.
+        there: u16,
+        /// How many were asked for.
+        requested: u16,
+    },
+    /// The disk is full.
+    #[error(
+        "the disk of {path} has only {free} free, {needed} are needed to start; free some, or \
+         give another --data-dir",
+        path = path.display()
+    )]
+    DiskFull {
+        /// The data directory.
+        path: PathBuf,
+        /// Free bytes.
+        free: Size,
+        /// Bytes needed.
+        needed: Size,
+    },
+    /// More memory than the machine has.
+    #[error("--memory {asked} is too much: the machine has only {physical}")]
+    TooMuchMemory {
+        /// What was asked for.
+        asked: Size,
+        /// What there is.
+        physical: Size,
+    },
+    /// Too little for the shards.
+    #[error("--memory {asked} is too little for {shards} shards: give at least {needed}")]
+    TooLittleMemory {
+        /// What was asked for.
+        asked: Size,
+        /// The shards.
+        shards: u16,
+        /// What they need.
+        needed: Size,
+    },
+    /// A CPU that this process may not use.
+    #[error("CPU {cpu} of --cpus is not available: this process may use {allowed}")]
+    CpuNotAllowed {
+        /// The CPU.
+        cpu: usize,
+        /// Those it may use.
+        allowed: CpuList,
+    },
+    /// More cores than CPUs.
+    #[error("--cores {cores} is more than there are CPUs to use: {cpus}")]
+    TooManyCores {
+        /// What was asked for.
+        cores: usize,
+        /// The CPUs.
+        cpus: CpuList,
+    },
+    /// The CPUs cannot be found out.
+    #[error("cannot ask which CPUs may be used: {source}")]
+    Cpus {
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A port is taken.
+    #[error("the address {address} is in use; give another {option}")]
+    PortInUse {
+        /// The address.
+        address: SocketAddr,
+        /// The option that sets the port.
+        option: &'static str,
+    },
+    /// A socket cannot be bound.
+    #[error("cannot listen on {address} ({option}, --listen): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The option that sets the port.
+        option: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The ports of the cores do not fit below 65,536.
+    #[error("--core-ports {base} is too high for {cores} cores: the last port would be over 65535")]
+    CorePorts {
+        /// The first port.
+        base: u16,
+        /// The cores.
+        cores: usize,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start the thread {name}: {source}")]
+    Thread {
+        /// The thread.
+        name: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A core did not come up.
+    #[error("core {core}: {reason}")]
+    Core {
+        /// The core.
+        core: usize,
+        /// Why.
+        reason: String,
+    },
+    /// The core was told nothing and said nothing any more.
+    #[error("a core ended while the node started")]
+    Silence,
+}
+
+/// Why a node that ran ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A shard has seen a failed write or flush.
+    #[error("shard {shard} takes no more writes: {reason}")]
+    ShardStopped {
+        /// The shard.
+        shard: u16,
+        /// Why.
+        reason: String,
+    },
+    /// A core's thread ended.
+    #[error("core {core} failed: {reason}")]
+    Core {
+        /// The core.
+        core: usize,
+        /// Why.
+        reason: String,
+    },
+}

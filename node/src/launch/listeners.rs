@@ -1,0 +1,119 @@
+//! Listening sockets. They are bound first, so that a port in use is noticed before any work is
+//! done, and wait unserved until the shards are open.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::StartError;
+use crate::config::Config;
+
+/// Connections that may wait to be accepted, per listener.
+const BACKLOG: i32 = 1024;
+
+/// The listeners of all cores.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    /// One list for each core.
+    pub by_core: Vec<Vec<TcpListener>>,
+    pub memcached: SocketAddr,
+    pub admin: TcpListener,
+    /// The first of the per-core ports.
+    pub core_ports: Option<u16>,
+}
+
+/// Binds everything that `config` asks for.
+pub(super) fn bind(config: &Config, cores: usize) -> Result<Listeners, StartError> {
+    let asked = SocketAddr::new(config.listen, config.memcached_port);
+    if asked.port() != 0 {
+        // All cores listen on one port, and the kernel spreads the connections over them. It would
+        // also share the port with another process that has bound it in the same way.
+        drop(listener(asked, false, "--memcached-port")?);
+    }
+    let first = listener(asked, true, "--memcached-port")?;
+    let memcached = first.local_addr().map_err(|source| StartError::Listen {
+        address: asked,
+        option: "--memcached-port",
+        source,
+    })?;
+    let mut first = Some(first);
+    let mut by_core: Vec<Vec<TcpListener>> = Vec::new();
+    for core in 0..cores {
+        let shared = first.take().map_or_else(|| listener(memcached, true, "--memcached-port"), Ok);
+        let mut listeners = vec![shared?];
+        if let Some(base) = config.core_ports {
+            let port = u16::try_from(core).ok().and_then(|core| base.checked_add(core));
+            let port = port.ok_or(StartError::CorePorts { base, cores })?;
+            let address = SocketAddr::new(config.listen, port);
+            listeners.push(listener(address, false, "--core-ports")?);
+        }
+        by_core.push(listeners);
+    }
+    let admin = SocketAddr::new(config.listen, config.admin_port);
+    let admin = listener(admin, false, "--admin-port")?;
+    Ok(Listeners { by_core, memcached, admin, core_ports: config.core_ports })
+}
+
+fn listener(
+    address: SocketAddr,
+    is_shared: bool,
+    option: &'static str,
+) -> Result<TcpListener, StartError> {
+    open(address, is_shared).map_err(|error| {
+        if error == Errno::ADDRINUSE {
+            return StartError::PortInUse { address, option };
+        }
+        StartError::Listen { address, option, source: error.into() }
+    })
+}
+
+fn open(address: SocketAddr, is_shared: bool) -> Result<TcpListener, Errno> {
+    let family = match address.ip() {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // A port whose last connections are in TIME_WAIT can be bound again.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if is_shared {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_cores_share_the_port_that_was_picked() {
+        let config = Config { memcached_port: 0, admin_port: 0, ..Config::default() };
+        let listeners = bind(&config, 3).expect("free ports");
+        assert_ne!(listeners.memcached.port(), 0);
+        for listener in listeners.by_core.iter().flatten() {
+            assert_eq!(listener.local_addr().expect("bound"), listeners.memcached);
+        }
+        let taken = Config { memcached_port: listeners.memcached.port(), ..config.clone() };
+        let error = bind(&taken, 1).expect_err("the port is in use").to_string();
+        assert!(error.contains("in use") && error.contains("--memcached-port"), "{error}");
+        let admin = listeners.admin.local_addr().expect("bound").port();
+        let error = bind(&Config { admin_port: admin, ..config }, 1).expect_err("in use");
+        assert!(error.to_string().contains("--admin-port"), "{error}");
+    }
+
+    #[test]
+    fn core_ports_beyond_the_last_port_are_refused() {
+        let config = Config {
+            memcached_port: 0,
+            admin_port: 0,
+            core_ports: Some(u16::MAX),
+            ..Config::default()
+        };
+        let error = bind(&config, 2).expect_err("there is no port 65536").to_string();
+        assert!(error.contains("--core-ports 65535"), "{error}");
+    }
+}

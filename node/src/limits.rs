@@ -1,0 +1,106 @@
+//! Every limit of the node, with its default and its reason. At a limit the node makes the one
+//! who asks wait, or refuses with the protocol's own error; it never grows beyond it.
+
+/// Connections of the whole node, unless `--max-connections` says otherwise. memcached's default is
+/// 1,024; an idle connection costs less than 1 KiB here, so the default is what large fleets need.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 10_000;
+
+/// File descriptors kept free of connections: ring, eventfds, listeners, logs, the engine's files.
+pub const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// Requests of one connection that are not answered yet. Beyond it the connection is not read from:
+/// a pipeline of any length takes bounded memory, and 1,024 fill any device's queue.
+pub const CONNECTION_REQUESTS_MAX: usize = 1024;
+
+/// Parsing of a connection goes on when its unanswered requests are down to this.
+pub const CONNECTION_REQUESTS_RESUME: usize = CONNECTION_REQUESTS_MAX / 2;
+
+/// Unsent output of a connection above which nothing more is executed for it, in bytes. With the
+/// one reply that crosses the mark it is also the most that a connection's output takes.
+pub const OUTPUT_HIGH_WATER: usize = 256 << 10;
+
+/// Bytes of finished replies of one connection that wait for an earlier one, or for its client to
+/// read; beyond it nothing more is executed for it. One client cannot take all that its core has
+/// for waiting replies.
+pub const CONNECTION_WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// A connection whose output is above the mark and has not moved for so many seconds is closed: a
+/// reader that does not read holds memory that others could use.
+pub const OUTPUT_STALL_SECONDS: u64 = 30;
+
+/// Bytes of finished replies that wait on one core for an earlier reply of their connection, plus
+/// what the requests still waiting are expected to bring. Beyond it the core takes no more requests
+/// that have to wait.
+pub const CORE_WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// Requests of one core that wait for the device, another core or a flush.
+pub const CORE_WAITING_REQUESTS_MAX: usize = 16 << 10;
+
+/// What a waiting request is expected to bring before anything is known of the values' sizes, in
+/// bytes.
+pub const WAITING_BYTES_ESTIMATE: usize = 64 << 10;
+
+/// Batches that one core may have on their way to another.
+pub const MAILBOX_BATCHES: usize = 64;
+
+/// Requests in a batch for another core. When the mailbox is full too, connections that ask that
+/// core are not read from until it has caught up.
+pub const BATCH_REQUESTS_MAX: usize = 2048;
+
+/// Bytes of requests in a batch, large values included; beyond it as above.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// A request or reply up to this length is copied into its batch's bytes; a longer one travels as a
+/// vector of its own, so that batches stay small enough to be kept.
+pub const BATCH_COPY_BYTES_MAX: usize = 4096;
+
+/// A batch's bytes that grew over this are given back to the allocator.
+pub const BATCH_KEPT_BYTES_MAX: usize = 256 << 10;
+
+/// Empty batches kept per pair of cores.
+pub const BATCHES_KEPT_MAX: usize = 8;
+
+/// An input buffer up to this size is kept for the next connection with a request cut in two.
+pub const SPARE_INPUT_BYTES_MAX: usize = 64 << 10;
+
+/// How many of these are kept per core.
+pub const SPARE_INPUTS_MAX: usize = 64;
+
+/// The largest item of the memcached port unless `--max-item-size` says otherwise, in bytes.
+pub const ITEM_BYTES_DEFAULT: u64 = 1 << 20;
+
+/// The range of `--max-item-size` in bytes: memcached's smallest, and the engine's largest value.
+pub const ITEM_BYTES_RANGE: std::ops::RangeInclusive<u64> = (1 << 10)..=(128 << 20);
+
+/// The least memory that a shard works with, in bytes: below it no cache holds anything useful.
+pub const SHARD_MEMORY_MIN: u64 = 16 << 20;
+
+/// Free disk space below which the node does not start, in bytes: two segments of one shard.
+pub const DISK_FREE_MIN: u64 = 128 << 20;
+
+/// The most shards a directory may have: their index takes 16 bits on disk, their names three digits.
+pub const SHARDS_MAX: u16 = 999;
+
+/// An HTTP request's head on the admin port, in bytes.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 8192;
+
+/// How long a client of the admin port may take to send its request and to take the answer. Clients
+/// are served one after the other, so this is also the longest that one holds up the next.
+pub const ADMIN_CLIENT_MILLISECONDS: u64 = 2000;
+
+/// How long the admin port waits for a core's figures.
+pub const REPORT_MILLISECONDS: u64 = 1000;
+
+/// How long a stop waits for connections to take their answers.
+pub const DRAIN_MILLISECONDS: u64 = 5000;
+
+/// How long reads go on after a shard has failed, before the node exits.
+pub const FAILED_DRAIN_MILLISECONDS: u64 = 1000;
+
+const _: () = {
+    assert!(CONNECTION_REQUESTS_RESUME < CONNECTION_REQUESTS_MAX);
+    assert!(CONNECTION_WAITING_BYTES_MAX < CORE_WAITING_BYTES_MAX);
+    assert!(MAILBOX_BATCHES.is_power_of_two());
+    assert!(BATCH_COPY_BYTES_MAX < BATCH_KEPT_BYTES_MAX);
+    assert!(CORE_WAITING_BYTES_MAX / WAITING_BYTES_ESTIMATE >= CONNECTION_REQUESTS_MAX);
+};

@@ -1,0 +1,190 @@
+//! What the engine found and did, as bytes for the client.
+
+use larder_engine::error::EngineError;
+use larder_engine::operation::Outcome;
+use larder_engine::shard::Answer;
+use larder_protocol::memcached::reply::{self, ArithmeticReply, DeleteReply, StoreReply};
+use larder_protocol::memcached::{ITEM_OVERHEAD_BYTES, KeyScratch, Request, error};
+
+use super::command::Command;
+
+/// The bytes of this key cannot be read back.
+pub const DAMAGED: &str = "SERVER_ERROR stored data of this key is damaged";
+/// The shard has seen a failed write.
+pub const STOPPED: &str = "SERVER_ERROR the shard has stopped taking writes";
+/// The device would not give the bytes.
+pub const READ_FAILED: &str = "SERVER_ERROR reading from the disk failed";
+/// The node stops, or the core that owns the key is gone.
+pub const UNAVAILABLE: &str = "SERVER_ERROR the node is stopping";
+
+/// Appends the answer to `command`, which was done at Unix second `now`.
+pub fn put(out: &mut Vec<u8>, command: &Command<'_>, answer: &Answer<'_>, now: u32) {
+    let request = match command {
+        Command::Keyed(request) => request,
+        Command::Drop { reply, is_suppressed, .. } => {
+            if !is_suppressed {
+                reply::line(out, reply);
+            }
+            return;
+        }
+    };
+    if matches!(answer.outcome, Outcome::NotNumeric | Outcome::TooLarge) {
+        if !command.is_noreply() {
+            let is_number = answer.outcome == Outcome::NotNumeric;
+            reply::line(out, if is_number { error::NON_NUMERIC } else { error::TOO_LARGE });
+        }
+        return;
+    }
+    match request {
+        Request::Get(get) => {
+            if answer.outcome == Outcome::Hit {
+                let (flags, version) = (answer.metadata.client_flags, answer.metadata.version);
+                reply::value(out, get, flags, version, answer.value);
+            }
+        }
+        Request::Store(store) => reply::stored(out, stored(answer.outcome), store.noreply),
+        Request::Delete(delete) => {
+            let is_deleted = answer.outcome == Outcome::Deleted;
+            put_unless(out, delete.noreply, is_deleted, reply::DELETED);
+        }
+        Request::Touch(touch) => {
+            let is_touched = answer.outcome == Outcome::Hit;
+            put_unless(out, touch.noreply, is_touched, reply::TOUCHED);
+        }
+        Request::Arithmetic(arithmetic) => match answer.outcome {
+            Outcome::Number(number) if !arithmetic.noreply => reply::number(out, number),
+            _ => put_unless(out, arithmetic.noreply, false, b""),
+        },
+        _ => put_meta(out, request, answer, now),
+    }
+}
+
+fn put_unless(out: &mut Vec<u8>, noreply: bool, is_done: bool, done: &[u8]) {
+    if !noreply {
+        out.extend_from_slice(if is_done { done } else { reply::NOT_FOUND });
+    }
+}
+
+fn put_meta(out: &mut Vec<u8>, request: &Request<'_>, answer: &Answer<'_>, now: u32) {
+    match request {
+        Request::MetaGet(get) => match answer.outcome {
+            Outcome::Hit => {
+                let marks = reply::RecacheMarks {
+                    is_won: answer.lease.won,
+                    is_stale: answer.lease.stale,
+                    is_already_won: answer.lease.already_sent,
+                };
+                reply::meta_hit(out, get, &item_view(answer, now), marks);
+            }
+            _ => reply::meta_miss(out, get),
+        },
+        Request::MetaSet(set) => {
+            let reply = stored(answer.outcome);
+            let version = match reply {
+                StoreReply::Stored | StoreReply::Exists => answer.metadata.version,
+                StoreReply::NotStored | StoreReply::NotFound => 0,
+            };
+            let is_stored = reply == StoreReply::Stored;
+            let value_bytes = if is_stored { answer.value_len } else { set.value.len() };
+            reply::meta_set(out, set, reply, version, value_bytes);
+        }
+        Request::MetaDelete(delete) => {
+            let reply = match answer.outcome {
+                Outcome::Deleted => DeleteReply::Deleted,
+                Outcome::Exists => DeleteReply::Exists,
+                _ => DeleteReply::NotFound,
+            };
+            reply::meta_delete(out, delete, reply);
+        }
+        Request::MetaArithmetic(arithmetic) => {
+            let reply = match answer.outcome {
+                Outcome::Number(number) => ArithmeticReply::Number {
+                    number,
+                    version: answer.metadata.version,
+                    ttl_seconds: seconds_left(answer.metadata.expiry, now),
+                },
+                Outcome::Exists => ArithmeticReply::Exists,
+                Outcome::NotStored => ArithmeticReply::NotStored,
+                _ => ArithmeticReply::NotFound,
+            };
+            reply::meta_arithmetic(out, arithmetic, reply);
+        }
+        Request::MetaDebug(debug) => {
+            let key_bytes = debug.key.bytes(&mut KeyScratch::default()).len();
+            let item_bytes = (key_bytes + answer.value_len + ITEM_OVERHEAD_BYTES) as u64;
+            let view = reply::DebugView {
+                ttl_seconds: seconds_left(answer.metadata.expiry, now),
+                last_access_seconds: u64::from(now.saturating_sub(answer.last_access)),
+                version: answer.metadata.version,
+                is_fetched: answer.fetched,
+                class: 1,
+                item_bytes,
+            };
+            let is_hit = answer.outcome == Outcome::Hit;
+            reply::meta_debug(out, debug, is_hit.then_some(&view));
+        }
+        other => panic!("{other:?} has no key"),
+    }
+}
+
+fn item_view<'a>(answer: &Answer<'a>, now: u32) -> reply::ItemView<'a> {
+    reply::ItemView {
+        value: answer.value,
+        value_bytes: answer.value_len,
+        client_flags: answer.metadata.client_flags,
+        version: answer.metadata.version,
+        ttl_seconds: seconds_left(answer.metadata.expiry, now),
+        last_access_seconds: u64::from(now.saturating_sub(answer.last_access)),
+        is_fetched: answer.fetched,
+    }
+}
+
+fn stored(outcome: Outcome) -> StoreReply {
+    match outcome {
+        Outcome::Stored => StoreReply::Stored,
+        Outcome::Exists => StoreReply::Exists,
+        Outcome::NotFound => StoreReply::NotFound,
+        _ => StoreReply::NotStored,
+    }
+}
+
+fn seconds_left(expiry: u32, now: u32) -> i64 {
+    if expiry == 0 { -1 } else { i64::from(expiry.saturating_sub(now)) }
+}
+
+/// Appends the answer to a command that failed, unless the client wants none.
+pub fn put_error(out: &mut Vec<u8>, is_noreply: bool, failure: &EngineError) {
+    let text = match failure {
+        EngineError::Damaged { .. } => DAMAGED,
+        EngineError::Full => error::OUT_OF_MEMORY_STORING,
+        EngineError::Stopped(_) | EngineError::Open(_) => STOPPED,
+        EngineError::Read(_) => READ_FAILED,
+    };
+    if !is_noreply {
+        reply::line(out, text);
+    }
+}
+
+/// What a command did, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// The item was there, or was stored.
+    Hit,
+    /// It was not.
+    Miss,
+    /// The item had another CAS id.
+    BadValue,
+    /// It failed, or there is nothing to count.
+    Other,
+}
+
+impl From<Outcome> for Tally {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => Self::Hit,
+            Outcome::Miss | Outcome::NotFound => Self::Miss,
+            Outcome::Exists => Self::BadValue,
+            Outcome::NotStored | Outcome::NotNumeric | Outcome::TooLarge => Self::Other,
+        }
+    }
+}

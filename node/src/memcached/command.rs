@@ -1,0 +1,247 @@
+//! What a request asks of the engine.
+
+use larder_engine::operation::{self, EXPIRED, Operation, Read, StoreMode};
+use larder_protocol::memcached::{
+    Direction, Expiry, GetRequest, KeyScratch, MetaFlags, Request, StoreVerb, WireKey, error,
+    expiry_from_exptime,
+};
+
+/// Something that one shard does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// A client's request on a key.
+    Keyed(Request<'a>),
+    /// Drop the key's item, because a newer value was refused, and answer with a line.
+    Drop {
+        /// The key.
+        key: WireKey<'a>,
+        /// The answer, without its line end.
+        reply: &'static str,
+        /// Whether the client wants no answer.
+        is_suppressed: bool,
+    },
+}
+
+/// Kinds of commands, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `get`, `gets`, `mg`, and `gat`, `gats`.
+    Get {
+        /// Whether it also sets an expiry.
+        touches: bool,
+    },
+    /// A store with a comparison.
+    CompareAndStore,
+    /// Any other store.
+    Store,
+    /// `delete`, `md`.
+    Delete,
+    /// `incr`, `ma`.
+    Increment,
+    /// `decr`, `ma`.
+    Decrement,
+    /// `touch`.
+    Touch,
+    /// A store whose value is over the limit.
+    TooLarge,
+    /// What is not counted.
+    Other,
+}
+
+impl<'a> Command<'a> {
+    /// The key; a base64 key is decoded into `scratch`.
+    ///
+    /// # Panics
+    /// If it is a request without a key.
+    pub fn key<'s>(&self, scratch: &'s mut KeyScratch) -> &'s [u8]
+    where
+        'a: 's,
+    {
+        match self {
+            Self::Drop { key, .. } => key.bytes(scratch),
+            Self::Keyed(request) => match request {
+                Request::Get(get) => get.key,
+                Request::Store(store) => store.key,
+                Request::Delete(delete) => delete.key,
+                Request::Arithmetic(arithmetic) => arithmetic.key,
+                Request::Touch(touch) => touch.key,
+                Request::MetaGet(get) => get.key.bytes(scratch),
+                Request::MetaSet(set) => set.key.bytes(scratch),
+                Request::MetaDelete(delete) => delete.key.bytes(scratch),
+                Request::MetaArithmetic(arithmetic) => arithmetic.key.bytes(scratch),
+                Request::MetaDebug(debug) => debug.key.bytes(scratch),
+                other => panic!("{other:?} has no key"),
+            },
+        }
+    }
+
+    /// The engine's operation at Unix second `now`.
+    ///
+    /// # Panics
+    /// If it is a request without a key.
+    pub fn operation(&self, now: u32) -> Operation<'a> {
+        let Self::Keyed(request) = self else {
+            return Operation::Delete(operation::Delete::default());
+        };
+        match request {
+            Request::Get(get) => Operation::Read(read(get, now)),
+            Request::Touch(touch) => {
+                let expiry = Some(expiry(touch.exptime, now));
+                Operation::Read(Read { expiry, ..Read::default() })
+            }
+            Request::Store(store) => Operation::Store(operation::Store {
+                mode: mode(store.verb),
+                value: store.value,
+                client_flags: store.client_flags,
+                expiry: expiry(store.exptime, now),
+                compare: store.cas,
+                invalidate: false,
+                vivify: None,
+                version: None,
+            }),
+            Request::Delete(_) => Operation::Delete(operation::Delete::default()),
+            Request::Arithmetic(arithmetic) => Operation::Arithmetic(operation::Arithmetic {
+                delta: arithmetic.delta,
+                decrement: arithmetic.direction == Direction::Decrement,
+                compare: None,
+                vivify: None,
+                expiry: None,
+                version: None,
+            }),
+            _ => meta_operation(request, now),
+        }
+    }
+
+    /// How it is counted.
+    pub fn kind(&self) -> Kind {
+        let request = match self {
+            Self::Keyed(request) => request,
+            Self::Drop { reply, .. } if *reply == error::TOO_LARGE => return Kind::TooLarge,
+            Self::Drop { .. } => return Kind::Other,
+        };
+        let arithmetic = |direction| match direction {
+            Direction::Increment => Kind::Increment,
+            Direction::Decrement => Kind::Decrement,
+        };
+        let store = |compares| if compares { Kind::CompareAndStore } else { Kind::Store };
+        match request {
+            Request::Get(get) => Kind::Get { touches: get.new_exptime.is_some() },
+            Request::MetaGet(get) => Kind::Get { touches: get.flags.ttl.is_some() },
+            Request::Store(request) => store(request.cas.is_some()),
+            Request::MetaSet(request) => store(request.flags.compare_cas.is_some()),
+            Request::Delete(_) | Request::MetaDelete(_) => Kind::Delete,
+            Request::Arithmetic(request) => arithmetic(request.direction),
+            Request::MetaArithmetic(request) => arithmetic(request.direction),
+            Request::Touch(_) => Kind::Touch,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Whether the key's old item goes when there is no room for the new one: `set` and `ms`
+    /// replace it, so what is there is stale.
+    pub fn drops_old_item(&self) -> bool {
+        match self {
+            Self::Keyed(Request::Store(store)) => store.verb == StoreVerb::Set,
+            Self::Keyed(Request::MetaSet(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether even errors are not sent.
+    pub fn is_noreply(&self) -> bool {
+        match self {
+            Self::Drop { is_suppressed, .. } => *is_suppressed,
+            Self::Keyed(Request::Store(store)) => store.noreply,
+            Self::Keyed(Request::Delete(delete)) => delete.noreply,
+            Self::Keyed(Request::Arithmetic(arithmetic)) => arithmetic.noreply,
+            Self::Keyed(Request::Touch(touch)) => touch.noreply,
+            Self::Keyed(_) => false,
+        }
+    }
+}
+
+fn meta_operation<'a>(request: &Request<'a>, now: u32) -> Operation<'a> {
+    match request {
+        Request::MetaGet(get) => Operation::Read(meta_read(&get.flags, now)),
+        Request::MetaSet(set) => Operation::Store(operation::Store {
+            mode: mode(set.verb),
+            value: set.value,
+            client_flags: set.flags.client_flags.unwrap_or(0),
+            expiry: expiry(set.flags.ttl.unwrap_or(0), now),
+            compare: set.flags.compare_cas,
+            invalidate: set.flags.is_invalidate(),
+            vivify: set.flags.vivify_ttl.map(|exptime| expiry(exptime, now)),
+            version: set.flags.explicit_cas,
+        }),
+        Request::MetaDelete(delete) => Operation::Delete(operation::Delete {
+            compare: delete.flags.compare_cas,
+            invalidate: delete.flags.is_invalidate(),
+            clear_value: delete.flags.is_remove_value(),
+            expiry: delete.flags.ttl.map(|exptime| expiry(exptime, now)),
+            version: delete.flags.explicit_cas,
+        }),
+        Request::MetaArithmetic(arithmetic) => {
+            let flags = &arithmetic.flags;
+            let vivify = flags.vivify_ttl.map(|exptime| expiry(exptime, now));
+            Operation::Arithmetic(operation::Arithmetic {
+                delta: arithmetic.delta,
+                decrement: arithmetic.direction == Direction::Decrement,
+                compare: flags.compare_cas,
+                vivify: vivify.map(|expiry| (arithmetic.initial, expiry)),
+                expiry: flags.ttl.map(|exptime| expiry(exptime, now)),
+                version: flags.explicit_cas,
+            })
+        }
+        Request::MetaDebug(_) => Operation::Read(Read { quiet: true, ..Read::default() }),
+        other => panic!("{other:?} has no key"),
+    }
+}
+
+fn read(get: &GetRequest<'_>, now: u32) -> Read {
+    let expiry = get.new_exptime.map(|exptime| expiry(exptime, now));
+    Read { value: true, expiry, ..Read::default() }
+}
+
+fn meta_read(flags: &MetaFlags<'_>, now: u32) -> Read {
+    let recache_before =
+        flags.recache_ttl.and_then(|exptime| match expiry_from_exptime(i64::from(exptime), now) {
+            Expiry::At(at) => Some(at),
+            Expiry::Never | Expiry::AlreadyExpired => None,
+        });
+    Read {
+        value: flags.asks_value(),
+        expiry: flags.ttl.map(|exptime| expiry(exptime, now)),
+        vivify: flags.vivify_ttl.map(|exptime| expiry(exptime, now)),
+        recache_before,
+        leases: true,
+        quiet: flags.is_no_bump(),
+        version: flags.explicit_cas,
+    }
+}
+
+fn mode(verb: StoreVerb) -> StoreMode {
+    match verb {
+        StoreVerb::Set | StoreVerb::Cas => StoreMode::Set,
+        StoreVerb::Add => StoreMode::Add,
+        StoreVerb::Replace => StoreMode::Replace,
+        StoreVerb::Append => StoreMode::Append,
+        StoreVerb::Prepend => StoreMode::Prepend,
+    }
+}
+
+/// A raw exptime as the engine's expiry.
+fn expiry(exptime: i32, now: u32) -> u32 {
+    match expiry_from_exptime(i64::from(exptime), now) {
+        Expiry::Never => 0,
+        Expiry::At(at) => at,
+        Expiry::AlreadyExpired => EXPIRED,
+    }
+}
+
+/// When a `flush_all` with this delay happens; `None` is now.
+pub fn flush_time(delay: Option<i32>, now: u32) -> Option<u32> {
+    match expiry_from_exptime(i64::from(delay.unwrap_or(0)), now) {
+        Expiry::At(at) => Some(at),
+        Expiry::Never | Expiry::AlreadyExpired => None,
+    }
+}

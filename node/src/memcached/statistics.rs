@@ -1,0 +1,328 @@
+//! The answers to `stats`.
+
+use larder_protocol::memcached::reply::{self, END};
+
+use crate::counters::{CoreReport, Counters};
+use crate::process::{self, Usage, VERSION};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// `stats`.
+    General,
+    /// `stats settings`.
+    Settings,
+    /// `stats items`.
+    Items,
+    /// `stats slabs`.
+    Slabs,
+    /// `stats conns`.
+    Connections,
+    /// `stats sizes`.
+    Sizes,
+    /// `stats reset`.
+    Reset,
+    /// Anything else: memcached answers an empty list.
+    Unknown,
+}
+
+impl Section {
+    /// The section that the arguments of `stats` name.
+    pub fn from_arguments(arguments: &[u8]) -> Self {
+        match arguments.split(|&byte| byte == b' ').next().unwrap_or_default() {
+            b"" => Self::General,
+            b"settings" => Self::Settings,
+            b"items" => Self::Items,
+            b"slabs" => Self::Slabs,
+            b"conns" => Self::Connections,
+            b"sizes" => Self::Sizes,
+            b"reset" => Self::Reset,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// What the node was told, as far as `stats` shows it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Unix second at which the node started.
+    pub started: u64,
+    /// Cores that the node runs on.
+    pub cores: usize,
+    /// The memory option, in bytes.
+    pub memory: u64,
+    /// The memcached port.
+    pub port: u16,
+    /// The address of the listeners.
+    pub listen: String,
+    /// The largest item, in bytes.
+    pub item_bytes_max: u64,
+    /// The most connections.
+    pub connections_max: usize,
+    /// Seconds after which silent connections are closed; 0 for never.
+    pub idle_timeout: u64,
+    /// Whether `flush_all` is allowed.
+    pub flush_enabled: bool,
+    /// Whether `shutdown` is allowed.
+    pub shutdown_enabled: bool,
+    /// The durability mode.
+    pub durability: String,
+}
+
+/// Appends the answer. `reports` has one for each core, `now` is in Unix seconds.
+pub fn put(out: &mut Vec<u8>, section: Section, facts: &Facts, reports: &[CoreReport], now: u64) {
+    let total = Total::of(reports);
+    let lines = match section {
+        Section::General => general(facts, &total, process::usage(), now),
+        Section::Settings => settings(facts),
+        Section::Items => items(&total),
+        Section::Slabs => slabs(facts, &total),
+        Section::Connections => connections(reports),
+        Section::Sizes => vec![("sizes_status".into(), "disabled".into())],
+        Section::Unknown => Vec::new(),
+        Section::Reset => return out.extend_from_slice(reply::RESET),
+    };
+    for (name, value) in &lines {
+        reply::stat(out, name, value);
+    }
+    out.extend_from_slice(END);
+}
+
+type Lines = Vec<(String, String)>;
+
+/// Sums over the cores.
+#[derive(Default)]
+struct Total {
+    counters: Counters,
+    connections: usize,
+    entries: u64,
+    bytes: u64,
+    stores: u64,
+    cached_items: usize,
+    cached_bytes: usize,
+    cache_capacity: usize,
+    evictions: u64,
+}
+
+impl Total {
+    fn of(reports: &[CoreReport]) -> Self {
+        let mut total = Self::default();
+        for report in reports {
+            total.connections += report.connections;
+            add(&mut total.counters, &report.counters);
+            for shard in &report.shards {
+                let statistics = &shard.statistics;
+                total.entries += statistics.memtable_entries + statistics.table_entries;
+                total.bytes += statistics.memtable_bytes + statistics.live_bytes;
+                total.stores += statistics.operations.stores;
+                total.cached_items += statistics.items.entries;
+                total.cached_bytes += statistics.items.bytes_used;
+                total.cache_capacity += statistics.items.capacity;
+                total.evictions += statistics.items.evictions;
+            }
+        }
+        total
+    }
+}
+
+fn add(sum: &mut Counters, other: &Counters) {
+    macro_rules! add {
+        ($($name:ident),* $(,)?) => { $(sum.$name += other.$name;)* };
+    }
+    add!(
+        cmd_get,
+        cmd_set,
+        cmd_flush,
+        cmd_touch,
+        get_hits,
+        get_misses,
+        delete_hits,
+        delete_misses,
+        incr_hits,
+        incr_misses,
+        decr_hits,
+        decr_misses,
+        cas_hits,
+        cas_misses,
+        cas_badval,
+        touch_hits,
+        touch_misses,
+        store_too_large,
+        store_no_memory,
+        bytes_read,
+        bytes_written,
+        total_connections,
+        rejected_connections,
+        idle_kicks,
+        stalled_readers,
+        conn_yields,
+        forwarded,
+        damaged,
+    );
+}
+
+fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
+    let mut lines: Lines = vec![
+        ("pid".into(), std::process::id().to_string()),
+        ("uptime".into(), now.saturating_sub(facts.started).to_string()),
+        ("time".into(), now.to_string()),
+        ("version".into(), VERSION.into()),
+        ("pointer_size".into(), usize::BITS.to_string()),
+        ("rusage_user".into(), format!("{:.6}", usage.user_seconds)),
+        ("rusage_system".into(), format!("{:.6}", usage.system_seconds)),
+        ("max_connections".into(), facts.connections_max.to_string()),
+        ("curr_connections".into(), total.connections.to_string()),
+    ];
+    // Some are of this node alone: the metrics show them.
+    let named = total.counters.named();
+    let own = ["stalled_readers", "forwarded", "damaged"];
+    let shown = named.iter().filter(|(name, _)| !own.contains(name));
+    lines.extend(shown.map(|(name, value)| ((*name).into(), value.to_string())));
+    lines.extend([
+        ("limit_maxbytes".into(), facts.memory.to_string()),
+        ("accepting_conns".into(), "1".into()),
+        ("threads".into(), facts.cores.to_string()),
+        ("bytes".into(), total.bytes.to_string()),
+        ("curr_items".into(), total.entries.to_string()),
+        ("total_items".into(), total.stores.to_string()),
+        // Nothing is lost when the cache is full: the device has it.
+        ("evictions".into(), "0".into()),
+        ("reclaimed".into(), "0".into()),
+    ]);
+    lines
+}
+
+fn settings(facts: &Facts) -> Lines {
+    let yes_no = |yes| if yes { "yes" } else { "no" }.to_owned();
+    vec![
+        ("maxbytes".into(), facts.memory.to_string()),
+        ("maxconns".into(), facts.connections_max.to_string()),
+        ("tcpport".into(), facts.port.to_string()),
+        ("udpport".into(), "0".into()),
+        ("inter".into(), facts.listen.clone()),
+        ("evictions".into(), "off".into()),
+        ("num_threads".into(), facts.cores.to_string()),
+        ("cas_enabled".into(), "yes".into()),
+        ("client_flags_size".into(), "4".into()),
+        ("item_size_max".into(), facts.item_bytes_max.to_string()),
+        ("idle_timeout".into(), facts.idle_timeout.to_string()),
+        ("flush_enabled".into(), yes_no(facts.flush_enabled)),
+        ("shutdown_command".into(), yes_no(facts.shutdown_enabled)),
+        ("durability".into(), facts.durability.clone()),
+    ]
+}
+
+/// There is one class of items: those in the cache.
+fn items(total: &Total) -> Lines {
+    if total.cached_items == 0 {
+        return Vec::new();
+    }
+    vec![
+        ("items:1:number".into(), total.cached_items.to_string()),
+        ("items:1:mem_requested".into(), total.cached_bytes.to_string()),
+        ("items:1:evicted".into(), total.evictions.to_string()),
+    ]
+}
+
+fn slabs(facts: &Facts, total: &Total) -> Lines {
+    vec![
+        ("1:chunk_size".into(), facts.item_bytes_max.to_string()),
+        ("1:used_chunks".into(), total.cached_items.to_string()),
+        ("1:get_hits".into(), total.counters.get_hits.to_string()),
+        ("1:cmd_set".into(), total.counters.cmd_set.to_string()),
+        ("active_slabs".into(), "1".into()),
+        ("total_malloced".into(), total.cache_capacity.to_string()),
+    ]
+}
+
+/// Connections by the core that serves them; their addresses are not shown to other clients.
+fn connections(reports: &[CoreReport]) -> Lines {
+    let line = |report: &CoreReport| {
+        (format!("core{}:connections", report.core), report.connections.to_string())
+    };
+    reports.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(core: usize) -> CoreReport {
+        let counters = Counters { cmd_get: 3, get_hits: 2, forwarded: 1, ..Counters::default() };
+        CoreReport {
+            core,
+            connections: 4,
+            waiting: 0,
+            counters,
+            shards: Vec::new(),
+            disk: Default::default(),
+            turns: Default::default(),
+        }
+    }
+
+    fn text(section: Section) -> String {
+        let facts = Facts {
+            started: 1000,
+            cores: 2,
+            memory: 1 << 30,
+            port: 11211,
+            listen: "127.0.0.1".into(),
+            item_bytes_max: 1 << 20,
+            connections_max: 99,
+            idle_timeout: 0,
+            flush_enabled: true,
+            shutdown_enabled: false,
+            durability: "sync".into(),
+        };
+        let mut out = Vec::new();
+        put(&mut out, section, &facts, &[report(0), report(1)], 1060);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn the_general_section_sums_over_the_cores() {
+        let text = text(Section::General);
+        for line in [
+            "STAT uptime 60\r\n",
+            "STAT time 1060\r\n",
+            "STAT pointer_size 64\r\n",
+            "STAT cmd_get 6\r\n",
+            "STAT get_hits 4\r\n",
+            "STAT curr_connections 8\r\n",
+            "STAT max_connections 99\r\n",
+            "STAT limit_maxbytes 1073741824\r\n",
+            "STAT threads 2\r\n",
+            "STAT curr_items 0\r\n",
+        ] {
+            assert!(text.contains(line), "{line:?} in {text}");
+        }
+        assert!(text.ends_with("\r\nEND\r\n") && !text.contains("forwarded"), "{text}");
+    }
+
+    #[test]
+    fn other_sections() {
+        assert!(text(Section::Settings).contains("STAT item_size_max 1048576\r\n"));
+        assert_eq!(text(Section::Items), "END\r\n");
+        assert!(text(Section::Slabs).contains("STAT 1:get_hits 4\r\n"));
+        assert!(text(Section::Connections).starts_with("STAT core0:connections 4\r\n"));
+        assert_eq!(text(Section::Sizes), "STAT sizes_status disabled\r\nEND\r\n");
+        assert_eq!(text(Section::Reset), "RESET\r\n");
+        assert_eq!(text(Section::Unknown), "END\r\n");
+    }
+
+    #[test]
+    fn sections_are_named_by_the_first_argument() {
+        for (arguments, section) in [
+            ("", Section::General),
+            ("settings", Section::Settings),
+            ("items", Section::Items),
+            ("slabs", Section::Slabs),
+            ("conns", Section::Connections),
+            ("sizes", Section::Sizes),
+            ("reset", Section::Reset),
+            ("detail on", Section::Unknown),
+        ] {
+            assert_eq!(Section::from_arguments(arguments.as_bytes()), section);
+        }
+    }
+}

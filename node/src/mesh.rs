@@ -1,0 +1,380 @@
+//! Messages between cores: one mailbox for each ordered pair, filled a batch at a time.
+//!
+//! What a core says to another within a turn gathers in one batch, which is handed over when the
+//! turn ends, with at most one wake-up. A batch that has been read is kept by its reader and
+//! carries messages the other way, so in steady state nothing is allocated.
+//!
+//! Invariants:
+//! - Messages from one core to another arrive in the order in which they were sent.
+//! - Requests are refused when the batch that gathers them is full and cannot be handed over;
+//!   replies never are, because there are no more of them than requests.
+
+use larder_runtime::mailbox::{self, Receiver, Sender};
+use larder_runtime::wake::RemoteWaker;
+
+use crate::counters::CoreReport;
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
+    BATCHES_KEPT_MAX, MAILBOX_BATCHES,
+};
+use crate::memcached::command::Command;
+use crate::memcached::travel::{Description, describe};
+
+/// Who waits for a reply: a place among a connection's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The connection, as its core numbers it.
+    pub connection: u64,
+    /// The request's sequence in the connection.
+    pub sequence: u64,
+}
+
+/// Where a message's bytes are.
+#[derive(Debug)]
+enum Bytes {
+    /// In the batch, from here to there.
+    Shared(usize, usize),
+    /// In a vector of their own.
+    Own(Vec<u8>),
+}
+
+/// A command for a shard of the core that it is sent to.
+#[derive(Debug)]
+pub struct RequestMessage {
+    /// Who waits for the reply.
+    pub place: Place,
+    /// The shard.
+    pub shard: u16,
+    /// The command.
+    pub description: Description,
+    bytes: Bytes,
+}
+
+/// A reply that may leave.
+#[derive(Debug)]
+pub struct ReplyMessage {
+    /// Who waits for it.
+    pub place: Place,
+    /// Whether it is an error line.
+    pub is_error: bool,
+    bytes: Bytes,
+}
+
+/// What one core wants of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The core's figures.
+    Report,
+    /// The same, and to set its counters to zero.
+    Reset,
+    /// To drop every item of its shards, now or at a Unix second.
+    Flush(Option<u32>),
+}
+
+/// Messages that are rare and not a client's command.
+#[derive(Debug)]
+pub enum Note {
+    /// A question, with a number that the answer names.
+    Ask(u64, Ask),
+    /// A core's figures.
+    Report(u64, Box<CoreReport>),
+    /// A shard is flushed, or why it is not.
+    Flushed(u64, Result<(), String>),
+}
+
+/// What a core says to another within a turn.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Commands.
+    pub requests: Vec<RequestMessage>,
+    /// Replies to commands.
+    pub replies: Vec<ReplyMessage>,
+    /// The rest. They count as sent after the commands of the same batch.
+    pub notes: Vec<Note>,
+    bytes: Vec<u8>,
+    own_bytes: usize,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.replies.is_empty() && self.notes.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.requests.len() >= BATCH_REQUESTS_MAX
+            || self.bytes.len() + self.own_bytes >= BATCH_BYTES_MAX
+    }
+
+    fn clear(&mut self) {
+        self.requests.clear();
+        self.replies.clear();
+        self.notes.clear();
+        self.bytes.clear();
+        self.own_bytes = 0;
+        if self.bytes.capacity() > BATCH_KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+
+    fn bytes_of<'a>(&'a self, bytes: &'a Bytes) -> &'a [u8] {
+        match bytes {
+            Bytes::Shared(start, end) => &self.bytes[*start..*end],
+            Bytes::Own(bytes) => bytes,
+        }
+    }
+
+    /// A request's command.
+    pub fn command<'a>(&'a self, request: &'a RequestMessage) -> Command<'a> {
+        request.description.command(self.bytes_of(&request.bytes))
+    }
+
+    /// A reply's bytes.
+    pub fn reply<'a>(&'a self, reply: &'a ReplyMessage) -> &'a [u8] {
+        self.bytes_of(&reply.bytes)
+    }
+
+    fn push_request(&mut self, place: Place, shard: u16, command: &Command<'_>) {
+        let start = self.bytes.len();
+        let description = describe(command, true, &mut self.bytes);
+        let bytes = self.settle(start);
+        self.requests.push(RequestMessage { place, shard, description, bytes });
+    }
+
+    /// Moves bytes that were appended since `start` into a vector of their own if they are many.
+    fn settle(&mut self, start: usize) -> Bytes {
+        let end = self.bytes.len();
+        if end - start <= BATCH_COPY_BYTES_MAX {
+            return Bytes::Shared(start, end);
+        }
+        self.own_bytes += end - start;
+        Bytes::Own(self.bytes.split_off(start))
+    }
+
+    fn push_reply(&mut self, place: Place, bytes: &[u8], is_error: bool) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        let bytes = self.settle(start);
+        self.replies.push(ReplyMessage { place, is_error, bytes });
+    }
+
+    fn push_own_reply(&mut self, place: Place, bytes: Vec<u8>, is_error: bool) {
+        if bytes.len() <= BATCH_COPY_BYTES_MAX {
+            return self.push_reply(place, &bytes, is_error);
+        }
+        self.own_bytes += bytes.len();
+        self.replies.push(ReplyMessage { place, is_error, bytes: Bytes::Own(bytes) });
+    }
+}
+
+/// The two ends that one core holds of its mailboxes with another.
+pub struct Ends {
+    sender: Sender<Box<Batch>>,
+    receiver: Receiver<Box<Batch>>,
+}
+
+/// The ends of all mailboxes among `cores` cores: for each core one element per peer, `None` for
+/// itself.
+pub fn mailboxes(cores: usize) -> Vec<Vec<Option<Ends>>> {
+    let mut senders: Vec<Vec<Option<Sender<Box<Batch>>>>> = Vec::new();
+    let mut receivers: Vec<Vec<Option<Receiver<Box<Batch>>>>> =
+        (0..cores).map(|_| (0..cores).map(|_| None).collect()).collect();
+    for source in 0..cores {
+        let mut row = Vec::new();
+        for (target, received) in receivers.iter_mut().enumerate() {
+            let pair = (source != target).then(|| mailbox::channel(MAILBOX_BATCHES));
+            let (sender, receiver) = pair.map_or((None, None), |(s, r)| (Some(s), Some(r)));
+            row.push(sender);
+            received[source] = receiver;
+        }
+        senders.push(row);
+    }
+    let pairs = senders.into_iter().zip(receivers);
+    let join = |(senders, receivers): (Vec<_>, Vec<_>)| {
+        let ends = senders.into_iter().zip(receivers);
+        ends.map(|(sender, receiver)| Some(Ends { sender: sender?, receiver: receiver? })).collect()
+    };
+    pairs.map(join).collect()
+}
+
+/// One core's line to another.
+struct Line {
+    ends: Ends,
+    waker: RemoteWaker,
+    gathering: Box<Batch>,
+    /// Empty batches.
+    kept: Vec<Box<Batch>>,
+}
+
+impl Line {
+    /// Hands the gathered batch over if there is room; returns whether it could.
+    fn hand_over(&mut self) -> bool {
+        if self.gathering.is_empty() {
+            return true;
+        }
+        let next = self.kept.pop().unwrap_or_default();
+        match self.ends.sender.push(std::mem::replace(&mut self.gathering, next)) {
+            Ok(()) => true,
+            Err(batch) => {
+                let empty = std::mem::replace(&mut self.gathering, batch);
+                self.kept.push(empty);
+                false
+            }
+        }
+    }
+}
+
+/// One core's lines to all others.
+pub struct Mesh {
+    lines: Vec<Option<Line>>,
+}
+
+impl Mesh {
+    /// The lines of the core that owns `ends`; `wakers` has one waker for each core.
+    pub fn new(ends: Vec<Option<Ends>>, wakers: &[RemoteWaker]) -> Self {
+        assert_eq!(ends.len(), wakers.len(), "one waker for each core");
+        let line = |(ends, waker): (Option<Ends>, &RemoteWaker)| {
+            let waker = waker.clone();
+            ends.map(|ends| Line { ends, waker, gathering: Box::default(), kept: Vec::new() })
+        };
+        Self { lines: ends.into_iter().zip(wakers).map(line).collect() }
+    }
+
+    /// The other cores.
+    pub fn peers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lines.iter().enumerate().filter(|(_, line)| line.is_some()).map(|(core, _)| core)
+    }
+
+    fn line(&mut self, core: usize) -> &mut Line {
+        self.lines[core].as_mut().expect("a core does not write to itself")
+    }
+
+    /// Sends a command to a shard of `core`; false if the line is full and it is not sent.
+    pub fn send_request(
+        &mut self,
+        core: usize,
+        place: Place,
+        shard: u16,
+        command: &Command<'_>,
+    ) -> bool {
+        let line = self.line(core);
+        if line.gathering.is_full() && !line.hand_over() {
+            return false;
+        }
+        line.gathering.push_request(place, shard, command);
+        true
+    }
+
+    /// Sends a reply to a command of `core`.
+    pub fn send_reply(&mut self, core: usize, place: Place, bytes: &[u8], is_error: bool) {
+        self.line(core).gathering.push_reply(place, bytes, is_error);
+    }
+
+    /// Sends a reply that has a vector of its own.
+    pub fn send_own_reply(&mut self, core: usize, place: Place, bytes: Vec<u8>, is_error: bool) {
+        self.line(core).gathering.push_own_reply(place, bytes, is_error);
+    }
+
+    /// Sends a note.
+    pub fn send_note(&mut self, core: usize, note: Note) {
+        self.line(core).gathering.notes.push(note);
+    }
+
+    /// The oldest batch from `core` that was not received yet. Give it back when it is read.
+    pub fn receive(&mut self, core: usize) -> Option<Box<Batch>> {
+        self.lines[core].as_mut()?.ends.receiver.pop()
+    }
+
+    /// Keeps a batch that was read, for what is to be sent to `core`.
+    pub fn give_back(&mut self, core: usize, mut batch: Box<Batch>) {
+        let line = self.line(core);
+        if line.kept.len() < BATCHES_KEPT_MAX {
+            batch.clear();
+            line.kept.push(batch);
+        }
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Hands everything over that the mailboxes have room for, and wakes who sleeps. Returns
+    /// whether something is left, which only time can change.
+    pub fn publish(&mut self) -> bool {
+        let mut is_left = false;
+        for line in self.lines.iter_mut().flatten() {
+            is_left |= !line.hand_over();
+            if line.ends.sender.publish() {
+                line.waker.wake();
+            }
+        }
+        is_left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_protocol::memcached::{Request, Store, StoreVerb};
+
+    fn store(value: &[u8]) -> Command<'_> {
+        Command::Keyed(Request::Store(Store {
+            verb: StoreVerb::Set,
+            key: b"key",
+            client_flags: 0,
+            exptime: 0,
+            value,
+            cas: None,
+            noreply: false,
+        }))
+    }
+
+    fn place(sequence: u64) -> Place {
+        Place { connection: 3, sequence }
+    }
+
+    #[test]
+    fn a_batch_carries_commands_and_replies_of_any_length() {
+        let mut batch = Batch::default();
+        let large = vec![b'x'; BATCH_COPY_BYTES_MAX + 1];
+        batch.push_request(place(0), 7, &store(b"small"));
+        batch.push_request(place(1), 7, &store(&large));
+        batch.push_request(place(2), 7, &store(b"third"));
+        batch.push_reply(place(3), b"STORED\r\n", false);
+        batch.push_own_reply(place(4), large.clone(), false);
+        let commands: Vec<Command<'_>> =
+            batch.requests.iter().map(|request| batch.command(request)).collect();
+        assert_eq!(commands, [store(b"small"), store(&large), store(b"third")]);
+        let replies: Vec<&[u8]> = batch.replies.iter().map(|reply| batch.reply(reply)).collect();
+        assert_eq!(replies, [&b"STORED\r\n"[..], &large]);
+        batch.clear();
+        assert!(batch.is_empty() && !batch.is_full());
+    }
+
+    #[test]
+    fn a_batch_is_full_by_number_and_by_bytes() {
+        let mut batch = Batch::default();
+        for sequence in 0..BATCH_REQUESTS_MAX as u64 {
+            assert!(!batch.is_full());
+            batch.push_request(place(sequence), 0, &store(b""));
+        }
+        assert!(batch.is_full());
+        let mut batch = Batch::default();
+        let large = vec![b'x'; BATCH_BYTES_MAX];
+        batch.push_request(place(0), 0, &store(&large));
+        assert!(batch.is_full());
+    }
+
+    #[test]
+    fn every_ordered_pair_of_cores_has_a_mailbox() {
+        let mut ends = mailboxes(3);
+        for (core, row) in ends.iter().enumerate() {
+            assert!(row.iter().enumerate().all(|(peer, ends)| ends.is_some() == (peer != core)));
+        }
+        let batch = Box::new(Batch { bytes: b"from 0 to 2".to_vec(), ..Batch::default() });
+        let sender = &mut ends[0][2].as_mut().expect("a pair").sender;
+        assert!(sender.push(batch).is_ok() && sender.publish());
+        let receiver = &mut ends[2][0].as_mut().expect("a pair").receiver;
+        assert_eq!(receiver.pop().expect("a batch").bytes, b"from 0 to 2");
+    }
+}

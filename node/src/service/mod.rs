@@ -1,0 +1,420 @@
+//! What one core does for its connections: the wiring between sockets, shards and other cores.
+//!
+//! Bytes go to the connection's state machine, which hands commands to [`core_state`]; replies come
+//! back from there at once, or in a later turn. [`NodeService`] decides in which turn which connection
+//! is looked at again, and when its socket is read from.
+
+mod core_state;
+mod shards;
+mod table;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+
+use larder_protocol::memcached::{error, reply};
+use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::network::{ConnectionId, Network, Service};
+use larder_runtime::ring_env::RingEnv;
+
+use crate::connection::{Output, SpareInputs, Stop};
+use crate::control::{Control, Event};
+use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_STALL_SECONDS};
+use crate::mesh::Mesh;
+
+pub use core_state::Shared;
+use core_state::{Arrived, CoreState, Dispatch};
+use shards::{Completion, Shards};
+use table::{Entry, Table};
+
+pub use shards::Engine;
+
+const TICK_NANOSECONDS: u64 = 1_000_000_000;
+
+/// What a core is given to serve with.
+pub struct Setup {
+    /// The core's number.
+    pub core: usize,
+    /// The core's runtime.
+    pub env: RingEnv,
+    /// What all cores are told.
+    pub shared: Arc<Shared>,
+    /// The lines to the other cores.
+    pub mesh: Mesh,
+    /// The core's shards, open.
+    pub engines: Vec<(u16, Rc<Engine>)>,
+    /// Messages from the supervisor.
+    pub control: Receiver<Control>,
+    /// Messages to it.
+    pub events: Sender<Event>,
+}
+
+/// The service of one core.
+pub struct NodeService {
+    state: CoreState,
+    table: Table,
+    spares: SpareInputs,
+    control: Receiver<Control>,
+    /// Connections to look at in this turn.
+    ready: Vec<ConnectionId>,
+    /// Connections whose next reply waits for a log.
+    awaiting_log: Vec<ConnectionId>,
+    /// Connections that the core's limits have refused.
+    starved: Vec<ConnectionId>,
+    /// Scratch for the end of commands.
+    completions: Vec<Completion>,
+    /// Seconds since the start, counted by a task.
+    ticks: Rc<Cell<u64>>,
+    ticks_seen: u64,
+    is_turn: bool,
+    /// Whether the clock was read in this turn.
+    is_clock_read: bool,
+    is_mesh_blocked: bool,
+    is_draining: bool,
+    is_drained: bool,
+    is_finished: bool,
+}
+
+impl NodeService {
+    /// A service that starts to count seconds at once.
+    pub fn new(setup: Setup) -> Self {
+        let Setup { core, env, shared, mesh, engines, control, events } = setup;
+        let ticks = Rc::new(Cell::new(0));
+        env.spawn(TaskQueue::Maintenance, count_seconds(env.clone(), Rc::clone(&ticks)));
+        let shards = Shards::new(env.clone(), shared.shards, engines);
+        let mut state = CoreState::new(core, env, shared, mesh, shards, events);
+        state.start_turn();
+        Self {
+            state,
+            table: Table::default(),
+            spares: SpareInputs::default(),
+            control,
+            ready: Vec::new(),
+            awaiting_log: Vec::new(),
+            starved: Vec::new(),
+            completions: Vec::new(),
+            ticks,
+            ticks_seen: 0,
+            is_turn: false,
+            is_clock_read: false,
+            is_mesh_blocked: false,
+            is_draining: false,
+            is_drained: false,
+            is_finished: false,
+        }
+    }
+
+    /// Whether the core was told to leave its loop.
+    pub fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    /// Gives a connection the bytes it received, or `None` to go on with what it has.
+    fn drive(&mut self, network: &mut Network, id: ConnectionId, bytes: Option<&[u8]>) {
+        if !std::mem::replace(&mut self.is_clock_read, true) {
+            self.state.start_turn();
+        }
+        let pending = network.output_pending(id);
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(out) = network.output(id) else { return };
+        let written = out.len();
+        let mut output = Output::new(out, pending);
+        let mut dispatch = Dispatch { state: &mut self.state, connection: id.into() };
+        let stop = match bytes {
+            Some(bytes) => {
+                entry.active_at = self.ticks_seen;
+                entry.connection.receive(bytes, &mut output, &mut dispatch, &mut self.spares)
+            }
+            None => entry.connection.resume(&mut output, &mut dispatch, &mut self.spares),
+        };
+        let written = out.len() - written;
+        self.state.counters.bytes_written += written as u64;
+        account(&mut self.state, entry);
+        self.settle(network, id, stop, pending + written);
+    }
+
+    /// Decides what happens to a connection until it is looked at again.
+    fn settle(&mut self, network: &mut Network, id: ConnectionId, stop: Stop, pending: usize) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let is_last =
+            stop == Stop::Closing || (stop == Stop::Input && (entry.has_ended || self.is_draining));
+        if is_last && entry.connection.is_answered() {
+            network.close_after_output(id);
+            return;
+        }
+        let is_paused = stop != Stop::Input;
+        if is_paused != entry.is_paused {
+            entry.is_paused = is_paused;
+            self.state.counters.conn_yields += u64::from(is_paused);
+            if is_paused { network.pause(id) } else { network.resume(id) }
+        }
+        if entry.connection.waits_for_log() && !std::mem::replace(&mut entry.awaits_log, true) {
+            self.awaiting_log.push(id);
+        }
+        if stop == Stop::Core && !std::mem::replace(&mut entry.is_starved, true) {
+            self.starved.push(id);
+        }
+        // The network says when the output is down again only if it was above the mark at the end
+        // of the turn; sends that end before then are not noticed otherwise.
+        if pending > OUTPUT_HIGH_WATER && !self.is_turn {
+            queue(&mut self.ready, entry);
+        }
+    }
+
+    fn take_control(&mut self, network: &mut Network) -> bool {
+        let mut has_any = false;
+        while let Ok(message) = self.control.try_recv() {
+            has_any = true;
+            match message {
+                Control::Drain => self.drain(network),
+                Control::Finish => self.is_finished = true,
+                Control::Report(reply) => {
+                    if reply.send(self.state.report()).is_err() {
+                        tracing::debug!("the admin port did not wait for this core's figures");
+                    }
+                }
+            }
+        }
+        has_any
+    }
+
+    fn drain(&mut self, network: &mut Network) {
+        self.is_draining = true;
+        network.stop_listening();
+        for entry in self.table.iter_mut() {
+            queue(&mut self.ready, entry);
+        }
+    }
+
+    fn receive_batches(&mut self, network: &mut Network) -> bool {
+        let mut has_any = false;
+        for core in 0..self.state.mesh.cores() {
+            while let Some(mut batch) = self.state.mesh.receive(core) {
+                has_any = true;
+                for message in &batch.replies {
+                    let bytes = batch.reply(message);
+                    let id = ConnectionId::from(message.place.connection);
+                    self.state.note_reply_bytes(bytes.len());
+                    let pending = network.output_pending(id);
+                    let Some(entry) = self.table.get_mut(id) else { continue };
+                    let sequence = message.place.sequence;
+                    if let Some(out) = network.output(id) {
+                        self.state.load.waiting -= 1;
+                        queue(&mut self.ready, entry);
+                        let before = out.len();
+                        let mut output = Output::new(out, pending);
+                        let connection = &mut entry.connection;
+                        connection.complete_now(sequence, bytes, message.is_error, &mut output);
+                        self.state.counters.bytes_written += (out.len() - before) as u64;
+                        account(&mut self.state, entry);
+                    }
+                }
+                self.state.take_batch(core, &mut batch);
+                self.state.mesh.give_back(core, batch);
+            }
+        }
+        has_any
+    }
+
+    /// Takes the commands that have ended in tasks.
+    fn receive_completions(&mut self) -> bool {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.state.shards.take_completions(&mut completions);
+        let has_any = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.state.completed(completion);
+        }
+        self.completions = completions;
+        has_any
+    }
+
+    /// Hands replies that came from elsewhere to their connections.
+    fn receive_arrived(&mut self) -> bool {
+        let arrived = std::mem::take(&mut self.state.arrived);
+        let has_any = !arrived.is_empty();
+        for Arrived { place, bytes, after, is_error } in arrived {
+            self.state.note_reply_bytes(bytes.len());
+            let id = ConnectionId::from(place.connection);
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            self.state.load.waiting -= 1;
+            entry.connection.complete(place.sequence, bytes.into(), after, is_error);
+            account(&mut self.state, entry);
+            queue(&mut self.ready, entry);
+        }
+        has_any
+    }
+
+    /// Looks at the logs, and at those who wait for them if one has moved.
+    fn observe_logs(&mut self) -> bool {
+        let mut stopped = Vec::new();
+        let has_moved = self.state.shards.observe(&mut stopped);
+        for (shard, reason) in stopped {
+            tracing::error!(shard, "the shard takes no more writes: {reason}");
+            self.state.tell(Event::ShardStopped { shard, reason });
+        }
+        if has_moved {
+            self.state.release_held();
+            let Self { table, awaiting_log, ready, .. } = self;
+            for id in awaiting_log.drain(..) {
+                if let Some(entry) = table.get_mut(id) {
+                    entry.awaits_log = false;
+                    queue(ready, entry);
+                }
+            }
+        }
+        has_moved
+    }
+
+    fn drive_ready(&mut self, network: &mut Network) -> bool {
+        if !self.starved.is_empty() && self.state.has_room() && !self.is_mesh_blocked {
+            let Self { table, starved, ready, .. } = self;
+            for id in starved.drain(..) {
+                if let Some(entry) = table.get_mut(id) {
+                    entry.is_starved = false;
+                    queue(ready, entry);
+                }
+            }
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        let has_any = !ready.is_empty();
+        for id in ready.drain(..) {
+            if let Some(entry) = self.table.get_mut(id) {
+                entry.is_queued = false;
+                self.drive(network, id, None);
+            }
+        }
+        if self.ready.is_empty() {
+            self.ready = ready;
+        }
+        has_any
+    }
+
+    /// Once a second: closes connections that were silent for too long, or do not read.
+    fn tick(&mut self, network: &mut Network) {
+        let now = self.ticks.get();
+        self.ticks_seen = now;
+        let idle_timeout = self.state.shared.facts.idle_timeout;
+        for entry in self.table.iter_mut() {
+            let pending = network.output_pending(entry.id);
+            let is_idle = idle_timeout > 0
+                && now - entry.active_at >= idle_timeout
+                && entry.connection.is_answered();
+            entry.stalled = match entry.stalled {
+                _ if pending <= OUTPUT_HIGH_WATER => None,
+                Some((since, before)) if before == pending => Some((since, before)),
+                _ => Some((now, pending)),
+            };
+            let stalled_at = entry.stalled.map_or(now, |(since, _)| since);
+            let is_stalled = now - stalled_at >= OUTPUT_STALL_SECONDS;
+            if is_idle || is_stalled {
+                self.state.counters.idle_kicks += u64::from(is_idle);
+                self.state.counters.stalled_readers += u64::from(is_stalled);
+                network.close(entry.id);
+            }
+        }
+    }
+
+    fn note_drained(&mut self) {
+        if self.is_draining && !self.is_drained && self.table.len() == 0 {
+            self.is_drained = true;
+            self.state.tell(Event::Drained(self.state.core));
+        }
+    }
+}
+
+/// Puts a connection on the list of those to look at.
+fn queue(ready: &mut Vec<ConnectionId>, entry: &mut Entry) {
+    if !std::mem::replace(&mut entry.is_queued, true) {
+        ready.push(entry.id);
+    }
+}
+
+/// Brings the core's count of held bytes up to date with a connection's.
+fn account(state: &mut CoreState, entry: &mut Entry) {
+    let load = entry.connection.load();
+    state.load.bytes = state.load.bytes + load.bytes - entry.counted.bytes;
+    entry.counted = load;
+}
+
+async fn count_seconds(env: RingEnv, ticks: Rc<Cell<u64>>) {
+    loop {
+        env.sleep(TICK_NANOSECONDS).await;
+        ticks.set(ticks.get() + 1);
+    }
+}
+
+impl Service for NodeService {
+    fn connected(
+        &mut self,
+        network: &mut Network,
+        connection: ConnectionId,
+        _listener: usize,
+        peer: SocketAddr,
+    ) -> bool {
+        self.table.insert(connection, self.ticks_seen);
+        self.state.open_connections = self.table.len();
+        self.state.counters.total_connections += 1;
+        let open = self.state.shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        if open <= self.state.shared.facts.connections_max {
+            return !self.is_draining;
+        }
+        self.state.counters.rejected_connections += 1;
+        tracing::debug!(%peer, open, "too many connections; raise --max-connections");
+        if let Some(out) = network.output(connection) {
+            reply::line(out, error::TOO_MANY_CONNECTIONS);
+        }
+        false
+    }
+
+    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
+        self.state.counters.bytes_read += bytes.len() as u64;
+        self.drive(network, connection, Some(bytes));
+    }
+
+    fn ended(&mut self, network: &mut Network, connection: ConnectionId) {
+        if let Some(entry) = self.table.get_mut(connection) {
+            entry.has_ended = true;
+            self.drive(network, connection, None);
+        }
+    }
+
+    fn drained(&mut self, network: &mut Network, connection: ConnectionId) {
+        self.drive(network, connection, None);
+    }
+
+    fn closed(&mut self, connection: ConnectionId) {
+        let Some(entry) = self.table.remove(connection) else { return };
+        let load = entry.connection.load();
+        self.state.load.waiting -= load.waiting;
+        self.state.load.bytes -= entry.counted.bytes;
+        self.state.open_connections = self.table.len();
+        self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn turn(&mut self, network: &mut Network) -> bool {
+        self.is_turn = true;
+        if !std::mem::replace(&mut self.is_clock_read, true) {
+            self.state.start_turn();
+        }
+        let mut has_worked = self.take_control(network);
+        has_worked |= self.receive_batches(network);
+        has_worked |= self.receive_completions();
+        has_worked |= self.observe_logs();
+        has_worked |= self.receive_arrived();
+        has_worked |= self.drive_ready(network);
+        if self.ticks.get() != self.ticks_seen {
+            self.tick(network);
+        }
+        self.note_drained();
+        self.is_turn = false;
+        has_worked || self.is_mesh_blocked
+    }
+
+    fn publish(&mut self) {
+        self.is_clock_read = false;
+        self.is_mesh_blocked = self.state.mesh.publish();
+    }
+}

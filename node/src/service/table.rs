@@ -1,0 +1,100 @@
+//! A core's connections, found by the number that the network gives them.
+
+use larder_runtime::network::ConnectionId;
+
+use crate::connection::{Connection, Load};
+
+/// A connection and what the service knows of it.
+pub(super) struct Entry {
+    pub id: ConnectionId,
+    pub connection: Connection,
+    /// Whether the socket is not read from.
+    pub is_paused: bool,
+    /// Whether the peer will send no more.
+    pub has_ended: bool,
+    /// Whether it is on the list of connections to look at.
+    pub is_queued: bool,
+    /// Whether it is on the list of those that wait for a log.
+    pub awaits_log: bool,
+    /// Whether it is on the list of those that wait for the core's limits.
+    pub is_starved: bool,
+    /// The tick in which it was last heard of.
+    pub active_at: u64,
+    /// Since when its output is above the mark and does not move, and how much there is.
+    pub stalled: Option<(u64, usize)>,
+    /// Its part of the core's load, as far as bytes are concerned.
+    pub counted: Load,
+}
+
+/// All connections of a core.
+#[derive(Default)]
+pub(super) struct Table {
+    /// By the low half of the connection's number.
+    entries: Vec<Option<Box<Entry>>>,
+    len: usize,
+}
+
+fn index(id: ConnectionId) -> usize {
+    (u64::from(id) & u64::from(u32::MAX)) as usize
+}
+
+impl Table {
+    pub(super) fn insert(&mut self, id: ConnectionId, tick: u64) {
+        let index = index(id);
+        if index >= self.entries.len() {
+            self.entries.resize_with(index + 1, || None);
+        }
+        let entry = Entry {
+            id,
+            connection: Connection::default(),
+            is_paused: false,
+            has_ended: false,
+            is_queued: false,
+            awaits_log: false,
+            is_starved: false,
+            active_at: tick,
+            stalled: None,
+            counted: Load::default(),
+        };
+        let before = self.entries[index].replace(Box::new(entry));
+        assert!(before.is_none(), "two connections with one number");
+        self.len += 1;
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(index(id))?.as_deref_mut()?;
+        (entry.id == id).then_some(entry)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Entry>> {
+        self.get_mut(id)?;
+        self.len -= 1;
+        self.entries[index(id)].take()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut().flatten().map(|entry| &mut **entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_used_again_does_not_find_the_new_connection() {
+        let mut table = Table::default();
+        let (old, new) = (ConnectionId::from(5), ConnectionId::from((1 << 32) + 5));
+        table.insert(old, 0);
+        assert!(table.get_mut(old).is_some() && table.get_mut(new).is_none());
+        assert!(table.remove(new).is_none() && table.remove(old).is_some());
+        table.insert(new, 0);
+        assert!(table.get_mut(old).is_none());
+        assert_eq!((table.len(), table.iter_mut().count()), (1, 1));
+    }
+}
