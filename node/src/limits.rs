@@ -20,8 +20,8 @@ pub const CONNECTION_REQUESTS_RESUME: usize = CONNECTION_REQUESTS_MAX / 2;
 pub const OUTPUT_HIGH_WATER: usize = 256 << 10;
 
 /// Bytes of finished replies of one connection that wait for an earlier one, or for its client to
-/// read; beyond it nothing more is executed for it. One client cannot take all that its core has
-/// for waiting replies.
+/// read, plus what its waiting requests are expected to bring; beyond it nothing more is executed
+/// for it. One client cannot take all that its core has for waiting replies.
 pub const CONNECTION_WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// A connection whose output is above the mark and has not moved for so many seconds is closed: a
@@ -78,7 +78,7 @@ pub const SHARD_MEMORY_MIN: u64 = 16 << 20;
 /// Free disk space below which the node does not start, in bytes: two segments of one shard.
 pub const DISK_FREE_MIN: u64 = 128 << 20;
 
-/// The most shards a directory may have: their index takes 16 bits on disk, their names three digits.
+/// The most shards a directory may have: their index has 16 bits on disk, their names three digits.
 pub const SHARDS_MAX: u16 = 999;
 
 /// An HTTP request's head on the admin port, in bytes.

@@ -201,7 +201,8 @@ struct Line {
     ends: Ends,
     waker: RemoteWaker,
     gathering: Box<Batch>,
-    /// Empty batches.
+    /// Empty batches, in the form in which mailboxes carry them.
+    #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
     kept: Vec<Box<Batch>>,
 }
 

@@ -66,6 +66,7 @@ const PIPELINE: usize = 100;
 const ROUNDS: usize = 100;
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the test waits for the core to calm down")]
 fn a_get_that_is_answered_from_ram_allocates_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let config = Config {

@@ -1,7 +1,7 @@
 //! Aligned memory for direct I/O.
 //!
-//! Invariant: a buffer's address is a multiple of [`DISK_ALIGNMENT`](crate::env::DISK_ALIGNMENT)
-//! and all `len` bytes are initialised, so safe code may read whatever a buffer holds.
+//! Invariant: a buffer's address is a multiple of [`DISK_ALIGNMENT`] and all `len` bytes are
+//! initialised, so safe code may read whatever a buffer holds.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};

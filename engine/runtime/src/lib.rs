@@ -1,7 +1,8 @@
 //! The core's thread and everything it touches the world with.
 //!
-//! [`env`] is the seam that the engine is written against. `core_thread` and its neighbours are the
-//! production instance (io_uring); `simulation` is the seeded instance for tests.
+//! [`env`](mod@env) is the seam that the engine is written against. `core_thread` and its
+//! neighbours are the production instance (io_uring); `simulation` is the seeded instance for
+//! tests.
 
 pub mod buffer;
 mod buffer_pool;

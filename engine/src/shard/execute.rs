@@ -179,7 +179,7 @@ impl<E: Env> Shard<E> {
             match self.attempt(&mut waiting, &operation).await {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
-                Err(NotApplied::LookAgain) => {}
+                Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
                 Err(NotApplied::Wait) => self.wait_for_room().await,
             }
         };
@@ -264,32 +264,7 @@ impl<E: Env> Shard<E> {
     ) -> Result<u64, NotApplied> {
         let removes = matches!(effect, Effect::Remove);
         self.check_space(state, removes)?;
-        let version = self.log.sequence_next();
-        let mut encoded_entry = Vec::new();
-        let (kind, metadata, payload): (RecordKind, Metadata, Cow<'_, [u8]>) = match effect {
-            Effect::None => return Ok(0),
-            Effect::Remove => {
-                let metadata = Metadata { version, ..Metadata::default() };
-                (RecordKind::Delete, metadata, Cow::Borrowed(&[]))
-            }
-            Effect::Put(metadata, value) => {
-                (RecordKind::Put, *metadata, Cow::Borrowed(value.as_ref()))
-            }
-            Effect::Remark(metadata) => match change.located.place {
-                Place::Separate(pointer, len) => {
-                    if self.is_leaving(pointer.segment) {
-                        return Err(NotApplied::LookAgain);
-                    }
-                    let payload = Payload::Separate(pointer, len);
-                    Entry { metadata: *metadata, payload }.encode_into(&mut encoded_entry);
-                    (RecordKind::Repoint, *metadata, Cow::Borrowed(encoded_entry.as_slice()))
-                }
-                Place::Inline | Place::Absent => {
-                    let value = change.located.value.as_deref().unwrap_or_default();
-                    (RecordKind::Put, *metadata, Cow::Borrowed(value))
-                }
-            },
-        };
+        let (kind, metadata, payload) = self.describe(change, effect)?;
         let record = Record { kind, metadata, key: change.key, payload: &payload };
         let payload_crc = crc32c::crc32c(&payload);
         let appended = self.log.append(&Append { record, payload_crc });
@@ -301,6 +276,42 @@ impl<E: Env> Shard<E> {
             self.freeze(state);
         }
         Ok(appended.sequence + 1)
+    }
+
+    /// What the log is told of a change: kind, metadata and payload of its record.
+    fn describe<'a>(
+        &self,
+        change: &'a Change<'_>,
+        effect: &'a Effect<'_>,
+    ) -> Result<(RecordKind, Metadata, Cow<'a, [u8]>), NotApplied> {
+        let version = self.log.sequence_next();
+        let located = change.located;
+        Ok(match (effect, located.place) {
+            (Effect::None | Effect::Remove, _) => {
+                let metadata = Metadata { version, ..Metadata::default() };
+                (RecordKind::Delete, metadata, Cow::Borrowed(&[]))
+            }
+            (Effect::Put(metadata, value), _) => {
+                (RecordKind::Put, *metadata, Cow::Borrowed(value.as_ref()))
+            }
+            (Effect::Remark(metadata), Place::Separate(pointer, len))
+                if !self.is_leaving(pointer.segment) =>
+            {
+                let mut entry = Vec::new();
+                let payload = Payload::Separate(pointer, len);
+                Entry { metadata: *metadata, payload }.encode_into(&mut entry);
+                (RecordKind::Repoint, *metadata, Cow::Owned(entry))
+            }
+            // The item had expired, a merge has dropped it, its segment was freed, and then the
+            // clock went back.
+            (Effect::Remark(_), Place::Separate(..)) if located.value.is_none() => {
+                return Err(NotApplied::LookAgain);
+            }
+            (Effect::Remark(metadata), _) => {
+                let value = located.value.as_deref().unwrap_or_default();
+                (RecordKind::Put, *metadata, Cow::Borrowed(value))
+            }
+        })
     }
 
     fn entry_of<'a>(

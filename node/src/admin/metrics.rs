@@ -129,9 +129,10 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
 }
 
 fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
+    use Type::Counter;
     let mut by_class =
         |name: &str, help: &str, classes: &[usize], value: &dyn Fn(&CoreReport, usize) -> f64| {
-            out.family(name, Type::Counter, help);
+            out.family(name, Counter, help);
             for report in reports {
                 for &class in classes {
                     let labels: [(&str, &dyn Display); 2] =
@@ -160,7 +161,6 @@ fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
     by_class("larder_disk_device_seconds_total", help, &all, &|report, class| {
         report.disk.class_device_nanoseconds[class] as f64 / NANOSECONDS
     });
-    use Type::Counter;
     let reads = ("larder_disk_read_operations_total", Counter, "Reads of all classes.");
     out.by_core(reports, reads, |report| report.disk.reads);
     let bytes = ("larder_disk_read_bytes_total", Counter, "Bytes read.");

@@ -30,7 +30,7 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0 % (1 << shift) == 0);
+        let unit = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.is_multiple_of(1 << shift));
         match unit {
             Some((letter, shift)) => write!(formatter, "{}{letter}", self.0 >> shift),
             None => write!(formatter, "{}", self.0),

@@ -87,7 +87,7 @@ pub fn load(
     let variables = variables.into_iter().filter(|(name, _)| known(name)).collect::<Vec<_>>();
     let from_environment = parse_pairs("environment", PREFIX, &variables)?;
     let from_file = file.map(|path| read_file(&path)).transpose()?.unwrap_or_default();
-    Ok(resolve([args.options.clone(), from_environment, from_file]))
+    Ok(resolve(&[args.options.clone(), from_environment, from_file]))
 }
 
 /// The command line's spelling of a key.
@@ -164,7 +164,7 @@ fn explain(origin: &str, name: &str, value: &str, error: &clap::Error) -> Config
 }
 
 /// Takes each option from the first source that has it.
-pub(super) fn resolve(sources: [Options; 3]) -> Config {
+pub(super) fn resolve(sources: &[Options; 3]) -> Config {
     let default = Config::default();
     macro_rules! first {
         ($option:ident) => {

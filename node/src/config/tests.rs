@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "tests write configuration files")]
+
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -82,7 +84,7 @@ fn what_is_printed_can_be_read_back() {
         let text = config.to_toml();
         let again = parse_file(Path::new("printed"), &text).expect("its own output");
         let none = Options::default;
-        assert_eq!(sources::resolve([none(), none(), again]), config, "{text}");
+        assert_eq!(sources::resolve(&[none(), none(), again]), config, "{text}");
     }
 }
 

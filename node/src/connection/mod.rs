@@ -9,6 +9,7 @@
 //! - After an error in the answer to a retrieval line, nothing more of that line is sent: the error
 //!   stands in the place of `END`.
 
+mod ahead;
 mod byte_queue;
 mod slots;
 
@@ -24,6 +25,8 @@ use crate::limits::{
 };
 use crate::memcached::command::Command;
 use crate::process::VERSION;
+
+use ahead::Ahead;
 
 pub use byte_queue::ByteQueue;
 pub use slots::Load;
@@ -65,7 +68,10 @@ pub enum Handled {
         is_error: bool,
     },
     /// The reply will come through [`Connection::complete`].
-    Waiting,
+    Waiting {
+        /// How long it may be expected to be.
+        expected_bytes: usize,
+    },
     /// The core is at a limit: nothing was done, ask again.
     Refused,
 }
@@ -74,6 +80,10 @@ pub enum Handled {
 pub trait Handler {
     /// The parser's limits.
     fn limits(&self) -> &Limits;
+    /// Learns that `command` is going to be asked for soon. Nothing depends on it but speed.
+    fn announce(&mut self, command: &Command<'_>);
+    /// All that is known of the near future was announced.
+    fn announced(&mut self);
     /// Carries out `command`, whose place among the connection's requests is `sequence`.
     fn command(&mut self, command: &Command<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled;
     /// Carries out a request that concerns the whole node. The connection has no earlier request
@@ -274,7 +284,8 @@ impl Connection {
         let slots_max =
             if self.is_throttled { CONNECTION_REQUESTS_RESUME } else { CONNECTION_REQUESTS_MAX };
         self.is_throttled = self.slots.len() >= slots_max;
-        if self.is_throttled || self.slots.load().bytes >= CONNECTION_WAITING_BYTES_MAX {
+        let load = self.slots.load();
+        if self.is_throttled || load.bytes + load.expected_bytes >= CONNECTION_WAITING_BYTES_MAX {
             return Some(Stop::Requests);
         }
         output.is_full().then_some(Stop::Output)
@@ -296,26 +307,45 @@ impl Connection {
             if rest.len() < self.needed.max(1) {
                 return (Stop::Input, taken);
             }
-            let before = self.parser.clone();
-            let step = self.parser.next(handler.limits(), rest);
-            let stop = match step.parsed {
-                Parsed::NeedMore { bytes } => {
-                    self.needed = bytes;
-                    return (Stop::Input, taken + step.consumed);
+            let ahead = Ahead::parse(&mut self.parser, handler.limits(), rest);
+            announce(&ahead, handler);
+            for one in ahead.iter() {
+                let stop = match one.step.parsed {
+                    Parsed::NeedMore { bytes } => {
+                        self.needed = bytes;
+                        return (Stop::Input, taken + one.step.consumed);
+                    }
+                    _ => self.take_one(&one.step.parsed, output, handler),
+                };
+                if let Some(stop) = stop {
+                    self.parser = one.before.clone();
+                    return (stop, taken);
                 }
-                Parsed::Request(request) => self.request(&request, output, handler),
-                Parsed::Malformed(malformed) => self.malformed(&malformed, output, handler),
-                Parsed::Close(_) => {
-                    self.close();
-                    None
-                }
-            };
-            if let Some(stop) = stop {
-                self.parser = before;
-                return (stop, taken);
+                self.needed = 0;
+                taken += one.step.consumed;
             }
-            self.needed = 0;
-            taken += step.consumed;
+        }
+    }
+
+    /// Takes what was parsed; `Some` if it cannot be taken now.
+    #[inline]
+    fn take_one(
+        &mut self,
+        parsed: &Parsed<'_>,
+        output: &mut Output<'_>,
+        handler: &mut impl Handler,
+    ) -> Option<Stop> {
+        if let Some(stop) = self.limit(output) {
+            return Some(stop);
+        }
+        match parsed {
+            Parsed::NeedMore { .. } => None,
+            Parsed::Request(request) => self.request(request, output, handler),
+            Parsed::Malformed(malformed) => self.malformed(malformed, output, handler),
+            Parsed::Close(_) => {
+                self.close();
+                None
+            }
         }
     }
 
@@ -446,9 +476,9 @@ impl Connection {
         let before = out.len();
         match act(handler, sequence, out) {
             Handled::Refused => return Some(Stop::Core),
-            Handled::Waiting => {
+            Handled::Waiting { expected_bytes } => {
                 assert_eq!(out.len(), before, "a request that waits has written no reply");
-                self.slots.push_waiting(line);
+                self.slots.push_waiting(line, expected_bytes);
             }
             Handled::Done { after, is_error } if is_direct => {
                 if handler.release(after) == Release::Now {
@@ -462,5 +492,16 @@ impl Connection {
             }
         }
         None
+    }
+}
+
+/// Tells the handler of the keys that come, if there is more than one to tell of.
+#[inline]
+fn announce(ahead: &Ahead<'_>, handler: &mut impl Handler) {
+    if ahead.len() > 1 {
+        for request in ahead.keyed() {
+            handler.announce(&Command::Keyed(*request));
+        }
+        handler.announced();
     }
 }

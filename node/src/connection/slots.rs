@@ -1,6 +1,7 @@
 //! Requests whose replies have not left, in order.
 
 use std::collections::VecDeque;
+use std::ops::{Add, Sub};
 
 use larder_protocol::memcached::reply;
 
@@ -21,7 +22,7 @@ struct Slot {
 #[derive(Debug)]
 pub(super) enum State {
     /// The reply has not come.
-    Waiting,
+    Waiting { expected_bytes: usize },
     /// The reply is the next `len` bytes of those held.
     Held { len: usize, after: After, is_error: bool },
     /// The reply came out of order.
@@ -33,8 +34,43 @@ pub(super) enum State {
 pub struct Load {
     /// Requests whose replies have not come.
     pub waiting: usize,
+    /// How many bytes those are expected to have.
+    pub expected_bytes: usize,
     /// Bytes of replies that came and have not left.
     pub bytes: usize,
+}
+
+impl Add for Load {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting + other.waiting,
+            expected_bytes: self.expected_bytes + other.expected_bytes,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
+impl Sub for Load {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting - other.waiting,
+            expected_bytes: self.expected_bytes - other.expected_bytes,
+            bytes: self.bytes - other.bytes,
+        }
+    }
+}
+
+impl Load {
+    /// Notes that the reply of a slot in this state has come.
+    fn arrived(&mut self, state: &State) {
+        let State::Waiting { expected_bytes } = state else { panic!("two replies to one request") };
+        self.waiting -= 1;
+        self.expected_bytes -= expected_bytes;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,9 +106,10 @@ impl Slots {
         self.held.tail()
     }
 
-    pub(super) fn push_waiting(&mut self, line: u32) {
+    pub(super) fn push_waiting(&mut self, line: u32, expected_bytes: usize) {
         self.load.waiting += 1;
-        self.slots.push_back(Slot { state: State::Waiting, line });
+        self.load.expected_bytes += expected_bytes;
+        self.slots.push_back(Slot { state: State::Waiting { expected_bytes }, line });
     }
 
     /// Pushes a slot for what was appended to the held bytes since they were `before` long.
@@ -136,8 +173,7 @@ impl Slots {
     /// Sends the first slot's reply.
     pub(super) fn pass(&mut self, bytes: &[u8], is_error: bool, out: &mut Vec<u8>) {
         let slot = self.pop();
-        let State::Waiting = slot.state else { panic!("two replies to one request") };
-        self.load.waiting -= 1;
+        self.load.arrived(&slot.state);
         let before = out.len();
         out.extend_from_slice(bytes);
         self.pass_written(before, slot.line, is_error, out);
@@ -148,23 +184,22 @@ impl Slots {
         let index = sequence.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let slot = index.and_then(|index| self.slots.get_mut(index));
         let slot = slot.expect("a slot stays until its reply has come");
-        assert!(matches!(slot.state, State::Waiting), "two replies to one request");
+        self.load.arrived(&slot.state);
         if let State::Own { bytes, .. } = &state {
             self.load.bytes += bytes.len();
         }
-        self.load.waiting -= 1;
         slot.state = state;
     }
 
     /// Whether the first slot's reply has come.
     pub(super) fn next_is_ready(&self) -> bool {
-        self.slots.front().is_some_and(|slot| !matches!(slot.state, State::Waiting))
+        self.slots.front().is_some_and(|slot| !matches!(slot.state, State::Waiting { .. }))
     }
 
     /// Sends the first slot's reply if it may leave; returns whether it did.
     pub(super) fn release_one(&mut self, handler: &impl Handler, out: &mut Vec<u8>) -> bool {
         let (after, is_error) = match self.slots.front() {
-            None | Some(Slot { state: State::Waiting, .. }) => return false,
+            None | Some(Slot { state: State::Waiting { .. }, .. }) => return false,
             Some(Slot { state: State::Held { after, is_error, .. }, .. })
             | Some(Slot { state: State::Own { after, is_error, .. }, .. }) => (*after, *is_error),
         };
@@ -175,7 +210,7 @@ impl Slots {
         let slot = self.pop();
         let before = out.len();
         let len = match slot.state {
-            State::Waiting => unreachable!("it was looked at above"),
+            State::Waiting { .. } => unreachable!("it was looked at above"),
             State::Held { len, .. } => {
                 if release == Release::Now {
                     out.extend_from_slice(self.held.front(len));

@@ -22,6 +22,8 @@ struct Fake {
     waiting: Vec<(u64, String)>,
     commands: usize,
     node_requests: usize,
+    /// Keys that were announced, with a bar after each batch.
+    announced: Vec<String>,
 }
 
 impl Fake {
@@ -34,6 +36,7 @@ impl Fake {
             waiting: Vec::new(),
             commands: 0,
             node_requests: 0,
+            announced: Vec::new(),
         }
     }
 }
@@ -47,6 +50,16 @@ impl Handler for Fake {
         &self.limits
     }
 
+    fn announce(&mut self, command: &Command<'_>) {
+        let mut scratch = Default::default();
+        let key = String::from_utf8(command.key(&mut scratch).to_vec()).expect("text");
+        self.announced.push(key);
+    }
+
+    fn announced(&mut self) {
+        self.announced.push("|".into());
+    }
+
     fn command(&mut self, command: &Command<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
         let mut scratch = Default::default();
         let key = String::from_utf8(command.key(&mut scratch).to_vec()).expect("text");
@@ -56,7 +69,7 @@ impl Handler for Fake {
         self.commands += 1;
         if key.starts_with('w') {
             self.waiting.push((sequence, key));
-            return Handled::Waiting;
+            return Handled::Waiting { expected_bytes: 10 };
         }
         if !command.is_noreply() {
             out.extend_from_slice(&reply_to(&key));
@@ -68,7 +81,7 @@ impl Handler for Fake {
     fn node_request(&mut self, _: &Request<'_>, sequence: u64, _: &mut Vec<u8>) -> Handled {
         self.node_requests += 1;
         self.waiting.push((sequence, "node".into()));
-        Handled::Waiting
+        Handled::Waiting { expected_bytes: 10 }
     }
 
     fn release(&self, after: After) -> Release {
@@ -400,4 +413,14 @@ proptest! {
         prop_assert!(whole.contains("<a7>") && whole.ends_with("<toolargebyfar>"), "{whole}");
         prop_assert_eq!(run_script(&cuts, &pick), whole);
     }
+}
+
+#[test]
+fn a_pipeline_is_announced_before_it_is_carried_out() {
+    let mut bench = Bench::new();
+    bench.receive("mg a1 v\r\n");
+    assert!(bench.fake.announced.is_empty(), "a single request gains nothing");
+    bench.receive("mg a2 v\r\nmn\r\nget a3 a4\r\nmg a5");
+    assert_eq!(bench.fake.announced, ["a2", "a3", "a4", "|"]);
+    assert_eq!(bench.fake.commands, 4);
 }

@@ -15,7 +15,7 @@ use crate::connection::{After, Handled, Handler, Load, Release};
 use crate::control::Event;
 use crate::counters::{CoreReport, Counters};
 use crate::limits::{CORE_WAITING_BYTES_MAX, CORE_WAITING_REQUESTS_MAX, WAITING_BYTES_ESTIMATE};
-use crate::memcached::command::{Command, flush_time};
+use crate::memcached::command::{Command, Kind, flush_time};
 use crate::memcached::statistics::{self, Facts, Section};
 use crate::mesh::{Ask, Batch, Mesh, Note, Place};
 use crate::routing::core_of;
@@ -117,9 +117,8 @@ impl CoreState {
 
     /// Whether one more request may wait.
     pub(super) fn has_room(&self) -> bool {
-        let expected = self.load.waiting.saturating_mul(self.estimate);
         self.load.waiting < CORE_WAITING_REQUESTS_MAX
-            && self.load.bytes.saturating_add(expected) < CORE_WAITING_BYTES_MAX
+            && self.load.bytes + self.load.expected_bytes < CORE_WAITING_BYTES_MAX
     }
 
     /// Learns from a reply that had to wait.
@@ -348,6 +347,16 @@ impl Handler for Dispatch<'_> {
     }
 
     #[inline]
+    fn announce(&mut self, command: &Command<'_>) {
+        self.state.shards.announce(command);
+    }
+
+    #[inline]
+    fn announced(&mut self) {
+        self.state.shards.announced();
+    }
+
+    #[inline]
     fn command(&mut self, command: &Command<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
         let state = &mut *self.state;
         let shard = state.shards.shard_of(command);
@@ -371,8 +380,9 @@ impl Handler for Dispatch<'_> {
             }
             state.counters.forwarded += 1;
         }
-        state.load.waiting += 1;
-        Handled::Waiting
+        let is_read = matches!(command.kind(), Kind::Get { .. });
+        let expected_bytes = if is_read { state.estimate } else { ESTIMATE_MIN };
+        Handled::Waiting { expected_bytes }
     }
 
     fn node_request(&mut self, request: &Request<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
@@ -390,8 +400,7 @@ impl Handler for Dispatch<'_> {
             other => panic!("{other:?} is not for the whole node"),
         };
         let Some(line) = line else {
-            state.load.waiting += 1;
-            return Handled::Waiting;
+            return Handled::Waiting { expected_bytes: ESTIMATE_MIN };
         };
         if !line.is_empty() {
             reply::line(out, line);

@@ -1,8 +1,8 @@
 //! What one core does for its connections: the wiring between sockets, shards and other cores.
 //!
 //! Bytes go to the connection's state machine, which hands commands to [`core_state`]; replies come
-//! back from there at once, or in a later turn. [`NodeService`] decides in which turn which connection
-//! is looked at again, and when its socket is read from.
+//! back from there at once, or in a later turn. [`NodeService`] decides in which turn which
+//! connection is looked at again, and when its socket is read from.
 
 mod core_state;
 mod shards;
@@ -202,7 +202,6 @@ impl NodeService {
                     let Some(entry) = self.table.get_mut(id) else { continue };
                     let sequence = message.place.sequence;
                     if let Some(out) = network.output(id) {
-                        self.state.load.waiting -= 1;
                         queue(&mut self.ready, entry);
                         let before = out.len();
                         let mut output = Output::new(out, pending);
@@ -239,7 +238,6 @@ impl NodeService {
             self.state.note_reply_bytes(bytes.len());
             let id = ConnectionId::from(place.connection);
             let Some(entry) = self.table.get_mut(id) else { continue };
-            self.state.load.waiting -= 1;
             entry.connection.complete(place.sequence, bytes.into(), after, is_error);
             account(&mut self.state, entry);
             queue(&mut self.ready, entry);
@@ -332,10 +330,10 @@ fn queue(ready: &mut Vec<ConnectionId>, entry: &mut Entry) {
     }
 }
 
-/// Brings the core's count of held bytes up to date with a connection's.
+/// Brings the core's load up to date with a connection's.
 fn account(state: &mut CoreState, entry: &mut Entry) {
     let load = entry.connection.load();
-    state.load.bytes = state.load.bytes + load.bytes - entry.counted.bytes;
+    state.load = state.load + load - entry.counted;
     entry.counted = load;
 }
 
@@ -387,9 +385,7 @@ impl Service for NodeService {
 
     fn closed(&mut self, connection: ConnectionId) {
         let Some(entry) = self.table.remove(connection) else { return };
-        let load = entry.connection.load();
-        self.state.load.waiting -= load.waiting;
-        self.state.load.bytes -= entry.counted.bytes;
+        self.state.load = self.state.load - entry.counted;
         self.state.open_connections = self.table.len();
         self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
 use larder_engine::operation::{Delete, Operation, Outcome};
-use larder_engine::shard::{Attempt, OperationBuf, Shard};
+use larder_engine::shard::{Announced, Attempt, OperationBuf, Shard};
 use larder_protocol::memcached::{KeyScratch, WireKey, error, reply};
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::ring_env::RingEnv;
@@ -117,6 +117,7 @@ pub(super) struct Shards {
     local: Vec<Option<LocalShard>>,
     completions: Rc<RefCell<Vec<Completion>>>,
     key_scratch: KeyScratch,
+    announced: Vec<(u16, Announced)>,
 }
 
 impl Shards {
@@ -132,7 +133,7 @@ impl Shards {
             });
         }
         let key_scratch = KeyScratch::default();
-        Self { env, local, completions: Rc::default(), key_scratch }
+        Self { env, local, completions: Rc::default(), key_scratch, announced: Vec::new() }
     }
 
     /// The shard that owns a command's key.
@@ -140,6 +141,26 @@ impl Shards {
     pub(super) fn shard_of(&mut self, command: &Command<'_>) -> u16 {
         let shards = self.local.len() as u16;
         crate::routing::shard_of(command.key(&mut self.key_scratch), shards)
+    }
+
+    /// Starts bringing near what `command` will touch, if its shard is one of these.
+    #[inline]
+    pub(super) fn announce(&mut self, command: &Command<'_>) {
+        let shard = self.shard_of(command);
+        if let Some(local) = &self.local[usize::from(shard)] {
+            let key = command.key(&mut self.key_scratch);
+            self.announced.push((shard, local.engine.announce(&Key::memcached(key))));
+        }
+    }
+
+    /// Goes on with what was announced.
+    #[inline]
+    pub(super) fn announced(&mut self) {
+        for (shard, announced) in self.announced.drain(..) {
+            if let Some(local) = &self.local[usize::from(shard)] {
+                local.engine.bring_item(announced);
+            }
+        }
     }
 
     fn local(&self, shard: u16) -> &LocalShard {

@@ -22,7 +22,7 @@ pub(super) struct Entry {
     pub active_at: u64,
     /// Since when its output is above the mark and does not move, and how much there is.
     pub stalled: Option<(u64, usize)>,
-    /// Its part of the core's load, as far as bytes are concerned.
+    /// Its part of the core's load.
     pub counted: Load,
 }
 

@@ -1,20 +1,7 @@
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use super::client::{Client, found, set};
-
-fn larder(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn serve(directory: &Path) -> Command {
-    let mut command = larder(&["serve", "--memcached-port", "0", "--admin-port", "0"]);
-    command.args(["--cores", "1", "--memory", "128M", "--data-dir"]).arg(directory);
-    command
-}
+use super::client::{found, set};
+use super::process::{NodeProcess, larder, serve};
 
 fn run(command: &mut Command) -> (Output, String, String) {
     let output = command.output().expect("it runs");
@@ -23,60 +10,39 @@ fn run(command: &mut Command) -> (Output, String, String) {
     (output, stdout, stderr)
 }
 
-fn start(directory: &Path) -> (Child, Client) {
-    let mut child = serve(directory).spawn().expect("it runs");
-    let mut line = String::new();
-    let stdout = child.stdout.as_mut().expect("a pipe");
-    BufReader::new(stdout).read_line(&mut line).expect("a line");
-    let field = |name: &str| {
-        let mut fields = line.split_whitespace();
-        fields.find_map(|field| field.strip_prefix(name)).unwrap_or_else(|| panic!("{line:?}"))
-    };
-    assert!(line.starts_with("larder ready memcached=127.0.0.1:") && field("shards=") == "1");
-    assert!(field("admin=").starts_with("127.0.0.1:"));
-    let client = Client::connect(field("memcached=").parse().expect("an address"));
-    (child, client)
-}
-
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    let status = Command::new("kill").args([name, &pid]).status().expect("it runs");
-    assert!(status.success());
-}
-
 #[test]
 fn a_signal_stops_it_in_good_order_and_the_data_stays() {
     let directory = tempfile::tempdir().expect("a directory");
     for (round, name) in ["-TERM", "-INT"].into_iter().enumerate() {
-        let (mut child, mut client) = start(directory.path());
+        let node = NodeProcess::start(directory.path(), 1);
+        assert_eq!(node.field("shards"), "1");
+        assert!(node.field("admin").starts_with("127.0.0.1:"));
+        let mut client = node.connect();
         if round > 0 {
             client.ask("get k\r\n", found("k", b"v"));
         }
         client.ask(set("k", b"v"), "STORED\r\n");
-        signal(&child, name);
-        let status = child.wait().expect("it ends");
-        let mut stderr = String::new();
-        child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
-        assert!(status.success(), "{status}: {stderr}");
+        node.stop(name);
     }
 }
 
 #[test]
 fn acknowledged_writes_survive_a_kill() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (mut child, mut client) = start(directory.path());
+    let node = NodeProcess::start(directory.path(), 2);
+    let mut client = node.connect();
     for key in 0..100 {
         client.ask(set(&format!("key{key}"), b"value"), "STORED\r\n");
     }
-    child.kill().expect("it runs");
-    child.wait().expect("it ends");
-    let (mut child, mut client) = start(directory.path());
+    node.kill();
+    let node = NodeProcess::start(directory.path(), 1);
+    assert_eq!(node.field("shards"), "2", "whatever the number of cores");
+    let mut client = node.connect();
     for key in 0..100 {
         let name = format!("key{key}");
         client.ask(format!("get {name}\r\n"), found(&name, b"value"));
     }
-    signal(&child, "-TERM");
-    assert!(child.wait().expect("it ends").success());
+    node.stop("-TERM");
 }
 
 #[test]
@@ -85,12 +51,12 @@ fn errors_go_to_stderr_and_name_the_option() {
     let (output, stdout, stderr) = run(larder(&["serve", "--memroy", "1G"]).env_clear());
     assert_eq!((output.status.code(), stdout.as_str()), (Some(2), ""));
     assert!(stderr.contains("--memory"), "{stderr}");
-    let (output, _, stderr) = run(serve(directory.path()).env("LARDER_DURABILITY", "fast"));
+    let (output, _, stderr) = run(serve(directory.path(), 1).env("LARDER_DURABILITY", "fast"));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.starts_with("larder: environment: LARDER_DURABILITY = `fast`"), "{stderr}");
-    let (output, _, stderr) = run(serve(directory.path()).args(["--shards", "500"]));
+    let (output, _, stderr) = run(serve(directory.path(), 1).args(["--shards", "500"]));
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr.contains("larder: --memory 128M is too little"), "{stderr}");
+    assert!(stderr.contains("larder: --memory 192M is too little"), "{stderr}");
 }
 
 #[test]

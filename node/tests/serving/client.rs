@@ -12,7 +12,7 @@ use larder::launch::{self, RunningNode};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A configuration on free ports, for `cores` cores.
-pub fn config(directory: &Path, cores: usize) -> Config {
+pub(crate) fn config(directory: &Path, cores: usize) -> Config {
     Config {
         data_dir: directory.join("data"),
         memory: Size(192 << 20),
@@ -24,17 +24,17 @@ pub fn config(directory: &Path, cores: usize) -> Config {
 }
 
 /// A node with a directory of its own, which goes with it.
-pub struct TestNode {
+pub(crate) struct TestNode {
     pub node: RunningNode,
     pub directory: tempfile::TempDir,
 }
 
 impl TestNode {
-    pub fn start(cores: usize) -> Self {
+    pub(crate) fn start(cores: usize) -> Self {
         Self::start_with(cores, |_| {})
     }
 
-    pub fn start_with(cores: usize, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start_with(cores: usize, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut config = config(directory.path(), cores);
         change(&mut config);
@@ -42,12 +42,12 @@ impl TestNode {
         Self { node, directory }
     }
 
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         Client::connect(self.node.addresses().memcached)
     }
 
     /// Stops the node in good order.
-    pub fn stop(self) -> tempfile::TempDir {
+    pub(crate) fn stop(self) -> tempfile::TempDir {
         self.node.stop();
         self.node.join().expect("a good end");
         self.directory
@@ -55,12 +55,12 @@ impl TestNode {
 }
 
 /// A connection.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the node accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
@@ -68,12 +68,17 @@ impl Client {
         Self { stream }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    /// The same connection once more, for another thread.
+    pub(crate) fn share(&self) -> Self {
+        Self { stream: self.stream.try_clone().expect("a descriptor") }
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("the node reads");
     }
 
     /// Reads exactly `len` bytes.
-    pub fn receive(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn receive(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         let mut filled = 0;
         while filled < len {
@@ -88,7 +93,7 @@ impl Client {
     }
 
     /// Expects exactly this next.
-    pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
+    pub(crate) fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
         let received = self.receive(expected.len());
         assert!(
@@ -100,7 +105,7 @@ impl Client {
     }
 
     /// Sends a request and expects exactly this answer.
-    pub fn ask(&mut self, request: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
+    pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
         self.send(request);
         self.expect(expected);
         self.send("mn\r\n");
@@ -108,7 +113,7 @@ impl Client {
     }
 
     /// Reads lines until one is `last`, and returns all.
-    pub fn lines_until(&mut self, last: &str) -> String {
+    pub(crate) fn lines_until(&mut self, last: &str) -> String {
         let mut text = String::new();
         while !text.ends_with(&format!("{last}\r\n")) {
             let byte = self.receive(1);
@@ -118,12 +123,12 @@ impl Client {
     }
 
     /// Sends no more.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.stream.shutdown(Shutdown::Write).expect("open");
     }
 
     /// Everything until the node closes the connection.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.stream.read_to_end(&mut bytes).expect("the node closes");
         bytes
@@ -131,7 +136,7 @@ impl Client {
 }
 
 /// A `set` of this value.
-pub fn set(key: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn set(key: &str, value: &[u8]) -> Vec<u8> {
     let mut request = format!("set {key} 0 0 {}\r\n", value.len()).into_bytes();
     request.extend_from_slice(value);
     request.extend_from_slice(b"\r\n");
@@ -139,7 +144,7 @@ pub fn set(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// The answer to a `get` of one key.
-pub fn found(key: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn found(key: &str, value: &[u8]) -> Vec<u8> {
     let mut answer = format!("VALUE {key} 0 {}\r\n", value.len()).into_bytes();
     answer.extend_from_slice(value);
     answer.extend_from_slice(b"\r\nEND\r\n");
@@ -147,7 +152,7 @@ pub fn found(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes that follow from `seed`.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut byte = || {
         state ^= state << 13;

@@ -55,7 +55,7 @@ fn what_was_received_is_answered_before_the_end() {
     client.expect("STORED\r\n");
     node.stop();
     let rest = client.rest();
-    assert!(rest.len() % "STORED\r\n".len() == 0 && answers.as_bytes().starts_with(&rest));
+    assert!(rest.len().is_multiple_of("STORED\r\n".len()) && answers.as_bytes().starts_with(&rest));
 }
 
 #[test]

@@ -1,32 +1,32 @@
+#![allow(clippy::disallowed_methods, reason = "tests have deadlines")]
+
 use std::time::{Duration, Instant};
 
 use super::client::{Client, TestNode, found, noise, set};
-
-fn resident_bytes() -> u64 {
-    larder::process::usage().resident_bytes
-}
+use super::process::NodeProcess;
 
 #[test]
 fn a_client_that_does_not_read_takes_bounded_memory_and_holds_nobody_up() {
-    let node = TestNode::start(2);
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = NodeProcess::start(directory.path(), 2);
     let mut slow = node.connect();
     let value = noise(1, 100_000);
     slow.ask(set("large", &value), "STORED\r\n");
     slow.ask("get large\r\n", found("large", &value));
-    let before = resident_bytes();
+    let before = node.resident_bytes();
     let rounds = 2000;
     slow.send("get large\r\n".repeat(rounds));
     let mut other = node.connect();
     for key in 0..100 {
         other.ask(set(&format!("key{key}"), b"v"), "STORED\r\n");
     }
-    let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < 64 << 20, "{grown} bytes for a client that does not read");
+    let grown = node.resident_bytes().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for a client that does not read");
     let answer = found("large", &value);
     for _ in 0..rounds {
         slow.expect(&answer);
     }
-    node.stop();
+    node.stop("-TERM");
 }
 
 #[test]
@@ -79,17 +79,37 @@ fn a_client_that_ends_its_side_gets_all_answers() {
 }
 
 #[test]
-fn thousands_of_idle_connections_are_cheap() {
-    let node = TestNode::start(2);
-    let before = resident_bytes();
+fn idle_connections_are_cheap() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = NodeProcess::start(directory.path(), 2);
+    node.connect().ask(set("k", b"v"), "STORED\r\n");
+    let before = node.resident_bytes();
     let mut idle: Vec<Client> = (0..400).map(|_| node.connect()).collect();
     for client in &mut idle {
-        client.ask("mn\r\n", "MN\r\n");
+        client.ask("get k\r\n", found("k", b"v"));
     }
-    // The other ends are in this process too.
-    let each = resident_bytes().saturating_sub(before) / idle.len() as u64;
-    assert!(each < 16 << 10, "{each} bytes for an idle connection");
-    node.stop();
+    let each = node.resident_bytes().saturating_sub(before) / idle.len() as u64;
+    assert!(each < 2048, "{each} bytes for an idle connection");
+    node.stop("-TERM");
+}
+
+#[test]
+fn a_pipeline_without_end_takes_bounded_memory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = NodeProcess::start(directory.path(), 2);
+    let mut client = node.connect();
+    let before = node.resident_bytes();
+    let (count, chunk) = (300, 1000);
+    let requests = "set k 0 0 1\r\nv\r\nset l 0 0 1\r\nw\r\n".repeat(chunk / 2);
+    let answers = "STORED\r\n".repeat(chunk);
+    std::thread::scope(|scope| {
+        let mut writer = client.share();
+        scope.spawn(move || (0..count).for_each(|_| writer.send(&requests)));
+        (0..count).for_each(|_| client.expect(&answers));
+    });
+    let grown = node.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes");
+    node.stop("-TERM");
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod commands;
 mod lifecycle;
 mod limits;
 mod many_cores;
+mod process;

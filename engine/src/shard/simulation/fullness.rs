@@ -71,9 +71,12 @@ fn on_a_full_disk(value_bytes: usize) {
                 let reply = run(&worker, &key(number), delete()).await;
                 assert_eq!(reply.outcome, Outcome::Deleted);
             }
-            let refused = try_run(&worker, b"one more", set(&vec![1; value_bytes])).await;
-            assert!(matches!(refused, Err(EngineError::Full)), "{refused:?}");
-            assert!(worker.statistics().disk_full);
+            // Where all values are in the index, deletes soon make room in the log.
+            if value_bytes > 32 {
+                let refused = try_run(&worker, b"one more", set(&vec![1; value_bytes])).await;
+                assert!(matches!(refused, Err(EngineError::Full)), "{refused:?}");
+                assert!(worker.statistics().disk_full);
+            }
             stored
         })
         .expect("runs");

@@ -63,6 +63,7 @@ impl Lives {
         let options = SimulationOptions {
             faults: self.faults.clone(),
             unix_seconds: self.clock,
+            turn_limit: 2_000_000,
             ..SimulationOptions::new(self.seed * 1000 + self.life)
         };
         self.model.borrow_mut().see_clock(self.clock as u32);

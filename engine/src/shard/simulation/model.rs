@@ -84,7 +84,7 @@ pub(super) struct Observed<'a> {
 /// What reading a key back gave; `None` if it is known to be damaged.
 pub(super) type Found = BTreeMap<Vec<u8>, Option<Option<Item>>>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Model {
     base: State,
     changes: BTreeMap<u64, Change>,

@@ -1,0 +1,224 @@
+//! Every short sequence of operations, cut off at every disk operation, with every combination of
+//! what the power failure may have left of the writes that nothing had made durable.
+//!
+//! Most crash bugs need no more than a few operations (Pillai et al., OSDI '14; Mohan et al.,
+//! OSDI '18), so the short sequences are tried out in full. LARDER_SIMULATION_OPERATIONS=3 tries
+//! the next longer ones, which takes minutes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use larder_runtime::env::Env;
+use larder_runtime::simulation::{FaultPlan, SimDisk, Simulation, SimulationOptions, Stopped};
+
+use super::harness::{self, TestShard, tiny_options};
+use super::lives::read_all;
+use super::model::Model;
+use super::smoke::{delete, set};
+use super::workload::{SharedModel, flush_all, perform};
+use crate::operation::{Arithmetic, Operation, Read, Store, StoreMode};
+use crate::shard::{OperationBuf, ShardOptions};
+
+/// How many of the states that one crash point may leave are tried.
+const STATES_MAX: usize = 24;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    SetInline(u8),
+    SetSeparate(u8),
+    Delete(u8),
+    Append(u8),
+    Increment(u8),
+    Touch(u8),
+    FlushAll,
+}
+
+fn steps() -> Vec<Step> {
+    let keyed = [
+        Step::SetInline,
+        Step::SetSeparate,
+        Step::Delete,
+        Step::Append,
+        Step::Increment,
+        Step::Touch,
+    ];
+    let mut steps = vec![Step::FlushAll];
+    for key in [b'a', b'b'] {
+        steps.extend(keyed.iter().map(|step| step(key)));
+    }
+    steps
+}
+
+fn operation(step: Step) -> Option<(u8, OperationBuf)> {
+    Some(match step {
+        Step::SetInline(key) => (key, set(b"41")),
+        Step::SetSeparate(key) => (key, set(&[key; 60])),
+        Step::Delete(key) => (key, delete()),
+        Step::Append(key) => {
+            let store = Store {
+                mode: StoreMode::Append,
+                value: b"0",
+                client_flags: 0,
+                expiry: 0,
+                compare: None,
+                invalidate: false,
+                vivify: Some(0),
+                version: None,
+            };
+            (key, OperationBuf::new(&Operation::Store(store)))
+        }
+        Step::Increment(key) => {
+            let arithmetic = Arithmetic {
+                delta: 1,
+                decrement: false,
+                compare: None,
+                vivify: Some((7, 0)),
+                expiry: None,
+                version: None,
+            };
+            (key, OperationBuf::new(&Operation::Arithmetic(arithmetic)))
+        }
+        Step::Touch(key) => {
+            let read = Read { expiry: Some(2_000_000_000), ..Read::default() };
+            (key, OperationBuf::new(&Operation::Read(read)))
+        }
+        Step::FlushAll => return None,
+    })
+}
+
+async fn work(
+    env: larder_runtime::simulation::SimEnv,
+    shard: TestShard,
+    model: SharedModel,
+    steps: Vec<Step>,
+) {
+    for step in steps {
+        match operation(step) {
+            Some((key, operation)) => {
+                perform(&env, &shard, &model, &[key], &operation).await.expect("nothing fails");
+            }
+            None => flush_all(&env, &shard, &model, None).await.expect("nothing fails"),
+        }
+    }
+    // Flushes and merges are cut off as well.
+    env.sleep(3_000_000).await;
+}
+
+/// A shard with a long value under `a` and a number under `b`, one of them in a table.
+fn prepared(options: &ShardOptions) -> (SimDisk, Model) {
+    let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let model: SharedModel = Rc::new(RefCell::new(Model::default()));
+    let (shard, _) = harness::open_in(&mut life, options);
+    let steps = vec![Step::SetSeparate(b'a'), Step::SetInline(b'b')];
+    life.block_on(work(life.env(), shard.clone(), model.clone(), steps)).expect("runs");
+    drop(shard);
+    let disk = life.crash();
+    let model = model.borrow().clone();
+    (disk, model)
+}
+
+struct Search<'a> {
+    options: &'a ShardOptions,
+    disk: &'a SimDisk,
+    model: &'a Model,
+    states: u64,
+}
+
+impl Search<'_> {
+    /// Cuts one sequence off at every disk operation.
+    fn cut_everywhere(&mut self, steps: &[Step]) {
+        for cut in 0.. {
+            let options = SimulationOptions {
+                faults: FaultPlan { crash_at_operation: Some(cut), ..FaultPlan::default() },
+                ..SimulationOptions::new(5)
+            };
+            let mut life = Simulation::with_disk(options, self.disk.clone());
+            let model: SharedModel = Rc::new(RefCell::new(self.model.clone()));
+            let env = life.env();
+            let (shard_options, running, steps) =
+                (self.options.clone(), model.clone(), steps.to_vec());
+            let run = life.block_on(async move {
+                let (shard, _) = harness::open(env.clone(), shard_options).await.expect("opens");
+                settle(&shard, &running).await;
+                work(env, shard, running, steps).await;
+            });
+            for disk in life.snapshot().enumerate_crashes(STATES_MAX) {
+                self.check(disk, &model.borrow(), (steps_of(&run), cut));
+            }
+            match run {
+                Ok(()) => return,
+                Err(stopped) => assert_eq!(stopped, Stopped::Crashed),
+            }
+        }
+    }
+
+    fn check(&mut self, disk: SimDisk, model: &Model, place: (&str, u64)) {
+        self.states += 1;
+        let mut life = harness::life(9, disk);
+        let (shard, report) = harness::open_in(&mut life, self.options);
+        assert_eq!(report.damage, [], "{place:?}");
+        let model: SharedModel = Rc::new(RefCell::new(model.clone()));
+        life.block_on(async move { settle(&shard, &model).await }).expect("runs");
+    }
+}
+
+fn steps_of(run: &Result<(), Stopped>) -> &'static str {
+    if run.is_ok() { "at the end" } else { "cut off" }
+}
+
+/// Compares the shard with the model, which goes on from what was found.
+async fn settle(shard: &TestShard, model: &SharedModel) {
+    let found = read_all(shard.clone(), model.clone()).await;
+    let (generation, flush_at) = {
+        let namespaces = &shard.state.borrow().namespaces;
+        (namespaces.generation(0), namespaces.scheduled_flush().unwrap_or(0))
+    };
+    model.borrow_mut().settle(&found, generation, flush_at);
+}
+
+fn search(options: &ShardOptions) {
+    let (disk, model) = prepared(options);
+    let mut search = Search { options, disk: &disk, model: &model, states: 0 };
+    let longest = match std::env::var("LARDER_SIMULATION_OPERATIONS") {
+        Ok(text) => text.parse().expect("a number of operations"),
+        Err(_) => 2,
+    };
+    let mut sequences: Vec<Vec<Step>> = vec![Vec::new()];
+    for _ in 0..longest {
+        let longer = |sequence: &Vec<Step>| {
+            let sequence = sequence.clone();
+            steps().into_iter().map(move |step| [sequence.clone(), vec![step]].concat())
+        };
+        sequences = sequences.iter().flat_map(longer).collect();
+    }
+    // A shorter sequence is the beginning of a longer one that is cut off.
+    for sequence in sequences {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            search.cut_everywhere(&sequence);
+        }));
+        if let Err(panic) = result {
+            eprintln!("failed: {sequence:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+    assert!(search.states > 10_000, "only {} states", search.states);
+}
+
+fn options() -> ShardOptions {
+    let mut options = tiny_options();
+    options.segment_bytes = 32 << 10;
+    options
+}
+
+#[test]
+fn short_sequences_in_the_log() {
+    search(&options());
+}
+
+#[test]
+fn short_sequences_with_flushes_and_merges() {
+    let mut options = options();
+    options.memtable_bytes = 1;
+    options.picker.level_zero_runs = 2;
+    search(&options);
+}
