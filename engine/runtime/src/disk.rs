@@ -17,13 +17,15 @@ pub struct DiskCounters {
     pub reads: u64,
     /// Bytes read.
     pub read_bytes: u64,
-    /// Write operations that ended, durable or not.
+    /// Write operations that ended.
     pub writes: u64,
     /// Bytes written.
     pub write_bytes: u64,
-    /// Flushes and durable write operations that ended.
+    /// Flushes that ended, alone or at the end of a durable write.
     pub syncs: u64,
-    /// Reads, writes and flushes that ended, by class; a durable write counts once.
+    /// Reads that ended, by class.
+    pub class_reads: [u64; IO_CLASSES],
+    /// Reads, writes and flushes that ended, by class.
     pub class_operations: [u64; IO_CLASSES],
     /// Bytes read and written, by class.
     pub class_bytes: [u64; IO_CLASSES],
@@ -197,16 +199,16 @@ impl Disk {
         let (class, bytes) = (request.class as usize, request.leg_bytes(result));
         let counters = &mut self.counters;
         match request.work {
+            _ if request.is_flush() => counters.syncs += 1,
             Work::Read => {
                 counters.reads += 1;
+                counters.class_reads[class] += 1;
                 counters.read_bytes += bytes;
             }
-            Work::Write { durable } => {
+            _ => {
                 counters.writes += 1;
                 counters.write_bytes += bytes;
-                counters.syncs += u64::from(durable);
             }
-            _ => counters.syncs += 1,
         }
         counters.class_operations[class] += 1;
         counters.class_bytes[class] += bytes;

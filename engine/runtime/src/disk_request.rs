@@ -2,7 +2,8 @@
 //!
 //! A request is carried out in legs of at most [`LEG_BYTES_MAX`], each one operation; a leg that
 //! comes back short is followed by another. A leg starts at a multiple of the alignment, so a tail
-//! that came back unaligned is transferred again. Nothing here calls the kernel.
+//! that came back unaligned is transferred again. A durable write ends with a leg that flushes; it
+//! is queued when the last of the others has completed. Nothing here calls the kernel.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -111,6 +112,8 @@ pub(crate) struct Request {
     /// Bytes known to be transferred.
     done: usize,
     retries: u8,
+    /// Whether the leg is the flush that ends a durable write.
+    is_flushing: bool,
 }
 
 impl Request {
@@ -167,16 +170,22 @@ impl Request {
             offset: 0,
             done: 0,
             retries: 0,
+            is_flushing: false,
         }
     }
 
     /// Whether the request goes through the I/O queue.
     pub(crate) fn is_queued_by_class(&self) -> bool {
-        self.is_transfer() || matches!(self.work, Work::Sync { .. })
+        self.is_transfer() || self.is_flush()
     }
 
     fn is_transfer(&self) -> bool {
-        matches!(self.work, Work::Read | Work::Write { .. })
+        matches!(self.work, Work::Read | Work::Write { .. }) && !self.is_flushing
+    }
+
+    /// Whether the leg flushes a file or directory.
+    pub(crate) fn is_flush(&self) -> bool {
+        self.is_flushing || matches!(self.work, Work::Sync { .. })
     }
 
     fn leg_start(&self) -> usize {
@@ -204,7 +213,10 @@ impl Request {
     pub(crate) fn leg(&mut self) -> Operation {
         match self.work {
             Work::Read => self.read_leg(),
-            Work::Write { durable } => self.write_leg(durable),
+            Work::Write { .. } if self.is_flushing => {
+                Operation::Sync { fd: self.fd(), data_only: true }
+            }
+            Work::Write { .. } => self.write_leg(),
             Work::Sync { data_only } => Operation::Sync { fd: self.fd(), data_only },
             Work::Open { ref path, flags } => Operation::Open { path: path.as_ptr(), flags },
             Work::Rename { ref from, ref to } => {
@@ -223,14 +235,12 @@ impl Request {
         Operation::Read { fd, memory, len: len as u32, offset, registered }
     }
 
-    /// Every leg of a durable write asks for durability, not the last one alone: the device may
-    /// write that leg around its cache, which leaves the earlier ones in it.
-    fn write_leg(&mut self, durable: bool) -> Operation {
+    fn write_leg(&mut self) -> Operation {
         let (fd, start, len, registered) =
             (self.fd(), self.leg_start(), self.leg_len(), self.registered);
         let offset = self.offset + start as u64;
         let memory = self.transferred_buffer()[start..start + len].as_ptr();
-        Operation::Write { fd, memory, len: len as u32, offset, registered, durable }
+        Operation::Write { fd, memory, len: len as u32, offset, registered }
     }
 
     fn transferred_buffer(&mut self) -> &mut Buffer {
@@ -262,11 +272,10 @@ impl Request {
     }
 
     /// An operation that was interrupted or refused for the moment is tried again; any other error
-    /// is final. A durable write may be tried again like a plain one, since that writes its bytes
-    /// anew; a flush may not, since the kernel may have dropped what it was to flush.
+    /// is final. A flush is never tried again: the kernel may have dropped what it was to flush.
     fn advance_failed(&mut self, errno: i32) -> Next {
         let is_passing = matches!(errno, libc::EINTR | libc::EAGAIN);
-        let may_retry = !matches!(self.work, Work::Sync { .. }) && !self.is_abandoned;
+        let may_retry = !self.is_flush() && !self.is_abandoned;
         if is_passing && may_retry && self.retries < RETRIES_MAX {
             self.retries += 1;
             return Next::Leg;
@@ -288,6 +297,10 @@ impl Request {
         }
         if let (Work::Write { .. }, Some(file)) = (&self.work, &self.file) {
             file.grow(self.offset + done as u64);
+        }
+        if let Work::Write { durable: true } = self.work {
+            self.is_flushing = true;
+            return Next::Leg;
         }
         Next::Finish(Ok(Success::Done))
     }

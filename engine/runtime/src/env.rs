@@ -171,11 +171,9 @@ pub trait File: Clone + 'static {
         buffer: Buffer,
     ) -> impl Future<Output = (io::Result<()>, Buffer)> + 'static;
 
-    /// Writes all of `buffer` at `offset`, through every volatile cache; both aligned as for
-    /// [`File::read`].
+    /// Writes all of `buffer` at `offset` and then flushes the device.
     ///
-    /// When it resolves with `Ok` these bytes are durable. Earlier writes are not thereby: they
-    /// need a [`File::sync`].
+    /// When it resolves with `Ok` these bytes are durable.
     fn write_durably(
         &self,
         class: IoClass,

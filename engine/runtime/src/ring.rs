@@ -38,8 +38,6 @@ pub enum Operation {
         offset: u64,
         /// Whether `memory` lies in the memory given to [`Ring::register_memory`].
         registered: bool,
-        /// Whether the bytes that the result counts are durable when the operation completes.
-        durable: bool,
     },
     /// Flushes a file: `fdatasync`, or `fsync` when `data_only` is unset.
     Sync {

@@ -3,10 +3,6 @@
 //! One thread submits and one `io_uring_enter` per loop both hands operations over and collects
 //! completions (SINGLE_ISSUER, DEFER_TASKRUN). Completion work that is due but not yet run shows in
 //! a flag (TASKRUN_FLAG), so an idle check costs no system call.
-//!
-//! A durable write is one write with RWF_DSYNC, not a write linked to a flush: the second of two
-//! linked operations is issued only when this thread next enters the kernel, which then hands the
-//! blocking flush to a worker thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -196,13 +192,11 @@ fn entry(operation: Operation) -> Entry {
         Operation::Read { fd, memory, len, offset, registered: true } => {
             opcode::ReadFixed::new(Fd(fd), memory, len, REGISTERED_MEMORY).offset(offset).build()
         }
-        Operation::Write { fd, memory, len, offset, registered: false, durable } => {
-            let write = opcode::Write::new(Fd(fd), memory, len).offset(offset);
-            write.rw_flags(write_flags(durable)).build()
+        Operation::Write { fd, memory, len, offset, registered: false } => {
+            opcode::Write::new(Fd(fd), memory, len).offset(offset).build()
         }
-        Operation::Write { fd, memory, len, offset, registered: true, durable } => {
-            let write = opcode::WriteFixed::new(Fd(fd), memory, len, REGISTERED_MEMORY);
-            write.offset(offset).rw_flags(write_flags(durable)).build()
+        Operation::Write { fd, memory, len, offset, registered: true } => {
+            opcode::WriteFixed::new(Fd(fd), memory, len, REGISTERED_MEMORY).offset(offset).build()
         }
         Operation::Sync { fd, data_only } => {
             let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
@@ -232,10 +226,6 @@ fn entry(operation: Operation) -> Entry {
 
 /// Paths are relative to the working directory.
 const HERE: Fd = Fd(libc::AT_FDCWD);
-
-fn write_flags(durable: bool) -> i32 {
-    if durable { libc::RWF_DSYNC } else { 0 }
-}
 
 fn watch(fd: RawFd) -> Entry {
     opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build()

@@ -83,6 +83,7 @@ impl<E: Env> Shard<E> {
         let identity = StoreIdentity { store: superblock.identity.store_id, shard: options.shard };
 
         let files = list_files(&env, directory)?;
+        check_manifest_is_latest(&env, directory, identity, &state, &files).await?;
         let tables = open_tables(&env, directory, identity, &state).await?;
         let mut opening = Opening {
             active: Memtable::default(),
@@ -243,6 +244,29 @@ fn list_files<E: Env>(env: &E, directory: &Path) -> Result<Files, EngineError> {
         }
     }
     Ok(files)
+}
+
+/// Refuses a manifest that was cut short or put back: the log has gone on since.
+async fn check_manifest_is_latest<E: Env>(
+    env: &E,
+    directory: &Path,
+    identity: StoreIdentity,
+    state: &manifest::State,
+    files: &Files,
+) -> Result<(), EngineError> {
+    for &(number, _) in files.segments.iter().filter(|file| file.0 >= state.segment_id_next) {
+        let path = directory.join(segment::file_name(number));
+        let holds = recovery::holds_frames(env, &path, identity.store, number).await;
+        // Of a file that cannot be read nothing is known, and the manifest does not miss it.
+        if holds.unwrap_or(false) {
+            return Err(EngineError::Open(format!(
+                "the manifest is older than the directory: it does not know {}, which holds \
+                 changes; restore the directory from a backup",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 async fn open_tables<E: Env>(

@@ -11,8 +11,10 @@
 //! Nothing is written here: the caller makes the outcome durable in the manifest before it lets the
 //! log grow, so replaying again after another crash finds the same.
 
+use std::path::Path;
+
 use larder_runtime::buffer::Buffer;
-use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass};
+use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 
 use super::frame::{self, FrameHeader};
 use super::record::{self, Place, Record, RecordError};
@@ -506,6 +508,30 @@ impl<E: Env> Replay<'_, E> {
 
 fn later_is_proof(later: &FrameHeader, sequence: u64) -> bool {
     later.durable_end > sequence
+}
+
+/// Whether a segment file that the manifest does not know holds a frame of its number. None does
+/// unless the manifest has lost what it knew: a segment is in it before a frame is written.
+///
+/// # Errors
+///
+/// Those of opening and reading the file.
+pub async fn holds_frames<E: Env>(
+    env: &E,
+    path: &Path,
+    store: u128,
+    number: u32,
+) -> std::io::Result<bool> {
+    let file = env.open(path, OpenMode::Read).await?;
+    let offset = segment::HEADER_BYTES;
+    if file.len() < u64::from(offset) + DISK_ALIGNMENT as u64 {
+        return Ok(false);
+    }
+    let buffer = env.buffer(DISK_ALIGNMENT);
+    let (result, buffer) = file.read(IoClass::Read, u64::from(offset), buffer).await;
+    result?;
+    let place = Place { store, segment: number, offset };
+    Ok(FrameHeader::decode(&buffer, place).is_some())
 }
 
 /// Whether every record of the frame is there and as it was written.

@@ -13,9 +13,6 @@ use crate::process::{Usage, VERSION};
 const CLASSES: [&str; IO_CLASSES] =
     ["commit", "read", "scan", "flush", "compaction", "garbage_collection", "scrub"];
 
-/// The classes that only ever read.
-const READ_CLASSES: [IoClass; 2] = [IoClass::Read, IoClass::Scan];
-
 const NANOSECONDS: f64 = 1e9;
 
 /// A metric's kind.
@@ -130,35 +127,32 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
 
 fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
     use Type::Counter;
-    let mut by_class =
-        |name: &str, help: &str, classes: &[usize], value: &dyn Fn(&CoreReport, usize) -> f64| {
-            out.family(name, Counter, help);
-            for report in reports {
-                for &class in classes {
-                    let labels: [(&str, &dyn Display); 2] =
-                        [("core", &report.core), ("class", &CLASSES[class])];
-                    out.sample(name, &labels, value(report, class));
-                }
+    let mut by_class = |name: &str, help: &str, value: &dyn Fn(&CoreReport, usize) -> f64| {
+        out.family(name, Counter, help);
+        for report in reports {
+            for class in 0..IO_CLASSES {
+                let labels: [(&str, &dyn Display); 2] =
+                    [("core", &report.core), ("class", &CLASSES[class])];
+                out.sample(name, &labels, value(report, class));
             }
-        };
-    let all: Vec<usize> = (0..IO_CLASSES).collect();
-    let reads = READ_CLASSES.map(|class| class as usize);
-    by_class("larder_disk_reads_total", "Reads of classes that only read.", &reads, &|r, class| {
-        r.disk.class_operations[class] as f64
+        }
+    };
+    by_class("larder_disk_reads_total", "Reads.", &|report, class| {
+        report.disk.class_reads[class] as f64
     });
-    let help = "Reads, writes and flushes; a write with its flush counts once.";
-    by_class("larder_disk_operations_total", help, &all, &|report, class| {
+    let help = "Reads, writes and flushes.";
+    by_class("larder_disk_operations_total", help, &|report, class| {
         report.disk.class_operations[class] as f64
     });
-    by_class("larder_disk_bytes_total", "Bytes read and written.", &all, &|report, class| {
+    by_class("larder_disk_bytes_total", "Bytes read and written.", &|report, class| {
         report.disk.class_bytes[class] as f64
     });
     let help = "Time that requests waited for their turn.";
-    by_class("larder_disk_queue_seconds_total", help, &all, &|report, class| {
+    by_class("larder_disk_queue_seconds_total", help, &|report, class| {
         report.disk.class_queue_nanoseconds[class] as f64 / NANOSECONDS
     });
     let help = "Time that requests spent in the kernel and the device.";
-    by_class("larder_disk_device_seconds_total", help, &all, &|report, class| {
+    by_class("larder_disk_device_seconds_total", help, &|report, class| {
         report.disk.class_device_nanoseconds[class] as f64 / NANOSECONDS
     });
     let reads = ("larder_disk_read_operations_total", Counter, "Reads of all classes.");
@@ -327,7 +321,7 @@ mod tests {
                 disk: Default::default(),
                 turns: Default::default(),
             };
-            report.disk.class_operations[IoClass::Read as usize] = 7 + core as u64;
+            report.disk.class_reads[IoClass::Read as usize] = 7 + core as u64;
             let mut statistics = Statistics::default();
             statistics.operations.reads = 40 + core as u64;
             report.shards.push(ShardReport { shard: core as u16, statistics, stopped: None });

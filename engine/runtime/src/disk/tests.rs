@@ -78,11 +78,11 @@ impl Fixture {
         self.core.block_on(self.file.write_durably(IoClass::Commit, 0, buffer)).0
     }
 
-    /// Offset, length in bytes and durability of every write that was started.
-    fn writes(&self) -> Vec<(u64, u32, bool)> {
+    /// Offset and length in bytes of every write that was started.
+    fn writes(&self) -> Vec<(u64, u32)> {
         let kernel = self.ring.kernel.borrow();
         let shape = |operation: &Operation| match *operation {
-            Operation::Write { offset, len, durable, .. } => Some((offset, len, durable)),
+            Operation::Write { offset, len, .. } => Some((offset, len)),
             _ => None,
         };
         kernel.log.iter().filter_map(shape).collect()
@@ -138,53 +138,64 @@ fn reading_past_the_end_says_so() {
 }
 
 #[test]
-fn every_leg_of_a_durable_write_is_durable() {
+fn a_short_durable_write_is_completed_and_then_flushed() {
     let mut fixture = fixture();
     fixture.ring.script([Reply::Short(4096), Reply::Short(5000)]);
     fixture.write_durably(16384).unwrap();
     fixture.expect_content(16384);
-    let expected = [(0, 16384, true), (4096, 12288, true), (8192, 8192, true)];
-    assert_eq!(fixture.writes(), expected, "a short write is continued from an aligned offset");
+    assert_eq!(fixture.writes(), [(0, 16384), (4096, 12288), (8192, 8192)]);
+    let log = fixture.ring.kernel.borrow().log.clone();
+    assert!(log.last().is_some_and(is_sync), "the flush comes last");
+    assert_eq!(fixture.ring.count(is_sync), 1);
     let counters = fixture.env.disk_counters();
-    assert_eq!((counters.writes, counters.syncs), (3, 3));
-    assert_eq!(counters.class_operations[IoClass::Commit as usize], 3);
+    assert_eq!((counters.writes, counters.write_bytes, counters.syncs), (3, 4096 + 5000 + 8192, 1));
+    assert_eq!(counters.class_operations[IoClass::Commit as usize], 4);
+}
 
-    let mut fixture = self::fixture();
+#[test]
+fn a_long_durable_write_goes_in_legs_with_one_flush() {
+    let mut fixture = fixture();
     fixture.write_durably((5 << 20) / 2).unwrap();
     fixture.expect_content((5 << 20) / 2);
     let leg = 1 << 20;
-    let expected = [(0, leg, true), (1 << 20, leg, true), (2 << 20, leg / 2, true)];
-    assert_eq!(fixture.writes(), expected, "a long write goes in legs");
-    assert_eq!((fixture.ring.count(is_sync), fixture.file.len()), (0, (5 << 20) / 2));
+    assert_eq!(fixture.writes(), [(0, leg), (1 << 20, leg), (2 << 20, leg / 2)]);
+    assert_eq!((fixture.ring.count(is_sync), fixture.file.len()), (1, (5 << 20) / 2));
 }
 
 #[test]
-fn plain_writes_ask_for_no_durability() {
+fn a_durable_write_resolves_only_after_its_flush() {
     let mut fixture = fixture();
-    fixture.write(8192).unwrap();
-    assert_eq!(fixture.writes(), [(0, 8192, false)]);
-    assert_eq!(fixture.env.disk_counters().syncs, 0);
-    fixture.core.block_on(fixture.file.sync(IoClass::Flush)).unwrap();
-    let counters = fixture.env.disk_counters();
-    assert_eq!((counters.writes, counters.syncs, fixture.ring.count(is_sync)), (1, 1, 1));
-}
-
-#[test]
-fn a_durable_write_resolves_only_after_its_last_completion() {
-    let mut fixture = fixture();
-    fixture.ring.script([Reply::Short(4096), Reply::Hold]);
-    let buffer = patterned(&fixture.env, 8192);
+    fixture.ring.script([Reply::Hold, Reply::Hold]);
+    let buffer = patterned(&fixture.env, 4096);
     let mut write = Box::pin(fixture.file.write_durably(IoClass::Commit, 0, buffer));
     let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
-    for _ in 0..5 {
-        fixture.core.block_on(turn());
-        assert!(write.as_mut().poll(context).is_pending());
+    for (held, is_held, syncs) in
+        [(4096, is_write as fn(&Operation) -> bool, 0), (0, is_sync as fn(&Operation) -> bool, 1)]
+    {
+        for _ in 0..3 {
+            fixture.core.block_on(turn());
+            assert!(write.as_mut().poll(context).is_pending());
+        }
+        assert_eq!(fixture.ring.count(is_sync), syncs, "the flush waits for the write");
+        fixture.ring.kernel.borrow_mut().complete(is_held, held, false);
     }
-    assert_eq!(fixture.writes(), [(0, 8192, true), (4096, 4096, true)]);
-    fixture.ring.kernel.borrow_mut().complete(is_write, 4096, false);
     let (result, returned) = fixture.core.block_on(write);
     result.unwrap();
-    assert_eq!(returned.len(), 8192);
+    assert_eq!(returned.len(), 4096);
+}
+
+#[test]
+fn a_durable_write_dropped_before_its_flush_is_over() {
+    let mut fixture = fixture();
+    let free = fixture.core.pool().free_bytes();
+    fixture.ring.script([Reply::HoldFirmly]);
+    let write = fixture.file.write_durably(IoClass::Commit, 0, fixture.env.buffer(4096));
+    fixture.core.block_on(turn());
+    drop(write);
+    fixture.ring.kernel.borrow_mut().complete(is_write, 4096, false);
+    fixture.core.block_on(turn());
+    assert_eq!((fixture.env.disk_requests(), fixture.core.pool().free_bytes()), (0, free));
+    assert_eq!(fixture.ring.count(is_sync), 0, "nobody waits for it");
 }
 
 #[test]
@@ -195,8 +206,7 @@ fn interrupted_operations_are_tried_again() {
     fixture.ring.script([Reply::Error(libc::EAGAIN)]);
     fixture.write_durably(4096).unwrap();
     fixture.expect_content(4096);
-    let again = [(0, 4096, true); 2];
-    assert_eq!(fixture.writes()[3..], again, "tried again with the same promise");
+    assert_eq!((fixture.ring.count(is_write), fixture.ring.count(is_sync)), (5, 1));
     fixture.ring.script([Reply::Error(libc::EINTR)]);
     fixture.read(4096).0.unwrap();
 }
@@ -225,13 +235,14 @@ fn a_failed_durable_write_is_final() {
     fixture.ring.script([Reply::Error(libc::EIO)]);
     let message = fixture.write_durably(4096).unwrap_err().to_string();
     assert!(message.starts_with("durable write /") && message.contains("os error 5"), "{message}");
-    assert_eq!(fixture.ring.count(is_write), 1, "it is not tried again");
-    fixture.ring.script([Reply::Short(4096), Reply::Error(libc::EIO)]);
-    fixture.write_durably(8192).unwrap_err();
-    assert_eq!(fixture.ring.count(is_write), 3, "nor is the rest of a short one");
-    fixture.ring.script([Reply::Error(libc::ECANCELED)]);
-    fixture.write_durably(4096).unwrap_err();
-    assert_eq!(fixture.file.len(), 0, "no write succeeded");
+    assert_eq!((fixture.ring.count(is_write), fixture.ring.count(is_sync)), (1, 0));
+    for errno in [libc::EIO, libc::EINTR, libc::ECANCELED] {
+        let before = (fixture.ring.count(is_write), fixture.ring.count(is_sync));
+        fixture.ring.script([Reply::Full, Reply::Error(errno)]);
+        fixture.write_durably(4096).unwrap_err();
+        let after = (fixture.ring.count(is_write), fixture.ring.count(is_sync));
+        assert_eq!(after, (before.0 + 1, before.1 + 1), "nothing is tried again");
+    }
 }
 
 #[test]

@@ -38,42 +38,51 @@ fn spawn_busy(executor: &Arc<Executor>, queue: TaskQueue) -> Rc<Cell<u64>> {
     ran
 }
 
-#[test]
-fn busy_queues_share_by_their_shares() {
-    let executor = executor();
-    let flush = spawn_busy(&executor, TaskQueue::Flush);
-    let compaction = spawn_busy(&executor, TaskQueue::Compaction);
-    let gc = spawn_busy(&executor, TaskQueue::GarbageCollection);
+/// Shares are shares of time, and other processes take time too: a run that was disturbed says
+/// nothing, but a wrong share is wrong in every run.
+fn is_so_in_an_undisturbed_run(run: impl Fn() -> bool) -> bool {
+    const RUNS_MAX: usize = 20;
+    (0..RUNS_MAX).any(|_| run())
+}
+
+fn run_for(executor: &Arc<Executor>, nanoseconds: u64) {
     let start = monotonic_nanoseconds();
-    while monotonic_nanoseconds() - start < 300_000_000 {
+    while monotonic_nanoseconds() - start < nanoseconds {
         executor.run();
     }
-    let total = (flush.get() + compaction.get() + gc.get()) as f64;
-    for (ran, share) in [(&flush, 400.0), (&compaction, 200.0), (&gc, 100.0)] {
-        let got = ran.get() as f64 / total;
-        let due = share / 700.0;
-        assert!((got - due).abs() < 0.1, "got {got:.3} of the core instead of {due:.3}");
-    }
-    executor.close();
+}
+
+#[test]
+fn busy_queues_share_by_their_shares() {
+    let has_due_shares = || {
+        let executor = executor();
+        let ran = [TaskQueue::Flush, TaskQueue::Compaction, TaskQueue::GarbageCollection]
+            .map(|queue| spawn_busy(&executor, queue));
+        run_for(&executor, 100_000_000);
+        executor.close();
+        let total: u64 = ran.iter().map(|ran| ran.get()).sum();
+        let is_due = |ran: &Rc<Cell<u64>>, share: f64| {
+            (ran.get() as f64 / total as f64 - share / 700.0).abs() < 0.1
+        };
+        is_due(&ran[0], 400.0) && is_due(&ran[1], 200.0) && is_due(&ran[2], 100.0)
+    };
+    assert!(is_so_in_an_undisturbed_run(has_due_shares));
 }
 
 #[test]
 fn a_queue_that_slept_earns_no_credit() {
-    let executor = executor();
-    let flush = spawn_busy(&executor, TaskQueue::Flush);
-    let start = monotonic_nanoseconds();
-    while monotonic_nanoseconds() - start < 50_000_000 {
-        executor.run();
-    }
-    let before = flush.get();
-    let late = spawn_busy(&executor, TaskQueue::Compaction);
-    let start = monotonic_nanoseconds();
-    while monotonic_nanoseconds() - start < 60_000_000 {
-        executor.run();
-    }
-    let (flush, late) = ((flush.get() - before) as f64, late.get() as f64);
-    assert!((late / (flush + late) - 1.0 / 3.0).abs() < 0.15, "late ran {late}, flush {flush}");
-    executor.close();
+    let has_no_credit = || {
+        let executor = executor();
+        let flush = spawn_busy(&executor, TaskQueue::Flush);
+        run_for(&executor, 50_000_000);
+        let before = flush.get();
+        let late = spawn_busy(&executor, TaskQueue::Compaction);
+        run_for(&executor, 60_000_000);
+        executor.close();
+        let (flush, late) = ((flush.get() - before) as f64, late.get() as f64);
+        (late / (flush + late) - 1.0 / 3.0).abs() < 0.15
+    };
+    assert!(is_so_in_an_undisturbed_run(has_no_credit));
 }
 
 #[test]

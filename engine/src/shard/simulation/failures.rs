@@ -121,7 +121,7 @@ fn check_after_power_failure(
     let mut life = harness::life(seed + 1, life.crash());
     let (shard, report) = harness::open_in(&mut life, options);
     assert_eq!(report.damage, [], "no data was damaged");
-    let found = life.block_on(read_all(shard.clone(), model.clone())).expect("runs");
+    let found = life.block_on(read_all(shard.clone(), model.clone(), false)).expect("runs");
     let state = shard.state.borrow();
     let flush_at = state.namespaces.scheduled_flush().unwrap_or(0);
     model.borrow_mut().settle(&found, state.namespaces.generation(0), flush_at);

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
-use larder_runtime::simulation::{FaultPlan, SimDisk, Simulation, SimulationOptions, Stopped};
+use larder_runtime::simulation::{
+    FaultPlan, SimDisk, SimEnv, Simulation, SimulationOptions, Stopped,
+};
 
 use super::harness::{self, Random, TestShard};
 use super::model::{Found, Model};
 use super::workload::{Mix, SharedModel, client};
-use crate::shard::ShardOptions;
+use crate::error::EngineError;
+use crate::shard::{OpenReport, ShardOptions};
 use crate::signal::Signal;
 
 /// How a life ends.
@@ -32,6 +35,7 @@ pub(super) struct Lives {
     pub(super) mix: Mix,
     pub(super) model: SharedModel,
     pub(super) faults: FaultPlan,
+    loses_writes: bool,
     disk: Option<SimDisk>,
     life: u64,
     clock: u64,
@@ -51,6 +55,7 @@ impl Lives {
             mix,
             model: Rc::new(RefCell::new(Model::default())),
             faults,
+            loses_writes: false,
             disk: Some(harness::empty_disk(harness::CAPACITY)),
             life: 0,
             clock: 1_700_000_000,
@@ -79,8 +84,17 @@ impl Lives {
         });
     }
 
-    /// Opens the shard; in some seeds crashes meanwhile and tries again.
-    fn open(&mut self) -> (Simulation, TestShard) {
+    /// Gives the device faults. The first kind only makes reads fail or lie; if it also
+    /// `loses_writes`, what was acknowledged may be lost, too.
+    pub(super) fn suffer(&mut self, faults: FaultPlan, loses_writes: bool) {
+        self.faults = faults;
+        self.mix.faults = true;
+        self.loses_writes = loses_writes;
+    }
+
+    /// Opens the shard and checks it; in some seeds crashes meanwhile and tries again. `None` if
+    /// a fault of the device keeps it from being opened.
+    fn open(&mut self) -> Option<(Simulation, TestShard)> {
         let crashes = if self.random.percent(10) { self.random.within(1, 3) } else { 0 };
         for _ in 0..crashes {
             let mut simulation = self.start();
@@ -90,35 +104,64 @@ impl Lives {
             let opened = simulation.block_on(harness::open(env, self.options.clone()));
             let end = self.random.pick(&[End::Crash, End::Crash, End::Kill]);
             match opened {
-                Ok(opened) => drop(opened.expect("the shard opens")),
+                Ok(opened) => drop(self.accept(opened)),
                 Err(stopped) => assert_eq!(stopped, Stopped::Crashed),
             }
             self.end(simulation, end);
         }
         let mut simulation = self.start();
-        let (shard, report) = harness::open_in(&mut simulation, &self.options);
-        assert_eq!(report.damage, [], "no fault has damaged anything");
-        self.verify(&mut simulation, &shard);
-        (simulation, shard)
+        let opening = harness::open(simulation.env(), self.options.clone());
+        let opened = simulation.block_on(opening).expect("opening does not hang");
+        let Some((shard, report)) = self.accept(opened) else {
+            self.end(simulation, End::Kill);
+            return None;
+        };
+        assert!(report.damage.is_empty() || self.mix.faults, "{:?}", report.damage);
+        self.verify(&mut simulation, &shard, &report);
+        Some((simulation, shard))
+    }
+
+    fn accept<T>(&self, opened: Result<T, EngineError>) -> Option<T> {
+        match opened {
+            Ok(opened) => Some(opened),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(self.mix.faults, "the shard does not open: {text}");
+                assert!(text.contains(harness::DIRECTORY), "no file is named: {text}");
+                None
+            }
+        }
     }
 
     /// Compares everything that the shard holds with what it should hold.
-    fn verify(&mut self, simulation: &mut Simulation, shard: &TestShard) {
+    fn verify(&mut self, simulation: &mut Simulation, shard: &TestShard, report: &OpenReport) {
         let sequence_next = shard.log.sequence_next();
-        assert!(sequence_next >= self.model.borrow().sequence_end(), "versions are used again");
+        let reused = sequence_next < self.model.borrow().sequence_end();
+        assert!(!reused || self.loses_writes, "versions are used again");
         let (generation, flush_at) = {
             let state = shard.state.borrow();
             let namespaces = &state.namespaces;
             (namespaces.generation(0), namespaces.scheduled_flush().unwrap_or(0))
         };
-        let found = simulation.block_on(read_all(shard.clone(), self.model.clone()));
+        let may_fail = self.mix.faults;
+        let found = simulation.block_on(read_all(shard.clone(), self.model.clone(), may_fail));
         let found = found.expect("nothing stops the run");
-        self.model.borrow_mut().settle(&found, generation, flush_at);
+        let mut model = self.model.borrow_mut();
+        if self.loses_writes || !report.damage.is_empty() {
+            model.settle_after_loss(&found, generation, flush_at, sequence_next);
+        } else {
+            model.settle(&found, generation, flush_at);
+        }
     }
 
     /// One life: open, check, work, end.
     pub(super) fn live(&mut self) {
-        let (mut simulation, shard) = self.open();
+        assert!(self.try_live(), "the shard opens");
+    }
+
+    /// The same; false if a fault of the device keeps the shard from being opened.
+    pub(super) fn try_live(&mut self) -> bool {
+        let Some((mut simulation, shard)) = self.open() else { return false };
         let end = self.random.pick(&[End::Crash, End::Crash, End::Crash, End::Kill, End::Close]);
         let env = simulation.env();
         if end != End::Close {
@@ -129,25 +172,30 @@ impl Lives {
         let clients = self.random.within(1, 5);
         let count = self.random.pick(&[10, 200, 700]);
         match simulation.block_on(self.work(env, &shard, clients, count)) {
-            Ok(()) => {}
-            Err(Stopped::Crashed) => {}
+            Ok(()) | Err(Stopped::Crashed) => {}
             Err(stopped) => panic!("the run stopped: {stopped}"),
         }
         if end == End::Close {
-            let closing = shard.clone();
-            let closed = simulation.block_on(async move { closing.close().await });
-            closed.expect("nothing stops the run").expect("the shard closes");
-            let end = shard.log.sequence_next();
-            self.model.borrow_mut().acknowledge(end);
+            self.close(&mut simulation, &shard);
         }
         self.model.borrow_mut().acknowledge(shard.log.durable_end());
         drop(shard);
         self.end(simulation, end);
+        true
+    }
+
+    fn close(&self, simulation: &mut Simulation, shard: &TestShard) {
+        let closing = shard.clone();
+        let closed = simulation.block_on(async move { closing.close().await });
+        match closed.expect("closing does not hang") {
+            Ok(()) => self.model.borrow_mut().acknowledge(shard.log.sequence_next()),
+            Err(error) => assert!(self.mix.faults, "closing failed: {error}"),
+        }
     }
 
     fn work(
         &mut self,
-        env: larder_runtime::simulation::SimEnv,
+        env: SimEnv,
         shard: &TestShard,
         clients: usize,
         count: u64,
@@ -170,24 +218,34 @@ impl Lives {
 
     /// A last start that checks what the end has left, twice: recovering again changes nothing.
     pub(super) fn finish(&mut self) {
-        for end in [End::Crash, End::Close] {
-            let (simulation, shard) = self.open();
+        assert!(self.try_finish(), "the shard opens");
+    }
+
+    /// The same; false if a fault of the device keeps the shard from being opened.
+    pub(super) fn try_finish(&mut self) -> bool {
+        for end in [End::Crash, End::Kill] {
+            let Some((simulation, shard)) = self.open() else { return false };
             drop(shard);
             self.end(simulation, end);
         }
+        true
     }
 }
 
 /// Everything that the shard holds of the model's keys.
-pub(super) async fn read_all(shard: TestShard, model: SharedModel) -> Found {
+pub(super) async fn read_all(shard: TestShard, model: SharedModel, may_fail: bool) -> Found {
     let keys: Vec<Vec<u8>> = model.borrow().keys().iter().cloned().collect();
     let mut found = BTreeMap::new();
     for key in keys {
         if model.borrow().is_lost(&key) {
             continue;
         }
-        let item = harness::stored(&shard, &key).await;
-        found.insert(key, Some(item.expect("the key is readable")));
+        let item = match harness::stored(&shard, &key).await {
+            Ok(item) => Some(item),
+            Err(EngineError::Damaged { .. }) if may_fail => None,
+            Err(error) => panic!("{} is not readable: {error}", key.escape_ascii()),
+        };
+        found.insert(key, item);
     }
     found
 }

@@ -100,6 +100,8 @@ pub(super) struct Model {
     changed: BTreeMap<Vec<u8>, u64>,
     flushed: u64,
     keys: BTreeSet<Vec<u8>>,
+    /// Every item that each key ever had.
+    history: BTreeMap<Vec<u8>, Vec<Item>>,
     /// Keys whose data a fault has destroyed.
     lost: BTreeSet<Vec<u8>>,
 }
@@ -147,6 +149,9 @@ impl Model {
         assert!(sequence >= self.sequence_end, "log sequence {sequence} was used before");
         self.sequence_end = sequence + 1;
         self.now.apply(&change);
+        if let Change::Key(key, Some(item)) = &change {
+            self.history.entry(key.clone()).or_default().push(item.clone());
+        }
         self.changes.insert(sequence, change);
     }
 
@@ -229,6 +234,30 @@ impl Model {
         self.adopt(state, found);
         self.generation = generation;
         self.acknowledged_end = self.sequence_end;
+        self.changed.clear();
+        self.flushed = 0;
+    }
+
+    /// Goes on from what was found although the device has lost acknowledged changes: the items
+    /// must only be such that once were there, unmixed.
+    pub(super) fn settle_after_loss(
+        &mut self,
+        found: &Found,
+        generation: u32,
+        flush_at: u32,
+        sequence_next: u64,
+    ) {
+        for (key, found) in found {
+            let Some(Some(found)) = found else { continue };
+            let known = self.history.get(key).is_some_and(|items| items.contains(found));
+            assert!(known, "{} never was {}", key.escape_ascii(), describe(Some(found)));
+        }
+        self.changes.clear();
+        let items = BTreeMap::new();
+        self.adopt(State { items, flush_at }, found);
+        self.generation = generation;
+        self.sequence_end = sequence_next;
+        self.acknowledged_end = sequence_next;
         self.changed.clear();
         self.flushed = 0;
     }

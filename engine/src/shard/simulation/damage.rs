@@ -1,0 +1,265 @@
+//! Damage to files at rest, and faults of the device while the shard runs.
+//!
+//! Whatever is damaged: opening and reading do not panic, no key has a value that it never had, and
+//! a key that has lost its value says so, or the report of the start does.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use larder_runtime::simulation::{FaultPlan, SimDisk};
+
+use super::harness::{self, Random, TestShard, tiny_options};
+use super::lives::Lives;
+use super::smoke::{delete, run, set};
+use crate::error::EngineError;
+use crate::shard::ShardOptions;
+
+/// All values that a key ever had, the last one last; `None` where it was deleted.
+type History = BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>;
+
+fn options() -> ShardOptions {
+    let mut options = tiny_options();
+    options.memtable_bytes = 1500;
+    options.picker.level_zero_runs = 4;
+    options
+}
+
+async fn write(shard: TestShard, history: Rc<RefCell<History>>) {
+    for round in 0..3u8 {
+        for number in 0..40u8 {
+            let key = format!("key-{number:02}").into_bytes();
+            if (number + round) % 5 == 0 && round > 0 {
+                run(&shard, &key, delete()).await;
+                history.borrow_mut().entry(key).or_default().push(None);
+                continue;
+            }
+            let len = [5, 20, 60, 900, 5000][usize::from(number + round) % 5];
+            let value = vec![number ^ (round << 6); len];
+            run(&shard, &key, set(&value)).await;
+            history.borrow_mut().entry(key).or_default().push(Some(value));
+        }
+    }
+}
+
+/// A shard with tables in two levels, values in the log, and changes that no table has yet.
+fn store(clean: bool) -> (SimDisk, History) {
+    let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let (shard, _) = harness::open_in(&mut life, &options());
+    let history = Rc::new(RefCell::new(History::new()));
+    life.block_on(write(shard.clone(), history.clone())).expect("runs");
+    let statistics = shard.statistics();
+    assert!(statistics.operations.compactions > 0 && statistics.tables > 1, "{statistics:?}");
+    assert!(statistics.memtable_entries > 2, "{statistics:?}");
+    if clean {
+        life.block_on(async move { shard.close().await }).expect("runs").expect("closes");
+    }
+    let history = history.borrow().clone();
+    (life.kill(), history)
+}
+
+#[derive(Debug)]
+enum Damage {
+    Flip(u8),
+    ZeroSector,
+    LoseSector,
+    Garbage(u64),
+    Truncate,
+}
+
+impl Damage {
+    fn random(random: &mut Random) -> Self {
+        match random.below(10) {
+            0..6 => Self::Flip(random.below(8) as u8),
+            6 => Self::ZeroSector,
+            7 => Self::LoseSector,
+            8 => Self::Garbage(1 + random.below(3000)),
+            _ => Self::Truncate,
+        }
+    }
+
+    fn apply(&self, disk: &mut SimDisk, path: &Path, offset: u64, seed: u64) {
+        match *self {
+            Self::Flip(bit) => disk.flip_bit(path, offset, bit),
+            Self::ZeroSector => disk.zero_sector(path, offset),
+            Self::LoseSector => disk.lose_sector(path, offset),
+            Self::Garbage(len) => {
+                let file = disk.read_all(path).len() as u64;
+                disk.corrupt(path, offset..(offset + len).min(file), seed);
+            }
+            Self::Truncate => disk.truncate(path, offset),
+        }
+    }
+}
+
+/// Places to damage: mostly bytes that were written, in every file.
+fn places(disk: &SimDisk, random: &mut Random, per_file: usize) -> Vec<(PathBuf, u64)> {
+    let mut places = Vec::new();
+    for (path, len) in disk.files() {
+        let bytes = disk.read_all(&path);
+        let written: Vec<u64> = (0..len).filter(|at| bytes[*at as usize] != 0).collect();
+        for _ in 0..per_file {
+            let anywhere = random.percent(10) || written.is_empty();
+            let offset = if anywhere { random.below(len) } else { random.pick(&written) };
+            places.push((path.clone(), offset));
+        }
+    }
+    places
+}
+
+/// Opens a damaged store and reads everything; says how many keys were refused.
+fn read_damaged(disk: SimDisk, history: &History, strict: bool) -> Result<usize, EngineError> {
+    let mut life = harness::life(3, disk);
+    let opening = harness::open(life.env(), options());
+    let (shard, report) = life.block_on(opening).expect("opening does not hang")?;
+    let mut refused = 0;
+    for (key, values) in history {
+        let (reader, name) = (shard.clone(), key.clone());
+        let found = life.block_on(async move { harness::stored(&reader, &name).await });
+        let found = match found.expect("reading does not hang") {
+            Ok(item) => item.map(|item| item.value),
+            Err(EngineError::Damaged { key: named, .. }) => {
+                let name = String::from_utf8_lossy(key).into_owned();
+                assert!(named.contains(&name), "{named} instead of {name}");
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("{}: {error}", key.escape_ascii()),
+        };
+        let key = key.escape_ascii();
+        assert!(found.is_none() || values.contains(&found), "{key} never had {found:?}");
+        let is_last = values.last() == Some(&found);
+        assert!(
+            is_last || !report.damage.is_empty() || !strict,
+            "{key} has lost its value, and nobody says so"
+        );
+    }
+    Ok(refused)
+}
+
+fn damage_each(clean: bool, per_file: usize, seed: u64) {
+    let (disk, history) = store(clean);
+    assert_eq!(read_damaged(disk.clone(), &history, true).expect("opens"), 0);
+    let mut random = Random::new(seed);
+    let (mut opened, mut named) = (0, 0);
+    for (path, offset) in places(&disk, &mut random, per_file) {
+        let damage = Damage::random(&mut random);
+        let mut damaged = disk.clone();
+        damage.apply(&mut damaged, &path, offset, seed);
+        let what = format!("{damage:?} at byte {offset} of {}", path.display());
+        let reading = std::panic::AssertUnwindSafe(|| read_damaged(damaged, &history, clean));
+        match std::panic::catch_unwind(reading) {
+            Ok(Ok(_)) => opened += 1,
+            Ok(Err(error)) => {
+                named += 1;
+                let text = error.to_string();
+                assert!(matches!(error, EngineError::Open(_)), "{what}: {text}");
+                assert!(text.contains(harness::DIRECTORY), "{what}: no file is named: {text}");
+            }
+            Err(panic) => {
+                eprintln!("failed: {what}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    assert!(opened > named && named > 0, "{opened} opened, {named} refused");
+}
+
+#[test]
+fn damage_to_a_store_that_was_closed_is_never_silent() {
+    damage_each(true, 60, 1);
+}
+
+#[test]
+fn damage_to_a_store_that_was_killed_never_invents_values() {
+    damage_each(false, 30, 2);
+}
+
+#[test]
+fn one_bad_sector_leaves_the_other_keys_of_its_frame_readable() {
+    let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let options = ShardOptions { memtable_bytes: 1 << 20, ..tiny_options() };
+    let (shard, _) = harness::open_in(&mut life, &options);
+    let worker = shard.clone();
+    let keys: Vec<Vec<u8>> = (0..12u8).map(|n| format!("key-{n:02}").into_bytes()).collect();
+    let written = keys.clone();
+    life.block_on(async move {
+        // All in one frame: they arrive while the first is on its way.
+        let all = written.iter().enumerate().map(|(number, key)| {
+            let worker = worker.clone();
+            let operation = set(&vec![number as u8; 600]);
+            Box::pin(async move { run(&worker, key, operation).await })
+        });
+        for waiting in all.collect::<Vec<_>>().into_iter().rev() {
+            waiting.await;
+        }
+        worker.close().await.expect("closes");
+    })
+    .expect("runs");
+    let pointer = harness::pointer(&shard, &keys[5]).expect("a separate value");
+    drop(shard);
+    let disk = life.kill();
+    let path =
+        Path::new(harness::DIRECTORY).join(crate::value_log::segment::file_name(pointer.segment));
+    for damage in [Damage::LoseSector, Damage::ZeroSector] {
+        let mut damaged = disk.clone();
+        damage.apply(&mut damaged, &path, u64::from(pointer.offset), 1);
+        let mut life = harness::life(2, damaged);
+        let (shard, report) = harness::open_in(&mut life, &options);
+        assert!(!report.damage.is_empty(), "{damage:?} is reported");
+        let mut readable = 0;
+        for (number, key) in keys.iter().enumerate() {
+            let (reader, name) = (shard.clone(), key.clone());
+            let found = life.block_on(async move { harness::stored(&reader, &name).await });
+            if let Ok(Some(item)) = found.expect("runs") {
+                assert_eq!(item.value, vec![number as u8; 600]);
+                readable += 1;
+            }
+        }
+        // One block holds parts of eight records at most.
+        assert!(readable >= 4, "{damage:?} has hidden all but {readable} of the keys");
+    }
+}
+
+/// Lives in which the device has faults of these kinds.
+fn faulty_lives(seed: u64, rates: impl FnOnce(&mut Random) -> FaultPlan, loses_writes: bool) {
+    let mut lives = Lives::new(seed);
+    let base = lives.faults.clone();
+    let faults = rates(&mut lives.random);
+    lives.suffer(FaultPlan { slow_per_million: base.slow_per_million, ..faults }, loses_writes);
+    for _ in 0..lives.random.within(1, 4) {
+        if !lives.try_live() {
+            return;
+        }
+    }
+    lives.try_finish();
+}
+
+#[test]
+fn reads_that_fail_or_lie_are_noticed() {
+    harness::for_each_seed("reads_that_fail_or_lie_are_noticed", 10_001, 300, |seed| {
+        let rates = |random: &mut Random| FaultPlan {
+            latent_sector_error_per_million: random.pick(&[0, 300, 3000]),
+            bit_flip_at_read_per_million: random.pick(&[0, 1000, 10_000]),
+            misdirected_read_per_million: random.pick(&[0, 1000, 10_000]),
+            ..FaultPlan::default()
+        };
+        faulty_lives(seed, rates, false);
+    });
+}
+
+#[test]
+fn writes_that_are_lost_or_go_astray_never_invent_values() {
+    let name = "writes_that_are_lost_or_go_astray_never_invent_values";
+    harness::for_each_seed(name, 20_001, 300, |seed| {
+        let rates = |random: &mut Random| FaultPlan {
+            latent_sector_error_per_million: random.pick(&[0, 0, 300]),
+            bit_flip_at_rest_per_million: random.pick(&[0, 1000, 10_000]),
+            stale_write_per_million: random.pick(&[0, 1000, 10_000]),
+            misdirected_write_per_million: random.pick(&[0, 1000, 10_000]),
+            ..FaultPlan::default()
+        };
+        faulty_lives(seed, rates, true);
+    });
+}
