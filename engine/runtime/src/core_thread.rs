@@ -263,15 +263,17 @@ impl<R: Ring> Core<R> {
     /// There is nothing to do: spins if that is promising, and sleeps.
     fn idle<D: Driver<R>>(&mut self, driver: &mut D) {
         let since = monotonic_nanoseconds();
-        let has_found = self.idle.should_spin() && self.spin(driver, since);
+        let expected = self.shared.disk.borrow().expected();
+        let budget = self.idle.spin_budget(expected);
+        let has_found = budget > 0 && self.spin(driver, since, budget);
         if !has_found {
             self.park(driver);
         }
-        self.idle.note_gap(monotonic_nanoseconds() - since);
+        self.idle.note_gap(expected, monotonic_nanoseconds() - since);
     }
 
     /// Spins until there is work or the time for it is up; returns whether there is.
-    fn spin<D: Driver<R>>(&mut self, driver: &mut D, since: u64) -> bool {
+    fn spin<D: Driver<R>>(&mut self, driver: &mut D, since: u64, budget: u64) -> bool {
         self.enter_if_needed();
         loop {
             for _ in 0..GLANCES_PER_LOOK {
@@ -286,7 +288,7 @@ impl<R: Ring> Core<R> {
             if is_due || self.has_found_work(driver, now) {
                 return true;
             }
-            if now - since >= self.idle.spin_max() {
+            if now - since >= budget {
                 return false;
             }
         }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::disk_request::{Failure, Next, Outcome, Request, Stage, Success, Work};
 use crate::env::IO_CLASSES;
+use crate::idle::Expected;
 use crate::io_queue::{IoQueue, IoQueueOptions};
 use crate::operations::{Key, Kind, Port, Slots, Token};
 use crate::ring::{Operation, Ring};
@@ -43,6 +44,10 @@ pub(crate) struct Disk {
     /// Requests in flight whose futures were dropped.
     cancels: Vec<Key>,
     counters: DiskCounters,
+    /// Writes of group commits in the ring: clients wait for each of them.
+    commit_writes: u32,
+    /// Flushes in the ring, which a thread of the kernel's carries out.
+    flushes: u32,
     /// Whether something has come in since the last dispatch.
     is_changed: bool,
     is_closed: bool,
@@ -56,6 +61,8 @@ impl Disk {
             direct: VecDeque::new(),
             cancels: Vec::new(),
             counters: DiskCounters::default(),
+            commit_writes: 0,
+            flushes: 0,
             is_changed: false,
             is_closed: false,
         }
@@ -96,6 +103,15 @@ impl Disk {
             self.queue.push(request.class, request.leg_len() as u64, key);
         } else {
             self.direct.push_back(key);
+        }
+    }
+
+    /// What a core without work may be waiting for.
+    pub(crate) fn expected(&self) -> Expected {
+        match (self.flushes, self.commit_writes) {
+            (1.., _) => Expected::Flush,
+            (0, 1..) => Expected::CommitWrite,
+            (0, 0) => Expected::Anything,
         }
     }
 
@@ -163,6 +179,8 @@ impl Disk {
         self.counters.class_queue_nanoseconds[request.class as usize] += now.saturating_sub(since);
         let leg = request.leg();
         request.stage = Stage::InFlight { since: now };
+        self.flushes += u32::from(request.is_flush());
+        self.commit_writes += u32::from(request.is_commit_write());
         // SAFETY: the leg's pointers are into what the request owns on the heap, and the slot keeps
         // the request until the completion.
         unsafe { port.push(Token::new(Kind::Disk, key), leg) };
@@ -195,6 +213,8 @@ impl Disk {
         if !request.is_queued_by_class() {
             return;
         }
+        self.flushes -= u32::from(request.is_flush());
+        self.commit_writes -= u32::from(request.is_commit_write());
         self.queue.complete(request.class, request.leg_len() as u64);
         let (class, bytes) = (request.class as usize, request.leg_bytes(result));
         let counters = &mut self.counters;

@@ -174,6 +174,11 @@ impl Request {
         }
     }
 
+    /// Whether the leg is the write of a group commit.
+    pub(crate) fn is_commit_write(&self) -> bool {
+        self.is_transfer() && self.class == IoClass::Commit && !self.is_flush()
+    }
+
     /// Whether the request goes through the I/O queue.
     pub(crate) fn is_queued_by_class(&self) -> bool {
         self.is_transfer() || self.is_flush()

@@ -4,9 +4,31 @@
 //! recent idle gaps decides: `mean += (gap - mean) / 8`, spin while `mean <= spin_max`. A gap
 //! counts for at most 64 times `spin_max`, so an idle core stops spinning after one long gap and
 //! a busy one starts again after some forty short ones.
+//!
+//! While the write of a group commit is in the ring, a client waits for it and the device needs no
+//! processor: the core spins, and saves a wake-up between the write and the flush that follows. While
+//! a flush is in the ring it never spins, because a thread of the kernel's carries the flush out
+//! and may need this very processor.
 
 const GAP_MAX_FACTOR: u64 = 64;
 const MEAN_WEIGHT: u64 = 8;
+
+/// More than a second of spinning is a mistake.
+const SPIN_MAX: u64 = 1_000_000_000;
+
+/// A core spins up to this many times `spin_max` while the write of a group commit is in the ring.
+const COMMIT_FACTOR: u64 = 4;
+
+/// What a core without work may be waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Nothing in particular: requests, reads, timers.
+    Anything,
+    /// The write of a group commit.
+    CommitWrite,
+    /// A flush, perhaps among other things.
+    Flush,
+}
 
 pub(crate) struct Idle {
     spin_max: u64,
@@ -16,19 +38,26 @@ pub(crate) struct Idle {
 impl Idle {
     /// Spins for at most `spin_max` nanoseconds at a time; 0 never spins.
     pub(crate) fn new(spin_max: u64) -> Self {
+        let spin_max = spin_max.min(SPIN_MAX);
         Self { spin_max, mean_gap: spin_max.saturating_mul(GAP_MAX_FACTOR) }
     }
 
-    pub(crate) fn spin_max(&self) -> u64 {
-        self.spin_max
+    /// For how many nanoseconds to spin now; 0 for not at all.
+    pub(crate) fn spin_budget(&self, expected: Expected) -> u64 {
+        match expected {
+            Expected::Flush => 0,
+            Expected::CommitWrite => self.spin_max * COMMIT_FACTOR,
+            Expected::Anything if self.mean_gap <= self.spin_max => self.spin_max,
+            Expected::Anything => 0,
+        }
     }
 
-    pub(crate) fn should_spin(&self) -> bool {
-        self.spin_max > 0 && self.mean_gap <= self.spin_max
-    }
-
-    /// Notes that work came `gap` nanoseconds after the core had none left.
-    pub(crate) fn note_gap(&mut self, gap: u64) {
+    /// Notes that work came `gap` nanoseconds after the core had none left. A wait for a flush says
+    /// nothing of whether spinning pays, because the core never spins then.
+    pub(crate) fn note_gap(&mut self, expected: Expected, gap: u64) {
+        if expected == Expected::Flush {
+            return;
+        }
         let gap = gap.min(self.spin_max.saturating_mul(GAP_MAX_FACTOR));
         let weighted = self.mean_gap.saturating_mul(MEAN_WEIGHT - 1).saturating_add(gap);
         self.mean_gap = weighted / MEAN_WEIGHT;
@@ -42,20 +71,27 @@ mod tests {
     #[test]
     fn spins_only_while_work_comes_back_soon() {
         let mut idle = Idle::new(50_000);
-        assert!(!idle.should_spin(), "nothing is known at first");
+        assert_eq!(idle.spin_budget(Expected::Anything), 0, "nothing is known at first");
         let short_gaps = (1..100).find(|_| {
-            idle.note_gap(5_000);
-            idle.should_spin()
+            idle.note_gap(Expected::Anything, 5_000);
+            idle.spin_budget(Expected::Anything) == 50_000
         });
         assert!(short_gaps.is_some_and(|count| count > 5), "{short_gaps:?}");
-        idle.note_gap(1_000_000_000);
-        assert!(!idle.should_spin(), "one long gap is enough to stop");
+        idle.note_gap(Expected::Flush, 1_000_000_000);
+        assert_eq!(idle.spin_budget(Expected::Anything), 50_000, "a flush says nothing");
+        idle.note_gap(Expected::Anything, 1_000_000_000);
+        assert_eq!(idle.spin_budget(Expected::Anything), 0, "one long gap is enough to stop");
+        assert_eq!(idle.spin_budget(Expected::CommitWrite), 200_000, "but a commit is worth it");
+        assert_eq!(idle.spin_budget(Expected::Flush), 0, "a flush needs a processor");
     }
 
     #[test]
     fn zero_never_spins() {
         let mut idle = Idle::new(0);
-        idle.note_gap(0);
-        assert!(!idle.should_spin());
+        idle.note_gap(Expected::Anything, 0);
+        assert_eq!(
+            (idle.spin_budget(Expected::Anything), idle.spin_budget(Expected::CommitWrite)),
+            (0, 0)
+        );
     }
 }

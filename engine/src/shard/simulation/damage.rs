@@ -56,7 +56,7 @@ fn store(clean: bool) -> (SimDisk, History) {
         life.block_on(async move { shard.close().await }).expect("runs").expect("closes");
     }
     let history = history.borrow().clone();
-    (life.kill(), history)
+    (life.crash(), history)
 }
 
 #[derive(Debug)]
@@ -168,12 +168,12 @@ fn damage_each(clean: bool, per_file: usize, seed: u64) {
 
 #[test]
 fn damage_to_a_store_that_was_closed_is_never_silent() {
-    damage_each(true, 60, 1);
+    damage_each(true, 4000, 1);
 }
 
 #[test]
 fn damage_to_a_store_that_was_killed_never_invents_values() {
-    damage_each(false, 30, 2);
+    damage_each(false, 4000, 2);
 }
 
 #[test]
