@@ -1,6 +1,6 @@
 //! The superblock: who a shard is, and which manifest file is in force.
 //!
-//! The file `SUPERBLOCK` holds [`COPIES`] copies of one block. FORMAT-manifest.md draws the bytes;
+//! The file `SUPERBLOCK` holds [`COPIES`] copies of one block. FORMAT.md draws the bytes;
 //! magic, format version, checksum and sequence are where they are in every format, so that any
 //! version recognises any other's directory.
 //!

@@ -1,4 +1,4 @@
-//! The bytes of a manifest file, without I/O. FORMAT-manifest.md draws them.
+//! The bytes of a manifest file, without I/O. FORMAT.md draws them.
 //!
 //! Every record starts at a multiple of [`DISK_ALIGNMENT`] and owns its blocks up to the next one,
 //! so that appending never rewrites a block that holds acknowledged data. A record is intact if its

@@ -120,7 +120,7 @@ fn every_damaged_byte_of_a_copy_is_noticed() {
     }
 }
 
-/// The bytes are part of the format: see FORMAT-manifest.md.
+/// The bytes are part of the format: see FORMAT.md.
 #[test]
 fn the_block_is_laid_out_as_documented() {
     let block = superblock(5).encode();

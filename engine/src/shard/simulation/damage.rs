@@ -168,12 +168,12 @@ fn damage_each(clean: bool, per_file: usize, seed: u64) {
 
 #[test]
 fn damage_to_a_store_that_was_closed_is_never_silent() {
-    damage_each(true, 4000, 1);
+    damage_each(true, 300, 1);
 }
 
 #[test]
 fn damage_to_a_store_that_was_killed_never_invents_values() {
-    damage_each(false, 4000, 2);
+    damage_each(false, 150, 2);
 }
 
 #[test]
