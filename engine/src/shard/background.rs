@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, IoClass};
 
-use super::namespaces::Namespaces;
+use super::namespaces::{Namespaces, generation_of};
 use super::{Frozen, Shard, State};
 use crate::canary::{self, Defect};
 use crate::compaction::picker::{self, Choice};
@@ -306,6 +306,5 @@ impl<E: Env> Shard<E> {
 
 /// Whether an encoded key belongs to a living generation.
 fn is_alive(namespaces: &Namespaces, key: &[u8]) -> bool {
-    let number = key.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-    namespaces.is_alive(number)
+    namespaces.is_alive(generation_of(key))
 }

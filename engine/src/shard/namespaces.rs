@@ -74,6 +74,15 @@ impl Namespaces {
         }
     }
 
+    /// Notes the generation of a key that replay has met. One that nothing has announced means that
+    /// the record of its flush is lost: only the default namespace is ever flushed, so it was its.
+    pub fn see_key(&mut self, key: &[u8]) {
+        let number = generation_of(key);
+        if number & FLUSHED != 0 && number > self.default_generation {
+            self.set_generation(DEFAULT_NAMESPACE, number);
+        }
+    }
+
     pub fn schedule_flush(&mut self, at: u32) {
         self.flush_at = at;
     }
@@ -95,6 +104,11 @@ impl Namespaces {
         let last = self.generations.values().copied().max().unwrap_or(0);
         (last | FLUSHED).checked_add(1).expect("fewer than 2^31 flushes")
     }
+}
+
+/// The number at the front of an encoded key.
+pub(super) fn generation_of(key: &[u8]) -> u32 {
+    key.first_chunk::<4>().map_or(DEFAULT_NAMESPACE, |bytes| u32::from_be_bytes(*bytes))
 }
 
 impl<E: Env> Shard<E> {
@@ -194,6 +208,17 @@ mod tests {
         let again = Namespaces::from_manifest(&manifest);
         assert_eq!(again.generation(DEFAULT_NAMESPACE), living);
         assert_eq!(again.next_generation(), living + 1);
+    }
+
+    #[test]
+    fn a_flush_whose_record_was_lost_shows_in_the_keys_after_it() {
+        let mut namespaces = Namespaces::from_manifest(&BTreeMap::new());
+        let number = namespaces.next_generation();
+        namespaces.see_key(&Key { namespace: 5, record: b"k", item: b"" }.encode());
+        assert_eq!(namespaces.generation(DEFAULT_NAMESPACE), DEFAULT_NAMESPACE);
+        namespaces.see_key(&Key { namespace: number, record: b"k", item: b"" }.encode());
+        assert_eq!(namespaces.generation(DEFAULT_NAMESPACE), number);
+        assert_eq!(namespaces.next_generation(), number + 1);
     }
 
     #[test]

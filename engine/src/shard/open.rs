@@ -322,6 +322,7 @@ impl Opening {
                 None => separate,
             },
         };
+        self.namespaces.see_key(record.key);
         let entry = Entry { metadata: record.metadata, payload };
         self.active.insert(record.key, &entry, replayed.sequence);
     }

@@ -2,6 +2,7 @@
 //!
 //! Every run is decided by one seed. A failing test names its seed and the command that replays it.
 
+mod canary;
 mod damage;
 mod exhaustive;
 mod failures;

@@ -138,7 +138,7 @@ fn read_damaged(disk: SimDisk, history: &History, strict: bool) -> Result<usize,
     Ok(refused)
 }
 
-fn damage_each(clean: bool, per_file: usize, seed: u64) {
+pub(super) fn damage_each(clean: bool, per_file: usize, seed: u64) {
     let (disk, history) = store(clean);
     assert_eq!(read_damaged(disk.clone(), &history, true).expect("opens"), 0);
     let mut random = Random::new(seed);
@@ -163,7 +163,7 @@ fn damage_each(clean: bool, per_file: usize, seed: u64) {
             }
         }
     }
-    assert!(opened > named && named > 0, "{opened} opened, {named} refused");
+    assert!(opened > 0 && named > 0, "{opened} opened, {named} refused");
 }
 
 #[test]
@@ -223,7 +223,11 @@ fn one_bad_sector_leaves_the_other_keys_of_its_frame_readable() {
 }
 
 /// Lives in which the device has faults of these kinds.
-fn faulty_lives(seed: u64, rates: impl FnOnce(&mut Random) -> FaultPlan, loses_writes: bool) {
+pub(super) fn faulty_lives(
+    seed: u64,
+    rates: impl FnOnce(&mut Random) -> FaultPlan,
+    loses_writes: bool,
+) {
     let mut lives = Lives::new(seed);
     let base = lives.faults.clone();
     let faults = rates(&mut lives.random);

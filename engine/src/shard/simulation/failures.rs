@@ -86,7 +86,7 @@ async fn script(env: SimEnv, shard: TestShard, model: SharedModel) -> Option<Eng
 
 /// Runs the script with one failure and starts again after a power failure. Says whether the
 /// failure had its turn.
-fn run_with(failure: FailOperation, seed: u64, durability: Durability) -> bool {
+pub(super) fn run_with(failure: FailOperation, seed: u64, durability: Durability) -> bool {
     let options = options(durability);
     let faults = FaultPlan { fail_operation: Some(failure), ..FaultPlan::default() };
     let mut life = Simulation::with_disk(

@@ -146,7 +146,6 @@ impl Lives {
         let may_fail = self.mix.faults;
         let found = simulation.block_on(read_all(shard.clone(), self.model.clone(), may_fail));
         let found = found.expect("nothing stops the run");
-        { let st = shard.state.borrow(); let mut enc = crate::key::Key::memcached(b"hot-1").encode(); st.set_generation(0, &mut enc); eprintln!("REPORT {report:?} active {:?} tables {:?}", st.active.get(&enc), st.tables.candidates().iter().map(|l| l.iter().map(|c| c.id).collect::<Vec<_>>()).collect::<Vec<_>>()); }
         let mut model = self.model.borrow_mut();
         if self.loses_writes || !report.damage.is_empty() {
             model.settle_after_loss(&found, generation, flush_at, sequence_next);

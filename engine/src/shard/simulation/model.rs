@@ -164,7 +164,6 @@ impl Model {
         let key = observed.key;
         self.keys.insert(key.to_vec());
         let item = self.now.items.get(key).cloned();
-        if key == b"hot-1" { eprintln!("OBS needs {} dur {} {:?} -> {:?}", observed.needs, observed.durable_end, observed.operation.may_write(), observed.reply.outcome); }
         let mut candidates = vec![item.clone()];
         if item.as_ref().is_some_and(|item| self.may_have_gone(item)) {
             candidates.push(None);
@@ -253,7 +252,6 @@ impl Model {
             let known = self.history.get(key).is_some_and(|items| items.contains(found));
             assert!(known, "{} never was {}", key.escape_ascii(), describe(Some(found)));
         }
-        eprintln!("LOSS {:?} next {sequence_next} flush {flush_at} gen {generation}", found.get(&b"hot-1"[..]));
         self.changes.clear();
         let items = BTreeMap::new();
         self.adopt(State { items, flush_at }, found);

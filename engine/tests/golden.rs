@@ -1,0 +1,172 @@
+//! A store written by an earlier build opens, and reads what was written.
+//!
+//! The files under `golden/format-1` are of disk format 1. They never change; a new format gets a
+//! folder of its own beside them, and this build must go on reading the old ones or refuse them by
+//! their version. `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
+#![allow(clippy::disallowed_methods, reason = "the fixture is copied with the standard library")]
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use larder_engine::entry::state;
+use larder_engine::key::Key;
+use larder_engine::operation::{Arithmetic, Delete, Operation, Outcome, Read, Store, StoreMode};
+use larder_engine::shard::{OperationBuf, Shard, ShardOptions};
+use larder_runtime::core_thread::{Core, CoreOptions};
+use larder_runtime::env::Env;
+use larder_runtime::ring_env::RingEnv;
+
+type RingShard = Rc<Shard<RingEnv>>;
+
+/// Far enough that no test outlives it.
+const EXPIRY: u32 = 4_000_000_000;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-1")
+}
+
+fn options() -> ShardOptions {
+    let mut options = ShardOptions::for_memory(1, 3, 16 << 20);
+    options.segment_bytes = 64 << 10;
+    options.memtable_bytes = 4 << 10;
+    options.disk_reserve_bytes = 1 << 20;
+    options.free_segments_max = 0;
+    options
+}
+
+async fn run(shard: &RingShard, key: &[u8], operation: Operation<'_>) -> Outcome {
+    let operation = OperationBuf::new(&operation);
+    shard.run(&Key::memcached(key), operation, |answer| answer.outcome).await.expect("done")
+}
+
+fn store(value: &[u8], client_flags: u32, expiry: u32) -> Operation<'_> {
+    Operation::Store(Store {
+        mode: StoreMode::Set,
+        value,
+        client_flags,
+        expiry,
+        compare: None,
+        invalidate: false,
+        vivify: None,
+        version: None,
+    })
+}
+
+/// What a reader sees of an item.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    value: Vec<u8>,
+    client_flags: u32,
+    expiry: u32,
+    state: u8,
+    version: u64,
+}
+
+async fn see(shard: &RingShard, key: &[u8]) -> Option<Seen> {
+    let read = Operation::Read(Read { value: true, ..Read::default() });
+    let key = Key::memcached(key);
+    let seen = shard.run(&key, OperationBuf::new(&read), |answer| {
+        (answer.outcome == Outcome::Hit).then(|| Seen {
+            value: answer.value.to_vec(),
+            client_flags: answer.metadata.client_flags,
+            expiry: answer.metadata.expiry,
+            state: answer.metadata.state,
+            version: answer.metadata.version,
+        })
+    });
+    seen.await.expect("the golden store is sound")
+}
+
+fn large(seed: u8) -> Vec<u8> {
+    (0..3000u32).map(|index| (index as u8).wrapping_mul(31).wrapping_add(seed)).collect()
+}
+
+async fn write(env: &RingEnv, shard: &RingShard) {
+    run(shard, b"flushed", store(b"gone with the generation", 0, 0)).await;
+    shard.flush_all(None).await.expect("flushed");
+    run(shard, b"inline", store(b"small", 7, 0)).await;
+    run(shard, b"separate", store(&large(1), 8, EXPIRY)).await;
+    run(shard, b"deleted", store(b"x", 0, 0)).await;
+    run(shard, b"deleted", Operation::Delete(Delete::default())).await;
+    run(shard, b"touched", store(&large(2), 9, 0)).await;
+    let touch = Read { expiry: Some(EXPIRY), ..Read::default() };
+    run(shard, b"touched", Operation::Read(touch)).await;
+    run(shard, b"stale", store(b"old news", 0, 0)).await;
+    let invalidate = Delete { invalidate: true, ..Delete::default() };
+    run(shard, b"stale", Operation::Delete(invalidate)).await;
+    for index in 0..100 {
+        run(shard, format!("many-{index}").as_bytes(), store(b"filler", index, 0)).await;
+    }
+    while shard.statistics().operations.flushes == 0 {
+        env.sleep(1_000_000).await;
+    }
+    // What follows is in the log only.
+    run(shard, b"number", store(b"41", 0, 0)).await;
+    let increment = Arithmetic {
+        delta: 1,
+        decrement: false,
+        compare: None,
+        vivify: None,
+        expiry: None,
+        version: None,
+    };
+    run(shard, b"number", Operation::Arithmetic(increment)).await;
+    run(shard, b"\x00binary\xff", store(&large(3), u32::MAX, 0)).await;
+    shard.sync().await.expect("synced");
+}
+
+async fn check(shard: &RingShard) {
+    assert_eq!(see(shard, b"flushed").await, None);
+    assert_eq!(see(shard, b"deleted").await, None);
+    let expected = [
+        (&b"inline"[..], b"small".to_vec(), 7, 0, 0, 3),
+        (b"separate", large(1), 8, EXPIRY, 0, 4),
+        (b"touched", large(2), 9, EXPIRY, 0, 7),
+        (b"stale", b"old news".to_vec(), 0, 0, state::STALE, 10),
+        (b"number", b"42".to_vec(), 0, 0, 0, 112),
+        (b"\x00binary\xff", large(3), u32::MAX, 0, 0, 113),
+    ];
+    for (key, value, client_flags, expiry, state, version) in expected {
+        let seen = Seen { value, client_flags, expiry, state, version };
+        assert_eq!(see(shard, key).await, Some(seen), "{}", key.escape_ascii());
+    }
+    for index in 0..100 {
+        let seen = see(shard, format!("many-{index}").as_bytes()).await.expect("there");
+        assert_eq!((seen.value.as_slice(), seen.client_flags), (&b"filler"[..], index));
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("the fixture is there") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+    }
+}
+
+#[test]
+fn a_store_of_format_1_opens_and_reads_back() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let path = directory.path().join("shard-001");
+    let writes = std::env::var_os("LARDER_WRITE_GOLDEN").is_some();
+    if !writes {
+        copy(&fixture(), &path);
+    }
+    let mut core = Core::new(CoreOptions::default()).expect("a core");
+    let env = core.env();
+    core.block_on(async {
+        let (shard, report) = Shard::open(env.clone(), &path, options()).await.expect("it opens");
+        assert!(report.damage.is_empty(), "{:?}", report.damage);
+        assert_eq!(report.created, writes);
+        if writes {
+            write(&env, &shard).await;
+        } else {
+            assert!(report.records > 0, "a part of the golden store is in the log only");
+        }
+        check(&shard).await;
+    });
+    core.shutdown();
+    if writes {
+        copy(&path, &fixture());
+    }
+}
