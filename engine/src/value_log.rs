@@ -17,5 +17,7 @@ pub mod frame;
 pub mod record;
 pub mod recovery;
 pub mod segment;
+#[cfg(test)]
+pub(crate) mod test_log;
 
 pub use commit::{Append, Appended, Durability, LogOptions, ValueLog};

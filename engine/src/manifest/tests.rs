@@ -392,7 +392,7 @@ fn impossible_edits_of_counters() -> Vec<(Edit, &'static str)> {
                 namespace_generations: vec![NamespaceGeneration { namespace: 1, generation: 9 }],
                 ..none()
             },
-            "a namespace's flush cannot go back from 10 to 9",
+            "a namespace's generation cannot go back from 10 to 9",
         ),
     ]
 }

@@ -348,9 +348,10 @@ async fn replay<E: Env>(
     }
     let store = identity.store;
     let outcome = recovery::replay(env, store, &to_replay, state.replay_from, |record| {
-        opening.visit(&record)
+        opening.visit(&record);
     })
-    .await?;
+    .await
+    .map_err(|error| EngineError::Open(format!("{}: {error}", directory.display())))?;
     for damage in &outcome.damage {
         tracing::error!(
             file = %directory.join(segment::file_name(damage.segment)).display(),

@@ -64,7 +64,7 @@ impl<E: Env> ValueLog<E> {
     }
 
     /// Sends the open frame to the device without waiting for more records.
-    fn write_open_frame(&self) {
+    pub(super) fn write_open_frame(&self) {
         self.shared.state.borrow_mut().close_open_frame();
         self.shared.to_write.notify();
     }
