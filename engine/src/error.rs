@@ -1,7 +1,7 @@
 //! What can go wrong in a shard, grouped by what the caller should do about it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::manifest::ManifestError;
 use crate::table::TableError;
@@ -59,9 +59,4 @@ impl From<ManifestError> for EngineError {
     fn from(error: ManifestError) -> Self {
         Self::Stopped(error.to_string())
     }
-}
-
-/// The path of `name` in a shard's directory.
-pub(crate) fn path_in(directory: &Path, name: &str) -> PathBuf {
-    directory.join(name)
 }

@@ -3,6 +3,7 @@
 //! The files under `golden/format-1` are of disk format 1. They never change; a new format gets a
 //! folder of its own beside them, and this build must go on reading the old ones or refuse them by
 //! their version. `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
+#![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "the fixture is copied with the standard library")]
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! A shard on the real ring and a real file system: what the simulation cannot show.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::rc::Rc;

@@ -3,6 +3,10 @@
 /// The node's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What memcached clients are told. They decide by the number in front what a server can do, so it
+/// is that of the memcached whose behaviour the port has.
+pub const MEMCACHED_VERSION: &str = concat!("1.6.45-larder-", env!("CARGO_PKG_VERSION"));
+
 /// CPU time and memory of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {

@@ -52,6 +52,10 @@ pub(crate) struct Connection {
     /// Whether the connection is on the list of those to look at when the turn ends.
     pub(crate) is_dirty: bool,
     pub(crate) is_cancel_sent: bool,
+    /// Bytes arrived and nothing was sent since: see `Network::probe_silent`.
+    pub(crate) is_unconfirmed: bool,
+    /// Whether the connection is on the list of those to probe.
+    pub(crate) is_to_be_probed: bool,
     /// Operations in the ring whose last completion is missing.
     pub(crate) awaited: u8,
 }
@@ -74,8 +78,17 @@ impl Connection {
             is_above_high_water: false,
             is_dirty: false,
             is_cancel_sent: false,
+            is_unconfirmed: false,
+            is_to_be_probed: false,
             awaited: 0,
         }
+    }
+
+    /// Notes that bytes have arrived; returns whether the connection is to be put on the list of
+    /// those to probe.
+    pub(crate) fn note_received(&mut self) -> bool {
+        self.is_unconfirmed = true;
+        !std::mem::replace(&mut self.is_to_be_probed, true)
     }
 
     /// Bytes that the kernel has not accepted yet.
@@ -97,6 +110,7 @@ impl Connection {
             return None;
         }
         self.is_sending = true;
+        self.is_unconfirmed = false;
         Some((rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32))
     }
 

@@ -6,9 +6,9 @@
 //! a busy one starts again after some forty short ones.
 //!
 //! While the write of a group commit is in the ring, a client waits for it and the device needs no
-//! processor: the core spins, and saves a wake-up between the write and the flush that follows. While
-//! a flush is in the ring it never spins, because a thread of the kernel's carries the flush out
-//! and may need this very processor.
+//! processor: the core spins, and saves a wake-up between the write and the flush that follows.
+//! While a flush is in the ring it never spins, because a thread of the kernel's carries the flush
+//! out and may need this very processor.
 
 const GAP_MAX_FACTOR: u64 = 64;
 const MEAN_WEIGHT: u64 = 8;

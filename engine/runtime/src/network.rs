@@ -107,6 +107,9 @@ pub struct Network {
     pub(crate) held: VecDeque<Completion>,
     pub(crate) high_water: usize,
     pub(crate) has_warned_of_limit: bool,
+    /// Connections to probe, and when, in nanoseconds; 0 while there are none.
+    pub(crate) to_be_probed: Vec<Key>,
+    pub(crate) probe_at: u64,
     spare: Vec<Vec<u8>>,
 }
 
@@ -120,6 +123,8 @@ impl Network {
             held: VecDeque::new(),
             high_water: output_high_water,
             has_warned_of_limit: false,
+            to_be_probed: Vec::new(),
+            probe_at: 0,
             spare: Vec::new(),
         }
     }
@@ -201,8 +206,14 @@ impl Network {
         self.has_listener_change = true;
     }
 
-    /// When a listener that had to wait may be armed again, in nanoseconds.
+    /// When [`Network::flush`] is due again, in nanoseconds.
     pub(crate) fn deadline(&self) -> Option<u64> {
+        let probe = (self.probe_at != 0).then_some(self.probe_at);
+        self.retry_at().into_iter().chain(probe).min()
+    }
+
+    /// When a listener that had to wait may be armed again, in nanoseconds.
+    pub(crate) fn retry_at(&self) -> Option<u64> {
         let waiting = |listener: &&Listener| !listener.is_armed && !listener.is_stopping;
         self.listeners.iter().filter(waiting).map(|listener| listener.retry_at).min()
     }

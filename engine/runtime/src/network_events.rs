@@ -15,6 +15,9 @@ use crate::sockets;
 /// How long accepting waits after the process ran out of descriptors or memory.
 pub(crate) const ACCEPT_RETRY_NANOSECONDS: u64 = 100_000_000;
 
+/// How long after their bytes silent connections are probed.
+pub(crate) const PROBE_NANOSECONDS: u64 = 1_000_000_000;
+
 impl Network {
     /// Takes the completion of an accept, receive, send or connection's cancellation in.
     #[inline]
@@ -44,6 +47,9 @@ impl Network {
     ) {
         let connection = self.connections.get_mut(key).expect("a receive keeps its connection");
         let is_open = connection.closing == Closing::No;
+        if completion.result > 0 && connection.note_received() {
+            self.to_be_probed.push(key);
+        }
         if completion.result == 0 {
             connection.has_peer_ended = true;
         }
@@ -155,6 +161,7 @@ impl Network {
         service: &mut S,
         now: u64,
     ) {
+        self.probe_silent(now);
         // A service that is told of a closed connection may append to others.
         while !self.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.dirty);
@@ -165,10 +172,36 @@ impl Network {
                 self.dirty = dirty;
             }
         }
-        let is_retry_due = || self.deadline().is_some_and(|deadline| deadline <= now);
+        let is_retry_due = || self.retry_at().is_some_and(|deadline| deadline <= now);
         if self.has_listener_change || is_retry_due() {
             self.has_listener_change = false;
             self.flush_listeners(port, now);
+        }
+    }
+
+    /// Looks for connections whose reset went unnoticed.
+    ///
+    /// A multishot receive that finds data and a reset at once reports the data, sees that no more
+    /// is there, and waits for an event that has passed (seen on Linux 6.18). A send would find the
+    /// reset, so only connections that have received and not sent since are asked, once, a while
+    /// after their last bytes.
+    fn probe_silent(&mut self, now: u64) {
+        if self.to_be_probed.is_empty() {
+            return;
+        }
+        if self.probe_at == 0 {
+            self.probe_at = now + PROBE_NANOSECONDS;
+        }
+        if now < self.probe_at {
+            return;
+        }
+        self.probe_at = 0;
+        for key in std::mem::take(&mut self.to_be_probed) {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.is_to_be_probed = false;
+            if connection.is_unconfirmed && sockets::is_reset(connection.fd.as_raw_fd()) {
+                self.close_key(key);
+            }
         }
     }
 

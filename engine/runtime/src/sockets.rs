@@ -39,6 +39,18 @@ pub(crate) fn peer_of(socket: OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     Ok((OwnedFd::from(stream), peer))
 }
 
+/// Whether the peer has reset the connection. Takes nothing from the socket but the error.
+pub(crate) fn is_reset(fd: RawFd) -> bool {
+    let mut byte = 0u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: `byte` is valid for writing one byte.
+    let result = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, flags) };
+    let is_passing = |error: io::Error| {
+        matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::ENOMEM))
+    };
+    result < 0 && !is_passing(io::Error::last_os_error())
+}
+
 fn set_option(
     fd: RawFd,
     level: libc::c_int,
@@ -52,8 +64,9 @@ fn set_option(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     fn option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
         let mut value: libc::c_int = -1;
@@ -63,6 +76,40 @@ mod tests {
             unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
         assert_eq!(result, 0);
         value
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    /// Closes a connection so that the peer gets a reset.
+    pub(crate) fn reset(stream: TcpStream) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let (fd, len) = (stream.as_raw_fd(), size_of_val(&linger) as libc::socklen_t);
+        let value = (&raw const linger).cast();
+        // SAFETY: `linger` is valid for reading `len` bytes.
+        let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, value, len) };
+        assert_eq!(result, 0);
+    }
+
+    #[test]
+    fn a_reset_is_seen_and_nothing_else_is_taken_for_one() {
+        let (mut client, mut accepted) = pair();
+        let fd = accepted.as_raw_fd();
+        assert!(!is_reset(fd), "silence");
+        client.write_all(b"x").unwrap();
+        assert_eq!(accepted.peek(&mut [0]).unwrap(), 1);
+        assert!(!is_reset(fd), "bytes");
+        accepted.read_exact(&mut [0]).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(accepted.peek(&mut [0]).unwrap(), 0);
+        assert!(!is_reset(fd), "the end");
+
+        let (client, accepted) = pair();
+        reset(client);
+        assert!(is_reset(accepted.as_raw_fd()));
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl<E: Env> Shard<E> {
         } else if let Operation::Read(read) = operation {
             self.cache_located(state, key, hash, &located, now, read.quiet);
         }
-        Ok((Done::new(decision, located, now), needs))
+        Ok((Done::new(&decision, located, now), needs))
     }
 
     /// Makes a change: log, memtable, cache. Returns the log position that covers it.
@@ -533,7 +533,7 @@ struct Done {
 }
 
 impl Done {
-    fn new(decision: Decision<'_>, located: Located, now: u32) -> Self {
+    fn new(decision: &Decision<'_>, located: Located, now: u32) -> Self {
         let value_len = match &decision.effect {
             Effect::Put(_, value) => value.len(),
             Effect::None | Effect::Remark(_) | Effect::Remove => located.value_len(),

@@ -9,7 +9,7 @@ use crate::manifest::{Edit, Manifest, State};
 use crate::signal::Signal;
 
 /// The manifest and what it says.
-pub struct Journal<E: Env> {
+pub(super) struct Journal<E: Env> {
     manifest: RefCell<Option<Manifest<E>>>,
     state: RefCell<State>,
     free: Signal,
@@ -18,7 +18,7 @@ pub struct Journal<E: Env> {
 
 impl<E: Env> Journal<E> {
     /// A journal over an open manifest.
-    pub fn new(manifest: Manifest<E>, state: State) -> Self {
+    pub(super) fn new(manifest: Manifest<E>, state: State) -> Self {
         Self {
             manifest: RefCell::new(Some(manifest)),
             state: RefCell::new(state),
@@ -28,7 +28,7 @@ impl<E: Env> Journal<E> {
     }
 
     /// What the manifest says: everything in it is durable.
-    pub fn state(&self) -> Ref<'_, State> {
+    pub(super) fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }
 
@@ -36,7 +36,7 @@ impl<E: Env> Journal<E> {
     /// may find that nothing is to be done.
     ///
     /// An error is final for the shard, but for [`EngineError::Full`].
-    pub async fn commit(
+    pub(super) async fn commit(
         &self,
         make: impl FnOnce(&State) -> Option<Edit>,
     ) -> Result<(), EngineError> {

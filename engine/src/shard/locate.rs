@@ -38,18 +38,18 @@ pub(super) struct Located {
 
 impl Located {
     /// Whether nothing has to be read to know the value.
-    pub fn has_value(&self) -> bool {
+    pub(super) fn has_value(&self) -> bool {
         self.value.is_some() || self.place == Place::Absent
     }
 
-    pub fn pointer(&self) -> Option<Pointer> {
+    pub(super) fn pointer(&self) -> Option<Pointer> {
         match self.place {
             Place::Separate(pointer, _) => Some(pointer),
             Place::Absent | Place::Inline => None,
         }
     }
 
-    pub fn value_len(&self) -> usize {
+    pub(super) fn value_len(&self) -> usize {
         match self.place {
             Place::Absent => 0,
             Place::Inline => self.value.as_ref().map_or(0, Vec::len),
@@ -58,7 +58,7 @@ impl Located {
     }
 
     /// The item as operations see it: none if it has expired.
-    pub fn current(&self, now: u32) -> Option<Current<'_>> {
+    pub(super) fn current(&self, now: u32) -> Option<Current<'_>> {
         if self.place == Place::Absent || self.metadata.is_expired(now) {
             return None;
         }

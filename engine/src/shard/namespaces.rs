@@ -32,7 +32,7 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// The namespaces with the generations that the manifest has; the others were never flushed.
-    pub fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
+    pub(super) fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
         let generations: BTreeMap<u32, u32> = generations
             .iter()
             .map(|(namespace, generation)| {
@@ -45,7 +45,7 @@ impl Namespaces {
     }
 
     /// The living generation of `namespace`.
-    pub fn generation(&self, namespace: u32) -> u32 {
+    pub(super) fn generation(&self, namespace: u32) -> u32 {
         if namespace == DEFAULT_NAMESPACE {
             return self.default_generation;
         }
@@ -53,7 +53,7 @@ impl Namespaces {
     }
 
     /// Whether keys with this number are those of a living generation.
-    pub fn is_alive(&self, generation: u32) -> bool {
+    pub(super) fn is_alive(&self, generation: u32) -> bool {
         if generation & FLUSHED == 0 {
             return !self.generations.contains_key(&generation);
         }
@@ -61,12 +61,12 @@ impl Namespaces {
     }
 
     /// Every namespace that was flushed, with its living generation.
-    pub fn generations(&self) -> &BTreeMap<u32, u32> {
+    pub(super) fn generations(&self) -> &BTreeMap<u32, u32> {
         &self.generations
     }
 
     /// Makes `generation` the living one.
-    pub fn set_generation(&mut self, namespace: u32, generation: u32) {
+    pub(super) fn set_generation(&mut self, namespace: u32, generation: u32) {
         self.generations.insert(namespace, generation);
         if namespace == DEFAULT_NAMESPACE {
             self.default_generation = generation;
@@ -76,27 +76,27 @@ impl Namespaces {
 
     /// Notes the generation of a key that replay has met. One that nothing has announced means that
     /// the record of its flush is lost: only the default namespace is ever flushed, so it was its.
-    pub fn see_key(&mut self, key: &[u8]) {
+    pub(super) fn see_key(&mut self, key: &[u8]) {
         let number = generation_of(key);
         if number & FLUSHED != 0 && number > self.default_generation {
             self.set_generation(DEFAULT_NAMESPACE, number);
         }
     }
 
-    pub fn schedule_flush(&mut self, at: u32) {
+    pub(super) fn schedule_flush(&mut self, at: u32) {
         self.flush_at = at;
     }
 
-    pub fn scheduled_flush(&self) -> Option<u32> {
+    pub(super) fn scheduled_flush(&self) -> Option<u32> {
         (self.flush_at != 0).then_some(self.flush_at)
     }
 
-    pub fn flush_is_due(&self, now: u32) -> bool {
+    pub(super) fn flush_is_due(&self, now: u32) -> bool {
         self.flush_at != 0 && self.flush_at <= now
     }
 
     /// The log position that covers the last flush since the start; 0 if there was none.
-    pub fn flushed_end(&self) -> u64 {
+    pub(super) fn flushed_end(&self) -> u64 {
         self.flushed_end
     }
 

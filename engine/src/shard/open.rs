@@ -72,12 +72,12 @@ impl<E: Env> Shard<E> {
         mut options: ShardOptions,
     ) -> Result<(Rc<Self>, OpenReport), EngineError> {
         let mut report = OpenReport::default();
-        if !Manifest::exists(&env, directory).map_err(open_error)? {
+        if !Manifest::exists(&env, directory).map_err(|error| open_error(&error))? {
             create(&env, directory, &options).await?;
             report.created = true;
         }
         let (manifest, state, superblock) =
-            Manifest::open(env.clone(), directory).await.map_err(open_error)?;
+            Manifest::open(env.clone(), directory).await.map_err(|error| open_error(&error))?;
         check_identity(directory, &superblock.identity, &options)?;
         options.segment_bytes = superblock.identity.segment_bytes;
         let identity = StoreIdentity { store: superblock.identity.store_id, shard: options.shard };
@@ -183,7 +183,7 @@ impl<E: Env> Disk<'_, E> {
     }
 }
 
-fn open_error(error: ManifestError) -> EngineError {
+fn open_error(error: &ManifestError) -> EngineError {
     EngineError::Open(error.to_string())
 }
 
@@ -199,7 +199,7 @@ async fn create<E: Env>(
         route_seed: crate::key::ROUTE_SEED,
         segment_bytes: options.segment_bytes,
     };
-    Manifest::create(env.clone(), directory, identity).await.map_err(open_error)?;
+    Manifest::create(env.clone(), directory, identity).await.map_err(|error| open_error(&error))?;
     Ok(())
 }
 

@@ -45,7 +45,7 @@ impl ShardOptions {
     pub fn for_memory(shard: u16, shards: u16, memory: u64) -> Self {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let memtable_bytes = (memory / 16).clamp(256 << 10, 32 << 20);
-        let table_bytes = TableOptions::default().table_bytes as u64;
+        let table_bytes = TableOptions::default().table_bytes;
         Self {
             shard,
             shards,

@@ -16,33 +16,33 @@ struct Moments {
 
 /// The moments at which operations began that have not ended.
 #[derive(Clone, Default)]
-pub struct Pins {
+pub(super) struct Pins {
     moments: Rc<RefCell<Moments>>,
 }
 
 /// Holds a moment until it is dropped.
-pub struct Pin {
+pub(super) struct Pin {
     pins: Pins,
     moment: u64,
 }
 
 impl Pins {
     /// Pins the present.
-    pub fn enter(&self) -> Pin {
+    pub(super) fn enter(&self) -> Pin {
         let moment = self.present();
         self.moments.borrow_mut().pinned.insert(moment);
         Pin { pins: self.clone(), moment }
     }
 
     /// The present moment; each is later than the one before.
-    pub fn present(&self) -> u64 {
+    pub(super) fn present(&self) -> u64 {
         let mut moments = self.moments.borrow_mut();
         moments.now += 1;
         moments.now
     }
 
     /// Whether every operation that began before `moment` has ended.
-    pub fn has_passed(&self, moment: u64) -> bool {
+    pub(super) fn has_passed(&self, moment: u64) -> bool {
         self.moments.borrow().pinned.first().is_none_or(|oldest| *oldest > moment)
     }
 }

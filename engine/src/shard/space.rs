@@ -27,7 +27,7 @@ pub(super) struct Fullness {
 
 impl Fullness {
     /// Whether there is no room for something.
-    pub fn any(self) -> bool {
+    pub(super) fn any(self) -> bool {
         self.segments || self.flushes
     }
 }
@@ -44,17 +44,17 @@ pub(super) struct FreeSegments {
 
 impl FreeSegments {
     /// A file that nobody reads.
-    pub fn add(&mut self, number: u32) {
+    pub(super) fn add(&mut self, number: u32) {
         self.ready.insert(number);
     }
 
     /// Takes a file to use again.
-    pub fn take(&mut self) -> Option<u32> {
+    pub(super) fn take(&mut self) -> Option<u32> {
         self.ready.pop_first()
     }
 
     /// Above every number in the set.
-    pub fn number_next(&self) -> u32 {
+    pub(super) fn number_next(&self) -> u32 {
         self.ready.last().map_or(0, |last| last + 1)
     }
 }

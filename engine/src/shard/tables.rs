@@ -10,7 +10,7 @@ use crate::table::Table;
 /// The tables by level: in level 0 the newest first, below in key order without overlap.
 ///
 /// A snapshot is shared by the operations that began with it; changes make a new one.
-pub struct Tables<E: Env> {
+pub(super) struct Tables<E: Env> {
     levels: Vec<Vec<Rc<Table<E>>>>,
 }
 
@@ -28,7 +28,7 @@ impl<E: Env> Default for Tables<E> {
 
 impl<E: Env> Tables<E> {
     /// These tables and `table` in `level`, as its newest.
-    pub fn add(&mut self, level: u8, table: Rc<Table<E>>) {
+    pub(super) fn add(&mut self, level: u8, table: Rc<Table<E>>) {
         let level = usize::from(level);
         while self.levels.len() <= level {
             self.levels.push(Vec::new());
@@ -43,7 +43,7 @@ impl<E: Env> Tables<E> {
     }
 
     /// Takes the table with this id out.
-    pub fn remove(&mut self, id: u64) -> Option<Rc<Table<E>>> {
+    pub(super) fn remove(&mut self, id: u64) -> Option<Rc<Table<E>>> {
         for level in &mut self.levels {
             if let Some(at) = level.iter().position(|table| table.meta().id == id) {
                 return Some(level.remove(at));
@@ -53,12 +53,12 @@ impl<E: Env> Tables<E> {
     }
 
     /// The table with this id.
-    pub fn find(&self, id: u64) -> Option<&Rc<Table<E>>> {
+    pub(super) fn find(&self, id: u64) -> Option<&Rc<Table<E>>> {
         self.levels.iter().flatten().find(|table| table.meta().id == id)
     }
 
     /// The tables that may hold `key`, newest first.
-    pub fn holding<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Rc<Table<E>>> {
+    pub(super) fn holding<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Rc<Table<E>>> {
         let (newest, below) = match self.levels.split_first() {
             Some((newest, below)) => (newest.as_slice(), below),
             None => (&[][..], &[][..]),
@@ -74,7 +74,7 @@ impl<E: Env> Tables<E> {
     }
 
     /// What the compaction picker looks at.
-    pub fn candidates(&self) -> Vec<Vec<Candidate>> {
+    pub(super) fn candidates(&self) -> Vec<Vec<Candidate>> {
         let candidate = |table: &Rc<Table<E>>| {
             let meta = table.meta();
             Candidate {
@@ -87,13 +87,8 @@ impl<E: Env> Tables<E> {
         self.levels.iter().map(|level| level.iter().map(candidate).collect()).collect()
     }
 
-    /// How many tables level 0 has.
-    pub fn newest_len(&self) -> usize {
-        self.levels.first().map_or(0, Vec::len)
-    }
-
     /// How many tables there are, and the bytes of their files and of what they keep in memory.
-    pub fn totals(&self) -> (usize, u64, usize) {
+    pub(super) fn totals(&self) -> (usize, u64, usize) {
         let all = || self.levels.iter().flatten();
         (
             all().count(),

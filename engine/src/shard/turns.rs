@@ -33,12 +33,12 @@ struct Waiting {
 
 /// The lines of all keys, by the key's hash. Two keys with one hash share a line, which is harmless.
 #[derive(Clone, Default)]
-pub struct Turns {
+pub(super) struct Turns {
     lines: Rc<RefCell<Lines>>,
 }
 
 /// A place in a key's line; leaving it lets the next one go.
-pub struct Turn {
+pub(super) struct Turn {
     turns: Turns,
     hash: u64,
     ticket: u64,
@@ -47,13 +47,13 @@ pub struct Turn {
 impl Turns {
     /// Whether somebody works on the key with this hash, or waits to. The hash is asked for only if
     /// somebody works on any.
-    pub fn is_taken(&self, hash: impl FnOnce() -> u64) -> bool {
+    pub(super) fn is_taken(&self, hash: impl FnOnce() -> u64) -> bool {
         let lines = self.lines.borrow();
         !lines.lines.is_empty() && lines.lines.contains_key(&hash())
     }
 
     /// Takes the next place in the key's line.
-    pub fn enter(&self, hash: u64) -> Turn {
+    pub(super) fn enter(&self, hash: u64) -> Turn {
         let mut lines = self.lines.borrow_mut();
         let ticket = lines.next_ticket;
         lines.next_ticket += 1;
@@ -62,19 +62,14 @@ impl Turns {
     }
 
     /// How many keys have a line.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.lines.borrow().lines.len()
-    }
-
-    /// Whether nobody works on any key.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
 impl Turn {
     /// Completes when everyone before has left.
-    pub async fn come(&self) {
+    pub(super) async fn come(&self) {
         poll_fn(|context| {
             let mut lines = self.turns.lines.borrow_mut();
             let line = lines.lines.get_mut(&self.hash).expect("a turn stays in line until dropped");
@@ -135,7 +130,7 @@ mod tests {
         future::block_on(future::zip(last.as_mut(), future::zip(middle.as_mut(), first)));
         assert_eq!(*order.borrow(), [0, 1, 2]);
         drop((last, middle));
-        assert!(turns.is_empty());
+        assert_eq!(turns.len(), 0);
     }
 
     #[test]

@@ -468,17 +468,13 @@ impl<E: Env> Replay<'_, E> {
         let mut index = 0;
         while index < u64::from(header.count) && offset < bytes.len() {
             let at_record = At { offset: at.offset + offset as u32, ..at };
-            let found = match decode_record(bytes, offset, place)? {
-                Some(found) => found,
-                None => {
-                    let next = record::find(bytes, offset + 1, place);
-                    let end = next.unwrap_or(bytes.len());
-                    let lost = end - offset;
-                    self.report(at_record, format!("{lost} bytes of records are unreadable"));
-                    offset = end;
-                    index += 1;
-                    continue;
-                }
+            let Some(found) = decode_record(bytes, offset, place)? else {
+                let end = record::find(bytes, offset + 1, place).unwrap_or(bytes.len());
+                let lost = end - offset;
+                self.report(at_record, format!("{lost} bytes of records are unreadable"));
+                offset = end;
+                index += 1;
+                continue;
             };
             if !found.payload_intact {
                 let key = crate::key::display(found.record.key);

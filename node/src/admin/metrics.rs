@@ -3,13 +3,13 @@
 use std::fmt::{self, Display, Write};
 
 use larder_engine::shard::Statistics;
-use larder_runtime::env::{IO_CLASSES, IoClass};
+use larder_runtime::env::IO_CLASSES;
 
 use crate::counters::{CoreReport, ShardReport};
 use crate::memcached::statistics::Facts;
 use crate::process::{Usage, VERSION};
 
-/// The I/O classes' names, in the order of [`IoClass`].
+/// The I/O classes' names, in the order of [`IoClass`](larder_runtime::env::IoClass).
 const CLASSES: [&str; IO_CLASSES] =
     ["commit", "read", "scan", "flush", "compaction", "garbage_collection", "scrub"];
 
@@ -130,9 +130,9 @@ fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
     let mut by_class = |name: &str, help: &str, value: &dyn Fn(&CoreReport, usize) -> f64| {
         out.family(name, Counter, help);
         for report in reports {
-            for class in 0..IO_CLASSES {
+            for (class, class_name) in CLASSES.iter().enumerate() {
                 let labels: [(&str, &dyn Display); 2] =
-                    [("core", &report.core), ("class", &CLASSES[class])];
+                    [("core", &report.core), ("class", class_name)];
                 out.sample(name, &labels, value(report, class));
             }
         }
@@ -321,7 +321,7 @@ mod tests {
                 disk: Default::default(),
                 turns: Default::default(),
             };
-            report.disk.class_reads[IoClass::Read as usize] = 7 + core as u64;
+            report.disk.class_reads[larder_runtime::env::IoClass::Read as usize] = 7 + core as u64;
             let mut statistics = Statistics::default();
             statistics.operations.reads = 40 + core as u64;
             report.shards.push(ShardReport { shard: core as u16, statistics, stopped: None });

@@ -60,7 +60,7 @@ pub struct Options {
     /// Port for metrics and health over HTTP; 0 picks a free one [default: 9412]
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,
-    /// When a write is acknowledged: sync, interval:<ms> or none [default: sync]
+    /// When a write is acknowledged: `sync`, `interval:<ms>` or `none` [default: sync]
     #[arg(long, value_name = "MODE")]
     pub durability: Option<DurabilityMode>,
     /// Largest item: value, key and 71 bytes [default: 1M]

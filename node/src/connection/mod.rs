@@ -24,7 +24,7 @@ use crate::limits::{
     OUTPUT_HIGH_WATER, SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
 use crate::memcached::command::Command;
-use crate::process::VERSION;
+use crate::process::MEMCACHED_VERSION;
 
 use ahead::Ahead;
 
@@ -371,7 +371,7 @@ impl Connection {
                 None
             }
             Request::Version => {
-                let put = |out: &mut Vec<u8>| reply::version(out, VERSION);
+                let put = |out: &mut Vec<u8>| reply::version(out, MEMCACHED_VERSION);
                 self.written(put, output);
                 None
             }

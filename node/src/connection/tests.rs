@@ -149,7 +149,7 @@ fn replies_that_come_out_of_order_leave_in_order() {
     assert_eq!(bench.sent(), "");
     assert_eq!(bench.connection.load().waiting, 1);
     bench.complete("w1");
-    let version = format!("VERSION {VERSION}\r\n");
+    let version = format!("VERSION {MEMCACHED_VERSION}\r\n");
     let rest = format!("<w1><a2>END\r\n<w2>END\r\nMN\r\n{version}<a3>END\r\n");
     assert_eq!(bench.sent(), rest);
     assert!(bench.connection.is_answered());

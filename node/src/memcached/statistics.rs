@@ -1,9 +1,10 @@
 //! The answers to `stats`.
 
+use larder_protocol::memcached::error;
 use larder_protocol::memcached::reply::{self, END};
 
 use crate::counters::{CoreReport, Counters};
-use crate::process::{self, Usage, VERSION};
+use crate::process::{self, MEMCACHED_VERSION, Usage};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum Section {
     Sizes,
     /// `stats reset`.
     Reset,
-    /// Anything else: memcached answers an empty list.
+    /// Anything else: an error.
     Unknown,
 }
 
@@ -79,7 +80,7 @@ pub fn put(out: &mut Vec<u8>, section: Section, facts: &Facts, reports: &[CoreRe
         Section::Slabs => slabs(facts, &total),
         Section::Connections => connections(reports),
         Section::Sizes => vec![("sizes_status".into(), "disabled".into())],
-        Section::Unknown => Vec::new(),
+        Section::Unknown => return reply::line(out, error::ERROR),
         Section::Reset => return out.extend_from_slice(reply::RESET),
     };
     for (name, value) in &lines {
@@ -166,7 +167,7 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
         ("pid".into(), std::process::id().to_string()),
         ("uptime".into(), now.saturating_sub(facts.started).to_string()),
         ("time".into(), now.to_string()),
-        ("version".into(), VERSION.into()),
+        ("version".into(), MEMCACHED_VERSION.into()),
         ("pointer_size".into(), usize::BITS.to_string()),
         ("rusage_user".into(), format!("{:.6}", usage.user_seconds)),
         ("rusage_system".into(), format!("{:.6}", usage.system_seconds)),
@@ -307,7 +308,7 @@ mod tests {
         assert!(text(Section::Connections).starts_with("STAT core0:connections 4\r\n"));
         assert_eq!(text(Section::Sizes), "STAT sizes_status disabled\r\nEND\r\n");
         assert_eq!(text(Section::Reset), "RESET\r\n");
-        assert_eq!(text(Section::Unknown), "END\r\n");
+        assert_eq!(text(Section::Unknown), "ERROR\r\n");
     }
 
     #[test]

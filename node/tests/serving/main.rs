@@ -1,4 +1,5 @@
 //! Whole nodes on loopback, asked over TCP.
+#![forbid(unsafe_code)]
 
 mod admin;
 mod binary;

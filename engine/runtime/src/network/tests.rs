@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use crate::core_thread::{Core, CoreOptions};
 use crate::fake_ring::{FakeKernel, FakeRing, Reply};
-use crate::network_events::ACCEPT_RETRY_NANOSECONDS;
+use crate::network_events::{ACCEPT_RETRY_NANOSECONDS, PROBE_NANOSECONDS};
 use crate::ring::Operation;
+use crate::sockets::tests::reset;
 
 /// Echoes, and writes down what it was told.
 #[derive(Default)]
@@ -18,6 +19,8 @@ struct Recorder {
     connection: Option<ConnectionId>,
     pause_after: Option<usize>,
     resumes_next_turn: bool,
+    /// Takes bytes and answers nothing.
+    is_silent: bool,
 }
 
 impl Service for Recorder {
@@ -35,7 +38,9 @@ impl Service for Recorder {
 
     fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
-        network.output(connection).unwrap().extend_from_slice(bytes);
+        if !self.is_silent {
+            network.output(connection).unwrap().extend_from_slice(bytes);
+        }
         if self.pause_after.is_some_and(|limit| self.received.len() >= limit) {
             network.pause(connection);
         }
@@ -250,6 +255,27 @@ fn a_reset_closes_and_cancels_the_send() {
     assert_eq!(fixture.core.network().connections(), 0);
     let mut end = [0];
     assert_eq!(fixture.clients[0].read(&mut end).unwrap(), 0, "the descriptor is closed");
+}
+
+#[test]
+fn a_reset_that_the_ring_does_not_report_is_found() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.step(|kernel| kernel.deliver(b"half a request", true));
+    let mut service = Recorder { is_silent: true, ..Recorder::default() };
+    fixture.run(&mut service);
+    let env = fixture.core.env();
+    fixture.core.block_on(crate::env::Env::sleep(&env, PROBE_NANOSECONDS));
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0"], "a silent client stays");
+
+    fixture.step(|kernel| kernel.deliver(b"more of it", true));
+    reset(fixture.clients.remove(0));
+    fixture.run(&mut service);
+    fixture.core.block_on(crate::env::Env::sleep(&env, PROBE_NANOSECONDS));
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0", "closed"]);
+    assert_eq!(fixture.core.network().connections(), 0);
 }
 
 #[test]

@@ -158,3 +158,29 @@ fn a_flush_of_everything_on_a_full_disk_answers() {
     })
     .expect("runs");
 }
+
+#[test]
+fn writes_are_refused_when_memtables_cannot_be_written_out() {
+    let (mut life, shard) = start(&tiny_options());
+    let env = life.env();
+    let clock = env.clone();
+    let filling = async move {
+        run(&shard, b"first", set(b"1")).await;
+        env.sleep(100_000_000).await;
+        let left = 64 << 10;
+        env.set_capacity(env.snapshot().used_bytes() + left);
+        fill(&shard, 20).await;
+        // A table would fit, but then perhaps not the manifest.
+        assert_eq!(env.free_space(harness::DIRECTORY.as_ref()).expect("known"), left);
+        assert_eq!(shard.stopped(), None);
+        assert_eq!(run(&shard, b"first", delete()).await.outcome, Outcome::Deleted);
+        env.set_capacity(2 * SMALL_DISK);
+        env.sleep(1_000_000_000).await;
+        run(&shard, b"first", set(b"2")).await;
+    };
+    let hanging = async move {
+        clock.sleep(60_000_000_000).await;
+        panic!("a write hangs on the full disk");
+    };
+    life.block_on(futures_lite::future::or(filling, hanging)).expect("runs");
+}

@@ -164,3 +164,110 @@ fn closing_twice_is_closing_once() {
     })
     .expect("runs");
 }
+
+/// Lets the compactor and the space keeper come to rest.
+async fn rest(shard: &TestShard) {
+    shard.something_changed();
+    shard.env.sleep(100_000_000).await;
+}
+
+#[test]
+fn an_item_that_a_merge_dropped_as_expired_can_be_touched_when_the_clock_goes_back() {
+    let mut options = tiny_options();
+    options.item_cache_bytes = 256 << 10;
+    options.picker.level_zero_runs = 2;
+    let (mut life, shard) = start(1, &options);
+    let env = life.env();
+    let worker = shard.clone();
+    life.block_on(async move {
+        run(&worker, b"key", set(&[7; 500])).await;
+        let early = env.unix_seconds();
+        let expiry = early as u32 + 10;
+        run(&worker, b"key", crate::shard::OperationBuf::new(&touch(expiry))).await;
+        let segment = harness::pointer(&worker, b"key").expect("a long value").segment;
+        flush_memtable(&worker).await;
+        env.set_unix_seconds(early + 20);
+        // A second table, and with it a merge; then segments that replay does not need.
+        for round in 90..130u8 {
+            run(&worker, &[round], set(&[round; 20])).await;
+        }
+        flush_memtable(&worker).await;
+        rest(&worker).await;
+        assert!(worker.is_leaving(segment), "nothing points into the segment any more");
+        env.set_unix_seconds(early);
+        // The value cache still has the item.
+        let touched = crate::shard::OperationBuf::new(&touch(expiry + 1000));
+        assert_eq!(run(&worker, b"key", touched).await.outcome, Outcome::Hit);
+        flush_memtable(&worker).await;
+        assert_eq!(worker.stopped(), None);
+    })
+    .expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    life.env().set_unix_seconds(1_700_000_000);
+    let reply = life.block_on(async move { run(&shard, b"key", get()).await }).expect("runs");
+    assert_eq!(reply.value, vec![7; 500]);
+}
+
+#[test]
+fn a_freed_segment_is_readable_while_somebody_may_read_it() {
+    let mut options = tiny_options();
+    options.picker.level_zero_runs = 2;
+    let (mut life, shard) = start(1, &options);
+    life.block_on(async move {
+        run(&shard, b"key", set(&[7; 500])).await;
+        let pointer = harness::pointer(&shard, b"key").expect("a long value");
+        flush_memtable(&shard).await;
+        let pin = shard.pins.enter();
+        run(&shard, b"key", set(b"short")).await;
+        for round in 0..40u8 {
+            run(&shard, &[round], set(&[round; 20])).await;
+        }
+        flush_memtable(&shard).await;
+        rest(&shard).await;
+        assert!(shard.is_leaving(pointer.segment), "nothing points into the segment any more");
+        let key = Key::memcached(b"key").encode();
+        let class = larder_runtime::env::IoClass::Read;
+        let read = shard.log.read(pointer, &key, class).await;
+        let (buffer, range) = read.expect("whoever came before may still read");
+        assert_eq!(buffer[range], [7; 500]);
+        drop(pin);
+        rest(&shard).await;
+        assert!(shard.log.read(pointer, &key, class).await.is_err(), "the file is used again");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn closing_amid_writes_keeps_what_was_acknowledged() {
+    let options = tiny_options();
+    let (mut life, shard) = start(1, &options);
+    let stored = Rc::new(Cell::new([0u32; 4]));
+    for client in 0..4usize {
+        let (worker, stored) = (shard.clone(), stored.clone());
+        life.env().spawn(TaskQueue::Foreground, async move {
+            for number in 0u32.. {
+                let key = [client as u8, number as u8, (number >> 8) as u8];
+                let done = worker.run(&Key::memcached(&key), set(&key), Reply::new).await;
+                let Ok(_) = done else { return };
+                let mut counts = stored.get();
+                counts[client] = number + 1;
+                stored.set(counts);
+            }
+        });
+    }
+    life.advance(20_000_000).expect("runs");
+    let closing = shard.clone();
+    life.block_on(async move { closing.close().await }).expect("runs").expect("closes");
+    life.run_until_idle().expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    life.block_on(async move {
+        for (client, count) in stored.get().into_iter().enumerate() {
+            assert!(count > 5, "client {client} has hardly written");
+            for number in 0..count {
+                let key = [client as u8, number as u8, (number >> 8) as u8];
+                assert_eq!(run(&shard, &key, get()).await.value, key);
+            }
+        }
+    })
+    .expect("runs");
+}

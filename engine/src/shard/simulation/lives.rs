@@ -171,7 +171,7 @@ impl Lives {
         }
         let clients = self.random.within(1, 5);
         let count = self.random.pick(&[10, 200, 700]);
-        match simulation.block_on(self.work(env, &shard, clients, count)) {
+        match simulation.block_on(self.work(&env, &shard, clients, count)) {
             Ok(()) | Err(Stopped::Crashed) => {}
             Err(stopped) => panic!("the run stopped: {stopped}"),
         }
@@ -195,7 +195,7 @@ impl Lives {
 
     fn work(
         &mut self,
-        env: SimEnv,
+        env: &SimEnv,
         shard: &TestShard,
         clients: usize,
         count: u64,

@@ -1,8 +1,10 @@
 //! Clients: random operations on few keys and on many.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 
+use futures_lite::future;
 use larder_runtime::env::Env;
 use larder_runtime::simulation::SimEnv;
 
@@ -169,7 +171,14 @@ pub(super) async fn client(
                 continue;
             }
             let operation = operation(&shard, &mix, &mut random, now(&env), &versions);
-            let done = perform(&env, &shard, &model, &key, &operation).await;
+            let done = if random.below(60) == 0 {
+                // The client goes away: what was not applied at once never is.
+                let doing = pin!(perform(&env, &shard, &model, &key, &operation));
+                let Some(done) = future::poll_once(doing).await else { continue };
+                done
+            } else {
+                perform(&env, &shard, &model, &key, &operation).await
+            };
             done.map(|reply| {
                 versions.push(reply.metadata.version);
                 if versions.len() > 8 {

@@ -1,5 +1,3 @@
-use std::cell::RefCell;
-
 use larder_runtime::env::IoClass;
 use larder_runtime::simulation::{
     FailOperation, Failure, FaultPlan, OperationKind, OperationKinds, SimEnv,
@@ -251,8 +249,8 @@ fn a_flush_that_nobody_waited_for_is_made_up_for_by_the_next() {
         log.write_open_frame();
         env.sleep(1_000_000).await;
         {
-            let abandoned = RefCell::new(Box::pin(log.flush()));
-            let begun = futures_lite::future::poll_once(&mut *abandoned.borrow_mut()).await;
+            let mut abandoned = Box::pin(log.flush());
+            let begun = futures_lite::future::poll_once(&mut abandoned).await;
             assert!(begun.is_none(), "the flush takes time");
         }
         log.flush().await.expect("flushes");

@@ -95,9 +95,14 @@ fn key<'a>(
 }
 
 /// Tokens between the key and `noreply` are ignored: old clients send a time there.
+/// `delete <key> [ignored] [noreply]`, in any order; old clients send a time.
 fn delete<'a>(limits: &Limits, mut tokens: Tokens<'a>) -> Parse<'a> {
+    const TOKENS_AFTER_KEY_MAX: usize = 2;
     let noreply = tokens.ends_in_noreply();
     let key = key(limits, &mut tokens, noreply)?;
+    if tokens.nth(TOKENS_AFTER_KEY_MAX).is_some() {
+        return Err(Rejected::line(error::ERROR));
+    }
     Ok(Request::Delete(Delete { key, noreply }))
 }
 

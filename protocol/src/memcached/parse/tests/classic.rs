@@ -257,6 +257,8 @@ fn commands_with_a_key_and_a_number() {
         (b"delete k\r\n", &[delete(b"k", false)]),
         (b"delete k 0\r\n", &[delete(b"k", false)]),
         (b"delete k 100 x\r\n", &[delete(b"k", false)]),
+        (b"delete k 1 2 3\r\n", &[error("ERROR")]),
+        (b"delete k 1 2 noreply\r\n", &[error("ERROR")]),
         (b"delete k 0 noreply\r\n", &[delete(b"k", true)]),
         (b"delete k noreply \n", &[delete(b"k", true)]),
         (b"delete noreply\r\n", &[delete(b"noreply", true)]),

@@ -1,0 +1,15 @@
+//! Tests of the whole system, by subject. Those that need a server start the real one.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests stand outside the node: they own files, threads, time and processes"
+)]
+
+mod bad_input;
+mod clients;
+mod crash;
+mod differential;
+mod hostile;
+mod lifecycle;
+mod tidy;
