@@ -240,30 +240,8 @@ impl<E: Env> Shard<E> {
         // The inputs go away only when the outputs are there.
         let input_bytes: u64 = sources.iter().map(|table| table.meta().file_bytes).sum();
         self.check_free_space(input_bytes + self.options.disk_reserve_bytes / 4)?;
-        let namespaces = Namespaces::from_manifest(&self.journal.state().namespace_generations);
-        let now = self.unix_now();
         let mut live = LiveBytes::default();
-        let job = MergeJob {
-            env: self.env.clone(),
-            directory: self.directory.clone(),
-            store: self.identity.store,
-            inputs: sources,
-            output_level: to_level,
-            options: self.options.tables,
-        };
-        let outputs = run_merge(
-            job,
-            || self.take_table_id(),
-            |key, entry| {
-                // An older version may lie below: only the last one may go without a tombstone.
-                let gone = entry.is_tombstone() || entry.metadata.is_expired(now);
-                let is_last = is_bottom || canary::has(Defect::DropTombstoneEarly);
-                let dead = !is_alive(&namespaces, key) || (is_last && gone);
-                if dead { Verdict::Drop } else { Verdict::Keep }
-            },
-            |entry| live.add(entry, -1),
-        )
-        .await?;
+        let outputs = self.write_merge(sources, to_level, is_bottom, &mut live).await?;
         let mut opened = Vec::new();
         for meta in &outputs {
             opened.push(Rc::new(self.open_table(meta).await?));
@@ -301,6 +279,39 @@ impl<E: Env> Shard<E> {
             removed.map_err(|source| EngineError::io(&path, "removing", &source))?;
         }
         Ok(())
+    }
+
+    /// Writes the merged tables, and counts what of the inputs is in none of them.
+    async fn write_merge(
+        &self,
+        inputs: Vec<Rc<Table<E>>>,
+        to_level: u8,
+        is_bottom: bool,
+        live: &mut LiveBytes,
+    ) -> Result<Vec<TableMeta>, TableError> {
+        let namespaces = Namespaces::from_manifest(&self.journal.state().namespace_generations);
+        let now = self.unix_now();
+        let job = MergeJob {
+            env: self.env.clone(),
+            directory: self.directory.clone(),
+            store: self.identity.store,
+            inputs,
+            output_level: to_level,
+            options: self.options.tables,
+        };
+        run_merge(
+            job,
+            || self.take_table_id(),
+            |key, entry| {
+                // An older version may lie below: only the last one may go without a tombstone.
+                let gone = entry.is_tombstone() || entry.metadata.is_expired(now);
+                let is_last = is_bottom || canary::has(Defect::DropTombstoneEarly);
+                let dead = !is_alive(&namespaces, key) || (is_last && gone);
+                if dead { Verdict::Drop } else { Verdict::Keep }
+            },
+            |entry| live.add(entry, -1),
+        )
+        .await
     }
 }
 

@@ -432,7 +432,8 @@ impl<E: Env> Shard<E> {
     }
 }
 
-/// An operation that waits: its place in the key's line, and its hold on the files that it may read.
+/// An operation that waits: its place in the key's line, and its hold on the files that it may
+/// read.
 struct Waiting {
     namespace: u32,
     /// The encoded key, of whichever generation is alive.

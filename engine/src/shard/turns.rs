@@ -31,7 +31,8 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-/// The lines of all keys, by the key's hash. Two keys with one hash share a line, which is harmless.
+/// The lines of all keys, by the key's hash. Two keys with one hash share a line, which is
+/// harmless.
 #[derive(Clone, Default)]
 pub(super) struct Turns {
     lines: Rc<RefCell<Lines>>,

@@ -24,7 +24,7 @@ pub enum RecordKind {
     Put = 1,
     /// The key is gone.
     Delete = 2,
-    /// The key's metadata changed; the payload is the encoded index entry, whose value is elsewhere.
+    /// The key's metadata changed; the payload is the encoded entry, whose value is elsewhere.
     Repoint = 3,
     /// The namespace in the key moved to the generation in the payload: all its items are gone.
     FlushNamespace = 4,
@@ -165,7 +165,8 @@ pub fn decode(bytes: &[u8], place: Place) -> Result<Found<'_>, RecordError> {
     })
 }
 
-/// Where the first readable record in `bytes` starts, at `from` or later; `bytes` starts at `place`.
+/// Where the first readable record in `bytes` starts, at `from` or later; `bytes` starts at
+/// `place`.
 ///
 /// Finds the neighbours of a record whose head is damaged, and with it its length.
 pub fn find(bytes: &[u8], from: usize, place: Place) -> Option<usize> {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use larder_runtime::env::Env;
 use larder_runtime::simulation::{FaultPlan, SimDisk};
 
 use super::harness::{self, Random, TestShard, tiny_options};
@@ -266,4 +267,43 @@ fn writes_that_are_lost_or_go_astray_never_invent_values() {
         };
         faulty_lives(seed, rates, true);
     });
+}
+
+#[test]
+fn a_merge_that_meets_damage_stops_neither_reads_nor_writes() {
+    let mut options = tiny_options();
+    options.memtable_bytes = 1500;
+    options.picker.level_zero_runs = 2;
+    let mut first = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let (shard, _) = harness::open_in(&mut first, &options);
+    let write = async |shard: TestShard, numbers: std::ops::Range<u8>| {
+        for number in numbers {
+            run(&shard, &[b'k', number], set(&[number; 20])).await;
+        }
+        shard.env.sleep(100_000_000).await;
+    };
+    first.block_on(write(shard.clone(), 0..12)).expect("runs");
+    assert_eq!(shard.statistics().tables, 1);
+    drop(shard);
+    let mut disk = first.crash();
+    let is_table = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sst");
+    let table = disk.files().into_iter().map(|file| file.0).find(is_table).expect("one table");
+    disk.lose_sector(&table, 0);
+
+    let mut second = harness::life(2, disk);
+    let (shard, _) = harness::open_in(&mut second, &options);
+    second.block_on(write(shard.clone(), 5..40)).expect("runs");
+    assert_eq!((shard.stopped(), shard.statistics().operations.compactions), (None, 0));
+    second
+        .block_on(async move {
+            for number in 5..40 {
+                let stored = harness::stored(&shard, &[b'k', number]).await;
+                assert_eq!(stored.expect("readable").expect("there").value, [number; 20]);
+            }
+            assert!(matches!(
+                harness::stored(&shard, &[b'k', 0]).await,
+                Err(EngineError::Damaged { .. })
+            ));
+        })
+        .expect("runs");
 }
