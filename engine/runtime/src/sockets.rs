@@ -92,6 +92,7 @@ pub(crate) mod tests {
         // SAFETY: `linger` is valid for reading `len` bytes.
         let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, value, len) };
         assert_eq!(result, 0);
+        drop(stream);
     }
 
     #[test]

@@ -161,7 +161,8 @@ fn a_flush_of_everything_on_a_full_disk_answers() {
 
 #[test]
 fn writes_are_refused_when_memtables_cannot_be_written_out() {
-    let (mut life, shard) = start(&tiny_options());
+    let options = ShardOptions { memtable_bytes: 1 << 10, ..tiny_options() };
+    let (mut life, shard) = start(&options);
     let env = life.env();
     let clock = env.clone();
     let filling = async move {
