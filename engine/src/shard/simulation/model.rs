@@ -76,8 +76,8 @@ pub(super) struct Observed<'a> {
     pub(super) needs: u64,
     /// The log was durable up to here when the answer came.
     pub(super) durable_end: u64,
-    /// What the clock showed when the operation began and ended.
-    pub(super) clock: [u32; 2],
+    /// What the clock showed from the operation's beginning to its end.
+    pub(super) clock: &'a [u32],
     pub(super) value_bytes_max: usize,
 }
 
@@ -96,6 +96,8 @@ pub(super) struct Model {
     generation: u32,
     /// The latest that the clock has ever shown: what has expired by then may be gone.
     clock_max: u32,
+    /// What the clock was set to, in order.
+    clock_steps: Vec<u32>,
     /// The last change of each key, and of all.
     changed: BTreeMap<Vec<u8>, u64>,
     flushed: u64,
@@ -125,6 +127,15 @@ impl Model {
 
     pub(super) fn see_clock(&mut self, now: u32) {
         self.clock_max = self.clock_max.max(now);
+    }
+
+    pub(super) fn step_clock(&mut self, now: u32) {
+        self.see_clock(now);
+        self.clock_steps.push(now);
+    }
+
+    pub(super) fn clock_steps(&self) -> &[u32] {
+        &self.clock_steps
     }
 
     /// Everything below this log position must survive from now on.
@@ -169,7 +180,7 @@ impl Model {
             candidates.push(None);
         }
         for candidate in &candidates {
-            for now in observed.clock {
+            for &now in observed.clock {
                 if let Some(change) = matches(candidate.as_ref(), now, observed) {
                     let changed = self.changed.get(key).copied().unwrap_or(0).max(self.flushed);
                     assert!(

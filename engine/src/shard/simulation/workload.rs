@@ -74,7 +74,10 @@ pub(super) async fn perform(
     operation: &OperationBuf,
 ) -> Result<Reply, EngineError> {
     let began = now(env);
-    let scheduled = model.borrow().flush_at();
+    let (scheduled, steps_before) = {
+        let model = model.borrow();
+        (model.flush_at(), model.clock_steps().len())
+    };
     let routed = Key::memcached(key);
     let borrowed = operation.as_operation();
     let (reply, needs) = match shard.try_execute(&routed, &borrowed, began, Reply::new) {
@@ -82,12 +85,13 @@ pub(super) async fn perform(
         Attempt::Failed(error) => return Err(error),
         Attempt::Later => shard.execute(&routed, operation.clone(), Reply::new).await?,
     };
-    let clock = [began, now(env)];
     {
         let mut model = model.borrow_mut();
-        model.see_clock(clock[0].max(clock[1]));
+        let mut clock = vec![began, now(env)];
+        clock.extend(&model.clock_steps()[steps_before..]);
+        clock.iter().for_each(|now| model.see_clock(*now));
         see_flushes(shard, &mut model);
-        let due = scheduled != 0 && scheduled <= clock[0].min(clock[1]);
+        let due = scheduled != 0 && clock.iter().all(|now| scheduled <= *now);
         assert!(!due || model.flush_at() != scheduled, "a flush is overdue since {scheduled}");
         let value_bytes_max = shard.options().value_bytes_max;
         model.observe(&Observed {
@@ -96,7 +100,7 @@ pub(super) async fn perform(
             reply: &reply,
             needs,
             durable_end: shard.log.durable_end(),
-            clock,
+            clock: &clock,
             value_bytes_max,
         });
     }
@@ -207,7 +211,7 @@ fn step_clock(env: &SimEnv, model: &SharedModel, random: &mut Random) {
         _ => time + random.below(15),
     };
     env.set_unix_seconds(time);
-    model.borrow_mut().see_clock(time as u32);
+    model.borrow_mut().step_clock(time as u32);
 }
 
 fn expiry(random: &mut Random, now: u32) -> u32 {
