@@ -249,6 +249,11 @@ impl<E: Env> Shard<E> {
         if !matches!(decision.effect, Effect::None) {
             let change = Change { key, hash, located: &located, now };
             needs = needs.max(self.apply(state, &change, &decision.effect)?);
+            if let (Operation::Read(read), Effect::Remark(metadata)) = (operation, &decision.effect)
+                && !read.quiet
+            {
+                state.note_fetched(&change, *metadata, needs);
+            }
         } else if let Operation::Read(read) = operation {
             self.cache_located(state, key, hash, &located, now, read.quiet);
         }
@@ -453,6 +458,22 @@ pub(super) struct Change<'a> {
 }
 
 impl<E: Env> State<E> {
+    /// A read that has changed an item's metadata is a read like others: the item counts as fetched
+    /// and, if its value was read, is cached. `needs` is the log position that covers the change.
+    fn note_fetched(&mut self, change: &Change<'_>, metadata: Metadata, needs: u64) {
+        let (hash, key, now) = (change.hash, change.key, change.now);
+        let is_cached = self.items.access(hash, key, now, true).is_some();
+        let Some(value) = change.located.value.as_deref().filter(|_| !is_cached) else { return };
+        let item = CachedItem {
+            metadata,
+            sequence: needs.saturating_sub(1),
+            last_access: now,
+            fetched: true,
+            pointer: change.located.pointer(),
+        };
+        self.items.insert(hash, key, &item, value);
+    }
+
     /// The cache never holds anything but the newest value of a key.
     fn update_cache(
         &mut self,

@@ -26,6 +26,7 @@ fn classic_commands() {
     client.ask("touch n 100\r\n", "TOUCHED\r\n");
     client.ask("touch none 100\r\n", "NOT_FOUND\r\n");
     client.ask("gat 0 n\r\n", "VALUE n 0 1\r\n0\r\nEND\r\n");
+    client.ask("mg n h\r\n", "HD h1\r\n");
     client.ask("gat -1 n\r\n", "VALUE n 0 1\r\n0\r\nEND\r\n");
     client.ask("get n\r\n", "END\r\n");
     client.ask("set gone 0 -1 1\r\nx\r\n", "STORED\r\n");
