@@ -1,7 +1,8 @@
 //! The shard under simulated faults: the production code on a simulated disk and clock.
 //!
 //! Every run is decided by one seed. A failing test names its seed and the command that replays it:
-//! LARDER_SIMULATION_SEED=n runs that seed alone, LARDER_SIMULATION_SEEDS=n as many as asked for.
+//! LARDER_SIMULATION_SEED=n runs that seed alone, LARDER_SIMULATION_SEEDS=n as many as asked for,
+//! LARDER_SIMULATION_FIRST=n begins at that seed.
 //!
 //! Start at `lives`, the model test; `model` says what must hold. `canary` proves that the others
 //! notice what they are there for.

@@ -11,6 +11,7 @@
 //! Nothing is written here: the caller makes the outcome durable in the manifest before it lets the
 //! log grow, so replaying again after another crash finds the same.
 
+use std::ops::Range;
 use std::path::Path;
 
 use larder_runtime::buffer::Buffer;
@@ -175,7 +176,6 @@ pub async fn replay<E: Env>(
     while at.index < segments.len() {
         at = replay.one_segment(at, &mut visit).await?;
     }
-    replay.seal_the_rest();
     Ok(replay.outcome)
 }
 
@@ -234,6 +234,7 @@ impl<E: Env> Replay<'_, E> {
                 Next::GoTo(next) => {
                     if next.index != at.index {
                         self.end_of(at.index, end);
+                        self.end_skipped(at.index + 1..next.index);
                         return Ok(next);
                     }
                     at = next;
@@ -242,6 +243,7 @@ impl<E: Env> Replay<'_, E> {
                     self.frame(&mut window, at, &header, visit).await?;
                     if self.outcome.torn {
                         self.end_of(at.index, end);
+                        self.end_skipped(at.index + 1..segments.len());
                         return Ok(At { index: segments.len(), offset: 0 });
                     }
                     self.previous = Some(crc);
@@ -264,13 +266,14 @@ impl<E: Env> Replay<'_, E> {
         }
     }
 
-    /// Seals the segments that replay has skipped over: they hold nothing that counts.
-    fn seal_the_rest(&mut self) {
-        for index in 0..self.segments.len() {
-            let number = self.segments[index].segment.number;
-            if !self.outcome.seals.iter().any(|seal| seal.segment == number) {
-                self.end_of(index, segment::HEADER_BYTES);
-            }
+    /// Seals segments that replay skips over: they hold nothing that counts.
+    ///
+    /// A skipped segment may lie between two that hold frames: a spare that a longer one has
+    /// replaced. Its last sequence is therefore that of the segment before it, never one of a
+    /// segment behind it, because the next replay leaves out what a seal says has passed.
+    fn end_skipped(&mut self, indices: Range<usize>) {
+        for index in indices {
+            self.end_of(index, segment::HEADER_BYTES);
         }
     }
 

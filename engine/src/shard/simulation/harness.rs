@@ -181,8 +181,9 @@ pub(super) fn pointer(shard: &TestShard, record: &[u8]) -> Option<Pointer> {
     shard.locate_resident(&mut state, &encoded, key_hash(&encoded), 0)?.pointer()
 }
 
-/// Runs `test` for the seed in LARDER_SIMULATION_SEED, or for as many seeds from `first` on as
-/// LARDER_SIMULATION_SEEDS says; `count` if it says nothing.
+/// Runs `test` for the seed in LARDER_SIMULATION_SEED, or for as many seeds as
+/// LARDER_SIMULATION_SEEDS says, `count` if it says nothing, from LARDER_SIMULATION_FIRST on, or
+/// from `first`.
 pub(super) fn for_each_seed(name: &str, first: u64, count: u64, test: impl Fn(u64)) {
     let number = |variable: &str| {
         let text = std::env::var(variable).ok()?;
@@ -190,8 +191,12 @@ pub(super) fn for_each_seed(name: &str, first: u64, count: u64, test: impl Fn(u6
     };
     let (first, count) = match number("LARDER_SIMULATION_SEED") {
         Some(seed) => (seed, 1),
-        None => (first, number("LARDER_SIMULATION_SEEDS").unwrap_or(count)),
+        None => (
+            number("LARDER_SIMULATION_FIRST").unwrap_or(first),
+            number("LARDER_SIMULATION_SEEDS").unwrap_or(count),
+        ),
     };
+    eprintln!("{name}: {count} seeds from {first} on");
     for seed in first..first + count {
         let result = catch_unwind(AssertUnwindSafe(|| test(seed)));
         if let Err(panic) = result {

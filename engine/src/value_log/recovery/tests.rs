@@ -261,3 +261,44 @@ fn one_lie_of_the_device_does_not_cut_the_log_off() {
     });
     assert_eq!(records.expect("runs"), 6);
 }
+
+/// Segment 1 is prepared, replaced by segment 2, and not taken out of the manifest before the end.
+fn written_around_an_unused_spare() -> (SimDisk, u64) {
+    let mut life = life(1, test_log::disk());
+    let env = life.env();
+    let last = life.block_on(async move {
+        let log = test_log::start(&env, options(Durability::Sync)).await;
+        let mut fill = 0;
+        let refused = loop {
+            fill += 1;
+            match test_log::append(&log, fill, 6 * LEN) {
+                Ok(appended) => log.wait_durable(appended.sequence + 1).await.expect("durable"),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused, crate::value_log::commit::Refused::NoSegment);
+        for number in [1, 2] {
+            let bytes = test_log::SEGMENT_BYTES;
+            log.offer_segment(test_log::prepare(&env, number, bytes).await);
+        }
+        let appended = test_log::append(&log, fill, LEN).expect("there is a segment");
+        assert_eq!(appended.pointer.segment, 2);
+        log.wait_durable(appended.sequence + 1).await.expect("durable");
+        appended.sequence
+    });
+    (life.crash(), last.expect("runs"))
+}
+
+#[test]
+fn a_spare_that_was_never_used_hides_nothing_behind_it() {
+    let (disk, last) = written_around_an_unused_spare();
+    let (first, shown) = replay(&disk, 3, &[]).expect("replays");
+    assert_eq!(shown, all(1..=last));
+    assert_eq!(first.damage, []);
+    let spare = first.seals.iter().find(|seal| seal.segment == 1).expect("it is sealed");
+    assert_eq!((spare.end, spare.sequence_last), (segment::HEADER_BYTES, last - 1));
+    // The next start finds the ends that this one has put into the manifest.
+    let (second, shown) = replay(&disk, 3, &first.seals).expect("replays");
+    assert_eq!(shown, all(1..=last));
+    assert_eq!((second.damage, second.sequence_next), (vec![], first.sequence_next));
+}
