@@ -41,7 +41,9 @@ use std::path::{Path, PathBuf};
 
 use larder_runtime::env::Env;
 
-pub use self::edit::{Edit, EditError, LogPosition, NamespaceGeneration, SegmentSeal};
+pub use self::edit::{
+    Edit, EditError, LogPosition, NEVER_EXPIRES, NamespaceGeneration, SegmentSeal,
+};
 pub use self::error::ManifestError;
 pub use self::levels::{LEVELS, Levels};
 pub use self::segments::SegmentState;

@@ -68,6 +68,9 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         edit.replay_from.map(|position| WIPOffset::new(write_position(builder, &position).value()));
     let namespace_generations = write_tables(builder, &edit.namespace_generations, write_flush);
 
+    let segments_collected = write_numbers(builder, &edit.segments_collected);
+    let segment_expiries = write_numbers(builder, &edit.segment_expiries);
+
     let root = write_table(builder, |builder| {
         push_offset(builder, 0, tables_added);
         push_offset(builder, 1, tables_removed);
@@ -81,6 +84,8 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         push_optional(builder, 9, edit.table_id_next);
         push_optional(builder, 10, edit.segment_id_next);
         push_offset(builder, 11, namespace_generations);
+        push_offset(builder, 12, segments_collected);
+        push_offset(builder, 13, segment_expiries);
     });
     builder.finish(root, Some(IDENTIFIER));
     builder.finished_data().to_vec()
@@ -113,6 +118,19 @@ fn write_scalars<'b, P: Push<Output: 'b>>(
     items: &[P],
 ) -> Option<Written> {
     (!items.is_empty()).then(|| builder.create_vector(items).as_union_value())
+}
+
+/// Writes what is said of each of some segments as a vector of tables.
+fn write_numbers<N: Copy + Into<u32>>(
+    builder: &mut Builder<'_>,
+    items: &[(u32, N)],
+) -> Option<Written> {
+    write_tables(builder, items, |builder, &(segment, number)| {
+        write_table(builder, |builder| {
+            builder.push_slot(slot(0), segment, 0);
+            builder.push_slot::<u32>(slot(1), number.into(), 0);
+        })
+    })
 }
 
 fn push_offset(builder: &mut Builder<'_>, index: usize, written: Option<Written>) {
@@ -287,6 +305,8 @@ impl Reader<'_> {
             table_id_next,
             segment_id_next,
             namespace_generations,
+            segments_collected,
+            segment_expiries,
         ] = self.fields(root)?;
         Ok(Edit {
             tables_added: self.tables(tables_added, Self::table_meta)?,
@@ -299,12 +319,18 @@ impl Reader<'_> {
                 let [id, file_bytes] = reader.fields(table)?;
                 Ok((reader.u32(id)?, reader.u32(file_bytes)?))
             })?,
+            segments_collected: self.tables(segments_collected, |reader, table| {
+                let (segment, generation) = reader.segment_number(table)?;
+                // A generation only ages a segment: the last one stands for all later ones.
+                Ok((segment, u8::try_from(generation).unwrap_or(u8::MAX)))
+            })?,
             segments_sealed: self.tables(segments_sealed, Self::seal)?,
             segments_freed: self.scalars(segments_freed, u32::from_le_bytes)?,
             live_bytes: self.tables(live_bytes, |reader, table| {
                 let [segment, delta] = reader.fields(table)?;
                 Ok((reader.u32(segment)?, reader.i64(delta)?))
             })?,
+            segment_expiries: self.tables(segment_expiries, Self::segment_number)?,
             replay_from: replay_from.map(|field| self.position(field)).transpose()?,
             version_ceiling: version_ceiling.map(|at| self.u64(Some(at))).transpose()?,
             table_id_next: table_id_next.map(|at| self.u64(Some(at))).transpose()?,
@@ -349,6 +375,11 @@ impl Reader<'_> {
             end: self.u32(end)?,
             sequence_last: self.u64(sequence_last)?,
         })
+    }
+
+    fn segment_number(&mut self, table: usize) -> Decoded<(u32, u32)> {
+        let [segment, number] = self.fields(table)?;
+        Ok((self.u32(segment)?, self.u32(number)?))
     }
 
     fn position(&mut self, field: usize) -> Decoded<LogPosition> {

@@ -152,6 +152,8 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         vec(any::<u32>(), 0..4),
         vec(any::<(u32, i64)>(), 0..4),
         any::<Option<u32>>(),
+        vec(any::<(u32, u8)>(), 0..4),
+        vec(any::<(u32, u32)>(), 0..4),
     );
     let rest =
         (proptest::option::of(position()), any::<Option<u64>>(), vec(any::<(u32, u64)>(), 0..4));
@@ -169,6 +171,8 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         segments_freed: segments.2,
         live_bytes: segments.3,
         segment_id_next: segments.4,
+        segments_collected: segments.5,
+        segment_expiries: segments.6,
         replay_from: rest.0.map(|(segment, offset, sequence)| LogPosition {
             segment,
             offset,
@@ -243,6 +247,8 @@ fn full_edit() -> Edit {
         table_id_next: Some(43),
         segment_id_next: Some(5),
         namespace_generations: vec![NamespaceGeneration { namespace: 9, generation: 10 }],
+        segments_collected: vec![(4, 2)],
+        segment_expiries: vec![(3, 1_800_000_000), (4, NEVER_EXPIRES)],
     }
 }
 
