@@ -116,13 +116,8 @@ impl SegmentPlan<'_> {
         }
         let after = segment.checked_add(1);
         self.id_next = after.ok_or(EditError::NumbersExhausted { what: "segment" })?;
-        let state = SegmentState {
-            file_bytes,
-            sealed: None,
-            live_bytes: 0,
-            generation: 0,
-            expiry_max: 0,
-        };
+        let state =
+            SegmentState { file_bytes, sealed: None, live_bytes: 0, generation: 0, expiry_max: 0 };
         self.changed.insert(segment, Some(state));
         Ok(())
     }

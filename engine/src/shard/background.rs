@@ -178,7 +178,7 @@ impl<E: Env> Shard<E> {
     pub(super) fn something_changed(&self) {
         self.work.notify();
         self.log.needs().notify();
-        self.log.changed().notify();
+        self.log.changed_for_all();
     }
 
     pub(super) async fn keep_compacting(self: Rc<Self>) {

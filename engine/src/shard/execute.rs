@@ -175,14 +175,22 @@ impl<E: Env> Shard<E> {
         operation: OperationBuf,
     ) -> Result<(Done, u64), EngineError> {
         let operation = operation.as_operation();
+        let mut has_waited = false;
         let result = loop {
             match self.attempt(&mut waiting, &operation).await {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
-                Err(NotApplied::Wait) => self.wait_for_room().await,
+                Err(NotApplied::Wait) => {
+                    has_waited = true;
+                    self.wait_for_room(operation.value_len()).await;
+                }
             }
         };
+        if has_waited {
+            // It may have needed less room than it was given, or none.
+            self.log.offer_room();
+        }
         drop(waiting);
         self.release_files();
         result
@@ -223,7 +231,7 @@ impl<E: Env> Shard<E> {
     ) -> Result<R, EngineError> {
         let (value, needs) = self.execute(key, operation, respond).await?;
         if needs > self.log.acknowledged_end() {
-            self.log.wait_durable(needs).await?;
+            self.log.wait_acknowledged(needs).await?;
         }
         Ok(value)
     }
@@ -362,7 +370,7 @@ impl<E: Env> Shard<E> {
                 return Err(NotApplied::Failed(EngineError::Full));
             }
         }
-        let room_is_low = || self.log.room().0 < self.options.delete_reserve_bytes();
+        let room_is_low = || self.log.space_left().0 < self.options.delete_reserve_bytes();
         if refused && (state.full.reserve_in_use || room_is_low()) {
             return Err(NotApplied::Failed(EngineError::Full));
         }
@@ -381,16 +389,9 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// Completes when a change that had to wait may be tried again.
-    pub(super) async fn wait_for_room(&self) {
-        let mut first = true;
-        self.log
-            .changed()
-            .wait_for(|| {
-                let again = !std::mem::take(&mut first);
-                again.then_some(())
-            })
-            .await;
+    /// Completes when a change of about `bytes` that had to wait may be tried again.
+    pub(super) async fn wait_for_room(&self, bytes: usize) {
+        self.log.room().wait(bytes as u64).await;
     }
 
     fn cache_located(

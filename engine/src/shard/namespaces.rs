@@ -145,7 +145,7 @@ impl<E: Env> Shard<E> {
                     Err(_) => {}
                 }
             }
-            self.wait_for_room().await;
+            self.wait_for_room(0).await;
         }
     }
 

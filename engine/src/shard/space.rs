@@ -203,10 +203,10 @@ impl<E: Env> Shard<E> {
     /// Deletes go on when the disk is full: they are what frees space. Half of the reserve is
     /// theirs, and from now on nothing else gets into the log.
     async fn prepare_from_reserve(&self, bytes: u32) -> Result<(), EngineError> {
-        if self.log.room().0 < self.options.delete_reserve_bytes() {
+        if self.log.space_left().0 < self.options.delete_reserve_bytes() {
             self.note_full(|full| full.reserve_in_use = true);
             self.try_prepare_segment(bytes, self.options.disk_reserve_bytes / 2).await?;
-            self.log.changed().notify();
+            self.log.changed_for_all();
         }
         Err(EngineError::Full)
     }
@@ -260,6 +260,6 @@ impl<E: Env> Shard<E> {
         } else if !after.any() {
             tracing::info!("there is space again: writes are accepted");
         }
-        self.log.changed().notify();
+        self.log.changed_for_all();
     }
 }

@@ -8,7 +8,9 @@
 //! Sequences: `durable_end` and `written_end` are the first sequences that are not yet durable and
 //! not yet written. `durable_end <= written_end <= sequence_next` always holds.
 
+mod buffers;
 mod device;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 
+pub use self::room::Room;
 use self::state::State;
 use super::frame;
 use super::record::Record;
@@ -137,6 +140,7 @@ struct Shared<E: Env> {
     options: LogOptions,
     state: RefCell<State<E>>,
     changed: Signal,
+    room: Room,
     needs: Signal,
     to_write: Signal,
 }
@@ -164,6 +168,7 @@ impl<E: Env> ValueLog<E> {
                 options,
                 state: RefCell::new(state),
                 changed: Signal::default(),
+                room: Room::default(),
                 needs: Signal::default(),
                 to_write: Signal::default(),
             }),
@@ -189,12 +194,43 @@ impl<E: Env> ValueLog<E> {
     }
 
     /// The first sequence whose acknowledgement has to wait, by the log's durability.
+    ///
+    /// In the modes that do not wait for the device it may go back: while half of the bytes that
+    /// may wait for the device do, an acknowledgement waits until its frame is written. So a client
+    /// who writes faster than the device is slowed down by its answers, and the other half is for
+    /// changes that are under way.
     pub fn acknowledged_end(&self) -> u64 {
-        match self.shared.options.durability {
+        let options = &self.shared.options;
+        let state = self.shared.state.borrow();
+        match options.durability {
             Durability::Sync if canary::has(Defect::AcknowledgeEarly) => u64::MAX,
-            Durability::Sync => self.shared.state.borrow().durable_end,
+            Durability::Sync => state.durable_end,
+            _ if state.queued_bytes > options.queued_bytes_max / 2 => state.written_end,
             Durability::Interval(_) | Durability::None => u64::MAX,
         }
+    }
+
+    /// Those who wait for room to append.
+    pub fn room(&self) -> &Room {
+        &self.shared.room
+    }
+
+    /// Lets those go who wait for room, as far as there is some.
+    pub fn offer_room(&self) {
+        if self.shared.room.is_empty() {
+            return;
+        }
+        let queued = self.shared.state.borrow().queued_bytes;
+        let free = self.shared.options.queued_bytes_max.saturating_sub(queued);
+        if free > 0 {
+            self.shared.room.admit(free as u64);
+        }
+    }
+
+    /// Lets everyone who waits for anything look again: what they wait for may have come.
+    pub fn changed_for_all(&self) {
+        self.shared.changed.notify();
+        self.shared.room.admit_all();
     }
 
     /// Notified when segments, space, sequences or durability have changed, or the log stopped.
@@ -231,7 +267,7 @@ impl<E: Env> ValueLog<E> {
             state.stopped = Some(reason);
         }
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
         self.shared.to_write.notify();
     }
 
@@ -277,7 +313,7 @@ impl<E: Env> ValueLog<E> {
             state.segments.remove(&number);
         }
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
         replaced
     }
 
@@ -286,7 +322,7 @@ impl<E: Env> ValueLog<E> {
         let mut state = self.shared.state.borrow_mut();
         state.sequence_limit = state.sequence_limit.max(limit);
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
     }
 
     /// The first sequence that the manifest has not reserved.
@@ -306,7 +342,7 @@ impl<E: Env> ValueLog<E> {
     }
 
     /// Bytes that can still be appended without another segment, and the current segment's number.
-    pub fn room(&self) -> (u64, u32) {
+    pub fn space_left(&self) -> (u64, u32) {
         let state = self.shared.state.borrow();
         let open = state.open.as_ref().map_or(0, |open| frame::padded(open.len()) as u32);
         let current = u64::from(state.current.bytes.saturating_sub(state.offset + open));
@@ -323,7 +359,7 @@ impl<E: Env> ValueLog<E> {
     /// segments whose end the manifest does not know.
     pub fn close(&self) -> Vec<SegmentSeal> {
         let seals = self.shared.state.borrow_mut().close();
-        self.shared.changed.notify();
+        self.changed_for_all();
         self.shared.to_write.notify();
         seals
     }
@@ -334,7 +370,7 @@ impl<E: Env> ValueLog<E> {
         state.wanted_bytes = 0;
         state.unavailable_bytes = bytes;
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
     }
 
     /// Forgets a freed segment's file; returns its length. Readers that still hold it keep it open.

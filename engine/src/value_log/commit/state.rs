@@ -6,6 +6,7 @@ use std::rc::Rc;
 use larder_runtime::buffer::Buffer;
 use larder_runtime::env::Env;
 
+use super::buffers::FrameBuffers;
 use super::{Append, Appended, Durability, LogCounters, LogOptions, Refused};
 use crate::entry::Pointer;
 use crate::manifest::SegmentSeal;
@@ -52,6 +53,7 @@ pub(super) struct State<E: Env> {
     pub(super) flushing: bool,
     pub(super) stopped: Option<String>,
     pub(super) counters: LogCounters,
+    pub(super) buffers: FrameBuffers,
 }
 
 impl<E: Env> State<E> {
@@ -86,6 +88,7 @@ impl<E: Env> State<E> {
             flushing: false,
             stopped: None,
             counters: LogCounters::default(),
+            buffers: FrameBuffers::default(),
         }
     }
 
@@ -145,13 +148,15 @@ impl<E: Env> State<E> {
                 self.next_segment(needed)?;
             }
             let place = Place { store, segment: self.current.number, offset: self.offset };
-            let buffer = buffer(needed.max(FRAME_BUFFER_BYTES));
+            let buffer = self.buffers.take(needed, buffer);
             self.open = Some(FrameBuilder::new(buffer, place, self.sequence_next));
             return Ok(());
         };
         let grown = open.len() + len;
         if grown > open.capacity() {
-            open.move_to(buffer(frame::padded(grown.max(2 * open.capacity()))));
+            let wanted = frame::padded(grown.max(2 * open.capacity()));
+            let outgrown = open.move_to(self.buffers.take(wanted, buffer));
+            self.buffers.give(outgrown);
         }
         Ok(())
     }
@@ -301,6 +306,3 @@ fn covers(segment: u32, offset: u32, bytes: usize, pointer: Pointer) -> bool {
     let (start, at) = (u64::from(offset), u64::from(pointer.offset));
     segment == pointer.segment && (start..start + bytes as u64).contains(&at)
 }
-
-/// The size of a frame's first buffer: most group commits fit it.
-const FRAME_BUFFER_BYTES: usize = 64 << 10;
