@@ -10,6 +10,7 @@ mod clock;
 mod connection;
 pub mod core_thread;
 pub mod disk;
+pub mod disk_budget;
 mod disk_request;
 mod driver;
 pub mod env;
