@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::index::table::TableError;
 use crate::manifest::ManifestError;
-use crate::table::TableError;
 
 /// An error of one operation or of the whole shard.
 #[derive(Clone, Debug, thiserror::Error)]

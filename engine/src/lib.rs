@@ -7,15 +7,14 @@
 
 pub mod cache;
 mod canary;
-pub mod compaction;
 pub mod entry;
 pub mod error;
+pub mod generations;
+pub mod index;
 pub mod key;
 pub mod manifest;
-pub mod memtable;
 pub mod operation;
 pub mod shard;
 pub mod signal;
 pub mod superblock;
-pub mod table;
 pub mod value_log;

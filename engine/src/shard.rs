@@ -19,23 +19,20 @@ mod pins;
 mod simulation;
 mod space;
 pub mod statistics;
-mod tables;
 mod turns;
 mod warm;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
 use crate::cache::ItemCache;
 use crate::error::EngineError;
+use crate::index::Index;
 use crate::key::Key;
-use crate::manifest::{Edit, LogPosition, SegmentSeal};
-use crate::memtable::Memtable;
+use crate::manifest::{Edit, SegmentSeal};
 use crate::signal::Signal;
-use crate::table::BlockCache;
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
@@ -50,21 +47,9 @@ use namespaces::Namespaces;
 use pins::Pins;
 use space::{FreeSegments, Fullness};
 use statistics::OperationCounters;
-use tables::Tables;
 use turns::Turns;
 
-/// A memtable that takes no more entries and is being written out.
-struct Frozen {
-    memtable: Memtable,
-    /// Replay from here finds everything that is not in this memtable or in tables.
-    position: LogPosition,
-    namespaces: Namespaces,
-}
-
-struct State<E: Env> {
-    active: Memtable,
-    frozen: Option<Rc<Frozen>>,
-    tables: Rc<Tables<E>>,
+struct State {
     items: ItemCache,
     namespaces: Namespaces,
     key_scratch: Vec<u8>,
@@ -81,17 +66,16 @@ pub struct Shard<E: Env> {
     options: ShardOptions,
     log: ValueLog<E>,
     journal: Journal<E>,
-    blocks: BlockCache,
+    index: Index<E>,
     free: RefCell<FreeSegments>,
-    next_table: Cell<u64>,
     pins: Pins,
     turns: Turns,
     /// Something for the flusher, the compactor or the space keeper to look at.
     work: Signal,
-    state: RefCell<State<E>>,
+    state: RefCell<State>,
 }
 
-impl<E: Env> State<E> {
+impl State {
     /// The key as the tables have it: that of the namespace's living generation.
     fn encode_key(&self, key: &Key<'_>, out: &mut Vec<u8>) {
         out.clear();

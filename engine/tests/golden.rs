@@ -98,7 +98,7 @@ async fn write(env: &RingEnv, shard: &RingShard) {
     for index in 0..100 {
         run(shard, format!("many-{index}").as_bytes(), store(b"filler", index, 0)).await;
     }
-    while shard.statistics().operations.flushes == 0 {
+    while shard.statistics().index.counters.flushes == 0 {
         env.sleep(1_000_000).await;
     }
     // What follows is in the log only.

@@ -13,7 +13,7 @@ use flatbuffers::{
 };
 
 use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentSeal};
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 /// The schema's `file_identifier`, which follows the root offset.
 const IDENTIFIER: &str = "LRME";

@@ -1,6 +1,6 @@
 //! One change of a shard's files, as the manifest records it.
 
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 /// A place in the value log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::edit::{Edit, EditError};
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 /// How many levels there are. With tables of 8 MiB and a factor of 8 the last one holds more
 /// index than any device has room for.

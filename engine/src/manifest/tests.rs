@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::memory_env::{Fault, MemoryEnv, Random};
 use super::record::{self, Heading};
 use super::*;
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 pub(super) const DIRECTORY: &str = "/store/shard-003";
 

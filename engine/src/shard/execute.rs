@@ -12,9 +12,9 @@ use super::{Shard, State};
 use crate::cache::CachedItem;
 use crate::entry::{Entry, Metadata, Payload};
 use crate::error::EngineError;
+use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::{self, Context, Decision, Effect, Lease, Need, Operation, Outcome};
-use crate::table::key_hash;
 use crate::value_log::record::{Record, RecordKind};
 use crate::value_log::{Append, commit::Refused};
 
@@ -100,7 +100,7 @@ impl<E: Env> Shard<E> {
 
     fn try_encoded<R>(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         key: &[u8],
         hash: u64,
         operation: &Operation<'_>,
@@ -239,7 +239,7 @@ impl<E: Env> Shard<E> {
     /// Decides and applies, with everything that has to be known at hand.
     fn finish(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         key: &[u8],
         hash: u64,
         operation: &Operation<'_>,
@@ -271,7 +271,7 @@ impl<E: Env> Shard<E> {
     /// Makes a change: log, memtable, cache. Returns the log position that covers it.
     fn apply(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         change: &Change<'_>,
         effect: &Effect<'_>,
     ) -> Result<u64, NotApplied> {
@@ -283,9 +283,9 @@ impl<E: Env> Shard<E> {
         let appended = self.log.append(&Append { record, payload_crc });
         let appended = appended.map_err(|refused| self.not_applied(state, refused))?;
         let entry = self.entry_of(&record, change.located, appended.pointer);
-        state.active.insert(change.key, &entry, appended.sequence);
+        self.index.insert(change.key, &entry, appended.sequence);
         state.update_cache(change, kind, &entry, &payload, appended.sequence);
-        if state.active.bytes() >= self.options.memtable_bytes {
+        if self.index.is_memtable_full() {
             self.freeze(state);
         }
         Ok(appended.sequence + 1)
@@ -348,7 +348,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether the shard takes changes at all.
-    pub(super) fn check_running(&self, state: &State<E>) -> Result<(), EngineError> {
+    pub(super) fn check_running(&self, state: &State) -> Result<(), EngineError> {
         if let Some(reason) = self.log.stopped() {
             return Err(EngineError::Stopped(reason));
         }
@@ -358,11 +358,11 @@ impl<E: Env> Shard<E> {
         Ok(())
     }
 
-    fn check_space(&self, state: &State<E>, removes: bool) -> Result<(), NotApplied> {
+    fn check_space(&self, state: &State, removes: bool) -> Result<(), NotApplied> {
         self.check_running(state).map_err(NotApplied::Failed)?;
         // What is left when the disk is full is for deletes.
         let refused = state.full.any() && !removes;
-        if state.frozen.is_some() && state.active.bytes() >= self.options.memtable_bytes {
+        if self.index.has_frozen() && self.index.is_memtable_full() {
             if !state.full.flushes {
                 return Err(NotApplied::Wait);
             }
@@ -377,7 +377,7 @@ impl<E: Env> Shard<E> {
         Ok(())
     }
 
-    fn not_applied(&self, state: &State<E>, refused: Refused) -> NotApplied {
+    fn not_applied(&self, state: &State, refused: Refused) -> NotApplied {
         match refused {
             Refused::Stopped => {
                 let reason = self.log.stopped().unwrap_or_default();
@@ -396,7 +396,7 @@ impl<E: Env> Shard<E> {
 
     fn cache_located(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         key: &[u8],
         hash: u64,
         located: &Located,
@@ -458,7 +458,7 @@ pub(super) struct Change<'a> {
     now: u32,
 }
 
-impl<E: Env> State<E> {
+impl State {
     /// A read that has changed an item's metadata is a read like others: the item counts as fetched
     /// and, if its value was read, is cached. `needs` is the log position that covers the change.
     fn note_fetched(&mut self, change: &Change<'_>, metadata: Metadata, needs: u64) {

@@ -1,28 +1,25 @@
 //! Opening a shard: superblock, manifest, tables, then the log after the last flush.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
-use larder_runtime::env::{Env, IoClass, TaskQueue};
+use larder_runtime::env::{Env, TaskQueue};
 
 use super::journal::Journal;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
 use super::space::{FreeSegments, Fullness};
 use super::statistics::OperationCounters;
-use super::tables::Tables;
 use super::turns::Turns;
 use super::{Shard, ShardOptions, State};
 use crate::cache::ItemCache;
-use crate::canary::{self, Defect};
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
+use crate::index::{Index, table};
 use crate::manifest::{self, Edit, LogPosition, Manifest, ManifestError};
-use crate::memtable::Memtable;
 use crate::signal::Signal;
 use crate::superblock::ShardIdentity;
-use crate::table::{self, BlockCache, Table, TableIdentity, TableMeta};
 use crate::value_log::ValueLog;
 use crate::value_log::record::RecordKind;
 use crate::value_log::recovery::{self, Damage, ReplaySegment, Replayed};
@@ -84,9 +81,10 @@ impl<E: Env> Shard<E> {
 
         let files = list_files(&env, directory)?;
         check_manifest_is_latest(&env, directory, identity, &state, &files).await?;
-        let tables = open_tables(&env, directory, identity, &state).await?;
+        let store = identity.store;
+        let index = Index::open(env.clone(), directory, store, options.index(), &state).await?;
         let mut opening = Opening {
-            active: Memtable::default(),
+            index,
             namespaces: Namespaces::from_manifest(&state.namespace_generations),
             inline_bytes_max: options.inline_bytes_max,
         };
@@ -97,9 +95,8 @@ impl<E: Env> Shard<E> {
 
         remove_orphans(&env, directory, &state, &files, options.segment_bytes).await?;
         let disk = Disk { env, directory, identity };
-        let shard = disk
-            .start(options, manifest, state, &files, (opening, tables), segments, &outcome)
-            .await?;
+        let shard =
+            disk.start(options, manifest, state, &files, opening, segments, &outcome).await?;
         Ok((shard, report))
     }
 }
@@ -120,7 +117,7 @@ impl<E: Env> Disk<'_, E> {
         manifest: Manifest<E>,
         state: manifest::State,
         files: &Files,
-        (opening, tables): (Opening, Tables<E>),
+        opening: Opening<E>,
         segments: Vec<segment::Segment<E::File>>,
         outcome: &recovery::Outcome,
     ) -> Result<Rc<Shard<E>>, EngineError> {
@@ -144,21 +141,16 @@ impl<E: Env> Disk<'_, E> {
         journal
             .commit(|state| Some(opening_edit(state, outcome, (number, bytes), sequences)))
             .await?;
-        let next_table = Cell::new(journal.state().table_id_next);
         let log_options = options.log;
         let log =
             ValueLog::start(&env, directory, identity, log_options, current, segments, sequences);
         let shard = Rc::new(Shard {
-            blocks: BlockCache::new(options.block_cache_bytes),
+            index: opening.index,
             pins: Pins::default(),
             turns: Turns::default(),
             work: Signal::default(),
             free: RefCell::new(free),
-            next_table,
             state: RefCell::new(State {
-                active: opening.active,
-                frozen: None,
-                tables: Rc::new(tables),
                 items: ItemCache::new(options.item_cache_bytes),
                 namespaces: opening.namespaces,
                 key_scratch: Vec::new(),
@@ -269,39 +261,14 @@ async fn check_manifest_is_latest<E: Env>(
     Ok(())
 }
 
-async fn open_tables<E: Env>(
-    env: &E,
-    directory: &Path,
-    identity: StoreIdentity,
-    state: &manifest::State,
-) -> Result<Tables<E>, EngineError> {
-    let mut tables = Tables::default();
-    for level in &state.levels {
-        let mut oldest_first: Vec<&TableMeta> = level.iter().rev().collect();
-        if canary::has(Defect::ReverseLevelZero) {
-            oldest_first.reverse();
-        }
-        // Level 0 lists the newest first, and adding puts each in front of those before.
-        for meta in oldest_first {
-            let identity = TableIdentity { store: identity.store, table: meta.id };
-            let table = Table::open(env.clone(), directory, identity, meta, IoClass::Read).await;
-            let table = table.map_err(|error| {
-                EngineError::Open(format!("{error}; restore the directory from a backup"))
-            })?;
-            tables.add(meta.level, Rc::new(table));
-        }
-    }
-    Ok(tables)
-}
-
 /// What replaying fills.
-struct Opening {
-    active: Memtable,
+struct Opening<E: Env> {
+    index: Index<E>,
     namespaces: Namespaces,
     inline_bytes_max: usize,
 }
 
-impl Opening {
+impl<E: Env> Opening<E> {
     fn visit(&mut self, replayed: &Replayed<'_>) {
         let record = &replayed.record;
         let separate = Payload::Separate(replayed.pointer, record.payload.len() as u32);
@@ -324,7 +291,7 @@ impl Opening {
         };
         self.namespaces.see_key(record.key);
         let entry = Entry { metadata: record.metadata, payload };
-        self.active.insert(record.key, &entry, replayed.sequence);
+        self.index.insert(record.key, &entry, replayed.sequence);
     }
 }
 
@@ -333,7 +300,7 @@ async fn replay<E: Env>(
     directory: &Path,
     identity: StoreIdentity,
     state: &manifest::State,
-    opening: &mut Opening,
+    opening: &mut Opening<E>,
 ) -> Result<(Vec<segment::Segment<E::File>>, recovery::Outcome), EngineError> {
     let mut segments = Vec::new();
     let mut to_replay = Vec::new();

@@ -1,7 +1,8 @@
 //! A shard's settings.
 
-use crate::compaction::picker::PickerOptions;
-use crate::table::TableOptions;
+use crate::index::IndexOptions;
+use crate::index::compaction::picker::PickerOptions;
+use crate::index::table::TableOptions;
 use crate::value_log::LogOptions;
 
 /// A shard's settings. Sizes are in bytes.
@@ -62,6 +63,16 @@ impl ShardOptions {
             log: LogOptions::default(),
             tables: TableOptions::default(),
             picker: PickerOptions::default(),
+        }
+    }
+
+    /// The index's part of the settings.
+    pub fn index(&self) -> IndexOptions {
+        IndexOptions {
+            memtable_bytes: self.memtable_bytes,
+            block_cache_bytes: self.block_cache_bytes,
+            tables: self.tables,
+            picker: self.picker,
         }
     }
 

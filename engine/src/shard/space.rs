@@ -107,15 +107,12 @@ impl<E: Env> Shard<E> {
     /// Segments that nothing points into: neither tables, nor memtables, nor a future replay.
     fn dead_segments(&self) -> Vec<u32> {
         let journal = self.journal.state();
-        let state = self.state.borrow();
-        let frozen = state.frozen.as_ref();
         let is_dead = |state_of: &ManifestState, number: u32| {
             number < state_of.replay_from.segment
                 && state_of.segments.get(&number).is_some_and(|segment| {
                     segment.live_bytes == 0 || canary::has(Defect::FreeSegmentEarly)
                 })
-                && !state.active.points_into(number)
-                && !frozen.is_some_and(|frozen| frozen.memtable.points_into(number))
+                && !self.index.memtables_point_into(number)
         };
         journal.segments.keys().copied().filter(|number| is_dead(&journal, *number)).collect()
     }

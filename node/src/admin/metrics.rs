@@ -201,13 +201,13 @@ const FIGURES: [Figure; 22] = [
     ("larder_value_reads_total", Type::Counter, "Values read from the log.", |s| {
         s.operations.value_reads
     }),
-    ("larder_flushes_total", Type::Counter, "Memtables written out.", |s| s.operations.flushes),
+    ("larder_flushes_total", Type::Counter, "Memtables written out.", |s| s.index.counters.flushes),
     ("larder_flush_bytes_total", Type::Counter, "Bytes of tables written by flushes.", |s| {
-        s.operations.flush_bytes
+        s.index.counters.flush_bytes
     }),
-    ("larder_compactions_total", Type::Counter, "Merges done.", |s| s.operations.compactions),
+    ("larder_compactions_total", Type::Counter, "Merges done.", |s| s.index.counters.compactions),
     ("larder_compaction_bytes_total", Type::Counter, "Bytes of tables written by merges.", |s| {
-        s.operations.compaction_bytes
+        s.index.counters.compaction_bytes
     }),
     ("larder_log_frames_total", Type::Counter, "Frames written to the log.", |s| s.log.frames),
     ("larder_log_records_total", Type::Counter, "Records appended to the log.", |s| s.log.records),
@@ -215,15 +215,17 @@ const FIGURES: [Figure; 22] = [
         s.log.frame_bytes
     }),
     ("larder_log_record_bytes_total", Type::Counter, "Bytes of records.", |s| s.log.record_bytes),
-    ("larder_memtable_entries", Type::Gauge, "Keys in memtables.", |s| s.memtable_entries),
-    ("larder_memtable_bytes", Type::Gauge, "Bytes of memtables, estimated.", |s| s.memtable_bytes),
-    ("larder_table_entries", Type::Gauge, "Entries in tables, older versions included.", |s| {
-        s.table_entries
+    ("larder_memtable_entries", Type::Gauge, "Keys in memtables.", |s| s.index.memtable_entries),
+    ("larder_memtable_bytes", Type::Gauge, "Bytes of memtables, estimated.", |s| {
+        s.index.memtable_bytes
     }),
-    ("larder_tables", Type::Gauge, "Tables.", |s| s.tables),
-    ("larder_table_bytes", Type::Gauge, "Bytes of the tables' files.", |s| s.table_bytes),
+    ("larder_table_entries", Type::Gauge, "Entries in tables, older versions included.", |s| {
+        s.index.table_entries
+    }),
+    ("larder_tables", Type::Gauge, "Tables.", |s| s.index.tables),
+    ("larder_table_bytes", Type::Gauge, "Bytes of the tables' files.", |s| s.index.table_bytes),
     ("larder_table_memory_bytes", Type::Gauge, "Memory of table indexes and filters.", |s| {
-        s.table_memory_bytes
+        s.index.table_memory_bytes
     }),
     ("larder_segments", Type::Gauge, "Segments of the value log.", |s| s.segments),
     ("larder_segment_bytes", Type::Gauge, "Bytes of the segments' files.", |s| s.segment_bytes),
@@ -257,7 +259,8 @@ fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
         out.family(&name, kind, "Of the value cache (items) and the block cache (blocks).");
         for shard in shards(reports) {
             let statistics = &shard.statistics;
-            for (cache, counters) in [("items", &statistics.items), ("blocks", &statistics.blocks)]
+            for (cache, counters) in
+                [("items", &statistics.items), ("blocks", &statistics.index.blocks)]
             {
                 let labels: [(&str, &dyn Display); 2] =
                     [("shard", &shard.shard), ("cache", &cache)];

@@ -113,8 +113,8 @@ impl Total {
             add(&mut total.counters, &report.counters);
             for shard in &report.shards {
                 let statistics = &shard.statistics;
-                total.entries += statistics.memtable_entries + statistics.table_entries;
-                total.bytes += statistics.memtable_bytes + statistics.live_bytes;
+                total.entries += statistics.index.memtable_entries + statistics.index.table_entries;
+                total.bytes += statistics.index.memtable_bytes + statistics.live_bytes;
                 total.stores += statistics.operations.stores;
                 total.cached_items += statistics.items.entries;
                 total.cached_bytes += statistics.items.bytes_used;

@@ -51,8 +51,11 @@ fn store(clean: bool) -> (SimDisk, History) {
     let history = Rc::new(RefCell::new(History::new()));
     life.block_on(write(shard.clone(), history.clone())).expect("runs");
     let statistics = shard.statistics();
-    assert!(statistics.operations.compactions > 0 && statistics.tables > 1, "{statistics:?}");
-    assert!(statistics.memtable_entries > 2, "{statistics:?}");
+    assert!(
+        statistics.index.counters.compactions > 0 && statistics.index.tables > 1,
+        "{statistics:?}"
+    );
+    assert!(statistics.index.memtable_entries > 2, "{statistics:?}");
     if clean {
         life.block_on(async move { shard.close().await }).expect("runs").expect("closes");
     }
@@ -283,7 +286,7 @@ fn a_merge_that_meets_damage_stops_neither_reads_nor_writes() {
         shard.env.sleep(100_000_000).await;
     };
     first.block_on(write(shard.clone(), 0..12)).expect("runs");
-    assert_eq!(shard.statistics().tables, 1);
+    assert_eq!(shard.statistics().index.tables, 1);
     drop(shard);
     let mut disk = first.crash();
     let is_table = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sst");
@@ -293,7 +296,7 @@ fn a_merge_that_meets_damage_stops_neither_reads_nor_writes() {
     let mut second = harness::life(2, disk);
     let (shard, _) = harness::open_in(&mut second, &options);
     second.block_on(write(shard.clone(), 5..40)).expect("runs");
-    assert_eq!((shard.stopped(), shard.statistics().operations.compactions), (None, 0));
+    assert_eq!((shard.stopped(), shard.statistics().index.counters.compactions), (None, 0));
     second
         .block_on(async move {
             for number in 5..40 {

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use larder_runtime::simulation::{SimDisk, SimEnv, Simulation, SimulationOptions};
 
 use super::model::Item;
-use crate::compaction::picker::PickerOptions;
 use crate::entry::Pointer;
 use crate::error::EngineError;
+use crate::index::compaction::picker::PickerOptions;
+use crate::index::table::{TableOptions, key_hash};
 use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::shard::locate::Place;
 use crate::shard::{OpenReport, Shard, ShardOptions};
-use crate::table::{TableOptions, key_hash};
 use crate::value_log::{Durability, LogOptions};
 
 pub(super) type TestShard = Rc<Shard<SimEnv>>;

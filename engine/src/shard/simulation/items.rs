@@ -34,9 +34,9 @@ fn restart(life: Simulation, shard: TestShard, options: &ShardOptions) -> (Simul
 
 /// Writes the memtable out, whatever is in it.
 async fn flush_memtable(shard: &TestShard) {
-    let before = shard.statistics().operations.flushes;
+    let before = shard.statistics().index.counters.flushes;
     shard.freeze(&mut shard.state.borrow_mut());
-    while shard.statistics().operations.flushes == before {
+    while shard.statistics().index.counters.flushes == before {
         assert_eq!(shard.stopped(), None);
         shard.env.sleep(1_000_000).await;
     }

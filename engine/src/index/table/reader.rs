@@ -6,11 +6,11 @@ use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 
 use super::block::Block;
+use super::block_index::BlockIndex;
 use super::error::{Malformed, TableError};
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, FORMAT_VERSION, Footer, FooterKind};
 use super::format::{Section, TableIdentity, padded};
-use super::index::Index;
 use super::{BlockCache, EntryBuf, TableMeta, file_name};
 use crate::entry::Entry;
 
@@ -21,7 +21,7 @@ pub struct Table<E: Env> {
     file: E::File,
     identity: TableIdentity,
     meta: TableMeta,
-    index: Index,
+    index: BlockIndex,
     filter: Filter,
 }
 
@@ -72,7 +72,7 @@ impl<E: Env> Table<E> {
         let (index_bytes, filter_bytes) =
             buffer.split_at((footer.filter.offset - index_offset) as usize);
         let index = Section::verify(identity, footer.index, index_bytes)
-            .and_then(|section| Index::decode(section, index_offset))
+            .and_then(|section| BlockIndex::decode(section, index_offset))
             .map_err(TableError::damaged(&path, index_offset))?;
         let filter = Section::verify(identity, footer.filter, filter_bytes)
             .and_then(Filter::decode)
@@ -160,7 +160,7 @@ impl<E: Env> Table<E> {
         &self.env
     }
 
-    pub(super) fn index(&self) -> &Index {
+    pub(super) fn index(&self) -> &BlockIndex {
         &self.index
     }
 

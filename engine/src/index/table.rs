@@ -12,13 +12,13 @@
 
 mod block;
 mod block_cache;
+mod block_index;
 mod builder;
 mod entry_buffer;
 mod error;
 mod filter;
 mod footer;
 mod format;
-mod index;
 mod iterator;
 mod meta;
 mod reader;

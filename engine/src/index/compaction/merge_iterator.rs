@@ -8,7 +8,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::sorted_runs::sorted_runs;
 use crate::entry::Entry;
-use crate::table::{READ_AHEAD_BYTES, Table, TableError, TableIterator};
+use crate::index::table::{READ_AHEAD_BYTES, Table, TableError, TableIterator};
 
 /// What becomes of a key's newest entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

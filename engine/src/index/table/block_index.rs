@@ -14,14 +14,14 @@ use super::format::{SECTION_HEADER_BYTES, Section, SectionHandle, common_prefix_
 const RECORD_BYTES: usize = 16;
 
 /// Collects the index while a table is built.
-pub(super) struct IndexBuilder {
+pub(super) struct BlockIndexBuilder {
     records: Vec<u8>,
     fences: Vec<u8>,
     fence_len: u32,
     blocks: u32,
 }
 
-impl IndexBuilder {
+impl BlockIndexBuilder {
     /// An index without blocks.
     pub(super) fn new() -> Self {
         Self { records: vec![0; SECTION_HEADER_BYTES], fences: Vec::new(), fence_len: 0, blocks: 0 }
@@ -75,12 +75,12 @@ struct BlockRecord {
 }
 
 /// An index in memory.
-pub(super) struct Index {
+pub(super) struct BlockIndex {
     blocks: Box<[BlockRecord]>,
     fences: Box<[u8]>,
 }
 
-impl Index {
+impl BlockIndex {
     /// The index in a verified section, whose blocks fill the file up to `data_end`.
     pub(super) fn decode(section: Section<'_>, data_end: u64) -> Result<Self, Malformed> {
         let records_bytes = (section.count as usize).checked_mul(RECORD_BYTES);
@@ -173,10 +173,10 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::format::{TableIdentity, seal};
+    use crate::index::table::format::{TableIdentity, seal};
 
     fn section() -> Vec<u8> {
-        let mut builder = IndexBuilder::new();
+        let mut builder = BlockIndexBuilder::new();
         let blocks = [("", "apple", 100), ("banana", "bandit", 5000), ("bandits", "cherry", 4096)];
         let mut offset = 0;
         for (last_key, first_key, length) in blocks {
@@ -191,8 +191,8 @@ mod tests {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Index, Malformed> {
-        Index::decode(Section::trusted(bytes).expect("a header"), 4 * 4096)
+    fn decode(bytes: &[u8]) -> Result<BlockIndex, Malformed> {
+        BlockIndex::decode(Section::trusted(bytes).expect("a header"), 4 * 4096)
     }
 
     #[test]

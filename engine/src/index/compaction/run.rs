@@ -7,7 +7,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::merge_iterator::{MergeIterator, Verdict};
 use crate::entry::Entry;
-use crate::table::{
+use crate::index::table::{
     Table, TableBuilder, TableError, TableIdentity, TableMeta, TableOptions, file_name,
 };
 

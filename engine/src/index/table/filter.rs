@@ -111,8 +111,8 @@ fn bits_of(hash: u64, probes: u32) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::format::{TableIdentity, seal};
-    use crate::table::key_hash;
+    use crate::index::table::format::{TableIdentity, seal};
+    use crate::index::table::key_hash;
 
     #[test]
     fn false_positives_stay_below_one_percent() {

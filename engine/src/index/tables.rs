@@ -4,14 +4,25 @@ use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
-use crate::compaction::picker::Candidate;
-use crate::table::Table;
+use super::compaction::picker::Candidate;
+use super::table::Table;
 
 /// The tables by level: in level 0 the newest first, below in key order without overlap.
 ///
 /// A snapshot is shared by the operations that began with it; changes make a new one.
 pub(super) struct Tables<E: Env> {
     levels: Vec<Vec<Rc<Table<E>>>>,
+}
+
+/// What all tables come to.
+#[derive(Default)]
+pub(super) struct Totals {
+    pub(super) tables: u64,
+    pub(super) entries: u64,
+    /// Bytes of their files.
+    pub(super) file_bytes: u64,
+    /// Bytes that their indexes and filters keep in memory.
+    pub(super) memory_bytes: u64,
 }
 
 impl<E: Env> Clone for Tables<E> {
@@ -87,13 +98,15 @@ impl<E: Env> Tables<E> {
         self.levels.iter().map(|level| level.iter().map(candidate).collect()).collect()
     }
 
-    /// How many tables there are, and the bytes of their files and of what they keep in memory.
-    pub(super) fn totals(&self) -> (usize, u64, usize) {
-        let all = || self.levels.iter().flatten();
-        (
-            all().count(),
-            all().map(|table| table.meta().file_bytes).sum(),
-            all().map(|table| table.memory_bytes()).sum(),
-        )
+    /// What the tables come to.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for table in self.levels.iter().flatten() {
+            totals.tables += 1;
+            totals.entries += table.meta().entries;
+            totals.file_bytes += table.meta().file_bytes;
+            totals.memory_bytes += table.memory_bytes() as u64;
+        }
+        totals
     }
 }

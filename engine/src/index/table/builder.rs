@@ -5,11 +5,11 @@ use std::path::Path;
 use larder_runtime::env::{Env, IoClass};
 
 use super::block::BlockBuilder;
+use super::block_index::BlockIndexBuilder;
 use super::error::TableError;
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, Footer};
 use super::format::{Section, SectionHandle, TableIdentity, padded, seal};
-use super::index::IndexBuilder;
 use super::writer::TableWriter;
 use super::{ENTRY_BYTES_MAX, TableMeta, TableOptions, file_name, key_hash};
 use crate::entry::Entry;
@@ -24,7 +24,7 @@ pub struct TableBuilder<E: Env> {
     identity: TableIdentity,
     options: TableOptions,
     block: BlockBuilder,
-    index: IndexBuilder,
+    index: BlockIndexBuilder,
     hashes: Vec<u64>,
     /// The key added last; empty at first.
     last_key: Vec<u8>,
@@ -56,7 +56,7 @@ impl<E: Env> TableBuilder<E> {
             identity,
             options,
             block: BlockBuilder::new(options.restart_interval),
-            index: IndexBuilder::new(),
+            index: BlockIndexBuilder::new(),
             hashes: Vec::new(),
             last_key: Vec::new(),
             value: Vec::new(),

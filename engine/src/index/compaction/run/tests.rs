@@ -6,10 +6,10 @@ use futures_lite::future::block_on;
 use proptest::prelude::*;
 
 use super::*;
-use crate::compaction::KeyRange;
 use crate::entry::{Metadata, Payload, Pointer};
-use crate::table::memory_env::MemoryEnv;
-use crate::table::{BlockCache, EntryBuf, key_hash};
+use crate::index::compaction::KeyRange;
+use crate::index::table::memory_env::MemoryEnv;
+use crate::index::table::{BlockCache, EntryBuf, key_hash};
 
 const STORE: u128 = 0x1234_5678;
 

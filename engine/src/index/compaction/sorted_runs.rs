@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
-use crate::table::{Table, TableMeta};
+use crate::index::table::{Table, TableMeta};
 
 /// Something that covers keys from a first to a last one, both included.
 pub trait KeyRange {
