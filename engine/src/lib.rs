@@ -16,5 +16,6 @@ pub mod manifest;
 pub mod operation;
 pub mod shard;
 pub mod signal;
+pub mod space;
 pub mod superblock;
 pub mod value_log;
