@@ -39,7 +39,9 @@ use crate::manifest::{self, LogPosition};
 
 use compaction::picker::PickerOptions;
 use memtable::Memtable;
-use table::{BlockCache, Table, TableError, TableIdentity, TableMeta, TableOptions};
+use table::{
+    BlockCache, SequenceOptions, Table, TableError, TableIdentity, TableMeta, TableOptions,
+};
 use tables::Tables;
 
 pub use host::Host;
@@ -221,6 +223,41 @@ impl<E: Env> Index<E> {
     async fn open_table(&self, meta: &TableMeta, class: IoClass) -> Result<Table<E>, TableError> {
         let identity = TableIdentity { store: self.store, table: meta.id };
         Table::open(self.env.clone(), &self.directory, identity, meta, class).await
+    }
+
+    /// Opens tables that were just written. On an error they are removed: the manifest does not
+    /// name them.
+    async fn open_outputs(
+        &self,
+        outputs: &[TableMeta],
+        class: IoClass,
+    ) -> Result<Vec<Rc<Table<E>>>, TableError> {
+        let mut opened = Vec::new();
+        for meta in outputs {
+            match self.open_table(meta, class).await {
+                Ok(table) => opened.push(Rc::new(table)),
+                Err(error) => {
+                    for output in outputs {
+                        let path = self.directory.join(table::file_name(output.id));
+                        // What stays is removed by the next start.
+                        let _removed = self.env.remove(&path).await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(opened)
+    }
+
+    fn sequence_options(&self, level: u8, class: IoClass) -> SequenceOptions<E> {
+        SequenceOptions {
+            env: self.env.clone(),
+            directory: self.directory.clone(),
+            store: self.store,
+            level,
+            class,
+            tables: self.options.tables,
+        }
     }
 
     fn take_table_id(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::compaction::picker::{self, Choice};
-use super::compaction::{MergeJob, Verdict, run_merge};
+use super::compaction::{Verdict, run_merge};
 use super::live_bytes::LiveBytes;
 use super::table::{self, Table, TableError, TableMeta};
 use super::{Host, Index};
@@ -59,10 +59,7 @@ impl<E: Env> Index<E> {
         let _reserved = host.reserve(sources.iter().map(|table| table.meta().file_bytes).sum())?;
         let mut live = LiveBytes::default();
         let outputs = self.write_merge(sources, to_level, is_bottom, &mut live, host).await?;
-        let mut opened = Vec::new();
-        for meta in &outputs {
-            opened.push(Rc::new(self.open_table(meta, IoClass::Compaction).await?));
-        }
+        let opened = self.open_outputs(&outputs, IoClass::Compaction).await?;
         self.sync_directory().await?;
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
         host.commit(|| Edit {
@@ -104,16 +101,9 @@ impl<E: Env> Index<E> {
     ) -> Result<Vec<TableMeta>, TableError> {
         let generations = host.durable_generations();
         let now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
-        let job = MergeJob {
-            env: self.env.clone(),
-            directory: self.directory.clone(),
-            store: self.store,
-            inputs,
-            output_level: to_level,
-            options: self.options.tables,
-        };
         run_merge(
-            job,
+            inputs,
+            self.sequence_options(to_level, IoClass::Compaction),
             || self.take_table_id(),
             |key, entry| {
                 // An older version may lie below: only the last one may go without a tombstone.

@@ -9,5 +9,5 @@ mod run;
 mod sorted_runs;
 
 pub use merge_iterator::{MergeIterator, Verdict};
-pub use run::{MergeJob, run_merge};
+pub use run::run_merge;
 pub use sorted_runs::{KeyRange, sorted_runs};

@@ -1,17 +1,15 @@
-//! Writing a frozen memtable out as a table of level 0.
-
-use std::rc::Rc;
+//! Writing a frozen memtable out as tables of level 0.
 
 use larder_runtime::env::{Env, IoClass};
 
 use super::live_bytes::LiveBytes;
-use super::table::{TableBuilder, TableError, TableIdentity, TableMeta};
+use super::table::{TableError, TableMeta, TableSequence};
 use super::{Frozen, Host, Index};
 use crate::error::EngineError;
 use crate::manifest::{Edit, NamespaceGeneration};
 
 impl<E: Env> Index<E> {
-    /// Makes the frozen memtable, if there is one, a table of level 0. Replay starts behind it then.
+    /// Makes the frozen memtable, if there is one, tables of level 0. Replay starts behind it then.
     ///
     /// # Errors
     ///
@@ -23,16 +21,13 @@ impl<E: Env> Index<E> {
         host.sync_log().await?;
         let _reserved = host.reserve(2 * frozen.memtable.bytes() as u64)?;
         let mut live = LiveBytes::default();
-        let meta = self.write_memtable(&frozen, &mut live).await?;
-        let table = match &meta {
-            Some(meta) => Some(self.open_table(meta, IoClass::Flush).await?),
-            None => None,
-        };
+        let outputs = self.write_memtable(&frozen, &mut live).await?;
+        let opened = self.open_outputs(&outputs, IoClass::Flush).await?;
         self.sync_directory().await?;
-        let bytes = meta.as_ref().map_or(0, |meta| meta.file_bytes);
+        let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
         let seals = host.take_seals();
         host.commit(|| Edit {
-            tables_added: meta.into_iter().collect(),
+            tables_added: outputs,
             live_bytes: live.into_edit(),
             segments_sealed: seals,
             replay_from: Some(frozen.position),
@@ -42,9 +37,11 @@ impl<E: Env> Index<E> {
         })
         .await?;
         let mut contents = self.contents.borrow_mut();
-        if let Some(table) = table {
-            Self::change_tables(&mut contents, |tables| tables.add(0, Rc::new(table)));
-        }
+        Self::change_tables(&mut contents, |tables| {
+            for table in opened {
+                tables.add(0, table);
+            }
+        });
         contents.frozen = None;
         self.count(|counters| {
             counters.flushes += 1;
@@ -57,27 +54,21 @@ impl<E: Env> Index<E> {
         &self,
         frozen: &Frozen,
         live: &mut LiveBytes,
-    ) -> Result<Option<TableMeta>, TableError> {
-        let mut builder = TableBuilder::new(
-            self.env.clone(),
-            &self.directory,
-            TableIdentity { store: self.store, table: self.take_table_id() },
-            0,
-            IoClass::Flush,
-            self.options.tables,
-        );
+    ) -> Result<Vec<TableMeta>, TableError> {
+        let options = self.sequence_options(0, IoClass::Flush);
+        let mut outputs = TableSequence::new(options, || self.take_table_id());
         for (key, found) in frozen.memtable.iter() {
             if !frozen.generations.has_key(key) {
                 continue;
             }
-            if let Err(error) = builder.add(key, &found.entry).await {
-                builder.abandon().await?;
+            if let Err(error) = outputs.add(key, &found.entry).await {
+                outputs.abandon().await;
                 return Err(error);
             }
             live.add(&found.entry, 1);
             self.env.yield_if_needed().await;
         }
-        builder.finish().await
+        outputs.finish().await
     }
 }
 

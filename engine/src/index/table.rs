@@ -7,8 +7,8 @@
 //! - a file is written once and never changed; its id is never used again in the same store;
 //! - every checksum covers the store, the table and the offset besides the bytes, so that stale,
 //!   recycled and misdirected bytes are told from the right ones;
-//! - a checksum stands in its block and in the block's parent: data blocks in the index, index and
-//!   filter in the footer, the footer in the manifest ([`TableMeta::footer_checksum`]).
+//! - a checksum stands in its block and in the block's parent: data blocks in the index, index,
+//!   filter and segment list in the footer, the footer in the manifest ([`TableMeta::footer_checksum`]).
 
 mod block;
 mod block_cache;
@@ -21,7 +21,9 @@ mod footer;
 mod format;
 mod iterator;
 mod meta;
+mod pointed;
 mod reader;
+mod sequence;
 mod writer;
 
 #[cfg(test)]
@@ -36,7 +38,9 @@ pub use error::TableError;
 pub use format::TableIdentity;
 pub use iterator::{READ_AHEAD_BYTES, TableIterator};
 pub use meta::TableMeta;
+pub use pointed::Pointed;
 pub use reader::{Resident, Table};
+pub use sequence::{SequenceOptions, TableSequence};
 
 /// How tables are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

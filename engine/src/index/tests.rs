@@ -171,3 +171,20 @@ fn a_flush_and_a_merge_without_room_change_nothing() {
     fixture.check();
     assert_eq!(fixture.host.live_bytes(), 100 * u64::from(RECORD_BYTES));
 }
+
+#[test]
+fn a_table_holds_keys_of_one_generation() {
+    let mut fixture = Fixture::new(3);
+    for (sequence, generation) in (1..).zip([0, 0, 1, 7, 7, 7]) {
+        let key = Key { namespace: generation, record: &[sequence as u8], item: b"" }.encode();
+        fixture.index.insert(&key, &separate(sequence).as_entry(), sequence);
+    }
+    fixture.flush();
+    let entries = || {
+        let manifest = fixture.host.manifest.borrow();
+        let mut tables: Vec<_> = manifest.levels.iter().flatten().cloned().collect();
+        tables.sort_by(|left, right| left.smallest.cmp(&right.smallest));
+        tables.iter().map(|table| table.entries).collect::<Vec<_>>()
+    };
+    assert_eq!(entries(), [2, 1, 3]);
+}

@@ -148,15 +148,20 @@ fn push_optional<P: Push>(builder: &mut Builder<'_>, index: usize, value: Option
 fn write_table_meta(builder: &mut Builder<'_>, table: &TableMeta) -> WrittenTable {
     let smallest = write_scalars(builder, &table.smallest);
     let largest = write_scalars(builder, &table.largest);
+    let bad_blocks = write_scalars(builder, &table.bad_blocks);
     write_table(builder, |builder| {
         builder.push_slot(slot(0), table.id, 0);
         builder.push_slot(slot(2), table.file_bytes, 0);
         builder.push_slot(slot(3), table.entries, 0);
         builder.push_slot(slot(4), table.tombstones, 0);
         builder.push_slot(slot(8), table.version_max, 0);
+        builder.push_slot(slot(9), table.separate_bytes, 0);
+        builder.push_slot(slot(10), table.expiring_bytes, 0);
         push_offset(builder, 5, smallest);
         push_offset(builder, 6, largest);
+        push_offset(builder, 12, bad_blocks);
         builder.push_slot(slot(7), table.footer_checksum, 0);
+        builder.push_slot(slot(11), table.expiry_max, 0);
         builder.push_slot(slot(1), table.level, 0);
     })
 }
@@ -354,6 +359,10 @@ impl Reader<'_> {
             largest,
             footer_checksum,
             version_max,
+            separate_bytes,
+            expiring_bytes,
+            expiry_max,
+            bad_blocks,
         ] = self.fields(table)?;
         Ok(TableMeta {
             id: self.u64(id)?,
@@ -365,6 +374,10 @@ impl Reader<'_> {
             largest: self.byte_vector(largest)?,
             footer_checksum: self.u32(footer_checksum)?,
             version_max: self.u64(version_max)?,
+            separate_bytes: self.u64(separate_bytes)?,
+            expiring_bytes: self.u64(expiring_bytes)?,
+            expiry_max: self.u32(expiry_max)?,
+            bad_blocks: self.scalars(bad_blocks, u32::from_le_bytes)?,
         })
     }
 

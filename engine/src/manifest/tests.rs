@@ -46,6 +46,10 @@ fn table(id: u64, level: u8, smallest: &[u8], largest: &[u8]) -> TableMeta {
         largest: largest.to_vec(),
         footer_checksum: 0xDEAD_BEEF,
         version_max: id / 3,
+        separate_bytes: id << 20,
+        expiring_bytes: id << 10,
+        expiry_max: id as u32 % 3,
+        bad_blocks: Vec::new(),
     }
 }
 
@@ -120,8 +124,12 @@ fn reopened(env: &MemoryEnv) -> Result<State, ManifestError> {
 fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
     let key = || proptest::collection::vec(any::<u8>(), 0..20);
     let numbers = (any::<u64>(), any::<u8>(), any::<u64>(), any::<u64>(), any::<u64>());
-    (numbers, key(), key(), any::<u32>(), any::<u64>()).prop_map(
-        |((id, level, file_bytes, entries, tombstones), smallest, largest, sum, version_max)| {
+    let bytes = (any::<u64>(), any::<u64>(), any::<u32>());
+    let bad_blocks = proptest::collection::vec(any::<u32>(), 0..3);
+    let sums = (any::<u32>(), any::<u64>());
+    (numbers, key(), key(), sums, bytes, bad_blocks).prop_map(
+        |(numbers, smallest, largest, (sum, version_max), bytes, bad_blocks)| {
+            let (id, level, file_bytes, entries, tombstones) = numbers;
             TableMeta {
                 id,
                 level,
@@ -132,6 +140,10 @@ fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
                 largest,
                 footer_checksum: sum,
                 version_max,
+                separate_bytes: bytes.0,
+                expiring_bytes: bytes.1,
+                expiry_max: bytes.2,
+                bad_blocks,
             }
         },
     )
@@ -234,8 +246,9 @@ proptest! {
 
 /// An edit with something in every field of the schema.
 fn full_edit() -> Edit {
+    let stub = TableMeta { bad_blocks: vec![3, 90], ..table(41, 1, b"apple", b"pear") };
     Edit {
-        tables_added: vec![table(41, 1, b"apple", b"pear"), table(42, 0, b"", b"\x00\xFF")],
+        tables_added: vec![stub, table(42, 0, b"", b"\x00\xFF")],
         tables_removed: vec![7, u64::MAX],
         tables_moved: vec![(5, 2), (6, 7)],
         segments_opened: vec![(3, 4096), (4, u32::MAX)],

@@ -11,7 +11,7 @@ use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, Footer};
 use super::format::{Section, SectionHandle, TableIdentity, padded, seal};
 use super::writer::TableWriter;
-use super::{ENTRY_BYTES_MAX, TableMeta, TableOptions, file_name, key_hash};
+use super::{ENTRY_BYTES_MAX, Pointed, TableMeta, TableOptions, file_name, key_hash};
 use crate::entry::Entry;
 use crate::key::ENCODED_BYTES_MAX;
 
@@ -31,6 +31,9 @@ pub struct TableBuilder<E: Env> {
     /// The encoded form of the entry being added.
     value: Vec<u8>,
     meta: TableMeta,
+    pointed: Pointed,
+    /// Whether some entry is an item that never expires.
+    never_expires: bool,
 }
 
 impl<E: Env> TableBuilder<E> {
@@ -60,17 +63,9 @@ impl<E: Env> TableBuilder<E> {
             hashes: Vec::new(),
             last_key: Vec::new(),
             value: Vec::new(),
-            meta: TableMeta {
-                id: identity.table,
-                level,
-                file_bytes: 0,
-                entries: 0,
-                tombstones: 0,
-                smallest: Vec::new(),
-                largest: Vec::new(),
-                footer_checksum: 0,
-                version_max: 0,
-            },
+            meta: TableMeta { id: identity.table, level, ..TableMeta::default() },
+            pointed: Pointed::default(),
+            never_expires: false,
         }
     }
 
@@ -100,10 +95,23 @@ impl<E: Env> TableBuilder<E> {
         self.last_key.clear();
         self.last_key.extend_from_slice(key);
         self.hashes.push(key_hash(key));
-        self.meta.entries += 1;
-        self.meta.tombstones += u64::from(entry.is_tombstone());
-        self.meta.version_max = self.meta.version_max.max(entry.metadata.version);
+        self.count(entry);
         Ok(())
+    }
+
+    fn count(&mut self, entry: &Entry<'_>) {
+        let (meta, expiry) = (&mut self.meta, entry.metadata.expiry);
+        meta.entries += 1;
+        meta.tombstones += u64::from(entry.is_tombstone());
+        meta.version_max = meta.version_max.max(entry.metadata.version);
+        if let Some(pointer) = entry.pointer() {
+            self.pointed.add(pointer.segment, pointer.len);
+            meta.separate_bytes += u64::from(pointer.len);
+            meta.expiring_bytes += if expiry == 0 { 0 } else { u64::from(pointer.len) };
+        }
+        // A table of nothing but tombstones holds no item from the first second on.
+        meta.expiry_max = meta.expiry_max.max(expiry).max(1);
+        self.never_expires |= expiry == 0 && !entry.is_tombstone();
     }
 
     /// About how many bytes the file would have if it were finished now.
@@ -113,6 +121,7 @@ impl<E: Env> TableBuilder<E> {
             + padded(self.block.section_bytes() as u64)
             + padded(self.index.section_bytes() as u64)
             + padded(filter_bits / 8)
+            + padded(self.pointed.section_bytes() as u64)
             + FOOTER_BYTES as u64
     }
 
@@ -152,14 +161,22 @@ impl<E: Env> TableBuilder<E> {
         self.finish_block().await?;
         let index = self.write_index().await?;
         let filter = self.write_filter().await?;
+        let pointed = self.write_pointed().await?;
+        if self.never_expires {
+            self.meta.expiry_max = 0;
+        }
         let footer = Footer {
             identity: self.identity,
             file_bytes: self.writer.position() + FOOTER_BYTES as u64,
             entries: self.meta.entries,
             tombstones: self.meta.tombstones,
             version_max: self.meta.version_max,
+            separate_bytes: self.meta.separate_bytes,
+            expiring_bytes: self.meta.expiring_bytes,
+            expiry_max: self.meta.expiry_max,
             index,
             filter,
+            pointed,
         };
         let (bytes, checksum) = footer.encode();
         self.writer.append_padded(&bytes).await?;
@@ -174,6 +191,14 @@ impl<E: Env> TableBuilder<E> {
         let mut bytes = self.index.encode();
         let blocks = self.index.blocks();
         let handle = seal(self.identity, self.writer.position(), &mut bytes, blocks, 0);
+        self.writer.append_padded(&bytes).await?;
+        Ok(handle)
+    }
+
+    async fn write_pointed(&mut self) -> Result<SectionHandle, TableError> {
+        let mut bytes = self.pointed.encode();
+        let count = u32::try_from(self.pointed.len()).expect("segments have numbers of 32 bits");
+        let handle = seal(self.identity, self.writer.position(), &mut bytes, count, 0);
         self.writer.append_padded(&bytes).await?;
         Ok(handle)
     }

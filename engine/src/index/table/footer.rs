@@ -10,9 +10,9 @@ pub(super) const FOOTER_BYTES: usize = 4096;
 const _: () = assert!(FOOTER_BYTES.is_multiple_of(DISK_ALIGNMENT));
 
 /// The format that this program writes, and the only one it reads.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 
-/// The number of the cache-local Bloom filter, the only kind of format 1.
+/// The number of the cache-local Bloom filter, the only kind so far.
 const FILTER_KIND_BLOOM: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"LardrSST";
@@ -26,8 +26,12 @@ pub(super) struct Footer {
     pub(super) entries: u64,
     pub(super) tombstones: u64,
     pub(super) version_max: u64,
+    pub(super) separate_bytes: u64,
+    pub(super) expiring_bytes: u64,
+    pub(super) expiry_max: u32,
     pub(super) index: SectionHandle,
     pub(super) filter: SectionHandle,
+    pub(super) pointed: SectionHandle,
 }
 
 /// What a footer turned out to be.
@@ -53,14 +57,16 @@ impl Footer {
         bytes.extend_from_slice(&FILTER_KIND_BLOOM.to_le_bytes());
         bytes.extend_from_slice(&self.identity.store.to_le_bytes());
         bytes.extend_from_slice(&self.identity.table.to_le_bytes());
-        for number in [self.file_bytes, self.entries, self.tombstones, self.version_max] {
+        let counts = [self.file_bytes, self.entries, self.tombstones, self.version_max];
+        for number in counts.into_iter().chain([self.separate_bytes, self.expiring_bytes]) {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        for section in [self.index, self.filter] {
+        for section in [self.index, self.filter, self.pointed] {
             bytes.extend_from_slice(&section.offset.to_le_bytes());
             bytes.extend_from_slice(&section.length.to_le_bytes());
             bytes.extend_from_slice(&section.checksum.to_le_bytes());
         }
+        bytes.extend_from_slice(&self.expiry_max.to_le_bytes());
         bytes.resize(CHECKSUM_AT, 0);
         let checksum = self.identity.checksum(self.offset(), &bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -101,8 +107,12 @@ impl Footer {
             entries: fields.u64(),
             tombstones: fields.u64(),
             version_max: fields.u64(),
+            separate_bytes: fields.u64(),
+            expiring_bytes: fields.u64(),
             index: fields.section(),
             filter: fields.section(),
+            pointed: fields.section(),
+            expiry_max: fields.u32(),
         };
         let expected = (identity, file_bytes);
         if (footer.identity, footer.file_bytes) != expected || !footer.sections_fill_the_file() {
@@ -111,13 +121,14 @@ impl Footer {
         Ok(FooterKind::Known(footer))
     }
 
-    /// Whether data blocks, index, filter and footer follow one another without gap or overlap.
+    /// Whether data blocks, index, filter, segment list and footer follow one another without gap or overlap.
     fn sections_fill_the_file(&self) -> bool {
-        let Self { index, filter, .. } = self;
+        let Self { index, filter, pointed, .. } = self;
         index.offset == padded(index.offset)
             && (DISK_ALIGNMENT as u64..self.offset()).contains(&index.offset)
             && index.end() == filter.offset
-            && filter.end() == self.offset()
+            && filter.end() == pointed.offset
+            && pointed.end() == self.offset()
     }
 }
 
@@ -155,12 +166,16 @@ mod tests {
     fn footer() -> Footer {
         Footer {
             identity: TableIdentity { store: 77 << 70, table: 9 },
-            file_bytes: 5 * 4096,
+            file_bytes: 6 * 4096,
             entries: 10,
             tombstones: 2,
             version_max: u64::MAX,
+            separate_bytes: 1 << 40,
+            expiring_bytes: 3,
+            expiry_max: u32::MAX,
             index: SectionHandle { offset: 4096, length: 4097, checksum: 1 },
             filter: SectionHandle { offset: 3 * 4096, length: 80, checksum: 2 },
+            pointed: SectionHandle { offset: 4 * 4096, length: 28, checksum: 3 },
         }
     }
 
@@ -186,12 +201,12 @@ mod tests {
     fn a_newer_format_is_told_from_a_damaged_one() {
         let footer = footer();
         let (mut bytes, checksum) = footer.encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let decode =
             |bytes: &[u8], sum| Footer::decode(footer.identity, footer.file_bytes, sum, bytes);
         assert!(decode(&bytes, checksum).is_err());
         let resealed = footer.identity.checksum(footer.offset(), &bytes[..CHECKSUM_AT]);
         bytes[CHECKSUM_AT..].copy_from_slice(&resealed.to_le_bytes());
-        assert_eq!(decode(&bytes, resealed), Ok(FooterKind::Other(2)));
+        assert_eq!(decode(&bytes, resealed), Ok(FooterKind::Other(3)));
     }
 }

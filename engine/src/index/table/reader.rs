@@ -10,8 +10,8 @@ use super::block_index::BlockIndex;
 use super::error::{Malformed, TableError};
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, FORMAT_VERSION, Footer, FooterKind};
-use super::format::{Section, TableIdentity, padded};
-use super::{BlockCache, EntryBuf, TableMeta, file_name};
+use super::format::{Section, SectionHandle, TableIdentity, padded};
+use super::{BlockCache, EntryBuf, Pointed, TableMeta, file_name};
 use crate::entry::Entry;
 
 /// A table that is open for reading.
@@ -23,6 +23,7 @@ pub struct Table<E: Env> {
     meta: TableMeta,
     index: BlockIndex,
     filter: Filter,
+    pointed: SectionHandle,
 }
 
 /// An answer that needs no device, or the news that one does.
@@ -68,7 +69,7 @@ impl<E: Env> Table<E> {
         let source = Source { env: &env, path: &path, file: &file, class };
         let footer = read_footer(&source, identity, meta).await?;
         let index_offset = footer.index.offset;
-        let buffer = source.read(index_offset, footer.offset() - index_offset).await?;
+        let buffer = source.read(index_offset, footer.pointed.offset - index_offset).await?;
         let (index_bytes, filter_bytes) =
             buffer.split_at((footer.filter.offset - index_offset) as usize);
         let index = Section::verify(identity, footer.index, index_bytes)
@@ -77,7 +78,8 @@ impl<E: Env> Table<E> {
         let filter = Section::verify(identity, footer.filter, filter_bytes)
             .and_then(Filter::decode)
             .map_err(TableError::damaged(&path, footer.filter.offset))?;
-        Ok(Self { env, path, file, identity, meta: meta.clone(), index, filter })
+        let (meta, pointed) = (meta.clone(), footer.pointed);
+        Ok(Self { env, path, file, identity, meta, index, filter, pointed })
     }
 
     /// What the table was opened with. Its level is the one at that time.
@@ -94,6 +96,24 @@ impl<E: Env> Table<E> {
     pub fn memory_bytes(&self) -> usize {
         let keys = self.meta.smallest.len() + self.meta.largest.len();
         size_of::<Self>() + keys + self.index.memory_bytes() + self.filter.memory_bytes()
+    }
+
+    /// What the table points at, with one read charged to `class`.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Damaged`] if it is not what the builder wrote, [`TableError::Io`].
+    pub async fn pointed(&self, class: IoClass) -> Result<Pointed, TableError> {
+        let handle = self.pointed;
+        let buffer = self.read(handle.offset, padded(u64::from(handle.length)), class).await?;
+        let pointed = Section::verify(self.identity, handle, &buffer)
+            .and_then(Pointed::decode)
+            .map_err(self.damaged(handle.offset))?;
+        if pointed.total() != self.meta.separate_bytes {
+            let what = Malformed("the list of segments contradicts the manifest");
+            return Err(self.damaged(handle.offset)(what));
+        }
+        Ok(pointed)
     }
 
     /// Whether the filter lets pass a key whose [`key_hash`](super::key_hash) is `hash`.
@@ -239,8 +259,15 @@ async fn read_footer<E: Env>(
             return Err(TableError::WrongFormat { path, found, supported: FORMAT_VERSION });
         }
     };
-    let counts = (footer.entries, footer.tombstones, footer.version_max);
-    if counts != (meta.entries, meta.tombstones, meta.version_max) {
+    let counts = [
+        (footer.entries, meta.entries),
+        (footer.tombstones, meta.tombstones),
+        (footer.version_max, meta.version_max),
+        (footer.separate_bytes, meta.separate_bytes),
+        (footer.expiring_bytes, meta.expiring_bytes),
+        (u64::from(footer.expiry_max), u64::from(meta.expiry_max)),
+    ];
+    if counts.iter().any(|(found, expected)| found != expected) {
         return Err(damaged("the footer's counts are not those that the manifest holds"));
     }
     Ok(footer)

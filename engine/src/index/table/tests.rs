@@ -127,6 +127,9 @@ fn a_table_answers_as_the_map_it_was_built_from() {
     let meta = build(&env, &model, TableOptions::default()).unwrap();
     let tombstones = model.values().filter(|entry| entry.as_entry().is_tombstone()).count() as u64;
     assert_eq!((meta.entries, meta.tombstones, meta.version_max), (3000, tombstones, 3000));
+    let separate = model.values().filter(|entry| entry.as_entry().pointer().is_some());
+    assert_eq!((meta.separate_bytes, meta.expiring_bytes), (100 * separate.count() as u64, 0));
+    assert_eq!(meta.expiry_max, 0, "the items never expire");
     assert_eq!(Some(&meta.smallest), model.keys().next());
     assert_eq!(Some(&meta.largest), model.keys().next_back());
     assert_eq!(meta.file_bytes, env.bytes(&path()).len() as u64);
@@ -134,6 +137,8 @@ fn a_table_answers_as_the_map_it_was_built_from() {
 
     let table = open(&env, &meta).unwrap();
     assert_eq!(table.meta(), &meta);
+    let pointed = block_on(table.pointed(IoClass::Read)).unwrap();
+    assert_eq!((pointed.total(), pointed.iter().count()), (meta.separate_bytes, 1000));
     assert!(table.memory_bytes() < meta.file_bytes as usize / 20);
     let blocks = BlockCache::new(CACHE_BYTES);
     for (key, entry) in &model {
@@ -142,6 +147,32 @@ fn a_table_answers_as_the_map_it_was_built_from() {
     }
     for key in absent_keys(&model) {
         assert_eq!(get(&table, &key, &blocks).unwrap(), None);
+    }
+}
+
+#[test]
+fn a_table_knows_when_all_its_items_have_expired() {
+    let item = |expiry| {
+        let pointer = Pointer { segment: 1, offset: 0, len: 10 };
+        let metadata = Metadata { expiry, ..Metadata::default() };
+        EntryBuf::new(&Entry { metadata, payload: Payload::Separate(pointer, 5) })
+    };
+    let inline = |expiry| {
+        let metadata = Metadata { expiry, ..Metadata::default() };
+        EntryBuf::new(&Entry { metadata, payload: Payload::Inline(b"x") })
+    };
+    let tombstone = entry(2, 0);
+    for (entries, expiry_max, expiring_bytes) in [
+        (vec![item(7), item(5), tombstone.clone()], 7, 20),
+        (vec![item(7), inline(9)], 9, 10),
+        (vec![item(7), inline(0)], 0, 10),
+        (vec![item(0), item(9)], 0, 10),
+        (vec![tombstone.clone(), tombstone], 1, 0),
+    ] {
+        let keys = (1u8..).map(|number| vec![number]);
+        let model = keys.zip(entries).collect();
+        let meta = build(&MemoryEnv::default(), &model, TableOptions::default()).unwrap();
+        assert_eq!((meta.expiry_max, meta.expiring_bytes), (expiry_max, expiring_bytes));
     }
 }
 
@@ -252,13 +283,15 @@ fn flipping_any_byte_never_changes_an_answer() {
     let model = model(60, 40);
     let options = TableOptions { block_bytes: 600, restart_interval: 4, ..TableOptions::default() };
     let meta = build(&env, &model, options).unwrap();
-    let (mut refused_at_open, mut refused_at_get) = (0, 0);
+    let (mut refused_at_open, mut refused_at_get, mut refused_at_pointed) = (0, 0, 0);
     for at in 0..meta.file_bytes as usize {
         let mask = (at as u8).wrapping_mul(37) | 1;
         env.flip(&path(), at, mask);
         match open(&env, &meta) {
             Err(_) => refused_at_open += 1,
             Ok(table) => {
+                let pointed = block_on(table.pointed(IoClass::Read));
+                refused_at_pointed += usize::from(pointed.is_err());
                 let blocks = BlockCache::new(CACHE_BYTES / 8);
                 let mut refused = false;
                 for (key, entry) in &model {
@@ -281,10 +314,12 @@ fn flipping_any_byte_never_changes_an_answer() {
         Footer::decode(IDENTITY, meta.file_bytes, meta.footer_checksum, &bytes[footer_offset..]);
     let Ok(FooterKind::Known(footer)) = footer else { panic!("{footer:?}") };
     let in_memory = FOOTER_BYTES + (footer.index.length + footer.filter.length) as usize;
+    let pointed = footer.pointed.length as usize;
     let table = open(&env, &meta).unwrap();
     let blocks = (0..table.index().len()).map(|number| table.index().block(number).length);
     assert!(blocks.len() > 2, "the test wants several blocks");
     assert_eq!((refused_at_open, refused_at_get), (in_memory, blocks.sum::<u32>() as usize));
+    assert_eq!(refused_at_pointed, pointed);
 }
 
 #[test]
@@ -316,11 +351,11 @@ fn bytes_of_another_place_table_or_store_are_refused() {
 }
 
 #[test]
-fn the_bytes_are_those_of_format_one() {
+fn the_bytes_are_those_of_format_two() {
     let env = MemoryEnv::default();
     let model = model(400, 50);
     let meta = build(&env, &model, TableOptions::default()).unwrap();
-    assert_eq!((meta.file_bytes, meta.footer_checksum), (28_672, 1_556_114_787));
+    assert_eq!((meta.file_bytes, meta.footer_checksum), (32_768, 754_537_695));
 
     // The environment hands out buffers with other contents after a read.
     let bytes = env.bytes(&path());

@@ -3,13 +3,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use futures_lite::future::block_on;
+use larder_runtime::env::IoClass;
 use proptest::prelude::*;
 
 use super::*;
 use crate::entry::{Metadata, Payload, Pointer};
 use crate::index::compaction::KeyRange;
 use crate::index::table::memory_env::MemoryEnv;
-use crate::index::table::{BlockCache, EntryBuf, key_hash};
+use crate::index::table::{
+    BlockCache, EntryBuf, TableBuilder, TableIdentity, TableOptions, key_hash,
+};
 
 const STORE: u128 = 0x1234_5678;
 
@@ -70,19 +73,20 @@ impl Store {
     ) -> Result<Vec<TableMeta>, TableError> {
         let options =
             TableOptions { block_bytes: 256, table_bytes: 32 << 10, ..TableOptions::default() };
-        let job = MergeJob {
+        let outputs = SequenceOptions {
             env: self.env.clone(),
             directory: directory().to_owned(),
             store: STORE,
-            inputs: inputs.to_vec(),
-            output_level: 3,
-            options,
+            level: 3,
+            class: IoClass::Compaction,
+            tables: options,
         };
         let filter = |_: &[u8], entry: &Entry<'_>| {
             if drops_tombstones && entry.is_tombstone() { Verdict::Drop } else { Verdict::Keep }
         };
         block_on(run_merge(
-            job,
+            inputs.to_vec(),
+            outputs,
             || self.take_id(),
             filter,
             |entry| dropped.push(entry.metadata.version),
