@@ -18,6 +18,8 @@ pub(crate) enum Defect {
     ReverseLevelZero,
     /// A failed flush of the log is tried again and then believed.
     RetryFlush,
+    /// The collector moves a record although its key points elsewhere by now.
+    MoveUnconditionally,
 }
 
 /// Whether the engine has this defect.

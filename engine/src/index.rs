@@ -23,6 +23,7 @@ mod tables;
 mod test_host;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,8 @@ pub struct IndexStatistics {
     pub memtable_entries: u64,
     /// Bytes of the memtables, estimated.
     pub memtable_bytes: u64,
+    /// Bytes of the log records that entries of memtables point to.
+    pub memtable_separate_bytes: u64,
     /// Entries in tables: keys, older versions of keys, and tombstones.
     pub table_entries: u64,
     /// Tables.
@@ -213,6 +216,8 @@ impl<E: Env> Index<E> {
             blocks: self.blocks.counters(),
             memtable_entries: (contents.active.len() + frozen.map_or(0, Memtable::len)) as u64,
             memtable_bytes: (contents.active.bytes() + frozen.map_or(0, Memtable::bytes)) as u64,
+            memtable_separate_bytes: contents.active.separate_bytes()
+                + frozen.map_or(0, Memtable::separate_bytes),
             table_entries: totals.entries,
             tables: totals.tables,
             table_bytes: totals.file_bytes,

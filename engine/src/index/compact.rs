@@ -12,6 +12,7 @@ use super::{Host, Index};
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
 use crate::manifest::Edit;
+use crate::space::Purpose;
 
 impl<E: Env> Index<E> {
     /// The compaction that is due.
@@ -56,7 +57,8 @@ impl<E: Env> Index<E> {
         let sources: Option<Vec<Rc<Table<E>>>> = inputs.iter().map(find).collect();
         let sources = sources.expect("the inputs of a merge stay until it has replaced them");
         // The inputs go away only when the outputs are there.
-        let _reserved = host.reserve(sources.iter().map(|table| table.meta().file_bytes).sum())?;
+        let input_bytes = sources.iter().map(|table| table.meta().file_bytes).sum();
+        let _reserved = host.reserve(input_bytes, Purpose::Merge)?;
         let mut live = LiveBytes::default();
         let outputs = self.write_merge(sources, to_level, is_bottom, &mut live, host).await?;
         let opened = self.open_outputs(&outputs, IoClass::Compaction).await?;
@@ -65,7 +67,7 @@ impl<E: Env> Index<E> {
         host.commit(|| Edit {
             tables_added: outputs,
             tables_removed: inputs.clone(),
-            live_bytes: live.into_edit(),
+            live_bytes: live.into_edit().0,
             table_id_next: Some(self.table_id_next.get()),
             ..Edit::default()
         })

@@ -7,6 +7,7 @@ use super::table::{TableError, TableMeta, TableSequence};
 use super::{Frozen, Host, Index};
 use crate::error::EngineError;
 use crate::manifest::{Edit, NamespaceGeneration};
+use crate::space::Purpose;
 
 impl<E: Env> Index<E> {
     /// Makes the frozen memtable, if there is one, tables of level 0. Replay starts behind it then.
@@ -19,16 +20,18 @@ impl<E: Env> Index<E> {
         let Some(frozen) = self.contents.borrow().frozen.clone() else { return Ok(()) };
         // A pointer becomes durable only after its target.
         host.sync_log().await?;
-        let _reserved = host.reserve(2 * frozen.memtable.bytes() as u64)?;
+        let _reserved = host.reserve(2 * frozen.memtable.bytes() as u64, Purpose::Flush)?;
         let mut live = LiveBytes::default();
         let outputs = self.write_memtable(&frozen, &mut live).await?;
         let opened = self.open_outputs(&outputs, IoClass::Flush).await?;
         self.sync_directory().await?;
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
         let seals = host.take_seals();
+        let (live_bytes, segment_expiries) = live.into_edit();
         host.commit(|| Edit {
             tables_added: outputs,
-            live_bytes: live.into_edit(),
+            live_bytes,
+            segment_expiries,
             segments_sealed: seals,
             replay_from: Some(frozen.position),
             table_id_next: Some(self.table_id_next.get()),
@@ -65,7 +68,7 @@ impl<E: Env> Index<E> {
                 outputs.abandon().await;
                 return Err(error);
             }
-            live.add(&found.entry, 1);
+            live.add_new(&found.entry);
             self.env.yield_if_needed().await;
         }
         outputs.finish().await

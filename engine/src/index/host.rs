@@ -5,6 +5,7 @@ use std::future::Future;
 use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::manifest::{Edit, SegmentSeal};
+use crate::space::Purpose;
 
 /// The shard around an index, as far as its background work needs it.
 pub trait Host {
@@ -16,7 +17,7 @@ pub trait Host {
     /// # Errors
     ///
     /// [`EngineError::Full`] if there is none.
-    fn reserve(&self, bytes: u64) -> Result<Self::Reservation, EngineError>;
+    fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<Self::Reservation, EngineError>;
 
     /// Makes every log record that the memtables point at durable.
     fn sync_log(&self) -> impl Future<Output = Result<(), EngineError>>;

@@ -38,6 +38,7 @@ pub struct Memtable {
     slots: BTreeMap<Box<[u8]>, Slot>,
     bytes: usize,
     segments: BTreeSet<u32>,
+    separate_bytes: u64,
 }
 
 impl Slot {
@@ -68,12 +69,14 @@ impl Memtable {
         };
         let slot = Slot { metadata: entry.metadata, sequence, value };
         self.bytes += inline_len(&slot);
+        self.separate_bytes += separate_len(&slot);
         if let Some(pointer) = entry.pointer() {
             self.segments.insert(pointer.segment);
         }
         if let Some(old) = self.slots.get_mut(key) {
             assert!(old.sequence < sequence, "the log's order is the order of the changes");
             self.bytes -= inline_len(old);
+            self.separate_bytes -= separate_len(old);
             *old = slot;
         } else {
             self.bytes += key.len() + ENTRY_OVERHEAD_BYTES;
@@ -84,6 +87,11 @@ impl Memtable {
     /// How much memory the entries take, estimated, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of the log records that the entries point to.
+    pub fn separate_bytes(&self) -> u64 {
+        self.separate_bytes
     }
 
     /// Whether an entry has pointed into this segment: it must not be freed before the entries are
@@ -105,6 +113,13 @@ impl Memtable {
     /// All entries in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found<'_>)> {
         self.slots.iter().map(|(key, slot)| (&**key, slot.as_found()))
+    }
+}
+
+fn separate_len(slot: &Slot) -> u64 {
+    match &slot.value {
+        Value::Separate(pointer, _) => u64::from(pointer.len),
+        Value::Tombstone | Value::Inline(_) => 0,
     }
 }
 

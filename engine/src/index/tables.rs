@@ -5,7 +5,7 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::compaction::picker::Candidate;
-use super::table::Table;
+use super::table::{Table, TableMeta};
 
 /// The tables by level: in level 0 the newest first, below in key order without overlap.
 ///
@@ -82,6 +82,11 @@ impl<E: Env> Tables<E> {
             level.get(at).filter(in_range)
         });
         newest.iter().filter(in_range).chain(sorted)
+    }
+
+    /// What is known of every table.
+    pub(super) fn metas(&self) -> impl Iterator<Item = &TableMeta> {
+        self.levels.iter().flatten().map(|table| table.meta())
     }
 
     /// What the compaction picker looks at.

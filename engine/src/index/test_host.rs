@@ -6,6 +6,7 @@ use super::Host;
 use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::manifest::{Edit, SegmentSeal, State};
+use crate::space::Purpose;
 
 /// A host whose manifest is lost with it.
 pub(super) struct TestHost {
@@ -32,7 +33,7 @@ impl TestHost {
 impl Host for TestHost {
     type Reservation = ();
 
-    fn reserve(&self, bytes: u64) -> Result<(), EngineError> {
+    fn reserve(&self, bytes: u64, _purpose: Purpose) -> Result<(), EngineError> {
         if bytes <= self.room.get() { Ok(()) } else { Err(EngineError::Full) }
     }
 

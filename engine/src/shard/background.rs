@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use larder_runtime::disk_budget::Promise;
 use larder_runtime::env::Env;
 
 use super::{Shard, State};
@@ -10,6 +11,7 @@ use crate::generations::Generations;
 use crate::index::Host;
 use crate::index::compaction::picker::Choice;
 use crate::manifest::{Edit, SegmentSeal};
+use crate::space::Purpose;
 use crate::value_log::record::RecordKind;
 
 /// How long a task waits before it tries again what the disk had no room for, or what damage
@@ -18,10 +20,10 @@ const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
 const RETRY_DAMAGED_NANOSECONDS: u64 = 60_000_000_000;
 
 impl<E: Env> Host for Shard<E> {
-    type Reservation = ();
+    type Reservation = Promise;
 
-    fn reserve(&self, bytes: u64) -> Result<(), EngineError> {
-        self.check_free_space(bytes + self.options.disk_reserve_bytes / 4)
+    fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<Promise, EngineError> {
+        self.promise(bytes, purpose)
     }
 
     async fn sync_log(&self) -> Result<(), EngineError> {
@@ -44,7 +46,7 @@ impl<E: Env> Host for Shard<E> {
 impl<E: Env> Shard<E> {
     /// Makes the memtable immutable and starts a new one, if the last one has been written out.
     pub(super) fn freeze(&self, state: &mut State) {
-        if self.index.has_frozen() {
+        if self.index.has_frozen() || state.closing {
             return;
         }
         let position = self.log.position();
@@ -55,6 +57,7 @@ impl<E: Env> Shard<E> {
             }
         }
         self.index.freeze(position, state.namespaces.generations().clone());
+        self.log.mark(0);
         self.work.notify();
     }
 
@@ -66,13 +69,17 @@ impl<E: Env> Shard<E> {
         while self.work.wait_for(next).await {
             match self.index.flush(&*self).await {
                 Ok(()) => {
-                    self.something_changed();
                     self.note_full(|full| full.flushes = false);
+                    self.something_changed();
                 }
-                Err(EngineError::Full) => {
-                    self.note_full(|full| full.flushes = true);
-                    self.env.sleep(RETRY_FULL_NANOSECONDS).await;
-                }
+                Err(EngineError::Full) => match self.give_file_back().await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.note_full(|full| full.flushes = true);
+                        self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+                    }
+                    Err(error) => return self.log.stop(error.to_string()),
+                },
                 Err(error) => return self.log.stop(format!("flushing failed: {error}")),
             }
         }
@@ -91,11 +98,18 @@ impl<E: Env> Shard<E> {
                 return;
             }
             match self.index.compact(choice, &*self).await {
-                Ok(()) => self.something_changed(),
-                Err(EngineError::Full) => self.env.sleep(RETRY_FULL_NANOSECONDS).await,
+                Ok(()) => {
+                    self.note_full(|full| full.merges = false);
+                    self.something_changed();
+                }
+                Err(EngineError::Full) => {
+                    self.note_full(|full| full.merges = true);
+                    self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+                }
                 // Nothing is lost by not merging.
                 Err(EngineError::Read(reason)) => {
                     tracing::error!("merging tables failed, and is put off: {reason}");
+                    self.note_full(|full| full.merges = true);
                     self.env.sleep(RETRY_DAMAGED_NANOSECONDS).await;
                 }
                 Err(error) => return self.log.stop(format!("merging tables failed: {error}")),
@@ -105,8 +119,8 @@ impl<E: Env> Shard<E> {
 
     /// Lets everyone who waits for tables, space or memtables look again.
     pub(super) fn something_changed(&self) {
+        self.space_changed();
         self.work.notify();
-        self.log.needs().notify();
         self.log.changed_for_all();
     }
 }

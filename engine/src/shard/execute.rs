@@ -7,6 +7,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::locate::{Located, Place};
 use super::pins::Pin;
+use super::space::Ingest;
 use super::turns::Turn;
 use super::{Shard, State};
 use crate::cache::CachedItem;
@@ -213,6 +214,7 @@ impl<E: Env> Shard<E> {
                 self.locate(key, hash, now, want_value).await.map_err(NotApplied::Failed)?
             }
         };
+        let located = self.bring_what_leaves(key, operation, located).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(namespace).to_be_bytes();
         if key[..4] != alive {
@@ -220,6 +222,21 @@ impl<E: Env> Shard<E> {
             return Err(NotApplied::LookAgain);
         }
         self.finish(&mut state, key, hash, operation, located, now)
+    }
+
+    /// A change of metadata alone would point to the value where it is. If that place is about to be
+    /// freed, the value is read, so that it can be written anew.
+    async fn bring_what_leaves(
+        &self,
+        key: &[u8],
+        operation: &Operation<'_>,
+        mut located: Located,
+    ) -> Result<Located, NotApplied> {
+        let leaves = located.pointer().is_some_and(|pointer| self.is_leaving(pointer.segment));
+        if leaves && operation.may_write() && located.value.is_none() {
+            self.read_value(key, &mut located).await.map_err(NotApplied::Failed)?;
+        }
+        Ok(located)
     }
 
     /// Does `operation` and waits until its answer may be given: the form for tools and tests.
@@ -230,9 +247,7 @@ impl<E: Env> Shard<E> {
         respond: impl FnOnce(&Answer<'_>) -> R + 'static,
     ) -> Result<R, EngineError> {
         let (value, needs) = self.execute(key, operation, respond).await?;
-        if needs > self.log.acknowledged_end() {
-            self.log.wait_acknowledged(needs).await?;
-        }
+        self.wait_acknowledged(needs).await?;
         Ok(value)
     }
 
@@ -281,11 +296,12 @@ impl<E: Env> Shard<E> {
         let record = Record { kind, metadata, key: change.key, payload: &payload };
         let payload_crc = crc32c::crc32c(&payload);
         let appended = self.log.append(&Append { record, payload_crc });
-        let appended = appended.map_err(|refused| self.not_applied(state, refused))?;
+        let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
         let entry = self.entry_of(&record, change.located, appended.pointer);
         self.index.insert(change.key, &entry, appended.sequence);
         state.update_cache(change, kind, &entry, &payload, appended.sequence);
-        if self.index.is_memtable_full() {
+        self.note_written(appended.pointer.len);
+        if self.is_flush_due() {
             self.freeze(state);
         }
         Ok(appended.sequence + 1)
@@ -360,33 +376,44 @@ impl<E: Env> Shard<E> {
 
     fn check_space(&self, state: &State, removes: bool) -> Result<(), NotApplied> {
         self.check_running(state).map_err(NotApplied::Failed)?;
-        // What is left when the disk is full is for deletes.
-        let refused = state.full.any() && !removes;
-        if self.index.has_frozen() && self.index.is_memtable_full() {
-            if !state.full.flushes {
+        let full = state.full;
+        if self.index.has_frozen() && self.is_flush_due() {
+            if !full.flushes {
                 return Err(NotApplied::Wait);
             }
-            if refused {
+            if !removes {
                 return Err(NotApplied::Failed(EngineError::Full));
             }
         }
+        // What is left when there is no space is for deletes and for what frees space.
         let room_is_low = || self.log.space_left().0 < self.options.delete_reserve_bytes();
-        if refused && (state.full.reserve_in_use || room_is_low()) {
-            return Err(NotApplied::Failed(EngineError::Full));
+        if removes || full.ingest == Ingest::Open || !(full.reserve_in_use || room_is_low()) {
+            return Ok(());
         }
-        Ok(())
+        Err(match full.ingest {
+            Ingest::Refused => NotApplied::Failed(EngineError::Full),
+            Ingest::Waiting | Ingest::Open => NotApplied::Wait,
+        })
     }
 
-    fn not_applied(&self, state: &State, refused: Refused) -> NotApplied {
+    fn not_applied(&self, state: &State, removes: bool, refused: Refused) -> NotApplied {
         match refused {
             Refused::Stopped => {
                 let reason = self.log.stopped().unwrap_or_default();
                 NotApplied::Failed(EngineError::Stopped(reason))
             }
-            Refused::NoSegment if state.full.segments => NotApplied::Failed(EngineError::Full),
+            Refused::NoSegment if self.refuses(state, removes) => {
+                NotApplied::Failed(EngineError::Full)
+            }
             Refused::NoSpace => NotApplied::Failed(EngineError::Full),
             Refused::NoSegment | Refused::Queued | Refused::NoSequence => NotApplied::Wait,
         }
+    }
+
+    /// Whether a change for which the log has no segment fails. A delete waits as long as flushes go
+    /// on: they let the log go.
+    pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
+        state.full.ingest == Ingest::Refused && (!removes || state.full.flushes)
     }
 
     /// Completes when a change of about `bytes` that had to wait may be tried again.

@@ -104,7 +104,15 @@ impl<E: Env> Shard<E> {
             });
         }
         let located = |found: Found<'_>| Located::from_entry(&found.entry, found.sequence + 1);
-        self.index.in_memtables(key, located)
+        self.index.in_memtables(key, located).map(|located| self.unless_gone(located))
+    }
+
+    /// An item that had expired when its segment was freed stays gone, even if the clock goes back.
+    /// One that never expires is never freed: where its segment is missing, reading it says so.
+    fn unless_gone(&self, located: Located) -> Located {
+        let is_gone = located.metadata.expiry != 0
+            && located.pointer().is_some_and(|pointer| self.is_gone(pointer.segment));
+        if is_gone { Located::default() } else { located }
     }
 
     /// The newest entry of `key` if memory says what it is; `None` if the device has to be asked.
@@ -119,7 +127,7 @@ impl<E: Env> Shard<E> {
             return Some(located);
         }
         match self.index.in_resident_tables(key, hash, Located::from_table) {
-            Resident::Answer(located) => Some(located),
+            Resident::Answer(located) => Some(self.unless_gone(located)),
             Resident::NeedsDevice => None,
         }
     }
@@ -139,7 +147,7 @@ impl<E: Env> Shard<E> {
             Some(located) => located,
             None => {
                 let found = self.index.in_tables(key, hash).await?;
-                Located::from_table(found.as_ref().map(EntryBuf::as_entry))
+                self.unless_gone(Located::from_table(found.as_ref().map(EntryBuf::as_entry)))
             }
         };
         if want_value && located.value.is_none() && !located.metadata.is_expired(now) {

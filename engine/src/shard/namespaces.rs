@@ -113,7 +113,7 @@ impl<E: Env> Shard<E> {
                 self.check_running(&state)?;
                 match self.try_log_namespace(&mut state, kind, at) {
                     Ok(sequence_end) => return Ok(sequence_end),
-                    Err(Refused::NoSegment) if state.full.segments => {
+                    Err(Refused::NoSegment) if self.refuses(&state, true) => {
                         return Err(EngineError::Full);
                     }
                     Err(Refused::NoSpace) => return Err(EngineError::Full),

@@ -1,24 +1,27 @@
 //! Opening a shard: superblock, manifest, tables, then the log after the last flush.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 
+use larder_runtime::disk_budget::Promise;
 use larder_runtime::env::{Env, TaskQueue};
 
 use super::journal::Journal;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
-use super::space::{FreeSegments, Fullness};
+use super::space::Fullness;
 use super::statistics::OperationCounters;
 use super::turns::Turns;
-use super::{Shard, ShardOptions, State};
+use super::{Garbage, Pacing, Shard, ShardOptions, State};
 use crate::cache::ItemCache;
+use crate::collector::Collector;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
 use crate::index::{Index, table};
-use crate::manifest::{self, Edit, LogPosition, Manifest, ManifestError};
-use crate::signal::Signal;
+use crate::manifest::{self, Edit, LogPosition, Manifest, ManifestError, SegmentState};
+use crate::signal::{Exclusive, Signal};
+use crate::space::FreeSegments;
 use crate::superblock::ShardIdentity;
 use crate::value_log::ValueLog;
 use crate::value_log::record::RecordKind;
@@ -47,6 +50,8 @@ struct Files {
     /// Number and length in bytes.
     segments: Vec<(u32, u64)>,
     tables: Vec<u64>,
+    /// Bytes of all files.
+    bytes: u64,
 }
 
 /// How many segments replay may span before a start writes out what it found, so that starts that
@@ -129,13 +134,19 @@ impl<E: Env> Disk<'_, E> {
             }
         }
         let number = state.segment_id_next.max(free.number_next());
+        let replayed_bytes = replayed_bytes(&state, outcome);
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
         let bytes = options.segment_bytes;
+        options.budget.adopt(files.bytes);
+        let promise = match origin {
+            Origin::Recycled(_) => None,
+            Origin::New => Some(promise_first(&env, directory, &options)?),
+        };
         let current = segment::prepare(&env, directory, identity, number, bytes, origin).await?;
 
         let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
         let ceiling = sequence_next + options.version_step;
-        let replayed = state.segments.range(state.replay_from.segment..).count();
+        let replayed = replayed_segments(&state).count();
         let journal = Journal::new(manifest, state);
         let sequences = (sequence_next, ceiling);
         journal
@@ -146,6 +157,13 @@ impl<E: Env> Disk<'_, E> {
             ValueLog::start(&env, directory, identity, log_options, current, segments, sequences);
         let shard = Rc::new(Shard {
             index: opening.index,
+            collector: Collector::new(env.clone(), identity.store),
+            garbage: Garbage::default(),
+            segment_numbers: Exclusive::default(),
+            accounted: Cell::new(files.bytes),
+            space_freed: Signal::default(),
+            waiting_since: Cell::new(None),
+            pacing: Pacing::default(),
             pins: Pins::default(),
             turns: Turns::default(),
             work: Signal::default(),
@@ -168,11 +186,45 @@ impl<E: Env> Disk<'_, E> {
         env.spawn(TaskQueue::Flush, Rc::clone(&shard).keep_flushing());
         env.spawn(TaskQueue::Compaction, Rc::clone(&shard).keep_compacting());
         env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_space());
-        if replayed > REPLAYED_SEGMENTS_MAX {
+        env.spawn(TaskQueue::GarbageCollection, Rc::clone(&shard).keep_collecting());
+        env.spawn(TaskQueue::Foreground, Rc::clone(&shard).keep_pace());
+        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_time());
+        shard.account();
+        drop(promise);
+        shard.log.mark(replayed_bytes);
+        if replayed > REPLAYED_SEGMENTS_MAX || shard.is_flush_due() {
             shard.freeze(&mut shard.state.borrow_mut());
         }
         Ok(shard)
     }
+}
+
+/// Sets the space for a start's own segment aside; it may use the last there is.
+fn promise_first<E: Env>(
+    env: &E,
+    directory: &Path,
+    options: &ShardOptions,
+) -> Result<Promise, EngineError> {
+    let free = || env.free_space(directory);
+    let promise = options.budget.promise(u64::from(options.segment_bytes), 0, free);
+    let promise = promise
+        .map_err(|source| EngineError::io(directory, "asking for the free space of", &source))?;
+    promise.ok_or(EngineError::Full)
+}
+
+/// The segments of the log that a start replays.
+fn replayed_segments(state: &manifest::State) -> impl Iterator<Item = (u32, SegmentState)> {
+    let from = state.segments.range(state.replay_from.segment..);
+    from.filter(|(_, segment)| segment.is_log()).map(|(number, segment)| (*number, *segment))
+}
+
+/// How many bytes of the log the next start would replay.
+fn replayed_bytes(state: &manifest::State, outcome: &recovery::Outcome) -> u64 {
+    let ends = replayed_segments(state).filter_map(|(number, segment)| {
+        let found = || outcome.seals.iter().find(|seal| seal.segment == number).copied();
+        Some(u64::from(segment.sealed.or_else(found)?.end))
+    });
+    ends.sum::<u64>().saturating_sub(u64::from(state.replay_from.offset))
 }
 
 fn open_error(error: &ManifestError) -> EngineError {
@@ -224,6 +276,7 @@ fn list_files<E: Env>(env: &E, directory: &Path) -> Result<Files, EngineError> {
     })?;
     let mut files = Files::default();
     for entry in entries {
+        files.bytes += entry.len;
         if let Some(number) = segment::parse_file_name(&entry.name) {
             files.segments.push((number, entry.len));
         } else if let Some(id) = table::parse_file_name(&entry.name) {
@@ -307,7 +360,7 @@ async fn replay<E: Env>(
     for (&number, known) in &state.segments {
         let bytes = known.file_bytes;
         let segment = segment::open(env, directory, identity, number, bytes).await?;
-        if number >= state.replay_from.segment {
+        if number >= state.replay_from.segment && known.is_log() {
             to_replay.push(ReplaySegment { segment, seal: known.sealed });
         } else {
             segments.push(segment);

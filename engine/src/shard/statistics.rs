@@ -25,6 +25,12 @@ pub struct OperationCounters {
     pub later: u64,
     /// Values that were read from the log.
     pub value_reads: u64,
+    /// Segments that were collected.
+    pub collections: u64,
+    /// Records that were moved by collections.
+    pub collected_records: u64,
+    /// Bytes of these records.
+    pub collected_bytes: u64,
 }
 
 impl OperationCounters {
@@ -75,7 +81,7 @@ impl<E: Env> Shard<E> {
             segment_bytes: journal.segments.values().map(|s| u64::from(s.file_bytes)).sum(),
             live_bytes: journal.segments.values().map(|segment| segment.live_bytes).sum(),
             waiting_keys: self.turns.len() as u64,
-            disk_full: state.full.any(),
+            disk_full: state.full.refuses(),
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Limits {
 
 /// Segments that a shard may take whatever lives: the current one, the spare, those of the log that
 /// wait for a flush, and those that collected records are moved to.
-pub const FLOOR_SEGMENTS: u64 = 6;
+pub(super) const FLOOR_SEGMENTS: u64 = 6;
 
 /// Segments of headroom below which garbage is collected.
 const COLLECT_BELOW: u64 = 5;

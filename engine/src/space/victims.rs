@@ -10,30 +10,36 @@
 pub struct Candidate {
     /// Its number.
     pub number: u32,
-    /// The length of its file in bytes.
-    pub file_bytes: u32,
+    /// Bytes of its frames, padding included. What the file has behind them is not counted: a copy
+    /// would leave as much.
+    pub frame_bytes: u32,
+    /// How often its records have been moved; 0 in the log.
+    pub generation: u8,
     /// Bytes of its records that entries point to: at least those that live.
     pub live_bytes: u64,
 }
 
 /// A segment is not collected for less than this part of it: the copies would cost more than they
-/// bring, and where everything lives nothing would ever come to rest.
-const GAIN_DIVISOR: u64 = 16;
+/// bring, and where everything lives nothing would ever come to rest. Records that were moved are
+/// packed as densely as they can be, but for the padding of a frame for each segment they came from.
+const GAIN_DIVISOR_LOG: u64 = 16;
+const GAIN_DIVISOR_MOVED: u64 = 8;
 
 impl Candidate {
     /// Bytes that collecting it frees, at least.
     pub fn gain(&self) -> u64 {
-        u64::from(self.file_bytes).saturating_sub(self.live_bytes)
+        u64::from(self.frame_bytes).saturating_sub(self.live_bytes)
     }
 
     /// Whether collecting it is worth its cost.
     pub fn is_worth_it(&self) -> bool {
-        self.gain() >= u64::from(self.file_bytes) / GAIN_DIVISOR
+        let divisor = if self.generation == 0 { GAIN_DIVISOR_LOG } else { GAIN_DIVISOR_MOVED };
+        self.gain() >= (u64::from(self.frame_bytes) / divisor).max(1)
     }
 
     /// Benefit over cost, scaled; `newest` is the highest number of any segment.
     fn score(&self, newest: u32) -> u128 {
-        let file = u128::from(self.file_bytes);
+        let file = u128::from(self.frame_bytes);
         let live = u128::from(self.live_bytes).min(file);
         let age = u128::from(newest.saturating_sub(self.number)) + 1;
         (file - live) * age * 1024 / (file + live).max(1)
@@ -52,7 +58,7 @@ mod tests {
     use super::*;
 
     fn candidate(number: u32, live_bytes: u64) -> Candidate {
-        Candidate { number, file_bytes: 1000, live_bytes }
+        Candidate { number, frame_bytes: 1000, generation: 0, live_bytes }
     }
 
     fn chosen(candidates: &[Candidate]) -> Option<u32> {
@@ -77,5 +83,7 @@ mod tests {
         assert_eq!(chosen(&[candidate(1, 1000), candidate(2, 940), candidate(3, 5000)]), None);
         assert_eq!(chosen(&[]), None);
         assert_eq!(chosen(&[candidate(1, 937)]), Some(1));
+        assert_eq!(chosen(&[Candidate { generation: 1, ..candidate(1, 900) }]), None);
+        assert_eq!(chosen(&[Candidate { frame_bytes: 0, ..candidate(1, 0) }]), None);
     }
 }

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, TaskQueue};
 
 pub use self::room::Room;
-use self::state::State;
+use self::state::{Mark, State};
 use super::frame;
 use super::record::Record;
 use super::segment::{Segment, StoreIdentity};
@@ -350,6 +350,31 @@ impl<E: Env> ValueLog<E> {
         (current + spare, state.current.number)
     }
 
+    /// Notes that what was appended so far is to be flushed to tables: the log that has to be
+    /// replayed counts from here. `unflushed` bytes before it still count.
+    pub fn mark(&self, unflushed: u64) {
+        let now = self.shared.env.now();
+        let mut state = self.shared.state.borrow_mut();
+        let bytes = state.appended_bytes();
+        state.mark = Mark { bytes, nanoseconds: now };
+        state.replayed_bytes = unflushed;
+    }
+
+    /// Bytes that were appended since the last mark, padding included.
+    pub fn bytes_since_mark(&self) -> u64 {
+        let state = self.shared.state.borrow();
+        state.appended_bytes() + state.replayed_bytes - state.mark.bytes
+    }
+
+    /// How long ago the last mark was; 0 if nothing was appended since.
+    pub fn nanoseconds_since_mark(&self) -> u64 {
+        if self.bytes_since_mark() == 0 {
+            return 0;
+        }
+        let mark = self.shared.state.borrow().mark.nanoseconds;
+        self.shared.env.now().saturating_sub(mark)
+    }
+
     /// The segments that were filled, and became durable, since this was last asked.
     pub fn take_seals(&self) -> Vec<SegmentSeal> {
         self.shared.state.borrow_mut().take_seals()
@@ -371,6 +396,17 @@ impl<E: Env> ValueLog<E> {
         state.unavailable_bytes = bytes;
         drop(state);
         self.changed_for_all();
+    }
+
+    /// Makes a segment of collected records known, which is no part of the log.
+    pub fn add_collected(&self, segment: Segment<E::File>) {
+        let mut state = self.shared.state.borrow_mut();
+        state.segments.insert(segment.number, Rc::new(segment));
+    }
+
+    /// A segment that can be read from.
+    pub fn segment(&self, number: u32) -> Option<Rc<Segment<E::File>>> {
+        self.shared.state.borrow().segments.get(&number).cloned()
     }
 
     /// Forgets a freed segment's file; returns its length. Readers that still hold it keep it open.

@@ -14,18 +14,15 @@
 use std::ops::Range;
 use std::path::Path;
 
-use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 
 use super::frame::{self, FrameHeader};
 use super::record::{self, Place, Record, RecordError};
 use super::segment::{self, Segment};
+use super::window::{Piece, Window};
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::manifest::{LogPosition, SegmentSeal};
-
-/// How much of a segment is read at a time.
-const WINDOW_BYTES: usize = 1 << 20;
 
 /// A segment to replay.
 pub struct ReplaySegment<F> {
@@ -71,82 +68,6 @@ pub struct Outcome {
     pub damage: Vec<Damage>,
     /// Records replayed.
     pub records: u64,
-}
-
-/// What reading a piece of a segment gave.
-enum Piece<'a> {
-    /// The bytes.
-    Here(&'a [u8]),
-    /// The piece goes past the segment's end.
-    Past,
-    /// The device cannot read it.
-    Unreadable,
-}
-
-/// Reads a segment through a window, so that small frames cost no read of their own.
-struct Window<'a, E: Env> {
-    env: &'a E,
-    segment: &'a Segment<E::File>,
-    start: u32,
-    buffer: Option<Buffer>,
-}
-
-impl<'a, E: Env> Window<'a, E> {
-    fn new(env: &'a E, segment: &'a Segment<E::File>) -> Self {
-        Self { env, segment, start: 0, buffer: None }
-    }
-
-    /// The bytes `offset..offset + len`.
-    async fn bytes(&mut self, offset: u32, len: usize) -> Piece<'_> {
-        let end = offset as usize + len;
-        if end > self.segment.bytes as usize {
-            return Piece::Past;
-        }
-        let held = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
-        let inside = offset >= self.start && end <= self.start as usize + held;
-        if !inside && !self.fill(offset, len, WINDOW_BYTES).await {
-            // One bad sector must not hide its neighbours: read no more than was asked for.
-            if !self.fill(offset, len, 0).await {
-                return Piece::Unreadable;
-            }
-        }
-        let at = (offset - self.start) as usize;
-        let buffer = self.buffer.as_ref().expect("it was just filled");
-        Piece::Here(&buffer[at..at + len])
-    }
-
-    /// Reads anew what is asked for next: a transfer that went wrong must not look like damage.
-    fn forget(&mut self) {
-        self.buffer = None;
-    }
-
-    /// The bytes `offset..offset + len`, block by block, with zeros for those that the device
-    /// cannot read.
-    async fn salvage(&mut self, offset: u32, len: usize) -> Vec<u8> {
-        let mut salvaged = vec![0; len];
-        for (index, block) in salvaged.chunks_mut(DISK_ALIGNMENT).enumerate() {
-            let start = offset + (index * DISK_ALIGNMENT) as u32;
-            if self.fill(start, block.len(), 0).await
-                && let Some(buffer) = &self.buffer
-            {
-                block.copy_from_slice(&buffer[..block.len()]);
-            }
-        }
-        self.forget();
-        salvaged
-    }
-
-    async fn fill(&mut self, offset: u32, len: usize, at_least: usize) -> bool {
-        self.start = offset & !(DISK_ALIGNMENT as u32 - 1);
-        let wanted = ((offset - self.start) as usize + len).max(at_least);
-        let available = self.segment.bytes as usize - self.start as usize;
-        let bytes = frame::padded(wanted).min(available & !(DISK_ALIGNMENT - 1));
-        let buffer = self.env.buffer(bytes);
-        let start = u64::from(self.start);
-        let (result, buffer) = self.segment.file.read(IoClass::Read, start, buffer).await;
-        self.buffer = result.is_ok().then_some(buffer);
-        result.is_ok()
-    }
 }
 
 /// Replays every record from `from` on, in order, into `visit`.
@@ -220,7 +141,7 @@ impl<E: Env> Replay<'_, E> {
     ) -> Result<At, EngineError> {
         let segments = self.segments;
         let source = &segments[at.index];
-        let mut window = Window::new(self.env, &source.segment);
+        let mut window = Window::new(self.env, &source.segment, IoClass::Read);
         let mut end = at.offset;
         loop {
             if let Some(seal) = source.seal
@@ -358,7 +279,7 @@ impl<E: Env> Replay<'_, E> {
 
     async fn first_header_after(&self, index: usize) -> Option<(usize, FrameHeader)> {
         for (later, source) in self.segments.iter().enumerate().skip(index + 1) {
-            let mut window = Window::new(self.env, &source.segment);
+            let mut window = Window::new(self.env, &source.segment, IoClass::Read);
             let at = At { index: later, offset: segment::HEADER_BYTES };
             if let HeaderAt::Frame(header, _) = self.header_at(&mut window, at).await {
                 return Some((later, header));
@@ -396,7 +317,7 @@ impl<E: Env> Replay<'_, E> {
     async fn scan_after(&self, at: At, mut visit: impl FnMut(At, &FrameHeader) -> bool) {
         let mut offset = at.offset + DISK_ALIGNMENT as u32;
         for (index, source) in self.segments.iter().enumerate().skip(at.index) {
-            let mut window = Window::new(self.env, &source.segment);
+            let mut window = Window::new(self.env, &source.segment, IoClass::Read);
             let end = source.seal.map_or(source.segment.bytes, |seal| seal.end);
             while offset < end {
                 let place = At { index, offset };

@@ -16,6 +16,7 @@ const MAGIC: &[u8; 8] = b"LARDSEG\0";
 const FORMAT: u16 = 1;
 
 /// An open segment.
+#[derive(Clone)]
 pub struct Segment<F> {
     /// The segment's number; later segments have higher numbers.
     pub number: u32,

@@ -79,6 +79,11 @@ pub(super) fn tiny_options() -> ShardOptions {
         block_cache_bytes: 0,
         disk_reserve_bytes: 2 << 20,
         free_segments_max: 2,
+        recovery_log_bytes: 512 << 10,
+        recovery_log_nanoseconds: 60_000_000_000,
+        space_amplification_percent: 150,
+        collect_bytes_per_second: None,
+        budget: larder_runtime::disk_budget::DiskBudget::new(None),
         version_step: 1 << 20,
         log: LogOptions {
             durability: Durability::Sync,
@@ -111,6 +116,8 @@ pub(super) fn random_options(random: &mut Random) -> ShardOptions {
     options.item_cache_bytes = random.pick(&[0, 16 << 10, 128 << 10]);
     options.block_cache_bytes = random.pick(&[0, 32 << 10]);
     options.free_segments_max = random.pick(&[0, 1, 4]);
+    options.recovery_log_bytes = random.pick(&[64 << 10, 256 << 10, 4 << 20]);
+    options.space_amplification_percent = random.pick(&[110, 150, 300]);
     options.version_step = random.pick(&[64, 1000, 1 << 20]);
     options.log.durability = random.pick(&[
         Durability::Sync,

@@ -13,7 +13,7 @@ use crate::value_log::segment;
 
 /// Options with which nothing is ever flushed to a table by itself.
 fn log_only() -> ShardOptions {
-    ShardOptions { memtable_bytes: 1 << 20, ..tiny_options() }
+    ShardOptions { memtable_bytes: 1 << 20, recovery_log_bytes: 1 << 30, ..tiny_options() }
 }
 
 fn key(number: usize) -> Vec<u8> {

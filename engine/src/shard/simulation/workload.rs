@@ -123,7 +123,7 @@ async fn acknowledge(
     needs: u64,
 ) -> Result<(), EngineError> {
     if needs > shard.acknowledged_end() {
-        shard.log.wait_acknowledged(needs).await?;
+        shard.wait_acknowledged(needs).await?;
     }
     if shard.options().log.durability == Durability::Sync {
         model.borrow_mut().acknowledge(needs);

@@ -190,20 +190,6 @@ impl<E: Env> ValueLog<E> {
         self.offer_room();
     }
 
-    /// Completes when what is below `sequence_end` may be acknowledged.
-    pub async fn wait_acknowledged(&self, sequence_end: u64) -> Result<(), EngineError> {
-        let shared = &*self.shared;
-        shared
-            .changed
-            .wait_for(|| {
-                if self.acknowledged_end() >= sequence_end {
-                    return Some(Ok(()));
-                }
-                self.stopped().map(|reason| Err(EngineError::Stopped(reason)))
-            })
-            .await
-    }
-
     /// Reads the whole record at `pointer`, which a table or the memtable names for `key`; returns
     /// the buffer and the value's range in it.
     pub async fn read(

@@ -24,6 +24,14 @@ pub(super) struct Frame {
     pub(super) written: bool,
 }
 
+/// From where on the log counts as unflushed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    /// Of all bytes appended since the start.
+    pub(super) bytes: u64,
+    pub(super) nanoseconds: u64,
+}
+
 /// The log of one shard at one moment.
 pub(super) struct State<E: Env> {
     pub(super) segments: BTreeMap<u32, Rc<Segment<E::File>>>,
@@ -54,6 +62,9 @@ pub(super) struct State<E: Env> {
     pub(super) stopped: Option<String>,
     pub(super) counters: LogCounters,
     pub(super) buffers: FrameBuffers,
+    pub(super) mark: Mark,
+    /// Bytes before the start that are unflushed.
+    pub(super) replayed_bytes: u64,
 }
 
 impl<E: Env> State<E> {
@@ -89,6 +100,8 @@ impl<E: Env> State<E> {
             stopped: None,
             counters: LogCounters::default(),
             buffers: FrameBuffers::default(),
+            mark: Mark::default(),
+            replayed_bytes: 0,
         }
     }
 
@@ -112,6 +125,12 @@ impl<E: Env> State<E> {
         self.counters.records += 1;
         self.counters.record_bytes += len as u64;
         Ok(Appended { pointer, sequence })
+    }
+
+    /// Bytes appended since the start, padding included, but for the open frame's.
+    pub(super) fn appended_bytes(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, FrameBuilder::len);
+        self.counters.frame_bytes + open as u64
     }
 
     fn check_room(&self, options: &LogOptions) -> Result<(), Refused> {
