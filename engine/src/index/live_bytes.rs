@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::table::Pointed;
 use crate::entry::Entry;
 
 /// Changes of the live bytes of segments.
@@ -13,6 +14,14 @@ impl LiveBytes {
     pub(super) fn add(&mut self, entry: &Entry<'_>, sign: i64) {
         if let Some(pointer) = entry.pointer() {
             *self.0.entry(pointer.segment).or_default() += sign * i64::from(pointer.len);
+        }
+    }
+
+    /// Takes a table's share back.
+    pub(super) fn take(&mut self, share: &Pointed) {
+        for (segment, bytes) in share.iter() {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            *self.0.entry(segment).or_default() -= bytes;
         }
     }
 

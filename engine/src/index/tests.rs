@@ -10,6 +10,8 @@ use super::*;
 use crate::entry::{Metadata, Payload, Pointer};
 use crate::key::Key;
 
+mod quarantine;
+
 const DIRECTORY: &str = "/shard";
 const RECORD_BYTES: u32 = 1000;
 
@@ -23,6 +25,8 @@ fn options() -> IndexOptions {
             level_one_bytes: 64 << 10,
             level_factor: 3,
             levels_max: 5,
+            merge_bytes: 96 << 10,
+            ..PickerOptions::default()
         },
     }
 }
@@ -44,6 +48,7 @@ fn tombstone(version: u64) -> EntryBuf {
 
 /// An index on its own: no shard, no log.
 struct Fixture {
+    options: IndexOptions,
     simulation: Simulation,
     host: Rc<TestHost>,
     index: Rc<Index<SimEnv>>,
@@ -53,12 +58,16 @@ struct Fixture {
 
 impl Fixture {
     fn new(seed: u64) -> Self {
+        Self::with(seed, options())
+    }
+
+    fn with(seed: u64, options: IndexOptions) -> Self {
         let mut disk = SimDisk::new(1 << 30);
         disk.create_directory(DIRECTORY);
         let mut simulation = Simulation::with_disk(SimulationOptions::new(seed), disk);
         let host = Rc::new(TestHost::new(4));
-        let index = open(&mut simulation, &host).expect("opens");
-        Self { simulation, host, index, model: BTreeMap::new(), sequence: 0 }
+        let index = open(&mut simulation, &host, options).expect("opens");
+        Self { options, simulation, host, index, model: BTreeMap::new(), sequence: 0 }
     }
 
     fn insert(&mut self, number: u32, make: fn(u64) -> EntryBuf) {
@@ -78,12 +87,15 @@ impl Fixture {
 
     fn compact(&mut self) -> Result<usize, EngineError> {
         for steps in 0..1000 {
-            let choice = self.index.next_compaction();
+            let choice = self.index.next_compaction(&self.host.durable_generations());
             if choice == Choice::Nothing {
                 return Ok(steps);
             }
             let (index, host) = (self.index.clone(), self.host.clone());
-            let work = async move { index.compact(choice, &*host).await };
+            let work = async move {
+                index.compact(choice, &*host).await?;
+                index.remove_unread_files().await
+            };
             self.simulation.block_on(work).expect("runs")?;
         }
         panic!("compaction does not come to an end");
@@ -110,18 +122,19 @@ impl Fixture {
 
     /// Opens the index again on the same disk and manifest.
     fn reopen(&mut self) {
-        self.index = open(&mut self.simulation, &self.host).expect("opens");
+        self.index = open(&mut self.simulation, &self.host, self.options).expect("opens");
     }
 }
 
 fn open(
     simulation: &mut Simulation,
     host: &Rc<TestHost>,
+    options: IndexOptions,
 ) -> Result<Rc<Index<SimEnv>>, EngineError> {
     let (env, host) = (simulation.env(), host.clone());
     let opening = async move {
         let manifest = host.manifest.borrow().clone();
-        Index::open(env, Path::new(DIRECTORY), 7, options(), &manifest).await
+        Index::open(env, Path::new(DIRECTORY), 7, options, &manifest).await
     };
     simulation.block_on(opening).expect("runs").map(Rc::new)
 }
@@ -156,9 +169,9 @@ fn a_flush_and_a_merge_without_room_change_nothing() {
         }
         fixture.flush();
     }
-    let before = fixture.host.manifest.borrow().clone();
     fixture.host.room.set(0);
     assert!(matches!(fixture.compact(), Err(EngineError::Full)));
+    let before = fixture.host.manifest.borrow().clone();
     fixture.insert(5, separate);
     fixture.index.freeze(before.replay_from, Generations::default());
     let (index, host) = (fixture.index.clone(), fixture.host.clone());

@@ -129,6 +129,9 @@ impl<E: Env> Shard<E> {
 
     /// Lets the keeper look again for files that nobody reads any more.
     pub(super) fn release_files(&self) {
+        if self.index.has_retired() {
+            self.unread.notify();
+        }
         if !self.free.borrow().in_use.is_empty() {
             self.log.needs().notify();
         }
