@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - a key's newest entry is in the active memtable, else the frozen one, else in the tables in the
-//!   order of [`Tables::holding`];
+//!   order of [`Tables::visits`];
 //! - a table becomes part of the index only after the manifest names it, and a file is removed only
 //!   after the manifest does not.
 
@@ -17,6 +17,7 @@ mod host;
 mod live_bytes;
 mod look_up;
 pub mod memtable;
+mod remove;
 pub mod table;
 mod tables;
 #[cfg(test)]
@@ -38,7 +39,7 @@ use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::manifest::{self, LogPosition};
 
-use compaction::picker::PickerOptions;
+use compaction::picker::{self, PickerOptions};
 use memtable::Memtable;
 use table::{
     BlockCache, SequenceOptions, Table, TableError, TableIdentity, TableMeta, TableOptions,
@@ -46,6 +47,12 @@ use table::{
 use tables::Tables;
 
 pub use host::Host;
+
+/// How often a table that was just written is opened before it counts as not written.
+const OPEN_ATTEMPTS_MAX: u32 = 3;
+
+/// How long to wait before that is tried again, in nanoseconds.
+const OPEN_RETRY_NANOSECONDS: u64 = 10_000_000;
 
 /// An index's settings. Sizes are in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +78,8 @@ pub struct IndexCounters {
     pub compactions: u64,
     /// Bytes of tables written by merges.
     pub compaction_bytes: u64,
+    /// Tables that were taken out unread.
+    pub removals: u64,
 }
 
 /// What an index holds and has done.
@@ -90,8 +99,12 @@ pub struct IndexStatistics {
     pub table_entries: u64,
     /// Tables.
     pub tables: u64,
+    /// Tables that are there only to say which keys are lost.
+    pub stubs: u64,
     /// Bytes of the tables' files.
     pub table_bytes: u64,
+    /// Bytes of files that the manifest no longer names, and that are still read.
+    pub retired_bytes: u64,
     /// Bytes that the tables' indexes and filters keep in memory.
     pub table_memory_bytes: u64,
 }
@@ -120,7 +133,19 @@ pub struct Index<E: Env> {
     blocks: BlockCache,
     table_id_next: Cell<u64>,
     contents: RefCell<Contents<E>>,
+    /// Tables that the manifest no longer names, and whose files look-ups may still read.
+    retired: RefCell<Vec<Rc<Table<E>>>>,
+    pressure: Cell<Pressure>,
     counters: Cell<IndexCounters>,
+    /// Of the file that is being removed.
+    removing_bytes: Cell<u64>,
+}
+
+/// What the tables' shape means for others; known anew when it changes.
+#[derive(Clone, Copy, Default)]
+struct Pressure {
+    debt: u32,
+    hidden_bytes_max: u64,
 }
 
 impl<E: Env> Index<E> {
@@ -149,7 +174,10 @@ impl<E: Env> Index<E> {
                 frozen: None,
                 tables: Rc::default(),
             }),
+            retired: RefCell::default(),
+            pressure: Cell::default(),
             counters: Cell::default(),
+            removing_bytes: Cell::default(),
         };
         let mut tables = Tables::default();
         for level in &manifest.levels {
@@ -165,7 +193,7 @@ impl<E: Env> Index<E> {
                 tables.add(meta.level, Rc::new(table));
             }
         }
-        index.contents.borrow_mut().tables = Rc::new(tables);
+        index.change_tables(&mut index.contents.borrow_mut(), |none| *none = tables);
         Ok(index)
     }
 
@@ -206,11 +234,25 @@ impl<E: Env> Index<E> {
             || frozen.is_some_and(|frozen| frozen.memtable.points_into(segment))
     }
 
+    /// How far compaction is behind, from 0 (not at all) to [`picker::DEBT_MAX`] and beyond (no
+    /// more should be taken in until it has caught up).
+    pub fn debt(&self) -> u32 {
+        self.pressure.get().debt
+    }
+
+    /// How many bytes of log records that no longer matter may still count as live because no merge
+    /// has met both their index entry and the newer one of their key. An estimate, see
+    /// [`picker::hidden_bytes_max`].
+    pub fn hidden_bytes_max(&self) -> u64 {
+        self.pressure.get().hidden_bytes_max
+    }
+
     /// The index in numbers.
     pub fn statistics(&self) -> IndexStatistics {
         let contents = self.contents.borrow();
         let frozen = contents.frozen.as_ref().map(|frozen| &frozen.memtable);
         let totals = contents.tables.totals();
+        let retired = self.retired.borrow();
         IndexStatistics {
             counters: self.counters.get(),
             blocks: self.blocks.counters(),
@@ -220,7 +262,9 @@ impl<E: Env> Index<E> {
                 + frozen.map_or(0, Memtable::separate_bytes),
             table_entries: totals.entries,
             tables: totals.tables,
+            stubs: totals.stubs,
             table_bytes: totals.file_bytes,
+            retired_bytes: retired.iter().map(|table| table.meta().file_bytes).sum(),
             table_memory_bytes: totals.memory_bytes,
         }
     }
@@ -230,16 +274,24 @@ impl<E: Env> Index<E> {
         Table::open(self.env.clone(), &self.directory, identity, meta, class).await
     }
 
-    /// Opens tables that were just written. On an error they are removed: the manifest does not
-    /// name them.
+    /// Opens tables that were just written. What they were made of is still there, so a failure is
+    /// not final: it is tried again, and then the tables, which the manifest does not name, are
+    /// removed.
     async fn open_outputs(
         &self,
         outputs: &[TableMeta],
         class: IoClass,
-    ) -> Result<Vec<Rc<Table<E>>>, TableError> {
+    ) -> Result<Vec<Rc<Table<E>>>, EngineError> {
         let mut opened = Vec::new();
         for meta in outputs {
-            match self.open_table(meta, class).await {
+            let mut table = self.open_table(meta, class).await;
+            for _ in 1..OPEN_ATTEMPTS_MAX {
+                if table.is_err() {
+                    self.env.sleep(OPEN_RETRY_NANOSECONDS).await;
+                    table = self.open_table(meta, class).await;
+                }
+            }
+            match table {
                 Ok(table) => opened.push(Rc::new(table)),
                 Err(error) => {
                     for output in outputs {
@@ -247,7 +299,7 @@ impl<E: Env> Index<E> {
                         // What stays is removed by the next start.
                         let _removed = self.env.remove(&path).await;
                     }
-                    return Err(error);
+                    return Err(EngineError::Read(error.to_string()));
                 }
             }
         }
@@ -262,7 +314,23 @@ impl<E: Env> Index<E> {
             level,
             class,
             tables: self.options.tables,
+            cuts: self.output_cuts(level),
         }
+    }
+
+    /// Where outputs in `level` end, so that none overlaps too much of the next.
+    fn output_cuts(&self, level: u8) -> Vec<Vec<u8>> {
+        let contents = self.contents.borrow();
+        let below = contents.tables.level(usize::from(level) + 1);
+        let below: Vec<_> = below
+            .iter()
+            .map(|table| picker::Candidate {
+                bytes: table.meta().file_bytes,
+                smallest: &table.meta().smallest,
+                ..picker::Candidate::default()
+            })
+            .collect();
+        picker::output_cuts(&below, self.options.picker.merge_bytes)
     }
 
     fn take_table_id(&self) -> u64 {
@@ -284,9 +352,19 @@ impl<E: Env> Index<E> {
     }
 
     /// Replaces the tables by what `change` makes of them; look-ups under way keep the old ones.
-    fn change_tables(contents: &mut Contents<E>, change: impl FnOnce(&mut Tables<E>)) {
+    fn change_tables(&self, contents: &mut Contents<E>, change: impl FnOnce(&mut Tables<E>)) {
         let mut tables = (*contents.tables).clone();
         change(&mut tables);
+        let view = tables.view(&Generations::default());
+        self.pressure.set(Pressure {
+            debt: picker::debt(&view, &self.options.picker),
+            hidden_bytes_max: picker::hidden_bytes_max(&view, &self.options.picker),
+        });
+        drop(view);
         contents.tables = Rc::new(tables);
+    }
+
+    fn unix_now(&self) -> u32 {
+        u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX)
     }
 }

@@ -115,6 +115,8 @@ pub struct Shard<E: Env> {
     turns: Turns,
     /// Something for the flusher, the compactor or the space keeper to look at.
     work: Signal,
+    /// A look-up has ended that may have read files which are to be removed.
+    unread: Signal,
     state: RefCell<State>,
 }
 

@@ -5,19 +5,37 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::compaction::picker::{self, Choice};
-use super::compaction::{Verdict, run_merge};
+use super::compaction::{Merged, Verdict, run_merge};
 use super::live_bytes::LiveBytes;
-use super::table::{self, Table, TableError, TableMeta};
+use super::table::{Table, TableError, TableMeta, key_hash};
+use super::tables::Tables;
 use super::{Host, Index};
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
+use crate::generations::Generations;
 use crate::manifest::Edit;
 use crate::space::Purpose;
 
+/// A merge that was chosen.
+struct Job<E: Env> {
+    inputs: Vec<Rc<Table<E>>>,
+    /// What may hide below the outputs.
+    older: Vec<Rc<Table<E>>>,
+    to: u8,
+}
+
 impl<E: Env> Index<E> {
-    /// The compaction that is due.
-    pub fn next_compaction(&self) -> Choice {
-        picker::pick(&self.contents.borrow().tables.candidates(), &self.options.picker)
+    /// The compaction that is due. Tables of generations other than `living`, which are those that
+    /// the manifest has, are dead.
+    pub fn next_compaction(&self, living: &Generations) -> Choice {
+        let contents = self.contents.borrow();
+        picker::pick(&contents.tables.view(living), &self.options.picker, self.unix_now())
+    }
+
+    /// The next moment, in Unix seconds, at which entries of a table will have expired.
+    pub fn next_expiry(&self) -> Option<u32> {
+        let contents = self.contents.borrow();
+        picker::next_expiry(&contents.tables.view(&Generations::default()), self.unix_now())
     }
 
     /// Carries out one choice of [`Self::next_compaction`]; there is one compaction at a time.
@@ -29,16 +47,15 @@ impl<E: Env> Index<E> {
     pub async fn compact(&self, choice: Choice, host: &impl Host) -> Result<(), EngineError> {
         match choice {
             Choice::Nothing => Ok(()),
+            Choice::Remove { tables } => self.remove_tables(&tables, host).await,
             Choice::Move { table, to } => self.move_table(table, to, host).await,
-            Choice::Merge { inputs, to_level, is_bottom, .. } => {
-                self.merge_tables(inputs, to_level, is_bottom, host).await
-            }
+            Choice::Merge { inputs, to } => self.merge_tables(inputs, to, host).await,
         }
     }
 
     async fn move_table(&self, id: u64, to: u8, host: &impl Host) -> Result<(), EngineError> {
         host.commit(|| Edit { tables_moved: vec![(id, to)], ..Edit::default() }).await?;
-        Self::change_tables(&mut self.contents.borrow_mut(), |tables| {
+        self.change_tables(&mut self.contents.borrow_mut(), |tables| {
             let table = tables.remove(id).expect("only the compactor takes tables out");
             tables.add(to, table);
         });
@@ -47,75 +64,111 @@ impl<E: Env> Index<E> {
 
     async fn merge_tables(
         &self,
-        inputs: Vec<u64>,
-        to_level: u8,
-        is_bottom: bool,
+        ids: Vec<u64>,
+        to: u8,
         host: &impl Host,
     ) -> Result<(), EngineError> {
         let tables = Rc::clone(&self.contents.borrow().tables);
-        let find = |id: &u64| tables.find(*id).cloned();
-        let sources: Option<Vec<Rc<Table<E>>>> = inputs.iter().map(find).collect();
-        let sources = sources.expect("the inputs of a merge stay until it has replaced them");
+        let inputs = find_all(&tables, &ids);
+        let job = Job { older: tables.older_than_merge(to, &ids), inputs, to };
+        drop(tables);
         // The inputs go away only when the outputs are there.
-        let input_bytes = sources.iter().map(|table| table.meta().file_bytes).sum();
-        let _reserved = host.reserve(input_bytes, Purpose::Merge)?;
+        let merged = || job.inputs.iter().filter(|table| !table.meta().is_stub());
+        let _reserved =
+            host.reserve(merged().map(|table| table.meta().file_bytes).sum(), Purpose::Merge)?;
         let mut live = LiveBytes::default();
-        let outputs = self.write_merge(sources, to_level, is_bottom, &mut live, host).await?;
-        let opened = self.open_outputs(&outputs, IoClass::Compaction).await?;
+        let Merged { outputs, damaged } = self.write_merge(&job, &mut live, host).await?;
+        let mut added = self.open_outputs(&outputs, IoClass::Compaction).await?;
         self.sync_directory().await?;
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
+        added.extend(stubs_of(&job, &damaged));
+        let metas: Vec<TableMeta> = added.iter().map(|table| table.meta().clone()).collect();
+        let removed = ids.clone();
         host.commit(|| Edit {
-            tables_added: outputs,
-            tables_removed: inputs.clone(),
+            tables_added: metas,
+            tables_removed: removed,
             live_bytes: live.into_edit().0,
             table_id_next: Some(self.table_id_next.get()),
             ..Edit::default()
         })
         .await?;
-        Self::change_tables(&mut self.contents.borrow_mut(), |tables| {
-            for id in &inputs {
+        let stays = |id: u64| added.iter().any(|table| table.meta().id == id);
+        let mut gone: Vec<u64> = ids.clone();
+        gone.retain(|&id| !stays(id));
+        self.change_tables(&mut self.contents.borrow_mut(), |tables| {
+            for id in &ids {
                 tables.remove(*id);
             }
-            for table in opened {
-                tables.add(to_level, table);
+            for table in added {
+                tables.add(to, table);
             }
         });
+        self.retire(job.inputs.into_iter().filter(|table| gone.contains(&table.meta().id)));
         self.count(|counters| {
             counters.compactions += 1;
             counters.compaction_bytes += bytes;
         });
-        for id in &inputs {
-            let path = self.directory.join(table::file_name(*id));
-            let removed = self.env.remove(&path).await;
-            removed.map_err(|source| EngineError::io(&path, "removing", &source))?;
-        }
         Ok(())
     }
 
     /// Writes the merged tables, and counts what of the inputs is in none of them.
     async fn write_merge(
         &self,
-        inputs: Vec<Rc<Table<E>>>,
-        to_level: u8,
-        is_bottom: bool,
+        job: &Job<E>,
         live: &mut LiveBytes,
         host: &impl Host,
-    ) -> Result<Vec<TableMeta>, TableError> {
+    ) -> Result<Merged<E>, TableError> {
         let generations = host.durable_generations();
-        let now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
+        let now = self.unix_now();
         run_merge(
-            inputs,
-            self.sequence_options(to_level, IoClass::Compaction),
+            job.inputs.clone(),
+            self.sequence_options(job.to, IoClass::Compaction),
             || self.take_table_id(),
-            |key, entry| {
-                // An older version may lie below: only the last one may go without a tombstone.
+            |key, entry, hides_lost| {
+                // Without a tombstone, an older version that lies below would come to light.
                 let gone = entry.is_tombstone() || entry.metadata.is_expired(now);
-                let is_last = is_bottom || canary::has(Defect::DropTombstoneEarly);
-                let dead = !generations.has_key(key) || (is_last && gone);
+                let may_go = || canary::has(Defect::DropTombstoneEarly) || !hides(&job.older, key);
+                let dead = !generations.has_key(key) || (gone && !hides_lost && may_go());
                 if dead { Verdict::Drop } else { Verdict::Keep }
             },
             |entry| live.add(entry, -1),
         )
         .await
     }
+}
+
+/// The tables with these ids, which stay until a compaction has replaced them.
+pub(super) fn find_all<E: Env>(tables: &Tables<E>, ids: &[u64]) -> Vec<Rc<Table<E>>> {
+    let find = |id: &u64| tables.find(*id).cloned();
+    let found: Option<Vec<_>> = ids.iter().map(find).collect();
+    found.expect("only the compactor takes tables out, after it has compacted them")
+}
+
+/// Whether an entry of `key` may be in one of `older`, or be lost there.
+fn hides<E: Env>(older: &[Rc<Table<E>>], key: &[u8]) -> bool {
+    let in_range = |table: &&Rc<Table<E>>| {
+        let meta = table.meta();
+        meta.smallest.as_slice() <= key && key <= meta.largest.as_slice()
+    };
+    let mut in_range = older.iter().filter(in_range).peekable();
+    if in_range.peek().is_none() {
+        return false;
+    }
+    let hash = key_hash(key);
+    in_range.any(|table| match table.meta().is_stub() {
+        true => table.may_be_lost(&table.meta().bad_blocks, key, hash),
+        false => table.may_contain(hash),
+    })
+}
+
+/// The stubs that a merge leaves: those among its inputs, and inputs with blocks that were found
+/// unreadable.
+fn stubs_of<E: Env>(
+    job: &Job<E>,
+    damaged: &[(Rc<Table<E>>, Vec<u32>)],
+) -> impl Iterator<Item = Rc<Table<E>>> {
+    let old = job.inputs.iter().filter(|table| table.meta().is_stub());
+    let old = old.map(|stub| stub.as_stub(job.to, &stub.meta().bad_blocks));
+    let new = damaged.iter().map(|(table, blocks)| table.as_stub(job.to, blocks));
+    old.chain(new).map(Rc::new)
 }

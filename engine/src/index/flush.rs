@@ -14,8 +14,8 @@ impl<E: Env> Index<E> {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Full`]: nothing has changed, and it may be tried again later. All others are
-    /// final.
+    /// [`EngineError::Full`] and [`EngineError::Read`]: nothing has changed, and it may be tried
+    /// again later. All others are final.
     pub async fn flush(&self, host: &impl Host) -> Result<(), EngineError> {
         let Some(frozen) = self.contents.borrow().frozen.clone() else { return Ok(()) };
         // A pointer becomes durable only after its target.
@@ -40,7 +40,7 @@ impl<E: Env> Index<E> {
         })
         .await?;
         let mut contents = self.contents.borrow_mut();
-        Self::change_tables(&mut contents, |tables| {
+        self.change_tables(&mut contents, |tables| {
             for table in opened {
                 tables.add(0, table);
             }

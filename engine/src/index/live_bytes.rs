@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::table::Pointed;
 use crate::entry::Entry;
 use crate::manifest::NEVER_EXPIRES;
 
@@ -30,6 +31,14 @@ impl LiveBytes {
             };
             let latest = self.expiries.entry(pointer.segment).or_default();
             *latest = expiry.max(*latest);
+        }
+    }
+
+    /// Takes a table's share back.
+    pub(super) fn take(&mut self, share: &Pointed) {
+        for (segment, bytes) in share.iter() {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            *self.changes.entry(segment).or_default() -= bytes;
         }
     }
 

@@ -7,6 +7,7 @@ use larder_runtime::env::{Env, IoClass};
 use super::Index;
 use super::memtable::Found;
 use super::table::{EntryBuf, Resident, TableError};
+use super::tables::Visit;
 use crate::entry::Entry;
 use crate::error::EngineError;
 
@@ -26,7 +27,14 @@ impl<E: Env> Index<E> {
         mut look: impl FnMut(Option<Entry<'_>>) -> R,
     ) -> Resident<R> {
         let contents = self.contents.borrow();
-        for table in contents.tables.holding(key) {
+        for visit in contents.tables.visits(key) {
+            let table = match visit {
+                Visit::Table(table) => table,
+                Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {
+                    return Resident::NeedsDevice;
+                }
+                Visit::Stub(_) => continue,
+            };
             match table.get_resident(key, hash, &self.blocks, |entry| entry.map(|e| look(Some(e))))
             {
                 Resident::Answer(Some(answer)) => return Resident::Answer(answer),
@@ -41,7 +49,8 @@ impl<E: Env> Index<E> {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Damaged`] if a block that may hold the key is not readable.
+    /// [`EngineError::Damaged`] if a block that may hold the key is not what was written, now or
+    /// when it was merged; [`EngineError::Read`] if the device has refused to read it.
     pub fn in_tables(
         &self,
         key: &[u8],
@@ -50,9 +59,15 @@ impl<E: Env> Index<E> {
         // The tables of this moment, not of the one at which the future is first polled.
         let tables = Rc::clone(&self.contents.borrow().tables);
         async move {
-            for table in tables.holding(key) {
-                let found = table.get(key, hash, &self.blocks, IoClass::Read).await;
-                if let Some(entry) = found.map_err(|error| damaged(key, &error))? {
+            for visit in tables.visits(key) {
+                let found = match visit {
+                    Visit::Table(table) => table.get(key, hash, &self.blocks, IoClass::Read).await,
+                    Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {
+                        Err(stub.lost())
+                    }
+                    Visit::Stub(_) => Ok(None),
+                };
+                if let Some(entry) = found.map_err(|error| not_read(key, &error))? {
                     return Ok(Some(entry));
                 }
             }
@@ -61,6 +76,12 @@ impl<E: Env> Index<E> {
     }
 }
 
-fn damaged(key: &[u8], error: &TableError) -> EngineError {
-    EngineError::Damaged { key: crate::key::display(key), reason: error.to_string() }
+fn not_read(key: &[u8], error: &TableError) -> EngineError {
+    let (key, reason) = (crate::key::display(key), error.to_string());
+    match error {
+        TableError::Io { .. } => EngineError::Read(format!("{key}: {reason}")),
+        TableError::Damaged { .. } | TableError::WrongFormat { .. } => {
+            EngineError::Damaged { key, reason }
+        }
+    }
 }

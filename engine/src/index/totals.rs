@@ -18,18 +18,4 @@ impl<E: Env> Index<E> {
             (expiring + meta.expiring_bytes, all + meta.separate_bytes)
         })
     }
-
-    /// Of the log records that entries of tables point to, at most so many bytes are hidden by newer
-    /// entries of tables.
-    pub fn hidden_bytes_max(&self) -> u64 {
-        let contents = self.contents.borrow();
-        let deepest = contents.tables.metas().map(|meta| meta.level).max();
-        let above = contents.tables.metas().filter(|meta| Some(meta.level) != deepest);
-        above.map(|meta| meta.separate_bytes).sum()
-    }
-
-    /// Bytes of files of tables that the manifest does not name any more.
-    pub fn doomed_bytes(&self) -> u64 {
-        0
-    }
 }

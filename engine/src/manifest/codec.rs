@@ -162,6 +162,7 @@ fn write_table_meta(builder: &mut Builder<'_>, table: &TableMeta) -> WrittenTabl
         push_offset(builder, 12, bad_blocks);
         builder.push_slot(slot(7), table.footer_checksum, 0);
         builder.push_slot(slot(11), table.expiry_max, 0);
+        builder.push_slot(slot(13), table.expiry_last, 0);
         builder.push_slot(slot(1), table.level, 0);
     })
 }
@@ -363,6 +364,7 @@ impl Reader<'_> {
             expiring_bytes,
             expiry_max,
             bad_blocks,
+            expiry_last,
         ] = self.fields(table)?;
         Ok(TableMeta {
             id: self.u64(id)?,
@@ -377,6 +379,7 @@ impl Reader<'_> {
             separate_bytes: self.u64(separate_bytes)?,
             expiring_bytes: self.u64(expiring_bytes)?,
             expiry_max: self.u32(expiry_max)?,
+            expiry_last: self.u32(expiry_last)?,
             bad_blocks: self.scalars(bad_blocks, u32::from_le_bytes)?,
         })
     }

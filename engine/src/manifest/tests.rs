@@ -49,6 +49,7 @@ fn table(id: u64, level: u8, smallest: &[u8], largest: &[u8]) -> TableMeta {
         separate_bytes: id << 20,
         expiring_bytes: id << 10,
         expiry_max: id as u32 % 3,
+        expiry_last: id as u32 % 5,
         bad_blocks: Vec::new(),
     }
 }
@@ -143,6 +144,7 @@ fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
                 separate_bytes: bytes.0,
                 expiring_bytes: bytes.1,
                 expiry_max: bytes.2,
+                expiry_last: bytes.2.rotate_left(7),
                 bad_blocks,
             }
         },
@@ -270,6 +272,8 @@ fn full_edit() -> Edit {
 /// layout, so that what is read is the schema and not just this module's own writing.
 #[test]
 fn the_encoding_is_that_of_the_schema() {
+        std::fs::write("src/manifest/fixtures/full_edit.bin", codec::encode(&full_edit())).unwrap();
+    }
     assert!(codec::encode(&full_edit()) == include_bytes!("fixtures/full_edit.bin"));
     let foreign = include_bytes!("fixtures/full_edit_by_flatc.bin");
     assert_eq!(codec::decode(foreign).expect("decodes"), full_edit());

@@ -19,6 +19,10 @@ use crate::value_log::record::RecordKind;
 const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
 const RETRY_DAMAGED_NANOSECONDS: u64 = 60_000_000_000;
 
+/// How long to wait at most for entries to expire before looking at the clock, which may have been
+/// set, in nanoseconds.
+const EXPIRY_NANOSECONDS_MAX: u64 = 10_000_000_000;
+
 impl<E: Env> Host for Shard<E> {
     type Reservation = Promise;
 
@@ -80,6 +84,11 @@ impl<E: Env> Shard<E> {
                     }
                     Err(error) => return self.log.stop(error.to_string()),
                 },
+                // The memtable is still there.
+                Err(EngineError::Read(reason)) => {
+                    tracing::error!("a flush is tried again: {reason}");
+                    self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+                }
                 Err(error) => return self.log.stop(format!("flushing failed: {error}")),
             }
         }
@@ -90,10 +99,11 @@ impl<E: Env> Shard<E> {
             if self.state.borrow().closing {
                 return Some(Choice::Nothing);
             }
-            Some(self.index.next_compaction()).filter(|choice| *choice != Choice::Nothing)
+            let choice = self.index.next_compaction(&self.durable_generations());
+            (choice != Choice::Nothing).then_some(choice)
         };
         loop {
-            let choice = self.work.wait_for(next).await;
+            let Some(choice) = self.wait_for_compaction(next).await else { continue };
             if choice == Choice::Nothing {
                 return;
             }
@@ -117,10 +127,43 @@ impl<E: Env> Shard<E> {
         }
     }
 
+    /// Waits for something to compact. `None`: the clock may have made something expire, or other
+    /// tables will expire first.
+    async fn wait_for_compaction(&self, next: impl Fn() -> Option<Choice>) -> Option<Choice> {
+        let expiry = self.index.next_expiry();
+        let work = self.work.wait_for(|| {
+            let choice = next();
+            (choice.is_some() || self.index.next_expiry() != expiry).then_some(choice)
+        });
+        let Some(expiry) = expiry else { return work.await };
+        let seconds = u64::from(expiry.saturating_sub(self.unix_now())).max(1);
+        let nanoseconds = (seconds * 1_000_000_000).min(EXPIRY_NANOSECONDS_MAX);
+        let timer = async {
+            self.env.sleep(nanoseconds).await;
+            None
+        };
+        futures_lite::future::or(work, timer).await
+    }
+
+    /// Removes the files of tables that are gone, once nobody reads them any more.
+    pub(super) async fn keep_removing_files(self: Rc<Self>) {
+        let next = || {
+            let closing = self.state.borrow().closing;
+            (closing || self.index.has_unread_files()).then_some(!closing)
+        };
+        while self.unread.wait_for(next).await {
+            if let Err(error) = self.index.remove_unread_files().await {
+                return self.log.stop(error.to_string());
+            }
+            self.space_changed();
+        }
+    }
+
     /// Lets everyone who waits for tables, space or memtables look again.
     pub(super) fn something_changed(&self) {
         self.space_changed();
         self.work.notify();
+        self.unread.notify();
         self.log.changed_for_all();
     }
 }

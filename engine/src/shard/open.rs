@@ -167,6 +167,7 @@ impl<E: Env> Disk<'_, E> {
             pins: Pins::default(),
             turns: Turns::default(),
             work: Signal::default(),
+            unread: Signal::default(),
             free: RefCell::new(free),
             state: RefCell::new(State {
                 items: ItemCache::new(options.item_cache_bytes),
@@ -186,6 +187,7 @@ impl<E: Env> Disk<'_, E> {
         env.spawn(TaskQueue::Flush, Rc::clone(&shard).keep_flushing());
         env.spawn(TaskQueue::Compaction, Rc::clone(&shard).keep_compacting());
         env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_space());
+        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_removing_files());
         env.spawn(TaskQueue::GarbageCollection, Rc::clone(&shard).keep_collecting());
         env.spawn(TaskQueue::Foreground, Rc::clone(&shard).keep_pace());
         env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_time());

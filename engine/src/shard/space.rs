@@ -9,6 +9,7 @@ use larder_runtime::env::Env;
 use super::Shard;
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
+use crate::index::Host;
 use crate::index::compaction::picker::Choice;
 use crate::manifest::Edit;
 use crate::space::{Limits, Purpose, Usage};
@@ -141,6 +142,9 @@ impl<E: Env> Shard<E> {
 
     /// Lets the keeper look again for files that nobody reads any more.
     pub(super) fn release_files(&self) {
+        if self.index.has_retired() {
+            self.unread.notify();
+        }
         if self.free.borrow().has_files_in_use() {
             self.log.needs().notify();
         }
@@ -295,7 +299,7 @@ impl<E: Env> Shard<E> {
     fn can_free_something(&self) -> bool {
         let full = self.state.borrow().full;
         let flush = self.index.has_frozen() || self.flush_would_help();
-        let merge = self.index.next_compaction() != Choice::Nothing;
+        let merge = self.index.next_compaction(&self.durable_generations()) != Choice::Nothing;
         let collection = self.garbage.is_collecting.get() || self.next_victim().is_some();
         (flush && !full.flushes)
             || (merge && !full.merges)

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, IoClass};
 
-use super::sorted_runs::sorted_runs;
+use super::holes::Holes;
+use super::sorted_runs::{KeyRange, sorted_runs};
 use crate::entry::Entry;
 use crate::index::table::{READ_AHEAD_BYTES, Table, TableError, TableIterator};
 
@@ -23,8 +24,10 @@ pub enum Verdict {
 
 /// The entries of several tables in key order, the newest of each key.
 ///
-/// `filter` is asked about each key's newest entry; `on_dropped` is told of each entry that does
-/// not come out: older entries of a key, and newest ones that the filter drops.
+/// `filter` is asked about each key's newest entry, and told whether an older one of that key may
+/// be lost in a block that cannot be read; `on_dropped` is told of each entry that does not come
+/// out: older entries of a key, newest ones that the filter drops, and entries of which a newer one
+/// may be lost.
 ///
 /// The device is read in pieces of [`READ_AHEAD_BYTES`], past the block cache, and memory is held
 /// for one such piece per run. After an error the iterator must not be used further.
@@ -33,6 +36,7 @@ pub struct MergeIterator<E: Env, F, D> {
     /// Numbers of the runs that have a current entry: a binary heap, least key first and, of equal
     /// keys, newest first.
     heap: Vec<usize>,
+    holes: Holes<E>,
     filter: F,
     on_dropped: D,
     place: Place,
@@ -50,27 +54,27 @@ enum Place {
 impl<E, F, D> MergeIterator<E, F, D>
 where
     E: Env,
-    F: FnMut(&[u8], &Entry<'_>) -> Verdict,
+    F: FnMut(&[u8], &Entry<'_>, bool) -> Verdict,
     D: FnMut(&Entry<'_>),
 {
-    /// A merge of `tables`, newest first, from the first key that is at least `start`. The order
-    /// of tables that do not overlap is of no importance. Reads are charged to `class`.
+    /// A merge of `tables`, newest first. The order of tables that do not overlap is of no
+    /// importance. Of stubs only what they have lost counts. Reads are charged to `class`.
     pub fn new(
         tables: impl IntoIterator<Item = Rc<Table<E>>>,
-        start: &[u8],
         class: IoClass,
         filter: F,
         on_dropped: D,
     ) -> Self {
-        let in_range = tables.into_iter().filter(|table| table.meta().largest.as_slice() >= start);
-        let runs = sorted_runs(in_range).into_iter().map(|run| Run::new(run, start, class));
-        Self {
-            runs: runs.collect(),
-            heap: Vec::new(),
-            filter,
-            on_dropped,
-            place: Place::BeforeFirst,
+        let (mut inputs, mut holes) = (Vec::new(), Holes::default());
+        for (age, table) in tables.into_iter().enumerate() {
+            if table.meta().is_stub() {
+                holes.add(age, &table, &table.meta().bad_blocks);
+            } else {
+                inputs.push(Input { age, table });
+            }
         }
+        let runs = sorted_runs(inputs).into_iter().map(|run| Run::new(run, class)).collect();
+        Self { runs, heap: Vec::new(), holes, filter, on_dropped, place: Place::BeforeFirst }
     }
 
     /// Goes to the next entry that the filter keeps and returns it; `None` after the last.
@@ -91,8 +95,10 @@ where
             }
             self.place = Place::OnEntry;
             self.drop_older().await?;
-            let (key, entry) = self.runs[self.heap[0]].current();
-            if (self.filter)(key, &entry) == Verdict::Keep {
+            let run = &self.runs[self.heap[0]];
+            let (key, entry) = run.current();
+            let holes = self.holes.around(key, run.age());
+            if !holes.newer && (self.filter)(key, &entry, holes.older) == Verdict::Keep {
                 break;
             }
             (self.on_dropped)(&entry);
@@ -100,9 +106,15 @@ where
         Ok(Some(self.runs[self.heap[0]].current()))
     }
 
+    /// The inputs in which blocks were found that cannot be read, with these blocks. Complete once
+    /// [`Self::next`] has returned `None`.
+    pub fn damaged(&self) -> Vec<(Rc<Table<E>>, Vec<u32>)> {
+        self.holes.found()
+    }
+
     async fn fill_heap(&mut self) -> Result<(), TableError> {
         for number in 0..self.runs.len() {
-            if self.runs[number].advance().await? {
+            if self.step(number).await? {
                 self.heap.push(number);
             }
         }
@@ -110,6 +122,17 @@ where
             self.sift_down(place);
         }
         Ok(())
+    }
+
+    /// Moves a run to its next entry. What it passes over becomes a hole before any key of the
+    /// hole's range comes out.
+    async fn step(&mut self, number: usize) -> Result<bool, TableError> {
+        let run = &mut self.runs[number];
+        let moved = run.advance().await;
+        for (age, table, block) in run.passed_over.drain(..) {
+            self.holes.add(age, &table, &[block]);
+        }
+        moved
     }
 
     /// Passes over the entries that the first of the heap hides.
@@ -136,7 +159,7 @@ where
 
     /// Moves the run at `place` of the heap to its next entry and restores the heap's order.
     async fn advance_run(&mut self, place: usize) -> Result<(), TableError> {
-        if !self.runs[self.heap[place]].advance().await? {
+        if !self.step(self.heap[place]).await? {
             self.heap.swap_remove(place);
         }
         self.sift_down(place);
@@ -169,40 +192,67 @@ where
     }
 }
 
+/// An input, and how many inputs are newer.
+struct Input<E: Env> {
+    age: usize,
+    table: Rc<Table<E>>,
+}
+
+impl<E: Env> KeyRange for Input<E> {
+    fn smallest(&self) -> &[u8] {
+        self.table.smallest()
+    }
+
+    fn largest(&self) -> &[u8] {
+        self.table.largest()
+    }
+}
+
 /// A sorted run: tables read one after the other.
 struct Run<E: Env> {
-    later: VecDeque<Rc<Table<E>>>,
-    current: Option<TableIterator<E>>,
-    start: Vec<u8>,
+    later: VecDeque<Input<E>>,
+    current: Option<(usize, TableIterator<E>)>,
     class: IoClass,
+    /// Blocks that were passed over and are not taken note of: age, table, number.
+    passed_over: Vec<(usize, Rc<Table<E>>, u32)>,
 }
 
 impl<E: Env> Run<E> {
-    fn new(tables: Vec<Rc<Table<E>>>, start: &[u8], class: IoClass) -> Self {
-        Self { later: tables.into(), current: None, start: start.to_vec(), class }
+    fn new(tables: Vec<Input<E>>, class: IoClass) -> Self {
+        Self { later: tables.into(), current: None, class, passed_over: Vec::new() }
     }
 
     async fn advance(&mut self) -> Result<bool, TableError> {
         loop {
-            if let Some(iterator) = &mut self.current
-                && iterator.advance().await?
-            {
-                return Ok(true);
+            if let Some((age, iterator)) = &mut self.current {
+                let known = iterator.bad_blocks().len();
+                let has_entry = iterator.advance().await?;
+                let table = iterator.table();
+                let blocks = iterator.bad_blocks()[known..].iter();
+                self.passed_over.extend(blocks.map(|&block| (*age, Rc::clone(table), block)));
+                if has_entry {
+                    return Ok(true);
+                }
             }
-            let Some(table) = self.later.pop_front() else { return Ok(false) };
-            self.current =
-                Some(TableIterator::new(table, &self.start, self.class, READ_AHEAD_BYTES));
+            let Some(Input { age, table }) = self.later.pop_front() else { return Ok(false) };
+            let iterator = TableIterator::new(table, &[], self.class, READ_AHEAD_BYTES);
+            self.current = Some((age, iterator));
         }
+    }
+
+    /// How many inputs are newer than the one at hand; asked only of runs in the heap.
+    fn age(&self) -> usize {
+        self.current.as_ref().expect("a run in the heap is on an entry").0
     }
 
     /// The key at hand; asked only of runs in the heap.
     fn key(&self) -> &[u8] {
-        self.current.as_ref().expect("a run in the heap is on an entry").key()
+        self.current.as_ref().expect("a run in the heap is on an entry").1.key()
     }
 
     /// The key and entry at hand; asked only of runs in the heap.
     fn current(&self) -> (&[u8], Entry<'_>) {
-        let current = self.current.as_ref().and_then(TableIterator::current);
+        let current = self.current.as_ref().and_then(|(_, iterator)| iterator.current());
         current.expect("a run in the heap is on an entry")
     }
 }

@@ -1,60 +1,130 @@
-//! Chooses the next compaction from the tables' sizes and key ranges. Pure: no files, no clock.
+//! Chooses the next compaction from what is known of the tables. Pure: no files, no clock.
 //!
-//! A level's score is how full it is: of level 0 its sorted runs, of each deeper level its bytes,
-//! over the target. The fullest level that has reached its target is worked on, the shallower of
-//! equals. Level 0 is merged whole, because its runs overlap. Of a deeper level goes the table
-//! that rewrites the fewest bytes of the next level for each byte it moves; one that overlaps
-//! nothing there moves without being read.
+//! In this order:
+//!
+//! 1. Tables that nobody needs go at once, unread: those of a dead generation, and those whose
+//!    entries have all expired and hide nothing.
+//! 2. Level 0 is relieved when it has too many runs, which look-ups visit one by one, or too many
+//!    tables. A table with nothing older in its range moves down as it is; else the oldest table
+//!    and what overlaps it, a slice of the level, is merged.
+//! 3. Hidden garbage is brought to light. A log record counts as live until a merge meets both its
+//!    index entry and the newer one of its key, so what tables may hide is kept below a share of
+//!    everything, from the shallowest level down.
+//! 4. The fullest level that has reached its target gives the table that rewrites the fewest bytes
+//!    of the next level for each byte that it moves; one that overlaps nothing there moves unread.
+//! 5. Tables that are mostly tombstones or expired entries go down, or, where nothing lies deeper,
+//!    are written again without them.
+//!
+//! Compaction comes to an end by itself: every choice takes tables away, takes entries down, or
+//! writes tables of the deepest level of their range again without what made them a choice.
+//!
+//! A merge is bounded: it takes one upper table and what that overlaps, or as much of level 0 as
+//! stays below `merge_bytes`, and outputs are cut where they would overlap more than that of the
+//! next level ([`output_cuts`]). So a large compaction commits in parts of bounded size, and no
+//! table has to be consumed in part.
 
-use super::sorted_runs::{KeyRange, sorted_runs};
+mod debt;
+mod picture;
+
+use super::sorted_runs::KeyRange;
+
+pub use debt::{DEBT_MAX, debt};
+use picture::Picture;
 
 /// What the picker knows of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Candidate<'a> {
     /// The table's id.
     pub id: u64,
     /// The length of its file in bytes.
     pub bytes: u64,
     /// Its first key, encoded.
-    pub smallest: Vec<u8>,
+    pub smallest: &'a [u8],
     /// Its last key, encoded.
-    pub largest: Vec<u8>,
+    pub largest: &'a [u8],
+    /// Its entries, tombstones included.
+    pub entries: u64,
+    /// Its tombstones.
+    pub tombstones: u64,
+    /// Bytes of the log records that its entries point to.
+    pub separate_bytes: u64,
+    /// Bytes of those whose entries have an expiry.
+    pub expiring_bytes: u64,
+    /// The Unix second from which on no entry is an item; 0 if that never comes.
+    pub expiry_max: u32,
+    /// The Unix second from which on no entry that has an expiry is an item; 0 if none has one.
+    pub expiry_last: u32,
+    /// Whether all its keys are of a generation that is dead for good.
+    pub is_dead: bool,
 }
 
-impl KeyRange for Candidate {
+impl KeyRange for Candidate<'_> {
     fn smallest(&self) -> &[u8] {
-        &self.smallest
+        self.smallest
     }
 
     fn largest(&self) -> &[u8] {
-        &self.largest
+        self.largest
     }
+}
+
+/// The tables of a level.
+#[derive(Clone, Debug, Default)]
+pub struct Level<'a> {
+    /// In level 0 the newest first, in deeper levels in key order without overlap.
+    pub tables: Vec<Candidate<'a>>,
+    /// Tables that are there only to say which keys are lost, with the range of those keys. They
+    /// are older than the level's tables, and go down with those that overlap them.
+    pub stubs: Vec<Candidate<'a>>,
 }
 
 /// The shape that compaction keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PickerOptions {
-    /// Sorted runs of level 0 at which they are merged into level 1; at least 1.
+    /// Sorted runs of level 0 at which it is relieved; at least 1.
     pub level_zero_runs: u64,
+    /// Tables of level 0 at which it is relieved, however few runs they make up; at least 1.
+    pub level_zero_tables: u64,
     /// The target of level 1 in bytes; at least 1.
     pub level_one_bytes: u64,
     /// How much larger each level's target is than the one's above; at least 2.
     pub level_factor: u64,
     /// How many levels there may be, level 0 included, 2 to 255. The deepest has no target.
     pub levels_max: u8,
+    /// Bytes of each of its two levels that a merge takes, beyond one upper table and what that
+    /// overlaps; at least 1.
+    pub merge_bytes: u64,
+    /// One part in so many of what all tables point at may be hidden; at least 1.
+    pub hidden_part: u64,
+    /// A table is compacted when one part in so many of it is tombstones or expired; at least 2.
+    pub dead_part: u64,
 }
 
 impl Default for PickerOptions {
     fn default() -> Self {
-        Self { level_zero_runs: 4, level_one_bytes: 64 << 20, level_factor: 8, levels_max: 7 }
+        Self {
+            level_zero_runs: 4,
+            level_zero_tables: 32,
+            level_one_bytes: 64 << 20,
+            level_factor: 8,
+            levels_max: 7,
+            merge_bytes: 64 << 20,
+            hidden_part: 8,
+            dead_part: 4,
+        }
     }
 }
 
 /// What to do next. Tables are named by id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Every level is below its target.
+    /// Nothing can be gained.
     Nothing,
+    /// Tables that nobody needs are taken out unread.
+    Remove {
+        /// The tables.
+        tables: Vec<u64>,
+    },
     /// A table goes one level down as it is.
     Move {
         /// The table.
@@ -62,172 +132,73 @@ pub enum Choice {
         /// Its new level.
         to: u8,
     },
-    /// Tables of two neighbouring levels are merged into the deeper one.
+    /// Tables are merged.
     Merge {
-        /// The tables, newest first: those of `from_level`, then those of `to_level` in key order.
+        /// The tables, newest first: those of the upper level, the stubs that go down with them,
+        /// and those of `to`.
         inputs: Vec<u64>,
-        /// The upper level.
-        from_level: u8,
         /// The level of the outputs.
-        to_level: u8,
-        /// Whether no deeper level has a table in the key range of the inputs, so that a
-        /// tombstone hides nothing there.
-        is_bottom: bool,
+        to: u8,
     },
 }
 
-/// Chooses the next compaction.
-///
-/// `levels[0]` is sorted newest first; deeper levels are sorted by key.
+/// Chooses the next compaction; `now` is in Unix seconds.
 ///
 /// # Panics
 ///
 /// If tables of a deeper level overlap or are out of order, there are more levels than allowed, or
 /// an option is out of its range.
-pub fn pick(levels: &[Vec<Candidate>], options: &PickerOptions) -> Choice {
+pub fn pick(levels: &[Level<'_>], options: &PickerOptions, now: u32) -> Choice {
     check(levels, options);
-    match fullest_level(levels, options) {
-        None => Choice::Nothing,
-        Some(0) => pick_from_level_zero(levels),
-        Some(level) => pick_from_deeper_level(levels, level),
-    }
+    let picture = Picture::new(levels, options, now);
+    picture
+        .remove_unneeded()
+        .or_else(|| picture.relieve_level_zero())
+        .or_else(|| picture.uncover_garbage())
+        .or_else(|| picture.shrink_fullest())
+        .or_else(|| picture.drop_dead_weight())
+        .unwrap_or(Choice::Nothing)
 }
 
-fn check(levels: &[Vec<Candidate>], options: &PickerOptions) {
-    assert!(options.level_zero_runs >= 1 && options.level_one_bytes >= 1, "{options:?}");
+/// How many bytes of log records that no longer matter may still count as live, because tables hide
+/// them: an estimate that takes a hidden record to be of mean length, at least as long as the one
+/// that hides it.
+pub fn hidden_bytes_max(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
+    Picture::new(levels, options, 0).hidden_bytes_max()
+}
+
+/// The first moment after `now` at which entries of a table will have expired, so that there may be
+/// something to choose.
+pub fn next_expiry(levels: &[Level<'_>], now: u32) -> Option<u32> {
+    let tables = levels.iter().flat_map(|level| &level.tables);
+    let moments = tables.flat_map(|table| [table.expiry_max, table.expiry_last]);
+    moments.filter(|&moment| moment > now).min()
+}
+
+/// Keys at which the outputs of a merge into the level above `below` are cut, in increasing order:
+/// no output then overlaps more than about `merge_bytes` of `below`.
+pub fn output_cuts(below: &[Candidate<'_>], merge_bytes: u64) -> Vec<Vec<u8>> {
+    let mut cuts = Vec::new();
+    let mut bytes = 0u64;
+    for table in below {
+        bytes = bytes.saturating_add(table.bytes);
+        if bytes > merge_bytes {
+            cuts.push(table.smallest.to_vec());
+            bytes = table.bytes;
+        }
+    }
+    cuts
+}
+
+fn check(levels: &[Level<'_>], options: &PickerOptions) {
+    assert!(options.level_zero_runs >= 1 && options.level_zero_tables >= 1, "{options:?}");
+    assert!(options.level_one_bytes >= 1 && options.merge_bytes >= 1, "{options:?}");
     assert!(options.level_factor >= 2 && options.levels_max >= 2, "{options:?}");
+    assert!(options.hidden_part >= 1 && options.dead_part >= 2, "{options:?}");
     assert!(levels.len() <= usize::from(options.levels_max), "{} levels", levels.len());
     for level in levels.iter().skip(1) {
-        let is_run = level.windows(2).all(|pair| pair[0].largest < pair[1].smallest);
+        let is_run = level.tables.windows(2).all(|pair| pair[0].largest < pair[1].smallest);
         assert!(is_run, "a level below level 0 is not one sorted run");
-    }
-}
-
-/// The level that is fullest for its target, if any has reached it.
-fn fullest_level(levels: &[Vec<Candidate>], options: &PickerOptions) -> Option<usize> {
-    let last = usize::from(options.levels_max) - 1;
-    let mut target = options.level_one_bytes;
-    let mut fullest = None;
-    for (number, level) in levels.iter().take(last).enumerate() {
-        let score = if number == 0 {
-            Score { have: sorted_runs(level).len() as u64, target: options.level_zero_runs }
-        } else {
-            let have = level.iter().map(|table| table.bytes).sum();
-            let score = Score { have, target };
-            target = target.saturating_mul(options.level_factor);
-            score
-        };
-        let is_fuller = fullest.is_none_or(|(_, best)| score.is_above(&best));
-        if score.is_reached() && is_fuller {
-            fullest = Some((number, score));
-        }
-    }
-    fullest.map(|(number, _)| number)
-}
-
-#[derive(Clone, Copy)]
-struct Score {
-    have: u64,
-    target: u64,
-}
-
-impl Score {
-    fn is_reached(&self) -> bool {
-        self.have >= self.target
-    }
-
-    fn is_above(&self, other: &Self) -> bool {
-        let [left, right] = [(self.have, other.target), (other.have, self.target)]
-            .map(|(have, target)| u128::from(have) * u128::from(target));
-        left > right
-    }
-}
-
-fn pick_from_level_zero(levels: &[Vec<Candidate>]) -> Choice {
-    let newest_first = &levels[0];
-    let below = level_at(levels, 1);
-    let stands_alone = |table: &&Candidate| {
-        let is_other = |other: &&Candidate| other.id != table.id;
-        let overlaps_level_zero =
-            newest_first.iter().filter(is_other).any(|other| other.overlaps(*table));
-        !overlaps_level_zero && overlapping(below, *table).is_empty()
-    };
-    if let Some(table) = newest_first.iter().rev().find(stands_alone) {
-        return Choice::Move { table: table.id, to: 1 };
-    }
-    merge(levels, 0, newest_first)
-}
-
-fn pick_from_deeper_level(levels: &[Vec<Candidate>], level: usize) -> Choice {
-    let below = level_at(levels, level + 1);
-    let rewritten = |table: &Candidate| -> u128 {
-        let bytes: u64 = overlapping(below, table).iter().map(|other| other.bytes).sum();
-        u128::from(bytes) * 1024 / u128::from(table.bytes.max(1))
-    };
-    let cheapest = levels[level].iter().min_by_key(|table| rewritten(table));
-    let table = cheapest.expect("a level that reached its target has tables");
-    if overlapping(below, table).is_empty() {
-        return Choice::Move { table: table.id, to: level_number(level + 1) };
-    }
-    merge(levels, level, std::slice::from_ref(table))
-}
-
-/// The merge of `upper`, tables of `level`, with all that they overlap in the next.
-///
-/// Outputs may span the gaps between the inputs, so everything within the hull of `upper` counts.
-fn merge(levels: &[Vec<Candidate>], level: usize, upper: &[Candidate]) -> Choice {
-    let upper_hull = Hull::of(upper);
-    let lower = overlapping(level_at(levels, level + 1), &upper_hull);
-    let hull = Hull::of(upper.iter().chain(lower));
-    let deeper = levels.iter().skip(level + 2);
-    Choice::Merge {
-        inputs: upper.iter().chain(lower).map(|table| table.id).collect(),
-        from_level: level_number(level),
-        to_level: level_number(level + 1),
-        is_bottom: deeper.into_iter().all(|tables| overlapping(tables, &hull).is_empty()),
-    }
-}
-
-fn level_at(levels: &[Vec<Candidate>], level: usize) -> &[Candidate] {
-    levels.get(level).map_or(&[], Vec::as_slice)
-}
-
-fn level_number(level: usize) -> u8 {
-    u8::try_from(level).expect("there are at most 255 levels")
-}
-
-/// The tables of a sorted run that overlap `range`.
-fn overlapping<'a>(run: &'a [Candidate], range: &impl KeyRange) -> &'a [Candidate] {
-    let start = run.partition_point(|table| table.largest() < range.smallest());
-    let end = run.partition_point(|table| table.smallest() <= range.largest());
-    &run[start..end.max(start)]
-}
-
-/// The smallest range that includes others.
-struct Hull<'a> {
-    smallest: &'a [u8],
-    largest: &'a [u8],
-}
-
-impl<'a> Hull<'a> {
-    fn of(tables: impl IntoIterator<Item = &'a Candidate, IntoIter: Clone>) -> Self {
-        let tables = tables.into_iter();
-        let smallest = tables.clone().map(KeyRange::smallest).min();
-        let largest = tables.map(KeyRange::largest).max();
-        Self {
-            smallest: smallest.expect("a merge has inputs"),
-            largest: largest.expect("a merge has inputs"),
-        }
-    }
-}
-
-impl KeyRange for Hull<'_> {
-    fn smallest(&self) -> &[u8] {
-        self.smallest
-    }
-
-    fn largest(&self) -> &[u8] {
-        self.largest
     }
 }
 

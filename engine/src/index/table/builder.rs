@@ -111,6 +111,7 @@ impl<E: Env> TableBuilder<E> {
         }
         // A table of nothing but tombstones holds no item from the first second on.
         meta.expiry_max = meta.expiry_max.max(expiry).max(1);
+        meta.expiry_last = meta.expiry_last.max(expiry);
         self.never_expires |= expiry == 0 && !entry.is_tombstone();
     }
 
@@ -174,6 +175,7 @@ impl<E: Env> TableBuilder<E> {
             separate_bytes: self.meta.separate_bytes,
             expiring_bytes: self.meta.expiring_bytes,
             expiry_max: self.meta.expiry_max,
+            expiry_last: self.meta.expiry_last,
             index,
             filter,
             pointed,

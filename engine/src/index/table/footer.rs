@@ -29,6 +29,7 @@ pub(super) struct Footer {
     pub(super) separate_bytes: u64,
     pub(super) expiring_bytes: u64,
     pub(super) expiry_max: u32,
+    pub(super) expiry_last: u32,
     pub(super) index: SectionHandle,
     pub(super) filter: SectionHandle,
     pub(super) pointed: SectionHandle,
@@ -67,6 +68,7 @@ impl Footer {
             bytes.extend_from_slice(&section.checksum.to_le_bytes());
         }
         bytes.extend_from_slice(&self.expiry_max.to_le_bytes());
+        bytes.extend_from_slice(&self.expiry_last.to_le_bytes());
         bytes.resize(CHECKSUM_AT, 0);
         let checksum = self.identity.checksum(self.offset(), &bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -113,6 +115,7 @@ impl Footer {
             filter: fields.section(),
             pointed: fields.section(),
             expiry_max: fields.u32(),
+            expiry_last: fields.u32(),
         };
         let expected = (identity, file_bytes);
         if (footer.identity, footer.file_bytes) != expected || !footer.sections_fill_the_file() {
@@ -173,6 +176,7 @@ mod tests {
             separate_bytes: 1 << 40,
             expiring_bytes: 3,
             expiry_max: u32::MAX,
+            expiry_last: 8,
             index: SectionHandle { offset: 4096, length: 4097, checksum: 1 },
             filter: SectionHandle { offset: 3 * 4096, length: 80, checksum: 2 },
             pointed: SectionHandle { offset: 4 * 4096, length: 28, checksum: 3 },

@@ -15,11 +15,20 @@ use crate::entry::Entry;
 /// Bytes that an iterator usually reads at once.
 pub const READ_AHEAD_BYTES: usize = 128 << 10;
 
+/// How often a block is read before it counts as bad.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// How long to wait before a request that the device has refused is made again, in nanoseconds.
+const RETRY_NANOSECONDS: u64 = 500_000_000;
+
 /// The entries of a table from some key on.
 ///
 /// It bypasses the block cache, gives the core back between blocks when its quantum is used up,
 /// and checks what a lookup does not: that keys increase, and, after a walk over the whole table,
 /// that no entry is missing. After an error it must not be used further.
+///
+/// A block that cannot be read, or is not what the builder wrote, is passed over:
+/// [`Self::bad_blocks`] names it before any key behind it is returned.
 pub struct TableIterator<E: Env> {
     table: Rc<Table<E>>,
     class: IoClass,
@@ -38,6 +47,7 @@ pub struct TableIterator<E: Env> {
     /// Whether the walk is over the whole table.
     is_whole: bool,
     entries_seen: u64,
+    bad_blocks: Vec<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,6 +77,7 @@ impl<E: Env> TableIterator<E> {
             start: start.to_vec(),
             is_whole,
             entries_seen: 0,
+            bad_blocks: Vec::new(),
             table,
         }
     }
@@ -80,7 +91,7 @@ impl<E: Env> TableIterator<E> {
     ///
     /// # Errors
     ///
-    /// [`TableError::Damaged`] if a block is not what the builder wrote, [`TableError::Io`].
+    /// [`TableError::Damaged`] if entries are missing although every block is intact.
     pub async fn next(&mut self) -> Result<Option<(&[u8], Entry<'_>)>, TableError> {
         self.advance().await?;
         Ok(self.current())
@@ -92,6 +103,11 @@ impl<E: Env> TableIterator<E> {
             let entry = self.decode_value().expect("the entry was decoded when it was reached");
             (self.cursor.key(), entry)
         })
+    }
+
+    /// The blocks so far that were passed over, in increasing order.
+    pub fn bad_blocks(&self) -> &[u32] {
+        &self.bad_blocks
     }
 
     /// The key of [`Self::current`], which must be there.
@@ -106,19 +122,35 @@ impl<E: Env> TableIterator<E> {
             return Ok(false);
         }
         loop {
-            while self.advance_in_block()? {
-                if self.cursor.key() >= self.start.as_slice() {
+            match self.advance_in_block() {
+                Ok(true) if self.cursor.key() < self.start.as_slice() => continue,
+                Ok(true) => {
                     self.place = Place::OnEntry;
                     return Ok(true);
                 }
+                Ok(false) => {}
+                Err(error) => self.pass_over(self.next_block - 1, &error),
             }
             if self.next_block == self.table.index().len() {
                 self.place = Place::AfterLast;
                 self.check_count()?;
                 return Ok(false);
             }
-            self.enter_next_block().await?;
+            if let Err(error) = self.enter_next_block().await {
+                self.pass_over(self.next_block, &error);
+                self.next_block += 1;
+            }
         }
+    }
+
+    /// Goes on behind block `number`, which is bad.
+    fn pass_over(&mut self, number: usize, error: &TableError) {
+        tracing::error!("a block of a table cannot be read, its keys are lost: {error}");
+        self.bad_blocks.push(u32::try_from(number).expect("an index has 32-bit numbers"));
+        self.is_whole = false;
+        self.block = 0..0;
+        self.window = None;
+        self.window_end = number + 1;
     }
 
     fn advance_in_block(&mut self) -> Result<bool, TableError> {
@@ -148,8 +180,23 @@ impl<E: Env> TableIterator<E> {
 
     async fn enter_next_block(&mut self) -> Result<(), TableError> {
         self.table.env().yield_if_needed().await;
+        let mut entered = self.try_enter_next_block(self.read_ahead_bytes as u64).await;
+        for _ in 1..ATTEMPTS_MAX {
+            match &entered {
+                Ok(()) => break,
+                Err(TableError::Io { .. }) => self.table.env().sleep(RETRY_NANOSECONDS).await,
+                Err(_) => {}
+            }
+            // Once more and alone: it may have been a neighbour, or the way here.
+            self.window_end = self.next_block;
+            entered = self.try_enter_next_block(0).await;
+        }
+        entered
+    }
+
+    async fn try_enter_next_block(&mut self, read_ahead_bytes: u64) -> Result<(), TableError> {
         if self.next_block == self.window_end {
-            self.read_window().await?;
+            self.read_window(read_ahead_bytes).await?;
         }
         let handle = self.table.index().block(self.next_block);
         let start = (handle.offset - self.window_offset) as usize;
@@ -163,14 +210,14 @@ impl<E: Env> TableIterator<E> {
         Ok(())
     }
 
-    async fn read_window(&mut self) -> Result<(), TableError> {
+    async fn read_window(&mut self, read_ahead_bytes: u64) -> Result<(), TableError> {
         let index = self.table.index();
         let first = index.block(self.next_block);
         let mut end = self.next_block + 1;
         let mut end_offset = first.end();
         while end < index.len() {
             let block = index.block(end);
-            if block.end() - first.offset > self.read_ahead_bytes as u64 {
+            if block.end() - first.offset > read_ahead_bytes {
                 break;
             }
             end_offset = block.end();
@@ -189,7 +236,7 @@ impl<E: Env> TableIterator<E> {
     fn check_count(&self) -> Result<(), TableError> {
         let meta = self.table.meta();
         let is_complete = !self.is_whole || self.entries_seen == meta.entries;
-        if is_complete && self.cursor.key() == meta.largest {
+        if !self.bad_blocks.is_empty() || (is_complete && self.cursor.key() == meta.largest) {
             return Ok(());
         }
         Err(self.malformed("entries are missing or too many"))

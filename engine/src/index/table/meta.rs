@@ -28,6 +28,8 @@ pub struct TableMeta {
     /// The Unix second from which on every entry is a tombstone or has expired; 0 if that never
     /// comes.
     pub expiry_max: u32,
+    /// The Unix second from which on every entry that has an expiry has expired; 0 if none has one.
+    pub expiry_last: u32,
     /// Data blocks that cannot be read, in increasing order. A table that has some is a *stub*:
     /// its readable entries are in other tables, and it says which keys are lost.
     pub bad_blocks: Vec<u32>,

@@ -1,6 +1,7 @@
 //! An open table: index and filter in memory, data blocks read when they are asked for.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
@@ -21,8 +22,8 @@ pub struct Table<E: Env> {
     file: E::File,
     identity: TableIdentity,
     meta: TableMeta,
-    index: BlockIndex,
-    filter: Filter,
+    index: Rc<BlockIndex>,
+    filter: Rc<Filter>,
     pointed: SectionHandle,
 }
 
@@ -78,8 +79,56 @@ impl<E: Env> Table<E> {
         let filter = Section::verify(identity, footer.filter, filter_bytes)
             .and_then(Filter::decode)
             .map_err(TableError::damaged(&path, footer.filter.offset))?;
-        let (meta, pointed) = (meta.clone(), footer.pointed);
-        Ok(Self { env, path, file, identity, meta, index, filter, pointed })
+        let in_order = meta.bad_blocks.windows(2).all(|pair| pair[0] < pair[1]);
+        if !in_order || meta.bad_blocks.last().is_some_and(|&last| last as usize >= index.len()) {
+            let what = Malformed("the manifest names blocks that are not there");
+            return Err(TableError::damaged(&path, index_offset)(what));
+        }
+        let (index, filter, pointed) = (Rc::new(index), Rc::new(filter), footer.pointed);
+        Ok(Self { env, path, file, identity, meta: meta.clone(), index, filter, pointed })
+    }
+
+    /// The same table as a stub in `level` that says which keys these blocks have lost.
+    pub fn as_stub(&self, level: u8, bad_blocks: &[u32]) -> Self {
+        assert!(!bad_blocks.is_empty(), "a stub has lost something");
+        Self {
+            env: self.env.clone(),
+            path: self.path.clone(),
+            file: self.file.clone(),
+            identity: self.identity,
+            meta: TableMeta { level, bad_blocks: bad_blocks.to_vec(), ..self.meta.clone() },
+            index: Rc::clone(&self.index),
+            filter: Rc::clone(&self.filter),
+            pointed: self.pointed,
+        }
+    }
+
+    /// Whether one of `bad_blocks` may have held an entry of `key`.
+    pub fn may_be_lost(&self, bad_blocks: &[u32], key: &[u8], hash: u64) -> bool {
+        let number = self.locate(key, hash).and_then(|number| u32::try_from(number).ok());
+        number.is_some_and(|number| bad_blocks.binary_search(&number).is_ok())
+    }
+
+    /// The error of a look-up of a key that a stub may have lost.
+    pub fn lost(&self) -> TableError {
+        let block = self.meta.bad_blocks.first().map_or(0, |&number| number as usize);
+        self.damaged(self.index.block(block).offset)(Malformed(
+            "the block that may hold the key was not readable when its table was merged",
+        ))
+    }
+
+    /// The first and the last key that the table may tell something of: of a stub, bounds of the
+    /// keys that it has lost.
+    pub fn key_range(&self) -> (&[u8], &[u8]) {
+        let (smallest, largest) = (&self.meta.smallest, &self.meta.largest);
+        let (Some(&first), Some(&last)) =
+            (self.meta.bad_blocks.first(), self.meta.bad_blocks.last())
+        else {
+            return (smallest, largest);
+        };
+        let end = last as usize + 1;
+        let largest = if end < self.index.len() { self.index.fence(end) } else { largest };
+        (smallest.as_slice().max(self.index.fence(first as usize)), largest)
     }
 
     /// What the table was opened with. Its level is the one at that time.
@@ -266,6 +315,7 @@ async fn read_footer<E: Env>(
         (footer.separate_bytes, meta.separate_bytes),
         (footer.expiring_bytes, meta.expiring_bytes),
         (u64::from(footer.expiry_max), u64::from(meta.expiry_max)),
+        (u64::from(footer.expiry_last), u64::from(meta.expiry_last)),
     ];
     if counts.iter().any(|(found, expected)| found != expected) {
         return Err(damaged("the footer's counts are not those that the manifest holds"));

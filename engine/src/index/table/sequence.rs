@@ -22,6 +22,8 @@ pub struct SequenceOptions<E: Env> {
     pub class: IoClass,
     /// How the tables are built; a new one begins at `table_bytes`.
     pub tables: TableOptions,
+    /// Keys, in increasing order, before which a table ends.
+    pub cuts: Vec<Vec<u8>>,
 }
 
 /// Tables that are being written one after the other.
@@ -33,20 +35,27 @@ pub struct TableSequence<E: Env, I> {
     options: SequenceOptions<E>,
     next_table_id: I,
     builder: Option<(u32, TableBuilder<E>)>,
+    /// How many of the cuts are at or before the last key.
+    cuts_passed: usize,
     finished: Vec<TableMeta>,
 }
 
 impl<E: Env, I: FnMut() -> u64> TableSequence<E, I> {
     /// An empty sequence; `next_table_id` hands out ids that were never used.
     pub fn new(options: SequenceOptions<E>, next_table_id: I) -> Self {
-        Self { options, next_table_id, builder: None, finished: Vec::new() }
+        Self { options, next_table_id, builder: None, cuts_passed: 0, finished: Vec::new() }
     }
 
     /// Adds an entry, whose key is greater than the one before.
     pub async fn add(&mut self, key: &[u8], entry: &Entry<'_>) -> Result<(), TableError> {
         let generation = generation_of(key);
+        let cuts = &self.options.cuts[self.cuts_passed..];
+        let passed = cuts.iter().take_while(|cut| cut.as_slice() <= key).count();
+        self.cuts_passed += passed;
         let is_full = |(of, builder): &mut (u32, TableBuilder<E>)| {
-            *of != generation || builder.estimated_bytes() >= self.options.tables.table_bytes
+            *of != generation
+                || passed > 0
+                || builder.estimated_bytes() >= self.options.tables.table_bytes
         };
         if let Some((_, full)) = self.builder.take_if(is_full) {
             self.finished.extend(full.finish().await?);

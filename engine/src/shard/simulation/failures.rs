@@ -81,6 +81,8 @@ async fn script(env: SimEnv, shard: TestShard, model: SharedModel) -> Option<Eng
         // Let flushes and merges come to their end, or to their failure.
         env.sleep(50_000_000).await;
     }
+    // What is tried again fails in the end, too.
+    env.sleep(1_000_000_000).await;
     first_error
 }
 

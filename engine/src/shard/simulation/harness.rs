@@ -104,6 +104,8 @@ pub(super) fn tiny_options() -> ShardOptions {
             level_one_bytes: 96 << 10,
             level_factor: 2,
             levels_max: 4,
+            merge_bytes: 128 << 10,
+            ..PickerOptions::default()
         },
     }
 }

@@ -242,7 +242,7 @@ pub(super) async fn read_all(shard: TestShard, model: SharedModel, may_fail: boo
         }
         let item = match harness::stored(&shard, &key).await {
             Ok(item) => Some(item),
-            Err(EngineError::Damaged { .. }) if may_fail => None,
+            Err(EngineError::Damaged { .. } | EngineError::Read(_)) if may_fail => None,
             Err(error) => panic!("{} is not readable: {error}", key.escape_ascii()),
         };
         found.insert(key, item);

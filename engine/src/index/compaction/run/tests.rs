@@ -70,7 +70,7 @@ impl Store {
         inputs: &[Rc<Table<MemoryEnv>>],
         drops_tombstones: bool,
         dropped: &mut Vec<u64>,
-    ) -> Result<Vec<TableMeta>, TableError> {
+    ) -> Result<Merged<MemoryEnv>, TableError> {
         let options =
             TableOptions { block_bytes: 256, table_bytes: 32 << 10, ..TableOptions::default() };
         let outputs = SequenceOptions {
@@ -80,8 +80,9 @@ impl Store {
             level: 3,
             class: IoClass::Compaction,
             tables: options,
+            cuts: Vec::new(),
         };
-        let filter = |_: &[u8], entry: &Entry<'_>| {
+        let filter = |_: &[u8], entry: &Entry<'_>, _| {
             if drops_tombstones && entry.is_tombstone() { Verdict::Drop } else { Verdict::Keep }
         };
         block_on(run_merge(
@@ -160,7 +161,7 @@ proptest! {
         expected_dropped.sort_unstable();
 
         let mut dropped = Vec::new();
-        let outputs = store.merge(&inputs, drops_tombstones, &mut dropped).unwrap();
+        let outputs = store.merge(&inputs, drops_tombstones, &mut dropped).unwrap().outputs;
         dropped.sort_unstable();
         prop_assert_eq!(dropped, expected_dropped);
         check_outputs(&store, &outputs, &expected);
@@ -185,7 +186,7 @@ fn outputs_are_split_and_the_core_is_offered_back() {
     let (inputs, merged) = large_inputs(&store);
     let turns = store.env.turns();
     let mut dropped = Vec::new();
-    let outputs = store.merge(&inputs, false, &mut dropped).unwrap();
+    let outputs = store.merge(&inputs, false, &mut dropped).unwrap().outputs;
     assert!(outputs.len() > 2, "{} outputs", outputs.len());
     assert_eq!(dropped.len(), 1500);
     assert!(store.env.turns() - turns > 50);
@@ -197,7 +198,7 @@ fn a_merge_of_nothing_but_dropped_entries_leaves_no_table() {
     let store = Store::new();
     let input = store.build(&Contents::from([(1, (1, true)), (2, (2, true))]));
     let mut dropped = Vec::new();
-    assert_eq!(store.merge(&[input], true, &mut dropped).unwrap(), []);
+    assert_eq!(store.merge(&[input], true, &mut dropped).unwrap().outputs, []);
     assert_eq!((dropped, store.env.paths().len()), (vec![1, 2], 1));
 }
 
@@ -223,7 +224,23 @@ fn a_failed_merge_leaves_its_inputs_and_nothing_else() {
     let (inputs, _) = large_inputs(&store);
     let before = store.env.paths();
     store.env.flip(inputs[0].path(), 40 * 4096 + 20, 1);
-    let merged = store.merge(&inputs, false, &mut Vec::new());
-    assert!(matches!(merged, Err(TableError::Damaged { .. })));
-    assert_eq!(store.env.paths(), before);
+    let merged = store.merge(&inputs, false, &mut Vec::new()).unwrap();
+    let [(table, blocks)] = &merged.damaged[..] else { panic!("one input is damaged") };
+    assert_eq!((table.meta().id, blocks.as_slice()), (inputs[0].meta().id, &[40][..]));
+    // Of the keys in the bad block none comes out, neither its own nor the older entries of them.
+    let outputs: Vec<_> = merged.outputs.iter().map(|meta| store.open(meta)).collect();
+    let (mut lost, mut kept) = (0, 0);
+    for number in 0..3000 {
+        let (key, hash) = (key(number), key_hash(&key(number)));
+        let may_be_lost = inputs[0].may_be_lost(blocks, &key, hash);
+        let found = outputs.iter().find_map(|table| {
+            let blocks = BlockCache::new(0);
+            block_on(table.get(&key, hash, &blocks, IoClass::Read)).unwrap()
+        });
+        assert_eq!(found.is_none(), may_be_lost, "key {number}");
+        lost += u32::from(may_be_lost);
+        kept += u32::from(found.is_some());
+    }
+    assert!(lost > 4 && kept > 2900, "{lost} lost, {kept} kept");
+    assert_eq!(store.env.paths().len(), before.len() + outputs.len());
 }
