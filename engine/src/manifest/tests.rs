@@ -272,8 +272,6 @@ fn full_edit() -> Edit {
 /// layout, so that what is read is the schema and not just this module's own writing.
 #[test]
 fn the_encoding_is_that_of_the_schema() {
-        std::fs::write("src/manifest/fixtures/full_edit.bin", codec::encode(&full_edit())).unwrap();
-    }
     assert!(codec::encode(&full_edit()) == include_bytes!("fixtures/full_edit.bin"));
     let foreign = include_bytes!("fixtures/full_edit_by_flatc.bin");
     assert_eq!(codec::decode(foreign).expect("decodes"), full_edit());

@@ -92,7 +92,11 @@ impl<E: Env> Shard<E> {
             } else {
                 !self.collector.writes_to(number)
             };
-            is_closed && !free.is_leaving(number) && !unreadable.contains(&number)
+            // What memtables point to is not counted as live yet.
+            is_closed
+                && !free.is_leaving(number)
+                && !unreadable.contains(&number)
+                && !self.index.memtables_point_into(number)
         };
         let candidates = journal.segments.iter().filter(|(number, s)| may_go(**number, s));
         let chosen = victims::choose(

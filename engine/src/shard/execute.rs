@@ -159,7 +159,7 @@ impl<E: Env> Shard<E> {
             namespace: key.namespace,
             turn: self.turns.enter(key_hash(&encoded)),
             encoded,
-            pin: self.pins.enter(),
+            pin: Some(self.pins.enter()),
         };
         let shard = Rc::clone(self);
         async move {
@@ -184,7 +184,12 @@ impl<E: Env> Shard<E> {
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
                 Err(NotApplied::Wait) => {
                     has_waited = true;
+                    // It will look again, so it holds no file meanwhile: what it waits for may be
+                    // that very file.
+                    waiting.pin = None;
+                    self.release_files();
                     self.wait_for_room(operation.value_len()).await;
+                    waiting.pin = Some(self.pins.enter());
                 }
             }
         };
@@ -474,7 +479,7 @@ struct Waiting {
     turn: Turn,
     /// Held for what its drop does.
     #[allow(dead_code, reason = "held until the operation has ended")]
-    pin: Pin,
+    pin: Option<Pin>,
 }
 
 /// A change to one key, with what was known of it before.

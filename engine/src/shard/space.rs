@@ -200,7 +200,8 @@ impl<E: Env> Shard<E> {
         let is_short = full != Fullness::default() || self.usage().wants_collection(&self.limits());
         let ready = self.free.borrow().ready();
         let keep = bytes == self.options.segment_bytes
-            && ready < if is_short { 1 } else { self.options.free_segments_max };
+            && !is_short
+            && ready < self.options.free_segments_max;
         if keep {
             self.free.borrow_mut().add(number);
         } else {
@@ -236,6 +237,7 @@ impl<E: Env> Shard<E> {
             }
             Err(EngineError::Full) if standard => {
                 self.close_ingest();
+                while self.give_file_back().await? {}
                 self.extend_for_removals(bytes).await?;
                 Err(EngineError::Full)
             }
@@ -284,10 +286,7 @@ impl<E: Env> Shard<E> {
     /// While a segment from the reserve hides that one is wanted: is there space for writes again?
     async fn look_again(&self) -> Result<(), EngineError> {
         let bytes = self.options.segment_bytes;
-        let has_file = self.free.borrow().ready() > 0;
-        if self.may_extend(bytes)
-            && (has_file || self.promise(u64::from(bytes), Purpose::Ingest).is_ok())
-        {
+        if self.may_extend(bytes) && self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
             self.open_ingest();
             return Ok(());
         }
@@ -359,11 +358,11 @@ impl<E: Env> Shard<E> {
         let bytes = bytes.max(self.options.segment_bytes);
         let standard = bytes == self.options.segment_bytes;
         let number = self.journal.state().segment_id_next.max(self.free.borrow().number_next());
-        let recycled = if standard { self.free.borrow_mut().take() } else { None };
-        let promise = match recycled {
-            Some(_) => None,
-            None => Some(self.promise(u64::from(bytes), purpose)?),
-        };
+        // A file that is used again takes no space, but what is left has to be enough all the same:
+        // it would otherwise never come to those that are needed more.
+        let has_file = standard && self.free.borrow().ready() > 0;
+        let promise = self.promise(if has_file { 0 } else { u64::from(bytes) }, purpose)?;
+        let recycled = if has_file { self.free.borrow_mut().take() } else { None };
         let origin = recycled.map_or(Origin::New, Origin::Recycled);
         let (env, directory) = (&self.env, &self.directory);
         let segment =

@@ -2,8 +2,8 @@
 //!
 //! When the disk fills up, what frees space must go on longest. Each purpose leaves to the more
 //! needed ones what they take at a time, in this order: a flush, which lets the log go; a merge,
-//! which finds what is dead; a collection, which frees segments; the log of deletes and moves; and
-//! at last the log of everything else.
+//! which finds what is dead; the log of deletes and of a collection's moves; a collection, which
+//! frees segments; and at last the log of everything else.
 
 /// What space is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,10 +14,10 @@ pub enum Purpose {
     Flush,
     /// Merging tables.
     Merge,
-    /// A segment that collected records are moved to.
-    Collection,
     /// A segment of the log for deletes and for the records of moves.
     Removal,
+    /// A segment that collected records are moved to.
+    Collection,
     /// A segment of the log for anything.
     Ingest,
 }
@@ -29,11 +29,11 @@ impl Purpose {
         let segment = u64::from(segment_bytes);
         let of_shard = match self {
             Self::Start => 0,
-            Self::Flush => reserve / 4,
-            Self::Merge => reserve / 2,
-            Self::Collection => reserve,
-            Self::Removal => reserve + segment,
-            Self::Ingest => reserve + 2 * segment,
+            Self::Flush => reserve / 8,
+            Self::Merge => reserve / 4,
+            Self::Removal => reserve / 2,
+            Self::Collection => reserve / 2 + segment,
+            Self::Ingest => reserve + 3 * segment,
         };
         of_shard.saturating_mul(u64::from(shards.max(1)))
     }
@@ -49,13 +49,13 @@ mod tests {
             Purpose::Start,
             Purpose::Flush,
             Purpose::Merge,
-            Purpose::Collection,
             Purpose::Removal,
+            Purpose::Collection,
             Purpose::Ingest,
         ];
         assert!(order.is_sorted());
         let left = order.map(|purpose| purpose.left(1000, 64, 2));
         assert!(left.is_sorted_by(|less, more| less < more), "{left:?}");
-        assert_eq!(Purpose::Ingest.left(1000, 64, 2), 2 * (1000 + 128));
+        assert_eq!(Purpose::Ingest.left(1000, 64, 2), 2 * (1000 + 192));
     }
 }

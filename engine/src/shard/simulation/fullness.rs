@@ -132,7 +132,8 @@ fn a_value_too_long_for_the_space_left_does_not_hold_up_the_others() {
         run(&shard, b"short", set(b"1")).await;
         env.sleep(100_000_000).await;
         let used = env.snapshot().used_bytes();
-        env.set_capacity(used + options.disk_reserve_bytes + (400 << 10));
+        let reserve = options.disk_reserve_bytes + 3 * u64::from(options.segment_bytes);
+        env.set_capacity(used + reserve + (400 << 10));
         let long = try_run(&shard, b"long", set(&vec![1; 250_000])).await;
         assert!(long.is_ok(), "{long:?}");
         let long = try_run(&shard, b"longer", set(&vec![1; 255_000])).await;
