@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use larder_runtime::simulation::{SimDisk, SimEnv, Simulation, SimulationOptions};
 
-use super::model::Item;
+use super::oracle::Item;
 use crate::compaction::picker::PickerOptions;
 use crate::entry::Pointer;
 use crate::error::EngineError;

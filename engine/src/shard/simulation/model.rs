@@ -6,15 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Metadata;
-use crate::operation::{self, Context, Current, Effect, Lease, Operation, Outcome};
+use super::oracle::{self, After, Circumstances, Item};
+use crate::operation::{Lease, Operation, Outcome};
 use crate::shard::Answer;
-
-/// An item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Item {
-    pub(super) metadata: Metadata,
-    pub(super) value: Vec<u8>,
-}
 
 /// A change to the shard.
 #[derive(Clone, Debug)]
@@ -191,7 +185,7 @@ impl Model {
                         operation = observed.operation,
                         needs = observed.needs,
                     );
-                    if let Some(after) = change {
+                    if let After::Becomes(after) = change {
                         self.changed.insert(key.to_vec(), observed.needs);
                         self.record(observed.needs - 1, Change::Key(key.to_vec(), after));
                     } else if candidate.is_none() {
@@ -310,32 +304,22 @@ fn describe(item: Option<&Item>) -> String {
     })
 }
 
-/// What the operation does to the item if the answer is right for it: `Some(None)` for nothing.
-fn matches(item: Option<&Item>, now: u32, observed: &Observed<'_>) -> Option<Option<Option<Item>>> {
-    let alive = item.filter(|item| !item.metadata.is_expired(now));
-    let current = alive.map(|item| Current { metadata: item.metadata, value: &item.value });
-    let version_next = observed.needs.saturating_sub(1);
-    let context = Context { version_next, value_bytes_max: observed.value_bytes_max };
-    let decision = operation::decide(current, &observed.operation, context);
+/// What becomes of the key if the answer is right for this item at this time.
+fn matches(item: Option<&Item>, now: u32, observed: &Observed<'_>) -> Option<After> {
+    let circumstances = Circumstances {
+        now,
+        version_next: observed.needs.saturating_sub(1),
+        value_bytes_max: observed.value_bytes_max,
+    };
+    let expected = oracle::expected(item, &observed.operation, circumstances);
     let reply = observed.reply;
-    let shows_item = matches!(
-        decision.outcome,
-        Outcome::Hit | Outcome::Stored | Outcome::Number(_) | Outcome::Exists
-    );
-    let mut right = decision.outcome == reply.outcome && decision.lease == reply.lease;
-    right &= !shows_item || decision.metadata == reply.metadata;
-    if let Operation::Read(read) = observed.operation {
-        let value = alive.map_or(&[][..], |item| item.value.as_slice());
-        right &= !shows_item || reply.value_len == value.len();
-        right &= !(shows_item && read.value) || reply.value == value;
-    }
-    right.then(|| match decision.effect {
-        Effect::None => None,
-        Effect::Remove => Some(None),
-        Effect::Put(metadata, value) => Some(Some(Item { metadata, value: value.into_owned() })),
-        Effect::Remark(metadata) => {
-            let value = alive.map_or(Vec::new(), |item| item.value.clone());
-            Some(Some(Item { metadata, value }))
+    let mut right = expected.outcome == reply.outcome && expected.lease == reply.lease;
+    if let Some(shown) = &expected.shown {
+        right &= shown.metadata == reply.metadata;
+        if let Operation::Read(read) = observed.operation {
+            right &= reply.value_len == shown.value.len();
+            right &= !read.value || reply.value == shown.value;
         }
-    })
+    }
+    right.then_some(expected.after)
 }
