@@ -53,6 +53,14 @@ impl FreeSegments {
         self.ready.pop_first()
     }
 
+    /// Whether the file of a segment with this number is free, or will be.
+    #[cfg(test)]
+    pub(super) fn holds(&self, number: u32) -> bool {
+        self.ready.contains(&number)
+            || self.leaving.contains(&number)
+            || self.in_use.iter().any(|(_, freed)| *freed == number)
+    }
+
     /// Above every number in the set.
     pub(super) fn number_next(&self) -> u32 {
         self.ready.last().map_or(0, |last| last + 1)

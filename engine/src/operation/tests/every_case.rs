@@ -9,8 +9,16 @@ const LIMIT: usize = 64;
 
 fn items() -> Vec<Option<Item>> {
     let mut items = vec![None];
-    let numbers: [&[u8]; 8] =
-        [b"", b"7", b"x", b"40 ", b"18446744073709551615", b"18446744073709551616", b"-1", &[0; 40]];
+    let numbers: [&[u8]; 8] = [
+        b"",
+        b"7",
+        b"x",
+        b"40 ",
+        b"18446744073709551615",
+        b"18446744073709551616",
+        b"-1",
+        &[0; 40],
+    ];
     for value in numbers {
         for expiry in [0, NOW, NOW + 1, 9000] {
             for state in [0, STALE, WIN_SENT, STALE | WIN_SENT] {
@@ -84,19 +92,14 @@ const EITHER: [bool; 2] = [false, true];
 #[test]
 fn every_store_does_what_the_oracle_says() {
     let mut operations = Vec::new();
-    let modes = [
-        StoreMode::Set,
-        StoreMode::Add,
-        StoreMode::Replace,
-        StoreMode::Append,
-        StoreMode::Prepend,
-    ];
+    let modes =
+        [StoreMode::Set, StoreMode::Add, StoreMode::Replace, StoreMode::Append, StoreMode::Prepend];
     let values: [&[u8]; 5] = [b"", b"new", &[1; 24], &[1; 25], &[1; LIMIT + 1]];
     for_all!(mode in modes, value in values, expiry in [0, EXPIRED, 8000], compare in COMPARES,
-        invalidate in EITHER, vivify in EXPIRIES, version in VERSIONS;
-        operations.push(Operation::Store(Store {
-            mode, value, client_flags: 7, expiry, compare, invalidate, vivify, version,
-        })));
+    invalidate in EITHER, vivify in EXPIRIES, version in VERSIONS;
+    operations.push(Operation::Store(Store {
+        mode, value, client_flags: 7, expiry, compare, invalidate, vivify, version,
+    })));
     assert_eq!(judge_all(&operations), 619_200);
 }
 
@@ -105,10 +108,10 @@ fn every_read_does_what_the_oracle_says() {
     let mut operations = Vec::new();
     let limits = [None, Some(1), Some(8000), Some(8001), Some(9000), Some(9001)];
     for_all!(value in EITHER, expiry in EXPIRIES, vivify in EXPIRIES, recache_before in limits,
-        leases in EITHER, quiet in EITHER, version in VERSIONS;
-        operations.push(Operation::Read(Read {
-            value, expiry, vivify, recache_before, leases, quiet, version,
-        })));
+    leases in EITHER, quiet in EITHER, version in VERSIONS;
+    operations.push(Operation::Read(Read {
+        value, expiry, vivify, recache_before, leases, quiet, version,
+    })));
     assert_eq!(judge_all(&operations), 198_144);
 }
 
@@ -116,10 +119,10 @@ fn every_read_does_what_the_oracle_says() {
 fn every_delete_does_what_the_oracle_says() {
     let mut operations = Vec::new();
     for_all!(compare in COMPARES, invalidate in EITHER, clear_value in EITHER,
-        expiry in EXPIRIES, version in VERSIONS;
-        operations.push(Operation::Delete(Delete {
-            compare, invalidate, clear_value, expiry, version,
-        })));
+    expiry in EXPIRIES, version in VERSIONS;
+    operations.push(Operation::Delete(Delete {
+        compare, invalidate, clear_value, expiry, version,
+    })));
     assert_eq!(judge_all(&operations), 16_512);
 }
 
@@ -128,9 +131,9 @@ fn every_count_does_what_the_oracle_says() {
     let mut operations = Vec::new();
     let vivifies = [None, Some((5, 0)), Some((0, 77)), Some((5, EXPIRED))];
     for_all!(delta in [0, 1, 5, u64::MAX], decrement in EITHER, compare in COMPARES,
-        vivify in vivifies, expiry in EXPIRIES, version in VERSIONS;
-        operations.push(Operation::Arithmetic(Arithmetic {
-            delta, decrement, compare, vivify, expiry, version,
-        })));
+    vivify in vivifies, expiry in EXPIRIES, version in VERSIONS;
+    operations.push(Operation::Arithmetic(Arithmetic {
+        delta, decrement, compare, vivify, expiry, version,
+    })));
     assert_eq!(judge_all(&operations), 132_096);
 }

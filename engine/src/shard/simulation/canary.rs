@@ -10,6 +10,7 @@ use super::damage;
 use super::failures;
 use super::harness::Random;
 use super::lives::Lives;
+use super::model::Device;
 use crate::canary::{self, Defect};
 use crate::value_log::Durability;
 
@@ -72,7 +73,7 @@ fn value_checksums_that_are_not_looked_at_are_noticed() {
             bit_flip_at_read_per_million: 10_000,
             ..FaultPlan::default()
         };
-        damage::faulty_lives(seed, rates, false);
+        damage::faulty_lives(seed, rates, Device::Misreads);
     });
 }
 

@@ -1,11 +1,12 @@
 //! What all simulated tests share: chance, small geometries, and seeds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use larder_runtime::simulation::{SimDisk, SimEnv, Simulation, SimulationOptions};
 
+use super::history::Name;
 use super::oracle::Item;
 use crate::compaction::picker::PickerOptions;
 use crate::entry::Pointer;
@@ -18,8 +19,13 @@ use crate::value_log::{Durability, LogOptions};
 
 pub(super) type TestShard = Rc<Shard<SimEnv>>;
 
-/// Where the shard of every test lives.
+/// Where the shard of most tests lives.
 pub(super) const DIRECTORY: &str = "/data/shard-000";
+
+/// Where the shard with this number lives.
+pub(super) fn directory_of(shard: u16) -> PathBuf {
+    PathBuf::from(format!("/data/shard-{shard:03}"))
+}
 
 /// SplitMix64.
 #[derive(Clone)]
@@ -149,7 +155,8 @@ pub(super) async fn open(
     env: SimEnv,
     options: ShardOptions,
 ) -> Result<(TestShard, OpenReport), EngineError> {
-    Shard::open(env, Path::new(DIRECTORY), options).await
+    let directory = directory_of(options.shard);
+    Shard::open(env, &directory, options).await
 }
 
 /// Opens the shard in a life that nothing disturbs.
@@ -162,10 +169,10 @@ pub(super) fn open_in(
 }
 
 /// What the shard holds for a key, whether it has expired or not.
-pub(super) async fn stored(shard: &TestShard, record: &[u8]) -> Result<Option<Item>, EngineError> {
+pub(super) async fn stored(shard: &TestShard, name: &Name) -> Result<Option<Item>, EngineError> {
     let _pin = shard.pins.enter();
-    let mut encoded = Key::memcached(record).encode();
-    shard.state.borrow().set_generation(DEFAULT_NAMESPACE, &mut encoded);
+    let mut encoded = name.as_key().encode();
+    shard.state.borrow().set_generation(name.namespace, &mut encoded);
     let located = shard.locate(&encoded, key_hash(&encoded), 0, true).await?;
     Ok((located.place != Place::Absent).then(|| Item {
         metadata: located.metadata,

@@ -149,11 +149,7 @@ fn store_rule(store: &Store<'_>, item: Option<&Item>) -> Rule {
     }
 }
 
-fn store_by_rule(
-    store: &Store<'_>,
-    item: Option<&Item>,
-    circumstances: Circumstances,
-) -> Expected {
+fn store_by_rule(store: &Store<'_>, item: Option<&Item>, circumstances: Circumstances) -> Expected {
     if store.value.len() > circumstances.value_bytes_max {
         return Expected::says(Outcome::TooLarge);
     }
@@ -233,8 +229,7 @@ fn read_item(read: &Read, item: &Item) -> Expected {
         lease.won = (is_stale(item) || runs_out) && !is_won(item);
         touched.metadata.state = marks(is_stale(item), is_won(item) || lease.won);
     }
-    let after =
-        if touched == *item { After::Same } else { After::Becomes(Some(touched.clone())) };
+    let after = if touched == *item { After::Same } else { After::Becomes(Some(touched.clone())) };
     Expected { outcome: Outcome::Hit, after, shown: Some(touched), lease }
 }
 

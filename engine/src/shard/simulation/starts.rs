@@ -6,6 +6,7 @@ use larder_runtime::env::{Env, File, IoClass, OpenMode};
 use larder_runtime::simulation::{SimDisk, SimEnv};
 
 use super::harness::{self, TestShard, tiny_options};
+use super::history::Name;
 use super::smoke::{get, run, set};
 use crate::operation::Outcome;
 use crate::shard::ShardOptions;
@@ -131,7 +132,8 @@ fn a_clean_end_tells_damage_to_the_last_frame_from_a_torn_one() {
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
     assert!(report.damage[0].what.contains("key-2"), "{:?}", report.damage);
     second.block_on(check(shard.clone(), 0..2)).expect("runs");
-    let stored = second.block_on(async move { harness::stored(&shard, &key(2)).await });
+    let stored =
+        second.block_on(async move { harness::stored(&shard, &Name::memcached(&key(2))).await });
     let error = stored.expect("runs").expect_err("the value is damaged");
     assert!(error.to_string().contains("key-2"), "{error}");
 }
