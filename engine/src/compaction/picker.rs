@@ -7,6 +7,7 @@
 //! nothing there moves without being read.
 
 use super::sorted_runs::{KeyRange, sorted_runs};
+use crate::canary::{self, Defect};
 
 /// What the picker knows of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +179,8 @@ fn pick_from_deeper_level(levels: &[Vec<Candidate>], level: usize) -> Choice {
 fn merge(levels: &[Vec<Candidate>], level: usize, upper: &[Candidate]) -> Choice {
     let upper_hull = Hull::of(upper);
     let lower = overlapping(level_at(levels, level + 1), &upper_hull);
-    let hull = Hull::of(upper.iter().chain(lower));
+    let forgets_lower = canary::has(Defect::BottomOfUpperInputs);
+    let hull = if forgets_lower { upper_hull } else { Hull::of(upper.iter().chain(lower)) };
     let deeper = levels.iter().skip(level + 2);
     Choice::Merge {
         inputs: upper.iter().chain(lower).map(|table| table.id).collect(),

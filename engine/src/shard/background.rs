@@ -91,6 +91,8 @@ impl<E: Env> Shard<E> {
         self.sync_directory().await?;
         let bytes = meta.as_ref().map_or(0, |meta| meta.file_bytes);
         let seals = self.log.take_seals();
+        let replays_later = canary::has(Defect::ReplayFromLater);
+        let replay_from = if replays_later { self.log.position() } else { frozen.position };
         self.journal
             .commit(|state| {
                 let known = |namespace: u32, generation: u64| {
@@ -101,7 +103,7 @@ impl<E: Env> Shard<E> {
                     tables_added: meta.into_iter().collect(),
                     live_bytes: live.into_edit(),
                     segments_sealed: seals,
-                    replay_from: Some(frozen.position),
+                    replay_from: Some(replay_from),
                     table_id_next: Some(self.next_table.get()),
                     namespace_generations: generations
                         .map(|(&namespace, &generation)| (namespace, u64::from(generation)))
@@ -169,6 +171,9 @@ impl<E: Env> Shard<E> {
     }
 
     async fn sync_directory(&self) -> Result<(), EngineError> {
+        if canary::has(Defect::SkipTableDirectorySync) {
+            return Ok(());
+        }
         let directory = &self.directory;
         let result = self.env.sync_directory(directory).await;
         result.map_err(|source| EngineError::io(directory, "syncing the directory", &source))

@@ -20,6 +20,7 @@ use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 use super::frame::{self, FrameHeader};
 use super::record::{self, Place, Record, RecordError};
 use super::segment::{self, Segment};
+use crate::canary::{self, Defect};
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::manifest::{LogPosition, SegmentSeal};
@@ -317,6 +318,10 @@ impl<E: Env> Replay<'_, E> {
         }
         let what = format!("records from {expected} on are unreadable");
         match later {
+            Some((_, header)) if canary::has(Defect::DropAfterDamage) => {
+                self.report(at, expected..header.sequence_first, what);
+                Next::GoTo(At { index: self.segments.len(), offset: 0 })
+            }
             Some((next, header)) => {
                 self.report(at, expected..header.sequence_first, what);
                 self.skip_to(header.sequence_first);

@@ -52,7 +52,7 @@ impl State {
         if self.stopped.is_some() {
             return false;
         }
-        if self.faults.crash_at_operation == Some(self.submitted) {
+        if self.faults.crashes(kind, &self.counts) {
             self.stopped = Some(Stopped::Crashed);
             return false;
         }

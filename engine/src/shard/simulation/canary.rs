@@ -16,12 +16,17 @@ use crate::value_log::Durability;
 
 const SEEDS_MAX: u64 = 300;
 
-/// Fails if `test` passes with all seeds.
-fn must_be_noticed(what: &str, test: impl Fn(u64)) {
-    let noticed = |seed: &u64| catch_unwind(AssertUnwindSafe(|| test(*seed))).is_err();
-    let seed = (0..SEEDS_MAX).find(noticed);
+/// Fails unless `test` fails with some seed while `defect` is there, and passes with the same seed
+/// without it. `test` is told whether to be faulty.
+fn must_be_noticed(what: &str, defect: Option<Defect>, test: impl Fn(u64, bool)) {
+    let passes = |seed: u64, faulty: bool| {
+        let _switched = defect.filter(|_| faulty).map(canary::with);
+        catch_unwind(AssertUnwindSafe(|| test(seed, faulty))).is_ok()
+    };
+    let seed = (0..SEEDS_MAX).find(|seed| !passes(*seed, true));
     eprintln!("{what}: noticed by seed {seed:?}");
-    assert!(seed.is_some(), "{what} goes unnoticed");
+    let seed = seed.unwrap_or_else(|| panic!("{what} goes unnoticed"));
+    assert!(passes(seed, false), "seed {seed} fails without {what} as well");
 }
 
 fn lives(seed: u64, change: impl FnOnce(&mut Lives)) {
@@ -34,14 +39,18 @@ fn lives(seed: u64, change: impl FnOnce(&mut Lives)) {
 }
 
 fn notices(defect: Defect) {
-    let _switched = canary::with(defect);
-    must_be_noticed(&format!("{defect:?}"), |seed| lives(seed, |_| {}));
+    notices_in(defect, |_| {});
+}
+
+/// The same in lives that are changed to suit the defect.
+fn notices_in(defect: Defect, change: impl Fn(&mut Lives)) {
+    must_be_noticed(&format!("{defect:?}"), Some(defect), |seed, _| lives(seed, &change));
 }
 
 #[test]
 fn a_device_that_skips_flushes_is_noticed() {
-    must_be_noticed("skipping flushes", |seed| {
-        lives(seed, |lives| lives.faults.skip_sync = true);
+    must_be_noticed("skipping flushes", None, |seed, faulty| {
+        lives(seed, |lives| lives.faults.skip_sync = faulty);
     });
 }
 
@@ -61,14 +70,62 @@ fn freeing_segments_early_is_noticed() {
 }
 
 #[test]
+fn memtables_that_forget_their_pointers_are_noticed() {
+    notices_in(Defect::ForgetPointers, |lives| lives.mix.outlive_expiries());
+}
+
+#[test]
+fn a_wrong_bottom_is_noticed() {
+    notices_in(Defect::BottomOfUpperInputs, |lives| {
+        lives.mix.delete_in_phases();
+        for member in &mut lives.members {
+            member.options.memtable_bytes = 2 << 10;
+            member.options.tables.table_bytes = 4 << 10;
+            member.options.picker.level_one_bytes = 4 << 10;
+            member.options.picker.levels_max = 5;
+        }
+    });
+}
+
+#[test]
+fn tables_without_a_synced_directory_are_noticed() {
+    notices(Defect::SkipTableDirectorySync);
+}
+
+#[test]
+fn segments_without_a_synced_directory_are_noticed() {
+    notices(Defect::SkipSegmentDirectorySync);
+}
+
+#[test]
+fn pins_that_are_released_early_are_noticed() {
+    notices_in(Defect::ReleasePinsEarly, |lives| {
+        lives.mix.outlive_expiries();
+        lives.faults.slow_per_million = 100_000;
+        lives.faults.slow_nanoseconds = 300_000_000;
+    });
+}
+
+#[test]
+fn a_replay_position_that_moves_early_is_noticed() {
+    notices(Defect::ReplayFromLater);
+}
+
+#[test]
+fn dropping_what_follows_damage_is_noticed() {
+    let test = |seed, _| damage::damage_each(true, 20, seed);
+    must_be_noticed("dropping what follows damage", Some(Defect::DropAfterDamage), test);
+}
+
+#[test]
 fn tables_in_the_wrong_order_are_noticed() {
     notices(Defect::ReverseLevelZero);
 }
 
 #[test]
 fn value_checksums_that_are_not_looked_at_are_noticed() {
-    let _switched = canary::with(Defect::IgnorePayloadChecksum);
-    must_be_noticed("ignoring value checksums", |seed| {
+    let defect = Some(Defect::IgnorePayloadChecksum);
+    must_be_noticed("ignoring value checksums", defect, |seed, _| {
         let rates = |_: &mut Random| FaultPlan {
             bit_flip_at_read_per_million: 10_000,
             ..FaultPlan::default()
@@ -79,15 +136,14 @@ fn value_checksums_that_are_not_looked_at_are_noticed() {
 
 #[test]
 fn head_checksums_that_are_not_looked_at_are_noticed() {
-    let _switched = canary::with(Defect::IgnoreHeadChecksum);
-    must_be_noticed("ignoring head checksums", |seed| damage::damage_each(true, 20, seed));
+    let test = |seed, _| damage::damage_each(true, 20, seed);
+    must_be_noticed("ignoring head checksums", Some(Defect::IgnoreHeadChecksum), test);
 }
 
 #[test]
 fn trying_a_failed_flush_again_is_noticed() {
-    let _switched = canary::with(Defect::RetryFlush);
     let among = OperationKinds::of(&[OperationKind::Sync]);
-    must_be_noticed("trying a failed flush again", |index| {
+    must_be_noticed("trying a failed flush again", Some(Defect::RetryFlush), |index, _| {
         let fail = FailOperation { index, among, failure: Failure::Io, sticky: false };
         failures::run_with(fail, index, Durability::Interval(1_000_000));
     });

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::simulation::{
-    FaultPlan, SimDisk, SimEnv, Simulation, SimulationOptions, Stopped,
+    FaultPlan, OperationKind, OperationKinds, SimDisk, SimEnv, Simulation, SimulationOptions,
+    Stopped,
 };
 
 use super::fullness::TOLERATED;
@@ -16,7 +17,7 @@ use super::mix::Mix;
 use super::model::{Device, Found, Model, Start};
 use super::reach::Reach;
 use super::smoke::set;
-use super::workload::{Client, SharedModel, perform};
+use super::workload::{Client, SharedModel, perform, see_clears};
 use crate::error::EngineError;
 use crate::shard::{OpenReport, ShardOptions};
 use crate::signal::Signal;
@@ -206,9 +207,7 @@ impl Lives {
         let end = self.random.pick(&[End::Crash, End::Crash, End::Crash, End::Kill, End::Close]);
         let env = simulation.env();
         if end != End::Close {
-            let at = env.operations() + self.random.pick(&[50, 500, 4000, 20_000]);
-            let at = at - self.random.below(30);
-            env.set_faults(FaultPlan { crash_at_operation: Some(at), ..self.faults.clone() });
+            self.plan_crash(&env);
         }
         let clients = self.random.within(1, 5);
         let count = self.random.pick(&[10, 200, 700]);
@@ -224,11 +223,34 @@ impl Lives {
             if end == End::Close {
                 self.close(&mut simulation, shard, &member.model);
             }
+            // Whoever carried out a clear that was due may not have come to telling the model.
+            see_clears(shard, &mut member.model.borrow_mut());
             member.model.borrow_mut().acknowledge(shard.log.durable_end());
         }
         drop(shards);
         self.end(simulation, end);
         true
+    }
+
+    /// Lets the process end at some disk operation, often at one that few others are like.
+    fn plan_crash(&mut self, env: &SimEnv) {
+        let rare = OperationKinds::of(&[
+            OperationKind::Open,
+            OperationKind::Rename,
+            OperationKind::Remove,
+            OperationKind::SyncDirectory,
+        ]);
+        let (among, ahead) = if self.random.percent(40) {
+            (rare, self.random.pick(&[4, 20, 80]))
+        } else {
+            (OperationKinds::ALL, self.random.pick(&[50, 500, 2000, 10_000]))
+        };
+        let at = env.operations_of(among) + 1 + self.random.below(ahead);
+        env.set_faults(FaultPlan {
+            crash_at_operation: Some(at),
+            crash_among: among,
+            ..self.faults.clone()
+        });
     }
 
     /// When there is room again, writes are accepted, unless the shard has stopped.

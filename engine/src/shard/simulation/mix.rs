@@ -82,6 +82,30 @@ impl Mix {
         }
     }
 
+    /// Values in the log that expire soon, and touches that let them live longer: the entries that
+    /// say so go away while others still point to the values.
+    pub(super) fn outlive_expiries(&mut self) {
+        self.expiry_percent = 80;
+        self.touch_percent = 80;
+        self.write_percent = 60;
+        self.inline_percent = 30;
+        self.clears = true;
+        self.clock_steps = true;
+        self.phases = false;
+    }
+
+    /// Many keys that are written, and many that are deleted.
+    pub(super) fn delete_in_phases(&mut self) {
+        self.wide_keys = 150;
+        self.hot_percent = 20;
+        self.write_percent = 90;
+        self.inline_percent = 95;
+        self.shape = Shape::Words;
+        self.namespaces = 1;
+        self.clears = false;
+        self.phases = true;
+    }
+
     pub(super) fn name(&self, random: &mut Random) -> Name {
         let number = if random.percent(self.hot_percent) {
             random.below(self.hot_keys)

@@ -65,15 +65,12 @@ impl Reach {
             let is_old = **number < shard.journal.state().segment_id_next;
             is_old && !shard.free.borrow().holds(**number)
         });
-        let durable_end = shard.log.durable_end();
-        let is_rolling =
-            shard.log.take_seals().iter().any(|seal| seal.sequence_last >= durable_end);
         self.crashes += 1;
         self.recyclings += u64::from(taken_up.count() > 0);
         self.flushes += u64::from(is_flushing);
         self.merges += u64::from(!is_flushing && files.tables_unknown > 0);
         self.manifest_switches += u64::from(files.manifests > 1);
-        self.segment_rolls += u64::from(is_rolling);
+        self.segment_rolls += u64::from(shard.log.is_rolling());
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) type SharedModel = Rc<RefCell<Model>>;
 const STALL_NANOSECONDS_MAX: u64 = 2_000_000_000;
 
 /// The most tables of level 0 where nothing is faulty.
-const LEVEL_ZERO_TABLES_MAX: usize = 40;
+const LEVEL_ZERO_TABLES_MAX: usize = 4000;
 
 fn now(env: &SimEnv) -> u32 {
     u32::try_from(env.unix_seconds()).expect("before 2106")
