@@ -25,14 +25,14 @@ mod edit;
 mod error;
 mod levels;
 mod log;
-#[cfg(test)]
-mod memory_env;
 mod record;
 mod segments;
 mod state;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod test_disk;
 #[cfg(test)]
 mod tests;
 

@@ -23,4 +23,5 @@ pub(crate) mod oracle;
 mod reach;
 mod smoke;
 mod starts;
+mod tolerated;
 mod workload;

@@ -2,13 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{
     FailOperation, Failure, FaultPlan, OperationKind, OperationKinds,
 };
 
 use super::damage;
 use super::failures;
-use super::harness::Random;
 use super::lives::Lives;
 use super::model::Device;
 use crate::canary::{self, Defect};

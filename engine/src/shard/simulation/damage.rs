@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{FaultPlan, SimDisk, SimEnv};
 
-use super::harness::{self, Random, TestShard, tiny_options};
+use super::harness::{self, TestShard, tiny_options};
 use super::history::Name;
 use super::lives::{Lives, read_all};
 use super::model::{Device, Model, Start};
@@ -218,7 +219,7 @@ pub(super) fn faulty_lives(
     let base = lives.faults.clone();
     let faults = rates(&mut lives.random);
     lives.suffer(FaultPlan { slow_per_million: base.slow_per_million, ..faults }, device);
-    for _ in 0..lives.random.within(1, 4) {
+    for _ in 0..lives.random.count(1..=4) {
         if !lives.try_live() {
             return;
         }

@@ -12,26 +12,6 @@ use crate::key::Key;
 use crate::operation::Outcome;
 use crate::shard::ShardOptions;
 
-/// What the engine may still do on a disk that is full, and what it should not. Whoever repairs one
-/// sets it to false, and the simulation holds the engine to it from then on.
-pub(super) struct Tolerated {
-    /// Deletes and clears may be refused.
-    pub(super) deletes_refused: bool,
-    /// The shard may take no more changes until it is started again.
-    pub(super) stops: bool,
-    /// Writes may stay refused although there is room again.
-    pub(super) writes_stay_refused: bool,
-    /// The shard may not start before there is room.
-    pub(super) starts_refused: bool,
-}
-
-pub(super) const TOLERATED: Tolerated = Tolerated {
-    deletes_refused: true,
-    stops: true,
-    writes_stay_refused: true,
-    starts_refused: true,
-};
-
 const SMALL_DISK: u64 = 8 << 20;
 
 fn key(number: usize) -> Vec<u8> {
@@ -213,7 +193,7 @@ fn shards_share_a_disk_that_fills_up_and_empties() {
     harness::for_each_seed(name, 40_001, 200, |seed| {
         let mut lives = Lives::of_shards(seed, 1 + (seed % 3) as u16);
         lives.mix.is_crowded = true;
-        for _ in 0..lives.random.within(1, 4) {
+        for _ in 0..lives.random.count(1..=4) {
             lives.live();
         }
         lives.finish();

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{SimDisk, SimEnv, Simulation, SimulationOptions};
 
 use super::history::Name;
@@ -25,51 +26,6 @@ pub(super) const DIRECTORY: &str = "/data/shard-000";
 /// Where the shard with this number lives.
 pub(super) fn directory_of(shard: u16) -> PathBuf {
     PathBuf::from(format!("/data/shard-{shard:03}"))
-}
-
-/// SplitMix64.
-#[derive(Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        let mut random = Self(seed.wrapping_mul(0xD605_1B2E_97C3_48F5) ^ 0x5EED);
-        random.bits();
-        random
-    }
-
-    pub(super) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
-    }
-
-    pub(super) fn within(&mut self, low: usize, high: usize) -> usize {
-        low + self.below((high - low + 1) as u64) as usize
-    }
-
-    pub(super) fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    pub(super) fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize].clone()
-    }
-
-    pub(super) fn value(&mut self, len: usize) -> Vec<u8> {
-        let mut value = vec![0; len];
-        for chunk in value.chunks_mut(8) {
-            let bits = self.bits().to_le_bytes();
-            chunk.copy_from_slice(&bits[..chunk.len()]);
-        }
-        value
-    }
 }
 
 /// A geometry in which a few hundred operations fill memtables, segments and levels.

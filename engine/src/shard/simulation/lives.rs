@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{
     FaultPlan, OperationKind, OperationKinds, SimDisk, SimEnv, Simulation, SimulationOptions,
     Stopped,
 };
 
-use super::fullness::TOLERATED;
-use super::harness::{self, Random, TestShard};
+use super::harness::{self, TestShard};
 use super::history::Name;
 use super::mix::Mix;
 use super::model::{Device, Found, Model, Start};
 use super::reach::Reach;
 use super::smoke::set;
+use super::tolerated::TOLERATED;
 use super::workload::{Client, SharedModel, perform, see_clears};
 use crate::error::EngineError;
 use crate::shard::{OpenReport, ShardOptions};
@@ -125,7 +126,7 @@ impl Lives {
     /// Opens the shards and checks them; in some seeds crashes meanwhile and tries again. `None` if
     /// a fault of the device keeps one from being opened.
     fn open(&mut self) -> Option<(Simulation, Vec<TestShard>)> {
-        let crashes = if self.random.percent(10) { self.random.within(1, 3) } else { 0 };
+        let crashes = if self.random.percent(10) { self.random.count(1..=3) } else { 0 };
         for _ in 0..crashes {
             let mut simulation = self.start();
             let at = self.random.below(60);
@@ -209,7 +210,7 @@ impl Lives {
         if end != End::Close {
             self.plan_crash(&env);
         }
-        let clients = self.random.within(1, 5);
+        let clients = self.random.count(1..=5);
         let count = self.random.pick(&[10, 200, 700]);
         match simulation.block_on(self.work(&env, &shards, clients, count)) {
             Ok(()) if self.mix.is_crowded => self.work_with_room(&mut simulation, &shards),
@@ -361,7 +362,7 @@ pub(super) async fn read_all(shard: TestShard, model: SharedModel, may_fail: boo
 fn a_shard_survives_crashes() {
     harness::for_each_seed("a_shard_survives_crashes", 1, 500, |seed| {
         let mut lives = Lives::new(seed);
-        for _ in 0..lives.random.within(1, 5) {
+        for _ in 0..lives.random.count(1..=5) {
             lives.live();
         }
         lives.finish();

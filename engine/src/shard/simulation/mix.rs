@@ -1,10 +1,11 @@
 //! Which operations on which keys: chosen by chance.
 
-use super::harness::{Random, TestShard};
+use super::harness::TestShard;
 use super::history::Name;
 use crate::key::{ITEM_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::operation::{Arithmetic, Delete, EXPIRED, Operation, Read, Store, StoreMode};
 use crate::shard::OperationBuf;
+use larder_runtime::random::Random;
 
 /// What keys look like.
 #[derive(Clone, Copy, Debug)]
@@ -185,8 +186,8 @@ fn value(shard: &TestShard, mix: &Mix, random: &mut Random) -> Vec<u8> {
 }
 
 fn random_value(random: &mut Random, low: usize, high: usize) -> Vec<u8> {
-    let len = random.within(low, high);
-    random.value(len)
+    let len = random.count(low..=high);
+    random.bytes(len)
 }
 
 /// A random operation. `versions` are some that the client has seen.

@@ -79,7 +79,7 @@ fn crashes_hit_the_middle_of_everything() {
     let mut reach = Reach::default();
     for seed in 1..=300 {
         let mut lives = Lives::new(seed);
-        for _ in 0..lives.random.within(1, 5) {
+        for _ in 0..lives.random.count(1..=5) {
             lives.live();
         }
         reach.add(&lives.reach);
