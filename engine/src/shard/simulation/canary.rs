@@ -71,7 +71,15 @@ fn freeing_segments_early_is_noticed() {
 
 #[test]
 fn memtables_that_forget_their_pointers_are_noticed() {
-    notices_in(Defect::ForgetPointers, |lives| lives.mix.outlive_expiries());
+    notices_in(Defect::ForgetPointers, |lives| {
+        lives.mix.outlive_expiries();
+        for member in &mut lives.members {
+            member.options.segment_bytes = 64 << 10;
+            member.options.memtable_bytes = 4 << 10;
+            member.options.picker.level_zero_runs = 1;
+            member.options.picker.levels_max = 2;
+        }
+    });
 }
 
 #[test]

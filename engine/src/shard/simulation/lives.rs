@@ -194,6 +194,8 @@ impl Lives {
         let start = Start::of(shard, report, self.device);
         let found = simulation.block_on(read_all(shard.clone(), model.clone(), self.mix.faults));
         let found = found.expect("nothing stops the run");
+        // Merges go on meanwhile, and drop what expires.
+        model.borrow_mut().see_clock(simulation.env().unix_seconds() as u32);
         model.borrow_mut().settle(&found, &start);
     }
 
