@@ -20,8 +20,8 @@ pub(crate) enum Defect {
     RetryFlush,
     /// A memtable does not remember which segments its entries point into.
     ForgetPointers,
-    /// Whether an older version may lie below a merge is asked for the upper inputs alone.
-    BottomOfUpperInputs,
+    /// Whether an older version may lie below a merge is not asked of the level right below it.
+    BottomSkipsALevel,
     /// The directory is not synced when a table has been made.
     SkipTableDirectorySync,
     /// The directory is not synced when a segment has been made.

@@ -179,9 +179,9 @@ fn pick_from_deeper_level(levels: &[Vec<Candidate>], level: usize) -> Choice {
 fn merge(levels: &[Vec<Candidate>], level: usize, upper: &[Candidate]) -> Choice {
     let upper_hull = Hull::of(upper);
     let lower = overlapping(level_at(levels, level + 1), &upper_hull);
-    let forgets_lower = canary::has(Defect::BottomOfUpperInputs);
-    let hull = if forgets_lower { upper_hull } else { Hull::of(upper.iter().chain(lower)) };
-    let deeper = levels.iter().skip(level + 2);
+    let hull = Hull::of(upper.iter().chain(lower));
+    let skipped = usize::from(canary::has(Defect::BottomSkipsALevel));
+    let deeper = levels.iter().skip(level + 2 + skipped);
     Choice::Merge {
         inputs: upper.iter().chain(lower).map(|table| table.id).collect(),
         from_level: level_number(level),

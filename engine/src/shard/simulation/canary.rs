@@ -9,6 +9,7 @@ use larder_runtime::simulation::{
 
 use super::damage;
 use super::failures;
+use super::items;
 use super::lives::Lives;
 use super::model::Device;
 use crate::canary::{self, Defect};
@@ -84,11 +85,12 @@ fn memtables_that_forget_their_pointers_are_noticed() {
 
 #[test]
 fn a_wrong_bottom_is_noticed() {
-    notices_in(Defect::BottomOfUpperInputs, |lives| {
+    notices_in(Defect::BottomSkipsALevel, |lives| {
         lives.mix.delete_in_phases();
         for member in &mut lives.members {
             member.options.memtable_bytes = 2 << 10;
-            member.options.tables.table_bytes = 4 << 10;
+            member.options.tables.table_bytes = 1 << 10;
+            member.options.tables.block_bytes = 512;
             member.options.picker.level_one_bytes = 4 << 10;
             member.options.picker.levels_max = 5;
         }
@@ -107,11 +109,8 @@ fn segments_without_a_synced_directory_are_noticed() {
 
 #[test]
 fn pins_that_are_released_early_are_noticed() {
-    notices_in(Defect::ReleasePinsEarly, |lives| {
-        lives.mix.outlive_expiries();
-        lives.faults.slow_per_million = 100_000;
-        lives.faults.slow_nanoseconds = 300_000_000;
-    });
+    let test = |_, _| items::a_freed_segment_is_readable_while_somebody_may_read_it();
+    must_be_noticed("releasing pins early", Some(Defect::ReleasePinsEarly), test);
 }
 
 #[test]

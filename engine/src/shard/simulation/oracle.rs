@@ -153,7 +153,7 @@ fn store_by_rule(store: &Store<'_>, item: Option<&Item>, circumstances: Circumst
     if store.value.len() > circumstances.value_bytes_max {
         return Expected::says(Outcome::TooLarge);
     }
-    let fresh = Item {
+    let mut stored = Item {
         metadata: Metadata {
             version: store.version.unwrap_or(circumstances.version_next),
             client_flags: store.client_flags,
@@ -162,7 +162,6 @@ fn store_by_rule(store: &Store<'_>, item: Option<&Item>, circumstances: Circumst
         },
         value: store.value.to_vec(),
     };
-    let mut stored = fresh.clone();
     match (store_rule(store, item), item) {
         (Rule::Fresh, _) => {}
         (Rule::Join, Some(item)) => {
@@ -272,7 +271,7 @@ fn count_item(count: &Arithmetic, item: &Item, circumstances: Circumstances) -> 
     let Some(number) = number(&item.value) else { return Expected::says(Outcome::NotNumeric) };
     let delta = u128::from(count.delta);
     let counted = if count.decrement {
-        number.checked_sub(delta).unwrap_or(0)
+        if number < delta { 0 } else { number - delta }
     } else {
         (number + delta) % (1 << 64)
     };
