@@ -270,11 +270,8 @@ fn count_item(count: &Arithmetic, item: &Item, circumstances: Circumstances) -> 
     }
     let Some(number) = number(&item.value) else { return Expected::says(Outcome::NotNumeric) };
     let delta = u128::from(count.delta);
-    let counted = if count.decrement {
-        if number < delta { 0 } else { number - delta }
-    } else {
-        (number + delta) % (1 << 64)
-    };
+    let counted =
+        if count.decrement { number.saturating_sub(delta) } else { (number + delta) % (1 << 64) };
     let mut after = item.clone();
     after.value = format!("{counted}").into_bytes();
     after.metadata.version = count.version.unwrap_or(circumstances.version_next);
