@@ -17,7 +17,7 @@ mod open;
 pub mod options;
 mod pins;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod space;
 pub mod statistics;
 mod turns;

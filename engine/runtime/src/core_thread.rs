@@ -26,6 +26,7 @@ use crate::io_queue::IoQueueOptions;
 use crate::network::{Network, Service};
 use crate::operations::{Key, Kind, Port, Token};
 use crate::probe::{self, StartError};
+use crate::random::Random;
 use crate::ring::{Completion, Operation, Ring, Wait};
 use crate::ring_env::{LoopCounters, RingEnv, Shared};
 use crate::uring::Uring;
@@ -113,7 +114,7 @@ impl<R: Ring> Core<R> {
             executor: Executor::new(options.core, waker.clone()),
             timers: RefCell::default(),
             pool,
-            random: Cell::new(random_seed().map_err(setup("get random bytes"))?),
+            random: RefCell::new(Random::new(random_seed().map_err(setup("get random bytes"))?)),
             counters: Cell::default(),
         };
         Ok(Self {

@@ -27,6 +27,7 @@ mod network_events;
 mod operations;
 pub mod park;
 pub mod probe;
+pub mod random;
 mod receive_buffers;
 pub mod ring;
 pub mod ring_env;

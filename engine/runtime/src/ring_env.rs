@@ -16,6 +16,7 @@ use crate::disk::{Disk, DiskCounters};
 use crate::disk_request::{Request, Work};
 use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
 use crate::executor::Executor;
+use crate::random::Random;
 use crate::ring_file::{self, RequestFuture, RingFile, describe};
 use crate::timers::{TimerKey, Timers};
 
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) executor: Arc<Executor>,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) pool: BufferPool,
-    pub(crate) random: Cell<u64>,
+    pub(crate) random: RefCell<Random>,
     pub(crate) counters: Cell<LoopCounters>,
 }
 
@@ -104,13 +105,8 @@ impl Env for RingEnv {
         clock::unix_seconds()
     }
 
-    /// SplitMix64 from a seed that the kernel chose.
     fn random(&self) -> u64 {
-        let state = self.shared.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.shared.random.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.shared.random.borrow_mut().bits()
     }
 
     fn spawn(&self, queue: TaskQueue, future: impl Future<Output = ()> + 'static) {

@@ -1,12 +1,13 @@
 //! Writing a frozen memtable out as tables of level 0.
 
-use larder_runtime::env::{Env, IoClass};
+use larder_runtime::env::{DISK_ALIGNMENT, Env, IoClass};
 
 use super::live_bytes::LiveBytes;
 use super::table::{TableError, TableMeta, TableSequence};
 use super::{Frozen, Host, Index};
+use crate::canary::{self, Defect};
 use crate::error::EngineError;
-use crate::manifest::{Edit, NamespaceGeneration};
+use crate::manifest::{Edit, LogPosition, NamespaceGeneration};
 use crate::space::Purpose;
 
 impl<E: Env> Index<E> {
@@ -28,12 +29,13 @@ impl<E: Env> Index<E> {
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
         let seals = host.take_seals();
         let (live_bytes, segment_expiries) = live.into_edit();
+        let replay_from = replay_position(frozen.position);
         host.commit(|| Edit {
             tables_added: outputs,
             live_bytes,
             segment_expiries,
             segments_sealed: seals,
-            replay_from: Some(frozen.position),
+            replay_from: Some(replay_from),
             table_id_next: Some(self.table_id_next.get()),
             namespace_generations: new_generations(&frozen, host),
             ..Edit::default()
@@ -86,4 +88,13 @@ fn new_generations(frozen: &Frozen, host: &impl Host) -> Vec<NamespaceGeneration
         generation: u64::from(generation),
     })
     .collect()
+}
+
+/// Where replay goes on after a flush: where the log stood when the memtable was frozen.
+fn replay_position(frozen: LogPosition) -> LogPosition {
+    if canary::has(Defect::ReplayFromLater) {
+        let offset = frozen.offset + DISK_ALIGNMENT as u32;
+        return LogPosition { offset, sequence: frozen.sequence + 1, ..frozen };
+    }
+    frozen
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::canary::{self, Defect};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 
 /// An estimate of what an entry costs besides its key and value: tree node share and allocations.
@@ -97,7 +98,7 @@ impl Memtable {
     /// Whether an entry has pointed into this segment: it must not be freed before the entries are
     /// in a table, which counts them.
     pub fn points_into(&self, segment: u32) -> bool {
-        self.segments.contains(&segment)
+        self.segments.contains(&segment) && !canary::has(Defect::ForgetPointers)
     }
 
     /// How many keys there are.

@@ -9,6 +9,7 @@ use crate::canary::{self, Defect};
 use crate::collector::{Host, Victim};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
+use crate::index::Host as _;
 use crate::index::table::key_hash;
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
 use crate::space::{Purpose, victims};
@@ -248,7 +249,12 @@ impl<E: Env> Shard<E> {
             self.work.notify();
             let is_old = self.log.nanoseconds_since_mark() >= self.options.recovery_log_nanoseconds;
             let is_wanted = self.state.borrow().full.ingest != super::space::Ingest::Open;
-            if is_old || (is_wanted && self.flush_would_help()) {
+            // Tables of a cleared generation go once the manifest knows that it is dead.
+            let is_cleared = {
+                let state = self.state.borrow();
+                *state.namespaces.generations() != self.durable_generations()
+            };
+            if is_old || is_cleared || (is_wanted && self.flush_would_help()) {
                 self.freeze(&mut self.state.borrow_mut());
             }
         }

@@ -19,7 +19,9 @@ use crate::collector::Collector;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
 use crate::index::{Index, table};
-use crate::manifest::{self, Edit, LogPosition, Manifest, ManifestError, SegmentState};
+use crate::manifest::{
+    self, Edit, LogPosition, Manifest, ManifestError, SegmentSeal, SegmentState,
+};
 use crate::signal::{Exclusive, Signal};
 use crate::space::FreeSegments;
 use crate::superblock::ShardIdentity;
@@ -396,8 +398,12 @@ fn opening_edit(
 ) -> Edit {
     let mut seals = outcome.seals.clone();
     // The sequences that are skipped belong to the last segment: replay comes from there to the
-    // new one, and from the segments before it to their successors.
-    if let Some(last) = seals.iter_mut().max_by_key(|seal| seal.segment) {
+    // new one, and from the segments before it to their successors. A clean end may have sealed the
+    // last one, and with it the sequences that it had reserved, but not those before it.
+    let is_last = |seal: &&mut SegmentSeal| {
+        state.segments.last_key_value().is_some_and(|(number, _)| *number == seal.segment)
+    };
+    if let Some(last) = seals.iter_mut().find(is_last) {
         last.sequence_last = sequence_next - 1;
     }
     let position =

@@ -71,6 +71,14 @@ impl FreeSegments {
         self.ready.len()
     }
 
+    /// Whether the file of a segment with this number is free, or will be.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, number: u32) -> bool {
+        self.ready.contains(&number)
+            || self.leaving.contains(&number)
+            || self.in_use.iter().any(|(_, freed)| *freed == number)
+    }
+
     /// Above every number of a file that can be used again.
     pub fn number_next(&self) -> u32 {
         self.ready.last().map_or(0, |last| last + 1)

@@ -380,6 +380,13 @@ impl<E: Env> ValueLog<E> {
         self.shared.state.borrow_mut().take_seals()
     }
 
+    /// Whether a filled segment is not durable to its end.
+    #[cfg(test)]
+    pub(crate) fn is_rolling(&self) -> bool {
+        let state = self.shared.state.borrow();
+        state.seals.iter().any(|seal| seal.sequence_last >= state.durable_end)
+    }
+
     /// Ends the log, all of which has to be durable: nothing is appended from now on. Returns the
     /// segments whose end the manifest does not know.
     pub fn close(&self) -> Vec<SegmentSeal> {

@@ -20,6 +20,7 @@ use super::frame::{self, FrameHeader};
 use super::record::{self, Place, Record, RecordError};
 use super::segment::{self, Segment};
 use super::window::{Piece, Window};
+use crate::canary::{self, Defect};
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::manifest::{LogPosition, SegmentSeal};
@@ -51,6 +52,8 @@ pub struct Damage {
     pub segment: u32,
     /// Bytes from the start of its file.
     pub offset: u32,
+    /// The changes that may be lost, by sequence; none where a damaged value is still known of.
+    pub lost: Range<u64>,
     /// What is lost or damaged, for the log.
     pub what: String,
 }
@@ -234,14 +237,22 @@ impl<E: Env> Replay<'_, E> {
             self.outcome.torn = later.is_some();
             return Next::GoTo(At { index: self.segments.len(), offset: 0 });
         }
-        self.report(at, format!("records from {expected} on are unreadable"));
+        let what = format!("records from {expected} on are unreadable");
         match later {
+            Some((_, header)) if canary::has(Defect::DropAfterDamage) => {
+                self.report(at, expected..header.sequence_first, what);
+                Next::GoTo(At { index: self.segments.len(), offset: 0 })
+            }
             Some((next, header)) => {
+                self.report(at, expected..header.sequence_first, what);
                 self.skip_to(header.sequence_first);
                 Next::GoTo(next)
             }
             None => {
                 let sealed = sealed_here.map_or(0, |seal| seal.sequence_last + 1);
+                // Without a seal nobody knows how many there were.
+                let lost_end = if sealed_here.is_some() { sealed } else { u64::MAX };
+                self.report(at, expected..lost_end, what);
                 self.skip_to(expected.max(sealed));
                 Next::GoTo(At { index: at.index + 1, offset: segment::HEADER_BYTES })
             }
@@ -253,9 +264,9 @@ impl<E: Env> Replay<'_, E> {
         self.previous = None;
     }
 
-    fn report(&mut self, at: At, what: String) {
+    fn report(&mut self, at: At, lost: Range<u64>, what: String) {
         let segment = self.segments[at.index].segment.number;
-        self.outcome.damage.push(Damage { segment, offset: at.offset, what });
+        self.outcome.damage.push(Damage { segment, offset: at.offset, lost, what });
     }
 
     fn continues(&self, header: &FrameHeader) -> bool {
@@ -370,7 +381,8 @@ impl<E: Env> Replay<'_, E> {
     /// A header that is intact but claims what cannot be.
     async fn broken_header(&mut self, at: At, header: &FrameHeader) -> Result<(), EngineError> {
         if self.frame_was_durable(at, header).await {
-            self.report(at, format!("a frame of {} records has no end", header.count));
+            let lost = header.sequence_first..header.sequence_end();
+            self.report(at, lost, format!("a frame of {} records has no end", header.count));
         } else {
             self.outcome.torn = true;
         }
@@ -394,15 +406,18 @@ impl<E: Env> Replay<'_, E> {
             let at_record = At { offset: at.offset + offset as u32, ..at };
             let Some(found) = decode_record(bytes, offset, place)? else {
                 let end = record::find(bytes, offset + 1, place).unwrap_or(bytes.len());
-                let lost = end - offset;
-                self.report(at_record, format!("{lost} bytes of records are unreadable"));
+                let lost = header.sequence_first + index..header.sequence_end();
+                let what = format!("{} bytes of records are unreadable", end - offset);
+                self.report(at_record, lost, what);
                 offset = end;
                 index += 1;
                 continue;
             };
             if !found.payload_intact {
                 let key = crate::key::display(found.record.key);
-                self.report(at_record, format!("the value of {key} is damaged"));
+                let sequence = header.sequence_first + index;
+                let what = format!("the value of {key} is damaged");
+                self.report(at_record, sequence..sequence, what);
             }
             let pointer = Pointer { segment, offset: at_record.offset, len: found.len as u32 };
             visit(Replayed {

@@ -4,6 +4,7 @@ use larder_runtime::env::Env;
 use larder_runtime::simulation::{SimEnv, Simulation};
 
 use super::harness::{self, TestShard, tiny_options};
+use super::lives::Lives;
 use super::model::Reply;
 use super::smoke::{delete, get, run, set};
 use crate::error::EngineError;
@@ -185,4 +186,17 @@ fn writes_are_refused_when_memtables_cannot_be_written_out() {
         panic!("a write hangs on the full disk");
     };
     life.block_on(futures_lite::future::or(filling, hanging)).expect("runs");
+}
+
+#[test]
+fn shards_share_a_disk_that_fills_up_and_empties() {
+    let name = "shards_share_a_disk_that_fills_up_and_empties";
+    harness::for_each_seed(name, 40_001, 200, |seed| {
+        let mut lives = Lives::of_shards(seed, 1 + (seed % 3) as u16);
+        lives.mix.is_crowded = true;
+        for _ in 0..lives.random.count(1..=4) {
+            lives.live();
+        }
+        lives.finish();
+    });
 }

@@ -209,7 +209,7 @@ fn an_item_that_a_merge_dropped_as_expired_can_be_touched_when_the_clock_goes_ba
 }
 
 #[test]
-fn a_freed_segment_is_readable_while_somebody_may_read_it() {
+pub(super) fn a_freed_segment_is_readable_while_somebody_may_read_it() {
     let mut options = tiny_options();
     options.picker.level_zero_runs = 2;
     let (mut life, shard) = start(1, &options);
