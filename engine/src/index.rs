@@ -146,6 +146,7 @@ pub struct Index<E: Env> {
 struct Pressure {
     debt: u32,
     hidden_bytes_max: u64,
+    memory_bytes: usize,
 }
 
 impl<E: Env> Index<E> {
@@ -247,6 +248,14 @@ impl<E: Env> Index<E> {
         self.pressure.get().hidden_bytes_max
     }
 
+    /// Bytes of memory that open tables take, those included that only look-ups under way still
+    /// need.
+    pub fn memory_bytes(&self) -> usize {
+        let retired = self.retired.borrow();
+        let retired: usize = retired.iter().map(|table| table.memory_bytes()).sum();
+        self.pressure.get().memory_bytes + retired
+    }
+
     /// The index in numbers.
     pub fn statistics(&self) -> IndexStatistics {
         let contents = self.contents.borrow();
@@ -265,7 +274,7 @@ impl<E: Env> Index<E> {
             stubs: totals.stubs,
             table_bytes: totals.file_bytes,
             retired_bytes: retired.iter().map(|table| table.meta().file_bytes).sum(),
-            table_memory_bytes: totals.memory_bytes,
+            table_memory_bytes: self.memory_bytes() as u64,
         }
     }
 
@@ -362,6 +371,7 @@ impl<E: Env> Index<E> {
         self.pressure.set(Pressure {
             debt: picker::debt(&view, &self.options.picker),
             hidden_bytes_max: picker::hidden_bytes_max(&view, &self.options.picker),
+            memory_bytes: tables.memory_bytes(),
         });
         drop(view);
         contents.tables = Rc::new(tables);

@@ -1,6 +1,8 @@
 //! Writing a frozen memtable out as tables of level 0.
 
-use larder_runtime::env::{DISK_ALIGNMENT, Env, IoClass};
+use std::rc::Rc;
+
+use larder_runtime::env::{DISK_ALIGNMENT, Env, IoClass, TaskQueue};
 
 use super::live_bytes::LiveBytes;
 use super::table::{TableError, TableMeta, TableSequence};
@@ -48,11 +50,24 @@ impl<E: Env> Index<E> {
             }
         });
         contents.frozen = None;
+        drop(contents);
         self.count(|counters| {
             counters.flushes += 1;
             counters.flush_bytes += bytes;
         });
+        self.drop_in_steps(frozen);
         Ok(())
+    }
+
+    /// Frees a memtable's memory without holding the core.
+    fn drop_in_steps(&self, frozen: Rc<Frozen>) {
+        let frozen = Rc::into_inner(frozen).expect("look-ups do not keep memtables");
+        let (env, mut memtable) = (self.env.clone(), frozen.memtable);
+        self.env.spawn(TaskQueue::Flush, async move {
+            while memtable.drop_some() {
+                env.yield_if_needed().await;
+            }
+        });
     }
 
     async fn write_memtable(

@@ -8,6 +8,9 @@ use crate::entry::{Entry, Metadata, Payload, Pointer};
 /// An estimate of what an entry costs besides its key and value: tree node share and allocations.
 const ENTRY_OVERHEAD_BYTES: usize = 112;
 
+/// How many entries are freed at a time.
+const DROP_STEP: usize = 256;
+
 /// Where a memtable entry's value is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
@@ -111,6 +114,17 @@ impl Memtable {
         self.slots.is_empty()
     }
 
+    /// Frees the memory of some entries; false once there is none left. To drop a large memtable at
+    /// once takes milliseconds.
+    pub fn drop_some(&mut self) -> bool {
+        for _ in 0..DROP_STEP {
+            if self.slots.pop_first().is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// All entries in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found<'_>)> {
         self.slots.iter().map(|(key, slot)| (&**key, slot.as_found()))
@@ -156,6 +170,19 @@ mod tests {
         table.insert(b"b", &tombstone, 4);
         assert!(table.get(b"b").expect("there").entry.is_tombstone());
         assert_eq!((table.len(), table.is_empty()), (2, false));
+    }
+
+    #[test]
+    fn a_memtable_is_dropped_in_steps() {
+        let mut table = Memtable::default();
+        for number in 0..1000u64 {
+            table.insert(&number.to_be_bytes(), &inline(number, b"value"), number);
+        }
+        let mut left = vec![table.len()];
+        while table.drop_some() {
+            left.push(table.len());
+        }
+        assert_eq!((left, table.len()), (vec![1000, 744, 488, 232], 0));
     }
 
     #[test]

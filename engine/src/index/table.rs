@@ -27,7 +27,7 @@ mod sequence;
 mod writer;
 
 #[cfg(test)]
-pub(crate) mod memory_env;
+pub(crate) mod test_disk;
 #[cfg(test)]
 mod tests;
 

@@ -43,8 +43,6 @@ pub(super) struct Totals {
     pub(super) entries: u64,
     /// Bytes of their files.
     pub(super) file_bytes: u64,
-    /// Bytes that their indexes and filters keep in memory.
-    pub(super) memory_bytes: u64,
 }
 
 impl<E: Env> Clone for Level<E> {
@@ -152,6 +150,11 @@ impl<E: Env> Tables<E> {
         levels.collect()
     }
 
+    /// Bytes of memory that the tables take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.all().map(|table| table.memory_bytes()).sum()
+    }
+
     /// What the tables come to.
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
@@ -161,7 +164,6 @@ impl<E: Env> Tables<E> {
             totals.stubs += u64::from(table.meta().is_stub());
             totals.entries += if table.meta().is_stub() { 0 } else { *entries };
             totals.file_bytes += file_bytes;
-            totals.memory_bytes += table.memory_bytes() as u64;
         }
         totals
     }

@@ -15,6 +15,9 @@ use super::{ENTRY_BYTES_MAX, Pointed, TableMeta, TableOptions, file_name, key_ha
 use crate::entry::Entry;
 use crate::key::ENCODED_BYTES_MAX;
 
+/// How many keys go into a filter before the core is offered back.
+const FILTER_STEP: usize = 2048;
+
 /// A table that is being written.
 ///
 /// After an error, or when a future of it was dropped unfinished, only [`Self::abandon`] may
@@ -208,19 +211,26 @@ impl<E: Env> TableBuilder<E> {
     /// Reads the filter back from its encoded bytes before they are written: a bit that memory
     /// lost would otherwise hide a key for as long as the table lives.
     async fn write_filter(&mut self) -> Result<SectionHandle, TableError> {
-        let filter = Filter::build(&self.hashes, self.options.bloom_bits_per_key);
+        let mut filter = Filter::for_keys(self.hashes.len(), self.options.bloom_bits_per_key);
+        for hashes in self.hashes.chunks(FILTER_STEP) {
+            filter.insert_all(hashes);
+            self.writer.env().yield_if_needed().await;
+        }
         let (lines, probes) = filter.header();
         let mut bytes = filter.encode();
         let handle = seal(self.identity, self.writer.position(), &mut bytes, lines, probes);
         let filter = Section::verify(self.identity, handle, &bytes)
             .and_then(Filter::decode)
             .map_err(TableError::damaged(self.writer.path(), handle.offset))?;
-        if !self.hashes.iter().all(|&hash| filter.may_contain(hash)) {
-            return Err(TableError::Damaged {
-                path: self.writer.path().to_owned(),
-                what: "the filter lost a key in memory",
-                offset: handle.offset,
-            });
+        for hashes in self.hashes.chunks(FILTER_STEP) {
+            if !hashes.iter().all(|&hash| filter.may_contain(hash)) {
+                return Err(TableError::Damaged {
+                    path: self.writer.path().to_owned(),
+                    what: "the filter lost a key in memory",
+                    offset: handle.offset,
+                });
+            }
+            self.writer.env().yield_if_needed().await;
         }
         self.writer.append_padded(&bytes).await?;
         Ok(handle)

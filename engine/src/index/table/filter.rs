@@ -28,18 +28,20 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// A filter that contains `hashes`.
-    pub(super) fn build(hashes: &[u64], bits_per_key: u32) -> Self {
-        let bits = hashes.len() as u64 * u64::from(bits_per_key);
+    /// An empty filter with room for `keys` keys.
+    pub(super) fn for_keys(keys: usize, bits_per_key: u32) -> Self {
+        let bits = keys as u64 * u64::from(bits_per_key);
         let lines = bits.div_ceil(LINE_BITS).max(1);
         let lines = u32::try_from(lines).expect("a table has fewer than 2^32 filter lines");
         let probes = (bits_per_key * PROBES_PER_THOUSAND_BITS / 1000).clamp(1, PROBES_MAX);
-        let mut filter =
-            Self { lines: vec![Line([0; LINE_BYTES]); lines as usize].into_boxed_slice(), probes };
+        Self { lines: vec![Line([0; LINE_BYTES]); lines as usize].into_boxed_slice(), probes }
+    }
+
+    /// Makes the filter contain keys with these hashes.
+    pub(super) fn insert_all(&mut self, hashes: &[u64]) {
         for &hash in hashes {
-            filter.insert(hash);
+            self.insert(hash);
         }
-        filter
     }
 
     /// The filter as a section's bytes, with room for the header.
@@ -119,7 +121,8 @@ mod tests {
         for keys in [1000u32, 20_000, 200_000] {
             let hash = |number: u32| key_hash(format!("user:{number:010}").as_bytes());
             let hashes: Vec<u64> = (0..keys).map(hash).collect();
-            let filter = Filter::build(&hashes, 12);
+            let mut filter = Filter::for_keys(hashes.len(), 12);
+            filter.insert_all(&hashes);
             assert!(hashes.iter().all(|&hash| filter.may_contain(hash)));
             let false_positives =
                 (keys..keys + 100_000).filter(|&key| filter.may_contain(hash(key))).count();
@@ -131,7 +134,8 @@ mod tests {
     #[test]
     fn filters_round_trip_and_wrong_lengths_are_refused() {
         let hashes = [1 << 63, u64::MAX, 0x1234_5678_9ABC_DEF0];
-        let filter = Filter::build(&hashes, 300 / 3);
+        let mut filter = Filter::for_keys(hashes.len(), 300 / 3);
+        filter.insert_all(&hashes);
         let (lines, probes) = filter.header();
         let identity = TableIdentity { store: 1, table: 2 };
         let mut bytes = filter.encode();

@@ -144,7 +144,8 @@ impl<E: Env> Table<E> {
     /// Bytes of memory that the open table takes.
     pub fn memory_bytes(&self) -> usize {
         let keys = self.meta.smallest.len() + self.meta.largest.len();
-        size_of::<Self>() + keys + self.index.memory_bytes() + self.filter.memory_bytes()
+        let path = self.path.as_os_str().len();
+        size_of::<Self>() + keys + path + self.index.memory_bytes() + self.filter.memory_bytes()
     }
 
     /// What the table points at, with one read charged to `class`.

@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use futures_lite::future::block_on;
 use larder_runtime::env::{Env, IoClass};
+use larder_runtime::simulation::SimEnv;
 use proptest::prelude::*;
 
 use super::footer::{FOOTER_BYTES, Footer, FooterKind};
-use super::memory_env::MemoryEnv;
+use super::test_disk::{DIRECTORY, TestDisk};
 use super::*;
 use crate::entry::{Entry, Metadata, Payload, Pointer, state};
 use crate::key::Key;
@@ -18,7 +18,7 @@ const CACHE_BYTES: usize = 1 << 20;
 type Model = BTreeMap<Vec<u8>, EntryBuf>;
 
 fn directory() -> &'static Path {
-    Path::new("shard-000")
+    Path::new(DIRECTORY)
 }
 
 fn path() -> PathBuf {
@@ -50,10 +50,10 @@ fn model(count: u64, inline_bytes: usize) -> Model {
     (0..count).map(|number| (key(number), entry(number, inline_bytes))).collect()
 }
 
-fn build(env: &MemoryEnv, model: &Model, options: TableOptions) -> Option<TableMeta> {
+fn build(env: &TestDisk, model: &Model, options: TableOptions) -> Option<TableMeta> {
     let mut builder =
-        TableBuilder::new(env.clone(), directory(), IDENTITY, 1, IoClass::Flush, options);
-    block_on(async {
+        TableBuilder::new(env.env(), directory(), IDENTITY, 1, IoClass::Flush, options);
+    env.block_on(async {
         for (key, entry) in model {
             builder.add(key, &entry.as_entry()).await.unwrap();
         }
@@ -67,27 +67,29 @@ fn build(env: &MemoryEnv, model: &Model, options: TableOptions) -> Option<TableM
     })
 }
 
-fn open(env: &MemoryEnv, meta: &TableMeta) -> Result<Table<MemoryEnv>, TableError> {
-    block_on(Table::open(env.clone(), directory(), IDENTITY, meta, IoClass::Read))
+fn open(env: &TestDisk, meta: &TableMeta) -> Result<Table<SimEnv>, TableError> {
+    env.block_on(Table::open(env.env(), directory(), IDENTITY, meta, IoClass::Read))
 }
 
 fn get(
-    table: &Table<MemoryEnv>,
+    env: &TestDisk,
+    table: &Table<SimEnv>,
     key: &[u8],
     blocks: &BlockCache,
 ) -> Result<Option<EntryBuf>, TableError> {
-    block_on(table.get(key, key_hash(key), blocks, IoClass::Read))
+    env.block_on(table.get(key, key_hash(key), blocks, IoClass::Read))
 }
 
 fn walk(
-    table: &Rc<Table<MemoryEnv>>,
+    env: &TestDisk,
+    table: &Rc<Table<SimEnv>>,
     start: &[u8],
     read_ahead_bytes: usize,
 ) -> Result<Vec<(Vec<u8>, EntryBuf)>, Vec<u32>> {
     let mut iterator =
         TableIterator::new(table.clone(), start, IoClass::Compaction, read_ahead_bytes);
     assert!(iterator.current().is_none());
-    block_on(async {
+    env.block_on(async {
         let mut found = Vec::new();
         while let Some((key, entry)) = iterator.next().await.unwrap() {
             found.push((key.to_vec(), EntryBuf::new(&entry)));
@@ -126,7 +128,7 @@ fn names_round_trip() {
 
 #[test]
 fn a_table_answers_as_the_map_it_was_built_from() {
-    let env = MemoryEnv::default();
+    let env = TestDisk::new();
     let model = model(3000, 300);
     let meta = build(&env, &model, TableOptions::default()).unwrap();
     let tombstones = model.values().filter(|entry| entry.as_entry().is_tombstone()).count() as u64;
@@ -141,16 +143,16 @@ fn a_table_answers_as_the_map_it_was_built_from() {
 
     let table = open(&env, &meta).unwrap();
     assert_eq!(table.meta(), &meta);
-    let pointed = block_on(table.pointed(IoClass::Read)).unwrap();
+    let pointed = env.block_on(table.pointed(IoClass::Read)).unwrap();
     assert_eq!((pointed.total(), pointed.iter().count()), (meta.separate_bytes, 1000));
     assert!(table.memory_bytes() < meta.file_bytes as usize / 20);
     let blocks = BlockCache::new(CACHE_BYTES);
     for (key, entry) in &model {
         assert!(table.may_contain(key_hash(key)));
-        assert_eq!(get(&table, key, &blocks).unwrap().as_ref(), Some(entry));
+        assert_eq!(get(&env, &table, key, &blocks).unwrap().as_ref(), Some(entry));
     }
     for key in absent_keys(&model) {
-        assert_eq!(get(&table, &key, &blocks).unwrap(), None);
+        assert_eq!(get(&env, &table, &key, &blocks).unwrap(), None);
     }
 }
 
@@ -175,7 +177,7 @@ fn a_table_knows_when_all_its_items_have_expired() {
     ] {
         let keys = (1u8..).map(|number| vec![number]);
         let model = keys.zip(entries).collect();
-        let meta = build(&MemoryEnv::default(), &model, TableOptions::default()).unwrap();
+        let meta = build(&TestDisk::new(), &model, TableOptions::default()).unwrap();
         let found = (meta.expiry_max, meta.expiry_last, meta.expiring_bytes);
         assert_eq!(found, expected);
     }
@@ -183,7 +185,7 @@ fn a_table_knows_when_all_its_items_have_expired() {
 
 #[test]
 fn a_lookup_reads_once_and_then_comes_from_the_cache() {
-    let env = MemoryEnv::default();
+    let env = TestDisk::new();
     // Entries of more than a block: each lookup still is one read.
     let model = model(30, 6000);
     let meta = build(&env, &model, TableOptions::default()).unwrap();
@@ -195,11 +197,11 @@ fn a_lookup_reads_once_and_then_comes_from_the_cache() {
         let hash = key_hash(key);
         let before = env.reads();
         assert_eq!(table.get_resident(key, hash, &blocks, version), Resident::NeedsDevice);
-        assert_eq!(get(&table, key, &blocks).unwrap().as_ref(), Some(entry));
+        assert_eq!(get(&env, &table, key, &blocks).unwrap().as_ref(), Some(entry));
         assert_eq!(env.reads(), before + 1);
         let expected = Some(entry.as_entry().metadata.version);
         assert_eq!(table.get_resident(key, hash, &blocks, version), Resident::Answer(expected));
-        assert_eq!(get(&table, key, &blocks).unwrap().as_ref(), Some(entry));
+        assert_eq!(get(&env, &table, key, &blocks).unwrap().as_ref(), Some(entry));
         assert_eq!(env.reads(), before + 1);
     }
     assert!(blocks.counters().hits >= 20);
@@ -210,34 +212,37 @@ fn a_lookup_reads_once_and_then_comes_from_the_cache() {
 
 #[test]
 fn an_iterator_starts_where_it_is_told() {
-    let env = MemoryEnv::default();
+    let env = TestDisk::new();
     let model = model(500, 200);
     let options = TableOptions { block_bytes: 1000, ..TableOptions::default() };
     let meta = build(&env, &model, options).unwrap();
     let table = Rc::new(open(&env, &meta).unwrap());
     let all: Vec<_> = model.iter().map(|(key, entry)| (key.clone(), entry.clone())).collect();
     for read_ahead_bytes in [0, 10_000, READ_AHEAD_BYTES] {
-        assert_eq!(walk(&table, b"", read_ahead_bytes).unwrap(), all);
+        assert_eq!(walk(&env, &table, b"", read_ahead_bytes).unwrap(), all);
     }
     for start in all.iter().step_by(37).map(|(key, _)| key.clone()).chain(absent_keys(&model)) {
         let from = all.partition_point(|(key, _)| *key < start);
-        assert_eq!(walk(&table, &start, 8192).unwrap(), all[from..]);
+        assert_eq!(walk(&env, &table, &start, 8192).unwrap(), all[from..]);
     }
-    let (reads, turns) = (env.reads(), env.turns());
-    walk(&table, b"", READ_AHEAD_BYTES).unwrap();
-    let blocks = env.turns() - turns;
-    assert!(blocks > 40 && env.reads() - reads <= blocks.div_ceil(32) + 1);
+    let (reads, blocks) = (env.reads(), table.index().len() as u64);
+    let (_, turns) = env.count_turns(async {
+        let mut iterator = TableIterator::new(table.clone(), b"", IoClass::Compaction, 128 << 10);
+        while iterator.next().await.unwrap().is_some() {}
+    });
+    assert!(blocks > 40 && turns > blocks, "{turns} turns for {blocks} blocks");
+    assert!(env.reads() - reads <= blocks.div_ceil(32) + 1);
 }
 
 #[test]
 fn an_empty_table_leaves_no_file_and_an_abandoned_one_neither() {
-    let env = MemoryEnv::default();
+    let env = TestDisk::new();
     assert_eq!(build(&env, &Model::new(), TableOptions::default()), None);
     let options = TableOptions::default();
     for count in [1, 3000] {
         let mut builder =
-            TableBuilder::new(env.clone(), directory(), IDENTITY, 0, IoClass::Flush, options);
-        block_on(async {
+            TableBuilder::new(env.env(), directory(), IDENTITY, 0, IoClass::Flush, options);
+        env.block_on(async {
             for (key, entry) in model(count, 300) {
                 builder.add(&key, &entry.as_entry()).await.unwrap();
             }
@@ -252,17 +257,17 @@ fn an_empty_table_leaves_no_file_and_an_abandoned_one_neither() {
 fn a_failed_write_or_sync_fails_the_table_and_removes_it() {
     let model = model(3000, 300);
     for writes in 0..4 {
-        let env = MemoryEnv::default();
+        let env = TestDisk::new();
         env.fail_writes_after(Some(writes));
         let mut builder = TableBuilder::new(
-            env.clone(),
+            env.env(),
             directory(),
             IDENTITY,
             0,
             IoClass::Flush,
             TableOptions::default(),
         );
-        let result: Result<_, TableError> = block_on(async {
+        let result: Result<_, TableError> = env.block_on(async {
             for (key, entry) in &model {
                 if let Err(error) = builder.add(key, &entry.as_entry()).await {
                     builder.abandon().await?;
@@ -284,33 +289,32 @@ fn a_failed_write_or_sync_fails_the_table_and_removes_it() {
 
 #[test]
 fn flipping_any_byte_never_changes_an_answer() {
-    let env = MemoryEnv::default();
+    let env = TestDisk::new();
     let model = model(60, 40);
     let options = TableOptions { block_bytes: 600, restart_interval: 4, ..TableOptions::default() };
     let meta = build(&env, &model, options).unwrap();
     let (mut refused_at_open, mut refused_at_get, mut refused_at_pointed) = (0, 0, 0);
-    for at in 0..meta.file_bytes as usize {
-        let mask = (at as u8).wrapping_mul(37) | 1;
-        env.flip(&path(), at, mask);
+    for at in 0..meta.file_bytes {
+        env.change(|disk| disk.flip_bit(path(), at, (at % 8) as u8));
         match open(&env, &meta) {
             Err(_) => refused_at_open += 1,
             Ok(table) => {
-                let pointed = block_on(table.pointed(IoClass::Read));
+                let pointed = env.block_on(table.pointed(IoClass::Read));
                 refused_at_pointed += usize::from(pointed.is_err());
                 let blocks = BlockCache::new(CACHE_BYTES / 8);
                 let mut refused = false;
                 for (key, entry) in &model {
-                    match get(&table, key, &blocks) {
+                    match get(&env, &table, key, &blocks) {
                         Ok(found) => assert_eq!(found.as_ref(), Some(entry), "byte {at}"),
                         Err(_) => refused = true,
                     }
                 }
-                let walked = walk(&Rc::new(table), b"", READ_AHEAD_BYTES);
+                let walked = walk(&env, &Rc::new(table), b"", READ_AHEAD_BYTES);
                 assert_eq!(walked.is_err(), refused, "byte {at}");
                 refused_at_get += usize::from(refused);
             }
         }
-        env.flip(&path(), at, mask);
+        env.change(|disk| disk.flip_bit(path(), at, (at % 8) as u8));
     }
     // Only padding goes unchecked.
     let bytes = env.bytes(&path());
@@ -329,24 +333,25 @@ fn flipping_any_byte_never_changes_an_answer() {
 
 #[test]
 fn bytes_of_another_place_table_or_store_are_refused() {
-    let env = MemoryEnv::default();
+    let env = TestDisk::new();
     let model = model(200, 40);
     let meta = build(&env, &model, TableOptions::default()).unwrap();
     let bytes = env.bytes(&path());
     let other_store = TableIdentity { store: 1, ..IDENTITY };
-    let opened = block_on(Table::open(env.clone(), directory(), other_store, &meta, IoClass::Read));
+    let opened =
+        env.block_on(Table::open(env.env(), directory(), other_store, &meta, IoClass::Read));
     assert!(matches!(opened.err(), Some(TableError::Damaged { .. })));
 
     let mut swapped = bytes.clone();
     swapped[..8192].rotate_left(4096);
-    env.replace(&path(), swapped);
+    env.replace(&path(), &swapped);
     let table = open(&env, &meta).unwrap();
-    let answer = get(&table, &meta.smallest, &BlockCache::new(CACHE_BYTES));
+    let answer = get(&env, &table, &meta.smallest, &BlockCache::new(CACHE_BYTES));
     assert!(matches!(answer, Err(TableError::Damaged { offset: 0, .. })));
 
-    env.replace(&path(), bytes[..bytes.len() - 4096].to_vec());
+    env.replace(&path(), &bytes[..bytes.len() - 4096]);
     assert!(matches!(open(&env, &meta).err(), Some(TableError::Damaged { .. })));
-    env.replace(&path(), bytes);
+    env.replace(&path(), &bytes);
     for file_bytes in [0, 1, 4095, 4096, 8192, u64::MAX] {
         assert!(open(&env, &TableMeta { file_bytes, ..meta.clone() }).is_err());
     }
@@ -357,7 +362,7 @@ fn bytes_of_another_place_table_or_store_are_refused() {
 
 #[test]
 fn the_bytes_are_those_of_format_two() {
-    let env = MemoryEnv::default();
+    let env = TestDisk::new();
     let model = model(400, 50);
     let meta = build(&env, &model, TableOptions::default()).unwrap();
     assert_eq!((meta.file_bytes, meta.footer_checksum), (32_768, 754_537_695));
@@ -365,7 +370,7 @@ fn the_bytes_are_those_of_format_two() {
     // The environment hands out buffers with other contents after a read.
     let bytes = env.bytes(&path());
     open(&env, &meta).unwrap();
-    block_on(env.remove(&path())).unwrap();
+    env.block_on(env.env().remove(&path())).unwrap();
     assert_eq!(build(&env, &model, TableOptions::default()), Some(meta));
     assert_eq!(env.bytes(&path()), bytes);
 }
@@ -384,7 +389,7 @@ proptest! {
         restart_interval in 1u32..20,
         bloom_bits_per_key in 1u32..=64,
     ) {
-        let env = MemoryEnv::default();
+        let env = TestDisk::new();
         let model: Model = records
             .into_iter()
             .map(|(key, (number, len))| (key, entry(number / 2, len)))
@@ -396,13 +401,13 @@ proptest! {
         let table = Rc::new(open(&env, &meta).unwrap());
         let blocks = BlockCache::new(CACHE_BYTES / 8);
         for (key, entry) in &model {
-            let found = get(&table, key, &blocks).unwrap();
+            let found = get(&env, &table, key, &blocks).unwrap();
             prop_assert_eq!(found.as_ref(), Some(entry));
         }
         for key in absent_keys(&model) {
-            prop_assert_eq!(get(&table, &key, &blocks).unwrap(), None);
+            prop_assert_eq!(get(&env, &table, &key, &blocks).unwrap(), None);
         }
-        let walked = walk(&table, b"", 10_000).unwrap();
+        let walked = walk(&env, &table, b"", 10_000).unwrap();
         prop_assert_eq!(walked, model.into_iter().collect::<Vec<_>>());
     }
 }

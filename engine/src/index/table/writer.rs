@@ -31,6 +31,10 @@ impl<E: Env> TableWriter<E> {
         Self { env, path, class, file: None, chunk: None, filled: 0, written: 0 }
     }
 
+    pub(super) fn env(&self) -> &E {
+        &self.env
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -2,14 +2,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use futures_lite::future::block_on;
 use larder_runtime::env::IoClass;
+use larder_runtime::simulation::SimEnv;
 use proptest::prelude::*;
 
 use super::*;
 use crate::entry::{Metadata, Payload, Pointer};
 use crate::index::compaction::KeyRange;
-use crate::index::table::memory_env::MemoryEnv;
+use crate::index::table::test_disk::{DIRECTORY, TestDisk};
 use crate::index::table::{
     BlockCache, EntryBuf, TableBuilder, TableIdentity, TableOptions, key_hash,
 };
@@ -31,13 +31,13 @@ fn entry(version: u64, is_tombstone: bool) -> Entry<'static> {
 }
 
 struct Store {
-    env: MemoryEnv,
+    disk: TestDisk,
     next_id: Cell<u64>,
 }
 
 impl Store {
     fn new() -> Self {
-        Self { env: MemoryEnv::default(), next_id: Cell::new(0) }
+        Self { disk: TestDisk::new(), next_id: Cell::new(0) }
     }
 
     fn take_id(&self) -> u64 {
@@ -45,18 +45,18 @@ impl Store {
         self.next_id.get()
     }
 
-    fn open(&self, meta: &TableMeta) -> Rc<Table<MemoryEnv>> {
+    fn open(&self, meta: &TableMeta) -> Rc<Table<SimEnv>> {
         let identity = TableIdentity { store: STORE, table: meta.id };
-        let opened = Table::open(self.env.clone(), directory(), identity, meta, IoClass::Read);
-        Rc::new(block_on(opened).unwrap())
+        let opened = Table::open(self.disk.env(), directory(), identity, meta, IoClass::Read);
+        Rc::new(self.disk.block_on(opened).unwrap())
     }
 
-    fn build(&self, contents: &Contents) -> Rc<Table<MemoryEnv>> {
+    fn build(&self, contents: &Contents) -> Rc<Table<SimEnv>> {
         let identity = TableIdentity { store: STORE, table: self.take_id() };
         let options = TableOptions { block_bytes: 256, ..TableOptions::default() };
-        let env = self.env.clone();
+        let env = self.disk.env();
         let mut builder = TableBuilder::new(env, directory(), identity, 0, IoClass::Flush, options);
-        let meta = block_on(async {
+        let meta = self.disk.block_on(async {
             for (&number, &(version, is_tombstone)) in contents {
                 builder.add(&key(number), &entry(version, is_tombstone)).await.unwrap();
             }
@@ -67,14 +67,23 @@ impl Store {
 
     fn merge(
         &self,
-        inputs: &[Rc<Table<MemoryEnv>>],
+        inputs: &[Rc<Table<SimEnv>>],
         drops_tombstones: bool,
         dropped: &mut Vec<u64>,
-    ) -> Result<Merged<MemoryEnv>, TableError> {
+    ) -> Result<Merged<SimEnv>, TableError> {
+        self.disk.block_on(self.run(inputs, drops_tombstones, dropped))
+    }
+
+    async fn run(
+        &self,
+        inputs: &[Rc<Table<SimEnv>>],
+        drops_tombstones: bool,
+        dropped: &mut Vec<u64>,
+    ) -> Result<Merged<SimEnv>, TableError> {
         let options =
             TableOptions { block_bytes: 256, table_bytes: 32 << 10, ..TableOptions::default() };
         let outputs = SequenceOptions {
-            env: self.env.clone(),
+            env: self.disk.env(),
             directory: directory().to_owned(),
             store: STORE,
             level: 3,
@@ -85,18 +94,19 @@ impl Store {
         let filter = |_: &[u8], entry: &Entry<'_>, _| {
             if drops_tombstones && entry.is_tombstone() { Verdict::Drop } else { Verdict::Keep }
         };
-        block_on(run_merge(
+        run_merge(
             inputs.to_vec(),
             outputs,
             || self.take_id(),
             filter,
             |entry| dropped.push(entry.metadata.version),
-        ))
+        )
+        .await
     }
 }
 
 fn directory() -> &'static Path {
-    Path::new("shard-000")
+    Path::new(DIRECTORY)
 }
 
 /// Contents of `tables`, newest first, with versions that are unique and larger in newer ones.
@@ -127,7 +137,7 @@ fn check_outputs(store: &Store, outputs: &[TableMeta], expected: &Contents) {
     for (&number, &(version, is_tombstone)) in expected {
         let key = key(number);
         let found = tables.iter().find_map(|table| {
-            block_on(table.get(&key, key_hash(&key), &blocks, IoClass::Read)).unwrap()
+            store.disk.block_on(table.get(&key, key_hash(&key), &blocks, IoClass::Read)).unwrap()
         });
         assert_eq!(found, Some(EntryBuf::new(&entry(version, is_tombstone))));
     }
@@ -169,7 +179,7 @@ proptest! {
 }
 
 /// Two overlapping runs, the older of three tables, large enough for several outputs.
-fn large_inputs(store: &Store) -> (Vec<Rc<Table<MemoryEnv>>>, Contents) {
+fn large_inputs(store: &Store) -> (Vec<Rc<Table<SimEnv>>>, Contents) {
     let newer: BTreeMap<u16, bool> = (0..3000).step_by(2).map(|number| (number, false)).collect();
     let older = |from: u16| (from..from + 1000).map(|number| (number, true)).collect();
     let contents = numbered(&[newer, older(2000), older(0), older(1000)]);
@@ -184,12 +194,13 @@ fn large_inputs(store: &Store) -> (Vec<Rc<Table<MemoryEnv>>>, Contents) {
 fn outputs_are_split_and_the_core_is_offered_back() {
     let store = Store::new();
     let (inputs, merged) = large_inputs(&store);
-    let turns = store.env.turns();
     let mut dropped = Vec::new();
-    let outputs = store.merge(&inputs, false, &mut dropped).unwrap().outputs;
+    let merging = store.run(&inputs, false, &mut dropped);
+    let (done, turns) = store.disk.count_turns(merging);
+    let outputs = done.unwrap().outputs;
     assert!(outputs.len() > 2, "{} outputs", outputs.len());
     assert_eq!(dropped.len(), 1500);
-    assert!(store.env.turns() - turns > 50);
+    assert!(turns > 50, "{turns} turns");
     check_outputs(&store, &outputs, &merged);
 }
 
@@ -199,31 +210,32 @@ fn a_merge_of_nothing_but_dropped_entries_leaves_no_table() {
     let input = store.build(&Contents::from([(1, (1, true)), (2, (2, true))]));
     let mut dropped = Vec::new();
     assert_eq!(store.merge(&[input], true, &mut dropped).unwrap().outputs, []);
-    assert_eq!((dropped, store.env.paths().len()), (vec![1, 2], 1));
+    assert_eq!((dropped, store.disk.paths().len()), (vec![1, 2], 1));
 }
 
 #[test]
 fn a_failed_merge_leaves_its_inputs_and_nothing_else() {
     let store = Store::new();
     let (inputs, _) = large_inputs(&store);
-    let before = store.env.paths();
+    let before = store.disk.paths();
     let mut failures = 0;
     for writes in 0.. {
-        store.env.fail_writes_after(Some(writes));
+        store.disk.fail_writes_after(Some(writes));
         let merged = store.merge(&inputs, false, &mut Vec::new());
-        store.env.fail_writes_after(None);
+        store.disk.fail_writes_after(None);
         if merged.is_ok() {
             break;
         }
-        assert_eq!(store.env.paths(), before);
+        assert_eq!(store.disk.paths(), before);
         failures += 1;
     }
     assert!(failures > 4, "several outputs take more than {failures} writes and syncs");
 
     let store = Store::new();
     let (inputs, _) = large_inputs(&store);
-    let before = store.env.paths();
-    store.env.flip(inputs[0].path(), 40 * 4096 + 20, 1);
+    let before = store.disk.paths();
+    store.disk.change(|disk| disk.flip_bit(inputs[0].path(), 40 * 4096 + 20, 1));
+    let inputs: Vec<_> = inputs.iter().map(|table| store.open(table.meta())).collect();
     let merged = store.merge(&inputs, false, &mut Vec::new()).unwrap();
     let [(table, blocks)] = &merged.damaged[..] else { panic!("one input is damaged") };
     assert_eq!((table.meta().id, blocks.as_slice()), (inputs[0].meta().id, &[40][..]));
@@ -235,12 +247,12 @@ fn a_failed_merge_leaves_its_inputs_and_nothing_else() {
         let may_be_lost = inputs[0].may_be_lost(blocks, &key, hash);
         let found = outputs.iter().find_map(|table| {
             let blocks = BlockCache::new(0);
-            block_on(table.get(&key, hash, &blocks, IoClass::Read)).unwrap()
+            store.disk.block_on(table.get(&key, hash, &blocks, IoClass::Read)).unwrap()
         });
         assert_eq!(found.is_none(), may_be_lost, "key {number}");
         lost += u32::from(may_be_lost);
         kept += u32::from(found.is_some());
     }
     assert!(lost > 4 && kept > 2900, "{lost} lost, {kept} kept");
-    assert_eq!(store.env.paths().len(), before.len() + outputs.len());
+    assert_eq!(store.disk.paths().len(), before.len() + outputs.len());
 }
