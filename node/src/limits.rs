@@ -91,6 +91,11 @@ pub const ADMIN_CLIENT_MILLISECONDS: u64 = 2000;
 /// How long the admin port waits for a core's figures.
 pub const REPORT_MILLISECONDS: u64 = 1000;
 
+/// How long a start waits for addresses and for the data directory's lock, which the kernel gives
+/// back a moment after a process was killed. What is in use for longer belongs to a process that
+/// runs.
+pub const RESTART_PATIENCE_MILLISECONDS: u64 = 5000;
+
 /// How long a stop waits for connections to take their answers.
 pub const DRAIN_MILLISECONDS: u64 = 5000;
 

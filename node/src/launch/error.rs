@@ -152,9 +152,12 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
-    /// The core was told nothing and said nothing any more.
-    #[error("a core ended while the node started")]
-    Silence,
+    /// The node was asked to stop before it served: no failure, what was asked for was done.
+    #[error("stopped before it was ready: {reason}")]
+    Stopped {
+        /// Who asked.
+        reason: &'static str,
+    },
 }
 
 /// Why a node that ran ended.

@@ -9,3 +9,4 @@ mod lifecycle;
 mod limits;
 mod many_cores;
 mod process;
+mod starts;
