@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 
 use larder_engine::shard::{Shard, ShardOptions};
 use larder_runtime::core_thread::{Core, CoreOptions};
+use larder_runtime::file_cache::FileCache;
+use larder_runtime::ring_env::RingEnv;
 use larder_runtime::wake::RemoteWaker;
 
 use super::StartError;
@@ -30,6 +32,8 @@ pub(super) struct CorePlan {
     pub core: usize,
     pub cpu: usize,
     pub shards: Vec<ShardPlan>,
+    /// Files that the core keeps open at most.
+    pub files_max: usize,
     pub ends: Vec<Option<Ends>>,
     pub shared: Arc<Shared>,
     pub listeners: Vec<TcpListener>,
@@ -84,13 +88,17 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let Some(Step::Open(wakers)) = plan.steps.recv().ok().filter(|_| is_heard) else {
         return Ok(());
     };
-    let Some(engines) = open_shards(&mut core, plan.shards, &plan.cancel)? else { return Ok(()) };
+    let files = FileCache::new(core.env(), plan.files_max);
+    let Some(engines) = open_shards(&mut core, &files, plan.shards, &plan.cancel)? else {
+        return Ok(());
+    };
     let is_heard = plan.events.send(Event::Opened(plan.core)).is_ok();
     let Some(Step::Serve) = plan.steps.recv().ok().filter(|_| is_heard) else { return Ok(()) };
     drop(plan.steps);
     let setup = Setup {
         core: plan.core,
         env: core.env(),
+        files,
         shared: plan.shared,
         mesh: Mesh::new(plan.ends, &wakers),
         engines: engines.clone(),
@@ -107,17 +115,21 @@ fn run(plan: CorePlan) -> Result<(), String> {
     Ok(())
 }
 
+/// A core's shards, by number.
+type Engines = Vec<(u16, Rc<Engine>)>;
+
 /// The core's shards; `None` if the start was given up.
 fn open_shards(
     core: &mut Core,
+    files: &FileCache<RingEnv>,
     plans: Vec<ShardPlan>,
     cancel: &Cancel,
-) -> Result<Option<Vec<(u16, Rc<Engine>)>>, String> {
+) -> Result<Option<Engines>, String> {
     let mut engines = Vec::new();
     for plan in plans {
         let number = plan.options.shard;
         tracing::info!(shard = number, "opening shard");
-        let opening = Shard::open(core.env(), &plan.directory, plan.options);
+        let opening = Shard::open(files.clone(), &plan.directory, plan.options);
         let Some(opened) = core.block_on(Box::pin(cancel.or(opening))) else { return Ok(None) };
         let (engine, report) =
             opened.map_err(|error| format!("cannot open {}: {error}", plan.directory.display()))?;
@@ -136,7 +148,7 @@ fn open_shards(
 /// # Errors
 /// The first shard that cannot: also one that stopped taking writes after the service's last turn,
 /// which nobody has been told of.
-fn close_shards(core: &mut Core, engines: Vec<(u16, Rc<Engine>)>) -> Result<(), String> {
+fn close_shards(core: &mut Core, engines: Engines) -> Result<(), String> {
     let mut result = Ok(());
     for (number, engine) in engines {
         let closed = match engine.stopped() {
@@ -167,7 +179,8 @@ mod tests {
         let options =
             ShardOptions { memtable_bytes: 4096, ..ShardOptions::for_memory(0, 1, 32 << 20) };
         let plans = vec![ShardPlan { directory: directory.clone(), options }];
-        let opened = open_shards(&mut core, plans, &Cancel::default()).expect("it opens");
+        let files = FileCache::new(core.env(), 16);
+        let opened = open_shards(&mut core, &files, plans, &Cancel::default()).expect("it opens");
         let engines = opened.expect("it is not given up");
         let engine = Rc::clone(&engines[0].1);
         std::fs::remove_dir_all(&directory).expect("it is there");

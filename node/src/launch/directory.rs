@@ -9,6 +9,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::StartError;
+use super::file_system::{self, Lack, refused};
 use super::patience::Patience;
 
 const LOCK_FILE: &str = "LOCK";
@@ -42,12 +43,11 @@ pub(super) fn prepare(
     default: u16,
     patience: &mut Patience<'_>,
 ) -> Result<DataDirectory, StartError> {
-    let failed = |operation| {
-        move |source| StartError::DataDirectory { operation, path: path.to_owned(), source }
-    };
+    let failed = |operation| move |source| refused(operation, path, Lack::of(&source), source);
     std::fs::create_dir_all(path).map_err(failed("create"))?;
     let may_pass = |error: &StartError| matches!(error, StartError::InUse { .. });
     let lock = patience.retry(may_pass, || lock(path))?;
+    file_system::check(path, &lock, &path.join(LOCK_FILE))?;
     let found = look(path)?;
     let count = count(path, &found, requested, default)?;
     let shards: Vec<PathBuf> = (0..count).map(|shard| path.join(shard_name(shard))).collect();
@@ -60,8 +60,7 @@ pub(super) fn prepare(
 
 fn lock(path: &Path) -> Result<File, StartError> {
     let file = path.join(LOCK_FILE);
-    let failed =
-        |source| StartError::DataDirectory { operation: "lock", path: path.to_owned(), source };
+    let failed = |source| refused("lock", path, Lack::of(&source), source);
     let mut options = File::options();
     let lock = options.create(true).truncate(false).write(true).open(&file).map_err(failed)?;
     match lock.try_lock() {

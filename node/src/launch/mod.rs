@@ -17,8 +17,10 @@
 mod cancel;
 mod checks;
 mod core_thread;
+mod descriptors;
 mod directory;
 mod error;
+mod file_system;
 mod listeners;
 mod patience;
 mod supervisor;
@@ -35,6 +37,7 @@ use larder_protocol::memcached::{KEY_BYTES_MAX, Limits};
 use larder_runtime::wake::RemoteWaker;
 
 pub use error::{RunError, StartError};
+pub use file_system::Lack;
 pub use supervisor::{CoreHandle, RunningNode, Stopper};
 
 use crate::admin::Admin;
@@ -47,6 +50,7 @@ use crate::routing::core_of;
 use crate::service::Shared;
 use cancel::Cancel;
 use core_thread::{CorePlan, ShardPlan, Step};
+use descriptors::Needs;
 use directory::DataDirectory;
 use listeners::Listeners;
 use patience::Patience;
@@ -110,9 +114,10 @@ impl Launcher {
         let shards = directory.shards.len() as u16;
         let memory = checks::shard_memory(config.memory, shards)?;
         checks::check_free_space(path, shards)?;
-        let connections_max = checks::raise_descriptors(config.max_connections);
+        let needs = Needs { connections: config.max_connections, cores, shards };
+        let descriptors = descriptors::obtain(needs)?;
         let shared = Arc::new(Shared {
-            facts: facts(config, &listeners, cores, connections_max),
+            facts: facts(config, &listeners, cores, descriptors.connections),
             limits: Limits {
                 item_bytes_max: usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX),
                 ..Limits::default()
@@ -120,7 +125,9 @@ impl Launcher {
             shards,
             connections: AtomicUsize::new(0),
         });
-        let parts = Parts { config, cpus: &cpus, directory, memory, listeners, shared: &shared };
+        let files_max = descriptors.files_per_core;
+        let (cpus, shared) = (&cpus[..], &shared);
+        let parts = Parts { config, cpus, directory, memory, files_max, listeners, shared };
         parts.launch(self.queues)
     }
 }
@@ -162,6 +169,8 @@ struct Parts<'a> {
     directory: DataDirectory,
     /// Of each shard, in bytes.
     memory: u64,
+    /// Files that each core keeps open.
+    files_max: usize,
     listeners: Listeners,
     shared: &'a Arc<Shared>,
 }
@@ -201,6 +210,7 @@ impl Parts<'_> {
                 core,
                 cpu: *cpu,
                 shards,
+                files_max: self.files_max,
                 ends,
                 shared: Arc::clone(shared),
                 listeners,

@@ -130,7 +130,8 @@ impl Supervisor {
                 }
                 Ok(Event::ShardStopped { shard, reason }) => {
                     tracing::error!(shard, "stopping because a shard takes no more writes");
-                    let failure = Err(RunError::ShardStopped { shard, reason });
+                    let failure: Result<(), RunError> =
+                        Err(RunError::ShardStopped { shard, reason });
                     break failure.and(self.drain(FAILED_DRAIN_MILLISECONDS));
                 }
                 Ok(Event::Ended { core, result }) => break Err(unasked(core, result)),

@@ -4,7 +4,9 @@
 mod admin;
 mod binary;
 mod client;
+mod clock;
 mod commands;
+mod descriptors;
 mod lifecycle;
 mod limits;
 mod many_cores;

@@ -103,7 +103,11 @@ pub(crate) struct NodeProcess {
 
 impl NodeProcess {
     pub(crate) fn start(directory: &Path, cores: usize) -> Self {
-        let mut child = serve(directory, cores).spawn().expect("it runs");
+        Self::start_as(&mut serve(directory, cores))
+    }
+
+    pub(crate) fn start_as(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("it runs");
         let mut ready = String::new();
         let stdout = child.stdout.as_mut().expect("a pipe");
         BufReader::new(stdout).read_line(&mut ready).expect("a line");
@@ -120,6 +124,10 @@ impl NodeProcess {
 
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.field("memcached").parse().expect("an address"))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The process's resident memory.

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use futures_lite::future::poll_once;
@@ -247,10 +248,9 @@ impl Model {
         let Some(path) = chosen.filter(|_| random % 16 > 1) else {
             self.created += 1;
             let path = PathBuf::from(format!("/{task}-{}", self.created % 5));
-            if !self.files.contains_key(&path) {
-                let file = cache.open(&path, OpenMode::CreateNew).await.expect("a new file");
-                self.files.insert(path, (vec![file], Vec::new()));
-            }
+            let Entry::Vacant(entry) = self.files.entry(path) else { return };
+            let file = cache.open(entry.key(), OpenMode::CreateNew).await.expect("a new file");
+            entry.insert((vec![file], Vec::new()));
             return;
         };
         let (handles, pages) = self.files.get_mut(&path).expect("just found");
@@ -260,11 +260,8 @@ impl Model {
                 let page = (random as u64 / 4096 % PAGES).min(pages.len() as u64);
                 let byte = cache.random() as u8;
                 put(cache, &file, page, byte).await.expect("written");
-                if page as usize == pages.len() {
-                    pages.push(byte)
-                } else {
-                    pages[page as usize] = byte
-                }
+                pages.resize(pages.len().max(page as usize + 1), 0);
+                pages[page as usize] = byte;
             }
             5 => file.sync(CLASS).await.expect("synced"),
             6 => handles.push(cache.open(&path, OpenMode::ReadWrite).await.expect("it exists")),
@@ -277,7 +274,7 @@ impl Model {
             9 => self.rename(cache, path, task, random).await,
             _ => read_back(cache, &file, pages).await,
         }
-        if random % 7 == 0 {
+        if random.is_multiple_of(7) {
             self.read_gone(cache).await;
         }
     }
