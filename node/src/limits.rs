@@ -108,8 +108,8 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 8192;
 /// are served one after the other, so this is also the longest that one holds up the next.
 pub const ADMIN_CLIENT_MILLISECONDS: u64 = 2000;
 
-/// How long the admin port waits after it could not accept a client: when descriptors are short, the
-/// one that waits is still there at the next attempt, and the one after.
+/// How long the admin port waits after it could not accept a client: while descriptors are short, an
+/// attempt at once would fail like the one before, and take a whole CPU.
 pub const ADMIN_ACCEPT_RETRY_MILLISECONDS: u64 = 50;
 
 /// How long the admin port waits for a core's figures.

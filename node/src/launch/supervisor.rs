@@ -229,9 +229,9 @@ mod tests {
         let (events, event_queue) = channel();
         let (control, messages) = channel();
         let core_events = events.clone();
-        let mut scripts = [while_draining, at_the_end].into_iter();
         let thread = std::thread::spawn(move || {
-            while let (Some(script), Ok(_message)) = (scripts.next(), messages.recv()) {
+            for script in [while_draining, at_the_end] {
+                messages.recv().expect("the supervisor says when");
                 let mut send = |event| core_events.send(event).expect("the supervisor listens");
                 script.into_iter().for_each(&mut send);
             }
