@@ -19,7 +19,7 @@ use crate::operations::Key;
 use crate::ring_env::{RingEnv, Shared};
 
 /// How often, and how long after each other, an open is tried again for want of descriptors.
-const OPEN_RETRIES_MAX: u32 = 100;
+const OPEN_RETRIES_MAX: u32 = 1000;
 const OPEN_RETRY_NANOSECONDS: u64 = 10_000_000;
 
 /// What the handles and the requests of a file share.
