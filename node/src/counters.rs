@@ -3,6 +3,7 @@
 use larder_engine::error::EngineError;
 use larder_engine::shard::Statistics;
 use larder_runtime::disk::DiskCounters;
+use larder_runtime::file_cache::FileCacheCounters;
 use larder_runtime::ring_env::LoopCounters;
 
 use crate::memcached::answer::Tally;
@@ -185,6 +186,8 @@ pub struct CoreReport {
     pub shards: Vec<ShardReport>,
     /// The disk as this core has used it.
     pub disk: DiskCounters,
+    /// The open files of the core's shards.
+    pub files: FileCacheCounters,
     /// The core's loop.
     pub turns: LoopCounters,
 }

@@ -8,7 +8,7 @@
 //!                   '-> admin: metrics over HTTP
 //! ```
 //!
-//! Start at [`launch::start`]; [`limits`] names every limit.
+//! Start at [`launch::Launcher`]; [`limits`] names every limit.
 #![forbid(unsafe_code)]
 
 pub mod admin;

@@ -5,8 +5,24 @@
 /// 1,024; an idle connection costs less than 1 KiB here, so the default is what large fleets need.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 10_000;
 
-/// File descriptors kept free of connections: ring, eventfds, listeners, logs, the engine's files.
-pub const DESCRIPTORS_RESERVED: u64 = 512;
+/// Connections below which, or below what was asked for, the node does not start for want of
+/// descriptors.
+pub const CONNECTIONS_MIN: u64 = 16;
+
+/// Descriptors that are for the process: standard streams, lock, signals, the admin port.
+pub const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// Descriptors that each core has beside its connections and files: ring, eventfd, two listeners,
+/// directories that are being synced.
+pub const DESCRIPTORS_PER_CORE: u64 = 8;
+
+/// Files that a core must be able to keep open for each of its shards: the log's segment and its
+/// spare, manifest, a table that is written, one that is merged, and a few for reads.
+pub const FILES_PER_SHARD_MIN: u64 = 8;
+
+/// Files that a core keeps open at most. Each takes about 1 KiB in the kernel, and 4,096 segments
+/// are 256 GiB of data.
+pub const FILES_PER_CORE_MAX: u64 = 4096;
 
 /// Requests of one connection that are not answered yet. Beyond it the connection is not read from:
 /// a pipeline of any length takes bounded memory, and 1,024 fill any device's queue.
@@ -50,6 +66,10 @@ pub const BATCH_REQUESTS_MAX: usize = 2048;
 /// Bytes of requests in a batch, large values included; beyond it as above.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// Requests and replies of other cores after which a core's turn goes on with other work; the batch
+/// that reaches it is carried out whole.
+pub const TURN_MESSAGES_MAX: usize = 1024;
+
 /// A request or reply up to this length is copied into its batch's bytes; a longer one travels as a
 /// vector of its own, so that batches stay small enough to be kept.
 pub const BATCH_COPY_BYTES_MAX: usize = 4096;
@@ -88,8 +108,17 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 8192;
 /// are served one after the other, so this is also the longest that one holds up the next.
 pub const ADMIN_CLIENT_MILLISECONDS: u64 = 2000;
 
+/// How long the admin port waits after it could not accept a client: while descriptors are short, an
+/// attempt at once would fail like the one before, and take a whole CPU.
+pub const ADMIN_ACCEPT_RETRY_MILLISECONDS: u64 = 50;
+
 /// How long the admin port waits for a core's figures.
 pub const REPORT_MILLISECONDS: u64 = 1000;
+
+/// How long a start waits for addresses and for the data directory's lock, which the kernel gives
+/// back a moment after a process was killed. What is in use for longer belongs to a process that
+/// runs.
+pub const RESTART_PATIENCE_MILLISECONDS: u64 = 5000;
 
 /// How long a stop waits for connections to take their answers.
 pub const DRAIN_MILLISECONDS: u64 = 5000;
@@ -100,6 +129,7 @@ pub const FAILED_DRAIN_MILLISECONDS: u64 = 1000;
 const _: () = {
     assert!(CONNECTION_REQUESTS_RESUME < CONNECTION_REQUESTS_MAX);
     assert!(CONNECTION_WAITING_BYTES_MAX < CORE_WAITING_BYTES_MAX);
+    assert!(FILES_PER_SHARD_MIN < FILES_PER_CORE_MAX);
     assert!(MAILBOX_BATCHES.is_power_of_two());
     assert!(BATCH_COPY_BYTES_MAX < BATCH_KEPT_BYTES_MAX);
     assert!(CORE_WAITING_BYTES_MAX / WAITING_BYTES_ESTIMATE >= CONNECTION_REQUESTS_MAX);

@@ -227,6 +227,8 @@ impl Line {
 /// One core's lines to all others.
 pub struct Mesh {
     lines: Vec<Option<Line>>,
+    /// The core that the next turn receives from first.
+    first: usize,
 }
 
 impl Mesh {
@@ -237,7 +239,7 @@ impl Mesh {
             let waker = waker.clone();
             ends.map(|ends| Line { ends, waker, gathering: Box::default(), kept: Vec::new() })
         };
-        Self { lines: ends.into_iter().zip(wakers).map(line).collect() }
+        Self { lines: ends.into_iter().zip(wakers).map(line).collect(), first: 0 }
     }
 
     /// The other cores.
@@ -283,6 +285,14 @@ impl Mesh {
     /// The oldest batch from `core` that was not received yet. Give it back when it is read.
     pub fn receive(&mut self, core: usize) -> Option<Box<Batch>> {
         self.lines[core].as_mut()?.ends.receiver.pop()
+    }
+
+    /// The order in which a turn receives from the cores. Each comes first as often as the others,
+    /// because a turn that receives enough leaves the last ones to the next.
+    pub fn next_order(&mut self) -> impl Iterator<Item = usize> + use<> {
+        let (cores, first) = (self.lines.len(), self.first);
+        self.first = (first + 1) % cores;
+        (0..cores).map(move |step| (first + step) % cores)
     }
 
     /// Keeps a batch that was read, for what is to be sent to `core`.
@@ -377,5 +387,12 @@ mod tests {
         assert!(sender.push(batch).is_ok() && sender.publish());
         let receiver = &mut ends[2][0].as_mut().expect("a pair").receiver;
         assert_eq!(receiver.pop().expect("a batch").bytes, b"from 0 to 2");
+    }
+
+    #[test]
+    fn no_core_is_always_received_from_last() {
+        let mut mesh = Mesh { lines: (0..3).map(|_| None).collect(), first: 0 };
+        let orders = [(); 4].map(|()| mesh.next_order().collect::<Vec<_>>());
+        assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }
 }

@@ -246,7 +246,10 @@ fn len_of(operation: &Operation) -> usize {
     }
 }
 
-impl Ring for FakeRing {
+// SAFETY: an operation leaves `submitted` or `held` with its last completion, and only `perform`
+// touches its memory, before that; the results are those of the system calls that it makes, and
+// `free_buffers` holds each buffer once.
+unsafe impl Ring for FakeRing {
     unsafe fn push(&mut self, token: u64, operation: Operation) {
         self.kernel.borrow_mut().submitted.push_back((token, operation));
     }

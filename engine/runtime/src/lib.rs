@@ -18,6 +18,7 @@ mod executor;
 pub mod fair_queue;
 #[cfg(test)]
 mod fake_ring;
+pub mod file_cache;
 mod idle;
 pub mod io_queue;
 pub mod mailbox;

@@ -55,6 +55,10 @@ impl ConnectionId {
 
 /// What answers the connections. All calls come from the core's own thread.
 pub trait Service {
+    /// The first call of a turn, and so the first after a sleep: what was learned about the time
+    /// before is old. Between turns, [`Service::turn`] may be called without it.
+    fn begin_turn(&mut self) {}
+
     /// A client connected to the listener of that index. False closes the connection once what the
     /// call put into its output has been sent; [`Service::closed`] follows.
     fn connected(

@@ -4,7 +4,9 @@ use std::fmt::{self, Display, Write};
 
 use larder_engine::shard::Statistics;
 use larder_runtime::env::IO_CLASSES;
+use larder_runtime::file_cache::FileCacheCounters;
 
+use super::AdminErrors;
 use crate::counters::{CoreReport, ShardReport};
 use crate::memcached::statistics::Facts;
 use crate::process::{Usage, VERSION};
@@ -85,7 +87,13 @@ fn shards(reports: &[CoreReport]) -> impl Iterator<Item = &ShardReport> {
 }
 
 /// The node in Prometheus' text format.
-pub fn render(facts: &Facts, reports: &[CoreReport], usage: Usage, now: u64) -> String {
+pub fn render(
+    facts: &Facts,
+    reports: &[CoreReport],
+    usage: Usage,
+    admin: AdminErrors,
+    now: u64,
+) -> String {
     let mut out = Exposition::default();
     out.family("larder_build_info", Type::Gauge, "The node's version.");
     out.sample("larder_build_info", &[("version", &VERSION)], 1);
@@ -95,8 +103,13 @@ pub fn render(facts: &Facts, reports: &[CoreReport], usage: Usage, now: u64) -> 
     let (resident, cpu) = (usage.resident_bytes, usage.user_seconds + usage.system_seconds);
     out.single("process_resident_memory_bytes", Type::Gauge, "Resident memory.", resident);
     out.single("process_cpu_seconds_total", Type::Counter, "CPU time, user and kernel.", cpu);
+    const ADMIN: &str = "larder_admin_errors_total";
+    out.family(ADMIN, Type::Counter, "Clients of the admin port that were not served.");
+    out.sample(ADMIN, &[("step", &"accept")], admin.accept);
+    out.sample(ADMIN, &[("step", &"client")], admin.client);
     put_cores(&mut out, reports);
     put_disk(&mut out, reports);
+    put_files(&mut out, reports);
     put_operations(&mut out, reports);
     put_shards(&mut out, reports);
     put_caches(&mut out, reports);
@@ -165,6 +178,26 @@ fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
     out.by_core(reports, bytes, |report| report.disk.write_bytes);
     let syncs = ("larder_disk_flushes_total", Counter, "Flushes of the device.");
     out.by_core(reports, syncs, |report| report.disk.syncs);
+}
+
+fn put_files(out: &mut Exposition, reports: &[CoreReport]) {
+    use Type::{Counter, Gauge};
+    type FileFigure = (&'static str, Type, &'static str, fn(&FileCacheCounters) -> u64);
+    let figures: [FileFigure; 7] = [
+        ("open", Gauge, "Files that are open.", |files| files.open as u64),
+        ("open_limit", Gauge, "Files that may be open.", |files| files.open_max as u64),
+        ("handles", Gauge, "Files that the shards hold, open or not.", |files| {
+            files.handles as u64
+        }),
+        ("opens_total", Counter, "Files opened.", |files| files.opens),
+        ("evictions_total", Counter, "Files closed for others.", |files| files.evictions),
+        ("waits_total", Counter, "Openings that waited for another file.", |files| files.waits),
+        ("forced_syncs_total", Counter, "Files synced to be closed.", |files| files.syncs),
+    ];
+    for (figure, kind, help, value) in figures {
+        let name = format!("larder_files_{figure}");
+        out.by_core(reports, (&name, kind, help), |report| value(&report.files));
+    }
 }
 
 fn put_operations(out: &mut Exposition, reports: &[CoreReport]) {
@@ -322,6 +355,7 @@ mod tests {
                 counters: Default::default(),
                 shards: Vec::new(),
                 disk: Default::default(),
+                files: Default::default(),
                 turns: Default::default(),
             };
             report.disk.class_reads[larder_runtime::env::IoClass::Read as usize] = 7 + core as u64;
@@ -351,7 +385,8 @@ mod tests {
 
     #[test]
     fn every_sample_belongs_to_a_family_that_is_described_once() {
-        let text = render(&facts(), &reports(), Usage::default(), 160);
+        let admin = AdminErrors { accept: 4, client: 5 };
+        let text = render(&facts(), &reports(), Usage::default(), admin, 160);
         let mut families = BTreeSet::new();
         let mut current = String::new();
         for line in text.lines() {
@@ -373,6 +408,8 @@ mod tests {
             "larder_operations_total{shard=\"1\",operation=\"get\"} 41",
             "larder_connections{core=\"1\"} 3",
             "larder_uptime_seconds 60",
+            "larder_admin_errors_total{step=\"accept\"} 4",
+            "larder_files_open_limit{core=\"1\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use larder_protocol::memcached::reply;
 use larder_protocol::memcached::{Limits, Request, ShutdownMode, error};
 use larder_runtime::env::Env;
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use super::shards::{Completion, Origin, Shards, Tried};
@@ -64,6 +65,7 @@ pub(super) struct Arrived {
 pub(super) struct CoreState {
     pub core: usize,
     pub env: RingEnv,
+    files: FileCache<RingEnv>,
     pub shared: Arc<Shared>,
     pub counters: Counters,
     pub mesh: Mesh,
@@ -86,6 +88,7 @@ impl CoreState {
     pub(super) fn new(
         core: usize,
         env: RingEnv,
+        files: FileCache<RingEnv>,
         shared: Arc<Shared>,
         mesh: Mesh,
         shards: Shards,
@@ -94,6 +97,7 @@ impl CoreState {
         Self {
             core,
             env,
+            files,
             shared,
             counters: Counters::default(),
             mesh,
@@ -234,6 +238,7 @@ impl CoreState {
             counters: self.counters,
             shards: self.shards.reports(),
             disk: self.env.disk_counters(),
+            files: self.files.counters(),
             turns: self.env.loop_counters(),
         }
     }

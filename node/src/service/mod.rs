@@ -17,12 +17,13 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use larder_protocol::memcached::{error, reply};
 use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 
 use crate::connection::{Output, SpareInputs, Stop};
 use crate::control::{Control, Event};
-use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_STALL_SECONDS};
+use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_STALL_SECONDS, TURN_MESSAGES_MAX};
 use crate::mesh::Mesh;
 
 pub use core_state::Shared;
@@ -40,6 +41,8 @@ pub struct Setup {
     pub core: usize,
     /// The core's runtime.
     pub env: RingEnv,
+    /// The files of its shards.
+    pub files: FileCache<RingEnv>,
     /// What all cores are told.
     pub shared: Arc<Shared>,
     /// The lines to the other cores.
@@ -81,11 +84,11 @@ pub struct NodeService {
 impl NodeService {
     /// A service that starts to count seconds at once.
     pub fn new(setup: Setup) -> Self {
-        let Setup { core, env, shared, mesh, engines, control, events } = setup;
+        let Setup { core, env, files, shared, mesh, engines, control, events } = setup;
         let ticks = Rc::new(Cell::new(0));
         env.spawn(TaskQueue::Maintenance, count_seconds(env.clone(), Rc::clone(&ticks)));
         let shards = Shards::new(env.clone(), shared.shards, engines);
-        let mut state = CoreState::new(core, env, shared, mesh, shards, events);
+        let mut state = CoreState::new(core, env, files, shared, mesh, shards, events);
         state.start_turn();
         Self {
             state,
@@ -190,10 +193,12 @@ impl NodeService {
     }
 
     fn receive_batches(&mut self, network: &mut Network) -> bool {
-        let mut has_any = false;
-        for core in 0..self.state.mesh.cores() {
-            while let Some(mut batch) = self.state.mesh.receive(core) {
-                has_any = true;
+        let mut taken = 0;
+        for core in self.state.mesh.next_order() {
+            while taken < TURN_MESSAGES_MAX
+                && let Some(mut batch) = self.state.mesh.receive(core)
+            {
+                taken += 1 + batch.requests.len() + batch.replies.len();
                 for message in &batch.replies {
                     let bytes = batch.reply(message);
                     let id = ConnectionId::from(message.place.connection);
@@ -215,7 +220,7 @@ impl NodeService {
                 self.state.mesh.give_back(core, batch);
             }
         }
-        has_any
+        taken > 0
     }
 
     /// Takes the commands that have ended in tasks.
@@ -345,6 +350,10 @@ async fn count_seconds(env: RingEnv, ticks: Rc<Cell<u64>>) {
 }
 
 impl Service for NodeService {
+    fn begin_turn(&mut self) {
+        self.is_clock_read = false;
+    }
+
     fn connected(
         &mut self,
         network: &mut Network,
@@ -410,7 +419,6 @@ impl Service for NodeService {
     }
 
     fn publish(&mut self) {
-        self.is_clock_read = false;
         self.is_mesh_blocked = self.state.mesh.publish();
     }
 }

@@ -10,6 +10,7 @@ use larder_engine::operation::{Delete, Operation, Outcome};
 use larder_engine::shard::{Announced, Attempt, OperationBuf, Shard};
 use larder_protocol::memcached::{KeyScratch, WireKey, error, reply};
 use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use crate::connection::{After, ByteQueue, Release};
@@ -20,7 +21,7 @@ use crate::memcached::travel::describe;
 use crate::mesh::Place;
 
 /// One shard's engine on the production runtime.
-pub type Engine = Shard<RingEnv>;
+pub type Engine = Shard<FileCache<RingEnv>>;
 
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +188,7 @@ impl Shards {
         let key = command.key(&mut self.key_scratch);
         let operation = command.operation(now);
         let attempt = local.engine.try_execute(&Key::memcached(key), &operation, now, |found| {
-            answer::put(out, command, found, now);
+            answer::put(out, command, command.value_bytes(), found, now);
             found.outcome
         });
         match attempt {
@@ -224,9 +225,11 @@ impl Shards {
         let stale_key = command.drops_old_item().then(|| key.to_vec());
         let mut bytes = Vec::new();
         let description = describe(command, false, &mut bytes);
+        let value_bytes = command.value_bytes();
         let respond = move |found: &larder_engine::shard::Answer<'_>| {
             let mut out = Vec::new();
-            answer::put(&mut out, &description.command(&bytes), found, now);
+            let command = description.command(&bytes);
+            answer::put(&mut out, &command, value_bytes, found, now);
             (out, found.outcome)
         };
         let operation = OperationBuf::new(&command.operation(now));

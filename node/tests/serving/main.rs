@@ -4,8 +4,11 @@
 mod admin;
 mod binary;
 mod client;
+mod clock;
 mod commands;
+mod descriptors;
 mod lifecycle;
 mod limits;
 mod many_cores;
 mod process;
+mod starts;

@@ -205,6 +205,8 @@ impl SimDisk {
             files: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             used_pages: 0,
+            open_handles: 0,
+            open_handles_max: 0,
             ..*self
         };
         let named: BTreeSet<NodeId> = disk.named_files();
