@@ -20,8 +20,12 @@ pub(crate) enum Receive {
 pub(crate) enum Closing {
     /// In use.
     No,
-    /// No more input is delivered; closes when the output has been sent.
+    /// No more input is delivered; when the output has been sent, the peer is told so.
     AfterOutput,
+    /// All is sent, and the peer knows that nothing follows. What it still sends is discarded until
+    /// it ends too: a socket closed with unread bytes resets the connection, and the peer could
+    /// lose what it has not read yet.
+    Lingering,
     /// Closes when the operations in the ring have ended.
     Now,
 }
@@ -58,6 +62,10 @@ pub(crate) struct Connection {
     pub(crate) is_to_be_probed: bool,
     /// Operations in the ring whose last completion is missing.
     pub(crate) awaited: u8,
+    /// Bytes that were discarded while lingering.
+    pub(crate) discarded: u32,
+    /// The memory of its output that the network has counted.
+    pub(crate) counted: usize,
 }
 
 // An idle connection costs no more than this entry.
@@ -81,7 +89,20 @@ impl Connection {
             is_unconfirmed: false,
             is_to_be_probed: false,
             awaited: 0,
+            discarded: 0,
+            counted: 0,
         }
+    }
+
+    /// The memory that the output takes, in bytes; nothing if it is about to be given back.
+    pub(crate) fn output_memory(&self) -> usize {
+        let is_closing = self.closing == Closing::Now;
+        if is_closing { 0 } else { self.in_flight.capacity() + self.output.capacity() }
+    }
+
+    /// Notes that whoever fills the output is to be told when most of it is sent.
+    pub(crate) fn expect_drained(&mut self) {
+        self.is_above_high_water = true;
     }
 
     /// Notes that bytes have arrived; returns whether the connection is to be put on the list of
@@ -141,12 +162,11 @@ impl Connection {
     }
 
     /// Whether the receive operation should be in the ring. A connection that closes after its
-    /// output goes on receiving and discards the bytes: a socket closed with unread bytes resets
-    /// the connection, and the peer could lose the output.
+    /// output goes on receiving and discards the bytes, as [`Closing::Lingering`] says.
     fn wants_receive(&self) -> bool {
         match self.closing {
             Closing::No => !self.has_peer_ended && !self.is_paused,
-            Closing::AfterOutput => !self.has_peer_ended,
+            Closing::AfterOutput | Closing::Lingering => !self.has_peer_ended,
             Closing::Now => false,
         }
     }

@@ -115,6 +115,8 @@ impl<R: Ring> Core<R> {
             pool,
             random: Cell::new(random_seed().map_err(setup("get random bytes"))?),
             counters: Cell::default(),
+            receive_buffer_bytes: usize::from(options.receive_buffers)
+                * options.receive_buffer_bytes,
         };
         Ok(Self {
             port,

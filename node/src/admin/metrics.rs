@@ -95,12 +95,39 @@ pub fn render(facts: &Facts, reports: &[CoreReport], usage: Usage, now: u64) -> 
     let (resident, cpu) = (usage.resident_bytes, usage.user_seconds + usage.system_seconds);
     out.single("process_resident_memory_bytes", Type::Gauge, "Resident memory.", resident);
     out.single("process_cpu_seconds_total", Type::Counter, "CPU time, user and kernel.", cpu);
+    put_memory(&mut out, reports);
     put_cores(&mut out, reports);
     put_disk(&mut out, reports);
     put_operations(&mut out, reports);
     put_shards(&mut out, reports);
     put_caches(&mut out, reports);
     out.0
+}
+
+/// Where the process's memory is.
+fn put_memory(out: &mut Exposition, reports: &[CoreReport]) {
+    const NAME: &str = "larder_memory_bytes";
+    out.family(NAME, Type::Gauge, "Memory by what it is for, as the node accounts for it.");
+    let cores = |value: fn(&CoreReport) -> usize| reports.iter().map(value).sum::<usize>() as u64;
+    let engine = |value: fn(&Statistics) -> u64| -> u64 {
+        shards(reports).map(|shard| value(&shard.statistics)).sum()
+    };
+    for (part, bytes) in [
+        ("input", cores(|report| report.memory.input)),
+        ("output", cores(|report| report.memory.output)),
+        ("waiting", cores(|report| report.memory.waiting)),
+        ("mailboxes", cores(|report| report.memory.mailboxes)),
+        ("receive_buffers", cores(|report| report.memory.receive_buffers)),
+        ("value_cache", engine(|shard| shard.items.bytes_used as u64)),
+        ("block_cache", engine(|shard| shard.blocks.bytes_used as u64)),
+        ("memtables", engine(|shard| shard.memtable_bytes)),
+        ("tables", engine(|shard| shard.table_memory_bytes)),
+    ] {
+        out.sample(NAME, &[("part", &part)], bytes);
+    }
+    let bound =
+        ("larder_connection_memory_limit_bytes", Type::Gauge, "What connections may hold.");
+    out.by_core(reports, bound, |report| report.memory.bound);
 }
 
 fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
@@ -117,6 +144,9 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
     out.by_core(reports, parks, |report| report.turns.parks);
     let wakes = ("larder_loop_wakes_total", Counter, "Times that another thread woke the core.");
     out.by_core(reports, wakes, |report| report.turns.wakes);
+    let help = "Receives that found no buffer free and were armed again.";
+    let shortages = ("larder_receive_buffer_shortages_total", Counter, help);
+    out.by_core(reports, shortages, |report| report.buffer_shortages);
     let Some(first) = reports.first() else { return };
     for (index, (name, _)) in first.counters.named().iter().enumerate() {
         let metric = format!("larder_{}_total", name.trim_start_matches("total_"));
@@ -308,6 +338,7 @@ pub fn health(reports: &[CoreReport], cores: usize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::CoreMemory;
     use std::collections::BTreeSet;
 
     fn reports() -> Vec<CoreReport> {
@@ -316,6 +347,8 @@ mod tests {
                 core,
                 connections: 3,
                 waiting: 1,
+                memory: CoreMemory { input: 5, output: 6, ..CoreMemory::default() },
+                buffer_shortages: 2,
                 counters: Default::default(),
                 shards: Vec::new(),
                 disk: Default::default(),
@@ -369,6 +402,9 @@ mod tests {
             "larder_disk_reads_total{core=\"1\",class=\"read\"} 8",
             "larder_operations_total{shard=\"1\",operation=\"get\"} 41",
             "larder_connections{core=\"1\"} 3",
+            "larder_memory_bytes{part=\"input\"} 10",
+            "larder_memory_bytes{part=\"output\"} 12",
+            "larder_receive_buffer_shortages_total{core=\"0\"} 2",
             "larder_uptime_seconds 60",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

@@ -137,6 +137,15 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// The length of the value that it brings, in bytes.
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Self::Keyed(Request::Store(store)) => store.value.len(),
+            Self::Keyed(Request::MetaSet(set)) => set.value.len(),
+            Self::Keyed(_) | Self::Drop { .. } => 0,
+        }
+    }
+
     /// Whether the key's old item goes when there is no room for the new one: `set` and `ms`
     /// replace it, so what is there is stale.
     pub fn drops_old_item(&self) -> bool {
