@@ -51,6 +51,10 @@ pub(crate) struct Connection {
     pub(crate) is_sending: bool,
     pub(crate) is_paused: bool,
     pub(crate) has_peer_ended: bool,
+    /// Whether the last bytes filled their buffer, so that more are to be expected, or none came
+    /// yet. A multishot receive then takes hundreds of KiB in one turn, before the service can say
+    /// that it wants no more; so such a connection is given one buffer in each turn.
+    pub(crate) is_bulk: bool,
     /// Whether the output passed the high-water mark and has not come down since.
     is_above_high_water: bool,
     /// Whether the connection is on the list of those to look at when the turn ends.
@@ -83,6 +87,7 @@ impl Connection {
             is_sending: false,
             is_paused: false,
             has_peer_ended: false,
+            is_bulk: true,
             is_above_high_water: false,
             is_dirty: false,
             is_cancel_sent: false,

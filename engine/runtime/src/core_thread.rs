@@ -120,7 +120,7 @@ impl<R: Ring> Core<R> {
         };
         Ok(Self {
             port,
-            network: Network::new(options.output_high_water),
+            network: Network::new(options.output_high_water, options.receive_buffer_bytes),
             shared: Rc::new(shared),
             waker,
             idle: Idle::new(u64::try_from(options.spin_max.as_nanos()).unwrap_or(u64::MAX)),

@@ -230,7 +230,7 @@ fn fd_of(operation: &Operation) -> Option<RawFd> {
         | Operation::Write { fd, .. }
         | Operation::Sync { fd, .. }
         | Operation::Accept { fd }
-        | Operation::Receive { fd }
+        | Operation::Receive { fd, .. }
         | Operation::Send { fd, .. }
         | Operation::Watch { fd } => Some(fd),
         _ => None,

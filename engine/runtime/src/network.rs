@@ -106,6 +106,7 @@ pub struct Network {
     /// Completions that came while no service ran.
     pub(crate) held: VecDeque<Completion>,
     pub(crate) high_water: usize,
+    pub(crate) receive_buffer_bytes: usize,
     pub(crate) has_warned_of_limit: bool,
     /// Connections to probe, and when, in nanoseconds; 0 while there are none.
     pub(crate) to_be_probed: Vec<Key>,
@@ -120,7 +121,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub(crate) fn new(output_high_water: usize) -> Self {
+    pub(crate) fn new(output_high_water: usize, receive_buffer_bytes: usize) -> Self {
         Self {
             connections: Slots::new(),
             listeners: Vec::new(),
@@ -128,6 +129,7 @@ impl Network {
             dirty: Vec::new(),
             held: VecDeque::new(),
             high_water: output_high_water,
+            receive_buffer_bytes,
             has_warned_of_limit: false,
             to_be_probed: Vec::new(),
             probe_at: 0,

@@ -57,12 +57,22 @@ impl Network {
         if completion.result > 0 && connection.note_received() {
             self.to_be_probed.push(key);
         }
+        if completion.result >= 0 {
+            connection.is_bulk = completion.result as usize >= self.receive_buffer_bytes;
+        }
         if completion.result == 0 {
             connection.has_peer_ended = true;
+        }
+        let has_missed = completion.more && connection.receive == Receive::Cancelling;
+        if has_missed {
+            // The kernel was at work on the receive when it looked for what to cancel.
+            connection.receive = Receive::Armed;
         }
         if !completion.more {
             connection.awaited -= 1;
             connection.receive = Receive::Off;
+        }
+        if has_missed || !completion.more {
             self.change(key, |_| {});
         }
         match completion.result {
@@ -282,7 +292,8 @@ impl Network {
             ReceiveChange::Arm => {
                 connection.receive = Receive::Armed;
                 connection.awaited += 1;
-                port.push_plain(token, Operation::Receive { fd });
+                let once = connection.is_bulk;
+                port.push_plain(token, Operation::Receive { fd, once });
             }
             ReceiveChange::Cancel => {
                 connection.receive = Receive::Cancelling;

@@ -78,6 +78,8 @@ pub struct NodeService {
     /// Seconds since the start, counted by a task.
     ticks: Rc<Cell<u64>>,
     ticks_seen: u64,
+    /// The tick of the last warning that connections hold too much.
+    warned_at: u64,
     is_turn: bool,
     /// Whether the clock was read in this turn.
     is_clock_read: bool,
@@ -108,6 +110,7 @@ impl NodeService {
             completions: Vec::new(),
             ticks,
             ticks_seen: 0,
+            warned_at: 0,
             is_turn: false,
             is_clock_read: false,
             is_mesh_blocked: false,

@@ -24,7 +24,8 @@ impl NodeService {
             (!entry.is_leaving).then_some((held, entry.id))
         };
         let holders: Vec<_> = self.table.iter_mut().filter_map(held).collect();
-        for id in heaviest(holders, excess) {
+        let chosen = heaviest(holders, excess);
+        for id in chosen {
             self.shed(network, id);
         }
     }
@@ -38,6 +39,19 @@ impl NodeService {
         entry.connection.close();
         account(&mut self.state, entry);
         self.state.counters.shed_connections += 1;
+        if self.warned_at != self.ticks_seen {
+            self.warned_at = self.ticks_seen;
+            let ledger = &self.state.ledger;
+            tracing::warn!(
+                core = self.state.core,
+                bound = ledger.bound(),
+                input = ledger.connections().input,
+                waiting = ledger.connections().waiting,
+                output = ledger.output(),
+                mailboxes = ledger.mailboxes(),
+                "connections hold too much memory; closing those that hold most"
+            );
+        }
         match network.output(id) {
             Some(out) if can_be_told => {
                 reply::line(out, error::OUT_OF_MEMORY_REQUEST);
