@@ -14,6 +14,8 @@ use crate::limits::{
 pub struct Holding {
     /// Requests of which only a part has come, as long as they are going to be if that was granted.
     pub input: usize,
+    /// The part of it that was granted.
+    pub granted: usize,
     /// Requests that wait and replies that wait for an earlier one.
     pub waiting: usize,
 }
@@ -71,6 +73,7 @@ impl Ledger {
     #[inline]
     pub fn change(&mut self, counted: &mut Holding, now: Holding) {
         self.connections.input = self.connections.input - counted.input + now.input;
+        self.connections.granted = self.connections.granted - counted.granted + now.granted;
         self.connections.waiting = self.connections.waiting - counted.waiting + now.waiting;
         *counted = now;
     }
@@ -93,8 +96,8 @@ impl Ledger {
 
     /// Whether a request of which `more` bytes are to come may be received.
     pub fn grants(&self, more: usize) -> bool {
-        let held = self.connections.input + more;
-        held <= self.bound / 2 && self.total() + more <= self.bound
+        let granted = self.connections.granted + more;
+        granted <= self.bound / 2 && self.total() + more <= self.bound
     }
 
     /// Whether those who hold memory without using it are to be closed soon.
@@ -141,17 +144,22 @@ mod tests {
         Holding { input, ..Holding::default() }
     }
 
+    fn granted(input: usize) -> Holding {
+        Holding { input, granted: input, waiting: 0 }
+    }
+
     #[test]
     fn the_sum_is_what_the_connections_hold() {
         let mut ledger = Ledger::new(1 << 30, 2);
         assert_eq!(ledger.bound(), (1 << 29) / CONNECTION_MEMORY_PART);
         let (mut first, mut second) = (Holding::default(), Holding::default());
-        ledger.change(&mut first, Holding { input: 1, waiting: 300 });
-        ledger.change(&mut second, Holding { input: 5000, waiting: 1 });
-        ledger.change(&mut first, Holding { input: 0, waiting: 100 });
+        ledger.change(&mut first, Holding { input: 1, granted: 1, waiting: 300 });
+        ledger.change(&mut second, Holding { input: 5000, granted: 0, waiting: 1 });
+        ledger.change(&mut first, Holding { input: 0, granted: 0, waiting: 100 });
         ledger.set_mailboxes(7);
         ledger.add_output(40);
-        assert_eq!(ledger.connections(), Holding { input: 5000, waiting: 101 });
+        let expected = Holding { input: 5000, granted: 0, waiting: 101 };
+        assert_eq!(ledger.connections(), expected);
         assert_eq!((ledger.total(), ledger.mailboxes(), ledger.output()), (5148, 7, 40));
         ledger.set_output(0);
         ledger.change(&mut first, Holding::default());
@@ -170,9 +178,9 @@ mod tests {
         let bound = ledger.bound();
         assert!(ledger.grants(bound / 2) && !ledger.grants(bound / 2 + 1));
         let mut counted = Holding::default();
-        ledger.change(&mut counted, input(bound / 2));
+        ledger.change(&mut counted, granted(bound / 2));
         assert!(!ledger.grants(1));
-        ledger.change(&mut counted, Holding { waiting: bound - 10, input: 0 });
+        ledger.change(&mut counted, input(bound - 10));
         assert!(ledger.grants(10) && !ledger.grants(11));
     }
 

@@ -5,6 +5,9 @@ use std::os::fd::OwnedFd;
 /// The most that one send operation is given, in bytes.
 const SEND_BYTES_MAX: usize = 1 << 30;
 
+/// After so many receives that brought little, a connection is trusted with a multishot receive.
+const SHORT_RECEIVES_MIN: u8 = 8;
+
 /// The receive operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receive {
@@ -51,10 +54,8 @@ pub(crate) struct Connection {
     pub(crate) is_sending: bool,
     pub(crate) is_paused: bool,
     pub(crate) has_peer_ended: bool,
-    /// Whether the last bytes filled their buffer, so that more are to be expected, or none came
-    /// yet. A multishot receive then takes hundreds of KiB in one turn, before the service can say
-    /// that it wants no more; so such a connection is given one buffer in each turn.
-    pub(crate) is_bulk: bool,
+    /// How many receives in a row have brought little, up to [`SHORT_RECEIVES_MIN`].
+    short_receives: u8,
     /// Whether the output passed the high-water mark and has not come down since.
     is_above_high_water: bool,
     /// Whether the connection is on the list of those to look at when the turn ends.
@@ -87,7 +88,7 @@ impl Connection {
             is_sending: false,
             is_paused: false,
             has_peer_ended: false,
-            is_bulk: true,
+            short_receives: 0,
             is_above_high_water: false,
             is_dirty: false,
             is_cancel_sent: false,
@@ -108,6 +109,20 @@ impl Connection {
     /// Notes that whoever fills the output is to be told when most of it is sent.
     pub(crate) fn expect_drained(&mut self) {
         self.is_above_high_water = true;
+    }
+
+    /// Notes how much a receive has brought into a buffer of `buffer_bytes`.
+    pub(crate) fn note_receive(&mut self, bytes: usize, buffer_bytes: usize) {
+        let is_short = bytes < buffer_bytes / 4;
+        let more = self.short_receives.saturating_add(1).min(SHORT_RECEIVES_MIN);
+        self.short_receives = if is_short { more } else { 0 };
+    }
+
+    /// Whether the next receive is to bring one buffer only. A multishot receive takes hundreds of
+    /// KiB in one turn from a client that sends much, before the service can say that it wants no
+    /// more of it.
+    pub(crate) fn receives_once(&self) -> bool {
+        self.short_receives < SHORT_RECEIVES_MIN
     }
 
     /// Notes that bytes have arrived; returns whether the connection is to be put on the list of
@@ -224,6 +239,18 @@ mod tests {
         connection.note_sent(1);
         assert!(connection.take_drained(100));
         assert!(!connection.take_drained(100));
+    }
+
+    #[test]
+    fn a_client_that_sends_much_is_received_from_one_buffer_at_a_time() {
+        let mut connection = connection();
+        for short in 0..=SHORT_RECEIVES_MIN {
+            assert_eq!(connection.receives_once(), short < SHORT_RECEIVES_MIN);
+            connection.note_receive(24, 100);
+        }
+        assert!(!connection.receives_once());
+        connection.note_receive(25, 100);
+        assert!(connection.receives_once());
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Network {
             self.to_be_probed.push(key);
         }
         if completion.result >= 0 {
-            connection.is_bulk = completion.result as usize >= self.receive_buffer_bytes;
+            connection.note_receive(completion.result as usize, self.receive_buffer_bytes);
         }
         if completion.result == 0 {
             connection.has_peer_ended = true;
@@ -292,7 +292,7 @@ impl Network {
             ReceiveChange::Arm => {
                 connection.receive = Receive::Armed;
                 connection.awaited += 1;
-                let once = connection.is_bulk;
+                let once = connection.receives_once();
                 port.push_plain(token, Operation::Receive { fd, once });
             }
             ReceiveChange::Cancel => {

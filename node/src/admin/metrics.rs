@@ -125,8 +125,7 @@ fn put_memory(out: &mut Exposition, reports: &[CoreReport]) {
     ] {
         out.sample(NAME, &[("part", &part)], bytes);
     }
-    let bound =
-        ("larder_connection_memory_limit_bytes", Type::Gauge, "What connections may hold.");
+    let bound = ("larder_connection_memory_limit_bytes", Type::Gauge, "What connections may hold.");
     out.by_core(reports, bound, |report| report.memory.bound);
 }
 

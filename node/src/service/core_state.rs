@@ -10,15 +10,13 @@ use larder_protocol::memcached::{Limits, Request, ShutdownMode, error};
 use larder_runtime::env::Env;
 use larder_runtime::ring_env::RingEnv;
 
-use super::shards::{Completion, Origin, Shards, Tried};
 use super::lanes::{Lanes, Room, charged};
+use super::shards::{Completion, Origin, Shards, Tried};
 use crate::connection::{After, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
 use crate::counters::{CoreMemory, CoreReport, Counters};
 use crate::ledger::Ledger;
-use crate::limits::{
-    FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES,
-};
+use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES};
 use crate::memcached::command::{Command, flush_time};
 use crate::memcached::statistics::{self, Facts, Section};
 use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place};
@@ -148,14 +146,25 @@ impl CoreState {
 
     /// What a task for `command` is expected to need if it may start now, where requests of its own
     /// connection hold `own`.
-    pub(super) fn admit(&mut self, shard: u16, command: &Command<'_>, own: Load) -> Result<usize, usize> {
+    pub(super) fn admit(
+        &mut self,
+        shard: u16,
+        command: &Command<'_>,
+        own: Load,
+    ) -> Result<usize, usize> {
         let unknown = self.unknown_value_bytes;
         let bytes = self.shards.expected_bytes(shard, command, self.now, unknown);
         let is_admitted = self.room.admits(self.under_way(), own, bytes);
         if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
 
-    pub(super) fn start(&mut self, origin: Origin, shard: u16, command: &Command<'_>, expected_bytes: usize) {
+    pub(super) fn start(
+        &mut self,
+        origin: Origin,
+        shard: u16,
+        command: &Command<'_>,
+        expected_bytes: usize,
+    ) {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
         self.shards.start(origin, shard, command, self.now, expected_bytes);
     }

@@ -387,6 +387,7 @@ fn account(state: &mut CoreState, entry: &mut Entry) {
     let granted = if entry.granted_at.is_some() { needed } else { 0 };
     let mut now = Holding {
         input: entry.connection.input_bytes().max(granted),
+        granted,
         waiting: entry.connection.waiting_bytes(),
     };
     if entry.is_leaving {

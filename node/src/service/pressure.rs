@@ -76,7 +76,8 @@ impl NodeService {
             account(&mut self.state, entry);
             return true;
         }
-        if !std::mem::replace(&mut entry.wants_grant, true) {
+        if entry.wants_grant_since.is_none() {
+            entry.wants_grant_since = Some(tick);
             self.want_grant.push_back(id);
         }
         false
@@ -85,7 +86,7 @@ impl NodeService {
     /// Grants what now can be, in the order in which it was asked for.
     pub(super) fn grant_again(&mut self) {
         while let Some(id) = self.want_grant.front().copied() {
-            let Some(entry) = self.table.get_mut(id) else {
+            let Some(entry) = self.table.get_mut(id).filter(|entry| !entry.is_leaving) else {
                 self.want_grant.pop_front();
                 continue;
             };
@@ -94,21 +95,24 @@ impl NodeService {
                 return;
             }
             entry.granted_at = Some(self.ticks_seen);
-            entry.wants_grant = false;
+            entry.wants_grant_since = None;
             account(&mut self.state, entry);
             super::queue(&mut self.ready, entry);
             self.want_grant.pop_front();
         }
     }
 
-    /// Once a second: while requests wait for a grant, those that have theirs for long are closed.
+    /// Once a second: while requests wait for a grant, those that have theirs for long are closed,
+    /// and those that wait for long: nobody waits behind clients that never go on.
     pub(super) fn revoke_grants(&mut self, network: &mut Network) {
         if self.want_grant.is_empty() {
             return;
         }
         let now = self.ticks_seen;
-        let is_late =
-            |entry: &&mut Entry| entry.granted_at.is_some_and(|at| now - at >= GRANT_SECONDS);
+        let is_late = |entry: &&mut Entry| {
+            let since = entry.granted_at.or(entry.wants_grant_since);
+            since.is_some_and(|at| now - at >= GRANT_SECONDS)
+        };
         let late: Vec<_> = self.table.iter_mut().filter(is_late).map(|entry| entry.id).collect();
         for id in late {
             self.shed(network, id);

@@ -282,8 +282,7 @@ impl Shards {
                 outcome: Some(outcome),
                 needs,
             });
-            let completion =
-                Completion { origin, shard, result, expected_bytes, kind, on_error };
+            let completion = Completion { origin, shard, result, expected_bytes, kind, on_error };
             completions.borrow_mut().push(completion);
         });
     }

@@ -29,8 +29,8 @@ pub(super) struct Entry {
     pub holding: Holding,
     /// The tick in which it was granted the memory for a large request, while that arrives.
     pub granted_at: Option<u64>,
-    /// Whether it is on the list of those that wait for such a grant.
-    pub wants_grant: bool,
+    /// Since which tick it is on the list of those that wait for such a grant.
+    pub wants_grant_since: Option<u64>,
     /// Whether it is one of the connections that the node counts against its limit.
     pub is_admitted: bool,
     /// Whether it is being closed, so that nothing it holds counts any more.
@@ -68,7 +68,7 @@ impl Table {
             counted: Load::default(),
             holding: Holding::default(),
             granted_at: None,
-            wants_grant: false,
+            wants_grant_since: None,
             is_admitted: true,
             is_leaving: false,
         };
