@@ -19,8 +19,11 @@ impl NodeService {
         if excess == 0 {
             return;
         }
+        // What was granted and has not come is held by nobody yet.
         let held = |entry: &mut Entry| {
-            let held = entry.holding.total() + network.output_pending(entry.id);
+            let connection = &entry.connection;
+            let input_and_waiting = connection.input_bytes() + connection.waiting_bytes();
+            let held = input_and_waiting + network.output_pending(entry.id);
             (!entry.is_leaving).then_some((held, entry.id))
         };
         let holders: Vec<_> = self.table.iter_mut().filter_map(held).collect();
