@@ -43,6 +43,10 @@ pub const CONNECTION_MEMORY_PART: usize = 10;
 /// default item.
 pub const CONNECTION_MEMORY_MIN: usize = 8 << 20;
 
+/// The same in items of the largest size: one is there several times while it passes from the
+/// socket to the shard and back, and others go on meanwhile.
+pub const CONNECTION_ITEMS_MIN: usize = 6;
+
 /// A request of which more than so many bytes have yet to come is received only when the core has
 /// granted the memory for it. One receive buffer: a smaller one is here before anyone could say no.
 pub const INPUT_FREE_BYTES: usize = 16 << 10;

@@ -105,7 +105,7 @@ impl CoreState {
         events: Sender<Event>,
     ) -> Self {
         let cores = mesh.cores();
-        let ledger = Ledger::new(shared.facts.memory, cores);
+        let ledger = Ledger::new(shared.facts.memory, cores, shared.facts.item_bytes_max);
         let item_bytes = usize::try_from(shared.facts.item_bytes_max).unwrap_or(usize::MAX);
         Self {
             core,
