@@ -17,6 +17,7 @@ pub mod connection;
 pub mod control;
 pub mod counters;
 pub mod launch;
+pub mod ledger;
 pub mod limits;
 pub mod memcached;
 pub mod mesh;

@@ -125,10 +125,12 @@ impl<R: Ring> Core<R> {
             pool,
             random: RefCell::new(Random::new(random_seed().map_err(setup("get random bytes"))?)),
             counters: Cell::default(),
+            receive_buffer_bytes: usize::from(options.receive_buffers)
+                * options.receive_buffer_bytes,
         };
         Ok(Self {
             port,
-            network: Network::new(options.output_high_water),
+            network: Network::new(options.output_high_water, options.receive_buffer_bytes),
             shared: Rc::new(shared),
             waker,
             idle: Idle::new(u64::try_from(options.spin_max.as_nanos()).unwrap_or(u64::MAX)),

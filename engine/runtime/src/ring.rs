@@ -77,10 +77,12 @@ pub enum Operation {
         /// The listening socket.
         fd: RawFd,
     },
-    /// Receives until cancelled (multishot), each time into a buffer that the ring picks.
+    /// Receives into a buffer that the ring picks: once, or until cancelled (multishot).
     Receive {
         /// The socket.
         fd: RawFd,
+        /// Whether one buffer is all that is wanted.
+        once: bool,
     },
     /// Sends up to `len` bytes.
     Send {

@@ -43,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) pool: BufferPool,
     pub(crate) random: RefCell<Random>,
     pub(crate) counters: Cell<LoopCounters>,
+    pub(crate) receive_buffer_bytes: usize,
 }
 
 /// A handle on one core, for the code that runs on it.
@@ -64,6 +65,11 @@ impl RingEnv {
     /// What the core's loop has done so far.
     pub fn loop_counters(&self) -> LoopCounters {
         self.shared.counters.get()
+    }
+
+    /// The memory of the core's receive buffers, in bytes.
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.shared.receive_buffer_bytes
     }
 
     /// Disk requests that have not ended, or whose result has not been taken.

@@ -139,6 +139,17 @@ impl<E: Env> Shard<E> {
         }
     }
 
+    /// How long the value of `key` is, in bytes, if memory can tell: 0 if there is none.
+    pub fn value_bytes_known(&self, key: &Key<'_>, now: u32) -> Option<usize> {
+        let mut state = self.state.borrow_mut();
+        let mut encoded = Vec::new();
+        key.encode_into(&mut encoded);
+        state.set_generation(key.namespace, &mut encoded);
+        let hash = key_hash(&encoded);
+        let located = self.locate_resident(&mut state, &encoded, hash, now)?;
+        Some(located.value_len())
+    }
+
     /// Does `operation` on `key`, waiting for whatever it takes. The operation takes its place in
     /// the key's line now, not when the future is first polled.
     ///

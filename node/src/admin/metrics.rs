@@ -107,6 +107,7 @@ pub fn render(
     out.family(ADMIN, Type::Counter, "Clients of the admin port that were not served.");
     out.sample(ADMIN, &[("step", &"accept")], admin.accept);
     out.sample(ADMIN, &[("step", &"client")], admin.client);
+    put_memory(&mut out, reports);
     put_cores(&mut out, reports);
     put_disk(&mut out, reports);
     put_files(&mut out, reports);
@@ -114,6 +115,31 @@ pub fn render(
     put_shards(&mut out, reports);
     put_caches(&mut out, reports);
     out.0
+}
+
+/// Where the process's memory is.
+fn put_memory(out: &mut Exposition, reports: &[CoreReport]) {
+    const NAME: &str = "larder_memory_bytes";
+    out.family(NAME, Type::Gauge, "Memory by what it is for, as the node accounts for it.");
+    let cores = |value: fn(&CoreReport) -> usize| reports.iter().map(value).sum::<usize>() as u64;
+    let engine = |value: fn(&Statistics) -> u64| -> u64 {
+        shards(reports).map(|shard| value(&shard.statistics)).sum()
+    };
+    for (part, bytes) in [
+        ("input", cores(|report| report.memory.input)),
+        ("output", cores(|report| report.memory.output)),
+        ("waiting", cores(|report| report.memory.waiting)),
+        ("mailboxes", cores(|report| report.memory.mailboxes)),
+        ("receive_buffers", cores(|report| report.memory.receive_buffers)),
+        ("value_cache", engine(|shard| shard.items.bytes_used as u64)),
+        ("block_cache", engine(|shard| shard.index.blocks.bytes_used as u64)),
+        ("memtables", engine(|shard| shard.index.memtable_bytes)),
+        ("tables", engine(|shard| shard.index.table_memory_bytes)),
+    ] {
+        out.sample(NAME, &[("part", &part)], bytes);
+    }
+    let bound = ("larder_connection_memory_limit_bytes", Type::Gauge, "What connections may hold.");
+    out.by_core(reports, bound, |report| report.memory.bound);
 }
 
 fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
@@ -130,6 +156,9 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
     out.by_core(reports, parks, |report| report.turns.parks);
     let wakes = ("larder_loop_wakes_total", Counter, "Times that another thread woke the core.");
     out.by_core(reports, wakes, |report| report.turns.wakes);
+    let help = "Receives that found no buffer free and were armed again.";
+    let shortages = ("larder_receive_buffer_shortages_total", Counter, help);
+    out.by_core(reports, shortages, |report| report.buffer_shortages);
     let Some(first) = reports.first() else { return };
     for (index, (name, _)) in first.counters.named().iter().enumerate() {
         let metric = format!("larder_{}_total", name.trim_start_matches("total_"));
@@ -344,6 +373,7 @@ pub fn health(reports: &[CoreReport], cores: usize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::CoreMemory;
     use std::collections::BTreeSet;
 
     fn reports() -> Vec<CoreReport> {
@@ -352,6 +382,8 @@ mod tests {
                 core,
                 connections: 3,
                 waiting: 1,
+                memory: CoreMemory { input: 5, output: 6, ..CoreMemory::default() },
+                buffer_shortages: 2,
                 counters: Default::default(),
                 shards: Vec::new(),
                 disk: Default::default(),
@@ -407,6 +439,9 @@ mod tests {
             "larder_disk_reads_total{core=\"1\",class=\"read\"} 8",
             "larder_operations_total{shard=\"1\",operation=\"get\"} 41",
             "larder_connections{core=\"1\"} 3",
+            "larder_memory_bytes{part=\"input\"} 10",
+            "larder_memory_bytes{part=\"output\"} 12",
+            "larder_receive_buffer_shortages_total{core=\"0\"} 2",
             "larder_uptime_seconds 60",
             "larder_admin_errors_total{step=\"accept\"} 4",
             "larder_files_open_limit{core=\"1\"} 0",

@@ -256,6 +256,8 @@ mod tests {
             core,
             connections: 4,
             waiting: 0,
+            memory: Default::default(),
+            buffer_shortages: 0,
             counters,
             shards: Vec::new(),
             disk: Default::default(),
