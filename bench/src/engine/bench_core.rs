@@ -31,6 +31,7 @@ use super::expectations::Expectations;
 use super::script::Phase;
 use super::shard_keys::ShardKeys;
 use super::shard_load::{Counting, ShardLoad};
+use super::shard_phase::ShardEnd;
 use super::space_sampler::Gauges;
 use super::stall::{LastCompletion, Stall};
 use super::tally::Tally;
@@ -68,12 +69,10 @@ pub(super) enum Report {
 /// What a phase came to on one thread.
 pub(super) struct PhaseEnd {
     pub(super) tally: Tally,
-    /// The longest stalls of the thread's shards.
-    pub(super) stalls: Vec<(u16, Stall)>,
+    /// By number, the thread's shards.
+    pub(super) shards: Vec<(u16, ShardEnd)>,
     /// The longest time without a completion on any shard that this thread ended.
     pub(super) stall_of_all: Stall,
-    /// Operations that were due and were not begun.
-    pub(super) not_begun: u64,
 }
 
 /// A shard that a thread is to open.
@@ -303,14 +302,11 @@ impl BenchService {
         self.report(Report::Window { thread, part });
         let mut end = PhaseEnd {
             tally: running.tally,
-            stalls: Vec::new(),
+            shards: Vec::new(),
             stall_of_all: running.stall_of_all,
-            not_begun: 0,
         };
         for shard in &mut self.shards {
-            let (stall, not_begun) = shard.end_phase();
-            end.stalls.push((shard.number, stall));
-            end.not_begun += not_begun;
+            end.shards.push((shard.number, shard.end_phase()));
         }
         self.publish_live_keys();
         self.report(Report::Ended { thread, end: Box::new(end) });

@@ -37,6 +37,7 @@ pub(super) struct PhaseResult {
     /// By shard.
     pub(super) stalls: Vec<Stall>,
     pub(super) not_begun: u64,
+    pub(super) waited: u64,
 }
 
 /// The threads of a run. When this is dropped they give up whatever they do.
@@ -177,13 +178,15 @@ impl Crew {
             stall: Stall::default(),
             stalls: vec![Stall::default(); usize::from(self.shards)],
             not_begun: 0,
+            waited: 0,
         };
         for end in ends {
             result.tally.add(end.tally);
             result.stall = result.stall.max(end.stall_of_all);
-            result.not_begun += end.not_begun;
-            for (shard, stall) in end.stalls {
-                result.stalls[usize::from(shard)] = stall;
+            for (number, shard) in end.shards {
+                result.stalls[usize::from(number)] = shard.stall;
+                result.not_begun += shard.not_begun;
+                result.waited += shard.waited;
             }
         }
         result

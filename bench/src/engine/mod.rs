@@ -20,6 +20,7 @@ mod settings;
 mod shard_keys;
 mod shard_load;
 mod shard_options;
+mod shard_phase;
 mod space_sampler;
 mod stall;
 mod store_directory;

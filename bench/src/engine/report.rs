@@ -108,6 +108,9 @@ impl Lines {
         if summary.found + summary.missed > 0 {
             self.add(format!("found {}, not there {}", summary.found, summary.missed));
         }
+        if summary.waited > 0 {
+            self.add(format!("{} operations had to wait inside the engine", summary.waited));
+        }
         if summary.not_begun > 0 {
             self.add(format!("{} operations were due and not begun", summary.not_begun));
         }
@@ -142,10 +145,12 @@ impl Lines {
             .write_amplification
             .map_or_else(String::new, |factor| format!(", write amplification {factor:.2}"));
         self.add(format!(
-            "device ({}): {} written, {} read, {} flushes{amplification}",
+            "device ({}): {} in {} writes, {} in {} reads, {} flushes{amplification}",
             device.source,
             bytes(device.written_bytes),
+            device.writes,
             bytes(device.read_bytes),
+            device.reads,
             device.syncs
         ));
         let classes = device.classes.iter();

@@ -16,12 +16,12 @@ use larder_runtime::ring_env::RingEnv;
 use super::EngineSettings;
 use super::alarm::Alarm;
 use super::expectations::{Expectations, Expected, Found};
-use super::script::{Action, Pace, Phase, Script};
+use super::script::{Action, Phase};
 use super::shard_keys::ShardKeys;
-use super::stall::{LastCompletion, Stall, StallClock};
+use super::shard_phase::{ShardEnd, ShardPhase};
+use super::stall::{LastCompletion, Stall};
 use super::tally::{Failure, Tally};
 use super::windows::WindowRecorder;
-use crate::host;
 use crate::load::data::{KeyFormat, ValueFormat};
 
 /// Operations that are given to a shard before its thread looks at the ring again.
@@ -55,17 +55,6 @@ struct Held {
     ended: Ended,
 }
 
-/// What goes on in a phase.
-struct Running {
-    script: Script,
-    pace: Pace,
-    start: Instant,
-    /// No operation begins from here on, in nanoseconds since the start.
-    end: u64,
-    in_flight: usize,
-    stall: StallClock,
-}
-
 /// Where the shard's thread counts.
 pub(super) struct Counting<'a> {
     pub(super) windows: &'a mut WindowRecorder,
@@ -87,7 +76,7 @@ pub(super) struct ShardLoad {
     values: Rc<ValueFormat>,
     key: Vec<u8>,
     value: Vec<u8>,
-    running: Option<Running>,
+    running: Option<ShardPhase>,
     /// In the order of what they need.
     held: VecDeque<Held>,
     /// Those that had to wait inside the engine and have ended.
@@ -133,17 +122,7 @@ impl ShardLoad {
     pub(super) fn begin(&mut self, settings: &EngineSettings, phase: Phase, start: Instant) {
         assert!(self.held.is_empty() && self.running.is_none(), "one phase at a time");
         let place = (self.number, self.shards);
-        let is_measured = phase == Phase::Measured;
-        let duration = settings.duration.filter(|_| is_measured);
-        let rate = settings.rate.filter(|_| is_measured);
-        self.running = Some(Running {
-            script: Script::new(settings, phase, place, self.keys.count()),
-            pace: Pace::new(rate, self.shards),
-            start,
-            end: duration.map_or(u64::MAX, |duration| duration.as_nanos() as u64),
-            in_flight: 0,
-            stall: StallClock::default(),
-        });
+        self.running = Some(ShardPhase::new(settings, phase, place, self.keys.count(), start));
     }
 
     /// Keys that are there, as far as is known.
@@ -161,21 +140,14 @@ impl ShardLoad {
         self.expectations.expires()
     }
 
-    /// The shard's longest stall of the phase that has just ended, and the operations that were due
-    /// in it and were not begun. Ends the phase.
-    pub(super) fn end_phase(&mut self) -> (Stall, u64) {
-        let running = self.running.take().expect("a phase was begun");
-        let due = running.pace.due_before(running.end);
-        let is_cut_short = !running.script.is_over();
-        let not_begun = if is_cut_short { due.saturating_sub(running.script.taken()) } else { 0 };
-        (running.stall.longest(), not_begun)
+    /// Ends the phase, and says what it came to.
+    pub(super) fn end_phase(&mut self) -> ShardEnd {
+        self.running.take().expect("a phase was begun").sum_up()
     }
 
     /// Whether the phase is over: nothing more begins and all that began has ended.
     pub(super) fn is_over(&self) -> bool {
-        self.running.as_ref().is_none_or(|running| {
-            running.in_flight == 0 && (running.script.is_over() || running.now() >= running.end)
-        })
+        self.running.as_ref().is_none_or(ShardPhase::is_over)
     }
 
     /// Gives operations to the engine and takes what has ended. Returns whether there is more to do
@@ -249,6 +221,7 @@ impl ShardLoad {
             Attempt::Failed(error) => Some(Held { needs: 0, ticket, ended: Ended::Failed(error) }),
             Attempt::Later => {
                 self.execute_later(ticket, &key, &operation, number);
+                self.running.as_mut().expect("it goes on").waited += 1;
                 None
             }
         };
@@ -312,7 +285,7 @@ impl ShardLoad {
         }
         let Some(running) = self.running.as_mut().filter(|_| count > 0) else { return };
         running.in_flight -= count;
-        let is_waiting = running.in_flight > 0;
+        let is_waiting = running.in_flight > 0 || running.wants_another(now);
         let since = running.stall.completed(now, is_waiting);
         *counting.stall_of_all = counting.last.completed(now, since).max(*counting.stall_of_all);
     }
@@ -374,19 +347,6 @@ impl ShardLoad {
 
     fn unix_now(&self) -> u32 {
         u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX)
-    }
-}
-
-impl Running {
-    fn now(&self) -> u64 {
-        u64::try_from(host::now().saturating_duration_since(self.start).as_nanos())
-            .unwrap_or(u64::MAX)
-    }
-
-    /// From when the next operation's latency counts, if it may begin at `now`.
-    fn may_begin(&self, now: u64, concurrency: usize) -> Option<u64> {
-        let has_room = self.in_flight < concurrency && !self.script.is_over() && now < self.end;
-        if has_room { self.pace.begin(self.script.taken(), now) } else { None }
     }
 }
 

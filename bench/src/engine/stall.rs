@@ -36,22 +36,25 @@ impl From<Stall> for StallSummary {
 pub(super) struct StallClock {
     /// Since when something was due and nothing was completed; `None` while nothing is due.
     waiting_since: Option<u64>,
+    last: u64,
     longest: Stall,
 }
 
 impl StallClock {
-    /// An operation is due since `since`. It counts from then if none was due before.
+    /// An operation is due since `since`. If none was due before it counts from then, but not from
+    /// before the last completion, after which it may have been late already.
     pub(super) fn due(&mut self, since: u64) {
-        self.waiting_since.get_or_insert(since);
+        self.waiting_since.get_or_insert(since.max(self.last));
     }
 
-    /// Operations were completed at `now`; `is_waiting` says whether others are due still. Returns
-    /// since when something was due.
+    /// Operations were completed at `now`; `is_waiting` says whether others are due still: those in
+    /// flight, and in a closed loop the next one. Returns since when something was due.
     pub(super) fn completed(&mut self, now: u64, is_waiting: bool) -> u64 {
         let since = self.waiting_since.unwrap_or(now);
         let stall = Stall { length: now.saturating_sub(since), end: now };
         self.longest = self.longest.max(stall);
         self.waiting_since = is_waiting.then_some(now);
+        self.last = now;
         since
     }
 
@@ -101,6 +104,9 @@ mod tests {
         clock.due(10_000);
         clock.completed(10_500, false);
         assert_eq!(clock.longest(), Stall { length: 500, end: 10_500 });
+        clock.due(2_000);
+        clock.completed(10_510, false);
+        assert_eq!(clock.longest().length, 500, "late, but one was completed 10 before");
     }
 
     #[test]

@@ -68,6 +68,9 @@ pub struct EngineSummary {
     pub found: u64,
     /// Reads and deletes that did not.
     pub missed: u64,
+    /// Operations that the engine could not carry out at once: for want of room, of their turn, or of
+    /// what is on the device.
+    pub waited: u64,
     /// Operations that were due and had not begun when the time was up.
     pub not_begun: u64,
     /// Errors by kind; kinds that did not occur are left out.
@@ -122,6 +125,10 @@ pub struct DeviceSummary {
     pub written_bytes: u64,
     /// Bytes read.
     pub read_bytes: u64,
+    /// Write operations.
+    pub writes: u64,
+    /// Read operations.
+    pub reads: u64,
     /// Flushes.
     pub syncs: u64,
     /// Bytes of keys and values that were stored.
@@ -230,6 +237,7 @@ impl EngineSummary {
             latency: OperationSummary::new(&result.latencies, elapsed),
             found: result.tally.found,
             missed: result.tally.missed,
+            waited: result.waited,
             not_begun: result.not_begun,
             errors: result.tally.errors(),
             wrong_values: wrong + wrong_later.0,
@@ -281,6 +289,8 @@ impl DeviceSummary {
             source: "the engine's disk requests",
             written_bytes,
             read_bytes: after.read_bytes - before.read_bytes,
+            writes: after.writes - before.writes,
+            reads: after.reads - before.reads,
             syncs: after.syncs - before.syncs,
             stored_bytes,
             write_amplification: (stored_bytes > 0)

@@ -3,7 +3,7 @@
 mod scale;
 mod svg;
 
-use scale::Scale;
+use scale::{Scale, TICKS_UPRIGHT};
 use svg::{Color, Line, Panel, Svg};
 
 use super::summary::SPACE_FACTOR;
@@ -34,7 +34,7 @@ pub(crate) fn draw(summary: &EngineSummary) -> String {
     let mut svg = Svg::new(&title(summary), &subtitle(summary), end);
     svg.shade_from((summary.settle_seconds > 0.0).then_some(summary.seconds), "settling");
     rate_panel(&mut svg, &points, summary);
-    space_panel(&mut svg, &points);
+    space_panel(&mut svg, &points, summary.space.segments_allowed_bytes as f64);
     latency_panel(&mut svg, &points);
     svg.finish()
 }
@@ -92,28 +92,33 @@ fn highest<'a>(lines: impl IntoIterator<Item = &'a Vec<Option<(f64, f64)>>>) -> 
 }
 
 fn rate_panel(svg: &mut Svg, points: &[Point], summary: &EngineSummary) {
-    let rate = series(points, |point| Some(point.rate));
-    let scale = Scale::linear(highest([&rate]));
+    // While the engine is left alone there is no rate.
+    let last = summary.seconds + summary.window_milliseconds as f64 / 1e3;
+    let rate = series(points, |point| (point.at < last).then_some(point.rate));
+    let scale = Scale::linear(highest([&rate]), TICKS_UPRIGHT);
     let mut panel = Panel::new("rate", "operations/s", scale);
     panel.add(Line::solid("operations in 100 ms, a second", Color::Blue, rate).filled());
     if let Some(evenness) = &summary.evenness {
         let half = evenness.mean_per_second / 2.0;
-        let line = points.iter().map(|point| Some((point.at, half)));
-        panel.add(Line::dashed("half of the mean", Color::Grey, line.collect()));
+        let half = series(points, |point| (point.at < last).then_some(half));
+        panel.add(Line::dashed("half of the mean", Color::Grey, half));
     }
     svg.add(&panel);
 }
 
-fn space_panel(svg: &mut Svg, points: &[Point]) {
-    let highest_bytes = points.iter().map(|point| point.space.max(SPACE_FACTOR * point.live));
+fn space_panel(svg: &mut Svg, points: &[Point], segments: f64) {
+    let highest_bytes =
+        points.iter().map(|point| point.space.max(SPACE_FACTOR * point.live + segments));
     let (unit, divisor) = byte_unit(highest_bytes.fold(0.0, f64::max));
     let space = series(points, |point| Some(point.space / divisor));
-    let allowed = series(points, |point| Some(SPACE_FACTOR * point.live / divisor));
+    let cap = series(points, |point| Some(SPACE_FACTOR * point.live / divisor));
+    let allowed = series(points, |point| Some((SPACE_FACTOR * point.live + segments) / divisor));
     let live = series(points, |point| Some(point.live / divisor));
-    let scale = Scale::linear(highest([&space, &allowed]));
+    let scale = Scale::linear(highest([&space, &allowed]), TICKS_UPRIGHT);
     let mut panel = Panel::new("space", unit, scale);
     panel.add(Line::solid("on disk", Color::Blue, space));
-    panel.add(Line::dashed("1.5 x live", Color::Orange, allowed));
+    panel.add(Line::dotted("1.5 x live + 6 segments a shard", Color::Orange, allowed));
+    panel.add(Line::dashed("1.5 x live", Color::Orange, cap));
     panel.add(Line::solid("live keys and values", Color::Grey, live));
     svg.add(&panel);
 }

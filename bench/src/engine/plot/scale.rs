@@ -1,7 +1,8 @@
 //! From values to heights, and which values get a label.
 
-/// The most labels of an axis.
-const TICKS_MAX: usize = 6;
+/// The most labels of an axis that stands and of one that lies.
+pub(super) const TICKS_UPRIGHT: usize = 6;
+pub(super) const TICKS_ACROSS: usize = 13;
 
 /// How values are laid out along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,12 +14,12 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    /// A scale from zero that has room for `highest`.
-    pub(super) fn linear(highest: f64) -> Self {
+    /// A scale from zero that has room for `highest`, and at most `ticks_max` labels.
+    pub(super) fn linear(highest: f64, ticks_max: usize) -> Self {
         let highest = if highest.is_finite() && highest > 0.0 { highest } else { 1.0 };
-        let magnitude = 10f64.powf((highest / (TICKS_MAX - 1) as f64).log10().floor());
+        let magnitude = 10f64.powf((highest / (ticks_max - 1) as f64).log10().floor());
         let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude);
-        let fits = |step: &f64| highest / step <= (TICKS_MAX - 1) as f64 + 1e-9;
+        let fits = |step: &f64| highest / step <= (ticks_max - 1) as f64 + 1e-9;
         let step = steps.into_iter().find(fits).unwrap_or(10.0 * magnitude);
         Self::Linear { end: (highest / step).ceil() * step, step }
     }
@@ -85,11 +86,11 @@ mod tests {
 
     #[test]
     fn a_linear_axis_has_round_labels_and_room_for_all() {
-        assert_eq!(labels(Scale::linear(430_000.0))[1], "100 000");
+        assert_eq!(labels(Scale::linear(430_000.0, 6))[1], "100 000");
         for highest in [0.0, f64::NAN, 0.003, 0.7, 1.0, 7.0, 99.0, 100.0, 101.0, 1.3e7] {
-            let scale = Scale::linear(highest);
+            let scale = Scale::linear(highest, TICKS_UPRIGHT);
             let labels = labels(scale);
-            assert!((2..=TICKS_MAX).contains(&labels.len()), "{highest}: {labels:?}");
+            assert!((2..=TICKS_UPRIGHT).contains(&labels.len()), "{highest}: {labels:?}");
             let mut parted = labels.clone();
             parted.dedup();
             assert_eq!(parted, labels, "{highest}: every label differs");
@@ -98,7 +99,7 @@ mod tests {
                 assert!(place > 0.4 && place <= 1.0, "{highest} is at {place}");
             }
         }
-        assert_eq!(labels(Scale::linear(0.3)), ["0.0", "0.1", "0.2", "0.3"]);
+        assert_eq!(labels(Scale::linear(0.3, 6)), ["0.0", "0.1", "0.2", "0.3"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::scale::Scale;
+use super::scale::{Scale, TICKS_ACROSS};
 
 const WIDTH: f64 = 1_040.0;
 const HEAD: f64 = 76.0;
@@ -13,8 +13,8 @@ const LEFT: f64 = 104.0;
 const RIGHT: f64 = 28.0;
 const PLOT_WIDTH: f64 = WIDTH - LEFT - RIGHT;
 
-/// Labels of the time axis; the last of them may lie before the run's end.
-const LEGEND_CHARACTER: f64 = 7.0;
+/// How wide a letter of a legend is, at most: the viewer chooses the font.
+const LEGEND_CHARACTER: f64 = 7.4;
 
 /// Colours that people who see no red or green tell apart too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +39,15 @@ impl Color {
 pub(super) struct Line {
     name: &'static str,
     color: Color,
-    is_dashed: bool,
+    /// Lengths of dash and gap; `none` for a solid line.
+    dashes: &'static str,
     is_filled: bool,
     points: Vec<Option<(f64, f64)>>,
 }
 
 impl Line {
     pub(super) fn solid(name: &'static str, color: Color, points: Vec<Option<(f64, f64)>>) -> Self {
-        Self { name, color, is_dashed: false, is_filled: false, points }
+        Self { name, color, dashes: "none", is_filled: false, points }
     }
 
     pub(super) fn dashed(
@@ -54,7 +55,15 @@ impl Line {
         color: Color,
         points: Vec<Option<(f64, f64)>>,
     ) -> Self {
-        Self { is_dashed: true, ..Self::solid(name, color, points) }
+        Self { dashes: "8 5", ..Self::solid(name, color, points) }
+    }
+
+    pub(super) fn dotted(
+        name: &'static str,
+        color: Color,
+        points: Vec<Option<(f64, f64)>>,
+    ) -> Self {
+        Self { dashes: "1 5", ..Self::solid(name, color, points) }
     }
 
     /// Also fills the area below.
@@ -96,7 +105,7 @@ pub(super) struct Svg {
 impl Svg {
     /// A picture of `end` seconds.
     pub(super) fn new(title: &str, subtitle: &str, end: f64) -> Self {
-        let time = Scale::linear(end);
+        let time = Scale::linear(end, TICKS_ACROSS);
         let mut svg = Self { body: String::new(), top: HEAD, time, end, shade: None };
         svg.text((LEFT, 30.0), "title", title);
         svg.text((LEFT, 50.0), "note", subtitle);
@@ -172,8 +181,10 @@ impl Svg {
         if line.is_filled {
             self.put(&format!("<path d=\"{area}\" fill=\"{color}\" fill-opacity=\"0.12\"/>"));
         }
-        let dashes = if line.is_dashed { " stroke-dasharray=\"7 5\"" } else { "" };
-        self.put(&format!("<path class=\"line\" d=\"{path}\" stroke=\"{color}\"{dashes}/>"));
+        let dashes = line.dashes;
+        self.put(&format!(
+            "<path class=\"line\" d=\"{path}\" stroke=\"{color}\" stroke-dasharray=\"{dashes}\"/>"
+        ));
     }
 
     /// Names the lines above the panel, from the right.
@@ -183,10 +194,11 @@ impl Svg {
             x -= line.name.chars().count() as f64 * LEGEND_CHARACTER;
             self.text((x, y), "legend", line.name);
             let (from, middle) = (x - 32.0, y - 4.0);
-            let dashes = if line.is_dashed { " stroke-dasharray=\"7 5\"" } else { "" };
             self.put(&format!(
-                "<path class=\"line\" d=\"M{from:.1} {middle:.1}h25\" stroke=\"{}\"{dashes}/>",
-                line.color.code()
+                "<path class=\"line\" d=\"M{from:.1} {middle:.1}h25\" stroke=\"{}\" \
+                 stroke-dasharray=\"{}\"/>",
+                line.color.code(),
+                line.dashes
             ));
             x = from - 22.0;
         }
@@ -198,7 +210,7 @@ impl Svg {
         self.text((LEFT + PLOT_WIDTH / 2.0, height - 12.0), "time", "seconds since the start");
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-             viewBox=\"0 0 {WIDTH} {height}\" font-family=\"Helvetica, Arial, sans-serif\" \
+             viewBox=\"0 0 {WIDTH} {height}\" font-family=\"Helvetica, Arial, DejaVu Sans, sans-serif\" \
              font-size=\"13\">\n<style>{STYLE}</style>\n\
              <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n{}</svg>\n",
             self.body
@@ -238,7 +250,7 @@ mod tests {
     fn a_picture_has_its_panels_lines_units_and_gaps() {
         let mut svg = Svg::new("a <title>", "note", 10.0);
         svg.shade_from(Some(8.0), "settling");
-        let mut panel = Panel::new("rate", "operations/s", Scale::linear(100.0));
+        let mut panel = Panel::new("rate", "operations/s", Scale::linear(100.0, 6));
         let points = vec![Some((1.0, 0.0)), Some((2.0, 100.0)), None, Some((10.0, 50.0))];
         panel.add(Line::solid("now", Color::Blue, points).filled());
         panel.add(Line::dashed("limit", Color::Orange, vec![Some((0.0, 10.0))]));
