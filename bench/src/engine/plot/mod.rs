@@ -55,7 +55,7 @@ fn subtitle(summary: &EngineSummary) -> String {
         .write_amplification
         .map_or_else(String::new, |factor| format!(", write amplification {factor:.2}"));
     format!(
-        "{} shards, durability {}: {:.0} operations/s, {:.2} us of CPU each{amplification}, longest \
+        "shards {}, durability {}: {:.0} operations/s, {:.2} us of CPU each{amplification}, longest \
          stall {:.0} ms",
         summary.shards,
         summary.durability,
@@ -92,15 +92,15 @@ fn highest<'a>(lines: impl IntoIterator<Item = &'a Vec<Option<(f64, f64)>>>) -> 
 }
 
 fn rate_panel(svg: &mut Svg, points: &[Point], summary: &EngineSummary) {
-    // While the engine is left alone there is no rate.
-    let last = summary.seconds + summary.window_milliseconds as f64 / 1e3;
-    let rate = series(points, |point| (point.at < last).then_some(point.rate));
+    // The window in which the workload ended says nothing of its rate, nor do those after it.
+    let end = summary.seconds;
+    let rate = series(points, |point| (point.at <= end).then_some(point.rate));
     let scale = Scale::linear(highest([&rate]), TICKS_UPRIGHT);
     let mut panel = Panel::new("rate", "operations/s", scale);
-    panel.add(Line::solid("operations in 100 ms, a second", Color::Blue, rate).filled());
+    panel.add(Line::solid("rate in windows of 100 ms", Color::Blue, rate).filled());
     if let Some(evenness) = &summary.evenness {
         let half = evenness.mean_per_second / 2.0;
-        let half = series(points, |point| (point.at < last).then_some(half));
+        let half = series(points, |point| (point.at <= end).then_some(half));
         panel.add(Line::dashed("half of the mean", Color::Grey, half));
     }
     svg.add(&panel);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::scale::{Scale, TICKS_ACROSS};
 
 const WIDTH: f64 = 1_040.0;
-const HEAD: f64 = 76.0;
+const HEAD: f64 = 94.0;
 const PANEL: f64 = 210.0;
 const PANEL_GAP: f64 = 52.0;
 const FOOT: f64 = 50.0;
@@ -128,7 +128,9 @@ impl Svg {
                 "<rect class=\"shade\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" \
                  height=\"{PANEL}\"/>"
             ));
-            self.text((from + 6.0, top + 16.0), "note", name);
+            if top == HEAD {
+                self.text((from + 6.0, top + 16.0), "note", name);
+            }
         }
         self.grid(panel, top);
         for line in &panel.lines {
