@@ -23,7 +23,7 @@ struct Arguments {
 enum Command {
     /// Serve a data directory
     Serve(Box<ServeArgs>),
-    /// Put load on a server that speaks memcached, and measure
+    /// Put load on a server that speaks memcached, or on the engine alone, and measure
     Bench(larder_bench::BenchArgs),
 }
 
