@@ -320,6 +320,9 @@ impl<E: Env> Host<E> for Shard<E> {
     }
 
     async fn passed(&self, dead: u64, bytes: u64) {
+        if dead > 0 {
+            self.waiting_since.set(None);
+        }
         let mut pace = self.pacing.pace.get();
         pace.reclaimed(dead);
         self.pacing.pace.set(pace);

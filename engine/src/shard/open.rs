@@ -400,9 +400,9 @@ fn opening_edit(
     // The sequences that are skipped belong to the last segment: replay comes from there to the
     // new one, and from the segments before it to their successors. A clean end may have sealed the
     // last one, and with it the sequences that it had reserved, but not those before it.
-    let is_last = |seal: &&mut SegmentSeal| {
-        state.segments.last_key_value().is_some_and(|(number, _)| *number == seal.segment)
-    };
+    let last = state.segments.iter().rev().find(|(_, segment)| segment.is_log());
+    let last = last.map(|(number, _)| *number);
+    let is_last = |seal: &&mut SegmentSeal| last == Some(seal.segment);
     if let Some(last) = seals.iter_mut().find(is_last) {
         last.sequence_last = sequence_next - 1;
     }

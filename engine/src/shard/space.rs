@@ -16,10 +16,11 @@ use crate::space::{Limits, Purpose, Usage};
 use crate::value_log::segment::{self, Origin, Segment};
 
 /// How long to wait before looking again for space, in nanoseconds.
-const RETRY_NANOSECONDS: u64 = 200_000_000;
+const RETRY_NANOSECONDS: u64 = 50_000_000;
 
-/// The longest that writes wait for the cap without anything being freed, in nanoseconds.
-const CAP_WAIT_NANOSECONDS_MAX: u64 = 2_000_000_000;
+/// The longest that writes wait for the cap without any progress of what frees space, in
+/// nanoseconds.
+const CAP_WAIT_NANOSECONDS_MAX: u64 = 200_000_000;
 
 /// What manifest and superblock may take besides what the manifest says of other files.
 const MANIFEST_BYTES: u64 = 2 << 20;
@@ -265,6 +266,9 @@ impl<E: Env> Shard<E> {
     fn close_ingest(&self) {
         let ingest = if self.can_free_something() { Ingest::Waiting } else { Ingest::Refused };
         self.note_full(|full| full.ingest = ingest);
+        if !self.is_freeing() && self.flush_would_help() {
+            self.freeze(&mut self.state.borrow_mut());
+        }
         self.work.notify();
     }
 
@@ -296,8 +300,13 @@ impl<E: Env> Shard<E> {
 
     /// Whether something is under way, or could be begun, that frees space.
     fn can_free_something(&self) -> bool {
+        self.is_freeing() || (self.flush_would_help() && !self.state.borrow().full.flushes)
+    }
+
+    /// Whether something is under way that frees space, or is about to begin by itself.
+    fn is_freeing(&self) -> bool {
         let full = self.state.borrow().full;
-        let flush = self.index.has_frozen() || self.flush_would_help();
+        let flush = self.index.has_frozen();
         let merge = self.index.next_compaction(&self.durable_generations()) != Choice::Nothing;
         let collection = self.garbage.is_collecting.get() || self.next_victim().is_some();
         (flush && !full.flushes)

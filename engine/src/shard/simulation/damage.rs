@@ -25,6 +25,9 @@ fn options() -> ShardOptions {
     options.memtable_bytes = 1500;
     options.picker.level_zero_runs = 4;
     options.picker.hidden_part = 1;
+    // Enough that nothing is collected: the tables are to be damaged, not rewritten.
+    options.space_amplification_percent = 10_000;
+    options.recovery_log_bytes = 8 << 20;
     options
 }
 

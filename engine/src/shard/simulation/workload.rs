@@ -227,6 +227,8 @@ fn step_clock(env: &SimEnv, model: &SharedModel, mix: &Mix, random: &mut Random)
         0 => time.saturating_sub(random.below(back)).max(1_000_000_000),
         _ => (time + random.below(forward)).min(4_000_000_000),
     };
+    // What has expired by the time that ends here may be gone: merges and collections saw it.
+    model.borrow_mut().see_clock(env.unix_seconds() as u32);
     env.set_unix_seconds(time);
     model.borrow_mut().step_clock(time as u32);
 }
