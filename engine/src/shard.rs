@@ -71,8 +71,18 @@ struct Garbage {
     collected: RefCell<BTreeSet<u32>>,
     /// Segments that were given up because something in them cannot be read.
     unreadable: RefCell<BTreeSet<u32>>,
+    /// The latest that the clock has shown when something was found expired whose segment then went:
+    /// it stays gone if the clock is set back.
+    expired_until: Cell<u32>,
     /// How long the collector owes to its rate limit, in nanoseconds.
     owed_nanoseconds: Cell<u64>,
+}
+
+impl Garbage {
+    /// Notes that something was found expired at `now`, in Unix seconds, and may go.
+    fn note_expired(&self, now: u32) {
+        self.expired_until.set(self.expired_until.get().max(now));
+    }
 }
 
 /// Holding answers back, so that writers do not run ahead of the collector.

@@ -86,6 +86,7 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         push_offset(builder, 11, namespace_generations);
         push_offset(builder, 12, segments_collected);
         push_offset(builder, 13, segment_expiries);
+        push_optional(builder, 14, edit.expired_until);
     });
     builder.finish(root, Some(IDENTIFIER));
     builder.finished_data().to_vec()
@@ -313,6 +314,7 @@ impl Reader<'_> {
             namespace_generations,
             segments_collected,
             segment_expiries,
+            expired_until,
         ] = self.fields(root)?;
         Ok(Edit {
             tables_added: self.tables(tables_added, Self::table_meta)?,
@@ -337,6 +339,7 @@ impl Reader<'_> {
                 Ok((reader.u32(segment)?, reader.i64(delta)?))
             })?,
             segment_expiries: self.tables(segment_expiries, Self::segment_number)?,
+            expired_until: expired_until.map(|at| self.u32(Some(at))).transpose()?,
             replay_from: replay_from.map(|field| self.position(field)).transpose()?,
             version_ceiling: version_ceiling.map(|at| self.u64(Some(at))).transpose()?,
             table_id_next: table_id_next.map(|at| self.u64(Some(at))).transpose()?,

@@ -62,6 +62,9 @@ pub struct Edit {
     /// Until when the entries that came to point into a segment live: (segment, Unix second), or
     /// [`NEVER_EXPIRES`].
     pub segment_expiries: Vec<(u32, u32)>,
+    /// What has expired by this Unix second may be gone although entries point to it. It never goes
+    /// back.
+    pub expired_until: Option<u32>,
     /// Where replay starts from now on. Its sequence never goes back.
     pub replay_from: Option<LogPosition>,
     /// Versions below this may have been given out. It never goes back.

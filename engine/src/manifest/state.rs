@@ -15,6 +15,9 @@ pub struct State {
     pub segments: BTreeMap<u32, SegmentState>,
     /// Where replay of the value log starts.
     pub replay_from: LogPosition,
+    /// What has expired by this Unix second may be gone although entries point to it: segments were
+    /// freed when the clock had reached it, and it may have been set back since.
+    pub expired_until: u32,
     /// Versions below this may have been given out.
     pub version_ceiling: u64,
     /// The lowest table id that was never used.
@@ -54,6 +57,7 @@ impl State {
         }
         self.segment_id_next = segments.id_next;
         levels::commit(&mut self.levels, edit);
+        self.expired_until = self.expired_until.max(edit.expired_until.unwrap_or(0));
         self.replay_from = counters.replay_from;
         self.version_ceiling = counters.version_ceiling;
         self.table_id_next = counters.table_id_next;
@@ -113,6 +117,7 @@ impl State {
                 .filter(|(_, state)| state.expiry_max != 0)
                 .map(|(&id, state)| (id, state.expiry_max))
                 .collect(),
+            expired_until: (self.expired_until > 0).then_some(self.expired_until),
             replay_from: Some(self.replay_from),
             version_ceiling: Some(self.version_ceiling),
             table_id_next: Some(self.table_id_next),

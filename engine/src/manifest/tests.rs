@@ -196,6 +196,7 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         segment_id_next: segments.4,
         segments_collected: segments.5,
         segment_expiries: segments.6,
+        expired_until: segments.4,
         replay_from: rest.0.map(|(segment, offset, sequence)| LogPosition {
             segment,
             offset,
@@ -273,6 +274,7 @@ fn full_edit() -> Edit {
         namespace_generations: vec![NamespaceGeneration { namespace: 9, generation: 10 }],
         segments_collected: vec![(4, 2)],
         segment_expiries: vec![(3, 1_800_000_000), (4, NEVER_EXPIRES)],
+        expired_until: Some(1_700_000_000),
     }
 }
 

@@ -267,7 +267,12 @@ impl<E: Env> Host<E> for Shard<E> {
             return Ok(false);
         }
         let newest = self.newest_at(key, pointer).await?;
-        Ok(newest.is_some_and(|newest| !newest.metadata.is_expired(self.unix_now())))
+        let now = self.unix_now();
+        let has_expired = newest.as_ref().is_some_and(|newest| newest.metadata.is_expired(now));
+        if has_expired {
+            self.garbage.note_expired(now);
+        }
+        Ok(newest.is_some() && !has_expired)
     }
 
     async fn open_segment(

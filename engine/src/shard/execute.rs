@@ -166,15 +166,17 @@ impl<E: Env> Shard<E> {
     {
         let mut encoded = Vec::new();
         key.encode_into(&mut encoded);
-        let waiting = Waiting {
+        let mut waiting = Waiting {
             namespace: key.namespace,
             turn: self.turns.enter(key_hash(&encoded)),
             encoded,
-            pin: Some(self.pins.enter()),
+            // Whoever waits for its turn holds no files: those before it may wait for them to go.
+            pin: None,
         };
         let shard = Rc::clone(self);
         async move {
             waiting.turn.come().await;
+            waiting.pin = Some(shard.pins.enter());
             let done = shard.execute_in_turn(waiting, operation).await;
             let (done, needs) = done?;
             Ok((respond(&done.answer()), needs))

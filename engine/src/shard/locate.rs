@@ -108,10 +108,14 @@ impl<E: Env> Shard<E> {
     }
 
     /// An item that had expired when its segment was freed stays gone, even if the clock goes back.
-    /// One that never expires is never freed: where its segment is missing, reading it says so.
+    /// Any other is never freed while it lives: where its segment is missing, reading it says so.
     fn unless_gone(&self, located: Located) -> Located {
-        let is_gone = located.metadata.expiry != 0
-            && located.pointer().is_some_and(|pointer| self.is_gone(pointer.segment));
+        let had_expired = || {
+            let until = self.garbage.expired_until.get();
+            located.metadata.expiry != 0 && located.metadata.expiry <= until
+        };
+        let is_gone =
+            had_expired() && located.pointer().is_some_and(|pointer| self.is_gone(pointer.segment));
         if is_gone { Located::default() } else { located }
     }
 

@@ -135,6 +135,8 @@ impl<E: Env> Disk<'_, E> {
                 free.add(number);
             }
         }
+        let garbage = Garbage::default();
+        garbage.note_expired(state.expired_until);
         let number = state.segment_id_next.max(free.number_next());
         let replayed_bytes = replayed_bytes(&state, outcome);
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
@@ -160,7 +162,7 @@ impl<E: Env> Disk<'_, E> {
         let shard = Rc::new(Shard {
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
-            garbage: Garbage::default(),
+            garbage,
             segment_numbers: Exclusive::default(),
             accounted: Cell::new(files.bytes),
             space_freed: Signal::default(),

@@ -130,12 +130,17 @@ impl<E: Env> Shard<E> {
                 !self.collector.writes_to(number)
             };
             let is_collected = self.garbage.collected.borrow().contains(&number);
-            let is_empty = segment.live_bytes == 0 || segment.has_expired(now);
+            let has_expired = segment.has_expired(now);
+            let is_empty = segment.live_bytes == 0 || has_expired;
             let may_go = is_collected || !self.free.borrow().is_leaving(number);
-            is_closed
+            let is_dead = is_closed
                 && may_go
                 && (is_empty || is_collected || canary::has(Defect::FreeSegmentEarly))
-                && !self.index.memtables_point_into(number)
+                && !self.index.memtables_point_into(number);
+            if is_dead && has_expired {
+                self.garbage.note_expired(now);
+            }
+            is_dead
         };
         let segments = journal.segments.iter();
         segments.filter(|(number, segment)| is_dead(**number, segment)).map(|(n, _)| *n).collect()
@@ -179,7 +184,8 @@ impl<E: Env> Shard<E> {
             .commit(|state| {
                 let file_bytes = |number: &u32| state.segments.get(number).map(|s| s.file_bytes);
                 bytes.extend(numbers.iter().filter_map(file_bytes));
-                Some(Edit { segments_freed: numbers.clone(), ..Edit::default() })
+                let expired_until = Some(self.garbage.expired_until.get());
+                Some(Edit { segments_freed: numbers.clone(), expired_until, ..Edit::default() })
             })
             .await?;
         // Whoever began before this moment may still read the files.
