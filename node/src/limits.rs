@@ -140,10 +140,25 @@ pub const ITEM_BYTES_DEFAULT: u64 = 1 << 20;
 /// The range of `--max-item-size` in bytes: memcached's smallest, and the engine's largest value.
 pub const ITEM_BYTES_RANGE: std::ops::RangeInclusive<u64> = (1 << 10)..=(128 << 20);
 
+/// Log of the whole node that a start may have to replay, unless `--recovery-log` says otherwise, in
+/// bytes: a second of reading on a device of an i3.
+pub const RECOVERY_LOG_DEFAULT: u64 = 256 << 20;
+
+/// The least of it: a shard's memtable would hold next to nothing.
+pub const RECOVERY_LOG_MIN: u64 = 4 << 20;
+
+/// How much larger than what lives the files may be, in hundredths, unless `--max-space-amp` says
+/// otherwise: every byte written is then copied 0.7 times on average.
+pub const SPACE_AMPLIFICATION_DEFAULT: u32 = 150;
+
+/// Its range: below 1.1 every byte is copied more than five times.
+pub const SPACE_AMPLIFICATION_RANGE: std::ops::RangeInclusive<u32> = 110..=10_000;
+
 /// The least memory that a shard works with, in bytes: below it no cache holds anything useful.
 pub const SHARD_MEMORY_MIN: u64 = 16 << 20;
 
-/// Free disk space below which the node does not start, in bytes: two segments of one shard.
+/// Free disk space below which a new directory is not made, in bytes for each shard: its first two
+/// segments. One that is there starts with what it has left itself.
 pub const DISK_FREE_MIN: u64 = 128 << 20;
 
 /// The most shards a directory may have: their index has 16 bits on disk, their names three digits.

@@ -203,12 +203,16 @@ impl<E: Env> Shard<E> {
     async fn release_file(&self, number: u32, bytes: u32) -> Result<(), EngineError> {
         self.log.forget_segment(number);
         let full = self.state.borrow().full;
-        // Where space is short, what is free is given back, so that all can have it.
-        let is_short = full != Fullness::default() || self.usage().wants_collection(&self.limits());
+        let kept_max = if full != Fullness::default() {
+            // Where space is refused, what is free is given back, so that all can have it.
+            0
+        } else if self.usage().wants_collection(&self.limits()) {
+            1
+        } else {
+            self.options.free_segments_max
+        };
         let ready = self.free.borrow().ready();
-        let keep = bytes == self.options.segment_bytes
-            && !is_short
-            && ready < self.options.free_segments_max;
+        let keep = bytes == self.options.segment_bytes && ready < kept_max;
         if keep {
             self.free.borrow_mut().add(number);
         } else {

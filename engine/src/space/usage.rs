@@ -18,7 +18,7 @@ pub struct Limits {
 pub(super) const FLOOR_SEGMENTS: u64 = 6;
 
 /// Segments of headroom below which garbage is collected.
-const COLLECT_BELOW: u64 = 5;
+const COLLECT_BELOW: u64 = 4;
 
 /// Segments of headroom below which writers wait for the collector.
 const PACE_BELOW: u64 = 3;
@@ -136,7 +136,7 @@ mod tests {
         let cap = usage().cap(&LIMITS);
         assert_eq!(cap, usage().live() * 3 / 2 + 6000);
         let at = |headroom: u64| Usage { allocated: cap - headroom, ..usage() };
-        assert!(!at(5000).wants_collection(&LIMITS) && at(4999).wants_collection(&LIMITS));
+        assert!(!at(4000).wants_collection(&LIMITS) && at(3999).wants_collection(&LIMITS));
         assert!(!at(3000).wants_pace(&LIMITS) && at(2999).wants_pace(&LIMITS));
         assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
         assert!(at(3000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn the_limit_of_the_node_counts_as_well() {
-        let tight = Usage { left: 4000, ..usage() };
-        assert_eq!(tight.headroom(&LIMITS), 4000);
+        let tight = Usage { left: 3000, ..usage() };
+        assert_eq!(tight.headroom(&LIMITS), 3000);
         assert!(tight.wants_collection(&LIMITS) && !tight.wants_pace(&LIMITS));
     }
 }

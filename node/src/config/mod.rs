@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use options::{Options, ServeArgs};
-pub use size::{CpuList, DurabilityMode, Size};
+pub use size::{CpuList, DurabilityMode, Size, SpaceAmplification};
 pub use sources::{ConfigError, load};
 
 use crate::limits;
@@ -41,6 +41,15 @@ pub struct Config {
     pub admin_port: u16,
     /// When writes are acknowledged.
     pub durability: DurabilityMode,
+    /// Log that a start may have to replay, of the whole node, in bytes.
+    pub recovery_log: Size,
+    /// How much larger than what lives the files may be, besides six segments for each shard.
+    pub max_space_amp: SpaceAmplification,
+    /// Disk space of the whole node in bytes; `None` means all that the file system has.
+    pub disk_limit: Option<Size>,
+    /// How fast garbage is collected at most, of the whole node, in bytes a second; `None` means as
+    /// fast as is needed.
+    pub gc_rate: Option<Size>,
     /// The largest item of the memcached port: value, key and 71 bytes.
     pub max_item_size: Size,
     /// Connections of the whole node.
@@ -68,6 +77,10 @@ impl Default for Config {
             core_ports: None,
             admin_port: 9412,
             durability: DurabilityMode::Sync,
+            recovery_log: Size(limits::RECOVERY_LOG_DEFAULT),
+            max_space_amp: SpaceAmplification(limits::SPACE_AMPLIFICATION_DEFAULT),
+            disk_limit: None,
+            gc_rate: None,
             max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,

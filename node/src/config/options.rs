@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::size::{CpuList, DurabilityMode, Size};
+use super::size::{CpuList, DurabilityMode, Size, SpaceAmplification};
 
 const HELP: &str = "\
 Every option can also be set in the environment (LARDER_DATA_DIR for --data-dir) and in a TOML file
@@ -63,6 +63,18 @@ pub struct Options {
     /// When a write is acknowledged: `sync`, `interval:<ms>` or `none` [default: sync]
     #[arg(long, value_name = "MODE")]
     pub durability: Option<DurabilityMode>,
+    /// Log that a start may have to replay, of the whole node [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = recovery_log)]
+    pub recovery_log: Option<Size>,
+    /// How much larger than what lives the files may be, at least 1.1 [default: 1.5]
+    #[arg(long, value_name = "FACTOR")]
+    pub max_space_amp: Option<SpaceAmplification>,
+    /// Disk space of the whole node [default: all there is]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_limit: Option<Size>,
+    /// Bytes a second at which garbage is collected at most [default: as fast as is needed]
+    #[arg(long, value_name = "SIZE")]
+    pub gc_rate: Option<Size>,
     /// Largest item: value, key and 71 bytes [default: 1M]
     #[arg(long, short = 'I', value_name = "SIZE", value_parser = item_size)]
     pub max_item_size: Option<Size>,
@@ -98,6 +110,12 @@ fn shards(text: &str) -> Result<u16, String> {
     let max = crate::limits::SHARDS_MAX;
     let number = text.parse().ok().filter(|number| (1..=max).contains(number));
     number.ok_or_else(|| format!("not a number from 1 to {max}"))
+}
+
+fn recovery_log(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    let least = Size(crate::limits::RECOVERY_LOG_MIN);
+    if size >= least { Ok(size) } else { Err(format!("less than {least}")) }
 }
 
 fn item_size(text: &str) -> Result<Size, String> {

@@ -44,6 +44,47 @@ impl Serialize for Size {
     }
 }
 
+/// How much larger than what lives the files may be, in hundredths: written `1.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceAmplification(pub u32);
+
+impl FromStr for SpaceAmplification {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let range = crate::limits::SPACE_AMPLIFICATION_RANGE;
+        let (least, most) = (Self(*range.start()), Self(*range.end()));
+        let refused = || format!("not a factor from {least} to {most}, such as 1.5");
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(part) || part.len() > 2 {
+            return Err(refused());
+        }
+        let hundredths: u32 = format!("{part:0<2}").parse().map_err(|_| refused())?;
+        let percent = whole.parse::<u32>().ok().and_then(|whole| whole.checked_mul(100));
+        let percent = percent.and_then(|whole| whole.checked_add(hundredths));
+        percent.filter(|percent| range.contains(percent)).map(Self).ok_or_else(refused)
+    }
+}
+
+impl fmt::Display for SpaceAmplification {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.0 / 100, self.0 % 100);
+        match (part, part % 10) {
+            (0, _) => write!(formatter, "{whole}"),
+            (_, 0) => write!(formatter, "{whole}.{}", part / 10),
+            _ => write!(formatter, "{whole}.{part:02}"),
+        }
+    }
+}
+
+impl Serialize for SpaceAmplification {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// When a write is acknowledged: `sync`, `interval:<ms>` or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurabilityMode {
@@ -198,6 +239,21 @@ mod tests {
         assert_eq!((list.to_string().as_str(), list.0), ("0,1,2,5", vec![0, 1, 2, 5]));
         for text in ["", "a", "3-1", "1,1", "0-2000", "1-", "-1"] {
             assert!(text.parse::<CpuList>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn space_amplifications_are_read_and_written() {
+        for (text, percent) in
+            [("1.5", 150), ("1.1", 110), ("2", 200), ("1.25", 125), ("3.05", 305)]
+        {
+            let read: SpaceAmplification = text.parse().expect(text);
+            assert_eq!((read.0, read.to_string()), (percent, text.to_owned()));
+        }
+        for text in ["1.09", "1.0", "0", "", ".5", "1.", "1.555", "-2", "101", "1,5", "99999999999"]
+        {
+            let error = text.parse::<SpaceAmplification>().expect_err(text);
+            assert!(error.contains("from 1.1 to 100"), "{error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is looked at before anything is started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::StartError;
 use crate::config::{CpuList, Size};
@@ -27,8 +27,39 @@ pub(super) fn shard_memory(memory: Size, shards: u16) -> Result<u64, StartError>
     Ok(each)
 }
 
-/// Refuses a directory on a disk that is full.
-pub(super) fn check_free_space(path: &Path, shards: u16) -> Result<(), StartError> {
+/// Refuses a new directory for which there is no space, and one that has outgrown its limit. Shards
+/// that are there start with the space that they have left themselves.
+pub(super) fn check_space(
+    path: &Path,
+    shards: &[PathBuf],
+    limit: Option<Size>,
+) -> Result<(), StartError> {
+    let mut taken = 0;
+    let mut missing = 0;
+    for shard in shards {
+        match bytes_of(shard) {
+            Some(bytes) => taken += bytes,
+            None => missing += 1,
+        }
+    }
+    if let Some(limit) = limit.filter(|limit| taken > limit.0) {
+        return Err(StartError::DiskLimit { limit, taken: Size(taken) });
+    }
+    check_free_space(path, missing)
+}
+
+/// Bytes of the files of a shard that is there; `None` if it is not.
+#[allow(clippy::disallowed_methods, reason = "the launcher has no core to ask")]
+fn bytes_of(shard: &Path) -> Option<u64> {
+    let entries = std::fs::read_dir(shard).ok()?;
+    let files: Vec<_> = entries.filter_map(Result::ok).collect();
+    if files.is_empty() {
+        return None;
+    }
+    Some(files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
+}
+
+fn check_free_space(path: &Path, shards: u16) -> Result<(), StartError> {
     let space = rustix::fs::statvfs(path).map_err(|source| StartError::DataDirectory {
         operation: "ask for the free space of",
         path: path.to_owned(),
@@ -108,5 +139,19 @@ mod tests {
             assert!(error.to_string().contains("--data-dir"), "{error}");
         }
         assert!(check_free_space(Path::new("/no/such/directory"), 1).is_err());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the fixture is made with the standard library")]
+    fn a_limit_that_the_data_exceeds_is_named_with_both_figures() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let shard = folder.path().join("shard-000");
+        let shards = [shard.clone(), folder.path().join("shard-001")];
+        check_space(folder.path(), &[], Some(Size(0))).expect("nothing is there");
+        std::fs::create_dir(&shard).expect("made");
+        std::fs::write(shard.join("segment"), [0; 3 << 10]).expect("written");
+        let error = check_space(folder.path(), &shards, Some(Size(2 << 10))).expect_err("more");
+        let text = error.to_string();
+        assert!(["--disk-limit", "2K", "3K"].iter().all(|part| text.contains(part)), "{text}");
     }
 }

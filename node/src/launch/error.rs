@@ -107,6 +107,17 @@ pub enum StartError {
         /// Bytes needed.
         needed: Size,
     },
+    /// The data takes more than it may.
+    #[error(
+        "the data directory takes {taken} already, but --disk-limit is {limit}: raise --disk-limit, \
+         or delete items while the node runs without it"
+    )]
+    DiskLimit {
+        /// The limit.
+        limit: Size,
+        /// What is taken.
+        taken: Size,
+    },
     /// More memory than the machine has.
     #[error("--memory {asked} is too much: the machine has only {physical}")]
     TooMuchMemory {

@@ -34,6 +34,7 @@ use std::time::{Duration, SystemTime};
 
 use larder_engine::shard::ShardOptions;
 use larder_protocol::memcached::{KEY_BYTES_MAX, Limits};
+use larder_runtime::disk_budget::DiskBudget;
 use larder_runtime::wake::RemoteWaker;
 
 pub use error::{RunError, StartError};
@@ -41,7 +42,7 @@ pub use file_system::Lack;
 pub use supervisor::{CoreHandle, RunningNode, Stopper};
 
 use crate::admin::Admin;
-use crate::config::Config;
+use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
 use crate::memcached::statistics::Facts;
@@ -113,7 +114,7 @@ impl Launcher {
         let directory = directory::prepare(path, asked, default_shards, &mut patience)?;
         let shards = directory.shards.len() as u16;
         let memory = checks::shard_memory(config.memory, shards)?;
-        checks::check_free_space(path, shards)?;
+        checks::check_space(path, &directory.shards, config.disk_limit)?;
         let needs = Needs { connections: config.max_connections, cores, shards };
         let descriptors = descriptors::obtain(needs)?;
         let shared = Arc::new(Shared {
@@ -153,8 +154,18 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn shard_options(config: &Config, shard: u16, shards: u16, memory: u64) -> ShardOptions {
+fn shard_options(
+    config: &Config,
+    (shard, shards): (u16, u16),
+    memory: u64,
+    budget: &Arc<DiskBudget>,
+) -> ShardOptions {
     let mut options = ShardOptions::for_memory(shard, shards, memory);
+    let share = |size: Size| (size.0 / u64::from(shards.max(1))).max(1);
+    options.recovery_log_bytes = share(config.recovery_log);
+    options.space_amplification_percent = config.max_space_amp.0;
+    options.collect_bytes_per_second = config.gc_rate.map(share);
+    options.budget = Arc::clone(budget);
     let item_bytes = usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX);
     options.value_bytes_max = item_bytes;
     options.log.durability = config.durability.engine();
@@ -192,10 +203,11 @@ impl Parts<'_> {
             cancel: Cancel::default(),
         };
         let (shared, config, cores) = (self.shared, self.config, self.cpus.len());
+        let budget = DiskBudget::new(config.disk_limit.map(|limit| limit.0));
         let mut plans: Vec<Vec<ShardPlan>> = self.cpus.iter().map(|_| Vec::new()).collect();
         for (number, directory) in self.directory.shards.iter().enumerate() {
             let number = number as u16;
-            let options = shard_options(config, number, shared.shards, self.memory);
+            let options = shard_options(config, (number, shared.shards), self.memory, &budget);
             let plan = ShardPlan { directory: directory.clone(), options };
             plans[core_of(number, cores)].push(plan);
         }
