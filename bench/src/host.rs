@@ -105,7 +105,8 @@ pub(crate) fn list_names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Bytes of the blocks that the files in a directory and those below it have on disk. A file that is
+/// Bytes of the blocks that the files in a directory and those below it have on disk. A file that
+/// is
 /// removed meanwhile counts or not.
 pub(crate) fn allocated_bytes(path: &Path) -> io::Result<u64> {
     let mut bytes = 0;

@@ -3,13 +3,14 @@
 //!
 //! Survivors go to segments of their own, by *generation*: how often they have been moved, so that
 //! what lives long is not mixed with what dies soon, and those that expire apart from those that do
-//! not. These segments are no part of the log: the log only gets a small record for each move, which
+//! not. These segments are no part of the log: the log only gets a small record for each move,
+//! which
 //! points a key to the new place.
 //!
 //! The order, for each batch of survivors:
 //! 1. the copies are written and flushed;
 //! 2. each is made its key's place if the key's newest entry still points to the old one, by a
-//!    record in the log ([`Host::move_record`]);
+//!    record in the log ([`CollectorHost::move_record`]);
 //! 3. when all of the segment was gone through, the log is flushed, and the segment freed.
 //!
 //! So a pointer is durable only after its target, a segment is freed only after the pointers to the
@@ -18,8 +19,6 @@
 
 mod concurrent;
 mod output;
-#[cfg(test)]
-mod tests;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +46,7 @@ pub const GENERATION_OLD: u8 = 2;
 pub const GENERATION_EXPIRING: u8 = 3;
 
 /// What the collector needs of the shard around it.
-pub trait Host<E: Env> {
+pub trait CollectorHost<E: Env> {
     /// Whether the newest entry of `key` points to `pointer` and the item has not expired.
     ///
     /// # Errors
@@ -100,8 +99,8 @@ pub struct Victim {
     pub number: u32,
     /// How often its records have been moved.
     pub generation: u8,
-    /// Where it ends, if that is known. If not, it ends where no frame is.
-    pub end: Option<u32>,
+    /// Where it ends.
+    pub end: u32,
 }
 
 /// What going through a segment came to.
@@ -157,13 +156,14 @@ impl<E: Env> Collector<E> {
         &self,
         victim: Victim,
         source: &Segment<E::File>,
-        host: &impl Host<E>,
+        host: &impl CollectorHost<E>,
     ) -> Result<Collected, EngineError> {
         let mut window = Window::new(&self.env, source, IoClass::GarbageCollection);
-        let mut collected = Collected::default();
+        let mut collected = Collected { is_complete: true, ..Collected::default() };
         let mut offset = segment::HEADER_BYTES;
-        let end = victim.end.unwrap_or(source.bytes);
+        let end = victim.end;
         while offset < end {
+            collected.is_complete = false;
             if host.is_closing() {
                 return Ok(collected);
             }
@@ -172,11 +172,7 @@ impl<E: Env> Collector<E> {
                 Piece::Here(bytes) => FrameHeader::decode(bytes, place),
                 Piece::Past | Piece::Unreadable => None,
             };
-            let Some((header, _)) = header else {
-                // What was never sealed ends where a crash has cut it off.
-                collected.is_complete = victim.end.is_none();
-                break;
-            };
+            let Some((header, _)) = header else { break };
             let Piece::Here(bytes) = window.bytes(offset, header.len as usize).await else {
                 break;
             };
@@ -203,7 +199,7 @@ impl<E: Env> Collector<E> {
         bytes: &[u8],
         place: Place,
         header: &FrameHeader,
-        host: &impl Host<E>,
+        host: &impl CollectorHost<E>,
         collected: &mut Collected,
     ) -> Result<bool, EngineError> {
         let mut offset = frame::HEADER_BYTES;
@@ -244,7 +240,7 @@ impl<E: Env> Collector<E> {
         bytes: &[u8],
         place: Place,
         survivor: &Survivor,
-        host: &impl Host<E>,
+        host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
         let (start, len) = (survivor.start, survivor.len);
         let at = Place { offset: place.offset + start as u32, ..place };
@@ -276,7 +272,7 @@ impl<E: Env> Collector<E> {
     }
 
     /// Writes what is left in memory, and points the keys to it.
-    async fn write_out(&self, host: &impl Host<E>) -> Result<(), EngineError> {
+    async fn write_out(&self, host: &impl CollectorHost<E>) -> Result<(), EngineError> {
         let generations: Vec<u8> = self.outputs.borrow().keys().copied().collect();
         for generation in generations {
             let output = self.outputs.borrow_mut().remove(&generation);
@@ -295,7 +291,7 @@ impl<E: Env> Collector<E> {
     async fn finish(
         &self,
         mut output: Output<E>,
-        host: &impl Host<E>,
+        host: &impl CollectorHost<E>,
     ) -> Result<(u32, u32), EngineError> {
         if let Some(frame) = output.close_frame() {
             let moves = output.write(frame).await?;
@@ -304,7 +300,11 @@ impl<E: Env> Collector<E> {
         Ok((output.number(), output.end()))
     }
 
-    async fn make_moves(&self, moves: Vec<Move>, host: &impl Host<E>) -> Result<(), EngineError> {
+    async fn make_moves(
+        &self,
+        moves: Vec<Move>,
+        host: &impl CollectorHost<E>,
+    ) -> Result<(), EngineError> {
         for one in moves {
             host.move_record(&one.key, one.from, one.to).await?;
             self.env.yield_if_needed().await;

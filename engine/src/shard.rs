@@ -71,7 +71,8 @@ struct Garbage {
     collected: RefCell<BTreeSet<u32>>,
     /// Segments that were given up because something in them cannot be read.
     unreadable: RefCell<BTreeSet<u32>>,
-    /// The latest that the clock has shown when something was found expired whose segment then went:
+    /// The latest that the clock has shown when something was found expired whose segment then
+    /// went:
     /// it stays gone if the clock is set back.
     expired_until: Cell<u32>,
     /// How long the collector owes to its rate limit, in nanoseconds.

@@ -140,7 +140,8 @@ pub const ITEM_BYTES_DEFAULT: u64 = 1 << 20;
 /// The range of `--max-item-size` in bytes: memcached's smallest, and the engine's largest value.
 pub const ITEM_BYTES_RANGE: std::ops::RangeInclusive<u64> = (1 << 10)..=(128 << 20);
 
-/// Log of the whole node that a start may have to replay, unless `--recovery-log` says otherwise, in
+/// Log of the whole node that a start may have to replay, unless `--recovery-log` says otherwise,
+/// in
 /// bytes: a second of reading on a device of an i3.
 pub const RECOVERY_LOG_DEFAULT: u64 = 256 << 20;
 
@@ -171,7 +172,8 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 8192;
 /// are served one after the other, so this is also the longest that one holds up the next.
 pub const ADMIN_CLIENT_MILLISECONDS: u64 = 2000;
 
-/// How long the admin port waits after it could not accept a client: while descriptors are short, an
+/// How long the admin port waits after it could not accept a client: while descriptors are short,
+/// an
 /// attempt at once would fail like the one before, and take a whole CPU.
 pub const ADMIN_ACCEPT_RETRY_MILLISECONDS: u64 = 50;
 

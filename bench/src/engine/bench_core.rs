@@ -318,7 +318,8 @@ impl BenchService {
         }
     }
 
-    /// Does what the runner asks for. While items expire, how many are left is to be seen without any
+    /// Does what the runner asks for. While items expire, how many are left is to be seen without
+    /// any
     /// load, too.
     fn wait(&mut self) -> bool {
         let has_step = self.take_step();

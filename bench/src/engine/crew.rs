@@ -22,7 +22,8 @@ use crate::host;
 /// How often progress is shown.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A run is given up when no operation ends for this long, and for as long as the rate leaves between
+/// A run is given up when no operation ends for this long, and for as long as the rate leaves
+/// between
 /// two of them.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 

@@ -130,7 +130,8 @@ impl Expectations {
         }
     }
 
-    /// Judges what an operation found. `expected` is of the time when it was given to the engine, in
+    /// Judges what an operation found. `expected` is of the time when it was given to the engine,
+    /// in
     /// second `given`; `now` is the second in which it had its answer.
     ///
     /// # Errors

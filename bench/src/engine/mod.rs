@@ -5,7 +5,8 @@
 //! the others count.
 //!
 //! What is decided is in plain code that tests feed with made-up times: which operation comes next
-//! and when it is due (`script`), what a key must hold (`expectations`), stalls (`stall`) and windows
+//! and when it is due (`script`), what a key must hold (`expectations`), stalls (`stall`) and
+//! windows
 //! (`windows`).
 
 mod alarm;

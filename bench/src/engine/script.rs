@@ -259,7 +259,8 @@ mod tests {
         assert_eq!((Pace::Closed.due(7), Pace::Closed.due_before(u64::MAX)), (None, 0));
     }
 
-    /// A shard takes nothing for 50 ms. In the closed loop one operation is slow; in the open one all
+    /// A shard takes nothing for 50 ms. In the closed loop one operation is slow; in the open one
+    /// all
     /// that were due meanwhile are, each by the time that it had to wait.
     #[test]
     fn an_open_loop_counts_the_time_before_a_late_beginning() {

@@ -84,7 +84,8 @@ impl<'a> SpaceSampler<'a> {
         SpaceSample { space_bytes, live_bytes: self.gauges.live_bytes() }
     }
 
-    /// Samples from `start` on until it is told to end, and then once more. Sample number i is taken
+    /// Samples from `start` on until it is told to end, and then once more. Sample number i is
+    /// taken
     /// at the end of window i.
     ///
     /// # Errors

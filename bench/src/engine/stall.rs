@@ -73,7 +73,8 @@ impl LastCompletion {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// An operation was completed at `now` on a shard where some were due since `since`. Returns the
+    /// An operation was completed at `now` on a shard where some were due since `since`. Returns
+    /// the
     /// time before it in which no shard completed any.
     pub(super) fn completed(&self, now: u64, since: u64) -> Stall {
         let before = self.0.fetch_max(now, Ordering::Relaxed);

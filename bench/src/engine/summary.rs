@@ -15,7 +15,8 @@ use super::{EngineDurability, EngineSettings, Workload};
 use crate::load::summary::{per_second, us_per_operation};
 use crate::load::{ErrorSummary, OperationSummary};
 
-/// Space that a store may take: so many times what lives in it, and so many segments for each shard.
+/// Space that a store may take: so many times what lives in it, and so many segments for each
+/// shard.
 pub(super) const SPACE_FACTOR: f64 = 1.5;
 const SPACE_SEGMENTS: u64 = 6;
 
@@ -68,7 +69,8 @@ pub struct EngineSummary {
     pub found: u64,
     /// Reads and deletes that did not.
     pub missed: u64,
-    /// Operations that the engine could not carry out at once: for want of room, of their turn, or of
+    /// Operations that the engine could not carry out at once: for want of room, of their turn, or
+    /// of
     /// what is on the device.
     pub waited: u64,
     /// Operations that were due and had not begun when the time was up.

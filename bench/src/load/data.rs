@@ -1,6 +1,7 @@
 //! What is stored: the bytes of each key, and of the value that belongs to it.
 //!
-//! A value is a function of its key's number, its version and its length alone, so that an answer can
+//! A value is a function of its key's number, its version and its length alone, so that an answer
+//! can
 //! be checked in any later run: eight bytes of check word, then bytes of a fixed filler that do not
 //! compress. The load generator stores version 0 alone; who overwrites counts versions upwards, and
 //! can tell from a check word which key and version it belongs to.

@@ -2,7 +2,8 @@
 //!
 //! One turn: completions, timers, tasks, the service, then everything they asked for goes to the
 //! ring. Each of these is bounded, by time and, for completions, by number; what is left waits for
-//! the next turn, so that no kind of work keeps the others from running. Between turns one `io_uring_enter` hands the operations over and collects completions; it
+//! the next turn, so that no kind of work keeps the others from running. Between turns one
+//! `io_uring_enter` hands the operations over and collects completions; it
 //! sleeps there when nothing is left to do, after a bounded spin if work tends to come back soon.
 //!
 //! Invariant: the core frees nothing that the kernel may still touch. It cancels all operations and

@@ -43,6 +43,7 @@ impl LiveBytes {
     }
 
     /// The changes as an edit lists them, and the expiries.
+    #[allow(clippy::type_complexity, reason = "the two lists as the edit has them")]
     pub(super) fn into_edit(self) -> (Vec<(u32, i64)>, Vec<(u32, u32)>) {
         let changes = self.changes.into_iter().filter(|(_, delta)| *delta != 0).collect();
         (changes, self.expiries.into_iter().collect())

@@ -8,7 +8,8 @@
 //! - every checksum covers the store, the table and the offset besides the bytes, so that stale,
 //!   recycled and misdirected bytes are told from the right ones;
 //! - a checksum stands in its block and in the block's parent: data blocks in the index, index,
-//!   filter and segment list in the footer, the footer in the manifest ([`TableMeta::footer_checksum`]).
+//!   filter and segment list in the footer, the footer in the manifest
+//! ([`TableMeta::footer_checksum`]).
 
 mod block;
 mod block_cache;

@@ -6,7 +6,7 @@ use larder_runtime::env::Env;
 
 use super::Shard;
 use crate::canary::{self, Defect};
-use crate::collector::{Host, Victim};
+use crate::collector::{CollectorHost, Victim};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::Host as _;
@@ -88,11 +88,10 @@ impl<E: Env> Shard<E> {
         let free = self.free.borrow();
         let unreadable = self.garbage.unreadable.borrow();
         let may_go = |number: u32, segment: &SegmentState| {
-            let is_closed = if segment.is_log() {
-                number < journal.replay_from.segment && segment.sealed.is_some()
-            } else {
-                !self.collector.writes_to(number)
-            };
+            // Where a segment ends must be known: damage would else look like its end.
+            let is_closed = segment.sealed.is_some()
+                && (!segment.is_log() || number < journal.replay_from.segment)
+                && !self.collector.writes_to(number);
             // What memtables point to is not counted as live yet.
             is_closed
                 && !free.is_leaving(number)
@@ -101,10 +100,9 @@ impl<E: Env> Shard<E> {
         };
         let candidates = journal.segments.iter().filter(|(number, s)| may_go(**number, s));
         let chosen = victims::choose(
-            candidates.map(|(&number, segment)| victims::Candidate {
+            candidates.map(|(&number, segment)| victims::VictimCandidate {
                 number,
-                frame_bytes: segment.sealed.map_or(segment.file_bytes, |seal| seal.end)
-                    - segment::HEADER_BYTES,
+                frame_bytes: segment.sealed.map_or(0, |seal| seal.end - segment::HEADER_BYTES),
                 generation: segment.generation,
                 live_bytes: segment.live_bytes,
             }),
@@ -114,7 +112,7 @@ impl<E: Env> Shard<E> {
         Some(Victim {
             number: chosen.number,
             generation: segment.generation,
-            end: segment.sealed.map(|seal| seal.end),
+            end: segment.sealed?.end,
         })
     }
 
@@ -141,7 +139,7 @@ impl<E: Env> Shard<E> {
         }
         if !collected.is_complete {
             self.free.borrow_mut().stay(victim.number);
-            if !Host::is_closing(self) {
+            if !CollectorHost::is_closing(self) {
                 tracing::error!(
                     segment = victim.number,
                     "a part of the segment cannot be read: it is kept, and its keys answer errors"
@@ -261,7 +259,7 @@ impl<E: Env> Shard<E> {
     }
 }
 
-impl<E: Env> Host<E> for Shard<E> {
+impl<E: Env> CollectorHost<E> for Shard<E> {
     async fn lives(&self, key: &[u8], pointer: Pointer) -> Result<bool, EngineError> {
         if !self.state.borrow().namespaces.generations().has_key(key) {
             return Ok(false);

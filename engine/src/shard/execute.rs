@@ -242,7 +242,8 @@ impl<E: Env> Shard<E> {
         self.finish(&mut state, key, hash, operation, located, now)
     }
 
-    /// A change of metadata alone would point to the value where it is. If that place is about to be
+    /// A change of metadata alone would point to the value where it is. If that place is about to
+    /// be
     /// freed, the value is read, so that it can be written anew.
     async fn bring_what_leaves(
         &self,
@@ -428,7 +429,8 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// Whether a change for which the log has no segment fails. A delete waits as long as flushes go
+    /// Whether a change for which the log has no segment fails. A delete waits as long as flushes
+    /// go
     /// on: they let the log go.
     pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
         state.full.ingest == Ingest::Refused && (!removes || state.full.flushes)

@@ -188,13 +188,7 @@ impl<E: Env> Disk<'_, E> {
             log,
             journal,
         });
-        env.spawn(TaskQueue::Flush, Rc::clone(&shard).keep_flushing());
-        env.spawn(TaskQueue::Compaction, Rc::clone(&shard).keep_compacting());
-        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_space());
-        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_removing_files());
-        env.spawn(TaskQueue::GarbageCollection, Rc::clone(&shard).keep_collecting());
-        env.spawn(TaskQueue::Foreground, Rc::clone(&shard).keep_pace());
-        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_time());
+        spawn_tasks(&env, &shard);
         shard.account();
         drop(promise);
         shard.log.mark(replayed_bytes);
@@ -203,6 +197,17 @@ impl<E: Env> Disk<'_, E> {
         }
         Ok(shard)
     }
+}
+
+/// Starts the tasks of a shard.
+fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
+    env.spawn(TaskQueue::Flush, Rc::clone(shard).keep_flushing());
+    env.spawn(TaskQueue::Compaction, Rc::clone(shard).keep_compacting());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_space());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_removing_files());
+    env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_collecting());
+    env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
 }
 
 /// Sets the space for a start's own segment aside; it may use the last there is.

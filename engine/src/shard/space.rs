@@ -12,7 +12,7 @@ use crate::error::EngineError;
 use crate::index::Host;
 use crate::index::compaction::picker::Choice;
 use crate::manifest::Edit;
-use crate::space::{Limits, Purpose, Usage};
+use crate::space::{Purpose, SpaceLimits, SpaceUsage};
 use crate::value_log::segment::{self, Origin, Segment};
 
 /// How long to wait before looking again for space, in nanoseconds.
@@ -228,7 +228,8 @@ impl<E: Env> Shard<E> {
         removed.map_err(|source| EngineError::io(&path, "removing", &source))
     }
 
-    /// Gives the next file that could be used again back to the file system; false if there is none.
+    /// Gives the next file that could be used again back to the file system; false if there is
+    /// none.
     pub(super) async fn give_file_back(&self) -> Result<bool, EngineError> {
         let number = self.free.borrow_mut().take();
         let Some(number) = number else { return Ok(false) };
@@ -331,7 +332,8 @@ impl<E: Env> Shard<E> {
             && self.log.bytes_since_mark() >= u64::from(self.options.segment_bytes / 8)
     }
 
-    /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was for
+    /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was
+    /// for
     /// long, the estimate of what lives must be wrong, and the budget alone decides.
     fn may_extend(&self, bytes: u32) -> bool {
         if self.usage().may_extend(&self.limits(), bytes) {
@@ -440,7 +442,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// How full the shard is.
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> SpaceUsage {
         let budget = &self.options.budget;
         let free = self.env.free_space(&self.directory).unwrap_or(u64::MAX);
         let index = self.index.statistics();
@@ -450,7 +452,7 @@ impl<E: Env> Shard<E> {
             self.options.shards,
         );
         let left = budget.headroom(free).saturating_sub(ingest);
-        Usage {
+        SpaceUsage {
             // Manifest and superblock do not grow with what is stored.
             allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
             left: left / u64::from(self.options.shards.max(1)),
@@ -464,8 +466,8 @@ impl<E: Env> Shard<E> {
     }
 
     /// The limits that the usage is held against.
-    pub(super) fn limits(&self) -> Limits {
-        Limits {
+    pub(super) fn limits(&self) -> SpaceLimits {
+        SpaceLimits {
             amplification_percent: self.options.space_amplification_percent,
             segment_bytes: self.options.segment_bytes,
         }

@@ -6,7 +6,7 @@
 
 /// A shard's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SpaceLimits {
     /// Files may take this many hundredths of what lives, and [`FLOOR_SEGMENTS`] segments besides.
     pub amplification_percent: u32,
     /// The standard length of a segment in bytes.
@@ -28,7 +28,7 @@ const EXTEND_ABOVE: u64 = 2;
 
 /// What a shard takes and holds, in bytes unless it says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct SpaceUsage {
     /// Of all its files.
     pub allocated: u64,
     /// What the node has left for this shard, by its limit and by the file system.
@@ -50,7 +50,7 @@ pub struct Usage {
 /// About what a table takes for an entry besides an inline value: a short key and a pointer.
 const TABLE_ENTRY_BYTES: u64 = 48;
 
-impl Usage {
+impl SpaceUsage {
     /// What lives, estimated from below: keys and values.
     pub fn live(&self) -> u64 {
         let in_tables = self.referenced.saturating_sub(self.hidden_max);
@@ -65,30 +65,30 @@ impl Usage {
     }
 
     /// What the files may take.
-    pub fn cap(&self, limits: &Limits) -> u64 {
+    pub fn cap(&self, limits: &SpaceLimits) -> u64 {
         let amplified = u128::from(self.live()) * u128::from(limits.amplification_percent) / 100;
         let floor = FLOOR_SEGMENTS * u64::from(limits.segment_bytes);
         u64::try_from(amplified).unwrap_or(u64::MAX).saturating_add(floor)
     }
 
     /// What the files may still grow by.
-    pub fn headroom(&self, limits: &Limits) -> u64 {
+    pub fn headroom(&self, limits: &SpaceLimits) -> u64 {
         self.cap(limits).saturating_sub(self.allocated).min(self.left)
     }
 
     /// Whether garbage should be collected, if there is some.
-    pub fn wants_collection(&self, limits: &Limits) -> bool {
+    pub fn wants_collection(&self, limits: &SpaceLimits) -> bool {
         self.headroom(limits) < COLLECT_BELOW * u64::from(limits.segment_bytes)
     }
 
     /// Whether writers have to go at the collector's pace, if there is garbage.
-    pub fn wants_pace(&self, limits: &Limits) -> bool {
+    pub fn wants_pace(&self, limits: &SpaceLimits) -> bool {
         self.headroom(limits) < PACE_BELOW * u64::from(limits.segment_bytes)
     }
 
     /// Whether the log may have another segment of `bytes`, as far as the cap goes. The limits of
     /// node and file system are for the budget to keep.
-    pub fn may_extend(&self, limits: &Limits, bytes: u32) -> bool {
+    pub fn may_extend(&self, limits: &SpaceLimits, bytes: u32) -> bool {
         let reserve = EXTEND_ABOVE * u64::from(limits.segment_bytes);
         // A long segment must not be refused for ever where little lives.
         let wanted = u64::from(bytes.min(limits.segment_bytes)) + reserve;
@@ -100,10 +100,10 @@ impl Usage {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { amplification_percent: 150, segment_bytes: 1000 };
+    const LIMITS: SpaceLimits = SpaceLimits { amplification_percent: 150, segment_bytes: 1000 };
 
-    fn usage() -> Usage {
-        Usage {
+    fn usage() -> SpaceUsage {
+        SpaceUsage {
             allocated: 100_000,
             left: u64::MAX,
             referenced: 113_600,
@@ -119,15 +119,17 @@ mod tests {
     fn what_lives_is_estimated_from_below() {
         // 88 records of 1,136 bytes, of each of which 36 are its head.
         assert_eq!(usage().live(), 100_000 - 36 * 88);
-        let fresh = Usage { memtable_entries: 10, memtable_referenced: 11_360, ..usage() };
+        let fresh = SpaceUsage { memtable_entries: 10, memtable_referenced: 11_360, ..usage() };
         assert_eq!(fresh.live(), usage().live(), "as many may be overwritten as are new");
-        let empty = Usage { memtable_referenced: 5000, memtable_entries: 5, ..Usage::default() };
+        let empty =
+            SpaceUsage { memtable_referenced: 5000, memtable_entries: 5, ..SpaceUsage::default() };
         assert_eq!(empty.live(), 5000);
     }
 
     #[test]
     fn values_in_tables_count() {
-        let inline = Usage { table_entries: 100, table_bytes: 10_000, ..Usage::default() };
+        let inline =
+            SpaceUsage { table_entries: 100, table_bytes: 10_000, ..SpaceUsage::default() };
         assert_eq!(inline.live(), 10_000 - 4800);
     }
 
@@ -135,7 +137,7 @@ mod tests {
     fn the_less_is_left_the_more_happens() {
         let cap = usage().cap(&LIMITS);
         assert_eq!(cap, usage().live() * 3 / 2 + 6000);
-        let at = |headroom: u64| Usage { allocated: cap - headroom, ..usage() };
+        let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
         assert!(!at(4000).wants_collection(&LIMITS) && at(3999).wants_collection(&LIMITS));
         assert!(!at(3000).wants_pace(&LIMITS) && at(2999).wants_pace(&LIMITS));
         assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_limit_of_the_node_counts_as_well() {
-        let tight = Usage { left: 3000, ..usage() };
+        let tight = SpaceUsage { left: 3000, ..usage() };
         assert_eq!(tight.headroom(&LIMITS), 3000);
         assert!(tight.wants_collection(&LIMITS) && !tight.wants_pace(&LIMITS));
     }

@@ -7,7 +7,7 @@
 
 /// A segment that may be collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct VictimCandidate {
     /// Its number.
     pub number: u32,
     /// Bytes of its frames, padding included. What the file has behind them is not counted: a copy
@@ -21,11 +21,12 @@ pub struct Candidate {
 
 /// A segment is not collected for less than this part of it: the copies would cost more than they
 /// bring, and where everything lives nothing would ever come to rest. Records that were moved are
-/// packed as densely as they can be, but for the padding of a frame for each segment they came from.
+/// packed as densely as they can be, but for the padding of a frame for each segment they came
+/// from.
 const GAIN_DIVISOR_LOG: u64 = 16;
 const GAIN_DIVISOR_MOVED: u64 = 8;
 
-impl Candidate {
+impl VictimCandidate {
     /// Bytes that collecting it frees, at least.
     pub fn gain(&self) -> u64 {
         u64::from(self.frame_bytes).saturating_sub(self.live_bytes)
@@ -46,10 +47,14 @@ impl Candidate {
     }
 }
 
-/// The candidate to collect next, if one is worth it; `newest` is the highest number of any segment.
-pub fn choose(candidates: impl Iterator<Item = Candidate>, newest: u32) -> Option<Candidate> {
+/// The candidate to collect next, if one is worth it; `newest` is the highest number of any
+/// segment.
+pub fn choose(
+    candidates: impl Iterator<Item = VictimCandidate>,
+    newest: u32,
+) -> Option<VictimCandidate> {
     candidates
-        .filter(Candidate::is_worth_it)
+        .filter(VictimCandidate::is_worth_it)
         .max_by_key(|candidate| (candidate.score(newest), std::cmp::Reverse(candidate.number)))
 }
 
@@ -57,11 +62,11 @@ pub fn choose(candidates: impl Iterator<Item = Candidate>, newest: u32) -> Optio
 mod tests {
     use super::*;
 
-    fn candidate(number: u32, live_bytes: u64) -> Candidate {
-        Candidate { number, frame_bytes: 1000, generation: 0, live_bytes }
+    fn candidate(number: u32, live_bytes: u64) -> VictimCandidate {
+        VictimCandidate { number, frame_bytes: 1000, generation: 0, live_bytes }
     }
 
-    fn chosen(candidates: &[Candidate]) -> Option<u32> {
+    fn chosen(candidates: &[VictimCandidate]) -> Option<u32> {
         choose(candidates.iter().copied(), 100).map(|candidate| candidate.number)
     }
 
@@ -83,7 +88,7 @@ mod tests {
         assert_eq!(chosen(&[candidate(1, 1000), candidate(2, 940), candidate(3, 5000)]), None);
         assert_eq!(chosen(&[]), None);
         assert_eq!(chosen(&[candidate(1, 937)]), Some(1));
-        assert_eq!(chosen(&[Candidate { generation: 1, ..candidate(1, 900) }]), None);
-        assert_eq!(chosen(&[Candidate { frame_bytes: 0, ..candidate(1, 0) }]), None);
+        assert_eq!(chosen(&[VictimCandidate { generation: 1, ..candidate(1, 900) }]), None);
+        assert_eq!(chosen(&[VictimCandidate { frame_bytes: 0, ..candidate(1, 0) }]), None);
     }
 }

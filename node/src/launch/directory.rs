@@ -35,7 +35,8 @@ struct Found {
 }
 
 /// Locks `path`, creating it if it is missing. The lock of a process that was killed is waited for:
-/// it is held until the kernel has ended its last disk operation. A new directory gets `requested` shards, or
+/// it is held until the kernel has ended its last disk operation. A new directory gets `requested`
+/// shards, or
 /// `default`; one with data has what it has, and must not be asked for another number.
 pub(super) fn prepare(
     path: &Path,

@@ -109,8 +109,8 @@ pub enum StartError {
     },
     /// The data takes more than it may.
     #[error(
-        "the data directory takes {taken} already, but --disk-limit is {limit}: raise --disk-limit, \
-         or delete items while the node runs without it"
+        "the data directory takes {taken} already, but --disk-limit is {limit}: raise \
+         --disk-limit, or delete items while the node runs without it"
     )]
     DiskLimit {
         /// The limit.

@@ -55,7 +55,8 @@ fn subtitle(summary: &EngineSummary) -> String {
         .write_amplification
         .map_or_else(String::new, |factor| format!(", write amplification {factor:.2}"));
     format!(
-        "shards {}, durability {}: {:.0} operations/s, {:.2} us of CPU each{amplification}, longest \
+        "shards {}, durability {}: {:.0} operations/s, {:.2} us of CPU \
+         each{amplification}, longest \
          stall {:.0} ms",
         summary.shards,
         summary.durability,

@@ -212,7 +212,8 @@ impl Svg {
         self.text((LEFT + PLOT_WIDTH / 2.0, height - 12.0), "time", "seconds since the start");
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-             viewBox=\"0 0 {WIDTH} {height}\" font-family=\"Helvetica, Arial, DejaVu Sans, sans-serif\" \
+             viewBox=\"0 0 {WIDTH} {height}\" \
+             font-family=\"Helvetica, Arial, DejaVu Sans, sans-serif\" \
              font-size=\"13\">\n<style>{STYLE}</style>\n\
              <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n{}</svg>\n",
             self.body

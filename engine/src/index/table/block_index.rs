@@ -164,7 +164,8 @@ impl BlockIndex {
         size_of_val(&*self.blocks) + self.fences.len()
     }
 
-    /// The shortest prefix of the first key of block `number` that is greater than every key before.
+    /// The shortest prefix of the first key of block `number` that is greater than every key
+    /// before.
     pub(super) fn fence(&self, number: usize) -> &[u8] {
         let start = number.checked_sub(1).map_or(0, |before| self.blocks[before].fence_end);
         &self.fences[start as usize..self.blocks[number].fence_end as usize]

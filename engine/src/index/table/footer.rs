@@ -124,7 +124,8 @@ impl Footer {
         Ok(FooterKind::Known(footer))
     }
 
-    /// Whether data blocks, index, filter, segment list and footer follow one another without gap or overlap.
+    /// Whether data blocks, index, filter, segment list and footer follow one another without gap
+    /// or overlap.
     fn sections_fill_the_file(&self) -> bool {
         let Self { index, filter, pointed, .. } = self;
         index.offset == padded(index.offset)

@@ -71,6 +71,11 @@ fn freeing_segments_early_is_noticed() {
 }
 
 #[test]
+fn a_collector_that_moves_without_the_condition_is_noticed() {
+    notices(Defect::MoveUnconditionally);
+}
+
+#[test]
 fn memtables_that_forget_their_pointers_are_noticed() {
     notices_in(Defect::ForgetPointers, |lives| {
         lives.mix.outlive_expiries();

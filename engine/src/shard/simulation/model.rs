@@ -190,7 +190,6 @@ impl Model {
                             self.changed.insert(name.clone(), observed.needs);
                             self.record(observed.needs - 1, Change::Item(name.clone(), after));
                         }
-                        After::Same if candidate.is_none() => drop(self.now.items.remove(name)),
                         After::Same => {}
                     }
                     return;
@@ -308,7 +307,10 @@ impl Model {
 
     fn fits(&self, expected: Option<&Item>, found: Option<&Item>) -> bool {
         let gone = found.is_none() && expected.is_some_and(|item| self.may_have_gone(item));
-        expected == found || gone
+        // What has expired by the latest clock is no answer's unless the clock is set back: whether
+        // its record is still there does not count.
+        let expired = expected.is_none() && found.is_some_and(|item| self.may_have_gone(item));
+        expected == found || gone || expired
     }
 
     fn differences(&self, found: &Found, count: usize, clear_at: u32) -> Vec<String> {

@@ -257,7 +257,8 @@ proptest! {
             }
             let time_ordered = chance % 2 == 0;
             let start = if time_ordered { simulator.next_write as u32 * 10 } else { base };
-            let keys: Vec<_> = keys.iter().map(|(key, kind)| (start + key % width, *kind)).collect();
+            let keys = keys.iter().map(|(key, kind)| (start + key % width, *kind));
+            let keys: Vec<_> = keys.collect();
             simulator.flush(&keys);
             simulator.now += seconds;
             simulator.settle()?;
