@@ -11,7 +11,7 @@ mod background;
 pub mod execute;
 mod journal;
 mod locate;
-mod namespaces;
+pub(crate) mod namespaces;
 mod open;
 pub mod options;
 mod pins;

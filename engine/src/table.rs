@@ -22,6 +22,7 @@ mod index;
 mod iterator;
 mod meta;
 mod reader;
+mod scan;
 mod writer;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use format::TableIdentity;
 pub use iterator::{READ_AHEAD_BYTES, TableIterator};
 pub use meta::TableMeta;
 pub use reader::{Resident, Table};
+pub use scan::{BlockPlace, visit_block};
 
 /// How tables are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ const FLUSHED: u32 = 1 << 31;
 
 /// The living generation of each namespace, and the flushes to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Namespaces {
+pub(crate) struct Namespaces {
     generations: BTreeMap<u32, u32>,
     default_generation: u32,
     /// The default namespace is flushed at this Unix second; 0: no flush is scheduled.
@@ -32,7 +32,7 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// The namespaces with the generations that the manifest has; the others were never flushed.
-    pub(super) fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
+    pub(crate) fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
         let generations: BTreeMap<u32, u32> = generations
             .iter()
             .map(|(namespace, generation)| {
@@ -53,7 +53,7 @@ impl Namespaces {
     }
 
     /// Whether keys with this number are those of a living generation.
-    pub(super) fn is_alive(&self, generation: u32) -> bool {
+    pub(crate) fn is_alive(&self, generation: u32) -> bool {
         if generation & FLUSHED == 0 {
             return !self.generations.contains_key(&generation);
         }
@@ -107,7 +107,7 @@ impl Namespaces {
 }
 
 /// The number at the front of an encoded key.
-pub(super) fn generation_of(key: &[u8]) -> u32 {
+pub(crate) fn generation_of(key: &[u8]) -> u32 {
     key.first_chunk::<4>().map_or(DEFAULT_NAMESPACE, |bytes| u32::from_be_bytes(*bytes))
 }
 
@@ -176,7 +176,7 @@ impl<E: Env> Shard<E> {
 }
 
 /// Replays a namespace record into `namespaces`.
-pub(super) fn replay(namespaces: &mut Namespaces, record: &Record<'_>, payload_intact: bool) {
+pub(crate) fn replay(namespaces: &mut Namespaces, record: &Record<'_>, payload_intact: bool) {
     let Some(key) = crate::key::decode(record.key) else { return };
     match (record.kind, <[u8; 4]>::try_from(record.payload)) {
         (RecordKind::ScheduleFlush, _) => namespaces.schedule_flush(record.metadata.expiry),

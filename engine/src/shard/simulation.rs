@@ -11,6 +11,7 @@ mod canary;
 mod damage;
 mod exhaustive;
 mod failures;
+mod flips;
 mod fullness;
 mod harness;
 mod items;

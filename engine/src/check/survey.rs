@@ -1,0 +1,283 @@
+//! One pass over all files of a shard's directory.
+
+use std::path::Path;
+
+use larder_runtime::env::{DirectoryEntry, Env};
+
+use super::log::{self, Log};
+use super::pointers::Pointers;
+use super::reader::Reader;
+use super::report::{FileReport, Report};
+use super::{CheckError, Progress, segments, tables};
+use crate::manifest::{self, ManifestError, Reading, SegmentState};
+use crate::superblock::SUPERBLOCK_FILE;
+use crate::table::{self, TableMeta};
+use crate::value_log::recovery;
+use crate::value_log::segment::{self, StoreIdentity};
+
+/// The file that a node locks; it may lie here in a store of one shard.
+const LOCK_FILE: &str = "LOCK";
+
+/// Bytes read at once of a segment.
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// What a directory holds and what is wrong with it.
+pub(super) struct Survey {
+    pub(super) report: Report,
+}
+
+struct Surveyor<'a, E: Env> {
+    env: &'a E,
+    directory: &'a Path,
+    report: Report,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+    done_bytes: u64,
+    total_bytes: u64,
+}
+
+/// The names of a directory's files and their lengths.
+pub(super) fn list(env: &impl Env, directory: &Path) -> Result<Vec<DirectoryEntry>, CheckError> {
+    env.list(directory).map_err(CheckError::io(directory, "list"))
+}
+
+/// Looks at everything in `directory`.
+pub(super) async fn survey<E: Env>(
+    env: &E,
+    directory: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Survey, CheckError> {
+    let entries = list(env, directory)?;
+    let mut surveyor = Surveyor {
+        env,
+        directory,
+        report: Report::default(),
+        progress,
+        done_bytes: 0,
+        total_bytes: entries.iter().map(|entry| entry.len).sum(),
+    };
+    for entry in &entries {
+        surveyor.report.file(&entry.name).bytes = entry.len;
+    }
+    match manifest::read(env, directory).await {
+        Ok(reading) => surveyor.everything(&reading, &entries).await?,
+        Err(ManifestError::Damaged { path, offset, what }) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            surveyor.report.file(&name).problem(offset, what);
+            for file in surveyor.report.files.iter_mut().filter(|file| file.name != name) {
+                "not checked: the shard cannot be read without its manifest"
+                    .clone_into(&mut file.checked);
+            }
+        }
+        Err(error) => return Err(CheckError::of_manifest(error)),
+    }
+    Ok(Survey { report: surveyor.report })
+}
+
+impl<E: Env> Surveyor<'_, E> {
+    async fn everything(
+        &mut self,
+        reading: &Reading,
+        entries: &[DirectoryEntry],
+    ) -> Result<(), CheckError> {
+        self.heads(reading);
+        let identity = StoreIdentity {
+            store: reading.superblock.identity.store_id,
+            shard: reading.superblock.identity.shard_index,
+        };
+        let state = &reading.state;
+        for (&number, known) in &state.segments {
+            self.segment(identity, state, number, known).await?;
+        }
+        let log = log::replay(self.env, self.directory, identity.store, state).await?;
+        self.log(identity.store, state, &log).await?;
+        for meta in state.levels.iter().flatten() {
+            self.table(identity.store, state, meta).await?;
+        }
+        for entry in entries {
+            self.other_file(identity.store, reading, entry).await;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, name: &str) {
+        let bytes = self.report.file(name).bytes;
+        let (done_bytes, total_bytes) = (self.done_bytes, self.total_bytes);
+        (self.progress)(Progress { file: name, done_bytes, total_bytes });
+        self.done_bytes += bytes;
+    }
+
+    fn heads(&mut self, reading: &Reading) {
+        self.begin(SUPERBLOCK_FILE);
+        let file = self.report.file(SUPERBLOCK_FILE);
+        "four copies".clone_into(&mut file.checked);
+        for copy in &reading.bad_copies {
+            file.problem(4096 * *copy as u64, format!("copy {copy} is not the one in force"));
+        }
+        self.begin(&reading.manifest_name);
+        self.report.file(&reading.manifest_name).checked = format!("{} edits", reading.records);
+    }
+
+    /// Checks a segment's header, and its frames as far as no start replays them.
+    async fn segment(
+        &mut self,
+        identity: StoreIdentity,
+        state: &manifest::State,
+        number: u32,
+        known: &SegmentState,
+    ) -> Result<(), CheckError> {
+        let name = segment::file_name(number);
+        self.begin(&name);
+        let path = self.directory.join(&name);
+        let mut reader = match Reader::open(self.env, &path, AHEAD_BYTES).await {
+            Ok(reader) => reader,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.report.file(&name).problem(None, "the manifest names it, but it is not there");
+                return Ok(());
+            }
+            Err(error) => return Err(CheckError::io(&path, "open")(error)),
+        };
+        let mut file = FileReport::new(&name, reader.len());
+        if reader.len() < u64::from(known.file_bytes) {
+            let what = format!("cut short: the manifest says {} bytes", known.file_bytes);
+            file.problem(reader.len(), what);
+        }
+        let header = reader.bytes(0, segment::HEADER_BYTES as usize).await;
+        if !segment::header_matches(header.bytes, identity, number) {
+            file.problem(0, "the segment's header is damaged");
+        }
+        let end = flushed_end(state, number, known);
+        let stretch = segments::scan(self.env, &mut reader, identity.store, number, end).await?;
+        for (offset, what) in stretch.damage {
+            file.problem(u64::from(offset), what);
+        }
+        file.checked = format!("{} frames, {} records", stretch.frames, stretch.records);
+        self.report.frames += stretch.frames;
+        self.report.records += stretch.records;
+        *self.report.file(&name) = file;
+        Ok(())
+    }
+
+    /// Notes what replaying has found, and follows the pointers of entries that lie in the log only.
+    async fn log(
+        &mut self,
+        store: u128,
+        state: &manifest::State,
+        log: &Log,
+    ) -> Result<(), CheckError> {
+        self.report.records += log.outcome.records;
+        for damage in &log.outcome.damage {
+            let file = self.report.file(&segment::file_name(damage.segment));
+            file.problem(u64::from(damage.offset), &damage.what);
+        }
+        for &(number, offset) in &log.undecodable {
+            let file = self.report.file(&segment::file_name(number));
+            file.problem(u64::from(offset), "a record that should hold an entry does not");
+        }
+        let mut pointers = Pointers::default();
+        for (key, found) in log.changes.iter() {
+            let pointer = found.entry.pointer();
+            // Replaying has read the records that lie in its part of the log.
+            if pointer.is_some_and(|pointer| !log::is_replayed(state, pointer.segment)) {
+                pointers.push(key, &found.entry);
+            }
+        }
+        let (report, segments) = (&mut self.report, &state.segments);
+        let name = segment::file_name(state.replay_from.segment);
+        let followed =
+            pointers.follow(self.env, self.directory, store, segments, |key, at, why| {
+                report.file(&name).problem(None, dangling(key, at, &why));
+            });
+        let followed = followed.await?;
+        self.report.pointers += followed;
+        Ok(())
+    }
+
+    async fn table(
+        &mut self,
+        store: u128,
+        state: &manifest::State,
+        meta: &TableMeta,
+    ) -> Result<(), CheckError> {
+        let name = table::file_name(meta.id);
+        self.begin(&name);
+        let mut pointers = Pointers::default();
+        let scan = tables::scan(self.env, self.directory, store, meta, |key, entry| {
+            pointers.push(key, entry);
+        });
+        let scan = scan.await?;
+        let file = self.report.file(&name);
+        for (offset, what) in scan.damage {
+            file.problem(offset, what);
+        }
+        let segments = &state.segments;
+        let followed =
+            pointers.follow(self.env, self.directory, store, segments, |key, at, why| {
+                file.problem(None, dangling(key, at, &why));
+            });
+        let followed = followed.await?;
+        file.checked =
+            format!("{} blocks, {} entries, {followed} pointers", scan.blocks, scan.entries);
+        self.report.blocks += scan.blocks;
+        self.report.entries += scan.entries;
+        self.report.pointers += followed;
+        Ok(())
+    }
+
+    /// Says what a file is that the manifest does not name.
+    async fn other_file(&mut self, store: u128, reading: &Reading, entry: &DirectoryEntry) {
+        let state = &reading.state;
+        let name = entry.name.as_str();
+        let is_table = |id| state.levels.iter().flatten().any(|meta| meta.id == id);
+        let what = if reading.leftovers.iter().any(|leftover| leftover == name) {
+            "left behind by an interrupted change; the next start removes it"
+        } else if let Some(number) = segment::parse_file_name(name) {
+            if state.segments.contains_key(&number) {
+                return;
+            }
+            let path = self.directory.join(name);
+            let holds = recovery::holds_frames(self.env, &path, store, number).await;
+            if number >= state.segment_id_next && holds.unwrap_or(false) {
+                let file = self.report.file(name);
+                file.problem(
+                    None,
+                    "it holds changes, but the manifest does not know it: the \
+                     manifest is older than the directory",
+                );
+                return;
+            }
+            "spare: its bytes are of no meaning"
+        } else if let Some(id) = table::parse_file_name(name) {
+            if is_table(id) {
+                return;
+            }
+            "left behind by an interrupted merge; the next start removes it"
+        } else if manifest::owns_file(name) {
+            return;
+        } else if name == LOCK_FILE {
+            "the lock"
+        } else {
+            self.report.file(name).problem(None, "not a file of a shard: move it away");
+            return;
+        };
+        what.clone_into(&mut self.report.file(name).checked);
+    }
+}
+
+/// Where the part of a segment ends that only pointers lead to.
+pub(super) fn flushed_end(state: &manifest::State, number: u32, known: &SegmentState) -> u32 {
+    let sealed = known.sealed.map(|seal| seal.end);
+    if number == state.replay_from.segment {
+        let position = state.replay_from.offset;
+        return sealed.map_or(position, |end| end.min(position));
+    }
+    if log::is_replayed(state, number) { 0 } else { sealed.unwrap_or(0) }
+}
+
+fn dangling(key: &[u8], at: crate::entry::Pointer, why: &str) -> String {
+    format!(
+        "the value of {} is lost: {why} ({} at byte {})",
+        crate::key::display(key),
+        segment::file_name(at.segment),
+        at.offset
+    )
+}
