@@ -61,12 +61,10 @@ pub(super) async fn survey<E: Env>(
     match manifest::read(env, directory).await {
         Ok(reading) => surveyor.everything(&reading, &entries).await?,
         Err(ManifestError::Damaged { path, offset, what }) => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            surveyor.report.file(&name).problem(offset, what);
-            for file in surveyor.report.files.iter_mut().filter(|file| file.name != name) {
-                "not checked: the shard cannot be read without its manifest"
-                    .clone_into(&mut file.checked);
-            }
+            surveyor.without_manifest(&path, Some(offset), &what);
+        }
+        Err(ManifestError::Io { path, operation: "read", source }) => {
+            surveyor.without_manifest(&path, None, &format!("cannot be read: {source}"));
         }
         Err(error) => return Err(CheckError::of_manifest(error)),
     }
@@ -97,6 +95,15 @@ impl<E: Env> Surveyor<'_, E> {
             self.other_file(identity.store, reading, entry).await;
         }
         Ok(())
+    }
+
+    fn without_manifest(&mut self, path: &Path, offset: Option<u64>, what: &str) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for file in self.report.files.iter_mut().filter(|file| file.name != name) {
+            "not checked: a shard is unreadable without its superblock and manifest"
+                .clone_into(&mut file.checked);
+        }
+        self.report.file(&name).problem(offset, what);
     }
 
     fn begin(&mut self, name: &str) {

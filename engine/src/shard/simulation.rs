@@ -8,6 +8,7 @@
 //! notice what they are there for.
 
 mod canary;
+mod checks;
 mod damage;
 mod exhaustive;
 mod failures;

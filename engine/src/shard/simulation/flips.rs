@@ -95,7 +95,7 @@ pub(super) fn store() -> SimDisk {
 
 /// Opens the store and reads every key. Returns what is said of damage; panics where the answer is
 /// wrong and nothing is said.
-fn open_and_read(disk: SimDisk, what: &str) -> Option<String> {
+pub(super) fn open_and_read(disk: SimDisk, what: &str) -> Option<String> {
     let mut life = harness::life(3, disk);
     let opening = harness::open(life.env(), options());
     let (shard, report) = match life.block_on(opening).expect("opening does not hang") {
@@ -123,7 +123,7 @@ fn open_and_read(disk: SimDisk, what: &str) -> Option<String> {
 }
 
 /// Every byte of every file, numbered.
-fn places(disk: &SimDisk) -> impl Iterator<Item = (u64, PathBuf, u64)> {
+pub(super) fn places(disk: &SimDisk) -> impl Iterator<Item = (u64, PathBuf, u64)> {
     let files = disk.files();
     files
         .into_iter()
@@ -133,7 +133,7 @@ fn places(disk: &SimDisk) -> impl Iterator<Item = (u64, PathBuf, u64)> {
 }
 
 /// The bit that is flipped of a byte: another one from byte to byte.
-fn bit(number: u64) -> u8 {
+pub(super) fn bit(number: u64) -> u8 {
     ((number ^ (number >> 3) ^ (number >> 6)) % 8) as u8
 }
 
