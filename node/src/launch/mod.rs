@@ -14,7 +14,7 @@
 
 mod checks;
 mod core_thread;
-mod directory;
+pub(crate) mod directory;
 mod error;
 mod listeners;
 mod supervisor;

@@ -5,6 +5,7 @@ mod admin;
 mod binary;
 mod client;
 mod commands;
+mod inspect;
 mod lifecycle;
 mod limits;
 mod many_cores;
