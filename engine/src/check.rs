@@ -6,6 +6,7 @@
 //! Memory is bounded: one table's index, filter and pointers, a window of each file that is read,
 //! and the changes of the log since the last flush, which a start holds in memory as well.
 
+pub mod decoders;
 mod log;
 mod pointers;
 mod reader;

@@ -21,6 +21,7 @@
 //! interrupted creation or switch left behind. It writes to no file that it found damaged.
 
 mod codec;
+pub(crate) mod decoders;
 mod edit;
 mod error;
 mod levels;

@@ -191,6 +191,37 @@ fn refusal_without_intact_copy<'a>(copies: impl Iterator<Item = &'a Block>) -> R
     }
 }
 
+/// The superblock in force in a file of these bytes, if one is.
+pub(crate) fn choose_from(bytes: &[u8]) -> Option<Superblock> {
+    let mut copies = Copies::default();
+    let (blocks, _rest) = bytes.as_chunks::<BLOCK_BYTES>();
+    for (copy, block) in copies.iter_mut().zip(blocks) {
+        *copy = Some(Box::new(*block));
+    }
+    choose(&copies).ok()
+}
+
+/// Puts the checksums of all copies right in a file of these bytes.
+pub(crate) fn seal_copies(bytes: &mut [u8]) {
+    let (blocks, _rest) = bytes.as_chunks_mut::<BLOCK_BYTES>();
+    for block in blocks {
+        let checksum = checksum(block);
+        block[CHECKSUM_AT..SEQUENCE_AT].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+/// The bytes of a file as they are written.
+pub(crate) fn decoders_seed() -> Vec<u8> {
+    let identity = ShardIdentity {
+        store_id: 7,
+        shard_index: 1,
+        shard_count: 4,
+        route_seed: 0,
+        segment_bytes: 64 << 20,
+    };
+    Superblock { sequence: 3, identity, manifest_number: 2 }.encode().repeat(COPIES)
+}
+
 /// The open file of the superblock.
 pub(crate) struct SuperblockFile<E: Env> {
     env: E,

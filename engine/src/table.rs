@@ -13,6 +13,7 @@
 mod block;
 mod block_cache;
 mod builder;
+pub(crate) mod decoders;
 mod entry_buffer;
 mod error;
 mod filter;

@@ -328,7 +328,7 @@ async fn read_whole<E: Env>(
     Ok(bytes)
 }
 
-#[cfg(test)]
+/// The state that the bytes of a file come to.
 pub(super) fn recover(bytes: &[u8], identity: LogIdentity) -> Result<State, Damage> {
     replay(&record::scan(bytes, identity)?)
 }
