@@ -8,8 +8,10 @@
 
 pub mod decoders;
 mod log;
+mod patch;
 mod pointers;
 mod reader;
+mod repair;
 mod report;
 mod segments;
 mod space;
@@ -23,6 +25,7 @@ use larder_runtime::env::Env;
 
 use crate::manifest::ManifestError;
 
+pub use repair::{Repair, repair};
 pub use report::{FileReport, Problem, Report};
 pub use space::{SegmentSpace, SpaceReport, space};
 
@@ -54,6 +57,9 @@ pub enum CheckError {
     /// The question can only be answered of a directory without damage.
     #[error("{0}; run `larder check` on the directory")]
     Damaged(String),
+    /// What is damaged tells what the rest means, so nothing of it can be dropped.
+    #[error("{0}: restore the directory from a backup")]
+    Unrepairable(String),
 }
 
 impl CheckError {

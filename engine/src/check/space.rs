@@ -12,7 +12,7 @@ use super::survey::{flushed_end, list};
 use super::{CheckError, Progress};
 use crate::compaction::{MergeIterator, Verdict};
 use crate::entry::{Entry, Pointer};
-use crate::manifest::{self, Reading, SegmentState, State};
+use crate::manifest::{self, ManifestError, Reading, SegmentState, State};
 use crate::shard::namespaces::generation_of;
 use crate::superblock::SUPERBLOCK_FILE;
 use crate::table::{self, Table, TableIdentity};
@@ -102,7 +102,9 @@ pub async fn space<E: Env>(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<SpaceReport, CheckError> {
     let reading = manifest::read(env, directory).await.map_err(|error| match error {
-        error @ manifest::ManifestError::Damaged { .. } => CheckError::Damaged(error.to_string()),
+        error @ (ManifestError::Damaged { .. } | ManifestError::Io { operation: "read", .. }) => {
+            CheckError::Damaged(error.to_string())
+        }
         error => CheckError::of_manifest(error),
     })?;
     let files = list(env, directory)?;

@@ -18,6 +18,7 @@ mod harness;
 mod items;
 mod lives;
 mod model;
+mod repairs;
 mod smoke;
 mod starts;
 mod workload;

@@ -4,26 +4,72 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use larder_engine::check::{self, Report};
+use larder_engine::check::{self, CheckError, Repair, Report};
+use larder_engine::key;
 use serde_json::{Value, json};
 
 use super::{Bytes, CheckArgs, EXIT_DAMAGE, Held, InspectError, print};
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, InspectError> {
-    let reports = Held::new(&args.directory)?
-        .each_shard(async |env, shard, progress| check::check(env, shard, progress).await)?;
+    let mut held = Held::new(&args.directory)?;
+    let repairs = match held.each_shard(async |env, shard, _| match args.repair {
+        true => check::repair(env, shard).await,
+        false => Ok(Repair::default()),
+    }) {
+        Ok(repairs) => repairs,
+        Err(InspectError::Shard(error @ CheckError::Unrepairable(_))) => {
+            eprintln!("larder: {error}");
+            return Ok(ExitCode::from(EXIT_DAMAGE));
+        }
+        Err(error) => return Err(error),
+    };
+    let reports =
+        held.each_shard(async |env, shard, progress| check::check(env, shard, progress).await)?;
+    held.core.shutdown();
     let problems: u64 = reports.iter().map(|(_, report)| report.problems()).sum();
     if args.json {
-        print(&format!("{:#}\n", in_json(&reports, problems)))?;
+        print(&format!("{:#}\n", in_json(&reports, &repairs, problems)))?;
     } else {
-        print(&for_people(&reports, problems))?;
+        print(&(repairs_for_people(&repairs) + &for_people(&reports, problems)))?;
     }
     Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGE) })
 }
 
-fn in_json(reports: &[(PathBuf, Report)], problems: u64) -> Value {
+fn in_json(reports: &[(PathBuf, Report)], repairs: &[(PathBuf, Repair)], problems: u64) -> Value {
     let shards: Vec<Value> = reports.iter().map(|(path, report)| of_shard(path, report)).collect();
-    json!({ "problems": problems, "shards": shards })
+    let repairs = repairs.iter().filter(|(_, repair)| *repair != Repair::default());
+    let repairs = repairs.map(|(path, repair)| {
+        let keys = repair.lost_keys.iter().map(|key| key::display(key));
+        let ranges = repair.lost_ranges.iter();
+        let ranges = ranges.map(|(from, to)| [key::display(from), key::display(to)]);
+        json!({
+            "directory": path.display().to_string(),
+            "done": repair.done,
+            "lost_keys": keys.collect::<Vec<_>>(),
+            "lost_ranges": ranges.collect::<Vec<_>>(),
+        })
+    });
+    json!({ "problems": problems, "shards": shards, "repairs": repairs.collect::<Vec<_>>() })
+}
+
+fn repairs_for_people(repairs: &[(PathBuf, Repair)]) -> String {
+    let mut text = String::new();
+    for (path, repair) in repairs.iter().filter(|(_, repair)| *repair != Repair::default()) {
+        writeln!(text, "{} was repaired", path.display()).expect("a string takes all");
+        for done in &repair.done {
+            writeln!(text, "  {done}").expect("a string takes all");
+        }
+        for key in &repair.lost_keys {
+            writeln!(text, "  LOST the value of {}", key::display(key))
+                .expect("a string takes all");
+        }
+        for (from, to) in &repair.lost_ranges {
+            let (from, to) = (key::display(from), key::display(to));
+            writeln!(text, "  LOST values of unknown keys from {from} to {to}")
+                .expect("a string takes all");
+        }
+    }
+    text
 }
 
 fn of_shard(path: &Path, report: &Report) -> Value {

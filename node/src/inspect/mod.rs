@@ -26,9 +26,16 @@ const EXIT_DAMAGE: u8 = 1;
 /// The exit code where nothing could be found out.
 const EXIT_NOT_RUN: u8 = 2;
 
+const CHECK_HELP: &str = "\
+Exit code: 0 no damage, 1 damage, 2 the check could not be run.
+
+A repair keeps everything that can be read. What cannot is dropped, and so is what it may have
+overwritten or deleted; the keys are listed. The log since the last flush is left to the next start
+of the node, which keeps what is readable of it.";
+
 /// `larder check`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit code: 0 no damage, 1 damage, 2 the check could not be run.")]
+#[command(after_help = CHECK_HELP)]
 pub struct CheckArgs {
     /// The data directory; no node may run on it
     #[arg(value_name = "DIR")]
@@ -36,6 +43,9 @@ pub struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Drop what is unreadable, list the keys that this costs, and check again
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// `larder space`.
@@ -108,7 +118,7 @@ impl Held {
 
     /// Looks at each shard that was ever written to, in order.
     fn each_shard<T>(
-        mut self,
+        &mut self,
         look: impl AsyncFn(
             &larder_runtime::ring_env::RingEnv,
             &Path,
@@ -116,7 +126,7 @@ impl Held {
         ) -> Result<T, CheckError>,
     ) -> Result<Vec<(PathBuf, T)>, InspectError> {
         let mut looked = Vec::new();
-        for shard in std::mem::take(&mut self.directory.shards) {
+        for shard in self.directory.shards.clone() {
             let bar = Bar::new(&shard);
             let env = self.core.env();
             let mut show = |progress: Progress<'_>| bar.show(&progress);
@@ -127,9 +137,8 @@ impl Held {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.core.shutdown();
         if looked.is_empty() {
-            let (path, why) = (self.directory.path, "its shards are empty".to_owned());
+            let (path, why) = (self.directory.path.clone(), "its shards are empty".to_owned());
             return Err(InspectError::NoStore { path, why });
         }
         Ok(looked)

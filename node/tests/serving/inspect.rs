@@ -87,6 +87,47 @@ fn a_store_is_checked_and_explained_and_damage_is_named() {
     assert!(json["problems"].as_u64() > Some(0), "{stdout}");
 }
 
+/// One shard of a store that an earlier build has written, with tables.
+fn golden(directory: &Path) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/golden/format-1");
+    let shard = directory.join("shard-001");
+    fs::create_dir(&shard).expect("created");
+    for file in fs::read_dir(golden).expect("the golden store").map(|it| it.expect("it").path()) {
+        fs::copy(&file, shard.join(file.file_name().expect("a name"))).expect("copied");
+    }
+}
+
+#[test]
+fn a_repair_drops_what_is_unreadable_and_lists_what_that_costs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    golden(path);
+    let (code, stdout, stderr) = run("check", path, &["--repair"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(!stdout.contains("repaired"), "{stdout}");
+
+    let table = files(path).into_iter().find(|file| file.extension().is_some_and(|it| it == "sst"));
+    let table = table.expect("the golden store has a table");
+    let mut bytes = fs::read(&table).expect("a table");
+    bytes[500] ^= 1;
+    fs::write(&table, bytes).expect("written");
+    assert_eq!(run("check", path, &[]).0, Some(1));
+    let (code, stdout, stderr) = run("check", path, &["--repair"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("was repaired") && stdout.contains("LOST values"), "{stdout}");
+    let (code, stdout, _) = run("check", path, &["--repair", "--json"]);
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((code, &json["repairs"]), (Some(0), &Value::Array(Vec::new())));
+
+    // Without its manifest nothing tells what the files mean.
+    let manifest = files(path).into_iter().find(|it| it.to_string_lossy().contains("MANIFEST"));
+    fs::write(manifest.expect("a manifest"), [0; 4096]).expect("written");
+    assert_eq!(run("check", path, &[]).0, Some(1));
+    let (code, stdout, stderr) = run("check", path, &["--repair"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("MANIFEST") && stderr.contains("from a backup"), "{stderr}");
+}
+
 #[test]
 fn what_is_no_store_is_refused_with_the_reason() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -33,7 +33,7 @@ fn space(disk: &SimDisk) -> SpaceReport {
     life.block_on(explaining).expect("does not hang").expect("a sound store")
 }
 
-fn contents(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn contents(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
     disk.files().into_iter().map(|(path, _)| (path.clone(), disk.read_all(&path))).collect()
 }
 
