@@ -46,7 +46,7 @@ impl Pointers {
         });
     }
 
-    /// Follows all pointers and forgets them. Tells `damaged` of the key, the pointer and the reason
+    /// Follows all pointers and forgets them. Tells `damaged` the key, the pointer and the reason
     /// where the target is not what it must be; returns how many there were.
     pub(super) async fn follow<E: Env>(
         &mut self,

@@ -52,8 +52,8 @@ pub struct Repair {
 ///
 /// # Errors
 ///
-/// Those of [`super::check`]; [`CheckError::Unrepairable`] if superblock or manifest cannot be read,
-/// or are older than the files: then nothing tells what is in force.
+/// Those of [`super::check`]; [`CheckError::Unrepairable`] if superblock or manifest are unreadable
+/// or older than the files: then nothing tells what is in force.
 pub async fn repair<E: Env>(env: &E, directory: &Path) -> Result<Repair, CheckError> {
     let reading = manifest::read(env, directory).await.map_err(|error| match error {
         error @ (ManifestError::Damaged { .. } | ManifestError::Io { operation: "read", .. }) => {
@@ -99,8 +99,8 @@ pub async fn repair<E: Env>(env: &E, directory: &Path) -> Result<Repair, CheckEr
 }
 
 /// Whether the manifest seems to have lost its last edits: files that it names are gone while files
-/// are there that it does not know, or the log has gone on. What looks lost may be there under names
-/// that only those edits tell.
+/// are there that it does not know, or the log has gone on. What looks lost may be there under
+/// names that only those edits tell.
 async fn is_older_than_files<E: Env>(
     env: &E,
     directory: &Path,

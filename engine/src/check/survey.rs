@@ -164,7 +164,7 @@ impl<E: Env> Surveyor<'_, E> {
         Ok(())
     }
 
-    /// Notes what replaying has found, and follows the pointers of entries that lie in the log only.
+    /// Notes what replaying has found, and follows the pointers of entries that no table has yet.
     async fn log(
         &mut self,
         store: u128,

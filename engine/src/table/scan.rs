@@ -49,7 +49,7 @@ impl<E: Env> Table<E> {
 ///
 /// # Errors
 ///
-/// What is wrong with it, if its checksum does not hold, keys do not increase from `last_key` on, or
+/// What is wrong with it: its checksum does not hold, keys do not increase from `last_key` on, or
 /// an entry cannot be decoded. Nothing was shown then.
 pub fn visit_block(
     identity: TableIdentity,

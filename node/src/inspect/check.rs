@@ -12,7 +12,7 @@ use super::{Bytes, CheckArgs, EXIT_DAMAGE, Held, InspectError, print};
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, InspectError> {
     let mut held = Held::new(&args.directory)?;
-    let repairs = match held.each_shard(async |env, shard, _| match args.repair {
+    let repairs = match held.each_shard(&async |env, shard, _| match args.repair {
         true => check::repair(env, shard).await,
         false => Ok(Repair::default()),
     }) {
@@ -24,7 +24,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, InspectError> {
         Err(error) => return Err(error),
     };
     let reports =
-        held.each_shard(async |env, shard, progress| check::check(env, shard, progress).await)?;
+        held.each_shard(&async |env, shard, progress| check::check(env, shard, progress).await)?;
     held.core.shutdown();
     let problems: u64 = reports.iter().map(|(_, report)| report.problems()).sum();
     if args.json {

@@ -1,4 +1,4 @@
-//! `larder check` and `larder space`: a data directory that no node runs on, looked at from outside.
+//! `larder check` and `larder space`: a data directory that no node runs on, seen from outside.
 //!
 //! Both hold the directory's lock while they look, so that no node starts meanwhile, and open
 //! nothing for writing.
@@ -119,7 +119,7 @@ impl Held {
     /// Looks at each shard that was ever written to, in order.
     fn each_shard<T>(
         &mut self,
-        look: impl AsyncFn(
+        look: &impl AsyncFn(
             &larder_runtime::ring_env::RingEnv,
             &Path,
             &mut dyn FnMut(Progress<'_>),

@@ -12,7 +12,7 @@ use super::{Bytes, Held, InspectError, SpaceArgs, print};
 pub(super) fn run(args: &SpaceArgs) -> Result<ExitCode, InspectError> {
     let mut held = Held::new(&args.directory)?;
     let reports =
-        held.each_shard(async |env, shard, progress| check::space(env, shard, progress).await)?;
+        held.each_shard(&async |env, shard, progress| check::space(env, shard, progress).await)?;
     held.core.shutdown();
     if args.json {
         let shards = reports.iter().map(|(path, report)| in_json(path, report));

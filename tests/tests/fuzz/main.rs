@@ -1,8 +1,8 @@
 //! Every decoder of bytes that come from a file or a socket, fed with changed bytes.
 //!
-//! Whatever the bytes are, a decoder neither panics nor takes memory out of proportion to them. Each
-//! target runs some thousand inputs, or for `LARDER_FUZZ_SECONDS`; a failure prints the input and
-//! the seed, and `LARDER_SEED` runs the same inputs again.
+//! Whatever the bytes are, a decoder neither panics nor takes memory out of proportion to them.
+//! Each target runs some thousand inputs, or for `LARDER_FUZZ_SECONDS`; a failure prints the
+//! input and the seed, and `LARDER_SEED` runs the same inputs again.
 
 #![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
 #![allow(clippy::disallowed_methods, reason = "a run may be limited by time")]
@@ -10,6 +10,7 @@
 mod memory;
 mod mutate;
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,32 @@ use larder_protocol::memcached::{Limits, Parsed, Parser};
 use larder_tests::seed;
 
 use mutate::Mutator;
+
+struct Counting;
+
+// SAFETY: all calls go to the system's allocator with the same arguments.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        memory::count(layout.size().cast_signed());
+        // SAFETY: the caller's promises are the system allocator's demands.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        memory::count(-layout.size().cast_signed());
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        memory::count(size.cast_signed() - layout.size().cast_signed());
+        // SAFETY: as above.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Inputs of one target in a run that is not limited by time.
 const INPUTS: u64 = 50_000;
@@ -113,7 +140,7 @@ fn memcached_seeds() -> Vec<Vec<u8>> {
         "append a 0 0 1\r\nx\r\nprepend a 0 0 2\r\nyz\r\nreplace a 0 0 1\r\nz\r\n",
         "incr n 1\r\ndecr n 18446744073709551615\r\ntouch a 60\r\ndelete a noreply\r\n",
         "mg key v f c t s k O1 q N30 R10\r\nmn\r\nms key 5 T90 F1 I C3 E9\r\nhello\r\n",
-        "ma n N60 J5 D2 MD q\r\nmd key I T30 x\r\nme key\r\nmg Zm9v b v k\r\nms Zm9v 1 b ME\r\nx\r\n",
+        "ma n N60 J5 D2 MD q\r\nmd key I T30 x\r\nme key\r\nmg Zm9v b v\r\nms Zm9v 1 b ME\r\nx\r\n",
         "flush_all 10 noreply\r\nstats items\r\nverbosity 1\r\nshutdown graceful\r\nquit\r\n",
     ];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
