@@ -230,3 +230,27 @@ fn other_directories_are_refused_with_the_reason() {
     let text = text(&newer);
     assert!(text.contains("format 77") && text.contains("format 1"), "{text}");
 }
+
+#[test]
+fn a_lost_value_is_named_by_the_table_that_points_to_it() {
+    let mut disk = flips::store();
+    let value = flips::value(2).expect("a value");
+    assert!(value.len() >= 300, "a value that is not in the table itself");
+    let holds = |path: &PathBuf| {
+        let bytes = disk.read_all(path);
+        bytes.windows(value.len()).position(|window| window == value)
+    };
+    let files = disk.files().into_iter();
+    let (path, at) = files
+        .map(|file| file.0)
+        .find_map(|path| Some((path.clone(), holds(&path)?)))
+        .expect("the value is in the log");
+    disk.flip_bit(&path, at as u64 + 10, 0);
+    let report = check(&disk).expect("a store");
+    let table = report.files.iter().find(|file| file.name.ends_with(".sst")).expect("a table");
+    assert_eq!(table.problem_count, 1, "{table:?}");
+    let what = &table.problems[0].what;
+    for part in ["\"key-02\"", "does not match its checksum", &name(&path)] {
+        assert!(what.contains(part), "{part} in {what}");
+    }
+}

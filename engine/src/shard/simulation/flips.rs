@@ -34,7 +34,7 @@ fn key(number: u8) -> Vec<u8> {
 }
 
 /// What a key ends up with; `None` if it is deleted.
-fn value(number: u8) -> Option<Vec<u8>> {
+pub(super) fn value(number: u8) -> Option<Vec<u8>> {
     let len = [5, 33, 300, 40][usize::from(number) % 4];
     (number % 5 != 4).then(|| vec![number ^ 0x5A; len])
 }

@@ -246,3 +246,28 @@ fn a_deleted_or_overwritten_value_stays_so_when_a_newer_block_is_lost() {
     })
     .expect("runs");
 }
+
+#[test]
+fn a_manifest_that_has_lost_its_last_edits_makes_no_repair_drop_anything() {
+    let (disk, _) = flushed_store();
+    let is_manifest = |path: &Path| path.to_string_lossy().contains("MANIFEST");
+    let (path, _) = disk.files().into_iter().find(|file| is_manifest(&file.0)).expect("there");
+    let bytes = disk.read_all(&path);
+    let end = bytes.iter().rposition(|&byte| byte != 0).expect("written").next_multiple_of(4096);
+    let mut refused = 0;
+    for end in (4096..=end).step_by(4096) {
+        let mut cut = disk.clone();
+        cut.truncate(&path, end as u64);
+        let before = checks::contents(&cut);
+        let (repaired, after) = repair(cut);
+        match repaired {
+            Ok(repaired) => assert_eq!(repaired, Repair::default(), "cut at {end}"),
+            Err(error) => {
+                assert!(error.to_string().contains("older than its files"), "{error}");
+                refused += 1;
+            }
+        }
+        assert_eq!(checks::contents(&after), before, "cut at {end}");
+    }
+    assert!(refused > 3, "{refused} refused");
+}
