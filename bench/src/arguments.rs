@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::engine::EngineArgs;
 use crate::error::BenchError;
 use crate::host;
 use crate::load::{Distribution, Protocol, Ratio, Settings};
@@ -25,6 +26,8 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     /// Load a server that speaks memcached's protocol and report rate, latency and CPU time
     Run(RunArgs),
+    /// Load the storage engine inside this process, without sockets, and watch its disk space
+    Engine(Box<EngineArgs>),
 }
 
 const RUN_HELP: &str = "\
@@ -243,7 +246,7 @@ mod tests {
     fn settings(arguments: &[&str]) -> Result<Settings, String> {
         let line = ["bench", "run"].iter().chain(arguments);
         let command = Command::try_parse_from(line).map_err(|error| error.to_string())?;
-        let BenchCommand::Run(run) = command.bench.command;
+        let BenchCommand::Run(run) = command.bench.command else { panic!("the command is run") };
         run.settings().map_err(|error| error.to_string())
     }
 

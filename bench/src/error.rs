@@ -64,8 +64,10 @@ pub enum BenchError {
         reason: String,
     },
     /// A result file could not be written.
-    #[error("--json {}: {source}", path.display())]
+    #[error("{option} {}: {source}", path.display())]
     WriteFile {
+        /// The option that asks for the file.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
@@ -79,6 +81,28 @@ pub enum BenchError {
     WrongValues {
         /// How many answers were wrong.
         count: u64,
+    },
+    /// The store's directory cannot be used.
+    #[error("--dir {}: {reason}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// The engine failed, or one of its threads could not be started.
+    #[error("the engine failed: {reason}")]
+    Engine {
+        /// What it said.
+        reason: String,
+    },
+    /// The engine gave back what was not stored, or lost what was.
+    #[error("{count} wrong values; the first: {first}")]
+    EngineWrongValues {
+        /// How many.
+        count: u64,
+        /// What the first one was.
+        first: String,
     },
 }
 

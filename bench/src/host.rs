@@ -7,8 +7,9 @@
     reason = "a load generator lives outside the node: its clock, threads and files are its own"
 )]
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,6 +20,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The largest processor number that a thread can be pinned to.
 pub(crate) const CPU_MAX: usize = CpuSet::MAX_CPU - 1;
+
+/// The unit in which a file's blocks are counted, whatever the file system's own block is.
+const BLOCK_BYTES: u64 = 512;
 
 /// The monotonic clock.
 pub(crate) fn now() -> Instant {
@@ -33,6 +37,14 @@ pub(crate) fn unix_seconds() -> u64 {
 /// The processor time that the calling thread has used.
 pub(crate) fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
+}
+
+/// The processor time that all threads of this process have used.
+pub(crate) fn process_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
     Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
@@ -83,6 +95,37 @@ pub(crate) fn write_text(path: &Path, text: &str) -> io::Result<()> {
 /// Creates a directory and its parents.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
+}
+
+/// The names in a directory, sorted.
+pub(crate) fn list_names(path: &Path) -> io::Result<Vec<String>> {
+    let name = |entry: io::Result<DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    let mut names = std::fs::read_dir(path)?.map(name).collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Bytes of the blocks that the files in a directory and those below it have on disk. A file that is
+/// removed meanwhile counts or not.
+pub(crate) fn allocated_bytes(path: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let metadata = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
+        bytes += metadata.blocks() * BLOCK_BYTES;
+        if metadata.is_dir() {
+            bytes += allocated_bytes(&entry.path())?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Opens a file for writing, creating it if it is missing.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).write(true).open(path)
 }
 
 /// Creates a file, or empties the one that is there.

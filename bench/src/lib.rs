@@ -1,7 +1,8 @@
 //! The load generator and the comparison benchmarks.
 //!
-//! [`run`] is `larder bench`: a closed-loop load generator for any server that speaks memcached's
-//! text or meta protocol. [`versus`] is the program `larder-versus`, which starts the node and
+//! [`run`] is `larder bench`. [`load`] is a closed-loop load generator for any server that speaks
+//! memcached's text or meta protocol; [`engine`] loads the storage engine inside this process.
+//! [`versus`] is the program `larder-versus`, which starts the node and
 //! memcached itself, drives both with the same load generator and compares their figures.
 //!
 //! The load generator decides in plain code ([`load`]'s encoder, reply parser, exchange and
@@ -10,11 +11,16 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+pub mod engine;
 mod error;
 mod host;
 pub mod load;
 mod process;
 pub mod versus;
+
+use std::path::Path;
+
+use serde::Serialize;
 
 pub use arguments::{BenchArgs, BenchCommand, RunArgs};
 pub use error::BenchError;
@@ -27,7 +33,41 @@ pub use error::BenchError;
 pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.command {
         BenchCommand::Run(run_args) => run_load(&run_args),
+        BenchCommand::Engine(engine_args) => run_engine(&engine_args),
     }
+}
+
+fn run_engine(args: &engine::EngineArgs) -> Result<(), BenchError> {
+    let settings = args.settings()?;
+    let summary = engine::measure(&settings, &mut load::Progress::on_stderr())?;
+    print!("{}", engine::describe(&summary));
+    if let Some(path) = &args.json {
+        write_json("--json", path, &summary)?;
+    }
+    if let Some(path) = &args.plot {
+        write_result("--plot", path, &engine::draw(&summary))?;
+    }
+    match summary.wrong_values {
+        0 => Ok(()),
+        count => Err(BenchError::EngineWrongValues { count, first: summary.wrong_value_first }),
+    }
+}
+
+fn write_json(
+    option: &'static str,
+    path: &Path,
+    summary: &impl Serialize,
+) -> Result<(), BenchError> {
+    let text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
+    write_result(option, path, &text)
+}
+
+fn write_result(option: &'static str, path: &Path, text: &str) -> Result<(), BenchError> {
+    host::write_text(path, text).map_err(|source| BenchError::WriteFile {
+        option,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn run_load(args: &RunArgs) -> Result<(), BenchError> {
@@ -35,9 +75,7 @@ fn run_load(args: &RunArgs) -> Result<(), BenchError> {
     let summary = load::measure(&settings, &mut load::Progress::on_stderr())?;
     print!("{}", load::render(&summary));
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
-        host::write_text(path, &text)
-            .map_err(|source| BenchError::WriteFile { path: path.clone(), source })?;
+        write_json("--json", path, &summary)?;
     }
     match summary.wrong_values {
         0 => Ok(()),

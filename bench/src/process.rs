@@ -16,6 +16,18 @@ pub(crate) struct ProcessSample {
     pub(crate) resident_peak_bytes: u64,
 }
 
+/// Bytes that this process has caused to be written to and read from storage, as the kernel counts
+/// them: (written, read).
+pub(crate) fn storage_bytes() -> Result<(u64, u64), String> {
+    let path = PathBuf::from("/proc/self/io");
+    let text = host::read_text(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bytes = |name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.and_then(|number| number.trim().parse().ok()).ok_or(format!("{path:?} has no {name}"))
+    };
+    Ok((bytes("write_bytes")?, bytes("read_bytes")?))
+}
+
 /// Reads the process's figures; the error says which file could not be read or understood.
 pub(crate) fn sample(pid: u32) -> Result<ProcessSample, String> {
     let ticks = cpu_ticks(&read(pid, "stat")?).ok_or("/proc/PID/stat is not understood")?;
@@ -72,6 +84,7 @@ mod tests {
 
     #[test]
     fn this_process_can_be_sampled() {
+        storage_bytes().expect("the kernel counts");
         let sample = sample(std::process::id()).expect("own process");
         assert!(sample.resident_bytes > 0);
         assert!(sample.resident_peak_bytes >= sample.resident_bytes);

@@ -18,6 +18,22 @@ pub(crate) enum Defect {
     ReverseLevelZero,
     /// A failed flush of the log is tried again and then believed.
     RetryFlush,
+    /// The collector moves a record although its key points elsewhere by now.
+    MoveUnconditionally,
+    /// A memtable does not remember which segments its entries point into.
+    ForgetPointers,
+    /// Whether an older version may lie below a merge is not asked of the level right below it.
+    BottomSkipsALevel,
+    /// The directory is not synced when a table has been made.
+    SkipTableDirectorySync,
+    /// The directory is not synced when a segment has been made.
+    SkipSegmentDirectorySync,
+    /// Freed files are used again although somebody may still read them.
+    ReleasePinsEarly,
+    /// Replay begins where the log stood when a flush ended, not where its memtable was frozen.
+    ReplayFromLater,
+    /// Recovery drops what follows damage.
+    DropAfterDamage,
 }
 
 /// Whether the engine has this defect.

@@ -8,6 +8,7 @@
 
 pub mod decoders;
 mod log;
+mod newest;
 mod patch;
 mod pointers;
 mod reader;
@@ -57,6 +58,13 @@ pub enum CheckError {
     /// The question can only be answered of a directory without damage.
     #[error("{0}; run `larder check` on the directory")]
     Damaged(String),
+    /// The shard itself has set damaged blocks aside, with the keys that they have lost.
+    #[error(
+        "{0} keeps account of blocks that a merge could not read; a repair would forget which keys \
+         are lost, so nothing was changed: delete or overwrite those keys, or restore the \
+         directory from a backup"
+    )]
+    SetAside(String),
     /// What is damaged tells what the rest means, so nothing of it can be dropped.
     #[error("{0}: restore the directory from a backup")]
     Unrepairable(String),

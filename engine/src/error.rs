@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::index::table::TableError;
 use crate::manifest::ManifestError;
-use crate::table::TableError;
 
 /// An error of one operation or of the whole shard.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,19 +34,22 @@ pub enum EngineError {
 impl EngineError {
     /// An error of an operation on a file, with the path in its text.
     pub fn io(path: &Path, operation: &str, source: &io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull {
+        if is_full(source) {
             return Self::Full;
         }
         Self::Stopped(format!("{operation} {}: {source}", path.display()))
     }
 }
 
+/// Whether the file system, or the quota on it, is used up. Both pass when files are removed.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl From<TableError> for EngineError {
     fn from(error: TableError) -> Self {
         match &error {
-            TableError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Self::Full
-            }
+            TableError::Io { source, .. } if is_full(source) => Self::Full,
             TableError::Io { operation, .. } if *operation != "read" => {
                 Self::Stopped(error.to_string())
             }
@@ -58,5 +61,26 @@ impl From<TableError> for EngineError {
 impl From<ManifestError> for EngineError {
     fn from(error: ManifestError) -> Self {
         Self::Stopped(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_used_up_quota_are_the_same() {
+        let path = Path::new("/shard/table");
+        for (kind, is_full) in [
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::QuotaExceeded, true),
+            (io::ErrorKind::Other, false),
+        ] {
+            let error = EngineError::io(path, "write", &kind.into());
+            assert_eq!(matches!(error, EngineError::Full), is_full, "{error}");
+            let (path, operation) = (path.to_path_buf(), "write");
+            let error = EngineError::from(TableError::Io { path, operation, source: kind.into() });
+            assert_eq!(matches!(error, EngineError::Full), is_full, "{error}");
+        }
     }
 }

@@ -26,14 +26,14 @@ mod edit;
 mod error;
 mod levels;
 mod log;
-#[cfg(test)]
-mod memory_env;
 mod record;
 mod segments;
 mod state;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod test_disk;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +42,9 @@ use std::path::{Path, PathBuf};
 
 use larder_runtime::env::Env;
 
-pub use self::edit::{Edit, EditError, LogPosition, NamespaceGeneration, SegmentSeal};
+pub use self::edit::{
+    Edit, EditError, LogPosition, NEVER_EXPIRES, NamespaceGeneration, SegmentSeal,
+};
 pub use self::error::ManifestError;
 pub use self::levels::{LEVELS, Levels};
 pub use self::segments::SegmentState;
@@ -69,7 +71,12 @@ struct Limits {
     allocation_step: u64,
 }
 
-const LIMITS: Limits = Limits { switch_bytes: 1 << 20, allocation_step: 256 << 10 };
+/// In tests the files are short, so that crashes hit their replacement.
+const LIMITS: Limits = if cfg!(test) {
+    Limits { switch_bytes: 16 << 10, allocation_step: 16 << 10 }
+} else {
+    Limits { switch_bytes: 1 << 20, allocation_step: 256 << 10 }
+};
 
 // A file is replaced once it is longer than twice its snapshot, so one more record is the most that
 // it can have beyond that.

@@ -136,6 +136,14 @@ impl Operation<'_> {
         }
     }
 
+    /// Bytes of the value that the operation brings.
+    pub fn value_len(&self) -> usize {
+        match self {
+            Self::Store(store) => store.value.len(),
+            Self::Read(_) | Self::Delete(_) | Self::Arithmetic(_) => 0,
+        }
+    }
+
     /// Whether the operation can change anything.
     pub fn may_write(&self) -> bool {
         match self {

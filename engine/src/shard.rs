@@ -8,6 +8,7 @@
 //! manifest); a file is freed only after the manifest no longer names it and nobody reads it.
 
 mod background;
+mod collect;
 pub mod execute;
 mod journal;
 mod locate;
@@ -16,26 +17,26 @@ mod open;
 pub mod options;
 mod pins;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod space;
 pub mod statistics;
-mod tables;
 mod turns;
 mod warm;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
 use crate::cache::ItemCache;
+use crate::collector::Collector;
 use crate::error::EngineError;
+use crate::index::Index;
 use crate::key::Key;
-use crate::manifest::{Edit, LogPosition, SegmentSeal};
-use crate::memtable::Memtable;
-use crate::signal::Signal;
-use crate::table::BlockCache;
+use crate::manifest::{Edit, SegmentSeal};
+use crate::signal::{Exclusive, Signal};
+use crate::space::{FreeSegments, Pace};
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
@@ -48,29 +49,45 @@ pub use warm::Announced;
 use journal::Journal;
 use namespaces::Namespaces;
 use pins::Pins;
-use space::{FreeSegments, Fullness};
+use space::Fullness;
 use statistics::OperationCounters;
-use tables::Tables;
 use turns::Turns;
 
-/// A memtable that takes no more entries and is being written out.
-struct Frozen {
-    memtable: Memtable,
-    /// Replay from here finds everything that is not in this memtable or in tables.
-    position: LogPosition,
-    namespaces: Namespaces,
-}
-
-struct State<E: Env> {
-    active: Memtable,
-    frozen: Option<Rc<Frozen>>,
-    tables: Rc<Tables<E>>,
+struct State {
     items: ItemCache,
     namespaces: Namespaces,
     key_scratch: Vec<u8>,
     full: Fullness,
     closing: bool,
     operations: OperationCounters,
+}
+
+/// What is known of segments in the course of collecting.
+#[derive(Default)]
+struct Garbage {
+    /// A segment is being collected.
+    is_collecting: Cell<bool>,
+    /// Segments of which nothing lives any more, until they are freed.
+    collected: RefCell<BTreeSet<u32>>,
+    /// Segments that were given up because something in them cannot be read.
+    unreadable: RefCell<BTreeSet<u32>>,
+    /// How long the collector owes to its rate limit, in nanoseconds.
+    owed_nanoseconds: Cell<u64>,
+}
+
+/// Holding answers back, so that writers do not run ahead of the collector.
+struct Pacing {
+    pace: Cell<Pace>,
+    /// Whether the pace is kept: little headroom is left, and there is garbage.
+    is_kept: Cell<bool>,
+    /// Answers that need the log beyond this are held back; `u64::MAX` if none are.
+    held_end: Cell<u64>,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self { pace: Cell::default(), is_kept: Cell::new(false), held_end: Cell::new(u64::MAX) }
+    }
 }
 
 /// One shard's storage.
@@ -81,17 +98,29 @@ pub struct Shard<E: Env> {
     options: ShardOptions,
     log: ValueLog<E>,
     journal: Journal<E>,
-    blocks: BlockCache,
+    index: Index<E>,
     free: RefCell<FreeSegments>,
-    next_table: Cell<u64>,
+    collector: Collector<E>,
+    garbage: Garbage,
+    /// Held while a segment is made: their numbers are given out in the order of the edits.
+    segment_numbers: Exclusive,
+    /// What the node's disk budget was told of this shard's files, in bytes.
+    accounted: Cell<u64>,
+    /// Files were freed or given back.
+    space_freed: Signal,
+    /// Since when the log may not grow because of the cap, and nothing was freed.
+    waiting_since: Cell<Option<u64>>,
+    pacing: Pacing,
     pins: Pins,
     turns: Turns,
     /// Something for the flusher, the compactor or the space keeper to look at.
     work: Signal,
-    state: RefCell<State<E>>,
+    /// A look-up has ended that may have read files which are to be removed.
+    unread: Signal,
+    state: RefCell<State>,
 }
 
-impl<E: Env> State<E> {
+impl State {
     /// The key as the tables have it: that of the namespace's living generation.
     fn encode_key(&self, key: &Key<'_>, out: &mut Vec<u8>) {
         out.clear();
@@ -111,9 +140,56 @@ impl<E: Env> State<E> {
 }
 
 impl<E: Env> Shard<E> {
-    /// The log position up to which answers may be sent.
+    /// The log position up to which answers may be sent. It may go back, for answers that have not
+    /// been sent yet: see [`ValueLog::acknowledged_end`] and [`Pace`].
     pub fn acknowledged_end(&self) -> u64 {
-        self.log.acknowledged_end()
+        let end = self.log.acknowledged_end();
+        if !self.pacing.is_kept.get() {
+            return end;
+        }
+        let mut pace = self.pacing.pace.get();
+        let holds = pace.holds(self.env.now());
+        self.pacing.pace.set(pace);
+        if !holds {
+            self.pacing.held_end.set(u64::MAX);
+            return end;
+        }
+        let held_end = self.pacing.held_end.get().min(self.log.sequence_next()).min(end);
+        self.pacing.held_end.set(held_end);
+        held_end
+    }
+
+    /// Completes when answers that need the log up to `sequence_end` may be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Stopped`].
+    pub async fn wait_acknowledged(&self, sequence_end: u64) -> Result<(), EngineError> {
+        self.log
+            .changed()
+            .wait_for(|| {
+                if self.acknowledged_end() >= sequence_end {
+                    return Some(Ok(()));
+                }
+                self.stopped().map(|reason| Err(EngineError::Stopped(reason)))
+            })
+            .await
+    }
+
+    /// Counts bytes that were appended, for the pace.
+    fn note_written(&self, bytes: u32) {
+        if self.pacing.is_kept.get() {
+            let mut pace = self.pacing.pace.get();
+            pace.wrote(u64::from(bytes));
+            self.pacing.pace.set(pace);
+        }
+    }
+
+    /// Whether the memtable should be written out: it is full, or the log that a start would have
+    /// to replay is half as long as it may be.
+    fn is_flush_due(&self) -> bool {
+        self.index.is_memtable_full()
+            || self.log.bytes_since_mark() >= self.options.recovery_log_bytes / 2
     }
 
     /// Why the shard takes no more writes, if so.
@@ -169,5 +245,12 @@ impl<E: Env> Shard<E> {
     /// Makes everything that was acknowledged durable, in any durability mode.
     pub async fn sync(&self) -> Result<(), EngineError> {
         self.log.flush().await
+    }
+}
+
+impl<E: Env> Drop for Shard<E> {
+    /// A shard that is gone has no part in the node's budget; its next start counts its files anew.
+    fn drop(&mut self) {
+        self.options.budget.release(self.accounted.get());
     }
 }

@@ -1,6 +1,6 @@
 //! Waking the tasks of one core when something that they wait for has changed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
@@ -34,6 +34,32 @@ impl Signal {
     }
 }
 
+/// Lets one task of a core at a time do something that waits.
+#[derive(Default)]
+pub struct Exclusive {
+    is_taken: Cell<bool>,
+    left: Signal,
+}
+
+/// Holds an [`Exclusive`] until it is dropped.
+pub struct Held<'a>(&'a Exclusive);
+
+impl Exclusive {
+    /// Completes when nobody else is in.
+    pub async fn enter(&self) -> Held<'_> {
+        self.left.wait_for(|| (!self.is_taken.get()).then_some(())).await;
+        self.is_taken.set(true);
+        Held(self)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.is_taken.set(false);
+        self.0.left.notify();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +80,20 @@ mod tests {
         };
         let (seen, ()) = future::block_on(future::zip(waiter, changer));
         assert_eq!(seen, 2);
+    }
+
+    #[test]
+    fn one_at_a_time_is_in() {
+        let exclusive = Exclusive::default();
+        let inside = Cell::new(0);
+        let visit = || async {
+            let _held = exclusive.enter().await;
+            inside.set(inside.get() + 1);
+            assert_eq!(inside.get(), 1);
+            future::yield_now().await;
+            inside.set(inside.get() - 1);
+        };
+        future::block_on(future::zip(visit(), future::zip(visit(), visit())));
+        assert_eq!(inside.get(), 0);
     }
 }

@@ -19,5 +19,6 @@ pub mod recovery;
 pub mod segment;
 #[cfg(test)]
 pub(crate) mod test_log;
+pub(crate) mod window;
 
 pub use commit::{Append, Appended, Durability, LogOptions, ValueLog};

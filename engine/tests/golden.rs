@@ -1,8 +1,9 @@
 //! A store written by an earlier build opens, and reads what was written.
 //!
-//! The files under `golden/format-1` are of disk format 1. They never change; a new format gets a
+//! The files under `golden/format-2` are of disk format 2. They never change; a new format gets a
 //! folder of its own beside them, and this build must go on reading the old ones or refuse them by
-//! their version. `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
+//! their version, as it does with `format-1`, of which only the superblock is left.
+//! `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "the fixture is copied with the standard library")]
 
@@ -22,8 +23,8 @@ type RingShard = Rc<Shard<RingEnv>>;
 /// Far enough that no test outlives it.
 const EXPIRY: u32 = 4_000_000_000;
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-1")
+fn fixture(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/format-{format}"))
 }
 
 fn options() -> ShardOptions {
@@ -98,7 +99,7 @@ async fn write(env: &RingEnv, shard: &RingShard) {
     for index in 0..100 {
         run(shard, format!("many-{index}").as_bytes(), store(b"filler", index, 0)).await;
     }
-    while shard.statistics().operations.flushes == 0 {
+    while shard.statistics().index.counters.flushes == 0 {
         env.sleep(1_000_000).await;
     }
     // What follows is in the log only.
@@ -146,12 +147,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_store_of_format_1_opens_and_reads_back() {
+fn a_store_of_format_2_opens_and_reads_back() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = directory.path().join("shard-001");
     let writes = std::env::var_os("LARDER_WRITE_GOLDEN").is_some();
     if !writes {
-        copy(&fixture(), &path);
+        copy(&fixture(2), &path);
     }
     let mut core = Core::new(CoreOptions::default()).expect("a core");
     let env = core.env();
@@ -168,6 +169,19 @@ fn a_store_of_format_1_opens_and_reads_back() {
     });
     core.shutdown();
     if writes {
-        copy(&path, &fixture());
+        copy(&path, &fixture(2));
     }
+}
+
+#[test]
+fn a_store_of_format_1_is_refused_with_both_versions() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let path = directory.path().join("shard-001");
+    copy(&fixture(1), &path);
+    let mut core = Core::new(CoreOptions::default()).expect("a core");
+    let env = core.env();
+    let opened = core.block_on(async move { Shard::open(env, &path, options()).await });
+    let error = opened.err().expect("refused").to_string();
+    assert!(error.contains("disk format 1;") && error.contains("reads format 2"), "{error}");
+    core.shutdown();
 }

@@ -85,7 +85,7 @@ fn what_was_stored_is_there_after_flushes_merges_and_restarts() {
                 let gone = Key::memcached(b"gone");
                 shard.run(&gone, delete, |_| ()).await.expect("deleted");
                 assert_eq!(get(&shard, b"gone").await, None);
-                while shard.statistics().operations.flushes == 0 {
+                while shard.statistics().index.counters.flushes == 0 {
                     env.sleep(1_000_000).await;
                 }
                 shard.close().await.expect("closed");

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::Sender;
 
+use larder_runtime::wake::RemoteWaker;
+
 use crate::counters::CoreReport;
 
 /// To a core. Wake it afterwards.
@@ -16,11 +18,20 @@ pub enum Control {
     Report(Sender<CoreReport>),
 }
 
-/// To the supervisor.
+/// To the launcher, and once the node serves, to the supervisor.
 #[derive(Debug)]
 pub enum Event {
     /// Stop the node: a client's `shutdown`, a signal, or [`crate::launch::RunningNode::stop`].
     StopRequested(&'static str),
+    /// The core has a ring, and this wakes it.
+    Waker {
+        /// The core.
+        core: usize,
+        /// Its waker.
+        waker: RemoteWaker,
+    },
+    /// The core has its shards open.
+    Opened(usize),
     /// The core has no connections any more.
     Drained(usize),
     /// A shard takes no more writes.

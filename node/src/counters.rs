@@ -3,6 +3,7 @@
 use larder_engine::error::EngineError;
 use larder_engine::shard::Statistics;
 use larder_runtime::disk::DiskCounters;
+use larder_runtime::file_cache::FileCacheCounters;
 use larder_runtime::ring_env::LoopCounters;
 
 use crate::memcached::answer::Tally;
@@ -61,6 +62,10 @@ pub struct Counters {
     pub idle_kicks: u64,
     /// Connections closed because their client did not read.
     pub stalled_readers: u64,
+    /// Connections closed because their core's connections held too much memory.
+    pub shed_connections: u64,
+    /// Requests of other cores that had to wait for their client to read, or for a place.
+    pub parked: u64,
     /// Times that a connection was not read from because a limit was reached.
     pub conn_yields: u64,
     /// Commands sent to another core.
@@ -122,7 +127,7 @@ impl Counters {
     }
 
     /// Every counter with its name.
-    pub fn named(&self) -> [(&'static str, u64); 28] {
+    pub fn named(&self) -> [(&'static str, u64); 30] {
         macro_rules! named {
             ($($name:ident),* $(,)?) => { [$((stringify!($name), self.$name)),*] };
         }
@@ -152,6 +157,8 @@ impl Counters {
             rejected_connections,
             idle_kicks,
             stalled_readers,
+            shed_connections,
+            parked,
             conn_yields,
             forwarded,
             damaged,
@@ -170,6 +177,23 @@ pub struct ShardReport {
     pub stopped: Option<String>,
 }
 
+/// The memory of one core's connections, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreMemory {
+    /// What they may hold together.
+    pub bound: usize,
+    /// Requests of which a part has come.
+    pub input: usize,
+    /// Replies that clients have not taken, and empty buffers for more.
+    pub output: usize,
+    /// Requests that wait, and replies that wait for earlier ones.
+    pub waiting: usize,
+    /// Batches on their way between cores.
+    pub mailboxes: usize,
+    /// Buffers that the kernel receives into.
+    pub receive_buffers: usize,
+}
+
 /// One core in numbers.
 #[derive(Clone, Debug)]
 pub struct CoreReport {
@@ -179,12 +203,18 @@ pub struct CoreReport {
     pub connections: usize,
     /// Commands that wait for the device, another core or a flush.
     pub waiting: usize,
+    /// What its connections hold of its memory.
+    pub memory: CoreMemory,
+    /// Receives that ended because all receive buffers were in use.
+    pub buffer_shortages: u64,
     /// What was asked and answered.
     pub counters: Counters,
     /// The core's shards.
     pub shards: Vec<ShardReport>,
     /// The disk as this core has used it.
     pub disk: DiskCounters,
+    /// The open files of the core's shards.
+    pub files: FileCacheCounters,
     /// The core's loop.
     pub turns: LoopCounters,
 }

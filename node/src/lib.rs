@@ -8,7 +8,7 @@
 //!                   '-> admin: metrics over HTTP
 //! ```
 //!
-//! Start at [`launch::start`]; [`limits`] names every limit.
+//! Start at [`launch::Launcher`]; [`limits`] names every limit.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -18,6 +18,7 @@ pub mod control;
 pub mod counters;
 pub mod inspect;
 pub mod launch;
+pub mod ledger;
 pub mod limits;
 pub mod memcached;
 pub mod mesh;

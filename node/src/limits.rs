@@ -5,8 +5,24 @@
 /// 1,024; an idle connection costs less than 1 KiB here, so the default is what large fleets need.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 10_000;
 
-/// File descriptors kept free of connections: ring, eventfds, listeners, logs, the engine's files.
-pub const DESCRIPTORS_RESERVED: u64 = 512;
+/// Connections below which, or below what was asked for, the node does not start for want of
+/// descriptors.
+pub const CONNECTIONS_MIN: u64 = 16;
+
+/// Descriptors that are for the process: standard streams, lock, signals, the admin port.
+pub const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// Descriptors that each core has beside its connections and files: ring, eventfd, two listeners,
+/// directories that are being synced.
+pub const DESCRIPTORS_PER_CORE: u64 = 8;
+
+/// Files that a core must be able to keep open for each of its shards: the log's segment and its
+/// spare, manifest, a table that is written, one that is merged, and a few for reads.
+pub const FILES_PER_SHARD_MIN: u64 = 8;
+
+/// Files that a core keeps open at most. Each takes about 1 KiB in the kernel, and 4,096 segments
+/// are 256 GiB of data.
+pub const FILES_PER_CORE_MAX: u64 = 4096;
 
 /// Requests of one connection that are not answered yet. Beyond it the connection is not read from:
 /// a pipeline of any length takes bounded memory, and 1,024 fill any device's queue.
@@ -22,23 +38,71 @@ pub const OUTPUT_HIGH_WATER: usize = 256 << 10;
 /// Bytes of finished replies of one connection that wait for an earlier one, or for its client to
 /// read, plus what its waiting requests are expected to bring; beyond it nothing more is executed
 /// for it. One client cannot take all that its core has for waiting replies.
-pub const CONNECTION_WAITING_BYTES_MAX: usize = 8 << 20;
+pub const CONNECTION_WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// A connection whose output is above the mark and has not moved for so many seconds is closed: a
 /// reader that does not read holds memory that others could use.
 pub const OUTPUT_STALL_SECONDS: u64 = 30;
 
-/// Bytes of finished replies that wait on one core for an earlier reply of their connection, plus
-/// what the requests still waiting are expected to bring. Beyond it the core takes no more requests
-/// that have to wait.
-pub const CORE_WAITING_BYTES_MAX: usize = 64 << 20;
+/// The same under memory pressure: five seconds are enough for any client that reads at all.
+pub const OUTPUT_STALL_SECONDS_PRESSED: u64 = 5;
 
-/// Requests of one core that wait for the device, another core or a flush.
-pub const CORE_WAITING_REQUESTS_MAX: usize = 16 << 10;
+/// Unsent output of a connection above which nothing more is executed for it, in bytes, while its
+/// core's memory for connections is more than half used.
+pub const OUTPUT_MARK_PRESSED: usize = 16 << 10;
 
-/// What a waiting request is expected to bring before anything is known of the values' sizes, in
-/// bytes.
-pub const WAITING_BYTES_ESTIMATE: usize = 64 << 10;
+/// The part of a core's memory that its connections may hold: one in so many. The engine's caches
+/// and memtables take 82 %; this and what tables, the log and the allocator need is the rest.
+pub const CONNECTION_MEMORY_PART: usize = 10;
+
+/// The least that the connections of a core may hold, in bytes: some requests of the largest
+/// default item.
+pub const CONNECTION_MEMORY_MIN: usize = 8 << 20;
+
+/// The same in items of the largest size: one is there several times while it passes from the
+/// socket to the shard and back, and others go on meanwhile.
+pub const CONNECTION_ITEMS_MIN: usize = 6;
+
+/// A request of which more than so many bytes have yet to come is received only when the core has
+/// granted the memory for it. One receive buffer: a smaller one is here before anyone could say no.
+pub const INPUT_FREE_BYTES: usize = 16 << 10;
+
+/// How long a granted request may take to arrive while others wait for a grant, in seconds.
+pub const GRANT_SECONDS: u64 = 5;
+
+/// Tasks of one core that wait for the device, their key or room in the log. A thousand fill any
+/// device's queue and several frames of the log.
+pub const TASKS_MAX: usize = 1024;
+
+/// Requests of one connection that may wait in tasks while more than half of the tasks are taken.
+pub const SHARE_REQUESTS_SCARCE: usize = 4;
+
+/// Bytes that one connection's waiting requests and replies may need while little is left.
+pub const SHARE_BYTES_SCARCE: usize = 64 << 10;
+
+/// Bytes of replies for one connection of another core that its client has not been given yet;
+/// beyond it the connection's requests are parked.
+pub const LANE_BYTES_MAX: usize = 512 << 10;
+
+/// The bytes of a reply that are covered by the number of requests a connection may have: only what
+/// is longer is charged to it.
+pub const REPLY_COVERED_BYTES: usize = 256;
+
+/// What a task needs besides the values that it works on, in bytes, roughly.
+pub const TASK_BYTES: usize = 1024;
+
+/// Requests of one core that wait for other cores. Beyond half of it a connection may have few.
+pub const FORWARDED_MAX: usize = 16 << 10;
+
+/// Requests that a connection may have on other cores while more than half of those are taken.
+pub const FORWARDED_SHARE_SCARCE: usize = 64;
+
+/// Requests of another core that are carried out in one turn, and the bytes of replies to them
+/// after which the rest waits for the next turn.
+pub const BATCH_TURN_REQUESTS: usize = 1024;
+
+/// See [`BATCH_TURN_REQUESTS`].
+pub const BATCH_TURN_BYTES: usize = 1 << 20;
 
 /// Batches that one core may have on their way to another.
 pub const MAILBOX_BATCHES: usize = 64;
@@ -49,6 +113,10 @@ pub const BATCH_REQUESTS_MAX: usize = 2048;
 
 /// Bytes of requests in a batch, large values included; beyond it as above.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Requests and replies of other cores after which a core's turn goes on with other work; the batch
+/// that reaches it is carried out whole.
+pub const TURN_MESSAGES_MAX: usize = 1024;
 
 /// A request or reply up to this length is copied into its batch's bytes; a longer one travels as a
 /// vector of its own, so that batches stay small enough to be kept.
@@ -88,8 +156,17 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 8192;
 /// are served one after the other, so this is also the longest that one holds up the next.
 pub const ADMIN_CLIENT_MILLISECONDS: u64 = 2000;
 
+/// How long the admin port waits after it could not accept a client: while descriptors are short, an
+/// attempt at once would fail like the one before, and take a whole CPU.
+pub const ADMIN_ACCEPT_RETRY_MILLISECONDS: u64 = 50;
+
 /// How long the admin port waits for a core's figures.
 pub const REPORT_MILLISECONDS: u64 = 1000;
+
+/// How long a start waits for addresses and for the data directory's lock, which the kernel gives
+/// back a moment after a process was killed. What is in use for longer belongs to a process that
+/// runs.
+pub const RESTART_PATIENCE_MILLISECONDS: u64 = 5000;
 
 /// How long a stop waits for connections to take their answers.
 pub const DRAIN_MILLISECONDS: u64 = 5000;
@@ -99,8 +176,11 @@ pub const FAILED_DRAIN_MILLISECONDS: u64 = 1000;
 
 const _: () = {
     assert!(CONNECTION_REQUESTS_RESUME < CONNECTION_REQUESTS_MAX);
-    assert!(CONNECTION_WAITING_BYTES_MAX < CORE_WAITING_BYTES_MAX);
+    assert!(FILES_PER_SHARD_MIN < FILES_PER_CORE_MAX);
+    assert!(CONNECTION_WAITING_BYTES_MAX < CONNECTION_MEMORY_MIN);
+    assert!(LANE_BYTES_MAX <= CONNECTION_WAITING_BYTES_MAX);
+    assert!(SHARE_BYTES_SCARCE < LANE_BYTES_MAX && OUTPUT_MARK_PRESSED < OUTPUT_HIGH_WATER);
+    assert!(SHARE_REQUESTS_SCARCE < TASKS_MAX && FORWARDED_SHARE_SCARCE < FORWARDED_MAX);
     assert!(MAILBOX_BATCHES.is_power_of_two());
     assert!(BATCH_COPY_BYTES_MAX < BATCH_KEPT_BYTES_MAX);
-    assert!(CORE_WAITING_BYTES_MAX / WAITING_BYTES_ESTIMATE >= CONNECTION_REQUESTS_MAX);
 };

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
-use larder::launch::{self, Stopper};
+use larder::launch::{Launcher, StartError, Stopper};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -24,7 +24,7 @@ struct Arguments {
 enum Command {
     /// Serve a data directory
     Serve(Box<ServeArgs>),
-    /// Put load on a server that speaks memcached, and measure
+    /// Put load on a server that speaks memcached, or on the engine alone, and measure
     Bench(larder_bench::BenchArgs),
     /// Check every checksum and every pointer of a data directory, without changing it
     Check(CheckArgs),
@@ -57,8 +57,16 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         return Ok(());
     }
     start_log(&config)?;
-    let node = launch::start(&config)?;
-    watch_signals(node.stopper())?;
+    let launcher = Launcher::default();
+    watch_signals(launcher.stopper())?;
+    let node = match launcher.start(&config) {
+        Err(StartError::Stopped { reason }) => {
+            // Nothing was acknowledged, and the log stays as it was: this is a good end.
+            tracing::info!("stopped before it was ready: {reason}");
+            return Ok(());
+        }
+        started => started?,
+    };
     writeln!(std::io::stdout(), "{}", node.addresses())?;
     node.join()?;
     Ok(())

@@ -50,6 +50,24 @@ pub struct RequestMessage {
     bytes: Bytes,
 }
 
+/// A request that was taken out of its batch.
+#[derive(Debug)]
+pub struct ParkedRequest {
+    /// Who waits for the reply.
+    pub place: Place,
+    /// The shard.
+    pub shard: u16,
+    description: Description,
+    bytes: Vec<u8>,
+}
+
+impl ParkedRequest {
+    /// The command.
+    pub fn command(&self) -> Command<'_> {
+        self.description.command(&self.bytes)
+    }
+}
+
 /// A reply that may leave.
 #[derive(Debug)]
 pub struct ReplyMessage {
@@ -91,13 +109,21 @@ pub struct Batch {
     pub replies: Vec<ReplyMessage>,
     /// The rest. They count as sent after the commands of the same batch.
     pub notes: Vec<Note>,
+    /// Connections, and bytes of replies that were passed to their clients.
+    pub credits: Vec<(u64, usize)>,
+    /// Connections that are closed. They count as sent after the commands of the same batch.
+    pub closed: Vec<u64>,
     bytes: Vec<u8>,
     own_bytes: usize,
 }
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.replies.is_empty() && self.notes.is_empty()
+        self.requests.is_empty()
+            && self.replies.is_empty()
+            && self.notes.is_empty()
+            && self.credits.is_empty()
+            && self.closed.is_empty()
     }
 
     fn is_full(&self) -> bool {
@@ -109,6 +135,8 @@ impl Batch {
         self.requests.clear();
         self.replies.clear();
         self.notes.clear();
+        self.credits.clear();
+        self.closed.clear();
         self.bytes.clear();
         self.own_bytes = 0;
         if self.bytes.capacity() > BATCH_KEPT_BYTES_MAX {
@@ -126,6 +154,24 @@ impl Batch {
     /// A request's command.
     pub fn command<'a>(&'a self, request: &'a RequestMessage) -> Command<'a> {
         request.description.command(self.bytes_of(&request.bytes))
+    }
+
+    /// Takes a request's command out of the batch, to be carried out later.
+    pub fn park(&mut self, request: usize) -> ParkedRequest {
+        let RequestMessage { place, shard, description, bytes } = &mut self.requests[request];
+        let bytes = match bytes {
+            Bytes::Shared(start, end) => self.bytes[*start..*end].to_vec(),
+            Bytes::Own(bytes) => std::mem::take(bytes),
+        };
+        ParkedRequest { place: *place, shard: *shard, description: *description, bytes }
+    }
+
+    /// The memory that the batch holds, in bytes.
+    fn memory(&self) -> usize {
+        self.requests.capacity() * size_of::<RequestMessage>()
+            + self.replies.capacity() * size_of::<ReplyMessage>()
+            + self.bytes.capacity()
+            + self.own_bytes
     }
 
     /// A reply's bytes.
@@ -227,6 +273,8 @@ impl Line {
 /// One core's lines to all others.
 pub struct Mesh {
     lines: Vec<Option<Line>>,
+    /// The core that the next turn receives from first.
+    first: usize,
 }
 
 impl Mesh {
@@ -237,7 +285,7 @@ impl Mesh {
             let waker = waker.clone();
             ends.map(|ends| Line { ends, waker, gathering: Box::default(), kept: Vec::new() })
         };
-        Self { lines: ends.into_iter().zip(wakers).map(line).collect() }
+        Self { lines: ends.into_iter().zip(wakers).map(line).collect(), first: 0 }
     }
 
     /// The other cores.
@@ -280,9 +328,41 @@ impl Mesh {
         self.line(core).gathering.notes.push(note);
     }
 
+    /// Tells `core` that a reply of so many charged bytes has been passed to its client.
+    pub fn send_credit(&mut self, core: usize, connection: u64, bytes: usize) {
+        let credits = &mut self.line(core).gathering.credits;
+        match credits.last_mut() {
+            Some((last, sum)) if *last == connection => *sum += bytes,
+            _ => credits.push((connection, bytes)),
+        }
+    }
+
+    /// Tells all cores that a connection is closed.
+    pub fn send_closed(&mut self, connection: u64) {
+        for line in self.lines.iter_mut().flatten() {
+            line.gathering.closed.push(connection);
+        }
+    }
+
+    /// The memory of batches that gather messages or are kept for it, in bytes.
+    pub fn memory(&self) -> usize {
+        let of_line = |line: &Line| -> usize {
+            line.gathering.memory() + line.kept.iter().map(|batch| batch.memory()).sum::<usize>()
+        };
+        self.lines.iter().flatten().map(of_line).sum()
+    }
+
     /// The oldest batch from `core` that was not received yet. Give it back when it is read.
     pub fn receive(&mut self, core: usize) -> Option<Box<Batch>> {
         self.lines[core].as_mut()?.ends.receiver.pop()
+    }
+
+    /// The order in which a turn receives from the cores. Each comes first as often as the others,
+    /// because a turn that receives enough leaves the last ones to the next.
+    pub fn next_order(&mut self) -> impl Iterator<Item = usize> + use<> {
+        let (cores, first) = (self.lines.len(), self.first);
+        self.first = (first + 1) % cores;
+        (0..cores).map(move |step| (first + step) % cores)
     }
 
     /// Keeps a batch that was read, for what is to be sent to `core`.
@@ -377,5 +457,12 @@ mod tests {
         assert!(sender.push(batch).is_ok() && sender.publish());
         let receiver = &mut ends[2][0].as_mut().expect("a pair").receiver;
         assert_eq!(receiver.pop().expect("a batch").bytes, b"from 0 to 2");
+    }
+
+    #[test]
+    fn no_core_is_always_received_from_last() {
+        let mut mesh = Mesh { lines: (0..3).map(|_| None).collect(), first: 0 };
+        let orders = [(); 4].map(|()| mesh.next_order().collect::<Vec<_>>());
+        assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }
 }

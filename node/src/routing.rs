@@ -1,14 +1,7 @@
 //! Which shard owns a key, and which core a shard. The first is a matter of the disk format.
 
 use larder_engine::key::route_hash;
-
-/// The shard of `shards` that owns the record with this hash: the high 64 bits of the product, so
-/// the hash's high bits decide and every shard gets an equal part.
-#[inline]
-pub fn shard_of_hash(hash: u64, shards: u16) -> u16 {
-    assert!(shards > 0, "a store has at least one shard");
-    ((u128::from(hash) * u128::from(shards)) >> 64) as u16
-}
+pub use larder_engine::key::shard_of_hash;
 
 /// The shard of `shards` that owns `record`.
 #[inline]

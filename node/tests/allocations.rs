@@ -77,7 +77,7 @@ fn a_get_that_is_answered_from_ram_allocates_nothing() {
         cores: Some(1),
         ..Config::default()
     };
-    let node = larder::launch::start(&config).expect("the node starts");
+    let node = larder::launch::Launcher::default().start(&config).expect("the node starts");
     let mut client = TcpStream::connect(node.addresses().memcached).expect("it accepts");
     let (mut requests, mut expected) = (String::new(), String::new());
     for key in 0..KEYS {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
@@ -60,6 +60,8 @@ pub struct NodeOptions {
     pub shards: u16,
     /// `--durability`.
     pub durability: &'static str,
+    /// `--memory`.
+    pub memory: &'static str,
     /// More options, as they are.
     pub more: Vec<OsString>,
 }
@@ -67,7 +69,8 @@ pub struct NodeOptions {
 impl NodeOptions {
     /// One shard, synchronous, with its data in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), shards: 1, durability: "sync", more: Vec::new() }
+        let (durability, memory) = ("sync", "256M");
+        Self { data_dir: data_dir.into(), shards: 1, durability, memory, more: Vec::new() }
     }
 
     /// With so many shards.
@@ -90,6 +93,7 @@ pub struct Node {
     /// The line that says it is ready, once it has been printed; disconnected at the end of stdout.
     ready: Receiver<String>,
     address: SocketAddr,
+    admin: SocketAddr,
     /// Holds the log.
     scratch: Scratch,
 }
@@ -122,7 +126,7 @@ impl Node {
             .arg("--data-dir")
             .arg(&options.data_dir)
             .args(["--shards", &options.shards.to_string()])
-            .args(["--memory", "256M", "--listen", "127.0.0.1"])
+            .args(["--memory", options.memory, "--listen", "127.0.0.1"])
             .args(["--memcached-port", "0", "--admin-port", "0"])
             .args(["--durability", options.durability])
             .args(&options.more)
@@ -133,7 +137,7 @@ impl Node {
             .unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { child, ready: first_line(stdout), address, scratch }
+        Self { child, ready: first_line(stdout), address, admin: address, scratch }
     }
 
     fn wait_ready(&mut self) -> Result<(), String> {
@@ -148,12 +152,12 @@ impl Node {
                 return Err(failed(self, &format!("the server ended ({status:?})")));
             }
         };
-        match memcached_address(&line) {
-            Some(address) => {
-                self.address = address;
+        match (address_of("memcached", &line), address_of("admin", &line)) {
+            (Some(address), Some(admin)) => {
+                (self.address, self.admin) = (address, admin);
                 Ok(())
             }
-            None => Err(failed(self, &format!("the server printed {line:?}"))),
+            _ => Err(failed(self, &format!("the server printed {line:?}"))),
         }
     }
 
@@ -166,6 +170,22 @@ impl Node {
     pub fn client(&self) -> Client {
         Client::connect(self.address)
             .unwrap_or_else(|error| panic!("cannot connect: {error}; the log:\n{}", self.log()))
+    }
+
+    /// The sum of the samples of `/metrics` that begin with `name`, labels included.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.admin).expect("the admin port is there");
+        let request = "GET /metrics HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("a request is taken");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("a page of text");
+        let samples: Vec<f64> = page
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert!(!samples.is_empty(), "no {name} in:\n{page}");
+        samples.iter().sum()
     }
 
     /// The process's number.
@@ -238,11 +258,11 @@ fn first_line(stdout: ChildStdout) -> Receiver<String> {
     receiver
 }
 
-/// The address in `larder ready memcached=ADDR:PORT ...`.
-fn memcached_address(line: &str) -> Option<SocketAddr> {
+/// The address in `larder ready memcached=ADDR:PORT admin=ADDR:PORT ...`.
+fn address_of(port: &str, line: &str) -> Option<SocketAddr> {
     let fields = line.strip_prefix("larder ready ")?.split(' ');
     let fields: HashMap<&str, &str> = fields.filter_map(|field| field.split_once('=')).collect();
-    fields.get("memcached")?.parse().ok()
+    fields.get(port)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -250,10 +270,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ready_line_names_the_address() {
+    fn the_ready_line_names_the_addresses() {
         let line = "larder ready memcached=127.0.0.1:4242 admin=127.0.0.1:4243 shards=2";
-        assert_eq!(memcached_address(line), Some(SocketAddr::from(([127, 0, 0, 1], 4242))));
-        assert_eq!(memcached_address("larder ready admin=127.0.0.1:4243"), None);
-        assert_eq!(memcached_address("ready memcached=127.0.0.1:4242"), None);
+        let expected = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(address_of("memcached", line), expected(4242));
+        assert_eq!(address_of("admin", line), expected(4243));
+        assert_eq!(address_of("memcached", "larder ready admin=127.0.0.1:4243"), None);
+        assert_eq!(address_of("memcached", "ready memcached=127.0.0.1:4242"), None);
     }
 }

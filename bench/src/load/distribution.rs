@@ -29,14 +29,14 @@ impl std::fmt::Display for Distribution {
 
 /// Draws key numbers.
 #[derive(Clone, Debug)]
-pub(super) enum KeyChooser {
+pub(crate) enum KeyChooser {
     Uniform { keys: u64 },
     Zipf { ranks: Zipf, scatter: Scatter },
 }
 
 impl KeyChooser {
     /// A chooser among `keys` keys; at least one and below 2^32.
-    pub(super) fn new(distribution: Distribution, keys: u64) -> Self {
+    pub(crate) fn new(distribution: Distribution, keys: u64) -> Self {
         match distribution {
             Distribution::Uniform => Self::Uniform { keys },
             Distribution::Zipf { theta } => {
@@ -46,7 +46,7 @@ impl KeyChooser {
     }
 
     /// The next key's number.
-    pub(super) fn next(&self, random: &mut Random) -> u64 {
+    pub(crate) fn next(&self, random: &mut Random) -> u64 {
         match self {
             Self::Uniform { keys } => random.below(*keys),
             Self::Zipf { ranks, scatter } => scatter.place(ranks.sample(random) - 1),
@@ -56,7 +56,7 @@ impl KeyChooser {
 
 /// Zipf-distributed ranks 1..=n.
 #[derive(Clone, Debug)]
-pub(super) struct Zipf {
+pub(crate) struct Zipf {
     items: u64,
     theta: f64,
     /// The area under the hat up to the middle of rank 1 (less its own bar), and to the last rank.
@@ -67,7 +67,7 @@ pub(super) struct Zipf {
 }
 
 impl Zipf {
-    pub(super) fn new(items: u64, theta: f64) -> Self {
+    pub(crate) fn new(items: u64, theta: f64) -> Self {
         assert!(items > 0 && theta > 0.0, "a Zipf distribution has items and a positive exponent");
         let mut zipf = Self { items, theta, area_first: 0.0, area_last: 0.0, accept_within: 0.0 };
         zipf.area_first = zipf.area(1.5) - 1.0;
@@ -77,7 +77,7 @@ impl Zipf {
     }
 
     /// The next rank, between 1 and the number of items.
-    pub(super) fn sample(&self, random: &mut Random) -> u64 {
+    pub(crate) fn sample(&self, random: &mut Random) -> u64 {
         loop {
             let area = self.area_last + random.fraction() * (self.area_first - self.area_last);
             let point = self.area_inverse(area);
@@ -114,13 +114,13 @@ impl Zipf {
 /// A fixed permutation of 0..n that puts neighbours far apart, so that hot keys share neither a
 /// block nor a shard by being numbered together.
 #[derive(Clone, Debug)]
-pub(super) struct Scatter {
+pub(crate) struct Scatter {
     items: u64,
     factor: u64,
 }
 
 impl Scatter {
-    pub(super) fn new(items: u64) -> Self {
+    pub(crate) fn new(items: u64) -> Self {
         assert!(items > 0 && items <= u64::from(u32::MAX), "products must fit 64 bits");
         let golden = ((items as f64 * 0.618_033_988_749_895) as u64).max(1);
         let factor = (golden..).find(|&factor| greatest_common_divisor(factor, items) == 1);
@@ -128,7 +128,7 @@ impl Scatter {
     }
 
     /// Where `index`, below the number of items, is put.
-    pub(super) fn place(&self, index: u64) -> u64 {
+    pub(crate) fn place(&self, index: u64) -> u64 {
         index * (self.factor % self.items) % self.items
     }
 }

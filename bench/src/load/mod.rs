@@ -5,16 +5,16 @@
 //! when all of it is answered, as mc-crusher's mcshredder does it. A run has two phases, each on
 //! fresh connections: the fill (every key stored once) and the timed mix.
 
-mod data;
-mod distribution;
+pub(crate) mod data;
+pub(crate) mod distribution;
 mod encoder;
 mod exchange;
 mod progress;
-mod random;
+pub(crate) mod random;
 mod reply;
 mod settings;
-mod statistics;
-mod summary;
+pub(crate) mod statistics;
+pub(crate) mod summary;
 mod worker;
 
 #[cfg(test)]
@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 pub use distribution::Distribution;
 pub use progress::Progress;
+pub(crate) use settings::{DURATION_MAX, KEYS_MAX, within};
 pub use settings::{Protocol, Ratio, Settings};
 pub use summary::{ErrorSummary, FillSummary, OperationSummary, ServerSummary, Summary, render};
 

@@ -32,7 +32,7 @@ impl Progress {
         Self { kind: Kind::Hidden }
     }
 
-    pub(super) fn begin_fill(&mut self, keys: u64) {
+    pub(crate) fn begin_fill(&mut self, keys: u64) {
         if let Kind::Terminal { bar } = &mut self.kind {
             let style = ProgressStyle::with_template(
                 "filling {bar:40} {pos}/{len} keys, {per_sec}, {eta} left",
@@ -42,7 +42,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn show_fill(&mut self, stored: u64, keys: u64) {
+    pub(crate) fn show_fill(&mut self, stored: u64, keys: u64) {
         match &self.kind {
             Kind::Hidden => {}
             Kind::Lines => eprintln!("filling: {stored} of {keys} keys"),
@@ -54,7 +54,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn end_fill(&mut self) {
+    pub(crate) fn end_fill(&mut self) {
         self.clear();
     }
 
@@ -64,7 +64,11 @@ impl Progress {
         time: Duration,
         elapsed: Duration,
     ) {
-        let line = interval_line(interval, time, elapsed);
+        self.show_line(interval_line(interval, time, elapsed));
+    }
+
+    /// Shows a line that takes the place of the one before on a terminal.
+    pub(crate) fn show_line(&mut self, line: String) {
         match &mut self.kind {
             Kind::Hidden => {}
             Kind::Lines => eprintln!("{line}"),

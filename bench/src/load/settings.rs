@@ -19,10 +19,10 @@ const DEPTH_MAX: usize = 65_536;
 const BATCH_BYTES_MAX: usize = 256 << 20;
 
 /// The most keys: products of two key numbers must fit 64 bits.
-const KEYS_MAX: u64 = u32::MAX as u64;
+pub(crate) const KEYS_MAX: u64 = u32::MAX as u64;
 
 /// The longest timed run.
-const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The commands that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -150,7 +150,12 @@ impl Settings {
     }
 }
 
-fn within(option: &'static str, value: usize, min: usize, max: usize) -> Result<(), BenchError> {
+pub(crate) fn within(
+    option: &'static str,
+    value: usize,
+    min: usize,
+    max: usize,
+) -> Result<(), BenchError> {
     if (min..=max).contains(&value) {
         return Ok(());
     }

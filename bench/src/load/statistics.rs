@@ -7,7 +7,13 @@ use hdrhistogram::Histogram;
 use super::encoder::Operation;
 
 /// The longest latency that is told apart from longer ones.
-const LATENCY_MAX: Duration = Duration::from_secs(600);
+pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(600);
+
+/// No latencies yet; in nanoseconds, up to [`LATENCY_MAX`], told apart to a thousandth.
+pub(crate) fn latencies() -> Histogram<u64> {
+    let longest = LATENCY_MAX.as_nanos() as u64;
+    Histogram::new_with_bounds(1, longest, 3).expect("the bounds are valid")
+}
 
 /// What can be wrong with an answer or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +82,7 @@ pub(super) struct Statistics {
 
 impl Statistics {
     pub(super) fn new() -> Self {
-        let longest = LATENCY_MAX.as_nanos() as u64;
-        let histogram = Histogram::new_with_bounds(1, longest, 3).expect("the bounds are valid");
+        let histogram = latencies();
         Self {
             get: histogram.clone(),
             set: histogram,

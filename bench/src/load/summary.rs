@@ -175,7 +175,8 @@ impl Summary {
 }
 
 impl OperationSummary {
-    fn new(latencies: &Histogram<u64>, elapsed: Duration) -> Option<Self> {
+    /// Of `latencies` in nanoseconds, measured over `elapsed`; `None` if there are none.
+    pub(crate) fn new(latencies: &Histogram<u64>, elapsed: Duration) -> Option<Self> {
         let quantile = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
         (!latencies.is_empty()).then(|| Self {
             count: latencies.len(),
@@ -209,11 +210,11 @@ fn error_summaries(statistics: &Statistics) -> Vec<ErrorSummary> {
     ErrorKind::ALL.into_iter().filter_map(of_kind).collect()
 }
 
-fn per_second(count: u64, elapsed: Duration) -> f64 {
+pub(crate) fn per_second(count: u64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { count as f64 / elapsed.as_secs_f64() }
 }
 
-fn us_per_operation(cpu: Duration, operations: u64) -> f64 {
+pub(crate) fn us_per_operation(cpu: Duration, operations: u64) -> f64 {
     if operations == 0 { 0.0 } else { cpu.as_secs_f64() * 1e6 / operations as f64 }
 }
 

@@ -5,6 +5,9 @@ use std::os::fd::OwnedFd;
 /// The most that one send operation is given, in bytes.
 const SEND_BYTES_MAX: usize = 1 << 30;
 
+/// After so many receives that brought little, a connection is trusted with a multishot receive.
+const SHORT_RECEIVES_MIN: u8 = 8;
+
 /// The receive operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receive {
@@ -20,8 +23,12 @@ pub(crate) enum Receive {
 pub(crate) enum Closing {
     /// In use.
     No,
-    /// No more input is delivered; closes when the output has been sent.
+    /// No more input is delivered; when the output has been sent, the peer is told so.
     AfterOutput,
+    /// All is sent, and the peer knows that nothing follows. What it still sends is discarded until
+    /// it ends too: a socket closed with unread bytes resets the connection, and the peer could
+    /// lose what it has not read yet.
+    Lingering,
     /// Closes when the operations in the ring have ended.
     Now,
 }
@@ -47,6 +54,8 @@ pub(crate) struct Connection {
     pub(crate) is_sending: bool,
     pub(crate) is_paused: bool,
     pub(crate) has_peer_ended: bool,
+    /// How many receives in a row have brought little, up to [`SHORT_RECEIVES_MIN`].
+    short_receives: u8,
     /// Whether the output passed the high-water mark and has not come down since.
     is_above_high_water: bool,
     /// Whether the connection is on the list of those to look at when the turn ends.
@@ -58,6 +67,10 @@ pub(crate) struct Connection {
     pub(crate) is_to_be_probed: bool,
     /// Operations in the ring whose last completion is missing.
     pub(crate) awaited: u8,
+    /// Bytes that were discarded while lingering.
+    pub(crate) discarded: u32,
+    /// The memory of its output that the network has counted.
+    pub(crate) counted: usize,
 }
 
 // An idle connection costs no more than this entry.
@@ -75,13 +88,41 @@ impl Connection {
             is_sending: false,
             is_paused: false,
             has_peer_ended: false,
+            short_receives: 0,
             is_above_high_water: false,
             is_dirty: false,
             is_cancel_sent: false,
             is_unconfirmed: false,
             is_to_be_probed: false,
             awaited: 0,
+            discarded: 0,
+            counted: 0,
         }
+    }
+
+    /// The memory that the output takes, in bytes; nothing if it is about to be given back.
+    pub(crate) fn output_memory(&self) -> usize {
+        let is_closing = self.closing == Closing::Now;
+        if is_closing { 0 } else { self.in_flight.capacity() + self.output.capacity() }
+    }
+
+    /// Notes that whoever fills the output is to be told when most of it is sent.
+    pub(crate) fn expect_drained(&mut self) {
+        self.is_above_high_water = true;
+    }
+
+    /// Notes how much a receive has brought into a buffer of `buffer_bytes`.
+    pub(crate) fn note_receive(&mut self, bytes: usize, buffer_bytes: usize) {
+        let is_short = bytes < buffer_bytes / 4;
+        let more = self.short_receives.saturating_add(1).min(SHORT_RECEIVES_MIN);
+        self.short_receives = if is_short { more } else { 0 };
+    }
+
+    /// Whether the next receive is to bring one buffer only. A multishot receive takes hundreds of
+    /// KiB in one turn from a client that sends much, before the service can say that it wants no
+    /// more of it.
+    pub(crate) fn receives_once(&self) -> bool {
+        self.short_receives < SHORT_RECEIVES_MIN
     }
 
     /// Notes that bytes have arrived; returns whether the connection is to be put on the list of
@@ -141,12 +182,11 @@ impl Connection {
     }
 
     /// Whether the receive operation should be in the ring. A connection that closes after its
-    /// output goes on receiving and discards the bytes: a socket closed with unread bytes resets
-    /// the connection, and the peer could lose the output.
+    /// output goes on receiving and discards the bytes, as [`Closing::Lingering`] says.
     fn wants_receive(&self) -> bool {
         match self.closing {
             Closing::No => !self.has_peer_ended && !self.is_paused,
-            Closing::AfterOutput => !self.has_peer_ended,
+            Closing::AfterOutput | Closing::Lingering => !self.has_peer_ended,
             Closing::Now => false,
         }
     }
@@ -199,6 +239,18 @@ mod tests {
         connection.note_sent(1);
         assert!(connection.take_drained(100));
         assert!(!connection.take_drained(100));
+    }
+
+    #[test]
+    fn a_client_that_sends_much_is_received_from_one_buffer_at_a_time() {
+        let mut connection = connection();
+        for short in 0..=SHORT_RECEIVES_MIN {
+            assert_eq!(connection.receives_once(), short < SHORT_RECEIVES_MIN);
+            connection.note_receive(24, 100);
+        }
+        assert!(!connection.receives_once());
+        connection.note_receive(25, 100);
+        assert!(connection.receives_once());
     }
 
     #[test]

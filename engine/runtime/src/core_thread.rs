@@ -1,7 +1,8 @@
 //! A core: its ring, tasks, disk and network, and the loop that drives them.
 //!
 //! One turn: completions, timers, tasks, the service, then everything they asked for goes to the
-//! ring. Between turns one `io_uring_enter` hands the operations over and collects completions; it
+//! ring. Each of these is bounded, by time and, for completions, by number; what is left waits for
+//! the next turn, so that no kind of work keeps the others from running. Between turns one `io_uring_enter` hands the operations over and collects completions; it
 //! sleeps there when nothing is left to do, after a bounded spin if work tends to come back soon.
 //!
 //! Invariant: the core frees nothing that the kernel may still touch. It cancels all operations and
@@ -20,12 +21,13 @@ use crate::buffer_pool::BufferPool;
 use crate::clock::{Clock, monotonic_nanoseconds};
 use crate::disk::Disk;
 use crate::driver::{BlockingOn, Driver, Serving};
-use crate::executor::Executor;
+use crate::executor::{Executor, QUANTUM};
 use crate::idle::Idle;
 use crate::io_queue::IoQueueOptions;
 use crate::network::{Network, Service};
 use crate::operations::{Key, Kind, Port, Token};
 use crate::probe::{self, StartError};
+use crate::random::Random;
 use crate::ring::{Completion, Operation, Ring, Wait};
 use crate::ring_env::{LoopCounters, RingEnv, Shared};
 use crate::uring::Uring;
@@ -33,6 +35,14 @@ use crate::wake::RemoteWaker;
 
 /// Glances at the ring between two looks at the mailboxes and the clock while spinning.
 const GLANCES_PER_LOOK: u32 = 32;
+/// Completions that one turn handles at most.
+pub(crate) const COMPLETIONS_PER_TURN: usize = 256;
+/// How long a turn handles completions, in nanoseconds; as long as it may run tasks.
+const COMPLETIONS_NANOSECONDS: u64 = QUANTUM;
+/// Between two looks at the clock while completions are handled, in units of one completion or
+/// [`RECEIVED_BYTES_PER_UNIT`]: such a unit takes the service some microseconds.
+const UNITS_PER_LOOK: usize = 8;
+const RECEIVED_BYTES_PER_UNIT: usize = 1024;
 /// How long the shutdown waits for completions before it cancels once more, in nanoseconds.
 const DRAIN_ROUND_NANOSECONDS: u64 = 100_000_000;
 
@@ -113,12 +123,14 @@ impl<R: Ring> Core<R> {
             executor: Executor::new(options.core, waker.clone()),
             timers: RefCell::default(),
             pool,
-            random: Cell::new(random_seed().map_err(setup("get random bytes"))?),
+            random: RefCell::new(Random::new(random_seed().map_err(setup("get random bytes"))?)),
             counters: Cell::default(),
+            receive_buffer_bytes: usize::from(options.receive_buffers)
+                * options.receive_buffer_bytes,
         };
         Ok(Self {
             port,
-            network: Network::new(options.output_high_water),
+            network: Network::new(options.output_high_water, options.receive_buffer_bytes),
             shared: Rc::new(shared),
             waker,
             idle: Idle::new(u64::try_from(options.spin_max.as_nanos()).unwrap_or(u64::MAX)),
@@ -164,6 +176,7 @@ impl<R: Ring> Core<R> {
     /// If a task or the service panics, or the ring fails.
     pub fn run<S: Service>(&mut self, service: &mut S, stop: &dyn Fn(&S) -> bool) {
         let now = self.shared.clock.start_turn();
+        service.begin_turn();
         while let Some(completion) = self.network.held.pop_front() {
             self.network.complete(&mut self.port, service, completion, now);
         }
@@ -196,9 +209,8 @@ impl<R: Ring> Core<R> {
     fn turn<D: Driver<R>>(&mut self, driver: &mut D) -> bool {
         self.count(|counters| counters.turns += 1);
         let now = self.shared.clock.start_turn();
-        while let Some(completion) = self.port.pop() {
-            self.complete(driver, completion, now);
-        }
+        driver.begin_turn();
+        let has_left = self.take_completions(driver, now);
         self.fire_timers(now);
         self.shared.executor.run();
         let is_busy = driver.work(&mut self.network, now);
@@ -210,7 +222,25 @@ impl<R: Ring> Core<R> {
             let watch = Operation::Watch { fd: self.waker.event_fd() };
             self.port.push_plain(Token::without_slot(Kind::Wake), watch);
         }
-        is_busy
+        is_busy || has_left
+    }
+
+    /// Handles what has completed, for as long as a turn has; returns whether some is left.
+    fn take_completions<D: Driver<R>>(&mut self, driver: &mut D, now: u64) -> bool {
+        let mut units = 0;
+        for _ in 0..COMPLETIONS_PER_TURN {
+            let Some(completion) = self.port.pop() else { return false };
+            let received = if completion.buffer.is_some() { completion.result } else { 0 };
+            units += 1 + usize::try_from(received).unwrap_or(0) / RECEIVED_BYTES_PER_UNIT;
+            self.complete(driver, completion, now);
+            if units >= UNITS_PER_LOOK {
+                units = 0;
+                if monotonic_nanoseconds() - now >= COMPLETIONS_NANOSECONDS {
+                    break;
+                }
+            }
+        }
+        self.port.ring.has_completions()
     }
 
     #[inline]
@@ -442,3 +472,5 @@ fn random_seed() -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turn_tests;

@@ -15,6 +15,8 @@ use crate::wake::RemoteWaker;
 /// What the loop drives besides tasks, timers and the disk.
 pub(crate) trait Driver<R: Ring> {
     fn is_finished(&self) -> bool;
+    /// A turn begins, perhaps after a sleep.
+    fn begin_turn(&mut self);
     fn complete(
         &mut self,
         network: &mut Network,
@@ -41,6 +43,10 @@ pub(crate) struct Serving<'a, S> {
 impl<R: Ring, S: Service> Driver<R> for Serving<'_, S> {
     fn is_finished(&self) -> bool {
         (self.stop)(self.service)
+    }
+
+    fn begin_turn(&mut self) {
+        self.service.begin_turn();
     }
 
     #[inline]
@@ -106,6 +112,8 @@ impl<R: Ring, F: Future> Driver<R> for BlockingOn<'_, F> {
     fn is_finished(&self) -> bool {
         self.output.is_some()
     }
+
+    fn begin_turn(&mut self) {}
 
     fn complete(
         &mut self,

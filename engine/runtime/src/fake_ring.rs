@@ -50,6 +50,8 @@ pub(crate) struct FakeKernel {
     pub(crate) overflows: usize,
     /// Whether registering memory fails.
     pub(crate) refuses_memory: bool,
+    /// So many cancellations find nothing, as when the kernel is at work on their operation.
+    pub(crate) misses_cancellations: usize,
     submitted: VecDeque<(u64, Operation)>,
     held: Vec<Held>,
     ready: VecDeque<Completion>,
@@ -73,6 +75,7 @@ impl FakeRing {
             completions_max: usize::MAX,
             overflows: 0,
             refuses_memory: false,
+            misses_cancellations: 0,
             submitted: VecDeque::new(),
             held: Vec::new(),
             ready: VecDeque::new(),
@@ -157,6 +160,10 @@ impl FakeKernel {
             Operation::Accept { .. } | Operation::Receive { .. } | Operation::Watch { .. } => {
                 self.held.push(Held { token, operation, is_firm: false });
             }
+            Operation::Cancel { .. } if self.misses_cancellations > 0 => {
+                self.misses_cancellations -= 1;
+                self.post(token, -libc::ENOENT, None, false);
+            }
             Operation::Cancel { token: victim } => self.cancel(token, |held| held.token == victim),
             Operation::CancelFile { fd } => {
                 self.cancel(token, |held| fd_of(&held.operation) == Some(fd));
@@ -230,7 +237,7 @@ fn fd_of(operation: &Operation) -> Option<RawFd> {
         | Operation::Write { fd, .. }
         | Operation::Sync { fd, .. }
         | Operation::Accept { fd }
-        | Operation::Receive { fd }
+        | Operation::Receive { fd, .. }
         | Operation::Send { fd, .. }
         | Operation::Watch { fd } => Some(fd),
         _ => None,
@@ -246,7 +253,10 @@ fn len_of(operation: &Operation) -> usize {
     }
 }
 
-impl Ring for FakeRing {
+// SAFETY: an operation leaves `submitted` or `held` with its last completion, and only `perform`
+// touches its memory, before that; the results are those of the system calls that it makes, and
+// `free_buffers` holds each buffer once.
+unsafe impl Ring for FakeRing {
     unsafe fn push(&mut self, token: u64, operation: Operation) {
         self.kernel.borrow_mut().submitted.push_back((token, operation));
     }

@@ -55,6 +55,10 @@ impl ConnectionId {
 
 /// What answers the connections. All calls come from the core's own thread.
 pub trait Service {
+    /// The first call of a turn, and so the first after a sleep: what was learned about the time
+    /// before is old. Between turns, [`Service::turn`] may be called without it.
+    fn begin_turn(&mut self) {}
+
     /// A client connected to the listener of that index. False closes the connection once what the
     /// call put into its output has been sent; [`Service::closed`] follows.
     fn connected(
@@ -106,15 +110,22 @@ pub struct Network {
     /// Completions that came while no service ran.
     pub(crate) held: VecDeque<Completion>,
     pub(crate) high_water: usize,
+    pub(crate) receive_buffer_bytes: usize,
     pub(crate) has_warned_of_limit: bool,
     /// Connections to probe, and when, in nanoseconds; 0 while there are none.
     pub(crate) to_be_probed: Vec<Key>,
     pub(crate) probe_at: u64,
+    /// Connections whose peers have yet to end, and until when they may, in nanoseconds.
+    pub(crate) lingering: VecDeque<(Key, u64)>,
+    /// The memory of all connections' output as of their last change.
+    pub(crate) output_memory: usize,
+    /// Receives that ended because no buffer was free.
+    pub(crate) buffer_shortages: u64,
     spare: Vec<Vec<u8>>,
 }
 
 impl Network {
-    pub(crate) fn new(output_high_water: usize) -> Self {
+    pub(crate) fn new(output_high_water: usize, receive_buffer_bytes: usize) -> Self {
         Self {
             connections: Slots::new(),
             listeners: Vec::new(),
@@ -122,9 +133,13 @@ impl Network {
             dirty: Vec::new(),
             held: VecDeque::new(),
             high_water: output_high_water,
+            receive_buffer_bytes,
             has_warned_of_limit: false,
             to_be_probed: Vec::new(),
             probe_at: 0,
+            lingering: VecDeque::new(),
+            output_memory: 0,
+            buffer_shortages: 0,
             spare: Vec::new(),
         }
     }
@@ -154,6 +169,29 @@ impl Network {
         self.connections.get(connection.key()).map_or(0, Connection::output_pending)
     }
 
+    /// The memory that unsent output of all connections takes, in bytes, as of the last turn's end.
+    pub fn output_memory(&self) -> usize {
+        self.output_memory
+    }
+
+    /// The memory of empty output buffers that are kept for use, in bytes.
+    pub fn spare_memory(&self) -> usize {
+        self.spare.iter().map(Vec::capacity).sum()
+    }
+
+    /// How often a receive ended because all receive buffers were in use, and was armed again.
+    pub fn buffer_shortages(&self) -> u64 {
+        self.buffer_shortages
+    }
+
+    /// Has [`Service::drained`] called after a send, even if the output is below the high-water
+    /// mark.
+    pub fn expect_drained(&mut self, connection: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(connection.key()) {
+            connection.expect_drained();
+        }
+    }
+
     /// Stops receiving. Bytes that the ring has received already are still delivered.
     pub fn pause(&mut self, connection: ConnectionId) {
         self.change(connection.key(), |connection| connection.is_paused = true);
@@ -169,8 +207,8 @@ impl Network {
         self.close_key(connection.key());
     }
 
-    /// Closes the connection when all its output is sent. From now on no input is delivered and no
-    /// output taken.
+    /// Closes the connection when all its output is sent and the peer has had the time to read it.
+    /// From now on no input is delivered and no output taken.
     pub fn close_after_output(&mut self, connection: ConnectionId) {
         self.change(connection.key(), |connection| {
             if connection.closing == Closing::No {
@@ -209,7 +247,8 @@ impl Network {
     /// When [`Network::flush`] is due again, in nanoseconds.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let probe = (self.probe_at != 0).then_some(self.probe_at);
-        self.retry_at().into_iter().chain(probe).min()
+        let linger = self.lingering.front().map(|(_, until)| *until);
+        self.retry_at().into_iter().chain(probe).chain(linger).min()
     }
 
     /// When a listener that had to wait may be armed again, in nanoseconds.
@@ -225,6 +264,15 @@ impl Network {
 
     pub(crate) fn close_key(&mut self, key: Key) {
         self.change(key, |connection| connection.closing = Closing::Now);
+        self.count_output(key);
+    }
+
+    /// Brings the sum of output memory up to date with a connection's.
+    pub(crate) fn count_output(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let now = connection.output_memory();
+        self.output_memory = self.output_memory - connection.counted + now;
+        connection.counted = now;
     }
 
     /// Changes a connection, if it exists, and looks at it when the turn ends.

@@ -18,6 +18,13 @@ pub(crate) const ACCEPT_RETRY_NANOSECONDS: u64 = 100_000_000;
 /// How long after their bytes silent connections are probed.
 pub(crate) const PROBE_NANOSECONDS: u64 = 1_000_000_000;
 
+/// How long a peer may take to end its side after it was told that nothing follows.
+pub(crate) const LINGER_NANOSECONDS: u64 = 1_000_000_000;
+/// How many bytes it may send in that time: what a client has typically under way.
+const LINGER_BYTES_MAX: u32 = 4 << 20;
+/// How many connections linger at a time: each holds a descriptor.
+const LINGERING_MAX: usize = 256;
+
 impl Network {
     /// Takes the completion of an accept, receive, send or connection's cancellation in.
     #[inline]
@@ -50,12 +57,22 @@ impl Network {
         if completion.result > 0 && connection.note_received() {
             self.to_be_probed.push(key);
         }
+        if completion.result >= 0 {
+            connection.note_receive(completion.result as usize, self.receive_buffer_bytes);
+        }
         if completion.result == 0 {
             connection.has_peer_ended = true;
+        }
+        let has_missed = completion.more && connection.receive == Receive::Cancelling;
+        if has_missed {
+            // The kernel was at work on the receive when it looked for what to cancel.
+            connection.receive = Receive::Armed;
         }
         if !completion.more {
             connection.awaited -= 1;
             connection.receive = Receive::Off;
+        }
+        if has_missed || !completion.more {
             self.change(key, |_| {});
         }
         match completion.result {
@@ -67,7 +84,7 @@ impl Network {
                 let bytes = unsafe { port.ring.received(buffer, len as usize) };
                 service.received(self, key.into(), bytes);
             }
-            0.. => {}
+            0.. => self.note_discarded(key, completion.result as u32),
             error => self.receive_failed(key, -error),
         }
         if let Some(buffer) = completion.buffer {
@@ -75,9 +92,22 @@ impl Network {
         }
     }
 
+    /// Notes what a connection that closes has received, or that its peer has ended.
+    fn note_discarded(&mut self, key: Key, bytes: u32) {
+        self.change(key, |connection| {
+            if connection.closing == Closing::Lingering {
+                connection.discarded = connection.discarded.saturating_add(bytes);
+                if connection.has_peer_ended || connection.discarded > LINGER_BYTES_MAX {
+                    connection.closing = Closing::Now;
+                }
+            }
+        });
+    }
+
     /// Without a buffer, or interrupted, the receive is armed again when the turn ends, by which
     /// time the buffers are back. Cancelled, it is if the connection is not paused any more.
     fn receive_failed(&mut self, key: Key, errno: i32) {
+        self.buffer_shortages += u64::from(errno == libc::ENOBUFS);
         if !matches!(errno, libc::ENOBUFS | libc::ECANCELED | libc::EAGAIN | libc::EINTR) {
             self.close_key(key);
         }
@@ -95,6 +125,7 @@ impl Network {
         if let Some(buffer) = sent {
             self.recycle_output(buffer);
         }
+        self.count_output(key);
         if is_broken {
             self.close_key(key);
             return;
@@ -162,11 +193,12 @@ impl Network {
         now: u64,
     ) {
         self.probe_silent(now);
+        self.end_lingering(now);
         // A service that is told of a closed connection may append to others.
         while !self.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.dirty);
             for key in dirty.drain(..) {
-                self.flush_connection(port, service, key);
+                self.flush_connection(port, service, key, now);
             }
             if self.dirty.is_empty() {
                 self.dirty = dirty;
@@ -176,6 +208,28 @@ impl Network {
         if self.has_listener_change || is_retry_due() {
             self.has_listener_change = false;
             self.flush_listeners(port, now);
+        }
+    }
+
+    /// Closes connections whose peers have not ended in time.
+    fn end_lingering(&mut self, now: u64) {
+        while let Some((key, until)) = self.lingering.front().copied() {
+            if until > now && self.lingering.len() <= LINGERING_MAX {
+                return;
+            }
+            self.lingering.pop_front();
+            self.close_key(key);
+        }
+    }
+
+    /// Tells the peer that nothing follows, and lets it read what was sent.
+    fn start_lingering(&mut self, key: Key, now: u64) {
+        let connection = self.connections.get_mut(key).expect("the caller has just seen it");
+        let fd = connection.fd.as_raw_fd();
+        let is_over = connection.has_peer_ended || !sockets::finish_sending(fd);
+        connection.closing = if is_over { Closing::Now } else { Closing::Lingering };
+        if !is_over {
+            self.lingering.push_back((key, now + LINGER_NANOSECONDS));
         }
     }
 
@@ -210,12 +264,15 @@ impl Network {
         port: &mut Port<R>,
         service: &mut S,
         key: Key,
+        now: u64,
     ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.is_dirty = false;
         if connection.closing == Closing::AfterOutput && connection.output_pending() == 0 {
-            connection.closing = Closing::Now;
+            self.start_lingering(key, now);
         }
+        self.count_output(key);
+        let connection = self.connections.get_mut(key).expect("it was there");
         if connection.closing == Closing::Now {
             self.flush_closing(port, service, key);
             return;
@@ -235,7 +292,8 @@ impl Network {
             ReceiveChange::Arm => {
                 connection.receive = Receive::Armed;
                 connection.awaited += 1;
-                port.push_plain(token, Operation::Receive { fd });
+                let once = connection.receives_once();
+                port.push_plain(token, Operation::Receive { fd, once });
             }
             ReceiveChange::Cancel => {
                 connection.receive = Receive::Cancelling;
@@ -246,6 +304,7 @@ impl Network {
         if connection.output.is_empty() && connection.output.capacity() > 0 {
             let unused = std::mem::take(&mut connection.output);
             self.recycle_output(unused);
+            self.count_output(key);
         }
     }
 
@@ -258,6 +317,7 @@ impl Network {
         let connection = self.connections.get_mut(key).expect("the caller has just seen it");
         let output = std::mem::take(&mut connection.output);
         if connection.awaited == 0 {
+            self.output_memory -= connection.counted;
             self.connections.remove(key);
             self.recycle_output(output);
             service.closed(key.into());

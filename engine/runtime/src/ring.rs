@@ -77,10 +77,12 @@ pub enum Operation {
         /// The listening socket.
         fd: RawFd,
     },
-    /// Receives until cancelled (multishot), each time into a buffer that the ring picks.
+    /// Receives into a buffer that the ring picks: once, or until cancelled (multishot).
     Receive {
         /// The socket.
         fd: RawFd,
+        /// Whether one buffer is all that is wanted.
+        once: bool,
     },
     /// Sends up to `len` bytes.
     Send {
@@ -135,7 +137,20 @@ pub enum Wait {
 }
 
 /// A submission and completion ring that belongs to one thread.
-pub trait Ring {
+///
+/// # Safety
+///
+/// The runtime frees memory and takes descriptors on what a ring says. An implementation promises:
+///
+/// - [`Ring::pop`] returns completions of operations that were pushed, with their own tokens; the
+///   last of an operation, and no other, has `more` unset. After that one nothing touches the
+///   operation's memory any more.
+/// - The result of a read or a receive is an error, or at most the length that was asked for, and
+///   that many bytes are initialised. The result of an open or an accept is an error, or a
+///   descriptor that is open and belongs to nobody else.
+/// - A completion's `buffer` is one whose bytes [`Ring::received`] returns, unchanged by anybody
+///   until it is recycled, and which came with no other completion since it was recycled last.
+pub unsafe trait Ring {
     /// Queues an operation. Never blocks and never fails: what does not fit waits in memory.
     ///
     /// # Safety

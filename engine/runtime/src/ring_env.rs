@@ -16,6 +16,7 @@ use crate::disk::{Disk, DiskCounters};
 use crate::disk_request::{Request, Work};
 use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
 use crate::executor::Executor;
+use crate::random::Random;
 use crate::ring_file::{self, RequestFuture, RingFile, describe};
 use crate::timers::{TimerKey, Timers};
 
@@ -40,8 +41,9 @@ pub(crate) struct Shared {
     pub(crate) executor: Arc<Executor>,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) pool: BufferPool,
-    pub(crate) random: Cell<u64>,
+    pub(crate) random: RefCell<Random>,
     pub(crate) counters: Cell<LoopCounters>,
+    pub(crate) receive_buffer_bytes: usize,
 }
 
 /// A handle on one core, for the code that runs on it.
@@ -63,6 +65,11 @@ impl RingEnv {
     /// What the core's loop has done so far.
     pub fn loop_counters(&self) -> LoopCounters {
         self.shared.counters.get()
+    }
+
+    /// The memory of the core's receive buffers, in bytes.
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.shared.receive_buffer_bytes
     }
 
     /// Disk requests that have not ended, or whose result has not been taken.
@@ -104,13 +111,8 @@ impl Env for RingEnv {
         clock::unix_seconds()
     }
 
-    /// SplitMix64 from a seed that the kernel chose.
     fn random(&self) -> u64 {
-        let state = self.shared.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.shared.random.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.shared.random.borrow_mut().bits()
     }
 
     fn spawn(&self, queue: TaskQueue, future: impl Future<Output = ()> + 'static) {

@@ -9,13 +9,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Once;
 use std::task::{Context, Poll};
 
 use crate::buffer::Buffer;
 use crate::disk_request::{Failure, Outcome, Request, Success, Work};
-use crate::env::{DISK_ALIGNMENT, File, IoClass, OpenMode};
+use crate::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 use crate::operations::Key;
-use crate::ring_env::Shared;
+use crate::ring_env::{RingEnv, Shared};
+
+/// How often, and how long after each other, an open is tried again for want of descriptors.
+const OPEN_RETRIES_MAX: u32 = 1000;
+const OPEN_RETRY_NANOSECONDS: u64 = 10_000_000;
 
 /// What the handles and the requests of a file share.
 #[derive(Debug)]
@@ -240,18 +245,33 @@ pub(crate) async fn sync_directory(shared: Rc<Shared>, path: PathBuf) -> io::Res
     request.success("sync directory", &path).await.map(drop)
 }
 
+/// Opens a path. The descriptors of the process may be used up for a moment, by connections that
+/// are refused because there are too many of them: that is waited for.
 async fn open_with(shared: &Rc<Shared>, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let kernel_path = kernel_path(path).map_err(|error| describe("open", path, error))?;
-    let request = Request::of_names(Work::Open { path: kernel_path, flags });
-    match RequestFuture::start(shared, request).success("open", path).await? {
-        Success::Opened(fd) => Ok(fd),
-        Success::Done => panic!("an open ends with a descriptor"),
+    let mut retries = 0;
+    loop {
+        let path_of_request = kernel_path.clone();
+        let request = Request::of_names(Work::Open { path: path_of_request, flags });
+        match RequestFuture::start(shared, request).await.result {
+            Ok(Success::Opened(fd)) => return Ok(fd),
+            Ok(Success::Done) => panic!("an open ends with a descriptor"),
+            Err(Failure::Os(libc::EMFILE | libc::ENFILE)) if retries < OPEN_RETRIES_MAX => {
+                retries += 1;
+                RingEnv::new(Rc::clone(shared)).sleep(OPEN_RETRY_NANOSECONDS).await;
+            }
+            Err(failure) => return Err(failure_error("open", path, failure)),
+        }
     }
 }
 
+/// Once for the process: one file system holds all files of a node.
 fn warn_buffered(path: &Path) {
-    let path = path.display();
-    tracing::warn!(%path, "no direct I/O on this file system: the page cache is used");
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let path = path.display();
+        tracing::warn!(%path, "no direct I/O on this file system: the page cache is used");
+    });
 }
 
 fn set_buffered(fd: RawFd) -> io::Result<()> {

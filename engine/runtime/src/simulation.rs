@@ -69,7 +69,7 @@ pub use file::SimFile;
 pub use trace::{TraceEntry, TraceEvent};
 
 use executor::{Executor, MAIN};
-use random::{Random, Stream};
+use random::Stream;
 use world::World;
 
 /// What decides a run.
@@ -149,7 +149,7 @@ impl Simulation {
     #[allow(clippy::needless_pass_by_value, reason = "options are built for one life")]
     pub fn with_disk(options: SimulationOptions, disk: SimDisk) -> Self {
         Self {
-            executor: Executor::new(Random::new(options.seed, Stream::Schedule)),
+            executor: Executor::new(Stream::Schedule.of(options.seed)),
             world: World::new(&options, disk.kill_with_seed(options.seed)),
             seed: options.seed,
             turns_left: options.turn_limit,

@@ -51,6 +51,12 @@ pub(crate) fn is_reset(fd: RawFd) -> bool {
     result < 0 && !is_passing(io::Error::last_os_error())
 }
 
+/// Tells the peer that nothing more is sent; returns false if there is no peer any more.
+pub(crate) fn finish_sending(fd: RawFd) -> bool {
+    // SAFETY: no pointers are passed.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) == 0 }
+}
+
 fn set_option(
     fd: RawFd,
     level: libc::c_int,

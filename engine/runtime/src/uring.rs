@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 
@@ -107,7 +107,9 @@ impl Uring {
     }
 }
 
-impl Ring for Uring {
+// SAFETY: completions, their results and the choice of receive buffers are the kernel's, whose
+// contract is the one that the trait states; tokens travel through it unchanged.
+unsafe impl Ring for Uring {
     #[inline]
     unsafe fn push(&mut self, token: u64, operation: Operation) {
         let entry = entry(operation).user_data(token);
@@ -211,7 +213,14 @@ fn entry(operation: Operation) -> Entry {
         Operation::Accept { fd } => {
             opcode::AcceptMulti::new(Fd(fd)).flags(libc::SOCK_CLOEXEC).build()
         }
-        Operation::Receive { fd } => opcode::RecvMulti::new(Fd(fd), RECEIVE_GROUP).build(),
+        Operation::Receive { fd, once: false } => {
+            opcode::RecvMulti::new(Fd(fd), RECEIVE_GROUP).build()
+        }
+        Operation::Receive { fd, once: true } => {
+            // The picked buffer says how much is received.
+            let receive = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0);
+            receive.buf_group(RECEIVE_GROUP).build().flags(Flags::BUFFER_SELECT)
+        }
         Operation::Send { fd, memory, len } => {
             opcode::Send::new(Fd(fd), memory, len).flags(libc::MSG_NOSIGNAL).build()
         }

@@ -112,6 +112,16 @@ impl ItemCache {
         true
     }
 
+    /// Notes that the record of `key` has moved, if the cached item's is the one at `from`.
+    pub fn move_value(&mut self, hash: u64, key: &[u8], from: Pointer, to: Pointer) {
+        let Some(header) = self.cache.header_mut(hash, key) else { return };
+        if decode(header).pointer == Some(from) {
+            put(header, at::SEGMENT, to.segment.to_le_bytes());
+            put(header, at::OFFSET, to.offset.to_le_bytes());
+            put(header, at::RECORD_LEN, to.len.to_le_bytes());
+        }
+    }
+
     /// Removes `key`; says whether it was there.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
         self.cache.remove(hash, key)

@@ -1,4 +1,5 @@
 use super::*;
+use larder_runtime::random::Random;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
@@ -178,7 +179,7 @@ proptest! {
 #[test]
 fn long_random_runs_wrap_around_and_stay_exact() {
     for seed in 0..8u64 {
-        let mut random = SplitMix(seed);
+        let mut random = Random::new(seed);
         let mut cache = TestCache::with_entry_bytes(20_000, 100 + 60 * seed as usize);
         let mut newest = HashMap::new();
         for version in 0u64..20_000 {
@@ -368,27 +369,6 @@ fn one_insert_copies_a_bounded_part_of_a_queue_full_of_used_entries() {
     check(&cache);
 }
 
-/// The numbers of a splitmix64 generator.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
 /// A cache of a number of keys that evicts the one used longest ago.
 #[derive(Default)]
 struct LeastRecentlyUsed {
@@ -421,9 +401,9 @@ fn zipf_trace(seed: u64, keys: usize, reads: usize) -> Vec<u32> {
             total
         })
         .collect();
-    let mut random = SplitMix(seed);
+    let mut random = Random::new(seed);
     let draw = |_| {
-        let wanted = random.unit() * total;
+        let wanted = (random.bits() >> 11) as f64 / (1u64 << 53) as f64 * total;
         cumulative.partition_point(|&sum| sum < wanted) as u32
     };
     (0..reads).map(draw).collect()

@@ -6,11 +6,12 @@
 
 use super::segments;
 use crate::entry::{Entry, Metadata, Payload, Pointer};
+use crate::index::table;
 use crate::key::{self, Key};
 use crate::value_log::frame::{FrameBuilder, FrameHeader};
 use crate::value_log::record::{self, Place, Record, RecordKind};
 use crate::value_log::segment::{self, StoreIdentity};
-use crate::{manifest, superblock, table};
+use crate::{manifest, superblock};
 use larder_runtime::buffer::Buffer;
 
 /// A decoder of one kind of bytes.
@@ -40,7 +41,7 @@ const fn plain(
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 12] = [
+pub const DECODERS: [Decoder; 13] = [
     plain(
         "superblock",
         || vec![superblock::decoders_seed()],
@@ -72,6 +73,7 @@ pub const DECODERS: [Decoder; 12] = [
     ),
     plain("index", || vec![table::decoders::index_seed()], table::decoders::index, |_| {}),
     plain("filter", || vec![table::decoders::filter_seed()], table::decoders::filter, |_| {}),
+    plain("pointed", || vec![table::decoders::pointed_seed()], table::decoders::pointed, |_| {}),
     plain(
         "block",
         || vec![table::decoders::block_seed()],

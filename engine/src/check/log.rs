@@ -8,8 +8,8 @@ use larder_runtime::env::{Env, File, OpenMode};
 use super::CheckError;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
-use crate::manifest::State;
-use crate::memtable::Memtable;
+use crate::index::memtable::Memtable;
+use crate::manifest::{SegmentState, State};
 use crate::shard::namespaces::{self, Namespaces};
 use crate::value_log::record::RecordKind;
 use crate::value_log::recovery::{self, Outcome, ReplaySegment, Replayed};
@@ -28,7 +28,8 @@ pub(super) struct Log {
 
 /// Whether a start replays this segment, from the replay position in it or from its beginning.
 pub(super) fn is_replayed(state: &State, number: u32) -> bool {
-    number >= state.replay_from.segment
+    let is_log = state.segments.get(&number).is_none_or(SegmentState::is_log);
+    is_log && number >= state.replay_from.segment
 }
 
 /// Replays the log as a start does, without writing anything. Segments whose file is missing or

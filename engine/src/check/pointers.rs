@@ -23,8 +23,20 @@ pub(super) struct Pointers {
     targets: Vec<Target>,
 }
 
+/// An entry's pointer that does not lead to the entry's record.
+pub(super) struct Dangling<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) pointer: Pointer,
+    /// Whether the entry has an expiry.
+    pub(super) expires: bool,
+    /// Whether the manifest no longer has the segment: its records were moved or had expired.
+    pub(super) is_freed: bool,
+    pub(super) reason: String,
+}
+
 struct Target {
     pointer: Pointer,
+    expires: bool,
     value_len: u32,
     version: u64,
     is_stale: bool,
@@ -39,6 +51,7 @@ impl Pointers {
         self.keys.extend_from_slice(key);
         self.targets.push(Target {
             pointer,
+            expires: entry.metadata.expiry != 0,
             value_len,
             version: entry.metadata.version,
             is_stale: entry.metadata.state & state::STALE != 0,
@@ -46,15 +59,15 @@ impl Pointers {
         });
     }
 
-    /// Follows all pointers and forgets them. Tells `damaged` the key, the pointer and the reason
-    /// where the target is not what it must be; returns how many there were.
+    /// Follows all pointers and forgets them. Tells `damaged` where the target is not what
+    /// it must be; returns how many pointers there were.
     pub(super) async fn follow<E: Env>(
         &mut self,
         env: &E,
         directory: &Path,
         store: u128,
         segments: &BTreeMap<u32, SegmentState>,
-        mut damaged: impl FnMut(&[u8], Pointer, String),
+        mut damaged: impl FnMut(Dangling<'_>),
     ) -> Result<u64, CheckError> {
         self.targets.sort_unstable_by_key(|target| target.pointer);
         let mut open: Option<(u32, Option<Reader<'_, E>>)> = None;
@@ -67,7 +80,13 @@ impl Pointers {
             let reader = open.as_mut().and_then(|(_, reader)| reader.as_mut());
             let key = &self.keys[target.key.clone()];
             if let Err(reason) = follow(reader, store, key, target).await? {
-                damaged(key, target.pointer, reason);
+                damaged(Dangling {
+                    key,
+                    pointer: target.pointer,
+                    expires: target.expires,
+                    is_freed: !segments.contains_key(&number),
+                    reason,
+                });
             }
         }
         let count = self.targets.len() as u64;
@@ -121,8 +140,9 @@ async fn follow<E: Env>(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let metadata = found.record.metadata;
-    // Marking an item stale gives it a version of its own and leaves the record where it is.
-    let version_fits = target.is_stale || metadata.version == target.version;
+    // What changes an item without its value leaves the record where it is, with the version that it
+    // had. Marking an item stale gives it a version of its own choice.
+    let version_fits = target.is_stale || metadata.version <= target.version;
     let what = if !found.payload_intact {
         "the value does not match its checksum"
     } else if found.record.key != key || found.len != len as usize {
@@ -130,7 +150,7 @@ async fn follow<E: Env>(
     } else if found.record.kind != RecordKind::Put {
         "the record there holds no value"
     } else if !version_fits {
-        "the record there is of another version"
+        "the record there is of a newer version"
     } else if found.record.payload.len() != target.value_len as usize {
         "the value has another length than the index says"
     } else {

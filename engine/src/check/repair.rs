@@ -6,6 +6,8 @@
 //! - Nobody knows which keys an unreadable block held. Entries of older tables between its readable
 //!   neighbours may be what it had overwritten or deleted: they go too, but for those that the
 //!   table's filter clears.
+//! - Entries that lead into a freed segment are left alone where a newer one hides them, or where
+//!   they have an expiry and so count as expired.
 //! - A segment is replaced by a copy in which every frame is intact that no start replays.
 //!
 //! New files first, then one edit of the manifest, and only then what it has made superfluous goes:
@@ -19,19 +21,18 @@ use std::path::Path;
 
 use larder_runtime::env::{Env, IoClass};
 
+use super::log::Log;
 use super::patch::Patch;
 use super::pointers::Pointers;
 use super::reader::Reader;
-use super::survey::flushed_end;
 use super::tables::{self, Gap};
-use super::{CheckError, log, segments};
+use super::{CheckError, log, newest, segments};
 use crate::entry::{Entry, Metadata, Payload};
-use crate::manifest::{self, Edit, Manifest, ManifestError, State};
-use crate::shard::namespaces::generation_of;
-use crate::table::{
+use crate::index::table::{
     self, BlockCache, EntryBuf, Table, TableBuilder, TableIdentity, TableMeta, TableOptions,
     key_hash,
 };
+use crate::manifest::{self, Edit, Manifest, ManifestError, State};
 use crate::value_log::recovery;
 use crate::value_log::segment::{self, StoreIdentity};
 
@@ -72,12 +73,17 @@ pub async fn repair<E: Env>(env: &E, directory: &Path) -> Result<Repair, CheckEr
             directory.display()
         )));
     }
+    if let Some(stub) = state.levels.iter().flatten().find(|meta| meta.is_stub()) {
+        return Err(CheckError::SetAside(table::file_name(stub.id)));
+    }
+    let log = log::replay(env, directory, identity.store, &state).await?;
     let mut repairer = Repairer {
         env,
         directory,
         identity,
         table_id_next: next_table_id(env, directory, &state)?,
         state,
+        log,
         edit: Edit::default(),
         suspects: BTreeMap::new(),
         looked_at: Vec::new(),
@@ -167,6 +173,8 @@ struct Repairer<'a, E: Env> {
     directory: &'a Path,
     identity: StoreIdentity,
     state: State,
+    /// What a start replays.
+    log: Log,
     table_id_next: u64,
     edit: Edit,
     /// Keys of which an entry was dropped, with the number of tables that are newer than the
@@ -223,10 +231,19 @@ impl<E: Env> Repairer<'_, E> {
         self.looked_at.push(Some(meta.clone()));
         let mut lost = BTreeSet::new();
         let segments = &self.state.segments;
-        let follow = pointers.follow(self.env, self.directory, store, segments, |key, _, _| {
-            lost.insert(key.to_vec());
+        let mut freed = BTreeMap::new();
+        let follow = pointers.follow(self.env, self.directory, store, segments, |found| {
+            if !found.is_freed {
+                lost.insert(found.key.to_vec());
+            } else if !found.expires {
+                freed.insert(found.key.to_vec(), ());
+            }
         });
         follow.await?;
+        let tables: Vec<&TableMeta> = self.state.levels.iter().flatten().take(newer).collect();
+        let above = (&self.log, tables.as_slice());
+        newest::keep_newest(self.env, self.directory, store, above, &mut freed).await?;
+        lost.extend(freed.into_keys());
         for (key, entry) in entries.iter_mut().filter(|(key, _)| lost.contains(key)) {
             let version = entry.as_entry().metadata.version;
             let metadata = Metadata { version, ..Metadata::default() };
@@ -348,6 +365,8 @@ impl<E: Env> Repairer<'_, E> {
     }
 
     async fn patch_segments(&mut self) -> Result<(), CheckError> {
+        let store = self.identity.store;
+        let ends = segments::ends(self.env, self.directory, store, &self.state).await?;
         for (&number, known) in &self.state.segments {
             let path = self.directory.join(segment::file_name(number));
             let mut reader = match Reader::open(self.env, &path, 1 << 20).await {
@@ -357,11 +376,12 @@ impl<E: Env> Repairer<'_, E> {
                 Err(error) => return Err(CheckError::io(&path, "open")(error)),
             };
             let header = reader.bytes(0, segment::HEADER_BYTES as usize).await;
-            let end = flushed_end(&self.state, number, known);
+            let end = ends[&number];
+            let is_open = known.sealed.is_none() && !known.is_log();
             let is_sound = segment::header_matches(header.bytes, self.identity, number)
                 && reader.len() >= u64::from(known.file_bytes);
-            let store = self.identity.store;
-            let stretch = segments::scan(self.env, &mut reader, store, number, end).await?;
+            let stretch =
+                segments::scan(self.env, &mut reader, store, number, end, is_open).await?;
             if is_sound && stretch.damage.is_empty() {
                 continue;
             }
@@ -392,9 +412,9 @@ impl<E: Env> Repairer<'_, E> {
             return Ok(());
         }
         let store = self.identity.store;
-        let log = log::replay(self.env, self.directory, store, &self.state).await?;
+        let log = &self.log;
         self.suspects.retain(|key, _| {
-            log.changes.get(key).is_none() && log.namespaces.is_alive(generation_of(key))
+            log.changes.get(key).is_none() && log.namespaces.generations().has_key(key)
         });
         let blocks = BlockCache::new(0);
         for (number, meta) in self.looked_at.iter().enumerate() {

@@ -1,11 +1,15 @@
 //! The part of the value log that tables refer to: every frame up to a segment's end is intact.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 
 use larder_runtime::env::{DISK_ALIGNMENT, Env};
 
-use super::CheckError;
 use super::reader::Reader;
+use super::{CheckError, log};
+use crate::manifest::{SegmentState, State};
 use crate::value_log::frame::{self, FrameHeader};
 use crate::value_log::record::{self, Place, RecordError};
 use crate::value_log::segment;
@@ -134,13 +138,71 @@ pub(super) struct Stretch {
     pub(super) damage: Vec<(u32, String)>,
 }
 
-/// Checks the frames of segment `number` from its header up to `end`.
+/// Where the part of each segment ends that only pointers lead to.
+pub(super) type Ends = BTreeMap<u32, u32>;
+
+/// Finds these ends for the segments of the manifest.
+pub(super) async fn ends<E: Env>(
+    env: &E,
+    directory: &Path,
+    store: u128,
+    state: &State,
+) -> Result<Ends, CheckError> {
+    let mut ends = Ends::new();
+    for (&number, known) in &state.segments {
+        let sealed = known.sealed.map(|seal| seal.end);
+        let end = match sealed {
+            _ if log::is_replayed(state, number) => {
+                let from = state.replay_from;
+                let position = if number == from.segment { from.offset } else { 0 };
+                sealed.map_or(position, |end| end.min(position))
+            }
+            Some(end) => end,
+            None if known.is_log() => 0,
+            None => open_end(env, directory, store, number, known).await?,
+        };
+        ends.insert(number, end);
+    }
+    Ok(ends)
+}
+
+/// The end of a segment of collected records that was never sealed: the first block without a
+/// frame. Records were moved only once they were durable in it.
+async fn open_end<E: Env>(
+    env: &E,
+    directory: &Path,
+    store: u128,
+    number: u32,
+    known: &SegmentState,
+) -> Result<u32, CheckError> {
+    let path = directory.join(segment::file_name(number));
+    let mut offset = segment::HEADER_BYTES;
+    let mut reader = match Reader::open(env, &path, DISK_ALIGNMENT).await {
+        Ok(reader) => reader,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(offset),
+        Err(error) => return Err(CheckError::io(&path, "open")(error)),
+    };
+    while offset < known.file_bytes {
+        env.yield_if_needed().await;
+        let header = header_at(&mut reader, Place { store, segment: number, offset }).await;
+        let end = header.and_then(|header| offset.checked_add(header.padded_len()));
+        match end.filter(|end| *end <= known.file_bytes) {
+            Some(end) => offset = end,
+            None => break,
+        }
+    }
+    Ok(offset)
+}
+
+/// Checks the frames of segment `number` from its header up to `end`. With `is_open`, the last of
+/// them may be what a crash has cut short, to which nothing points.
 pub(super) async fn scan<E: Env>(
     env: &E,
     reader: &mut Reader<'_, E>,
     store: u128,
     number: u32,
     end: u32,
+    is_open: bool,
 ) -> Result<Stretch, CheckError> {
     let mut stretch = Stretch::default();
     let mut offset = segment::HEADER_BYTES;
@@ -151,8 +213,10 @@ pub(super) async fn scan<E: Env>(
         let pieces = pieces(&frame.bytes, place).map_err(|error| newer(number, error))?;
         stretch.frames += 1;
         stretch.records += pieces.len() as u64;
-        stretch.damage.extend(frame.damage(&pieces));
         offset = frame.end();
+        if offset < end || !is_open {
+            stretch.damage.extend(frame.damage(&pieces));
+        }
     }
     Ok(stretch)
 }

@@ -8,14 +8,14 @@ use std::rc::Rc;
 use larder_runtime::env::{DirectoryEntry, Env, IoClass};
 
 use super::log::{self, Log};
-use super::survey::{flushed_end, list};
+use super::segments::{self, Ends};
+use super::survey::list;
 use super::{CheckError, Progress};
-use crate::compaction::{MergeIterator, Verdict};
 use crate::entry::{Entry, Pointer};
+use crate::index::compaction::{MergeIterator, Verdict};
+use crate::index::table::{self, Table, TableIdentity};
 use crate::manifest::{self, ManifestError, Reading, SegmentState, State};
-use crate::shard::namespaces::generation_of;
 use crate::superblock::SUPERBLOCK_FILE;
-use crate::table::{self, Table, TableIdentity};
 use crate::value_log::segment;
 
 /// What the bytes of one segment's file are for. The parts after `file_bytes` add up to it.
@@ -23,6 +23,8 @@ use crate::value_log::segment;
 pub struct SegmentSpace {
     /// The segment's number.
     pub number: u32,
+    /// Whether it holds records that were collected from other segments, and is no part of the log.
+    pub is_collected: bool,
     /// Whether it takes no more frames.
     pub is_sealed: bool,
     /// The file's length.
@@ -111,10 +113,11 @@ pub async fn space<E: Env>(
     let store = reading.superblock.identity.store_id;
     let log = log::replay(env, directory, store, &reading.state).await?;
     let mut report = SpaceReport::default();
+    let ends = segments::ends(env, directory, store, &reading.state).await?;
     for file in &files {
-        report.file(file, &reading, &log);
+        report.file(file, &reading, &log, &ends);
     }
-    let tally = RefCell::new(Tally::new(&reading.state, &log, env.unix_seconds()));
+    let tally = RefCell::new(Tally::new(&reading.state, (&log, &ends), env.unix_seconds()));
     count(env, directory, store, &tally, (report.total, progress)).await?;
     let tally = tally.into_inner();
     report.duplicates = tally.duplicates;
@@ -127,7 +130,7 @@ pub async fn space<E: Env>(
 }
 
 impl SpaceReport {
-    fn file(&mut self, file: &DirectoryEntry, reading: &Reading, log: &Log) {
+    fn file(&mut self, file: &DirectoryEntry, reading: &Reading, log: &Log, ends: &Ends) {
         let state = &reading.state;
         self.total += file.len;
         let name = file.name.as_str();
@@ -137,7 +140,7 @@ impl SpaceReport {
             self.manifest += file.len;
         } else if let Some(number) = segment::parse_file_name(name) {
             if let Some(known) = state.segments.get(&number) {
-                self.segments.push(SegmentSpace::new(number, file.len, known, state, log));
+                self.segments.push(SegmentSpace::new(number, file.len, known, log, ends));
             } else if file.len == u64::from(reading.superblock.identity.segment_bytes) {
                 self.spare += file.len;
             } else {
@@ -145,6 +148,10 @@ impl SpaceReport {
             }
         } else if let Some(id) = table::parse_file_name(name) {
             match state.levels.iter().flatten().find(|meta| meta.id == id) {
+                Some(meta) if meta.is_stub() => {
+                    self.tables += file.len;
+                    self.table_count += 1;
+                }
                 Some(meta) => {
                     self.tables += file.len;
                     self.table_count += 1;
@@ -165,8 +172,8 @@ impl SpaceReport {
 impl SegmentSpace {
     /// The parts that the manifest and the replayed log decide; the part of the flushed records is
     /// all in `dead` at first.
-    fn new(number: u32, file_bytes: u64, known: &SegmentState, state: &State, log: &Log) -> Self {
-        let flushed = u64::from(flushed_end(state, number, known));
+    fn new(number: u32, file_bytes: u64, known: &SegmentState, log: &Log, ends: &Ends) -> Self {
+        let flushed = u64::from(ends[&number]);
         let found = log.outcome.seals.iter().find(|seal| seal.segment == number);
         let seal = known.sealed.as_ref().or(found);
         let header = u64::from(segment::HEADER_BYTES).min(file_bytes);
@@ -174,6 +181,7 @@ impl SegmentSpace {
         let end = seal.map_or(flushed, |seal| u64::from(seal.end)).clamp(flushed, file_bytes);
         Self {
             number,
+            is_collected: !known.is_log(),
             is_sealed: known.sealed.is_some(),
             file_bytes,
             header,
@@ -198,6 +206,7 @@ impl SegmentSpace {
 struct Tally<'a> {
     state: &'a State,
     log: &'a Log,
+    ends: &'a Ends,
     now: u32,
     live: BTreeMap<u32, u64>,
     superseded: BTreeMap<u32, u64>,
@@ -209,10 +218,11 @@ struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    fn new(state: &'a State, log: &'a Log, now: u64) -> Self {
+    fn new(state: &'a State, (log, ends): (&'a Log, &'a Ends), now: u64) -> Self {
         let mut tally = Self {
             state,
             log,
+            ends,
             now: u32::try_from(now).unwrap_or(u32::MAX),
             live: BTreeMap::new(),
             superseded: BTreeMap::new(),
@@ -229,8 +239,7 @@ impl<'a> Tally<'a> {
 
     /// Counts a record, unless it lies in the part of the log that is replayed.
     fn add(&mut self, pointer: Pointer, is_live: bool) {
-        let known = self.state.segments.get(&pointer.segment);
-        let end = known.map_or(0, |known| flushed_end(self.state, pointer.segment, known));
+        let end = self.ends.get(&pointer.segment).copied().unwrap_or(0);
         if pointer.offset < end {
             let bytes = if is_live { &mut self.live } else { &mut self.superseded };
             *bytes.entry(pointer.segment).or_default() += u64::from(pointer.len);
@@ -244,7 +253,7 @@ impl<'a> Tally<'a> {
 
     fn newest(&mut self, key: &[u8], entry: &Entry<'_>) {
         let change = self.log.changes.get(key);
-        let is_emptied = !self.log.namespaces.is_alive(generation_of(key));
+        let is_emptied = !self.log.namespaces.generations().has_key(key);
         let is_expired = entry.metadata.is_expired(self.now);
         let in_force = match change {
             Some(change) => {
@@ -291,12 +300,18 @@ async fn count<E: Env>(
         let table = Table::open(env.clone(), directory, identity, meta, IoClass::Scrub).await;
         tables.push(Rc::new(table.map_err(|error| CheckError::Damaged(error.to_string()))?));
     }
-    let filter = |key: &[u8], entry: &Entry<'_>| {
+    let filter = |key: &[u8], entry: &Entry<'_>, _| {
         tally.borrow_mut().newest(key, entry);
         Verdict::Keep
     };
     let on_dropped = |entry: &Entry<'_>| tally.borrow_mut().older(entry);
-    let mut merge = MergeIterator::new(tables, &[], IoClass::Scrub, filter, on_dropped);
+    let mut merge = MergeIterator::new(tables, IoClass::Scrub, filter, on_dropped);
     while merge.next().await.map_err(|error| CheckError::Damaged(error.to_string()))?.is_some() {}
-    Ok(())
+    match merge.damaged().iter().find(|(table, _)| !table.meta().is_stub()) {
+        Some((table, _)) => {
+            let name = table::file_name(table.meta().id);
+            Err(CheckError::Damaged(format!("{name} has blocks that cannot be read")))
+        }
+        None => Ok(()),
+    }
 }

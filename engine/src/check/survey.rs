@@ -1,5 +1,6 @@
 //! One pass over all files of a shard's directory.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use larder_runtime::env::{DirectoryEntry, Env};
@@ -8,10 +9,10 @@ use super::log::{self, Log};
 use super::pointers::Pointers;
 use super::reader::Reader;
 use super::report::{FileReport, Report};
-use super::{CheckError, Progress, segments, tables};
+use super::{CheckError, Progress, newest, segments, tables};
+use crate::index::table::{self, TableMeta};
 use crate::manifest::{self, ManifestError, Reading, SegmentState};
 use crate::superblock::SUPERBLOCK_FILE;
-use crate::table::{self, TableMeta};
 use crate::value_log::recovery;
 use crate::value_log::segment::{self, StoreIdentity};
 
@@ -83,13 +84,15 @@ impl<E: Env> Surveyor<'_, E> {
             shard: reading.superblock.identity.shard_index,
         };
         let state = &reading.state;
+        let ends = segments::ends(self.env, self.directory, identity.store, state).await?;
         for (&number, known) in &state.segments {
-            self.segment(identity, state, number, known).await?;
+            self.segment(identity, number, known, ends[&number]).await?;
         }
         let log = log::replay(self.env, self.directory, identity.store, state).await?;
         self.log(identity.store, state, &log).await?;
-        for meta in state.levels.iter().flatten() {
-            self.table(identity.store, state, meta).await?;
+        let tables: Vec<&TableMeta> = state.levels.iter().flatten().collect();
+        for (number, meta) in tables.iter().enumerate() {
+            self.table(identity.store, state, meta, (&log, &tables[..number])).await?;
         }
         for entry in entries {
             self.other_file(identity.store, reading, entry).await;
@@ -128,9 +131,9 @@ impl<E: Env> Surveyor<'_, E> {
     async fn segment(
         &mut self,
         identity: StoreIdentity,
-        state: &manifest::State,
         number: u32,
         known: &SegmentState,
+        end: u32,
     ) -> Result<(), CheckError> {
         let name = segment::file_name(number);
         self.begin(&name);
@@ -152,8 +155,9 @@ impl<E: Env> Surveyor<'_, E> {
         if !segment::header_matches(header.bytes, identity, number) {
             file.problem(0, "the segment's header is damaged");
         }
-        let end = flushed_end(state, number, known);
-        let stretch = segments::scan(self.env, &mut reader, identity.store, number, end).await?;
+        let is_open = known.sealed.is_none() && !known.is_log();
+        let scan = segments::scan(self.env, &mut reader, identity.store, number, end, is_open);
+        let stretch = scan.await?;
         for (offset, what) in stretch.damage {
             file.problem(u64::from(offset), what);
         }
@@ -190,10 +194,13 @@ impl<E: Env> Surveyor<'_, E> {
         }
         let (report, segments) = (&mut self.report, &state.segments);
         let name = segment::file_name(state.replay_from.segment);
-        let followed =
-            pointers.follow(self.env, self.directory, store, segments, |key, at, why| {
-                report.file(&name).problem(None, dangling(key, at, &why));
-            });
+        let followed = pointers.follow(self.env, self.directory, store, segments, |found| {
+            let may_be_gone = found.expires || !log.namespaces.generations().has_key(found.key);
+            if !(found.is_freed && may_be_gone) {
+                let what = dangling(found.key, found.pointer, &found.reason);
+                report.file(&name).problem(None, what);
+            }
+        });
         let followed = followed.await?;
         self.report.pointers += followed;
         Ok(())
@@ -204,24 +211,42 @@ impl<E: Env> Surveyor<'_, E> {
         store: u128,
         state: &manifest::State,
         meta: &TableMeta,
+        (log, newer): (&Log, &[&TableMeta]),
     ) -> Result<(), CheckError> {
         let name = table::file_name(meta.id);
         self.begin(&name);
         let mut pointers = Pointers::default();
         let scan = tables::scan(self.env, self.directory, store, meta, |key, entry| {
-            pointers.push(key, entry);
+            // The readable entries of a stub are in other tables.
+            if !meta.is_stub() {
+                pointers.push(key, entry);
+            }
         });
         let scan = scan.await?;
         let file = self.report.file(&name);
+        if meta.is_stub() {
+            let blocks = meta.bad_blocks.len();
+            let what = format!("the keys of {blocks} blocks were lost when they were merged");
+            file.problem(None, what);
+        }
         for (offset, what) in scan.damage {
             file.problem(offset, what);
         }
+        let mut freed = BTreeMap::new();
         let segments = &state.segments;
-        let followed =
-            pointers.follow(self.env, self.directory, store, segments, |key, at, why| {
-                file.problem(None, dangling(key, at, &why));
-            });
+        let followed = pointers.follow(self.env, self.directory, store, segments, |found| {
+            let what = dangling(found.key, found.pointer, &found.reason);
+            if !found.is_freed {
+                file.problem(None, what);
+            } else if !found.expires {
+                freed.insert(found.key.to_vec(), what);
+            }
+        });
         let followed = followed.await?;
+        newest::keep_newest(self.env, self.directory, store, (log, newer), &mut freed).await?;
+        for what in freed.into_values() {
+            file.problem(None, what);
+        }
         file.checked =
             format!("{} blocks, {} entries, {followed} pointers", scan.blocks, scan.entries);
         self.report.blocks += scan.blocks;
@@ -268,16 +293,6 @@ impl<E: Env> Surveyor<'_, E> {
         };
         what.clone_into(&mut self.report.file(name).checked);
     }
-}
-
-/// Where the part of a segment ends that only pointers lead to.
-pub(super) fn flushed_end(state: &manifest::State, number: u32, known: &SegmentState) -> u32 {
-    let sealed = known.sealed.map(|seal| seal.end);
-    if number == state.replay_from.segment {
-        let position = state.replay_from.offset;
-        return sealed.map_or(position, |end| end.min(position));
-    }
-    if log::is_replayed(state, number) { 0 } else { sealed.unwrap_or(0) }
 }
 
 fn dangling(key: &[u8], at: crate::entry::Pointer, why: &str) -> String {

@@ -8,7 +8,7 @@ use larder_runtime::env::{Env, IoClass};
 use super::CheckError;
 use super::reader::Reader;
 use crate::entry::Entry;
-use crate::table::{
+use crate::index::table::{
     self, BlockPlace, Table, TableError, TableIdentity, TableMeta, key_hash, visit_block,
 };
 

@@ -13,7 +13,7 @@ use flatbuffers::{
 };
 
 use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentSeal};
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 /// The schema's `file_identifier`, which follows the root offset.
 const IDENTIFIER: &str = "LRME";
@@ -68,6 +68,9 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         edit.replay_from.map(|position| WIPOffset::new(write_position(builder, &position).value()));
     let namespace_generations = write_tables(builder, &edit.namespace_generations, write_flush);
 
+    let segments_collected = write_numbers(builder, &edit.segments_collected);
+    let segment_expiries = write_numbers(builder, &edit.segment_expiries);
+
     let root = write_table(builder, |builder| {
         push_offset(builder, 0, tables_added);
         push_offset(builder, 1, tables_removed);
@@ -81,6 +84,8 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         push_optional(builder, 9, edit.table_id_next);
         push_optional(builder, 10, edit.segment_id_next);
         push_offset(builder, 11, namespace_generations);
+        push_offset(builder, 12, segments_collected);
+        push_offset(builder, 13, segment_expiries);
     });
     builder.finish(root, Some(IDENTIFIER));
     builder.finished_data().to_vec()
@@ -115,6 +120,19 @@ fn write_scalars<'b, P: Push<Output: 'b>>(
     (!items.is_empty()).then(|| builder.create_vector(items).as_union_value())
 }
 
+/// Writes what is said of each of some segments as a vector of tables.
+fn write_numbers<N: Copy + Into<u32>>(
+    builder: &mut Builder<'_>,
+    items: &[(u32, N)],
+) -> Option<Written> {
+    write_tables(builder, items, |builder, &(segment, number)| {
+        write_table(builder, |builder| {
+            builder.push_slot(slot(0), segment, 0);
+            builder.push_slot::<u32>(slot(1), number.into(), 0);
+        })
+    })
+}
+
 fn push_offset(builder: &mut Builder<'_>, index: usize, written: Option<Written>) {
     if let Some(offset) = written {
         builder.push_slot_always(slot(index), offset);
@@ -130,15 +148,21 @@ fn push_optional<P: Push>(builder: &mut Builder<'_>, index: usize, value: Option
 fn write_table_meta(builder: &mut Builder<'_>, table: &TableMeta) -> WrittenTable {
     let smallest = write_scalars(builder, &table.smallest);
     let largest = write_scalars(builder, &table.largest);
+    let bad_blocks = write_scalars(builder, &table.bad_blocks);
     write_table(builder, |builder| {
         builder.push_slot(slot(0), table.id, 0);
         builder.push_slot(slot(2), table.file_bytes, 0);
         builder.push_slot(slot(3), table.entries, 0);
         builder.push_slot(slot(4), table.tombstones, 0);
         builder.push_slot(slot(8), table.version_max, 0);
+        builder.push_slot(slot(9), table.separate_bytes, 0);
+        builder.push_slot(slot(10), table.expiring_bytes, 0);
         push_offset(builder, 5, smallest);
         push_offset(builder, 6, largest);
+        push_offset(builder, 12, bad_blocks);
         builder.push_slot(slot(7), table.footer_checksum, 0);
+        builder.push_slot(slot(11), table.expiry_max, 0);
+        builder.push_slot(slot(13), table.expiry_last, 0);
         builder.push_slot(slot(1), table.level, 0);
     })
 }
@@ -287,6 +311,8 @@ impl Reader<'_> {
             table_id_next,
             segment_id_next,
             namespace_generations,
+            segments_collected,
+            segment_expiries,
         ] = self.fields(root)?;
         Ok(Edit {
             tables_added: self.tables(tables_added, Self::table_meta)?,
@@ -299,12 +325,18 @@ impl Reader<'_> {
                 let [id, file_bytes] = reader.fields(table)?;
                 Ok((reader.u32(id)?, reader.u32(file_bytes)?))
             })?,
+            segments_collected: self.tables(segments_collected, |reader, table| {
+                let (segment, generation) = reader.segment_number(table)?;
+                // A generation only ages a segment: the last one stands for all later ones.
+                Ok((segment, u8::try_from(generation).unwrap_or(u8::MAX)))
+            })?,
             segments_sealed: self.tables(segments_sealed, Self::seal)?,
             segments_freed: self.scalars(segments_freed, u32::from_le_bytes)?,
             live_bytes: self.tables(live_bytes, |reader, table| {
                 let [segment, delta] = reader.fields(table)?;
                 Ok((reader.u32(segment)?, reader.i64(delta)?))
             })?,
+            segment_expiries: self.tables(segment_expiries, Self::segment_number)?,
             replay_from: replay_from.map(|field| self.position(field)).transpose()?,
             version_ceiling: version_ceiling.map(|at| self.u64(Some(at))).transpose()?,
             table_id_next: table_id_next.map(|at| self.u64(Some(at))).transpose()?,
@@ -328,6 +360,11 @@ impl Reader<'_> {
             largest,
             footer_checksum,
             version_max,
+            separate_bytes,
+            expiring_bytes,
+            expiry_max,
+            bad_blocks,
+            expiry_last,
         ] = self.fields(table)?;
         Ok(TableMeta {
             id: self.u64(id)?,
@@ -339,6 +376,11 @@ impl Reader<'_> {
             largest: self.byte_vector(largest)?,
             footer_checksum: self.u32(footer_checksum)?,
             version_max: self.u64(version_max)?,
+            separate_bytes: self.u64(separate_bytes)?,
+            expiring_bytes: self.u64(expiring_bytes)?,
+            expiry_max: self.u32(expiry_max)?,
+            expiry_last: self.u32(expiry_last)?,
+            bad_blocks: self.scalars(bad_blocks, u32::from_le_bytes)?,
         })
     }
 
@@ -349,6 +391,11 @@ impl Reader<'_> {
             end: self.u32(end)?,
             sequence_last: self.u64(sequence_last)?,
         })
+    }
+
+    fn segment_number(&mut self, table: usize) -> Decoded<(u32, u32)> {
+        let [segment, number] = self.fields(table)?;
+        Ok((self.u32(segment)?, self.u32(number)?))
     }
 
     fn position(&mut self, field: usize) -> Decoded<LogPosition> {

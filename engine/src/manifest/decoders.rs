@@ -6,7 +6,7 @@ use super::codec;
 use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentSeal};
 use super::log::recover;
 use super::record::{self, Heading, Kind, LogIdentity};
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 const IDENTITY: LogIdentity = LogIdentity { store_id: 7, number: 1 };
 
@@ -64,12 +64,19 @@ fn full_edit() -> Edit {
         largest: format!("{id}-z").into_bytes(),
         footer_checksum: 5,
         version_max: 9,
+        separate_bytes: 500,
+        expiring_bytes: 100,
+        expiry_max: 0,
+        expiry_last: 2_000_000_000,
+        bad_blocks: if id == 3 { vec![0, 2] } else { Vec::new() },
     };
     Edit {
         tables_added: vec![table(1, 0), table(2, 1), table(3, 1)],
         segments_opened: vec![(1, 1 << 20), (2, 1 << 20)],
+        segments_collected: vec![(1, 2)],
         segments_sealed: vec![SegmentSeal { segment: 1, end: 8192, sequence_last: 40 }],
         live_bytes: vec![(1, 500)],
+        segment_expiries: vec![(1, 2_000_000_000)],
         replay_from: Some(LogPosition { segment: 2, offset: 4096, sequence: 41 }),
         version_ceiling: Some(1000),
         table_id_next: Some(4),

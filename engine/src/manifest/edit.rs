@@ -1,6 +1,6 @@
 //! One change of a shard's files, as the manifest records it.
 
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 /// A place in the value log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub struct SegmentSeal {
     pub sequence_last: u64,
 }
 
+/// The expiry of what does not expire, where the latest of several is kept.
+pub const NEVER_EXPIRES: u32 = u32::MAX;
+
 /// A namespace was emptied by giving it a new generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceGeneration {
@@ -46,12 +49,19 @@ pub struct Edit {
     pub tables_moved: Vec<(u64, u8)>,
     /// New segments: (id, bytes of the file). Ids ascend and are never used again.
     pub segments_opened: Vec<(u32, u32)>,
+    /// Of the new segments those that hold collected records: (id, generation, 1 or more). They are
+    /// no part of the log that is replayed.
+    pub segments_collected: Vec<(u32, u8)>,
     /// Segments that take no more frames.
     pub segments_sealed: Vec<SegmentSeal>,
     /// Segments whose file may be reused under another number.
     pub segments_freed: Vec<u32>,
-    /// Changes of the bytes that live records take in a segment: (segment, difference).
+    /// Changes of the bytes that live records take in a segment: (segment, difference). Those of a
+    /// segment that was freed count for nothing: an outdated entry may outlive its target.
     pub live_bytes: Vec<(u32, i64)>,
+    /// Until when the entries that came to point into a segment live: (segment, Unix second), or
+    /// [`NEVER_EXPIRES`].
+    pub segment_expiries: Vec<(u32, u32)>,
     /// Where replay starts from now on. Its sequence never goes back.
     pub replay_from: Option<LogPosition>,
     /// Versions below this may have been given out. It never goes back.

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::edit::{Edit, EditError};
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 /// How many levels there are. With tables of 8 MiB and a factor of 8 the last one holds more
 /// index than any device has room for.
 pub const LEVELS: usize = 8;
 
 /// Tables by level. Level 0 may overlap and is sorted from the newest to the oldest; the others do
-/// not overlap and are sorted by key.
+/// not overlap, but for stubs, and are sorted by key.
 pub type Levels = [Vec<TableMeta>; LEVELS];
 
 /// Finds out whether `edit` can be applied, without changing anything.
@@ -34,7 +34,8 @@ pub(super) fn check(levels: &Levels, edit: &Edit) -> Result<(), EditError> {
     let mut arriving: [Vec<&TableMeta>; LEVELS] = Default::default();
     let mut missing = leaving.clone();
     for table in levels.iter().flatten() {
-        if added.contains(&table.id) {
+        // A table that is taken out may come back as a stub.
+        if added.contains(&table.id) && !leaving.contains(&table.id) {
             return Err(EditError::TableIdReused { id: table.id });
         }
         missing.remove(&table.id);
@@ -55,7 +56,8 @@ pub(super) fn check(levels: &Levels, edit: &Edit) -> Result<(), EditError> {
     for (level, (tables, arriving)) in (0u8..).zip(levels.iter().zip(&arriving)).skip(1) {
         if !arriving.is_empty() {
             let staying = tables.iter().filter(|table| !leaving.contains(&table.id));
-            check_overlap(level, staying.chain(arriving.iter().copied()))?;
+            let present = staying.chain(arriving.iter().copied());
+            check_overlap(level, present.filter(|table| !table.is_stub()))?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::edit::{Edit, EditError, SegmentSeal};
+use super::edit::{Edit, EditError, NEVER_EXPIRES, SegmentSeal};
 
 /// A value-log segment as the manifest knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,24 @@ pub struct SegmentState {
     /// The bytes of records that the tables refer to, a record counted once for each entry that
     /// does: an item whose metadata changed leaves entries in several tables until they merge.
     pub live_bytes: u64,
+    /// 0 for a segment of the log; for one of collected records how often, at most, they have been
+    /// moved.
+    pub generation: u8,
+    /// When the last of the entries that ever came to point into the segment expires, in Unix
+    /// seconds; 0 if none did, [`NEVER_EXPIRES`] if one of them never does.
+    pub expiry_max: u32,
+}
+
+impl SegmentState {
+    /// Whether everything that an entry of a table may point to here has expired.
+    pub fn has_expired(&self, now: u32) -> bool {
+        self.expiry_max != 0 && self.expiry_max != NEVER_EXPIRES && self.expiry_max <= now
+    }
+
+    /// Whether the segment is part of the log, which replay reads.
+    pub fn is_log(&self) -> bool {
+        self.generation == 0
+    }
 }
 
 /// What an edit does to the segments, worked out before anything is changed.
@@ -42,6 +60,10 @@ pub(super) fn plan(
     for &(segment, file_bytes) in &edit.segments_opened {
         plan.open(segment, file_bytes)?;
     }
+    for &(segment, generation) in &edit.segments_collected {
+        let state = plan.known(segment)?;
+        plan.changed.insert(segment, Some(SegmentState { generation, ..state }));
+    }
     for seal in &edit.segments_sealed {
         plan.seal(*seal)?;
     }
@@ -50,7 +72,16 @@ pub(super) fn plan(
         *differences.entry(segment).or_default() += i128::from(difference);
     }
     for (segment, difference) in differences {
-        plan.add_live_bytes(segment, difference)?;
+        if !plan.was_freed(segment) {
+            plan.add_live_bytes(segment, difference)?;
+        }
+    }
+    for &(segment, expiry) in &edit.segment_expiries {
+        if !plan.was_freed(segment) {
+            let state = plan.known(segment)?;
+            let expiry_max = state.expiry_max.max(expiry);
+            plan.changed.insert(segment, Some(SegmentState { expiry_max, ..state }));
+        }
     }
     for &segment in &edit.segments_freed {
         plan.known(segment)?;
@@ -75,13 +106,18 @@ impl SegmentPlan<'_> {
         state.ok_or(EditError::UnknownSegment { segment })
     }
 
+    fn was_freed(&self, segment: u32) -> bool {
+        segment < self.id_next && self.known(segment).is_err()
+    }
+
     fn open(&mut self, segment: u32, file_bytes: u32) -> Result<(), EditError> {
         if segment < self.id_next {
             return Err(EditError::SegmentIdReused { segment });
         }
         let after = segment.checked_add(1);
         self.id_next = after.ok_or(EditError::NumbersExhausted { what: "segment" })?;
-        let state = SegmentState { file_bytes, sealed: None, live_bytes: 0 };
+        let state =
+            SegmentState { file_bytes, sealed: None, live_bytes: 0, generation: 0, expiry_max: 0 };
         self.changed.insert(segment, Some(state));
         Ok(())
     }

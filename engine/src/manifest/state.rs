@@ -100,10 +100,18 @@ impl State {
             // Each addition to level 0 is newer than the ones before it.
             tables_added: unsorted.iter().rev().chain(sorted.iter().flatten()).cloned().collect(),
             segments_opened: segments().map(|(&id, state)| (id, state.file_bytes)).collect(),
+            segments_collected: segments()
+                .filter(|(_, state)| !state.is_log())
+                .map(|(&id, state)| (id, state.generation))
+                .collect(),
             segments_sealed: segments().filter_map(|(_, state)| state.sealed).collect(),
             live_bytes: segments()
                 .filter(|(_, state)| state.live_bytes > 0)
                 .map(|(&id, state)| (id, state.live_bytes.cast_signed()))
+                .collect(),
+            segment_expiries: segments()
+                .filter(|(_, state)| state.expiry_max != 0)
+                .map(|(&id, state)| (id, state.expiry_max))
                 .collect(),
             replay_from: Some(self.replay_from),
             version_ceiling: Some(self.version_ceiling),

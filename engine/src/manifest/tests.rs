@@ -1,12 +1,14 @@
 use std::path::{Path, PathBuf};
 
-use futures_lite::future::{block_on, poll_once};
+use futures_lite::future::poll_once;
+use larder_runtime::random::Random;
+use larder_runtime::simulation::SimEnv;
 use proptest::prelude::*;
 
-use super::memory_env::{Fault, MemoryEnv, Random};
 use super::record::{self, Heading};
+use super::test_disk::TestDisk;
 use super::*;
-use crate::table::TableMeta;
+use crate::index::table::TableMeta;
 
 pub(super) const DIRECTORY: &str = "/store/shard-003";
 
@@ -46,6 +48,11 @@ fn table(id: u64, level: u8, smallest: &[u8], largest: &[u8]) -> TableMeta {
         largest: largest.to_vec(),
         footer_checksum: 0xDEAD_BEEF,
         version_max: id / 3,
+        separate_bytes: id << 20,
+        expiring_bytes: id << 10,
+        expiry_max: id as u32 % 3,
+        expiry_last: id as u32 % 5,
+        bad_blocks: Vec::new(),
     }
 }
 
@@ -98,7 +105,7 @@ fn random_edit(state: &State, random: &mut Random) -> Edit {
 
 /// `count` edits, each with the state that it leads to; the state before the first one is empty.
 pub(super) fn history(count: usize, seed: u64) -> Vec<(Edit, State)> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut state = State::default();
     let steps = (0..count).map(|_| {
         let edit = random_edit(&state, &mut random);
@@ -108,20 +115,31 @@ pub(super) fn history(count: usize, seed: u64) -> Vec<(Edit, State)> {
     steps.collect()
 }
 
-fn new_shard(env: &MemoryEnv, limits: Limits) -> Manifest<MemoryEnv> {
-    let created = Manifest::create_with(env.clone(), directory(), identity(), limits);
-    block_on(created).expect("creates")
+fn new_shard(disk: &mut TestDisk, limits: Limits) -> Manifest<SimEnv> {
+    let created = Manifest::create_with(disk.env(), directory(), identity(), limits);
+    disk.run(created).expect("creates")
 }
 
-fn reopened(env: &MemoryEnv) -> Result<State, ManifestError> {
-    block_on(Manifest::open_with(env.clone(), directory(), SMALL)).map(|(_, state, _)| state)
+fn append_all(disk: &mut TestDisk, manifest: &mut Manifest<SimEnv>, history: &[(Edit, State)]) {
+    for (edit, state) in history {
+        disk.run(manifest.append(edit, state)).expect("appends");
+    }
+}
+
+fn reopened(disk: &mut TestDisk) -> Result<State, ManifestError> {
+    let opening = Manifest::open_with(disk.env(), directory(), SMALL);
+    disk.run(opening).map(|(_, state, _)| state)
 }
 
 fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
     let key = || proptest::collection::vec(any::<u8>(), 0..20);
     let numbers = (any::<u64>(), any::<u8>(), any::<u64>(), any::<u64>(), any::<u64>());
-    (numbers, key(), key(), any::<u32>(), any::<u64>()).prop_map(
-        |((id, level, file_bytes, entries, tombstones), smallest, largest, sum, version_max)| {
+    let bytes = (any::<u64>(), any::<u64>(), any::<u32>());
+    let bad_blocks = proptest::collection::vec(any::<u32>(), 0..3);
+    let sums = (any::<u32>(), any::<u64>());
+    (numbers, key(), key(), sums, bytes, bad_blocks).prop_map(
+        |(numbers, smallest, largest, (sum, version_max), bytes, bad_blocks)| {
+            let (id, level, file_bytes, entries, tombstones) = numbers;
             TableMeta {
                 id,
                 level,
@@ -132,6 +150,11 @@ fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
                 largest,
                 footer_checksum: sum,
                 version_max,
+                separate_bytes: bytes.0,
+                expiring_bytes: bytes.1,
+                expiry_max: bytes.2,
+                expiry_last: bytes.2.rotate_left(7),
+                bad_blocks,
             }
         },
     )
@@ -152,6 +175,8 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         vec(any::<u32>(), 0..4),
         vec(any::<(u32, i64)>(), 0..4),
         any::<Option<u32>>(),
+        vec(any::<(u32, u8)>(), 0..4),
+        vec(any::<(u32, u32)>(), 0..4),
     );
     let rest =
         (proptest::option::of(position()), any::<Option<u64>>(), vec(any::<(u32, u64)>(), 0..4));
@@ -169,6 +194,8 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         segments_freed: segments.2,
         live_bytes: segments.3,
         segment_id_next: segments.4,
+        segments_collected: segments.5,
+        segment_expiries: segments.6,
         replay_from: rest.0.map(|(segment, offset, sequence)| LogPosition {
             segment,
             offset,
@@ -230,8 +257,9 @@ proptest! {
 
 /// An edit with something in every field of the schema.
 fn full_edit() -> Edit {
+    let stub = TableMeta { bad_blocks: vec![3, 90], ..table(41, 1, b"apple", b"pear") };
     Edit {
-        tables_added: vec![table(41, 1, b"apple", b"pear"), table(42, 0, b"", b"\x00\xFF")],
+        tables_added: vec![stub, table(42, 0, b"", b"\x00\xFF")],
         tables_removed: vec![7, u64::MAX],
         tables_moved: vec![(5, 2), (6, 7)],
         segments_opened: vec![(3, 4096), (4, u32::MAX)],
@@ -243,6 +271,8 @@ fn full_edit() -> Edit {
         table_id_next: Some(43),
         segment_id_next: Some(5),
         namespace_generations: vec![NamespaceGeneration { namespace: 9, generation: 10 }],
+        segments_collected: vec![(4, 2)],
+        segment_expiries: vec![(3, 1_800_000_000), (4, NEVER_EXPIRES)],
     }
 }
 
@@ -559,111 +589,109 @@ fn file_names_are_recognised_only_in_their_one_spelling() {
 
 #[test]
 fn a_new_shard_is_empty_and_remembers_who_it_is() {
-    let env = MemoryEnv::default();
+    let mut disk = TestDisk::new();
+    let env = disk.env();
     assert!(!Manifest::exists(&env, directory()).unwrap());
-    let manifest = new_shard(&env, LIMITS);
+    let manifest = new_shard(&mut disk, LIMITS);
     assert_eq!(manifest.superblock().identity, identity());
     assert!(Manifest::exists(&env, directory()).unwrap());
-    let (_, state, superblock) = block_on(Manifest::open(env.clone(), directory())).unwrap();
+    let (_, state, superblock) = disk.run(Manifest::open(env.clone(), directory())).unwrap();
     assert_eq!(state, State::default());
     let expected = Superblock { sequence: 1, identity: identity(), manifest_number: 1 };
     assert_eq!(superblock, expected);
-    let again = block_on(Manifest::create(env.clone(), directory(), identity()));
+    let again = disk.run(Manifest::create(env, directory(), identity()));
     assert!(matches!(again, Err(ManifestError::Io { source, .. })
         if source.kind() == io::ErrorKind::AlreadyExists));
-    assert_eq!(env.names(), ["MANIFEST-00000001", "SUPERBLOCK"]);
+    assert_eq!(disk.names(), ["MANIFEST-00000001", "SUPERBLOCK"]);
 }
 
 #[test]
 fn long_files_are_replaced_and_every_state_survives_reopening() {
-    let env = MemoryEnv::default();
-    let mut manifest = new_shard(&env, SMALL);
+    let mut disk = TestDisk::new();
+    let mut manifest = new_shard(&mut disk, SMALL);
     let mut switches = 0;
     for (edit, state) in history(60, 3) {
         let before = manifest.superblock().manifest_number;
-        block_on(manifest.append(&edit, &state)).expect("appends");
+        disk.run(manifest.append(&edit, &state)).expect("appends");
         let number = manifest.superblock().manifest_number;
         switches += number - before;
-        assert_eq!(env.names(), [log::file_name(number).as_str(), SUPERBLOCK_FILE]);
-        let copy = env.duplicate();
-        assert_eq!(reopened(&copy).expect("opens"), state);
+        assert_eq!(disk.names(), [log::file_name(number).as_str(), SUPERBLOCK_FILE]);
+        assert_eq!(reopened(&mut disk.duplicate()).expect("opens"), state);
     }
     assert!(switches >= 5, "{switches} switches");
 }
 
 #[test]
 fn leftovers_are_removed_and_their_numbers_not_used_again() {
-    let env = MemoryEnv::default();
-    drop(new_shard(&env, SMALL));
-    env.plant(&manifest_path(9), b"an unfinished snapshot");
-    env.plant(&directory().join(SUPERBLOCK_UNFINISHED_FILE), b"");
-    let opened = Manifest::open_with(env.clone(), directory(), SMALL);
-    let (mut manifest, _, _) = block_on(opened).expect("opens");
-    assert_eq!(env.names(), ["MANIFEST-00000001", SUPERBLOCK_FILE]);
-    for (edit, state) in history(10, 12) {
-        block_on(manifest.append(&edit, &state)).unwrap();
-    }
+    let mut disk = TestDisk::new();
+    drop(new_shard(&mut disk, SMALL));
+    let unfinished = directory().join(SUPERBLOCK_UNFINISHED_FILE);
+    let planted = disk.plant(&manifest_path(9), b"an unfinished snapshot");
+    let mut disk = planted.plant(&unfinished, b"");
+    let opened = Manifest::open_with(disk.env(), directory(), SMALL);
+    let (mut manifest, _, _) = disk.run(opened).expect("opens");
+    assert_eq!(disk.names(), ["MANIFEST-00000001", SUPERBLOCK_FILE]);
+    append_all(&mut disk, &mut manifest, &history(10, 12));
     assert_eq!(manifest.superblock().manifest_number, 10);
 }
 
 #[test]
 fn a_record_of_several_pieces_is_appended_and_read_back() {
-    let env = MemoryEnv::default();
-    let mut manifest = new_shard(&env, LIMITS);
+    let mut disk = TestDisk::new();
+    let mut manifest = new_shard(&mut disk, LIMITS);
     let tables = (0..200).map(|id| table(id, 0, &[1; 2000], &[2; 2000]));
     let large = Edit { tables_added: tables.collect(), ..Edit::default() };
     let mut state = State::default();
     state.apply(&large).unwrap();
-    block_on(manifest.append(&large, &state)).unwrap();
+    disk.run(manifest.append(&large, &state)).unwrap();
     for seed in 0..20 {
-        assert_eq!(reopened(&env.crash(seed)).expect("opens"), state, "seed {seed}");
+        assert_eq!(reopened(&mut disk.crash(seed)).expect("opens"), state, "seed {seed}");
     }
     let small = Edit { version_ceiling: Some(1), ..Edit::default() };
     state.apply(&small).unwrap();
-    block_on(manifest.append(&small, &state)).unwrap();
-    assert!(env.contents(&manifest_path(1)).len() > 3 * (256 << 10));
-    assert_eq!(reopened(&env).unwrap(), state);
+    disk.run(manifest.append(&small, &state)).unwrap();
+    let number = manifest.superblock().manifest_number;
+    assert!(disk.contents(&manifest_path(number)).len() > 3 * (256 << 10));
+    assert_eq!(reopened(&mut disk).unwrap(), state);
 }
 
 #[test]
 fn an_edit_beyond_the_limit_is_refused() {
-    let env = MemoryEnv::default();
-    let mut manifest = new_shard(&env, LIMITS);
+    let mut disk = TestDisk::new();
+    let mut manifest = new_shard(&mut disk, LIMITS);
     let table = table(1, 0, b"a", &vec![b'b'; PAYLOAD_BYTES_MAX]);
     let edit = Edit { tables_added: vec![table], ..Edit::default() };
-    let appended = block_on(manifest.append(&edit, &State::default()));
+    let appended = disk.run(manifest.append(&edit, &State::default()));
     assert!(matches!(appended, Err(ManifestError::Invalid(EditError::TooLarge { .. }))));
-    assert_eq!(reopened(&env).unwrap(), State::default());
+    assert_eq!(reopened(&mut disk).unwrap(), State::default());
 }
 
 #[test]
 fn a_failed_append_is_the_last_one() {
     let history = history(30, 4);
-    let clean = MemoryEnv::default();
-    let mut manifest = new_shard(&clean, SMALL);
-    let created = clean.operations();
-    for (edit, state) in &history {
-        block_on(manifest.append(edit, state)).unwrap();
-    }
-    for failing in created + 1..=clean.operations() {
-        let env = MemoryEnv::default();
-        let mut manifest = new_shard(&env, SMALL);
-        env.inject(failing, Fault::Error);
+    let mut clean = TestDisk::new();
+    let mut manifest = new_shard(&mut clean, SMALL);
+    let created = clean.changes();
+    append_all(&mut clean, &mut manifest, &history);
+    for failing in created..clean.changes() {
+        let mut disk = TestDisk::new();
+        let mut manifest = new_shard(&mut disk, SMALL);
+        disk.fail_at(failing);
         let mut steps = history.iter().enumerate();
         let failed = steps
             .find_map(|(step, (edit, state))| {
-                let error = block_on(manifest.append(edit, state)).err()?;
+                let error = disk.run(manifest.append(edit, state)).err()?;
                 assert!(matches!(error, ManifestError::Io { .. }), "{error}");
                 Some(step)
             })
             .expect("an operation of an append fails");
-        let operations = env.operations();
+        let changes = disk.changes();
         if let Some((_, (edit, state))) = steps.next() {
-            let next = block_on(manifest.append(edit, state));
+            let next = disk.run(manifest.append(edit, state));
             assert!(matches!(next, Err(ManifestError::Poisoned)));
         }
-        assert_eq!(env.operations(), operations, "a poisoned manifest wrote");
-        let state = reopened(&env).expect("opens");
+        assert_eq!(disk.changes(), changes, "a poisoned manifest wrote");
+        let state = reopened(&mut disk).expect("opens");
         let before = if failed == 0 { State::default() } else { history[failed - 1].1.clone() };
         assert!(state == before || state == history[failed].1, "operation {failing}");
     }
@@ -671,64 +699,63 @@ fn a_failed_append_is_the_last_one() {
 
 #[test]
 fn an_abandoned_append_is_the_last_one() {
-    let env = MemoryEnv::default();
-    let mut manifest = new_shard(&env, SMALL);
+    let mut disk = TestDisk::new();
+    let mut manifest = new_shard(&mut disk, SMALL);
     let state = State::default();
     drop(manifest.append(&Edit::default(), &state));
-    block_on(manifest.append(&Edit::default(), &state)).expect("a future never polled did nothing");
-    env.inject(env.operations() + 1, Fault::Hang);
-    let hung = block_on(poll_once(manifest.append(&Edit::default(), &state)));
+    let appended = disk.run(manifest.append(&Edit::default(), &state));
+    appended.expect("a future never polled did nothing");
+    let changes = disk.changes();
+    let hung = disk.run(poll_once(manifest.append(&Edit::default(), &state)));
     assert!(hung.is_none(), "the append ended: {hung:?}");
-    let refused = block_on(manifest.append(&Edit::default(), &state));
+    assert!(disk.changes() > changes, "the append has begun");
+    let refused = disk.run(manifest.append(&Edit::default(), &state));
     assert!(matches!(refused, Err(ManifestError::Poisoned)));
 }
 
 #[test]
 fn a_directory_without_superblock_is_told_from_an_empty_one() {
-    let env = MemoryEnv::default();
-    let missing = reopened(&env);
+    let mut disk = TestDisk::new();
+    let missing = reopened(&mut disk);
     assert!(matches!(missing, Err(ManifestError::Io { source, .. })
         if source.kind() == io::ErrorKind::NotFound));
-    env.plant(&directory().join("holiday.jpg"), b"sunny");
-    assert!(matches!(reopened(&env), Err(ManifestError::NotAStore { .. })));
-    let created = block_on(Manifest::create(env, directory(), identity()));
-    let error = created.err().expect("refused").to_string();
+    let mut disk = disk.plant(&directory().join("holiday.jpg"), b"sunny");
+    assert!(matches!(reopened(&mut disk), Err(ManifestError::NotAStore { .. })));
+    let created = Manifest::create(disk.env(), directory(), identity());
+    let error = disk.run(created).err().expect("refused").to_string();
     assert!(error.starts_with(DIRECTORY), "{error}");
 
-    let env = MemoryEnv::default();
-    drop(new_shard(&env, SMALL));
-    block_on(env.remove(&superblock_path())).unwrap();
-    assert!(matches!(reopened(&env), Err(ManifestError::NotAStore { .. })));
+    let mut disk = TestDisk::new();
+    drop(new_shard(&mut disk, SMALL));
+    let mut disk = disk.without(&superblock_path());
+    assert!(matches!(reopened(&mut disk), Err(ManifestError::NotAStore { .. })));
 }
 
 #[test]
 fn damaged_and_missing_files_are_named() {
-    let env = MemoryEnv::default();
-    let mut manifest = new_shard(&env, LIMITS);
-    for (edit, state) in history(3, 5) {
-        block_on(manifest.append(&edit, &state)).unwrap();
-    }
-    let mut bytes = env.contents(&manifest_path(1));
+    let mut disk = TestDisk::new();
+    let mut manifest = new_shard(&mut disk, LIMITS);
+    append_all(&mut disk, &mut manifest, &history(3, 5));
+    let mut bytes = disk.contents(&manifest_path(1));
     bytes[2 * 4096 + 100] ^= 1;
-    env.plant(&manifest_path(1), &bytes);
-    let error = reopened(&env).unwrap_err().to_string();
+    let mut disk = disk.plant(&manifest_path(1), &bytes);
+    let error = reopened(&mut disk).unwrap_err().to_string();
     let expected = format!("{DIRECTORY}/MANIFEST-00000001 is damaged at byte 8192: ");
     assert!(error.starts_with(&expected), "{error}");
-    block_on(env.remove(&manifest_path(1))).unwrap();
-    let error = reopened(&env).unwrap_err();
+    let error = reopened(&mut disk.without(&manifest_path(1))).unwrap_err();
     assert!(matches!(error, ManifestError::Damaged { path, offset: 0, .. }
         if path == manifest_path(1)));
 }
 
 #[test]
 fn a_superblock_put_back_to_an_earlier_state_is_refused_and_nothing_is_removed() {
-    let env = MemoryEnv::default();
-    let mut manifest = new_shard(&env, SMALL);
+    let mut disk = TestDisk::new();
+    let mut manifest = new_shard(&mut disk, SMALL);
     let mut old = None;
     for (edit, state) in history(30, 6) {
-        let superblock = env.contents(&superblock_path());
-        let file = env.contents(&manifest_path(manifest.superblock().manifest_number));
-        block_on(manifest.append(&edit, &state)).unwrap();
+        let superblock = disk.contents(&superblock_path());
+        let file = disk.contents(&manifest_path(manifest.superblock().manifest_number));
+        disk.run(manifest.append(&edit, &state)).unwrap();
         match (&old, manifest.superblock().manifest_number) {
             (None, 2) => old = Some((superblock, file)),
             // Two appends after the switch to file 2.
@@ -737,36 +764,33 @@ fn a_superblock_put_back_to_an_earlier_state_is_refused_and_nothing_is_removed()
         }
     }
     let (superblock, file) = old.expect("a switch");
-    env.plant(&superblock_path(), &superblock);
-    assert!(matches!(reopened(&env), Err(ManifestError::Damaged { path, .. })
+    let mut disk = disk.plant(&superblock_path(), &superblock);
+    assert!(matches!(reopened(&mut disk), Err(ManifestError::Damaged { path, .. })
         if path == manifest_path(1)));
-    env.plant(&manifest_path(1), &file);
-    let names = env.names();
-    assert!(matches!(reopened(&env), Err(ManifestError::Damaged { path, .. })
+    let mut disk = disk.plant(&manifest_path(1), &file);
+    let names = disk.names();
+    assert!(matches!(reopened(&mut disk), Err(ManifestError::Damaged { path, .. })
         if path == superblock_path()));
-    assert_eq!(env.names(), names);
+    assert_eq!(disk.names(), names);
 }
 
 #[test]
 fn every_damaged_byte_of_the_superblock_file_is_mended() {
-    let env = MemoryEnv::default();
-    let mut manifest = new_shard(&env, SMALL);
-    for (edit, state) in history(12, 2) {
-        block_on(manifest.append(&edit, &state)).unwrap();
-    }
+    let mut disk = TestDisk::new();
+    let mut manifest = new_shard(&mut disk, SMALL);
+    append_all(&mut disk, &mut manifest, &history(12, 2));
     assert!(manifest.superblock().sequence > 1);
     let superblock = manifest.superblock();
-    let intact = env.contents(&superblock_path());
+    let intact = disk.contents(&superblock_path());
     for index in (0..intact.len()).filter(|index| index % 4096 < 80 || index % 97 == 0) {
         for mask in [0x01, 0x80, 0xFF] {
             let mut damaged = intact.clone();
             damaged[index] ^= mask;
-            let env = env.duplicate();
-            env.plant(&superblock_path(), &damaged);
-            let (_, _, opened) =
-                block_on(Manifest::open_with(env.clone(), directory(), SMALL)).unwrap();
+            let mut disk = disk.duplicate().plant(&superblock_path(), &damaged);
+            let opening = Manifest::open_with(disk.env(), directory(), SMALL);
+            let (_, _, opened) = disk.run(opening).unwrap();
             assert_eq!(opened, superblock);
-            assert!(env.contents(&superblock_path()) == intact, "byte {index} is not mended");
+            assert!(disk.contents(&superblock_path()) == intact, "byte {index} is not mended");
         }
     }
 }

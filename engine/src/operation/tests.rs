@@ -1,6 +1,8 @@
 use super::*;
 use crate::entry::state::{STALE, WIN_SENT};
 
+mod every_case;
+
 const NEXT: u64 = 100;
 const CONTEXT: Context = Context { version_next: NEXT, value_bytes_max: 64 };
 

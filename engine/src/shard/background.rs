@@ -1,19 +1,17 @@
-//! The tasks that write memtables out and merge tables.
+//! The tasks that flush memtables and compact tables, and what they need of the shard.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use larder_runtime::env::{Env, IoClass};
+use larder_runtime::disk_budget::Promise;
+use larder_runtime::env::Env;
 
-use super::namespaces::{Namespaces, generation_of};
-use super::{Frozen, Shard, State};
-use crate::canary::{self, Defect};
-use crate::compaction::picker::{self, Choice};
-use crate::compaction::{MergeJob, Verdict, run_merge};
-use crate::entry::Entry;
+use super::{Shard, State};
 use crate::error::EngineError;
-use crate::manifest::{Edit, NamespaceGeneration};
-use crate::table::{self, Table, TableBuilder, TableError, TableIdentity, TableMeta};
+use crate::generations::Generations;
+use crate::index::Host;
+use crate::index::compaction::picker::Choice;
+use crate::manifest::{Edit, SegmentSeal};
+use crate::space::Purpose;
 use crate::value_log::record::RecordKind;
 
 /// How long a task waits before it tries again what the disk had no room for, or what damage
@@ -21,26 +19,38 @@ use crate::value_log::record::RecordKind;
 const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
 const RETRY_DAMAGED_NANOSECONDS: u64 = 60_000_000_000;
 
-/// Changes of the live bytes of segments.
-#[derive(Default)]
-struct LiveBytes(BTreeMap<u32, i64>);
+/// How long to wait at most for entries to expire before looking at the clock, which may have been
+/// set, in nanoseconds.
+const EXPIRY_NANOSECONDS_MAX: u64 = 10_000_000_000;
 
-impl LiveBytes {
-    fn add(&mut self, entry: &Entry<'_>, sign: i64) {
-        if let Some(pointer) = entry.pointer() {
-            *self.0.entry(pointer.segment).or_default() += sign * i64::from(pointer.len);
-        }
+impl<E: Env> Host for Shard<E> {
+    type Reservation = Promise;
+
+    fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<Promise, EngineError> {
+        self.promise(bytes, purpose)
     }
 
-    fn into_edit(self) -> Vec<(u32, i64)> {
-        self.0.into_iter().filter(|(_, delta)| *delta != 0).collect()
+    async fn sync_log(&self) -> Result<(), EngineError> {
+        self.log.flush().await
+    }
+
+    fn take_seals(&self) -> Vec<SegmentSeal> {
+        self.log.take_seals()
+    }
+
+    async fn commit(&self, make: impl FnOnce() -> Edit) -> Result<(), EngineError> {
+        self.journal.commit(|_| Some(make())).await
+    }
+
+    fn durable_generations(&self) -> Generations {
+        Generations::from_manifest(&self.journal.state().namespace_generations)
     }
 }
 
 impl<E: Env> Shard<E> {
     /// Makes the memtable immutable and starts a new one, if the last one has been written out.
-    pub(super) fn freeze(&self, state: &mut State<E>) {
-        if state.frozen.is_some() {
+    pub(super) fn freeze(&self, state: &mut State) {
+        if self.index.has_frozen() || state.closing {
             return;
         }
         let position = self.log.position();
@@ -50,26 +60,33 @@ impl<E: Env> Shard<E> {
                 return;
             }
         }
-        let memtable = std::mem::take(&mut state.active);
-        let namespaces = state.namespaces.clone();
-        state.frozen = Some(Rc::new(Frozen { memtable, position, namespaces }));
+        self.index.freeze(position, state.namespaces.generations().clone());
+        self.log.mark(0);
         self.work.notify();
     }
 
     pub(super) async fn keep_flushing(self: Rc<Self>) {
-        loop {
-            let frozen = self
-                .work
-                .wait_for(|| {
-                    let state = self.state.borrow();
-                    if state.closing { Some(None) } else { state.frozen.clone().map(Some) }
-                })
-                .await;
-            let Some(frozen) = frozen else { return };
-            match self.flush_memtable(&frozen).await {
-                Ok(()) => self.note_full(|full| full.flushes = false),
-                Err(EngineError::Full) => {
-                    self.note_full(|full| full.flushes = true);
+        let next = || {
+            let closing = self.state.borrow().closing;
+            (closing || self.index.has_frozen()).then_some(!closing)
+        };
+        while self.work.wait_for(next).await {
+            match self.index.flush(&*self).await {
+                Ok(()) => {
+                    self.note_full(|full| full.flushes = false);
+                    self.something_changed();
+                }
+                Err(EngineError::Full) => match self.give_file_back().await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.note_full(|full| full.flushes = true);
+                        self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+                    }
+                    Err(error) => return self.log.stop(error.to_string()),
+                },
+                // The memtable is still there.
+                Err(EngineError::Read(reason)) => {
+                    tracing::error!("a flush is tried again: {reason}");
                     self.env.sleep(RETRY_FULL_NANOSECONDS).await;
                 }
                 Err(error) => return self.log.stop(format!("flushing failed: {error}")),
@@ -77,136 +94,32 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    async fn flush_memtable(&self, frozen: &Frozen) -> Result<(), EngineError> {
-        // A pointer becomes durable only after its target.
-        self.log.flush().await?;
-        let memtable_bytes = frozen.memtable.bytes() as u64;
-        self.check_free_space(2 * memtable_bytes + self.options.disk_reserve_bytes / 4)?;
-        let mut live = LiveBytes::default();
-        let meta = self.write_memtable(frozen, &mut live).await?;
-        let table = match &meta {
-            Some(meta) => Some(self.open_table(meta).await?),
-            None => None,
-        };
-        self.sync_directory().await?;
-        let bytes = meta.as_ref().map_or(0, |meta| meta.file_bytes);
-        let seals = self.log.take_seals();
-        self.journal
-            .commit(|state| {
-                let known = |namespace: u32, generation: u64| {
-                    state.namespace_generations.get(&namespace) == Some(&generation)
-                };
-                let generations = frozen.namespaces.generations().iter();
-                Some(Edit {
-                    tables_added: meta.into_iter().collect(),
-                    live_bytes: live.into_edit(),
-                    segments_sealed: seals,
-                    replay_from: Some(frozen.position),
-                    table_id_next: Some(self.next_table.get()),
-                    namespace_generations: generations
-                        .map(|(&namespace, &generation)| (namespace, u64::from(generation)))
-                        .filter(|(namespace, generation)| !known(*namespace, *generation))
-                        .map(|(namespace, generation)| NamespaceGeneration {
-                            namespace,
-                            generation,
-                        })
-                        .collect(),
-                    ..Edit::default()
-                })
-            })
-            .await?;
-        {
-            let mut state = self.state.borrow_mut();
-            if let Some(table) = table {
-                let mut tables = (*state.tables).clone();
-                tables.add(0, Rc::new(table));
-                state.tables = Rc::new(tables);
-            }
-            state.frozen = None;
-            state.operations.flushes += 1;
-            state.operations.flush_bytes += bytes;
-        }
-        self.something_changed();
-        Ok(())
-    }
-
-    async fn write_memtable(
-        &self,
-        frozen: &Frozen,
-        live: &mut LiveBytes,
-    ) -> Result<Option<TableMeta>, TableError> {
-        let mut builder = TableBuilder::new(
-            self.env.clone(),
-            &self.directory,
-            TableIdentity { store: self.identity.store, table: self.take_table_id() },
-            0,
-            IoClass::Flush,
-            self.options.tables,
-        );
-        for (key, found) in frozen.memtable.iter() {
-            if !is_alive(&frozen.namespaces, key) {
-                continue;
-            }
-            if let Err(error) = builder.add(key, &found.entry).await {
-                builder.abandon().await?;
-                return Err(error);
-            }
-            live.add(&found.entry, 1);
-            self.env.yield_if_needed().await;
-        }
-        builder.finish().await
-    }
-
-    async fn open_table(&self, meta: &TableMeta) -> Result<Table<E>, TableError> {
-        let identity = TableIdentity { store: self.identity.store, table: meta.id };
-        Table::open(self.env.clone(), &self.directory, identity, meta, IoClass::Flush).await
-    }
-
-    fn take_table_id(&self) -> u64 {
-        let id = self.next_table.get();
-        self.next_table.set(id + 1);
-        id
-    }
-
-    async fn sync_directory(&self) -> Result<(), EngineError> {
-        let directory = &self.directory;
-        let result = self.env.sync_directory(directory).await;
-        result.map_err(|source| EngineError::io(directory, "syncing the directory", &source))
-    }
-
-    /// Lets everyone who waits for tables, space or memtables look again.
-    pub(super) fn something_changed(&self) {
-        self.work.notify();
-        self.log.needs().notify();
-        self.log.changed().notify();
-    }
-
     pub(super) async fn keep_compacting(self: Rc<Self>) {
+        let next = || {
+            if self.state.borrow().closing {
+                return Some(Choice::Nothing);
+            }
+            let choice = self.index.next_compaction(&self.durable_generations());
+            (choice != Choice::Nothing).then_some(choice)
+        };
         loop {
-            let choice = self
-                .work
-                .wait_for(|| {
-                    let state = self.state.borrow();
-                    if state.closing {
-                        return Some(Choice::Nothing);
-                    }
-                    let choice = picker::pick(&state.tables.candidates(), &self.options.picker);
-                    (choice != Choice::Nothing).then_some(choice)
-                })
-                .await;
-            let result = match choice {
-                Choice::Nothing => return,
-                Choice::Move { table, to } => self.move_table(table, to).await,
-                Choice::Merge { inputs, to_level, is_bottom, .. } => {
-                    self.merge_tables(&inputs, to_level, is_bottom).await
+            let Some(choice) = self.wait_for_compaction(next).await else { continue };
+            if choice == Choice::Nothing {
+                return;
+            }
+            match self.index.compact(choice, &*self).await {
+                Ok(()) => {
+                    self.note_full(|full| full.merges = false);
+                    self.something_changed();
                 }
-            };
-            match result {
-                Ok(()) => {}
-                Err(EngineError::Full) => self.env.sleep(RETRY_FULL_NANOSECONDS).await,
+                Err(EngineError::Full) => {
+                    self.note_full(|full| full.merges = true);
+                    self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+                }
                 // Nothing is lost by not merging.
                 Err(EngineError::Read(reason)) => {
                     tracing::error!("merging tables failed, and is put off: {reason}");
+                    self.note_full(|full| full.merges = true);
                     self.env.sleep(RETRY_DAMAGED_NANOSECONDS).await;
                 }
                 Err(error) => return self.log.stop(format!("merging tables failed: {error}")),
@@ -214,108 +127,43 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    async fn move_table(&self, id: u64, to: u8) -> Result<(), EngineError> {
-        let edit = Edit { tables_moved: vec![(id, to)], ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await?;
-        {
-            let mut state = self.state.borrow_mut();
-            let mut tables = (*state.tables).clone();
-            let table = tables.remove(id).expect("only the compactor takes tables out");
-            tables.add(to, table);
-            state.tables = Rc::new(tables);
-        }
-        self.something_changed();
-        Ok(())
-    }
-
-    async fn merge_tables(
-        &self,
-        inputs: &[u64],
-        to_level: u8,
-        is_bottom: bool,
-    ) -> Result<(), EngineError> {
-        let tables = Rc::clone(&self.state.borrow().tables);
-        let sources: Vec<Rc<Table<E>>> =
-            inputs.iter().filter_map(|id| tables.find(*id).cloned()).collect();
-        // The inputs go away only when the outputs are there.
-        let input_bytes: u64 = sources.iter().map(|table| table.meta().file_bytes).sum();
-        self.check_free_space(input_bytes + self.options.disk_reserve_bytes / 4)?;
-        let mut live = LiveBytes::default();
-        let outputs = self.write_merge(sources, to_level, is_bottom, &mut live).await?;
-        let mut opened = Vec::new();
-        for meta in &outputs {
-            opened.push(Rc::new(self.open_table(meta).await?));
-        }
-        self.sync_directory().await?;
-        let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
-        self.journal
-            .commit(|_| {
-                Some(Edit {
-                    tables_added: outputs,
-                    tables_removed: inputs.to_vec(),
-                    live_bytes: live.into_edit(),
-                    table_id_next: Some(self.next_table.get()),
-                    ..Edit::default()
-                })
-            })
-            .await?;
-        {
-            let mut state = self.state.borrow_mut();
-            let mut tables = (*state.tables).clone();
-            for id in inputs {
-                tables.remove(*id);
-            }
-            for table in opened {
-                tables.add(to_level, table);
-            }
-            state.tables = Rc::new(tables);
-            state.operations.compactions += 1;
-            state.operations.compaction_bytes += bytes;
-        }
-        self.something_changed();
-        for id in inputs {
-            let path = self.directory.join(table::file_name(*id));
-            let removed = self.env.remove(&path).await;
-            removed.map_err(|source| EngineError::io(&path, "removing", &source))?;
-        }
-        Ok(())
-    }
-
-    /// Writes the merged tables, and counts what of the inputs is in none of them.
-    async fn write_merge(
-        &self,
-        inputs: Vec<Rc<Table<E>>>,
-        to_level: u8,
-        is_bottom: bool,
-        live: &mut LiveBytes,
-    ) -> Result<Vec<TableMeta>, TableError> {
-        let namespaces = Namespaces::from_manifest(&self.journal.state().namespace_generations);
-        let now = self.unix_now();
-        let job = MergeJob {
-            env: self.env.clone(),
-            directory: self.directory.clone(),
-            store: self.identity.store,
-            inputs,
-            output_level: to_level,
-            options: self.options.tables,
+    /// Waits for something to compact. `None`: the clock may have made something expire, or other
+    /// tables will expire first.
+    async fn wait_for_compaction(&self, next: impl Fn() -> Option<Choice>) -> Option<Choice> {
+        let expiry = self.index.next_expiry();
+        let work = self.work.wait_for(|| {
+            let choice = next();
+            (choice.is_some() || self.index.next_expiry() != expiry).then_some(choice)
+        });
+        let Some(expiry) = expiry else { return work.await };
+        let seconds = u64::from(expiry.saturating_sub(self.unix_now())).max(1);
+        let nanoseconds = (seconds * 1_000_000_000).min(EXPIRY_NANOSECONDS_MAX);
+        let timer = async {
+            self.env.sleep(nanoseconds).await;
+            None
         };
-        run_merge(
-            job,
-            || self.take_table_id(),
-            |key, entry| {
-                // An older version may lie below: only the last one may go without a tombstone.
-                let gone = entry.is_tombstone() || entry.metadata.is_expired(now);
-                let is_last = is_bottom || canary::has(Defect::DropTombstoneEarly);
-                let dead = !is_alive(&namespaces, key) || (is_last && gone);
-                if dead { Verdict::Drop } else { Verdict::Keep }
-            },
-            |entry| live.add(entry, -1),
-        )
-        .await
+        futures_lite::future::or(work, timer).await
     }
-}
 
-/// Whether an encoded key belongs to a living generation.
-fn is_alive(namespaces: &Namespaces, key: &[u8]) -> bool {
-    namespaces.is_alive(generation_of(key))
+    /// Removes the files of tables that are gone, once nobody reads them any more.
+    pub(super) async fn keep_removing_files(self: Rc<Self>) {
+        let next = || {
+            let closing = self.state.borrow().closing;
+            (closing || self.index.has_unread_files()).then_some(!closing)
+        };
+        while self.unread.wait_for(next).await {
+            if let Err(error) = self.index.remove_unread_files().await {
+                return self.log.stop(error.to_string());
+            }
+            self.space_changed();
+        }
+    }
+
+    /// Lets everyone who waits for tables, space or memtables look again.
+    pub(super) fn something_changed(&self) {
+        self.space_changed();
+        self.work.notify();
+        self.unread.notify();
+        self.log.changed_for_all();
+    }
 }

@@ -7,14 +7,15 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::locate::{Located, Place};
 use super::pins::Pin;
+use super::space::Ingest;
 use super::turns::Turn;
 use super::{Shard, State};
 use crate::cache::CachedItem;
 use crate::entry::{Entry, Metadata, Payload};
 use crate::error::EngineError;
+use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::{self, Context, Decision, Effect, Lease, Need, Operation, Outcome};
-use crate::table::key_hash;
 use crate::value_log::record::{Record, RecordKind};
 use crate::value_log::{Append, commit::Refused};
 
@@ -100,7 +101,7 @@ impl<E: Env> Shard<E> {
 
     fn try_encoded<R>(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         key: &[u8],
         hash: u64,
         operation: &Operation<'_>,
@@ -138,6 +139,17 @@ impl<E: Env> Shard<E> {
         }
     }
 
+    /// How long the value of `key` is, in bytes, if memory can tell: 0 if there is none.
+    pub fn value_bytes_known(&self, key: &Key<'_>, now: u32) -> Option<usize> {
+        let mut state = self.state.borrow_mut();
+        let mut encoded = Vec::new();
+        key.encode_into(&mut encoded);
+        state.set_generation(key.namespace, &mut encoded);
+        let hash = key_hash(&encoded);
+        let located = self.locate_resident(&mut state, &encoded, hash, now)?;
+        Some(located.value_len())
+    }
+
     /// Does `operation` on `key`, waiting for whatever it takes. The operation takes its place in
     /// the key's line now, not when the future is first polled.
     ///
@@ -158,7 +170,7 @@ impl<E: Env> Shard<E> {
             namespace: key.namespace,
             turn: self.turns.enter(key_hash(&encoded)),
             encoded,
-            pin: self.pins.enter(),
+            pin: Some(self.pins.enter()),
         };
         let shard = Rc::clone(self);
         async move {
@@ -175,14 +187,27 @@ impl<E: Env> Shard<E> {
         operation: OperationBuf,
     ) -> Result<(Done, u64), EngineError> {
         let operation = operation.as_operation();
+        let mut has_waited = false;
         let result = loop {
             match self.attempt(&mut waiting, &operation).await {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
-                Err(NotApplied::Wait) => self.wait_for_room().await,
+                Err(NotApplied::Wait) => {
+                    has_waited = true;
+                    // It will look again, so it holds no file meanwhile: what it waits for may be
+                    // that very file.
+                    waiting.pin = None;
+                    self.release_files();
+                    self.wait_for_room(operation.value_len()).await;
+                    waiting.pin = Some(self.pins.enter());
+                }
             }
         };
+        if has_waited {
+            // It may have needed less room than it was given, or none.
+            self.log.offer_room();
+        }
         drop(waiting);
         self.release_files();
         result
@@ -205,6 +230,7 @@ impl<E: Env> Shard<E> {
                 self.locate(key, hash, now, want_value).await.map_err(NotApplied::Failed)?
             }
         };
+        let located = self.bring_what_leaves(key, operation, located).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(namespace).to_be_bytes();
         if key[..4] != alive {
@@ -212,6 +238,21 @@ impl<E: Env> Shard<E> {
             return Err(NotApplied::LookAgain);
         }
         self.finish(&mut state, key, hash, operation, located, now)
+    }
+
+    /// A change of metadata alone would point to the value where it is. If that place is about to be
+    /// freed, the value is read, so that it can be written anew.
+    async fn bring_what_leaves(
+        &self,
+        key: &[u8],
+        operation: &Operation<'_>,
+        mut located: Located,
+    ) -> Result<Located, NotApplied> {
+        let leaves = located.pointer().is_some_and(|pointer| self.is_leaving(pointer.segment));
+        if leaves && operation.may_write() && located.value.is_none() {
+            self.read_value(key, &mut located).await.map_err(NotApplied::Failed)?;
+        }
+        Ok(located)
     }
 
     /// Does `operation` and waits until its answer may be given: the form for tools and tests.
@@ -222,16 +263,14 @@ impl<E: Env> Shard<E> {
         respond: impl FnOnce(&Answer<'_>) -> R + 'static,
     ) -> Result<R, EngineError> {
         let (value, needs) = self.execute(key, operation, respond).await?;
-        if needs > self.log.acknowledged_end() {
-            self.log.wait_durable(needs).await?;
-        }
+        self.wait_acknowledged(needs).await?;
         Ok(value)
     }
 
     /// Decides and applies, with everything that has to be known at hand.
     fn finish(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         key: &[u8],
         hash: u64,
         operation: &Operation<'_>,
@@ -263,7 +302,7 @@ impl<E: Env> Shard<E> {
     /// Makes a change: log, memtable, cache. Returns the log position that covers it.
     fn apply(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         change: &Change<'_>,
         effect: &Effect<'_>,
     ) -> Result<u64, NotApplied> {
@@ -273,11 +312,12 @@ impl<E: Env> Shard<E> {
         let record = Record { kind, metadata, key: change.key, payload: &payload };
         let payload_crc = crc32c::crc32c(&payload);
         let appended = self.log.append(&Append { record, payload_crc });
-        let appended = appended.map_err(|refused| self.not_applied(state, refused))?;
+        let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
         let entry = self.entry_of(&record, change.located, appended.pointer);
-        state.active.insert(change.key, &entry, appended.sequence);
+        self.index.insert(change.key, &entry, appended.sequence);
         state.update_cache(change, kind, &entry, &payload, appended.sequence);
-        if state.active.bytes() >= self.options.memtable_bytes {
+        self.note_written(appended.pointer.len);
+        if self.is_flush_due() {
             self.freeze(state);
         }
         Ok(appended.sequence + 1)
@@ -340,7 +380,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether the shard takes changes at all.
-    pub(super) fn check_running(&self, state: &State<E>) -> Result<(), EngineError> {
+    pub(super) fn check_running(&self, state: &State) -> Result<(), EngineError> {
         if let Some(reason) = self.log.stopped() {
             return Err(EngineError::Stopped(reason));
         }
@@ -350,52 +390,56 @@ impl<E: Env> Shard<E> {
         Ok(())
     }
 
-    fn check_space(&self, state: &State<E>, removes: bool) -> Result<(), NotApplied> {
+    fn check_space(&self, state: &State, removes: bool) -> Result<(), NotApplied> {
         self.check_running(state).map_err(NotApplied::Failed)?;
-        // What is left when the disk is full is for deletes.
-        let refused = state.full.any() && !removes;
-        if state.frozen.is_some() && state.active.bytes() >= self.options.memtable_bytes {
-            if !state.full.flushes {
+        let full = state.full;
+        if self.index.has_frozen() && self.is_flush_due() {
+            if !full.flushes {
                 return Err(NotApplied::Wait);
             }
-            if refused {
+            if !removes {
                 return Err(NotApplied::Failed(EngineError::Full));
             }
         }
-        let room_is_low = || self.log.room().0 < self.options.delete_reserve_bytes();
-        if refused && (state.full.reserve_in_use || room_is_low()) {
-            return Err(NotApplied::Failed(EngineError::Full));
+        // What is left when there is no space is for deletes and for what frees space.
+        let room_is_low = || self.log.space_left().0 < self.options.delete_reserve_bytes();
+        if removes || full.ingest == Ingest::Open || !(full.reserve_in_use || room_is_low()) {
+            return Ok(());
         }
-        Ok(())
+        Err(match full.ingest {
+            Ingest::Refused => NotApplied::Failed(EngineError::Full),
+            Ingest::Waiting | Ingest::Open => NotApplied::Wait,
+        })
     }
 
-    fn not_applied(&self, state: &State<E>, refused: Refused) -> NotApplied {
+    fn not_applied(&self, state: &State, removes: bool, refused: Refused) -> NotApplied {
         match refused {
             Refused::Stopped => {
                 let reason = self.log.stopped().unwrap_or_default();
                 NotApplied::Failed(EngineError::Stopped(reason))
             }
-            Refused::NoSegment if state.full.segments => NotApplied::Failed(EngineError::Full),
+            Refused::NoSegment if self.refuses(state, removes) => {
+                NotApplied::Failed(EngineError::Full)
+            }
             Refused::NoSpace => NotApplied::Failed(EngineError::Full),
             Refused::NoSegment | Refused::Queued | Refused::NoSequence => NotApplied::Wait,
         }
     }
 
-    /// Completes when a change that had to wait may be tried again.
-    pub(super) async fn wait_for_room(&self) {
-        let mut first = true;
-        self.log
-            .changed()
-            .wait_for(|| {
-                let again = !std::mem::take(&mut first);
-                again.then_some(())
-            })
-            .await;
+    /// Whether a change for which the log has no segment fails. A delete waits as long as flushes go
+    /// on: they let the log go.
+    pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
+        state.full.ingest == Ingest::Refused && (!removes || state.full.flushes)
+    }
+
+    /// Completes when a change of about `bytes` that had to wait may be tried again.
+    pub(super) async fn wait_for_room(&self, bytes: usize) {
+        self.log.room().wait(bytes as u64).await;
     }
 
     fn cache_located(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         key: &[u8],
         hash: u64,
         located: &Located,
@@ -446,7 +490,7 @@ struct Waiting {
     turn: Turn,
     /// Held for what its drop does.
     #[allow(dead_code, reason = "held until the operation has ended")]
-    pin: Pin,
+    pin: Option<Pin>,
 }
 
 /// A change to one key, with what was known of it before.
@@ -457,7 +501,7 @@ pub(super) struct Change<'a> {
     now: u32,
 }
 
-impl<E: Env> State<E> {
+impl State {
     /// A read that has changed an item's metadata is a read like others: the item counts as fetched
     /// and, if its value was read, is cached. `needs` is the log position that covers the change.
     fn note_fetched(&mut self, change: &Change<'_>, metadata: Metadata, needs: u64) {

@@ -1,19 +1,18 @@
 //! The manifest, shared by the tasks of a shard: one edit at a time.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Ref, RefCell};
 
 use larder_runtime::env::Env;
 
 use crate::error::EngineError;
 use crate::manifest::{Edit, Manifest, State};
-use crate::signal::Signal;
+use crate::signal::Exclusive;
 
 /// The manifest and what it says.
 pub(super) struct Journal<E: Env> {
     manifest: RefCell<Option<Manifest<E>>>,
     state: RefCell<State>,
-    free: Signal,
-    busy: Cell<bool>,
+    edits: Exclusive,
 }
 
 impl<E: Env> Journal<E> {
@@ -22,8 +21,7 @@ impl<E: Env> Journal<E> {
         Self {
             manifest: RefCell::new(Some(manifest)),
             state: RefCell::new(state),
-            free: Signal::default(),
-            busy: Cell::new(false),
+            edits: Exclusive::default(),
         }
     }
 
@@ -40,12 +38,8 @@ impl<E: Env> Journal<E> {
         &self,
         make: impl FnOnce(&State) -> Option<Edit>,
     ) -> Result<(), EngineError> {
-        self.free.wait_for(|| (!self.busy.get()).then_some(())).await;
-        self.busy.set(true);
-        let result = self.commit_alone(make).await;
-        self.busy.set(false);
-        self.free.notify();
-        result
+        let _held = self.edits.enter().await;
+        self.commit_alone(make).await
     }
 
     async fn commit_alone(

@@ -1,14 +1,13 @@
 //! Finding the newest entry of a key: cache, memtables, then the tables from newest to oldest.
 
-use std::rc::Rc;
-
-use larder_runtime::env::{Env, IoClass};
+use larder_runtime::env::Env;
 
 use super::{Shard, State};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
+use crate::index::memtable::Found;
+use crate::index::table::{EntryBuf, Resident};
 use crate::operation::Current;
-use crate::table::Resident;
 
 /// Where a located item's value is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +65,11 @@ impl Located {
         Some(Current { metadata: self.metadata, value })
     }
 
+    /// What the tables know of a key.
+    fn from_table(entry: Option<Entry<'_>>) -> Self {
+        entry.map_or_else(Self::default, |entry| Self::from_entry(&entry, 0))
+    }
+
     fn from_entry(entry: &Entry<'_>, sequence_end: u64) -> Self {
         let (place, value) = match entry.payload {
             Payload::Tombstone => (Place::Absent, None),
@@ -76,9 +80,15 @@ impl Located {
     }
 }
 
-impl<E: Env> State<E> {
-    fn locate_in_memory(&mut self, key: &[u8], hash: u64, now: u32) -> Option<Located> {
-        if let Some(hit) = self.items.access(hash, key, now, false) {
+impl<E: Env> Shard<E> {
+    fn locate_in_memory(
+        &self,
+        state: &mut State,
+        key: &[u8],
+        hash: u64,
+        now: u32,
+    ) -> Option<Located> {
+        if let Some(hit) = state.items.access(hash, key, now, false) {
             let place = match hit.item.pointer {
                 Some(pointer) => Place::Separate(pointer, hit.value.len() as u32),
                 None => Place::Inline,
@@ -93,35 +103,33 @@ impl<E: Env> State<E> {
                 from_cache: true,
             });
         }
-        let frozen = self.frozen.as_ref().map(|frozen| &frozen.memtable);
-        let found = self.active.get(key).or_else(|| frozen.and_then(|table| table.get(key)))?;
-        Some(Located::from_entry(&found.entry, found.sequence + 1))
+        let located = |found: Found<'_>| Located::from_entry(&found.entry, found.sequence + 1);
+        self.index.in_memtables(key, located).map(|located| self.unless_gone(located))
     }
-}
 
-impl<E: Env> Shard<E> {
+    /// An item that had expired when its segment was freed stays gone, even if the clock goes back.
+    /// One that never expires is never freed: where its segment is missing, reading it says so.
+    fn unless_gone(&self, located: Located) -> Located {
+        let is_gone = located.metadata.expiry != 0
+            && located.pointer().is_some_and(|pointer| self.is_gone(pointer.segment));
+        if is_gone { Located::default() } else { located }
+    }
+
     /// The newest entry of `key` if memory says what it is; `None` if the device has to be asked.
     pub(super) fn locate_resident(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         key: &[u8],
         hash: u64,
         now: u32,
     ) -> Option<Located> {
-        if let Some(located) = state.locate_in_memory(key, hash, now) {
+        if let Some(located) = self.locate_in_memory(state, key, hash, now) {
             return Some(located);
         }
-        for table in state.tables.holding(key) {
-            let found = table.get_resident(key, hash, &self.blocks, |entry| {
-                entry.map(|entry| Located::from_entry(&entry, 0))
-            });
-            match found {
-                Resident::Answer(Some(located)) => return Some(located),
-                Resident::Answer(None) => {}
-                Resident::NeedsDevice => return None,
-            }
+        match self.index.in_resident_tables(key, hash, Located::from_table) {
+            Resident::Answer(located) => Some(self.unless_gone(located)),
+            Resident::NeedsDevice => None,
         }
-        Some(Located::default())
     }
 
     /// The newest entry of `key`, and its value if `want_value`, reading what it takes.
@@ -134,25 +142,12 @@ impl<E: Env> Shard<E> {
         now: u32,
         want_value: bool,
     ) -> Result<Located, EngineError> {
-        let tables = {
-            let mut state = self.state.borrow_mut();
-            match state.locate_in_memory(key, hash, now) {
-                Some(located) => Err(located),
-                None => Ok(Rc::clone(&state.tables)),
-            }
-        };
-        let mut located = match tables {
-            Err(located) => located,
-            Ok(tables) => {
-                let mut located = Located::default();
-                for table in tables.holding(key) {
-                    let found = table.get(key, hash, &self.blocks, IoClass::Read).await;
-                    if let Some(entry) = found.map_err(|error| damaged_index(key, &error))? {
-                        located = Located::from_entry(&entry.as_entry(), 0);
-                        break;
-                    }
-                }
-                located
+        let located = self.locate_in_memory(&mut self.state.borrow_mut(), key, hash, now);
+        let mut located = match located {
+            Some(located) => located,
+            None => {
+                let found = self.index.in_tables(key, hash).await?;
+                self.unless_gone(Located::from_table(found.as_ref().map(EntryBuf::as_entry)))
             }
         };
         if want_value && located.value.is_none() && !located.metadata.is_expired(now) {
@@ -160,8 +155,4 @@ impl<E: Env> Shard<E> {
         }
         Ok(located)
     }
-}
-
-fn damaged_index(key: &[u8], error: &crate::table::TableError) -> EngineError {
-    EngineError::Damaged { key: crate::key::display(key), reason: error.to_string() }
 }

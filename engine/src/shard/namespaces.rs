@@ -1,27 +1,22 @@
 //! Which generation of each namespace is alive.
 //!
-//! The number in an encoded key is the generation, not the namespace: flushing a namespace gives it
-//! a new generation, so that its items are unreachable at once whatever their number, and tables
-//! lose them when they are next merged. Namespaces have the numbers below [`FLUSHED`]; a namespace
-//! that was never flushed is its own first generation.
+//! [`Generations`] says which; here are the flushes that change it, done and to come.
 
 use std::collections::BTreeMap;
 
 use super::{Shard, State};
 use crate::entry::Metadata;
 use crate::error::EngineError;
+use crate::generations::{CLEARED, Generations, generation_of};
 use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::value_log::record::{Record, RecordKind};
 use crate::value_log::{Append, commit::Refused};
 use larder_runtime::env::Env;
 
-/// The bit that tells the generations that flushes make from the namespaces' own numbers.
-const FLUSHED: u32 = 1 << 31;
-
 /// The living generation of each namespace, and the flushes to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Namespaces {
-    generations: BTreeMap<u32, u32>,
+    generations: Generations,
     default_generation: u32,
     /// The default namespace is flushed at this Unix second; 0: no flush is scheduled.
     flush_at: u32,
@@ -33,14 +28,8 @@ pub(crate) struct Namespaces {
 impl Namespaces {
     /// The namespaces with the generations that the manifest has; the others were never flushed.
     pub(crate) fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
-        let generations: BTreeMap<u32, u32> = generations
-            .iter()
-            .map(|(namespace, generation)| {
-                (*namespace, u32::try_from(*generation).unwrap_or(u32::MAX))
-            })
-            .collect();
-        let default = generations.get(&DEFAULT_NAMESPACE).copied();
-        let default_generation = default.unwrap_or(DEFAULT_NAMESPACE);
+        let generations = Generations::from_manifest(generations);
+        let default_generation = generations.of(DEFAULT_NAMESPACE);
         Self { generations, default_generation, flush_at: 0, flushed_end: 0 }
     }
 
@@ -49,25 +38,17 @@ impl Namespaces {
         if namespace == DEFAULT_NAMESPACE {
             return self.default_generation;
         }
-        self.generations.get(&namespace).copied().unwrap_or(namespace)
+        self.generations.of(namespace)
     }
 
-    /// Whether keys with this number are those of a living generation.
-    pub(crate) fn is_alive(&self, generation: u32) -> bool {
-        if generation & FLUSHED == 0 {
-            return !self.generations.contains_key(&generation);
-        }
-        self.generations.values().any(|alive| *alive == generation)
-    }
-
-    /// Every namespace that was flushed, with its living generation.
-    pub(super) fn generations(&self) -> &BTreeMap<u32, u32> {
+    /// The living generation of every namespace that was ever flushed.
+    pub(crate) fn generations(&self) -> &Generations {
         &self.generations
     }
 
     /// Makes `generation` the living one.
     pub(super) fn set_generation(&mut self, namespace: u32, generation: u32) {
-        self.generations.insert(namespace, generation);
+        self.generations.set(namespace, generation);
         if namespace == DEFAULT_NAMESPACE {
             self.default_generation = generation;
             self.flush_at = 0;
@@ -78,7 +59,7 @@ impl Namespaces {
     /// the record of its flush is lost: only the default namespace is ever flushed, so it was its.
     pub(super) fn see_key(&mut self, key: &[u8]) {
         let number = generation_of(key);
-        if number & FLUSHED != 0 && number > self.default_generation {
+        if number & CLEARED != 0 && number > self.default_generation {
             self.set_generation(DEFAULT_NAMESPACE, number);
         }
     }
@@ -101,14 +82,8 @@ impl Namespaces {
     }
 
     fn next_generation(&self) -> u32 {
-        let last = self.generations.values().copied().max().unwrap_or(0);
-        (last | FLUSHED).checked_add(1).expect("fewer than 2^31 flushes")
+        self.generations.next()
     }
-}
-
-/// The number at the front of an encoded key.
-pub(crate) fn generation_of(key: &[u8]) -> u32 {
-    key.first_chunk::<4>().map_or(DEFAULT_NAMESPACE, |bytes| u32::from_be_bytes(*bytes))
 }
 
 impl<E: Env> Shard<E> {
@@ -138,21 +113,21 @@ impl<E: Env> Shard<E> {
                 self.check_running(&state)?;
                 match self.try_log_namespace(&mut state, kind, at) {
                     Ok(sequence_end) => return Ok(sequence_end),
-                    Err(Refused::NoSegment) if state.full.segments => {
+                    Err(Refused::NoSegment) if self.refuses(&state, true) => {
                         return Err(EngineError::Full);
                     }
                     Err(Refused::NoSpace) => return Err(EngineError::Full),
                     Err(_) => {}
                 }
             }
-            self.wait_for_room().await;
+            self.wait_for_room(0).await;
         }
     }
 
     /// Logs a namespace's change and makes it.
     pub(super) fn try_log_namespace(
         &self,
-        state: &mut State<E>,
+        state: &mut State,
         kind: RecordKind,
         at: u32,
     ) -> Result<u64, Refused> {
@@ -191,18 +166,21 @@ pub(crate) fn replay(namespaces: &mut Namespaces, record: &Record<'_>, payload_i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::key_hash;
+    use crate::index::table::key_hash;
 
     #[test]
     fn a_new_generation_replaces_the_old_one() {
         let mut namespaces = Namespaces::from_manifest(&BTreeMap::new());
         assert_eq!(namespaces.generation(DEFAULT_NAMESPACE), 0);
-        assert!(namespaces.is_alive(0));
+        assert!(namespaces.generations().is_alive(0));
         namespaces.schedule_flush(100);
         assert!(!namespaces.flush_is_due(99) && namespaces.flush_is_due(100));
         namespaces.set_generation(DEFAULT_NAMESPACE, namespaces.next_generation());
         let living = namespaces.generation(DEFAULT_NAMESPACE);
-        assert!(namespaces.is_alive(living) && !namespaces.is_alive(DEFAULT_NAMESPACE));
+        assert!(
+            namespaces.generations().is_alive(living)
+                && !namespaces.generations().is_alive(DEFAULT_NAMESPACE)
+        );
         assert_eq!(namespaces.scheduled_flush(), None);
         let manifest = BTreeMap::from([(DEFAULT_NAMESPACE, u64::from(living))]);
         let again = Namespaces::from_manifest(&manifest);
@@ -229,10 +207,13 @@ mod tests {
         }
         for other in [1, 2, 3, 77] {
             assert_eq!(namespaces.generation(other), other);
-            assert!(namespaces.is_alive(other), "namespace {other}");
+            assert!(namespaces.generations().is_alive(other), "namespace {other}");
         }
         namespaces.set_generation(2, namespaces.next_generation());
-        assert!(!namespaces.is_alive(2) && namespaces.is_alive(namespaces.generation(2)));
+        assert!(
+            !namespaces.generations().is_alive(2)
+                && namespaces.generations().is_alive(namespaces.generation(2))
+        );
     }
 
     #[test]

@@ -4,25 +4,27 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 
-use larder_runtime::env::{Env, IoClass, TaskQueue};
+use larder_runtime::disk_budget::Promise;
+use larder_runtime::env::{Env, TaskQueue};
 
 use super::journal::Journal;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
-use super::space::{FreeSegments, Fullness};
+use super::space::Fullness;
 use super::statistics::OperationCounters;
-use super::tables::Tables;
 use super::turns::Turns;
-use super::{Shard, ShardOptions, State};
+use super::{Garbage, Pacing, Shard, ShardOptions, State};
 use crate::cache::ItemCache;
-use crate::canary::{self, Defect};
+use crate::collector::Collector;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
-use crate::manifest::{self, Edit, LogPosition, Manifest, ManifestError};
-use crate::memtable::Memtable;
-use crate::signal::Signal;
+use crate::index::{Index, table};
+use crate::manifest::{
+    self, Edit, LogPosition, Manifest, ManifestError, SegmentSeal, SegmentState,
+};
+use crate::signal::{Exclusive, Signal};
+use crate::space::FreeSegments;
 use crate::superblock::ShardIdentity;
-use crate::table::{self, BlockCache, Table, TableIdentity, TableMeta};
 use crate::value_log::ValueLog;
 use crate::value_log::record::RecordKind;
 use crate::value_log::recovery::{self, Damage, ReplaySegment, Replayed};
@@ -50,6 +52,8 @@ struct Files {
     /// Number and length in bytes.
     segments: Vec<(u32, u64)>,
     tables: Vec<u64>,
+    /// Bytes of all files.
+    bytes: u64,
 }
 
 /// How many segments replay may span before a start writes out what it found, so that starts that
@@ -84,9 +88,10 @@ impl<E: Env> Shard<E> {
 
         let files = list_files(&env, directory)?;
         check_manifest_is_latest(&env, directory, identity, &state, &files).await?;
-        let tables = open_tables(&env, directory, identity, &state).await?;
+        let store = identity.store;
+        let index = Index::open(env.clone(), directory, store, options.index(), &state).await?;
         let mut opening = Opening {
-            active: Memtable::default(),
+            index,
             namespaces: Namespaces::from_manifest(&state.namespace_generations),
             inline_bytes_max: options.inline_bytes_max,
         };
@@ -97,9 +102,8 @@ impl<E: Env> Shard<E> {
 
         remove_orphans(&env, directory, &state, &files, options.segment_bytes).await?;
         let disk = Disk { env, directory, identity };
-        let shard = disk
-            .start(options, manifest, state, &files, (opening, tables), segments, &outcome)
-            .await?;
+        let shard =
+            disk.start(options, manifest, state, &files, opening, segments, &outcome).await?;
         Ok((shard, report))
     }
 }
@@ -120,7 +124,7 @@ impl<E: Env> Disk<'_, E> {
         manifest: Manifest<E>,
         state: manifest::State,
         files: &Files,
-        (opening, tables): (Opening, Tables<E>),
+        opening: Opening<E>,
         segments: Vec<segment::Segment<E::File>>,
         outcome: &recovery::Outcome,
     ) -> Result<Rc<Shard<E>>, EngineError> {
@@ -132,33 +136,42 @@ impl<E: Env> Disk<'_, E> {
             }
         }
         let number = state.segment_id_next.max(free.number_next());
+        let replayed_bytes = replayed_bytes(&state, outcome);
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
         let bytes = options.segment_bytes;
+        options.budget.adopt(files.bytes);
+        let promise = match origin {
+            Origin::Recycled(_) => None,
+            Origin::New => Some(promise_first(&env, directory, &options)?),
+        };
         let current = segment::prepare(&env, directory, identity, number, bytes, origin).await?;
 
         let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
         let ceiling = sequence_next + options.version_step;
-        let replayed = state.segments.range(state.replay_from.segment..).count();
+        let replayed = replayed_segments(&state).count();
         let journal = Journal::new(manifest, state);
         let sequences = (sequence_next, ceiling);
         journal
             .commit(|state| Some(opening_edit(state, outcome, (number, bytes), sequences)))
             .await?;
-        let next_table = Cell::new(journal.state().table_id_next);
         let log_options = options.log;
         let log =
             ValueLog::start(&env, directory, identity, log_options, current, segments, sequences);
         let shard = Rc::new(Shard {
-            blocks: BlockCache::new(options.block_cache_bytes),
+            index: opening.index,
+            collector: Collector::new(env.clone(), identity.store),
+            garbage: Garbage::default(),
+            segment_numbers: Exclusive::default(),
+            accounted: Cell::new(files.bytes),
+            space_freed: Signal::default(),
+            waiting_since: Cell::new(None),
+            pacing: Pacing::default(),
             pins: Pins::default(),
             turns: Turns::default(),
             work: Signal::default(),
+            unread: Signal::default(),
             free: RefCell::new(free),
-            next_table,
             state: RefCell::new(State {
-                active: opening.active,
-                frozen: None,
-                tables: Rc::new(tables),
                 items: ItemCache::new(options.item_cache_bytes),
                 namespaces: opening.namespaces,
                 key_scratch: Vec::new(),
@@ -176,11 +189,46 @@ impl<E: Env> Disk<'_, E> {
         env.spawn(TaskQueue::Flush, Rc::clone(&shard).keep_flushing());
         env.spawn(TaskQueue::Compaction, Rc::clone(&shard).keep_compacting());
         env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_space());
-        if replayed > REPLAYED_SEGMENTS_MAX {
+        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_removing_files());
+        env.spawn(TaskQueue::GarbageCollection, Rc::clone(&shard).keep_collecting());
+        env.spawn(TaskQueue::Foreground, Rc::clone(&shard).keep_pace());
+        env.spawn(TaskQueue::Maintenance, Rc::clone(&shard).keep_time());
+        shard.account();
+        drop(promise);
+        shard.log.mark(replayed_bytes);
+        if replayed > REPLAYED_SEGMENTS_MAX || shard.is_flush_due() {
             shard.freeze(&mut shard.state.borrow_mut());
         }
         Ok(shard)
     }
+}
+
+/// Sets the space for a start's own segment aside; it may use the last there is.
+fn promise_first<E: Env>(
+    env: &E,
+    directory: &Path,
+    options: &ShardOptions,
+) -> Result<Promise, EngineError> {
+    let free = || env.free_space(directory);
+    let promise = options.budget.promise(u64::from(options.segment_bytes), 0, free);
+    let promise = promise
+        .map_err(|source| EngineError::io(directory, "asking for the free space of", &source))?;
+    promise.ok_or(EngineError::Full)
+}
+
+/// The segments of the log that a start replays.
+fn replayed_segments(state: &manifest::State) -> impl Iterator<Item = (u32, SegmentState)> {
+    let from = state.segments.range(state.replay_from.segment..);
+    from.filter(|(_, segment)| segment.is_log()).map(|(number, segment)| (*number, *segment))
+}
+
+/// How many bytes of the log the next start would replay.
+fn replayed_bytes(state: &manifest::State, outcome: &recovery::Outcome) -> u64 {
+    let ends = replayed_segments(state).filter_map(|(number, segment)| {
+        let found = || outcome.seals.iter().find(|seal| seal.segment == number).copied();
+        Some(u64::from(segment.sealed.or_else(found)?.end))
+    });
+    ends.sum::<u64>().saturating_sub(u64::from(state.replay_from.offset))
 }
 
 fn open_error(error: &ManifestError) -> EngineError {
@@ -232,6 +280,7 @@ fn list_files<E: Env>(env: &E, directory: &Path) -> Result<Files, EngineError> {
     })?;
     let mut files = Files::default();
     for entry in entries {
+        files.bytes += entry.len;
         if let Some(number) = segment::parse_file_name(&entry.name) {
             files.segments.push((number, entry.len));
         } else if let Some(id) = table::parse_file_name(&entry.name) {
@@ -269,39 +318,14 @@ async fn check_manifest_is_latest<E: Env>(
     Ok(())
 }
 
-async fn open_tables<E: Env>(
-    env: &E,
-    directory: &Path,
-    identity: StoreIdentity,
-    state: &manifest::State,
-) -> Result<Tables<E>, EngineError> {
-    let mut tables = Tables::default();
-    for level in &state.levels {
-        let mut oldest_first: Vec<&TableMeta> = level.iter().rev().collect();
-        if canary::has(Defect::ReverseLevelZero) {
-            oldest_first.reverse();
-        }
-        // Level 0 lists the newest first, and adding puts each in front of those before.
-        for meta in oldest_first {
-            let identity = TableIdentity { store: identity.store, table: meta.id };
-            let table = Table::open(env.clone(), directory, identity, meta, IoClass::Read).await;
-            let table = table.map_err(|error| {
-                EngineError::Open(format!("{error}; restore the directory from a backup"))
-            })?;
-            tables.add(meta.level, Rc::new(table));
-        }
-    }
-    Ok(tables)
-}
-
 /// What replaying fills.
-struct Opening {
-    active: Memtable,
+struct Opening<E: Env> {
+    index: Index<E>,
     namespaces: Namespaces,
     inline_bytes_max: usize,
 }
 
-impl Opening {
+impl<E: Env> Opening<E> {
     fn visit(&mut self, replayed: &Replayed<'_>) {
         let record = &replayed.record;
         let separate = Payload::Separate(replayed.pointer, record.payload.len() as u32);
@@ -324,7 +348,7 @@ impl Opening {
         };
         self.namespaces.see_key(record.key);
         let entry = Entry { metadata: record.metadata, payload };
-        self.active.insert(record.key, &entry, replayed.sequence);
+        self.index.insert(record.key, &entry, replayed.sequence);
     }
 }
 
@@ -333,14 +357,14 @@ async fn replay<E: Env>(
     directory: &Path,
     identity: StoreIdentity,
     state: &manifest::State,
-    opening: &mut Opening,
+    opening: &mut Opening<E>,
 ) -> Result<(Vec<segment::Segment<E::File>>, recovery::Outcome), EngineError> {
     let mut segments = Vec::new();
     let mut to_replay = Vec::new();
     for (&number, known) in &state.segments {
         let bytes = known.file_bytes;
         let segment = segment::open(env, directory, identity, number, bytes).await?;
-        if number >= state.replay_from.segment {
+        if number >= state.replay_from.segment && known.is_log() {
             to_replay.push(ReplaySegment { segment, seal: known.sealed });
         } else {
             segments.push(segment);
@@ -374,8 +398,12 @@ fn opening_edit(
 ) -> Edit {
     let mut seals = outcome.seals.clone();
     // The sequences that are skipped belong to the last segment: replay comes from there to the
-    // new one, and from the segments before it to their successors.
-    if let Some(last) = seals.iter_mut().max_by_key(|seal| seal.segment) {
+    // new one, and from the segments before it to their successors. A clean end may have sealed the
+    // last one, and with it the sequences that it had reserved, but not those before it.
+    let is_last = |seal: &&mut SegmentSeal| {
+        state.segments.last_key_value().is_some_and(|(number, _)| *number == seal.segment)
+    };
+    if let Some(last) = seals.iter_mut().find(is_last) {
         last.sequence_last = sequence_next - 1;
     }
     let position =

@@ -1,7 +1,12 @@
 //! A shard's settings.
 
-use crate::compaction::picker::PickerOptions;
-use crate::table::TableOptions;
+use std::sync::Arc;
+
+use larder_runtime::disk_budget::DiskBudget;
+
+use crate::index::IndexOptions;
+use crate::index::compaction::picker::PickerOptions;
+use crate::index::table::TableOptions;
 use crate::value_log::LogOptions;
 
 /// A shard's settings. Sizes are in bytes.
@@ -27,6 +32,17 @@ pub struct ShardOptions {
     pub disk_reserve_bytes: u64,
     /// Files of freed segments that are kept for use as new ones.
     pub free_segments_max: usize,
+    /// Bytes of the log that a start may have to replay: when half of it is not flushed, the
+    /// memtable is written out.
+    pub recovery_log_bytes: u64,
+    /// When the unflushed log is so old, in nanoseconds, the memtable is written out.
+    pub recovery_log_nanoseconds: u64,
+    /// Files may take this many hundredths of what lives, and a floor of six segments besides.
+    pub space_amplification_percent: u32,
+    /// How fast segments are collected, in bytes a second; none means as fast as is needed.
+    pub collect_bytes_per_second: Option<u64>,
+    /// The disk space of the node, shared by all its shards.
+    pub budget: Arc<DiskBudget>,
     /// How many version numbers are reserved in the manifest at a time.
     pub version_step: u64,
     /// The log's settings.
@@ -58,10 +74,25 @@ impl ShardOptions {
             // A flush, one merge of a level 0 with what it overlaps, and the manifest.
             disk_reserve_bytes: 2 * memtable_bytes as u64 + 16 * table_bytes,
             free_segments_max: 8,
+            recovery_log_bytes: (256 << 20) / u64::from(shards.max(1)),
+            recovery_log_nanoseconds: 3600 * 1_000_000_000,
+            space_amplification_percent: 150,
+            collect_bytes_per_second: None,
+            budget: DiskBudget::new(None),
             version_step: 1 << 24,
             log: LogOptions::default(),
             tables: TableOptions::default(),
             picker: PickerOptions::default(),
+        }
+    }
+
+    /// The index's part of the settings.
+    pub fn index(&self) -> IndexOptions {
+        IndexOptions {
+            memtable_bytes: self.memtable_bytes,
+            block_cache_bytes: self.block_cache_bytes,
+            tables: self.tables,
+            picker: self.picker,
         }
     }
 

@@ -4,7 +4,8 @@
 //! LARDER_SIMULATION_SEED=n runs that seed alone, LARDER_SIMULATION_SEEDS=n as many as asked for,
 //! LARDER_SIMULATION_FIRST=n begins at that seed.
 //!
-//! Start at `lives`, the model test; `model` says what must hold. `canary` proves that the others
+//! Start at `lives`, the model test; `model` says what must hold, and `oracle` what one operation
+//! means. `canary` proves that the others
 //! notice what they are there for.
 
 mod canary;
@@ -15,10 +16,15 @@ mod failures;
 mod flips;
 mod fullness;
 mod harness;
+mod history;
 mod items;
 mod lives;
+mod mix;
 mod model;
+pub(crate) mod oracle;
+mod reach;
 mod repairs;
 mod smoke;
 mod starts;
+mod tolerated;
 mod workload;

@@ -1,61 +1,59 @@
-//! The task that keeps the log supplied: segments, sequence numbers, and files to use again.
+//! The task that keeps the log supplied: segments, sequence numbers, and files to use again; and
+//! the shard's share of the node's disk budget.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use larder_runtime::disk_budget::Promise;
 use larder_runtime::env::Env;
 
 use super::Shard;
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
-use crate::manifest::{Edit, State as ManifestState};
-use crate::value_log::segment::{self, Origin};
+use crate::index::Host;
+use crate::index::compaction::picker::Choice;
+use crate::manifest::Edit;
+use crate::space::{Limits, Purpose, Usage};
+use crate::value_log::segment::{self, Origin, Segment};
 
-/// How long to wait before looking again for space on a full disk, in nanoseconds.
+/// How long to wait before looking again for space, in nanoseconds.
 const RETRY_NANOSECONDS: u64 = 200_000_000;
 
-/// Why changes are refused for want of space.
+/// The longest that writes wait for the cap without anything being freed, in nanoseconds.
+const CAP_WAIT_NANOSECONDS_MAX: u64 = 2_000_000_000;
+
+/// What manifest and superblock may take besides what the manifest says of other files.
+const MANIFEST_BYTES: u64 = 2 << 20;
+
+/// Whether the log may grow for changes that are not deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ingest {
+    /// It may.
+    #[default]
+    Open,
+    /// Not before something is freed, and there is something to free: who writes has to wait.
+    Waiting,
+    /// There is no space, and nothing to free.
+    Refused,
+}
+
+/// For what there is no space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fullness {
-    /// There is no room for another segment of the log.
-    pub segments: bool,
+    pub ingest: Ingest,
     /// There is no room to write the memtable out.
     pub flushes: bool,
-    /// The log has begun to use the reserve, which is for deletes.
+    /// Merging tables does not go on: there is no room, or damage has stopped it.
+    pub merges: bool,
+    /// There is no room to collect garbage.
+    pub collections: bool,
+    /// The log has begun to use the reserve, which is for deletes and moves.
     pub reserve_in_use: bool,
 }
 
 impl Fullness {
-    /// Whether there is no room for something.
-    pub(super) fn any(self) -> bool {
-        self.segments || self.flushes
-    }
-}
-
-/// Files of freed segments: first those that somebody may still read, then those to use again.
-#[derive(Default)]
-pub(super) struct FreeSegments {
-    /// Segments that are being taken out of the manifest.
-    leaving: BTreeSet<u32>,
-    /// (moment of freeing, number)
-    in_use: VecDeque<(u64, u32)>,
-    ready: BTreeSet<u32>,
-}
-
-impl FreeSegments {
-    /// A file that nobody reads.
-    pub(super) fn add(&mut self, number: u32) {
-        self.ready.insert(number);
-    }
-
-    /// Takes a file to use again.
-    pub(super) fn take(&mut self) -> Option<u32> {
-        self.ready.pop_first()
-    }
-
-    /// Above every number in the set.
-    pub(super) fn number_next(&self) -> u32 {
-        self.ready.last().map_or(0, |last| last + 1)
+    /// Whether writes are refused.
+    pub(super) fn refuses(self) -> bool {
+        self.ingest == Ingest::Refused || self.flushes
     }
 }
 
@@ -65,7 +63,9 @@ enum Task {
     ReserveSequences,
     Free(Vec<u32>),
     Prepare(u32),
-    Release(u32),
+    Release(u32, u32),
+    /// The log's growth was refused: look whether that still holds.
+    LookAgain,
 }
 
 impl<E: Env> Shard<E> {
@@ -77,14 +77,22 @@ impl<E: Env> Shard<E> {
                 Task::ReserveSequences => self.reserve_sequences().await,
                 Task::Free(numbers) => self.free_segments(numbers).await,
                 Task::Prepare(bytes) => self.prepare_segment(bytes).await,
-                Task::Release(number) => self.release_file(number).await,
+                Task::Release(number, bytes) => self.release_file(number, bytes).await,
+                Task::LookAgain => self.look_again().await,
             };
             match result {
                 Ok(()) => {}
-                Err(EngineError::Full) => self.env.sleep(RETRY_NANOSECONDS).await,
+                Err(EngineError::Full) => self.wait_for_space().await,
                 Err(error) => return self.log.stop(error.to_string()),
             }
         }
+    }
+
+    /// Waits until something was freed, or for a moment: space may come from outside.
+    async fn wait_for_space(&self) {
+        let mut first = true;
+        let freed = self.space_freed.wait_for(|| (!std::mem::take(&mut first)).then_some(()));
+        futures_lite::future::or(freed, self.env.sleep(RETRY_NANOSECONDS)).await;
     }
 
     fn next_task(&self) -> Option<Task> {
@@ -98,49 +106,58 @@ impl<E: Env> Shard<E> {
         if !dead.is_empty() {
             return Some(Task::Free(dead));
         }
-        if let Some(number) = self.next_unread_file() {
-            return Some(Task::Release(number));
+        let unread = self.free.borrow_mut().take_unread(|moment| self.pins.has_passed(moment));
+        if let Some((number, bytes)) = unread {
+            return Some(Task::Release(number, bytes));
         }
-        self.log.wants_segment(self.options.segment_bytes).map(Task::Prepare)
+        if let Some(bytes) = self.log.wants_segment(self.options.segment_bytes) {
+            return Some(Task::Prepare(bytes));
+        }
+        let full = self.state.borrow().full;
+        (full.ingest != Ingest::Open).then_some(Task::LookAgain)
     }
 
-    /// Segments that nothing points into: neither tables, nor memtables, nor a future replay.
+    /// Segments that nothing points into: neither tables, nor memtables, nor a future replay; and
+    /// those of which everything has expired.
     fn dead_segments(&self) -> Vec<u32> {
         let journal = self.journal.state();
-        let state = self.state.borrow();
-        let frozen = state.frozen.as_ref();
-        let is_dead = |state_of: &ManifestState, number: u32| {
-            number < state_of.replay_from.segment
-                && state_of.segments.get(&number).is_some_and(|segment| {
-                    segment.live_bytes == 0 || canary::has(Defect::FreeSegmentEarly)
-                })
-                && !state.active.points_into(number)
-                && !frozen.is_some_and(|frozen| frozen.memtable.points_into(number))
+        let now = self.unix_now();
+        let is_dead = |number: u32, segment: &crate::manifest::SegmentState| {
+            let is_closed = if segment.is_log() {
+                number < journal.replay_from.segment
+            } else {
+                !self.collector.writes_to(number)
+            };
+            let is_collected = self.garbage.collected.borrow().contains(&number);
+            let is_empty = segment.live_bytes == 0 || segment.has_expired(now);
+            let may_go = is_collected || !self.free.borrow().is_leaving(number);
+            is_closed
+                && may_go
+                && (is_empty || is_collected || canary::has(Defect::FreeSegmentEarly))
+                && !self.index.memtables_point_into(number)
         };
-        journal.segments.keys().copied().filter(|number| is_dead(&journal, *number)).collect()
-    }
-
-    fn next_unread_file(&self) -> Option<u32> {
-        let mut free = self.free.borrow_mut();
-        let &(moment, number) = free.in_use.front()?;
-        if !self.pins.has_passed(moment) {
-            return None;
-        }
-        free.in_use.pop_front();
-        Some(number)
+        let segments = journal.segments.iter();
+        segments.filter(|(number, segment)| is_dead(**number, segment)).map(|(n, _)| *n).collect()
     }
 
     /// Lets the keeper look again for files that nobody reads any more.
     pub(super) fn release_files(&self) {
-        if !self.free.borrow().in_use.is_empty() {
+        if self.index.has_retired() {
+            self.unread.notify();
+        }
+        if self.free.borrow().has_files_in_use() {
             self.log.needs().notify();
         }
     }
 
     /// Whether a segment is no longer, or not for long, one that an entry may point into.
     pub(super) fn is_leaving(&self, number: u32) -> bool {
-        self.free.borrow().leaving.contains(&number)
-            || !self.journal.state().segments.contains_key(&number)
+        self.free.borrow().is_leaving(number) || self.is_gone(number)
+    }
+
+    /// Whether the manifest does not name a segment any more.
+    pub(super) fn is_gone(&self, number: u32) -> bool {
+        !self.journal.state().segments.contains_key(&number)
     }
 
     async fn reserve_sequences(&self) -> Result<(), EngineError> {
@@ -151,27 +168,47 @@ impl<E: Env> Shard<E> {
         Ok(())
     }
 
+    /// Takes segments out of the manifest. Nothing points into them, or they were collected.
     async fn free_segments(&self, numbers: Vec<u32>) -> Result<(), EngineError> {
-        self.free.borrow_mut().leaving = numbers.iter().copied().collect();
-        let edit = Edit { segments_freed: numbers.clone(), ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await?;
+        for number in &numbers {
+            self.free.borrow_mut().leave(*number);
+        }
+        let mut bytes = Vec::with_capacity(numbers.len());
+        self.journal
+            .commit(|state| {
+                let file_bytes = |number: &u32| state.segments.get(number).map(|s| s.file_bytes);
+                bytes.extend(numbers.iter().filter_map(file_bytes));
+                Some(Edit { segments_freed: numbers.clone(), ..Edit::default() })
+            })
+            .await?;
         // Whoever began before this moment may still read the files.
         let moment = self.pins.present();
         let mut free = self.free.borrow_mut();
-        free.leaving.clear();
-        free.in_use.extend(numbers.into_iter().map(|number| (moment, number)));
+        for (number, bytes) in numbers.into_iter().zip(bytes) {
+            self.garbage.collected.borrow_mut().remove(&number);
+            free.freed(number, bytes, moment);
+        }
+        drop(free);
+        self.log.needs().notify();
         Ok(())
     }
 
-    async fn release_file(&self, number: u32) -> Result<(), EngineError> {
-        let bytes = self.log.forget_segment(number);
-        let keep = bytes == Some(self.options.segment_bytes)
-            && self.free.borrow().ready.len() < self.options.free_segments_max;
+    async fn release_file(&self, number: u32, bytes: u32) -> Result<(), EngineError> {
+        self.log.forget_segment(number);
+        let full = self.state.borrow().full;
+        // Where space is short, what is free is given back, so that all can have it.
+        let is_short = full != Fullness::default() || self.usage().wants_collection(&self.limits());
+        let ready = self.free.borrow().ready();
+        let keep = bytes == self.options.segment_bytes
+            && !is_short
+            && ready < self.options.free_segments_max;
         if keep {
             self.free.borrow_mut().add(number);
-            return Ok(());
+        } else {
+            self.remove_file(number).await?;
         }
-        self.remove_file(number).await
+        self.space_changed();
+        Ok(())
     }
 
     async fn remove_file(&self, number: u32) -> Result<(), EngineError> {
@@ -180,65 +217,239 @@ impl<E: Env> Shard<E> {
         removed.map_err(|source| EngineError::io(&path, "removing", &source))
     }
 
+    /// Gives the next file that could be used again back to the file system; false if there is none.
+    pub(super) async fn give_file_back(&self) -> Result<bool, EngineError> {
+        let number = self.free.borrow_mut().take();
+        let Some(number) = number else { return Ok(false) };
+        self.remove_file(number).await?;
+        self.space_changed();
+        Ok(true)
+    }
+
     async fn prepare_segment(&self, bytes: u32) -> Result<(), EngineError> {
         let standard = bytes == self.options.segment_bytes;
-        let reserve = self.options.disk_reserve_bytes;
-        let result = self.try_prepare_segment(bytes, reserve).await;
-        match &result {
-            Ok(()) if standard => self.note_full(|full| {
-                full.segments = false;
-                full.reserve_in_use = false;
-            }),
+        match self.extend_log(bytes, Purpose::Ingest).await {
+            Ok(()) => {
+                if standard {
+                    self.open_ingest();
+                }
+                Ok(())
+            }
             Err(EngineError::Full) if standard => {
-                self.note_full(|full| full.segments = true);
-                return self.prepare_from_reserve(bytes).await;
+                self.close_ingest();
+                while self.give_file_back().await? {}
+                self.extend_for_removals(bytes).await?;
+                Err(EngineError::Full)
+            }
+            Err(EngineError::Full) if !self.may_extend(bytes) => {
+                self.close_ingest();
+                Err(EngineError::Full)
             }
             // What asked for a long segment is refused; the others can go on.
-            Err(EngineError::Full) => self.log.refuse_segment(bytes),
-            _ => {}
+            Err(EngineError::Full) => {
+                self.log.refuse_segment(bytes);
+                Err(EngineError::Full)
+            }
+            Err(error) => Err(error),
         }
-        result
     }
 
-    /// Deletes go on when the disk is full: they are what frees space. Half of the reserve is
-    /// theirs, and from now on nothing else gets into the log.
-    async fn prepare_from_reserve(&self, bytes: u32) -> Result<(), EngineError> {
-        if self.log.room().0 < self.options.delete_reserve_bytes() {
+    fn open_ingest(&self) {
+        self.note_full(|full| {
+            full.ingest = Ingest::Open;
+            full.reserve_in_use = false;
+        });
+    }
+
+    /// Notes that the log may not grow for writes: they wait if something can be freed.
+    fn close_ingest(&self) {
+        let ingest = if self.can_free_something() { Ingest::Waiting } else { Ingest::Refused };
+        self.note_full(|full| full.ingest = ingest);
+        self.work.notify();
+    }
+
+    /// Deletes and moves go on when the log may not grow for writes: they are what frees space.
+    async fn extend_for_removals(&self, bytes: u32) -> Result<(), EngineError> {
+        if self.log.space_left().0 < self.options.delete_reserve_bytes() {
             self.note_full(|full| full.reserve_in_use = true);
-            self.try_prepare_segment(bytes, self.options.disk_reserve_bytes / 2).await?;
-            self.log.changed().notify();
-        }
-        Err(EngineError::Full)
-    }
-
-    /// Prepares a segment if `spare_bytes` of free space are left then.
-    async fn try_prepare_segment(&self, bytes: u32, spare_bytes: u64) -> Result<(), EngineError> {
-        let standard = bytes == self.options.segment_bytes;
-        let number = self.journal.state().segment_id_next.max(self.free.borrow().number_next());
-        let recycled = if standard { self.free.borrow_mut().take() } else { None };
-        if recycled.is_none() {
-            self.check_free_space(u64::from(bytes) + spare_bytes)?;
-        }
-        let origin = recycled.map_or(Origin::New, Origin::Recycled);
-        let (env, directory) = (&self.env, &self.directory);
-        let segment =
-            segment::prepare(env, directory, self.identity, number, bytes, origin).await?;
-        let edit = Edit { segments_opened: vec![(number, bytes)], ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await?;
-        if let Some(replaced) = self.log.offer_segment(segment) {
-            let edit = Edit { segments_freed: vec![replaced], ..Edit::default() };
-            self.journal.commit(|_| Some(edit)).await?;
-            self.free.borrow_mut().add(replaced);
+            let extended = self.extend_log(bytes, Purpose::Removal).await;
+            if matches!(extended, Err(EngineError::Full)) && self.flush_would_help() {
+                // A flush lets the log go that holds nothing but deletes, and moves.
+                self.freeze(&mut self.state.borrow_mut());
+            }
+            extended?;
+            self.log.changed_for_all();
         }
         Ok(())
     }
 
-    /// Whether files may grow by `bytes`.
-    pub(super) fn check_free_space(&self, bytes: u64) -> Result<(), EngineError> {
-        let free = self.env.free_space(&self.directory).map_err(|source| {
+    /// While a segment from the reserve hides that one is wanted: is there space for writes again?
+    async fn look_again(&self) -> Result<(), EngineError> {
+        let bytes = self.options.segment_bytes;
+        if self.may_extend(bytes) && self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
+            self.open_ingest();
+            return Ok(());
+        }
+        self.close_ingest();
+        Err(EngineError::Full)
+    }
+
+    /// Whether something is under way, or could be begun, that frees space.
+    fn can_free_something(&self) -> bool {
+        let full = self.state.borrow().full;
+        let flush = self.index.has_frozen() || self.flush_would_help();
+        let merge = self.index.next_compaction(&self.durable_generations()) != Choice::Nothing;
+        let collection = self.garbage.is_collecting.get() || self.next_victim().is_some();
+        (flush && !full.flushes)
+            || (merge && !full.merges)
+            || (collection && !full.collections)
+            || self.free.borrow().has_files_in_use()
+    }
+
+    /// Whether writing the memtable out may show what is dead, or let segments of the log go.
+    pub(super) fn flush_would_help(&self) -> bool {
+        self.index.statistics().memtable_entries > 0
+            && self.log.bytes_since_mark() >= u64::from(self.options.segment_bytes / 8)
+    }
+
+    /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was for
+    /// long, the estimate of what lives must be wrong, and the budget alone decides.
+    fn may_extend(&self, bytes: u32) -> bool {
+        if self.usage().may_extend(&self.limits(), bytes) {
+            self.waiting_since.set(None);
+            return true;
+        }
+        let now = self.env.now();
+        let since = self.waiting_since.get().unwrap_or(now);
+        self.waiting_since.set(Some(since));
+        !self.can_free_something() || now.saturating_sub(since) >= CAP_WAIT_NANOSECONDS_MAX
+    }
+
+    async fn extend_log(&self, bytes: u32, purpose: Purpose) -> Result<(), EngineError> {
+        if purpose == Purpose::Ingest && self.free.borrow().ready() == 0 && !self.may_extend(bytes)
+        {
+            return Err(EngineError::Full);
+        }
+        let _held = self.segment_numbers.enter().await;
+        let segment = self.new_segment(bytes, purpose, 0).await?;
+        if let Some(replaced) = self.log.offer_segment(segment) {
+            self.drop_spare(replaced).await?;
+        }
+        Ok(())
+    }
+
+    /// Frees a spare that a longer one has replaced. Nothing was ever written to it.
+    async fn drop_spare(&self, number: u32) -> Result<(), EngineError> {
+        let edit = Edit { segments_freed: vec![number], ..Edit::default() };
+        self.journal.commit(|_| Some(edit)).await?;
+        self.free.borrow_mut().add(number);
+        Ok(())
+    }
+
+    /// Makes a segment of at least `bytes` that the manifest knows; generation 0 is the log's.
+    ///
+    /// The caller holds `segment_numbers`: numbers are given out in the order of the edits.
+    pub(super) async fn new_segment(
+        &self,
+        bytes: u32,
+        purpose: Purpose,
+        generation: u8,
+    ) -> Result<Segment<E::File>, EngineError> {
+        let bytes = bytes.max(self.options.segment_bytes);
+        let standard = bytes == self.options.segment_bytes;
+        let number = self.journal.state().segment_id_next.max(self.free.borrow().number_next());
+        // A file that is used again takes no space, but what is left has to be enough all the same:
+        // it would otherwise never come to those that are needed more.
+        let has_file = standard && self.free.borrow().ready() > 0;
+        let promise = self.promise(if has_file { 0 } else { u64::from(bytes) }, purpose)?;
+        let recycled = if has_file { self.free.borrow_mut().take() } else { None };
+        let origin = recycled.map_or(Origin::New, Origin::Recycled);
+        let (env, directory) = (&self.env, &self.directory);
+        let segment =
+            segment::prepare(env, directory, self.identity, number, bytes, origin).await?;
+        let segments_collected =
+            if generation == 0 { Vec::new() } else { vec![(number, generation)] };
+        let edit =
+            Edit { segments_opened: vec![(number, bytes)], segments_collected, ..Edit::default() };
+        self.journal.commit(|_| Some(edit)).await?;
+        self.account();
+        drop(promise);
+        Ok(segment)
+    }
+
+    /// Sets `bytes` of the node's budget aside.
+    pub(super) fn promise(&self, bytes: u64, purpose: Purpose) -> Result<Promise, EngineError> {
+        let options = &self.options;
+        let left = purpose.left(options.disk_reserve_bytes, options.segment_bytes, options.shards);
+        let free = || self.env.free_space(&self.directory);
+        let promise = options.budget.promise(bytes, left, free).map_err(|source| {
             EngineError::io(&self.directory, "asking for the free space of", &source)
         })?;
-        if free < bytes { Err(EngineError::Full) } else { Ok(()) }
+        promise.ok_or(EngineError::Full)
+    }
+
+    /// Tells the node's budget what the shard's files take now.
+    pub(super) fn account(&self) {
+        let now = self.allocated();
+        let before = self.accounted.replace(now);
+        if now > before {
+            self.options.budget.adopt(now - before);
+        } else {
+            self.options.budget.release(before - now);
+        }
+    }
+
+    /// Notes that files came or went, and lets those look again who wait for space.
+    pub(super) fn space_changed(&self) {
+        let before = self.accounted.get();
+        self.account();
+        if self.accounted.get() < before {
+            self.waiting_since.set(None);
+        }
+        self.update_pace();
+        self.space_freed.notify();
+        self.log.needs().notify();
+    }
+
+    /// Bytes of all files of the shard.
+    fn allocated(&self) -> u64 {
+        let journal = self.journal.state();
+        let segments: u64 = journal.segments.values().map(|s| u64::from(s.file_bytes)).sum();
+        let tables: u64 = journal.levels.iter().flatten().map(|table| table.file_bytes).sum();
+        let free = self.free.borrow().bytes(self.options.segment_bytes);
+        segments + tables + free + self.index.doomed_bytes() + MANIFEST_BYTES
+    }
+
+    /// How full the shard is.
+    pub(super) fn usage(&self) -> Usage {
+        let budget = &self.options.budget;
+        let free = self.env.free_space(&self.directory).unwrap_or(u64::MAX);
+        let index = self.index.statistics();
+        let ingest = Purpose::Ingest.left(
+            self.options.disk_reserve_bytes,
+            self.options.segment_bytes,
+            self.options.shards,
+        );
+        let left = budget.headroom(free).saturating_sub(ingest);
+        Usage {
+            // Manifest and superblock do not grow with what is stored.
+            allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
+            left: left / u64::from(self.options.shards.max(1)),
+            referenced: self.journal.state().segments.values().map(|s| s.live_bytes).sum(),
+            hidden_max: self.index.hidden_bytes_max(),
+            table_entries: index.table_entries,
+            table_bytes: index.table_bytes,
+            memtable_entries: index.memtable_entries,
+            memtable_referenced: index.memtable_separate_bytes,
+        }
+    }
+
+    /// The limits that the usage is held against.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            amplification_percent: self.options.space_amplification_percent,
+            segment_bytes: self.options.segment_bytes,
+        }
     }
 
     /// Notes for what there is space and for what not, and lets those who wait find out.
@@ -252,14 +463,14 @@ impl<E: Env> Shard<E> {
         if before == after {
             return;
         }
-        if !before.any() {
+        if !before.refuses() && after.refuses() {
             tracing::warn!(
                 directory = %self.directory.display(),
-                "the disk is full: writes are refused, reads and deletes go on"
+                "there is no space: writes are refused, reads and deletes go on"
             );
-        } else if !after.any() {
+        } else if before.refuses() && !after.refuses() {
             tracing::info!("there is space again: writes are accepted");
         }
-        self.log.changed().notify();
+        self.log.changed_for_all();
     }
 }

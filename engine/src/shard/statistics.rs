@@ -4,6 +4,7 @@ use larder_runtime::env::Env;
 
 use super::Shard;
 use crate::cache::CacheCounters;
+use crate::index::IndexStatistics;
 use crate::operation::Operation;
 use crate::value_log::commit::LogCounters;
 
@@ -24,14 +25,12 @@ pub struct OperationCounters {
     pub later: u64,
     /// Values that were read from the log.
     pub value_reads: u64,
-    /// Memtables written out.
-    pub flushes: u64,
-    /// Merges done, trivial moves not counted.
-    pub compactions: u64,
-    /// Bytes of tables written by merges.
-    pub compaction_bytes: u64,
-    /// Bytes of tables written by flushes.
-    pub flush_bytes: u64,
+    /// Segments that were collected.
+    pub collections: u64,
+    /// Records that were moved by collections.
+    pub collected_records: u64,
+    /// Bytes of these records.
+    pub collected_bytes: u64,
 }
 
 impl OperationCounters {
@@ -54,20 +53,8 @@ pub struct Statistics {
     pub log: LogCounters,
     /// The value cache.
     pub items: CacheCounters,
-    /// The block cache.
-    pub blocks: CacheCounters,
-    /// Keys in the memtables.
-    pub memtable_entries: u64,
-    /// Bytes of the memtables, estimated.
-    pub memtable_bytes: u64,
-    /// Entries in tables: keys, older versions of keys, and tombstones.
-    pub table_entries: u64,
-    /// Tables.
-    pub tables: u64,
-    /// Bytes of the tables' files.
-    pub table_bytes: u64,
-    /// Bytes that the tables' indexes and filters keep in memory.
-    pub table_memory_bytes: u64,
+    /// The index.
+    pub index: IndexStatistics,
     /// Segments of the value log.
     pub segments: u64,
     /// Bytes of the segments' files.
@@ -85,24 +72,16 @@ impl<E: Env> Shard<E> {
     pub fn statistics(&self) -> Statistics {
         let state = self.state.borrow();
         let journal = self.journal.state();
-        let frozen = state.frozen.as_ref().map(|frozen| &frozen.memtable);
-        let (tables, table_bytes, table_memory_bytes) = state.tables.totals();
         Statistics {
             operations: state.operations,
             log: self.log.counters(),
             items: state.items.counters(),
-            blocks: self.blocks.counters(),
-            memtable_entries: (state.active.len() + frozen.map_or(0, |table| table.len())) as u64,
-            memtable_bytes: (state.active.bytes() + frozen.map_or(0, |table| table.bytes())) as u64,
-            table_entries: journal.levels.iter().flatten().map(|table| table.entries).sum(),
-            tables: tables as u64,
-            table_bytes,
-            table_memory_bytes: table_memory_bytes as u64,
+            index: self.index.statistics(),
             segments: journal.segments.len() as u64,
             segment_bytes: journal.segments.values().map(|s| u64::from(s.file_bytes)).sum(),
             live_bytes: journal.segments.values().map(|segment| segment.live_bytes).sum(),
             waiting_keys: self.turns.len() as u64,
-            disk_full: state.full.any(),
+            disk_full: state.full.refuses(),
         }
     }
 }

@@ -7,8 +7,8 @@
 use larder_runtime::env::Env;
 
 use super::Shard;
+use crate::index::table::key_hash;
 use crate::key::Key;
-use crate::table::key_hash;
 
 /// An announced key, for [`Shard::bring_item`].
 #[derive(Clone, Copy, Debug)]

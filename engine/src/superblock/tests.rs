@@ -126,7 +126,7 @@ fn the_block_is_laid_out_as_documented() {
     let block = superblock(5).encode();
     let mut expected = Vec::new();
     expected.extend_from_slice(b"LARDERSB");
-    expected.extend_from_slice(&1u32.to_le_bytes());
+    expected.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     expected.extend_from_slice(&checksum(&block).to_le_bytes());
     expected.extend_from_slice(&5u64.to_le_bytes());
     expected.extend_from_slice(&77u128.to_le_bytes());

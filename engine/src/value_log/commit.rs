@@ -8,7 +8,9 @@
 //! Sequences: `durable_end` and `written_end` are the first sequences that are not yet durable and
 //! not yet written. `durable_end <= written_end <= sequence_next` always holds.
 
+mod buffers;
 mod device;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,8 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 
-use self::state::State;
+pub use self::room::Room;
+use self::state::{Mark, State};
 use super::frame;
 use super::record::Record;
 use super::segment::{Segment, StoreIdentity};
@@ -137,6 +140,7 @@ struct Shared<E: Env> {
     options: LogOptions,
     state: RefCell<State<E>>,
     changed: Signal,
+    room: Room,
     needs: Signal,
     to_write: Signal,
 }
@@ -164,6 +168,7 @@ impl<E: Env> ValueLog<E> {
                 options,
                 state: RefCell::new(state),
                 changed: Signal::default(),
+                room: Room::default(),
                 needs: Signal::default(),
                 to_write: Signal::default(),
             }),
@@ -189,12 +194,43 @@ impl<E: Env> ValueLog<E> {
     }
 
     /// The first sequence whose acknowledgement has to wait, by the log's durability.
+    ///
+    /// In the modes that do not wait for the device it may go back: while half of the bytes that
+    /// may wait for the device do, an acknowledgement waits until its frame is written. So a client
+    /// who writes faster than the device is slowed down by its answers, and the other half is for
+    /// changes that are under way.
     pub fn acknowledged_end(&self) -> u64 {
-        match self.shared.options.durability {
+        let options = &self.shared.options;
+        let state = self.shared.state.borrow();
+        match options.durability {
             Durability::Sync if canary::has(Defect::AcknowledgeEarly) => u64::MAX,
-            Durability::Sync => self.shared.state.borrow().durable_end,
+            Durability::Sync => state.durable_end,
+            _ if state.queued_bytes > options.queued_bytes_max / 2 => state.written_end,
             Durability::Interval(_) | Durability::None => u64::MAX,
         }
+    }
+
+    /// Those who wait for room to append.
+    pub fn room(&self) -> &Room {
+        &self.shared.room
+    }
+
+    /// Lets those go who wait for room, as far as there is some.
+    pub fn offer_room(&self) {
+        if self.shared.room.is_empty() {
+            return;
+        }
+        let queued = self.shared.state.borrow().queued_bytes;
+        let free = self.shared.options.queued_bytes_max.saturating_sub(queued);
+        if free > 0 {
+            self.shared.room.admit(free as u64);
+        }
+    }
+
+    /// Lets everyone who waits for anything look again: what they wait for may have come.
+    pub fn changed_for_all(&self) {
+        self.shared.changed.notify();
+        self.shared.room.admit_all();
     }
 
     /// Notified when segments, space, sequences or durability have changed, or the log stopped.
@@ -231,7 +267,7 @@ impl<E: Env> ValueLog<E> {
             state.stopped = Some(reason);
         }
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
         self.shared.to_write.notify();
     }
 
@@ -277,7 +313,7 @@ impl<E: Env> ValueLog<E> {
             state.segments.remove(&number);
         }
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
         replaced
     }
 
@@ -286,7 +322,7 @@ impl<E: Env> ValueLog<E> {
         let mut state = self.shared.state.borrow_mut();
         state.sequence_limit = state.sequence_limit.max(limit);
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
     }
 
     /// The first sequence that the manifest has not reserved.
@@ -306,7 +342,7 @@ impl<E: Env> ValueLog<E> {
     }
 
     /// Bytes that can still be appended without another segment, and the current segment's number.
-    pub fn room(&self) -> (u64, u32) {
+    pub fn space_left(&self) -> (u64, u32) {
         let state = self.shared.state.borrow();
         let open = state.open.as_ref().map_or(0, |open| frame::padded(open.len()) as u32);
         let current = u64::from(state.current.bytes.saturating_sub(state.offset + open));
@@ -314,16 +350,48 @@ impl<E: Env> ValueLog<E> {
         (current + spare, state.current.number)
     }
 
+    /// Notes that what was appended so far is to be flushed to tables: the log that has to be
+    /// replayed counts from here. `unflushed` bytes before it still count.
+    pub fn mark(&self, unflushed: u64) {
+        let now = self.shared.env.now();
+        let mut state = self.shared.state.borrow_mut();
+        let bytes = state.appended_bytes();
+        state.mark = Mark { bytes, nanoseconds: now };
+        state.replayed_bytes = unflushed;
+    }
+
+    /// Bytes that were appended since the last mark, padding included.
+    pub fn bytes_since_mark(&self) -> u64 {
+        let state = self.shared.state.borrow();
+        state.appended_bytes() + state.replayed_bytes - state.mark.bytes
+    }
+
+    /// How long ago the last mark was; 0 if nothing was appended since.
+    pub fn nanoseconds_since_mark(&self) -> u64 {
+        if self.bytes_since_mark() == 0 {
+            return 0;
+        }
+        let mark = self.shared.state.borrow().mark.nanoseconds;
+        self.shared.env.now().saturating_sub(mark)
+    }
+
     /// The segments that were filled, and became durable, since this was last asked.
     pub fn take_seals(&self) -> Vec<SegmentSeal> {
         self.shared.state.borrow_mut().take_seals()
+    }
+
+    /// Whether a filled segment is not durable to its end.
+    #[cfg(test)]
+    pub(crate) fn is_rolling(&self) -> bool {
+        let state = self.shared.state.borrow();
+        state.seals.iter().any(|seal| seal.sequence_last >= state.durable_end)
     }
 
     /// Ends the log, all of which has to be durable: nothing is appended from now on. Returns the
     /// segments whose end the manifest does not know.
     pub fn close(&self) -> Vec<SegmentSeal> {
         let seals = self.shared.state.borrow_mut().close();
-        self.shared.changed.notify();
+        self.changed_for_all();
         self.shared.to_write.notify();
         seals
     }
@@ -334,7 +402,18 @@ impl<E: Env> ValueLog<E> {
         state.wanted_bytes = 0;
         state.unavailable_bytes = bytes;
         drop(state);
-        self.shared.changed.notify();
+        self.changed_for_all();
+    }
+
+    /// Makes a segment of collected records known, which is no part of the log.
+    pub fn add_collected(&self, segment: Segment<E::File>) {
+        let mut state = self.shared.state.borrow_mut();
+        state.segments.insert(segment.number, Rc::new(segment));
+    }
+
+    /// A segment that can be read from.
+    pub fn segment(&self, number: u32) -> Option<Rc<Segment<E::File>>> {
+        self.shared.state.borrow().segments.get(&number).cloned()
     }
 
     /// Forgets a freed segment's file; returns its length. Readers that still hold it keep it open.

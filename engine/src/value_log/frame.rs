@@ -130,11 +130,11 @@ impl FrameBuilder {
         self.buffer.capacity()
     }
 
-    /// Moves what was built to a larger buffer.
-    pub fn move_to(&mut self, mut larger: Buffer) {
+    /// Moves what was built to a larger buffer; returns the one that it has outgrown.
+    pub fn move_to(&mut self, mut larger: Buffer) -> Buffer {
         larger.set_len(larger.capacity());
         larger[..self.len].copy_from_slice(&self.buffer[..self.len]);
-        self.buffer = larger;
+        std::mem::replace(&mut self.buffer, larger)
     }
 
     /// Adds a record, which must fit the buffer; returns its offset in the segment.
@@ -179,7 +179,8 @@ mod tests {
         let record = Record { kind: RecordKind::Put, metadata, key: b"key", payload: b"value" };
         let offset = builder.push(&record, crc32c::crc32c(b"value"));
         assert_eq!(offset, 8192 + HEADER_BYTES as u32);
-        builder.move_to(Buffer::zeroed(8192));
+        let outgrown = builder.move_to(Buffer::zeroed(8192));
+        assert_eq!(outgrown.len(), 4096);
         let (buffer, crc) = builder.seal(9, 77);
         assert_eq!(buffer.len(), 4096);
         let (header, header_crc) = FrameHeader::decode(&buffer, place).expect("a frame");

@@ -117,6 +117,9 @@ pub struct Found<'a> {
     pub len: usize,
     /// Whether the payload is as it was written. If not, the key and metadata are still good.
     pub payload_intact: bool,
+    /// The payload's CRC-32C as it was when the value arrived: copies carry it unchanged, so that
+    /// a copy of a damaged payload is a damaged payload.
+    pub payload_crc: u32,
 }
 
 /// Why bytes are no record.
@@ -157,11 +160,13 @@ pub fn decode(bytes: &[u8], place: Place) -> Result<Found<'_>, RecordError> {
         expiry: le32(head, 24),
         state: head[17],
     };
+    let payload_crc = le32(head, 4);
     Ok(Found {
         record: Record { kind, metadata, key: &bytes[HEAD_BYTES..key_end], payload },
         len,
-        payload_intact: crc32c::crc32c(payload) == le32(head, 4)
+        payload_intact: crc32c::crc32c(payload) == payload_crc
             || canary::has(Defect::IgnorePayloadChecksum),
+        payload_crc,
     })
 }
 
@@ -213,7 +218,9 @@ mod tests {
             let record = Record { kind: RecordKind::Put, metadata, key: &key, payload: &payload };
             let mut bytes = encoded(&record);
             let found = decode(&bytes, PLACE).expect("decodes");
-            prop_assert_eq!(found, Found { record, len: bytes.len(), payload_intact: true });
+            let payload_crc = crc32c::crc32c(record.payload);
+            let len = bytes.len();
+            prop_assert_eq!(found, Found { record, len, payload_intact: true, payload_crc });
 
             let at = flip.index(bytes.len());
             bytes[at] ^= 1 << bit;

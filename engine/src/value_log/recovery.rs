@@ -14,18 +14,16 @@
 use std::ops::Range;
 use std::path::Path;
 
-use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 
 use super::frame::{self, FrameHeader};
 use super::record::{self, Place, Record, RecordError};
 use super::segment::{self, Segment};
+use super::window::{Piece, Window};
+use crate::canary::{self, Defect};
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::manifest::{LogPosition, SegmentSeal};
-
-/// How much of a segment is read at a time.
-const WINDOW_BYTES: usize = 1 << 20;
 
 /// A segment to replay.
 pub struct ReplaySegment<F> {
@@ -54,6 +52,8 @@ pub struct Damage {
     pub segment: u32,
     /// Bytes from the start of its file.
     pub offset: u32,
+    /// The changes that may be lost, by sequence; none where a damaged value is still known of.
+    pub lost: Range<u64>,
     /// What is lost or damaged, for the log.
     pub what: String,
 }
@@ -71,82 +71,6 @@ pub struct Outcome {
     pub damage: Vec<Damage>,
     /// Records replayed.
     pub records: u64,
-}
-
-/// What reading a piece of a segment gave.
-enum Piece<'a> {
-    /// The bytes.
-    Here(&'a [u8]),
-    /// The piece goes past the segment's end.
-    Past,
-    /// The device cannot read it.
-    Unreadable,
-}
-
-/// Reads a segment through a window, so that small frames cost no read of their own.
-struct Window<'a, E: Env> {
-    env: &'a E,
-    segment: &'a Segment<E::File>,
-    start: u32,
-    buffer: Option<Buffer>,
-}
-
-impl<'a, E: Env> Window<'a, E> {
-    fn new(env: &'a E, segment: &'a Segment<E::File>) -> Self {
-        Self { env, segment, start: 0, buffer: None }
-    }
-
-    /// The bytes `offset..offset + len`.
-    async fn bytes(&mut self, offset: u32, len: usize) -> Piece<'_> {
-        let end = offset as usize + len;
-        if end > self.segment.bytes as usize {
-            return Piece::Past;
-        }
-        let held = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
-        let inside = offset >= self.start && end <= self.start as usize + held;
-        if !inside && !self.fill(offset, len, WINDOW_BYTES).await {
-            // One bad sector must not hide its neighbours: read no more than was asked for.
-            if !self.fill(offset, len, 0).await {
-                return Piece::Unreadable;
-            }
-        }
-        let at = (offset - self.start) as usize;
-        let buffer = self.buffer.as_ref().expect("it was just filled");
-        Piece::Here(&buffer[at..at + len])
-    }
-
-    /// Reads anew what is asked for next: a transfer that went wrong must not look like damage.
-    fn forget(&mut self) {
-        self.buffer = None;
-    }
-
-    /// The bytes `offset..offset + len`, block by block, with zeros for those that the device
-    /// cannot read.
-    async fn salvage(&mut self, offset: u32, len: usize) -> Vec<u8> {
-        let mut salvaged = vec![0; len];
-        for (index, block) in salvaged.chunks_mut(DISK_ALIGNMENT).enumerate() {
-            let start = offset + (index * DISK_ALIGNMENT) as u32;
-            if self.fill(start, block.len(), 0).await
-                && let Some(buffer) = &self.buffer
-            {
-                block.copy_from_slice(&buffer[..block.len()]);
-            }
-        }
-        self.forget();
-        salvaged
-    }
-
-    async fn fill(&mut self, offset: u32, len: usize, at_least: usize) -> bool {
-        self.start = offset & !(DISK_ALIGNMENT as u32 - 1);
-        let wanted = ((offset - self.start) as usize + len).max(at_least);
-        let available = self.segment.bytes as usize - self.start as usize;
-        let bytes = frame::padded(wanted).min(available & !(DISK_ALIGNMENT - 1));
-        let buffer = self.env.buffer(bytes);
-        let start = u64::from(self.start);
-        let (result, buffer) = self.segment.file.read(IoClass::Read, start, buffer).await;
-        self.buffer = result.is_ok().then_some(buffer);
-        result.is_ok()
-    }
 }
 
 /// Replays every record from `from` on, in order, into `visit`.
@@ -220,7 +144,7 @@ impl<E: Env> Replay<'_, E> {
     ) -> Result<At, EngineError> {
         let segments = self.segments;
         let source = &segments[at.index];
-        let mut window = Window::new(self.env, &source.segment);
+        let mut window = Window::new(self.env, &source.segment, IoClass::Read);
         let mut end = at.offset;
         loop {
             if let Some(seal) = source.seal
@@ -313,14 +237,22 @@ impl<E: Env> Replay<'_, E> {
             self.outcome.torn = later.is_some();
             return Next::GoTo(At { index: self.segments.len(), offset: 0 });
         }
-        self.report(at, format!("records from {expected} on are unreadable"));
+        let what = format!("records from {expected} on are unreadable");
         match later {
+            Some((_, header)) if canary::has(Defect::DropAfterDamage) => {
+                self.report(at, expected..header.sequence_first, what);
+                Next::GoTo(At { index: self.segments.len(), offset: 0 })
+            }
             Some((next, header)) => {
+                self.report(at, expected..header.sequence_first, what);
                 self.skip_to(header.sequence_first);
                 Next::GoTo(next)
             }
             None => {
                 let sealed = sealed_here.map_or(0, |seal| seal.sequence_last + 1);
+                // Without a seal nobody knows how many there were.
+                let lost_end = if sealed_here.is_some() { sealed } else { u64::MAX };
+                self.report(at, expected..lost_end, what);
                 self.skip_to(expected.max(sealed));
                 Next::GoTo(At { index: at.index + 1, offset: segment::HEADER_BYTES })
             }
@@ -332,9 +264,9 @@ impl<E: Env> Replay<'_, E> {
         self.previous = None;
     }
 
-    fn report(&mut self, at: At, what: String) {
+    fn report(&mut self, at: At, lost: Range<u64>, what: String) {
         let segment = self.segments[at.index].segment.number;
-        self.outcome.damage.push(Damage { segment, offset: at.offset, what });
+        self.outcome.damage.push(Damage { segment, offset: at.offset, lost, what });
     }
 
     fn continues(&self, header: &FrameHeader) -> bool {
@@ -358,7 +290,7 @@ impl<E: Env> Replay<'_, E> {
 
     async fn first_header_after(&self, index: usize) -> Option<(usize, FrameHeader)> {
         for (later, source) in self.segments.iter().enumerate().skip(index + 1) {
-            let mut window = Window::new(self.env, &source.segment);
+            let mut window = Window::new(self.env, &source.segment, IoClass::Read);
             let at = At { index: later, offset: segment::HEADER_BYTES };
             if let HeaderAt::Frame(header, _) = self.header_at(&mut window, at).await {
                 return Some((later, header));
@@ -396,7 +328,7 @@ impl<E: Env> Replay<'_, E> {
     async fn scan_after(&self, at: At, mut visit: impl FnMut(At, &FrameHeader) -> bool) {
         let mut offset = at.offset + DISK_ALIGNMENT as u32;
         for (index, source) in self.segments.iter().enumerate().skip(at.index) {
-            let mut window = Window::new(self.env, &source.segment);
+            let mut window = Window::new(self.env, &source.segment, IoClass::Read);
             let end = source.seal.map_or(source.segment.bytes, |seal| seal.end);
             while offset < end {
                 let place = At { index, offset };
@@ -449,7 +381,8 @@ impl<E: Env> Replay<'_, E> {
     /// A header that is intact but claims what cannot be.
     async fn broken_header(&mut self, at: At, header: &FrameHeader) -> Result<(), EngineError> {
         if self.frame_was_durable(at, header).await {
-            self.report(at, format!("a frame of {} records has no end", header.count));
+            let lost = header.sequence_first..header.sequence_end();
+            self.report(at, lost, format!("a frame of {} records has no end", header.count));
         } else {
             self.outcome.torn = true;
         }
@@ -473,15 +406,18 @@ impl<E: Env> Replay<'_, E> {
             let at_record = At { offset: at.offset + offset as u32, ..at };
             let Some(found) = decode_record(bytes, offset, place)? else {
                 let end = record::find(bytes, offset + 1, place).unwrap_or(bytes.len());
-                let lost = end - offset;
-                self.report(at_record, format!("{lost} bytes of records are unreadable"));
+                let lost = header.sequence_first + index..header.sequence_end();
+                let what = format!("{} bytes of records are unreadable", end - offset);
+                self.report(at_record, lost, what);
                 offset = end;
                 index += 1;
                 continue;
             };
             if !found.payload_intact {
                 let key = crate::key::display(found.record.key);
-                self.report(at_record, format!("the value of {key} is damaged"));
+                let sequence = header.sequence_first + index;
+                let what = format!("the value of {key} is damaged");
+                self.report(at_record, sequence..sequence, what);
             }
             let pointer = Pointer { segment, offset: at_record.offset, len: found.len as u32 };
             visit(Replayed {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 
+use crate::canary::{self, Defect};
 use crate::error::EngineError;
 
 /// The bytes of a segment before its first frame.
@@ -16,6 +17,7 @@ const MAGIC: &[u8; 8] = b"LARDSEG\0";
 const FORMAT: u16 = 1;
 
 /// An open segment.
+#[derive(Clone)]
 pub struct Segment<F> {
     /// The segment's number; later segments have higher numbers.
     pub number: u32,
@@ -91,7 +93,9 @@ pub async fn prepare<E: Env>(
     encode_header(&mut header, identity, number, bytes);
     let (result, _) = file.write_durably(IoClass::Scrub, 0, header).await;
     result.map_err(failed("writing the header of"))?;
-    env.sync_directory(directory).await.map_err(failed("syncing the directory of"))?;
+    if !canary::has(Defect::SkipSegmentDirectorySync) {
+        env.sync_directory(directory).await.map_err(failed("syncing the directory of"))?;
+    }
     Ok(Segment { number, bytes, file })
 }
 

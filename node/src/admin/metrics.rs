@@ -4,7 +4,9 @@ use std::fmt::{self, Display, Write};
 
 use larder_engine::shard::Statistics;
 use larder_runtime::env::IO_CLASSES;
+use larder_runtime::file_cache::FileCacheCounters;
 
+use super::AdminErrors;
 use crate::counters::{CoreReport, ShardReport};
 use crate::memcached::statistics::Facts;
 use crate::process::{Usage, VERSION};
@@ -85,7 +87,13 @@ fn shards(reports: &[CoreReport]) -> impl Iterator<Item = &ShardReport> {
 }
 
 /// The node in Prometheus' text format.
-pub fn render(facts: &Facts, reports: &[CoreReport], usage: Usage, now: u64) -> String {
+pub fn render(
+    facts: &Facts,
+    reports: &[CoreReport],
+    usage: Usage,
+    admin: AdminErrors,
+    now: u64,
+) -> String {
     let mut out = Exposition::default();
     out.family("larder_build_info", Type::Gauge, "The node's version.");
     out.sample("larder_build_info", &[("version", &VERSION)], 1);
@@ -95,12 +103,43 @@ pub fn render(facts: &Facts, reports: &[CoreReport], usage: Usage, now: u64) -> 
     let (resident, cpu) = (usage.resident_bytes, usage.user_seconds + usage.system_seconds);
     out.single("process_resident_memory_bytes", Type::Gauge, "Resident memory.", resident);
     out.single("process_cpu_seconds_total", Type::Counter, "CPU time, user and kernel.", cpu);
+    const ADMIN: &str = "larder_admin_errors_total";
+    out.family(ADMIN, Type::Counter, "Clients of the admin port that were not served.");
+    out.sample(ADMIN, &[("step", &"accept")], admin.accept);
+    out.sample(ADMIN, &[("step", &"client")], admin.client);
+    put_memory(&mut out, reports);
     put_cores(&mut out, reports);
     put_disk(&mut out, reports);
+    put_files(&mut out, reports);
     put_operations(&mut out, reports);
     put_shards(&mut out, reports);
     put_caches(&mut out, reports);
     out.0
+}
+
+/// Where the process's memory is.
+fn put_memory(out: &mut Exposition, reports: &[CoreReport]) {
+    const NAME: &str = "larder_memory_bytes";
+    out.family(NAME, Type::Gauge, "Memory by what it is for, as the node accounts for it.");
+    let cores = |value: fn(&CoreReport) -> usize| reports.iter().map(value).sum::<usize>() as u64;
+    let engine = |value: fn(&Statistics) -> u64| -> u64 {
+        shards(reports).map(|shard| value(&shard.statistics)).sum()
+    };
+    for (part, bytes) in [
+        ("input", cores(|report| report.memory.input)),
+        ("output", cores(|report| report.memory.output)),
+        ("waiting", cores(|report| report.memory.waiting)),
+        ("mailboxes", cores(|report| report.memory.mailboxes)),
+        ("receive_buffers", cores(|report| report.memory.receive_buffers)),
+        ("value_cache", engine(|shard| shard.items.bytes_used as u64)),
+        ("block_cache", engine(|shard| shard.index.blocks.bytes_used as u64)),
+        ("memtables", engine(|shard| shard.index.memtable_bytes)),
+        ("tables", engine(|shard| shard.index.table_memory_bytes)),
+    ] {
+        out.sample(NAME, &[("part", &part)], bytes);
+    }
+    let bound = ("larder_connection_memory_limit_bytes", Type::Gauge, "What connections may hold.");
+    out.by_core(reports, bound, |report| report.memory.bound);
 }
 
 fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
@@ -117,6 +156,9 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
     out.by_core(reports, parks, |report| report.turns.parks);
     let wakes = ("larder_loop_wakes_total", Counter, "Times that another thread woke the core.");
     out.by_core(reports, wakes, |report| report.turns.wakes);
+    let help = "Receives that found no buffer free and were armed again.";
+    let shortages = ("larder_receive_buffer_shortages_total", Counter, help);
+    out.by_core(reports, shortages, |report| report.buffer_shortages);
     let Some(first) = reports.first() else { return };
     for (index, (name, _)) in first.counters.named().iter().enumerate() {
         let metric = format!("larder_{}_total", name.trim_start_matches("total_"));
@@ -167,6 +209,26 @@ fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
     out.by_core(reports, syncs, |report| report.disk.syncs);
 }
 
+fn put_files(out: &mut Exposition, reports: &[CoreReport]) {
+    use Type::{Counter, Gauge};
+    type FileFigure = (&'static str, Type, &'static str, fn(&FileCacheCounters) -> u64);
+    let figures: [FileFigure; 7] = [
+        ("open", Gauge, "Files that are open.", |files| files.open as u64),
+        ("open_limit", Gauge, "Files that may be open.", |files| files.open_max as u64),
+        ("handles", Gauge, "Files that the shards hold, open or not.", |files| {
+            files.handles as u64
+        }),
+        ("opens_total", Counter, "Files opened.", |files| files.opens),
+        ("evictions_total", Counter, "Files closed for others.", |files| files.evictions),
+        ("waits_total", Counter, "Openings that waited for another file.", |files| files.waits),
+        ("forced_syncs_total", Counter, "Files synced to be closed.", |files| files.syncs),
+    ];
+    for (figure, kind, help, value) in figures {
+        let name = format!("larder_files_{figure}");
+        out.by_core(reports, (&name, kind, help), |report| value(&report.files));
+    }
+}
+
 fn put_operations(out: &mut Exposition, reports: &[CoreReport]) {
     const NAME: &str = "larder_operations_total";
     out.family(NAME, Type::Counter, "Operations that the engine was asked for.");
@@ -201,13 +263,13 @@ const FIGURES: [Figure; 22] = [
     ("larder_value_reads_total", Type::Counter, "Values read from the log.", |s| {
         s.operations.value_reads
     }),
-    ("larder_flushes_total", Type::Counter, "Memtables written out.", |s| s.operations.flushes),
+    ("larder_flushes_total", Type::Counter, "Memtables written out.", |s| s.index.counters.flushes),
     ("larder_flush_bytes_total", Type::Counter, "Bytes of tables written by flushes.", |s| {
-        s.operations.flush_bytes
+        s.index.counters.flush_bytes
     }),
-    ("larder_compactions_total", Type::Counter, "Merges done.", |s| s.operations.compactions),
+    ("larder_compactions_total", Type::Counter, "Merges done.", |s| s.index.counters.compactions),
     ("larder_compaction_bytes_total", Type::Counter, "Bytes of tables written by merges.", |s| {
-        s.operations.compaction_bytes
+        s.index.counters.compaction_bytes
     }),
     ("larder_log_frames_total", Type::Counter, "Frames written to the log.", |s| s.log.frames),
     ("larder_log_records_total", Type::Counter, "Records appended to the log.", |s| s.log.records),
@@ -215,15 +277,17 @@ const FIGURES: [Figure; 22] = [
         s.log.frame_bytes
     }),
     ("larder_log_record_bytes_total", Type::Counter, "Bytes of records.", |s| s.log.record_bytes),
-    ("larder_memtable_entries", Type::Gauge, "Keys in memtables.", |s| s.memtable_entries),
-    ("larder_memtable_bytes", Type::Gauge, "Bytes of memtables, estimated.", |s| s.memtable_bytes),
-    ("larder_table_entries", Type::Gauge, "Entries in tables, older versions included.", |s| {
-        s.table_entries
+    ("larder_memtable_entries", Type::Gauge, "Keys in memtables.", |s| s.index.memtable_entries),
+    ("larder_memtable_bytes", Type::Gauge, "Bytes of memtables, estimated.", |s| {
+        s.index.memtable_bytes
     }),
-    ("larder_tables", Type::Gauge, "Tables.", |s| s.tables),
-    ("larder_table_bytes", Type::Gauge, "Bytes of the tables' files.", |s| s.table_bytes),
+    ("larder_table_entries", Type::Gauge, "Entries in tables, older versions included.", |s| {
+        s.index.table_entries
+    }),
+    ("larder_tables", Type::Gauge, "Tables.", |s| s.index.tables),
+    ("larder_table_bytes", Type::Gauge, "Bytes of the tables' files.", |s| s.index.table_bytes),
     ("larder_table_memory_bytes", Type::Gauge, "Memory of table indexes and filters.", |s| {
-        s.table_memory_bytes
+        s.index.table_memory_bytes
     }),
     ("larder_segments", Type::Gauge, "Segments of the value log.", |s| s.segments),
     ("larder_segment_bytes", Type::Gauge, "Bytes of the segments' files.", |s| s.segment_bytes),
@@ -257,7 +321,8 @@ fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
         out.family(&name, kind, "Of the value cache (items) and the block cache (blocks).");
         for shard in shards(reports) {
             let statistics = &shard.statistics;
-            for (cache, counters) in [("items", &statistics.items), ("blocks", &statistics.blocks)]
+            for (cache, counters) in
+                [("items", &statistics.items), ("blocks", &statistics.index.blocks)]
             {
                 let labels: [(&str, &dyn Display); 2] =
                     [("shard", &shard.shard), ("cache", &cache)];
@@ -308,6 +373,7 @@ pub fn health(reports: &[CoreReport], cores: usize) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::CoreMemory;
     use std::collections::BTreeSet;
 
     fn reports() -> Vec<CoreReport> {
@@ -316,9 +382,12 @@ mod tests {
                 core,
                 connections: 3,
                 waiting: 1,
+                memory: CoreMemory { input: 5, output: 6, ..CoreMemory::default() },
+                buffer_shortages: 2,
                 counters: Default::default(),
                 shards: Vec::new(),
                 disk: Default::default(),
+                files: Default::default(),
                 turns: Default::default(),
             };
             report.disk.class_reads[larder_runtime::env::IoClass::Read as usize] = 7 + core as u64;
@@ -348,7 +417,8 @@ mod tests {
 
     #[test]
     fn every_sample_belongs_to_a_family_that_is_described_once() {
-        let text = render(&facts(), &reports(), Usage::default(), 160);
+        let admin = AdminErrors { accept: 4, client: 5 };
+        let text = render(&facts(), &reports(), Usage::default(), admin, 160);
         let mut families = BTreeSet::new();
         let mut current = String::new();
         for line in text.lines() {
@@ -369,7 +439,12 @@ mod tests {
             "larder_disk_reads_total{core=\"1\",class=\"read\"} 8",
             "larder_operations_total{shard=\"1\",operation=\"get\"} 41",
             "larder_connections{core=\"1\"} 3",
+            "larder_memory_bytes{part=\"input\"} 10",
+            "larder_memory_bytes{part=\"output\"} 12",
+            "larder_receive_buffer_shortages_total{core=\"0\"} 2",
             "larder_uptime_seconds 60",
+            "larder_admin_errors_total{step=\"accept\"} 4",
+            "larder_files_open_limit{core=\"1\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

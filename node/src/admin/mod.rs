@@ -15,7 +15,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::control::Control;
 use crate::counters::CoreReport;
 use crate::launch::{CoreHandle, StartError};
-use crate::limits::{ADMIN_CLIENT_MILLISECONDS, ADMIN_REQUEST_BYTES_MAX, REPORT_MILLISECONDS};
+use crate::limits::{
+    ADMIN_ACCEPT_RETRY_MILLISECONDS, ADMIN_CLIENT_MILLISECONDS, ADMIN_REQUEST_BYTES_MAX,
+    REPORT_MILLISECONDS,
+};
 use crate::process;
 use crate::service::Shared;
 use http::{Page, Parsed, Status};
@@ -40,6 +43,16 @@ struct Server {
     cores: Vec<CoreHandle>,
     shared: Arc<Shared>,
     is_stopping: Arc<AtomicBool>,
+    errors: AdminErrors,
+}
+
+/// What has gone wrong on the admin port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdminErrors {
+    /// Clients that could not be accepted.
+    pub accept: u64,
+    /// Clients that sent no request, or did not take the answer, in time.
+    pub client: u64,
 }
 
 impl Admin {
@@ -55,9 +68,15 @@ impl Admin {
         let failed = |source| StartError::Thread { name: THREAD.to_owned(), source };
         let address = listener.local_addr().map_err(failed)?;
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let server = Server { listener, cores, shared, is_stopping: Arc::clone(&is_stopping) };
+        let server = Server {
+            listener,
+            cores,
+            shared,
+            is_stopping: Arc::clone(&is_stopping),
+            errors: AdminErrors::default(),
+        };
         let thread = std::thread::Builder::new().name(THREAD.to_owned());
-        let thread = Some(thread.spawn(move || server.serve()).map_err(failed)?);
+        let thread = Some(thread.spawn(|| server.serve()).map_err(failed)?);
         Ok(Self { address, is_stopping, thread })
     }
 
@@ -89,15 +108,24 @@ impl Drop for Admin {
 }
 
 impl Server {
-    fn serve(&self) {
+    fn serve(mut self) {
         loop {
-            let client = self.listener.accept();
+            let accepted = self.listener.accept();
             if self.is_stopping.load(Ordering::Acquire) {
                 return;
             }
-            let served = client.and_then(|(client, _)| self.serve_client(client));
-            if let Err(error) = served {
-                tracing::debug!(%error, "a client of the admin port was not served");
+            match accepted {
+                Ok((client, _)) => {
+                    if let Err(error) = self.serve_client(client) {
+                        self.errors.client += 1;
+                        tracing::debug!(%error, "a client of the admin port was not served");
+                    }
+                }
+                Err(error) => {
+                    self.errors.accept += 1;
+                    tracing::debug!(%error, "the admin port could not accept a client");
+                    pause();
+                }
             }
         }
     }
@@ -127,7 +155,9 @@ impl Server {
             }
             Page::Metrics => {
                 let usage = process::usage();
-                (Status::Ok, METRICS, metrics::render(facts, &reports, usage, unix_seconds()))
+                let now = unix_seconds();
+                let body = metrics::render(facts, &reports, usage, self.errors, now);
+                (Status::Ok, METRICS, body)
             }
             Page::Health => match metrics::health(&reports, facts.cores) {
                 Ok(()) => (Status::Ok, TEXT, "ok\n".to_owned()),
@@ -179,6 +209,11 @@ fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Parsed>
 fn time_left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the admin thread is no core's")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(ADMIN_ACCEPT_RETRY_MILLISECONDS));
 }
 
 #[allow(clippy::disallowed_methods, reason = "the admin thread has no core to ask")]

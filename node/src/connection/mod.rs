@@ -21,7 +21,7 @@ use larder_protocol::memcached::{Limits, Malformed, Parsed, Parser, Request};
 
 use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX,
-    OUTPUT_HIGH_WATER, SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
+    SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
 use crate::memcached::command::Command;
 use crate::process::MEMCACHED_VERSION;
@@ -29,7 +29,7 @@ use crate::process::MEMCACHED_VERSION;
 use ahead::Ahead;
 
 pub use byte_queue::ByteQueue;
-pub use slots::Load;
+pub use slots::{Arrival, Load};
 use slots::{Slots, State};
 
 /// When a reply may leave: once `shard`'s log is acknowledged up to `needs`.
@@ -84,13 +84,24 @@ pub trait Handler {
     fn announce(&mut self, command: &Command<'_>);
     /// All that is known of the near future was announced.
     fn announced(&mut self);
-    /// Carries out `command`, whose place among the connection's requests is `sequence`.
-    fn command(&mut self, command: &Command<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled;
+    /// Carries out `command`, whose place among the connection's requests `asked` names.
+    fn command(&mut self, command: &Command<'_>, asked: Asked, out: &mut Vec<u8>) -> Handled;
     /// Carries out a request that concerns the whole node. The connection has no earlier request
     /// that is not answered, and takes no later one before this one is.
     fn node_request(&mut self, request: &Request<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled;
     /// Whether a reply may leave.
     fn release(&self, after: After) -> Release;
+    /// Learns that a reply of so many bytes that came from `core` is in the client's output.
+    fn passed(&mut self, core: usize, bytes: usize);
+}
+
+/// Which of a connection's requests is asked for, and what those before it hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The request's sequence in the connection.
+    pub sequence: u64,
+    /// What the connection's other requests hold and wait for.
+    pub load: Load,
 }
 
 /// Why no more was taken from the input.
@@ -115,17 +126,19 @@ pub struct Output<'a> {
     bytes: &'a mut Vec<u8>,
     /// Bytes that are on their way already, besides `bytes`.
     in_flight: usize,
+    mark: Option<usize>,
 }
 
 impl<'a> Output<'a> {
-    /// Replies go to `bytes`; `pending` bytes, those included, have not been sent.
-    pub fn new(bytes: &'a mut Vec<u8>, pending: usize) -> Self {
+    /// Replies go to `bytes`; `pending` bytes, those included, have not been sent. Above `mark`
+    /// nothing more is executed, and without one nothing at all.
+    pub fn new(bytes: &'a mut Vec<u8>, pending: usize, mark: Option<usize>) -> Self {
         let in_flight = pending.saturating_sub(bytes.len());
-        Self { bytes, in_flight }
+        Self { bytes, in_flight, mark }
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight + self.bytes.len() > OUTPUT_HIGH_WATER
+        self.mark.is_none_or(|mark| self.in_flight + self.bytes.len() > mark)
     }
 }
 
@@ -136,6 +149,11 @@ pub struct SpareInputs(Vec<Vec<u8>>);
 impl SpareInputs {
     fn take(&mut self) -> Vec<u8> {
         self.0.pop().unwrap_or_default()
+    }
+
+    /// The memory of those that are kept, in bytes.
+    pub fn memory(&self) -> usize {
+        self.0.iter().map(Vec::capacity).sum()
     }
 
     fn give_back(&mut self, mut buffer: Vec<u8>) {
@@ -180,15 +198,27 @@ impl Connection {
             return Stop::Closing;
         }
         if !self.input.is_empty() {
-            self.input.extend_from_slice(bytes);
+            self.append(bytes);
             return self.resume(output, handler, spares);
         }
         let (stop, taken) = self.parse(bytes, output, handler);
         if taken < bytes.len() && stop != Stop::Closing {
             self.input = spares.take();
-            self.input.extend_from_slice(&bytes[taken..]);
+            self.append(&bytes[taken..]);
         }
         stop
+    }
+
+    /// Keeps bytes for later. The memory grows with what has come, by half of it at a time, and not
+    /// beyond the request that it is for.
+    fn append(&mut self, bytes: &[u8]) {
+        let len = self.input.len() + bytes.len();
+        if len > self.input.capacity() {
+            let end = (self.start + self.needed).max(len);
+            let capacity = (len + len / 2).min(end).max(len);
+            self.input.reserve_exact(capacity - self.input.len());
+        }
+        self.input.extend_from_slice(bytes);
     }
 
     /// Sends what may leave, and goes on with what was received.
@@ -214,34 +244,32 @@ impl Connection {
     }
 
     /// Takes the reply to the request at `sequence`.
-    pub fn complete(
-        &mut self,
-        sequence: u64,
-        bytes: std::borrow::Cow<'_, [u8]>,
-        after: After,
-        is_error: bool,
-    ) {
-        self.slots.complete(sequence, State::Own { bytes: bytes.into_owned(), after, is_error });
+    pub fn complete(&mut self, sequence: u64, arrival: Arrival) {
+        self.slots.complete(sequence, State::Own(arrival));
     }
 
-    /// Takes the reply to the request at `sequence`, and sends it if it is the next one and may
-    /// leave.
+    /// Takes a reply that came from `core` and may leave. It leaves at once if it is the next one
+    /// and the client takes its replies; returns whether it did.
     pub fn complete_now(
         &mut self,
         sequence: u64,
         bytes: &[u8],
         is_error: bool,
+        core: usize,
         output: &mut Output<'_>,
-    ) {
-        if self.slots.is_next(sequence) && !output.is_full() {
+    ) -> bool {
+        let is_passed = self.slots.is_next(sequence) && !output.is_full();
+        if is_passed {
             self.slots.pass(bytes, is_error, output.bytes);
         } else {
-            self.complete(sequence, bytes.into(), After::NOTHING, is_error);
+            let (bytes, after) = (bytes.to_vec(), After::NOTHING);
+            self.complete(sequence, Arrival { bytes, after, is_error, core: Some(core) });
         }
+        is_passed
     }
 
     /// Sends what may leave, in order.
-    pub fn release(&mut self, output: &mut Output<'_>, handler: &impl Handler) {
+    pub fn release(&mut self, output: &mut Output<'_>, handler: &mut impl Handler) {
         while !output.is_full() && self.slots.release_one(handler, output.bytes) {}
     }
 
@@ -263,6 +291,22 @@ impl Connection {
     /// What the requests that are not answered hold and wait for.
     pub fn load(&self) -> Load {
         self.slots.load()
+    }
+
+    /// Bytes of memory that hold what was received and not taken.
+    pub fn input_bytes(&self) -> usize {
+        self.input.capacity()
+    }
+
+    /// Bytes of memory that requests hold which are not answered.
+    pub fn waiting_bytes(&self) -> usize {
+        self.slots.memory()
+    }
+
+    /// How long the input must become before the request at its front is whole, as far as is known:
+    /// 0 if no part of a request is there.
+    pub fn input_needed(&self) -> usize {
+        if self.input.is_empty() { 0 } else { self.needed }
     }
 
     /// Takes no more requests.
@@ -423,7 +467,10 @@ impl Connection {
         output: &mut Output<'_>,
         handler: &mut impl Handler,
     ) -> Option<Stop> {
-        self.take(output, handler, |handler, sequence, out| handler.command(command, sequence, out))
+        let load = self.slots.load();
+        self.take(output, handler, |handler, sequence, out| {
+            handler.command(command, Asked { sequence, load }, out)
+        })
     }
 
     fn node_request(

@@ -25,8 +25,21 @@ pub(super) enum State {
     Waiting { expected_bytes: usize },
     /// The reply is the next `len` bytes of those held.
     Held { len: usize, after: After, is_error: bool },
-    /// The reply came out of order.
-    Own { bytes: Vec<u8>, after: After, is_error: bool },
+    /// The reply came from a task or from another core, and could not leave at once.
+    Own(Arrival),
+}
+
+/// A reply that came from a task or from another core.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The reply.
+    pub bytes: Vec<u8>,
+    /// When it may leave.
+    pub after: After,
+    /// Whether it is an error line.
+    pub is_error: bool,
+    /// The core that is to learn when it is passed to the client's output.
+    pub core: Option<usize>,
 }
 
 /// What a connection's requests hold and wait for.
@@ -165,6 +178,11 @@ impl Slots {
         }
     }
 
+    /// The memory of the slots and of replies that wait in them, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + self.load.bytes + self.load.expected_bytes
+    }
+
     /// Whether `sequence` is the first slot.
     pub(super) fn is_next(&self, sequence: u64) -> bool {
         sequence == self.first && !self.slots.is_empty()
@@ -185,8 +203,8 @@ impl Slots {
         let slot = index.and_then(|index| self.slots.get_mut(index));
         let slot = slot.expect("a slot stays until its reply has come");
         self.load.arrived(&slot.state);
-        if let State::Own { bytes, .. } = &state {
-            self.load.bytes += bytes.len();
+        if let State::Own(arrival) = &state {
+            self.load.bytes += arrival.bytes.len();
         }
         slot.state = state;
     }
@@ -197,11 +215,13 @@ impl Slots {
     }
 
     /// Sends the first slot's reply if it may leave; returns whether it did.
-    pub(super) fn release_one(&mut self, handler: &impl Handler, out: &mut Vec<u8>) -> bool {
+    pub(super) fn release_one(&mut self, handler: &mut impl Handler, out: &mut Vec<u8>) -> bool {
         let (after, is_error) = match self.slots.front() {
             None | Some(Slot { state: State::Waiting { .. }, .. }) => return false,
             Some(Slot { state: State::Held { after, is_error, .. }, .. })
-            | Some(Slot { state: State::Own { after, is_error, .. }, .. }) => (*after, *is_error),
+            | Some(Slot { state: State::Own(Arrival { after, is_error, .. }), .. }) => {
+                (*after, *is_error)
+            }
         };
         let release = handler.release(after);
         if release == Release::Later {
@@ -218,9 +238,12 @@ impl Slots {
                 self.held.consume(len);
                 len
             }
-            State::Own { bytes, .. } => {
+            State::Own(Arrival { bytes, core, .. }) => {
                 if release == Release::Now {
                     out.extend_from_slice(&bytes);
+                }
+                if let Some(core) = core {
+                    handler.passed(core, bytes.len());
                 }
                 bytes.len()
             }

@@ -4,6 +4,7 @@ use larder_protocol::memcached::error;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::answer::{DAMAGED, STOPPED};
 
 /// Answers commands from a script: a key's first letter says how.
@@ -22,6 +23,8 @@ struct Fake {
     waiting: Vec<(u64, String)>,
     commands: usize,
     node_requests: usize,
+    /// Cores and how long their replies were that have left.
+    passed: Vec<(usize, usize)>,
     /// Keys that were announced, with a bar after each batch.
     announced: Vec<String>,
 }
@@ -36,6 +39,7 @@ impl Fake {
             waiting: Vec::new(),
             commands: 0,
             node_requests: 0,
+            passed: Vec::new(),
             announced: Vec::new(),
         }
     }
@@ -60,7 +64,7 @@ impl Handler for Fake {
         self.announced.push("|".into());
     }
 
-    fn command(&mut self, command: &Command<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
+    fn command(&mut self, command: &Command<'_>, asked: Asked, out: &mut Vec<u8>) -> Handled {
         let mut scratch = Default::default();
         let key = String::from_utf8(command.key(&mut scratch).to_vec()).expect("text");
         if key.starts_with('r') && self.is_full {
@@ -68,7 +72,7 @@ impl Handler for Fake {
         }
         self.commands += 1;
         if key.starts_with('w') {
-            self.waiting.push((sequence, key));
+            self.waiting.push((asked.sequence, key));
             return Handled::Waiting { expected_bytes: 10 };
         }
         if !command.is_noreply() {
@@ -91,6 +95,15 @@ impl Handler for Fake {
             false => Release::Later,
         }
     }
+
+    fn passed(&mut self, core: usize, bytes: usize) {
+        self.passed.push((core, bytes));
+    }
+}
+
+/// A reply of this core's that may leave.
+fn arrival(bytes: Vec<u8>) -> Arrival {
+    Arrival { bytes, after: After::NOTHING, is_error: false, core: None }
 }
 
 /// A connection, what it has sent, and what answers it.
@@ -113,14 +126,14 @@ impl Bench {
 
     fn receive(&mut self, bytes: impl AsRef<[u8]>) -> Stop {
         let pending = self.out.len();
-        let mut output = Output::new(&mut self.out, pending);
+        let mut output = Output::new(&mut self.out, pending, Some(OUTPUT_HIGH_WATER));
         let Self { connection, fake, spares, .. } = self;
         connection.receive(bytes.as_ref(), &mut output, fake, spares)
     }
 
     fn resume(&mut self) -> Stop {
         let pending = self.out.len();
-        let mut output = Output::new(&mut self.out, pending);
+        let mut output = Output::new(&mut self.out, pending, Some(OUTPUT_HIGH_WATER));
         let Self { connection, fake, spares, .. } = self;
         connection.resume(&mut output, fake, spares)
     }
@@ -129,7 +142,7 @@ impl Bench {
     fn complete(&mut self, key: &str) -> Stop {
         let index = self.fake.waiting.iter().position(|(_, waiting)| waiting == key);
         let (sequence, key) = self.fake.waiting.remove(index.expect("it waits"));
-        self.connection.complete(sequence, reply_to(&key).into(), After::NOTHING, false);
+        self.connection.complete(sequence, arrival(reply_to(&key)));
         self.resume()
     }
 
@@ -160,12 +173,30 @@ fn replies_that_come_out_of_order_leave_in_order() {
 fn a_reply_that_is_next_leaves_without_a_detour() {
     let mut bench = Bench::new();
     bench.receive("get w1 w2\r\n");
-    let mut output = Output::new(&mut bench.out, 0);
-    bench.connection.complete_now(1, b"second", false, &mut output);
-    bench.connection.complete_now(0, b"first", false, &mut output);
+    let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
+    assert!(!bench.connection.complete_now(1, b"second", false, 4, &mut output));
+    assert!(bench.connection.complete_now(0, b"first", false, 3, &mut output));
     assert_eq!(bench.sent(), "first");
+    assert_eq!(bench.fake.passed, []);
     bench.resume();
     assert_eq!(bench.sent(), "secondEND\r\n");
+    assert_eq!(bench.fake.passed, [(4, 6)], "the core is told that its reply has left");
+}
+
+#[test]
+fn input_grows_with_what_has_come_and_not_beyond_its_request() {
+    let mut bench = Bench::new();
+    let request = [&b"set large 0 0 1000000\r\n"[..], &vec![b'v'; 1_000_000], b"\r\n"].concat();
+    let mut received = 0;
+    for piece in request[..1_000_000].chunks(10_000) {
+        assert_eq!(bench.receive(piece), Stop::Input);
+        received += piece.len();
+        let held = bench.connection.input_bytes();
+        assert!(held <= (received + received / 2).min(request.len()), "{held} for {received}");
+        assert_eq!(bench.connection.input_needed(), request.len());
+    }
+    bench.receive(&request[1_000_000..]);
+    assert_eq!((bench.connection.input_bytes(), bench.connection.input_needed()), (0, 0));
 }
 
 #[test]
@@ -252,7 +283,7 @@ fn a_pipeline_of_a_million_requests_takes_bounded_memory() {
             assert!(bench.fake.waiting.len() <= CONNECTION_REQUESTS_MAX);
             for (sequence, _) in std::mem::take(&mut bench.fake.waiting) {
                 answered += 1;
-                bench.connection.complete(sequence, b"x".as_slice().into(), After::NOTHING, false);
+                bench.connection.complete(sequence, arrival(b"x".to_vec()));
             }
             stop = bench.resume();
             bench.out.clear();
@@ -290,7 +321,7 @@ fn replies_that_are_there_wait_for_a_client_that_does_not_read() {
     bench.receive("get w1 w2 w3\r\n");
     for (sequence, _) in std::mem::take(&mut bench.fake.waiting) {
         let bytes = vec![b'x'; OUTPUT_HIGH_WATER];
-        bench.connection.complete(sequence, bytes.into(), After::NOTHING, false);
+        bench.connection.complete(sequence, arrival(bytes));
     }
     bench.resume();
     assert_eq!(bench.out.len(), 2 * OUTPUT_HIGH_WATER, "up to the mark and one reply");
@@ -304,7 +335,7 @@ fn held_bytes_of_one_connection_are_limited() {
     let mut bench = Bench::new();
     bench.receive("get w1 w2\r\n");
     let large = vec![b'x'; CONNECTION_WAITING_BYTES_MAX];
-    bench.connection.complete(1, large.into(), After::NOTHING, false);
+    bench.connection.complete(1, arrival(large));
     assert_eq!(bench.receive("get a\r\n"), Stop::Requests);
     bench.complete("w1");
     bench.out.clear();

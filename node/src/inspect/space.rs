@@ -46,12 +46,23 @@ fn parts(report: &SpaceReport) -> [(&'static str, &'static str, u64); 13] {
     ]
 }
 
+/// Segments of collected records: their number, the bytes of their files, and those that live.
+fn collected(report: &SpaceReport) -> (usize, u64, u64) {
+    let of = |bytes: fn(&SegmentSpace) -> u64| {
+        report.sum(|it| if it.is_collected { bytes(it) } else { 0 })
+    };
+    let count = report.segments.iter().filter(|it| it.is_collected).count();
+    (count, of(|it| it.file_bytes), of(|it| it.live))
+}
+
 fn in_json(path: &Path, report: &SpaceReport) -> Value {
     let bytes: Map<String, Value> =
         parts(report).iter().map(|(name, _, bytes)| ((*name).to_owned(), json!(bytes))).collect();
+    let (count, file_bytes, live_bytes) = collected(report);
     let segments = report.segments.iter().map(|it| {
         json!({
             "number": it.number,
+            "collected": it.is_collected,
             "sealed": it.is_sealed,
             "file_bytes": it.file_bytes,
             "header": it.header,
@@ -75,6 +86,7 @@ fn in_json(path: &Path, report: &SpaceReport) -> Value {
             "emptied": report.emptied,
             "debt_bytes": report.debt(),
         },
+        "collected": { "segments": count, "file_bytes": file_bytes, "live_bytes": live_bytes },
         "replayed_keys": report.replayed_keys,
         "segments": segments.collect::<Vec<_>>(),
     })
@@ -92,6 +104,14 @@ fn for_people(path: &Path, report: &SpaceReport) -> String {
         line(name, *bytes);
     }
     line("total", report.total);
+    let (count, bytes, live) = collected(report);
+    writeln!(
+        text,
+        "  {count} segments of collected records hold {}, {} of that live",
+        Bytes(bytes),
+        Bytes(live)
+    )
+    .expect("a string takes all");
     writeln!(
         text,
         "  {} tables hold {} entries, {} of them tombstones; compaction would drop {} duplicates, \
@@ -117,6 +137,7 @@ mod tests {
     fn every_part_is_shown_and_the_parts_make_up_the_total() {
         let segment = |number, is_sealed| SegmentSpace {
             number,
+            is_collected: is_sealed,
             is_sealed,
             file_bytes: 63,
             header: 1,
@@ -146,6 +167,10 @@ mod tests {
         }
         let json = in_json(Path::new("shard"), &report);
         assert_eq!(json["bytes"]["open"], 32);
+        let collected = json!({ "segments": 1, "file_bytes": 63, "live_bytes": 2 });
+        assert_eq!(json["collected"], collected);
+        assert_eq!(json["segments"][0]["collected"], true);
+        assert!(text.contains("1 segments of collected records"), "{text}");
         assert_eq!(json["total_bytes"], report.total);
         assert_eq!(json["segments"][0]["live"], 2);
     }

@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use super::StartError;
 use crate::config::{CpuList, Size};
-use crate::limits::{DESCRIPTORS_RESERVED, DISK_FREE_MIN, SHARD_MEMORY_MIN};
+use crate::limits::{DISK_FREE_MIN, SHARD_MEMORY_MIN};
 
 /// The part of the memory that is not the shards': code, stacks, rings, connections, replies on
 /// their way.
@@ -43,34 +41,6 @@ pub(super) fn check_free_space(path: &Path, shards: u16) -> Result<(), StartErro
         return Err(StartError::DiskFull { path: path.to_owned(), free, needed });
     }
     Ok(())
-}
-
-/// Raises the limit of open files to what `connections` need, as far as that is allowed. Returns
-/// for how many connections there are descriptors.
-pub(super) fn raise_descriptors(connections: usize) -> usize {
-    let needed = (connections as u64).saturating_add(DESCRIPTORS_RESERVED);
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.current.unwrap_or(u64::MAX);
-    let mut allowed = current;
-    if current < needed {
-        let raised = needed.min(limit.maximum.unwrap_or(u64::MAX));
-        let new = Rlimit { current: Some(raised), maximum: limit.maximum };
-        match setrlimit(Resource::Nofile, new) {
-            Ok(()) => allowed = raised,
-            Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-        }
-    }
-    let served = allowed.saturating_sub(DESCRIPTORS_RESERVED).max(1);
-    let served = usize::try_from(served).unwrap_or(usize::MAX).min(connections);
-    if served < connections {
-        tracing::warn!(
-            connections,
-            served,
-            "the limit of open files allows fewer connections; raise it with `ulimit -n {needed}` \
-             or LimitNOFILE={needed}"
-        );
-    }
-    served
 }
 
 /// The CPUs to run on, one for each core.
@@ -128,12 +98,6 @@ mod tests {
         assert!(error.contains("CPU 3") && error.contains("1,2,4"), "{error}");
         let error = choose(Some(&list), Some(3)).expect_err("too many").to_string();
         assert!(error.contains("--cores 3") && error.contains("4,2"), "{error}");
-    }
-
-    #[test]
-    fn descriptors_are_raised_as_far_as_allowed() {
-        assert_eq!(raise_descriptors(10), 10);
-        assert!(raise_descriptors(usize::MAX / 2) >= 1);
     }
 
     #[test]

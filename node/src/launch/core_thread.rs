@@ -10,9 +10,12 @@ use std::thread::JoinHandle;
 
 use larder_engine::shard::{Shard, ShardOptions};
 use larder_runtime::core_thread::{Core, CoreOptions};
+use larder_runtime::file_cache::FileCache;
+use larder_runtime::ring_env::RingEnv;
 use larder_runtime::wake::RemoteWaker;
 
 use super::StartError;
+use super::cancel::Cancel;
 use crate::control::{Control, Event};
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::mesh::{Ends, Mesh};
@@ -29,12 +32,15 @@ pub(super) struct CorePlan {
     pub core: usize,
     pub cpu: usize,
     pub shards: Vec<ShardPlan>,
+    /// Files that the core keeps open at most.
+    pub files_max: usize,
     pub ends: Vec<Option<Ends>>,
     pub shared: Arc<Shared>,
     pub listeners: Vec<TcpListener>,
     pub steps: Receiver<Step>,
     pub control: Receiver<Control>,
-    pub progress: Sender<Progress>,
+    /// Set when the start is given up.
+    pub cancel: Cancel,
     pub events: Sender<Event>,
 }
 
@@ -46,13 +52,6 @@ pub(super) enum Step {
     Serve,
 }
 
-/// What a core that starts tells the launcher.
-pub(super) enum Progress {
-    Waker(usize, RemoteWaker),
-    Opened,
-    Failed(usize, String),
-}
-
 /// Starts a core's thread.
 pub(super) fn spawn(plan: CorePlan) -> Result<JoinHandle<()>, StartError> {
     let name = format!("larder-core-{}", plan.core);
@@ -62,7 +61,7 @@ pub(super) fn spawn(plan: CorePlan) -> Result<JoinHandle<()>, StartError> {
 
 /// Runs the core and reports how it ended.
 fn live(plan: CorePlan) {
-    let (core, progress, events) = (plan.core, plan.progress.clone(), plan.events.clone());
+    let (core, events) = (plan.core, plan.events.clone());
     let result = match catch_unwind(AssertUnwindSafe(|| run(plan))) {
         Ok(result) => result,
         Err(panic) => {
@@ -71,12 +70,7 @@ fn live(plan: CorePlan) {
             Err(format!("the thread panicked: {}", text.unwrap_or_default()))
         }
     };
-    // Whichever of the two is listened to: the launcher, or later the supervisor.
-    let is_starting = match &result {
-        Err(reason) => progress.send(Progress::Failed(core, reason.clone())).is_ok(),
-        Ok(()) => false,
-    };
-    if events.send(Event::Ended { core, result }).is_err() && !is_starting {
+    if events.send(Event::Ended { core, result }).is_err() {
         tracing::debug!(core, "ended after its supervisor");
     }
 }
@@ -89,17 +83,22 @@ fn run(plan: CorePlan) -> Result<(), String> {
         ..CoreOptions::default()
     };
     let mut core = Core::new(options).map_err(|error| error.to_string())?;
-    let is_heard = plan.progress.send(Progress::Waker(plan.core, core.waker())).is_ok();
+    let greeting = Event::Waker { core: plan.core, waker: core.waker() };
+    let is_heard = plan.events.send(greeting).is_ok();
     let Some(Step::Open(wakers)) = plan.steps.recv().ok().filter(|_| is_heard) else {
         return Ok(());
     };
-    let engines = open_shards(&mut core, plan.shards)?;
-    let is_heard = plan.progress.send(Progress::Opened).is_ok();
+    let files = FileCache::new(core.env(), plan.files_max);
+    let Some(engines) = open_shards(&mut core, &files, plan.shards, &plan.cancel)? else {
+        return Ok(());
+    };
+    let is_heard = plan.events.send(Event::Opened(plan.core)).is_ok();
     let Some(Step::Serve) = plan.steps.recv().ok().filter(|_| is_heard) else { return Ok(()) };
-    drop((plan.progress, plan.steps));
+    drop(plan.steps);
     let setup = Setup {
         core: plan.core,
         env: core.env(),
+        files,
         shared: plan.shared,
         mesh: Mesh::new(plan.ends, &wakers),
         engines: engines.clone(),
@@ -116,14 +115,24 @@ fn run(plan: CorePlan) -> Result<(), String> {
     Ok(())
 }
 
-fn open_shards(core: &mut Core, plans: Vec<ShardPlan>) -> Result<Vec<(u16, Rc<Engine>)>, String> {
+/// A core's shards, by number.
+type Engines = Vec<(u16, Rc<Engine>)>;
+
+/// The core's shards; `None` if the start was given up.
+fn open_shards(
+    core: &mut Core,
+    files: &FileCache<RingEnv>,
+    plans: Vec<ShardPlan>,
+    cancel: &Cancel,
+) -> Result<Option<Engines>, String> {
     let mut engines = Vec::new();
     for plan in plans {
         let number = plan.options.shard;
-        let opening = Shard::open(core.env(), &plan.directory, plan.options);
-        let (engine, report) = core
-            .block_on(Box::pin(opening))
-            .map_err(|error| format!("cannot open {}: {error}", plan.directory.display()))?;
+        tracing::info!(shard = number, "opening shard");
+        let opening = Shard::open(files.clone(), &plan.directory, plan.options);
+        let Some(opened) = core.block_on(Box::pin(cancel.or(opening))) else { return Ok(None) };
+        let (engine, report) =
+            opened.map_err(|error| format!("cannot open {}: {error}", plan.directory.display()))?;
         let (records, torn) = (report.records, report.torn);
         tracing::info!(shard = number, created = report.created, records, torn, "shard open");
         for damage in &report.damage {
@@ -131,17 +140,69 @@ fn open_shards(core: &mut Core, plans: Vec<ShardPlan>) -> Result<Vec<(u16, Rc<En
         }
         engines.push((number, engine));
     }
-    Ok(engines)
+    Ok(Some(engines))
 }
 
-/// Makes everything durable. A shard that has stopped cannot, and has said so.
-fn close_shards(core: &mut Core, engines: Vec<(u16, Rc<Engine>)>) -> Result<(), String> {
+/// Makes everything durable, as far as each shard can.
+///
+/// # Errors
+/// The first shard that cannot: also one that stopped taking writes after the service's last turn,
+/// which nobody has been told of.
+fn close_shards(core: &mut Core, engines: Engines) -> Result<(), String> {
+    let mut result = Ok(());
     for (number, engine) in engines {
-        if engine.stopped().is_some() {
-            continue;
-        }
-        let closed = core.block_on(engine.close());
-        closed.map_err(|error| format!("cannot close shard {number}: {error}"))?;
+        let closed = match engine.stopped() {
+            Some(reason) => Err(format!("shard {number} takes no more writes: {reason}")),
+            None => core
+                .block_on(engine.close())
+                .map_err(|error| format!("cannot close shard {number}: {error}")),
+        };
+        result = result.and(closed);
     }
-    Ok(())
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_engine::key::Key;
+    use larder_engine::operation::{Operation, Store, StoreMode};
+    use larder_engine::shard::OperationBuf;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the test takes the shard's directory away")]
+    fn a_shard_that_has_stopped_unseen_is_not_closed_in_good_order() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = parent.path().join("shard-000");
+        std::fs::create_dir(&directory).expect("a directory");
+        let mut core = Core::new(CoreOptions::default()).expect("a ring");
+        let options =
+            ShardOptions { memtable_bytes: 4096, ..ShardOptions::for_memory(0, 1, 32 << 20) };
+        let plans = vec![ShardPlan { directory: directory.clone(), options }];
+        let files = FileCache::new(core.env(), 16);
+        let opened = open_shards(&mut core, &files, plans, &Cancel::default()).expect("it opens");
+        let engines = opened.expect("it is not given up");
+        let engine = Rc::clone(&engines[0].1);
+        std::fs::remove_dir_all(&directory).expect("it is there");
+        let key = Key::memcached(b"k");
+        let store = OperationBuf::new(&Operation::Store(Store {
+            mode: StoreMode::Append,
+            value: b"more and more",
+            client_flags: 0,
+            expiry: 0,
+            compare: None,
+            invalidate: false,
+            vivify: Some(0),
+            version: None,
+        }));
+        // A memtable that is full cannot become a table where there is no directory.
+        while engine.stopped().is_none() {
+            let stored = core.block_on(engine.execute(&key, store.clone(), |_| ()));
+            assert!(stored.is_ok() || engine.stopped().is_some(), "{stored:?}");
+        }
+        let error = close_shards(&mut core, engines).expect_err("it has stopped");
+        assert!(error.contains("shard 0"), "{error}");
+        drop(engine);
+        core.shutdown();
+    }
 }

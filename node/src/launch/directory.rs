@@ -7,19 +7,16 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::StartError;
+use super::file_system::{self, Lack, refused};
+use super::patience::Patience;
 
 const LOCK_FILE: &str = "LOCK";
 /// What `mkfs` leaves in the root of a file system.
 const LOST_AND_FOUND: &str = "lost+found";
 const SHARD_PREFIX: &str = "shard-";
 const SHARD_DIGITS: usize = 3;
-
-/// A process that was killed holds its lock until the kernel has ended its last disk operation.
-const LOCK_ATTEMPTS: u32 = 5;
-const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// A data directory that this process holds.
 #[derive(Debug)]
@@ -37,18 +34,20 @@ struct Found {
     has_data: bool,
 }
 
-/// Locks `path`, creating it if it is missing. A new directory gets `requested` shards, or
+/// Locks `path`, creating it if it is missing. The lock of a process that was killed is waited for:
+/// it is held until the kernel has ended its last disk operation. A new directory gets `requested` shards, or
 /// `default`; one with data has what it has, and must not be asked for another number.
 pub(super) fn prepare(
     path: &Path,
     requested: Option<u16>,
     default: u16,
+    patience: &mut Patience<'_>,
 ) -> Result<DataDirectory, StartError> {
-    let failed = |operation| {
-        move |source| StartError::DataDirectory { operation, path: path.to_owned(), source }
-    };
+    let failed = |operation| move |source| refused(operation, path, Lack::of(&source), source);
     std::fs::create_dir_all(path).map_err(failed("create"))?;
-    let lock = lock(path)?;
+    let may_pass = |error: &StartError| matches!(error, StartError::InUse { .. });
+    let lock = patience.retry(may_pass, || lock(path))?;
+    file_system::check(path, &lock, &path.join(LOCK_FILE))?;
     let found = look(path)?;
     let count = count(path, &found, requested, default)?;
     let shards: Vec<PathBuf> = (0..count).map(|shard| path.join(shard_name(shard))).collect();
@@ -61,8 +60,7 @@ pub(super) fn prepare(
 
 fn lock(path: &Path) -> Result<File, StartError> {
     let file = path.join(LOCK_FILE);
-    let failed =
-        |source| StartError::DataDirectory { operation: "lock", path: path.to_owned(), source };
+    let failed = |source| refused("lock", path, Lack::of(&source), source);
     let mut options = File::options();
     let lock = options.create(true).truncate(false).write(true).open(&file).map_err(failed)?;
     take(&lock, path)?;
@@ -71,19 +69,11 @@ fn lock(path: &Path) -> Result<File, StartError> {
 
 /// Locks `lock`, the lock file of `path`.
 fn take(lock: &File, path: &Path) -> Result<(), StartError> {
-    let failed =
-        |source| StartError::DataDirectory { operation: "lock", path: path.to_owned(), source };
-    for attempt in 1.. {
-        match lock.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-            Err(TryLockError::WouldBlock) if attempt == LOCK_ATTEMPTS => {
-                return Err(StartError::InUse { path: path.to_owned() });
-            }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
-        }
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::Error(source)) => Err(refused("lock", path, Lack::of(&source), source)),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: path.to_owned() }),
     }
-    Ok(())
 }
 
 /// A data directory that no node can start on.
@@ -105,8 +95,7 @@ pub(crate) fn hold(path: &Path) -> Result<ExistingDirectory, StartError> {
         Ok(file) => Some(file),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(source) => {
-            let path = path.to_owned();
-            return Err(StartError::DataDirectory { operation: "lock", path, source });
+            return Err(refused("lock", path, Lack::of(&source), source));
         }
     };
     if let Some(lock) = &lock {
@@ -173,7 +162,18 @@ fn count(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn prepare(
+        path: &Path,
+        requested: Option<u16>,
+        default: u16,
+    ) -> Result<DataDirectory, StartError> {
+        let (_events, queue) = std::sync::mpsc::channel();
+        super::prepare(path, requested, default, &mut Patience::new(&queue, Duration::ZERO))
+    }
 
     fn text<T: std::fmt::Debug>(result: Result<T, StartError>) -> String {
         result.expect_err("an error").to_string()

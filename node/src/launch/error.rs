@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::file_system::Lack;
 use crate::config::{CpuList, Size};
 
 /// Why the node did not start.
@@ -17,6 +18,42 @@ pub enum StartError {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// The file system of the data directory cannot do what the node needs.
+    #[error(
+        "cannot {operation} the data directory {path}: its file system {lack}, or give another \
+         --data-dir ({source})",
+        path = path.display()
+    )]
+    FileSystem {
+        /// What was attempted.
+        operation: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// What it lacks, and what to do.
+        lack: Lack,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// There are not enough descriptors to run with.
+    #[error(
+        "the limit of open files is {allowed}, and at least {needed} are needed for {shards} \
+         shards on {cores} cores, and {wanted} for all of --max-connections {connections}: raise \
+         it with `ulimit -n {wanted}` or LimitNOFILE={wanted}"
+    )]
+    Descriptors {
+        /// The hard limit.
+        allowed: u64,
+        /// With fewer the node does not run.
+        needed: u64,
+        /// With fewer some connections are refused.
+        wanted: u64,
+        /// The connections asked for.
+        connections: usize,
+        /// The cores.
+        cores: usize,
+        /// The shards.
+        shards: u16,
     },
     /// Another process has the directory.
     #[error(
@@ -152,9 +189,12 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
-    /// The core was told nothing and said nothing any more.
-    #[error("a core ended while the node started")]
-    Silence,
+    /// The node was asked to stop before it served: no failure, what was asked for was done.
+    #[error("stopped before it was ready: {reason}")]
+    Stopped {
+        /// Who asked.
+        reason: &'static str,
+    },
 }
 
 /// Why a node that ran ended.

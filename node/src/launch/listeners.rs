@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::StartError;
+use super::patience::Patience;
 use crate::config::Config;
 
 /// Connections that may wait to be accepted, per listener.
@@ -23,8 +24,17 @@ pub(super) struct Listeners {
     pub core_ports: Option<u16>,
 }
 
-/// Binds everything that `config` asks for.
-pub(super) fn bind(config: &Config, cores: usize) -> Result<Listeners, StartError> {
+/// Binds everything that `config` asks for. Addresses in use may become free.
+pub(super) fn bind(
+    config: &Config,
+    cores: usize,
+    patience: &mut Patience<'_>,
+) -> Result<Listeners, StartError> {
+    let may_pass = |error: &StartError| matches!(error, StartError::PortInUse { .. });
+    patience.retry(may_pass, || bind_now(config, cores))
+}
+
+fn bind_now(config: &Config, cores: usize) -> Result<Listeners, StartError> {
     let asked = SocketAddr::new(config.listen, config.memcached_port);
     if asked.port() != 0 {
         // All cores listen on one port, and the kernel spreads the connections over them. It would
@@ -87,22 +97,47 @@ fn open(address: SocketAddr, is_shared: bool) -> Result<TcpListener, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn all_cores_share_the_port_that_was_picked() {
         let config = Config { memcached_port: 0, admin_port: 0, ..Config::default() };
-        let listeners = bind(&config, 3).expect("free ports");
+        let listeners = bind_now(&config, 3).expect("free ports");
         assert_ne!(listeners.memcached.port(), 0);
         for listener in listeners.by_core.iter().flatten() {
             assert_eq!(listener.local_addr().expect("bound"), listeners.memcached);
         }
         let taken = Config { memcached_port: listeners.memcached.port(), ..config.clone() };
-        let error = bind(&taken, 1).expect_err("the port is in use").to_string();
+        let error = bind_now(&taken, 1).expect_err("the port is in use").to_string();
         assert!(error.contains("in use") && error.contains("--memcached-port"), "{error}");
         let admin = listeners.admin.local_addr().expect("bound").port();
-        let error = bind(&Config { admin_port: admin, ..config }, 1).expect_err("in use");
+        let error = bind_now(&Config { admin_port: admin, ..config }, 1).expect_err("in use");
         assert!(error.to_string().contains("--admin-port"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_becomes_free_is_waited_for() {
+        let free = Config { memcached_port: 0, admin_port: 0, ..Config::default() };
+        let held = bind_now(&free, 1).expect("free ports");
+        let admin_port = held.admin.local_addr().expect("bound").port();
+        let config = Config { memcached_port: held.memcached.port(), admin_port, ..free };
+        let (_events, queue) = std::sync::mpsc::channel();
+        let mut impatient = Patience::new(&queue, Duration::ZERO);
+        let error = bind(&config, 1, &mut impatient).expect_err("in use").to_string();
+        assert!(error.contains("in use") && error.contains("--memcached-port"), "{error}");
+        let mut patience = Patience::new(&queue, Duration::from_secs(3600));
+        std::thread::scope(|scope| {
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                has_begun.recv().expect("the test goes on");
+                drop(held);
+            });
+            begun.send(()).expect("the other thread waits");
+            let bound = bind(&config, 1, &mut patience).expect("free in the end");
+            assert_eq!(bound.memcached.port(), config.memcached_port);
+        });
     }
 
     #[test]
@@ -113,7 +148,7 @@ mod tests {
             core_ports: Some(u16::MAX),
             ..Config::default()
         };
-        let error = bind(&config, 2).expect_err("there is no port 65536").to_string();
+        let error = bind_now(&config, 2).expect_err("there is no port 65536").to_string();
         assert!(error.contains("--core-ports 65535"), "{error}");
     }
 }

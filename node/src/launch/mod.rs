@@ -4,43 +4,57 @@
 //!   launcher                                core threads
 //!   directory, memory, CPUs, sockets
 //!   start threads  ----------------------->  ring
-//!                  <---- Progress::Waker --
+//!                  <------- Event::Waker --
 //!   -- Step::Open ------------------------>  open shards
-//!                  <---- Progress::Opened -
+//!                  <------ Event::Opened --
 //!   -- Step::Serve ----------------------->  accept connections
 //!   supervisor     <---- Event ------------
 //!   -- Control::Drain, Control::Finish --->  flush, end
 //! ```
+//!
+//! A request to stop counts from the beginning: before the cores serve it makes them give up.
 
+mod cancel;
 mod checks;
 mod core_thread;
+mod descriptors;
 pub(crate) mod directory;
 mod error;
+mod file_system;
 mod listeners;
+mod patience;
 mod supervisor;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::SystemTime;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use larder_engine::shard::ShardOptions;
 use larder_protocol::memcached::{KEY_BYTES_MAX, Limits};
 use larder_runtime::wake::RemoteWaker;
 
 pub use error::{RunError, StartError};
+pub use file_system::Lack;
 pub use supervisor::{CoreHandle, RunningNode, Stopper};
 
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::control::Event;
+use crate::limits::RESTART_PATIENCE_MILLISECONDS;
 use crate::memcached::statistics::Facts;
 use crate::mesh;
 use crate::routing::core_of;
 use crate::service::Shared;
-use core_thread::{CorePlan, Progress, ShardPlan, Step};
+use cancel::Cancel;
+use core_thread::{CorePlan, ShardPlan, Step};
+use descriptors::Needs;
 use directory::DataDirectory;
 use listeners::Listeners;
+use patience::Patience;
+use supervisor::Queues;
 
 /// Where the node is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,30 +78,58 @@ impl std::fmt::Display for Addresses {
     }
 }
 
-/// Starts a node. When it returns, all shards are open and connections are accepted.
-///
-/// # Errors
-/// Whatever keeps the node from serving; nothing is left running then.
-pub fn start(config: &Config) -> Result<RunningNode, StartError> {
-    let cpus = checks::choose_cpus(config.cpus.as_ref(), config.cores)?;
-    let cores = cpus.len();
-    let listeners = listeners::bind(config, cores)?;
-    let default_shards = u16::try_from(cores).unwrap_or(crate::limits::SHARDS_MAX);
-    let directory = directory::prepare(&config.data_dir, config.shards, default_shards)?;
-    let shards = directory.shards.len() as u16;
-    let memory = checks::shard_memory(config.memory, shards)?;
-    checks::check_free_space(&config.data_dir, shards)?;
-    let connections_max = checks::raise_descriptors(config.max_connections);
-    let shared = Arc::new(Shared {
-        facts: facts(config, &listeners, cores, connections_max),
-        limits: Limits {
-            item_bytes_max: usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX),
-            ..Limits::default()
-        },
-        shards,
-        connections: AtomicUsize::new(0),
-    });
-    launch(config, &cpus, directory, memory, listeners, &shared)
+/// A node that is about to start.
+#[derive(Debug)]
+pub struct Launcher {
+    queues: Queues,
+}
+
+impl Default for Launcher {
+    fn default() -> Self {
+        let (events, event_queue) = channel();
+        Self { queues: Queues { events, event_queue } }
+    }
+}
+
+impl Launcher {
+    /// A handle that stops the node, from now on and while it runs.
+    pub fn stopper(&self) -> Stopper {
+        Stopper::new(&self.queues)
+    }
+
+    /// Starts the node. When it returns, all shards are open and connections are accepted.
+    ///
+    /// # Errors
+    /// Whatever keeps the node from serving; nothing is left running then.
+    /// [`StartError::Stopped`] if it was asked to stop.
+    pub fn start(self, config: &Config) -> Result<RunningNode, StartError> {
+        let limit = Duration::from_millis(RESTART_PATIENCE_MILLISECONDS);
+        let mut patience = Patience::new(&self.queues.event_queue, limit);
+        let cpus = checks::choose_cpus(config.cpus.as_ref(), config.cores)?;
+        let cores = cpus.len();
+        let listeners = listeners::bind(config, cores, &mut patience)?;
+        let default_shards = u16::try_from(cores).unwrap_or(crate::limits::SHARDS_MAX);
+        let (path, asked) = (&config.data_dir, config.shards);
+        let directory = directory::prepare(path, asked, default_shards, &mut patience)?;
+        let shards = directory.shards.len() as u16;
+        let memory = checks::shard_memory(config.memory, shards)?;
+        checks::check_free_space(path, shards)?;
+        let needs = Needs { connections: config.max_connections, cores, shards };
+        let descriptors = descriptors::obtain(needs)?;
+        let shared = Arc::new(Shared {
+            facts: facts(config, &listeners, cores, descriptors.connections),
+            limits: Limits {
+                item_bytes_max: usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX),
+                ..Limits::default()
+            },
+            shards,
+            connections: AtomicUsize::new(0),
+        });
+        let files_max = descriptors.files_per_core;
+        let (cpus, shared) = (&cpus[..], &shared);
+        let parts = Parts { config, cpus, directory, memory, files_max, listeners, shared };
+        parts.launch(self.queues)
+    }
 }
 
 fn facts(config: &Config, listeners: &Listeners, cores: usize, connections_max: usize) -> Facts {
@@ -120,109 +162,141 @@ fn shard_options(config: &Config, shard: u16, shards: u16, memory: u64) -> Shard
     options
 }
 
-fn launch(
-    config: &Config,
-    cpus: &[usize],
+/// What a node is put together from.
+struct Parts<'a> {
+    config: &'a Config,
+    cpus: &'a [usize],
     directory: DataDirectory,
+    /// Of each shard, in bytes.
     memory: u64,
+    /// Files that each core keeps open.
+    files_max: usize,
     listeners: Listeners,
-    shared: &Arc<Shared>,
-) -> Result<RunningNode, StartError> {
-    let (progress, arrived) = channel();
-    let (events, event_queue) = channel();
-    let mut steps: Vec<Sender<Step>> = Vec::new();
-    let mut cores: Vec<CoreHandle> = Vec::new();
-    let mut plans: Vec<Vec<ShardPlan>> = cpus.iter().map(|_| Vec::new()).collect();
-    for (number, directory) in directory.shards.iter().enumerate() {
-        let number = number as u16;
-        let options = shard_options(config, number, shared.shards, memory);
-        let plan = ShardPlan { directory: directory.clone(), options };
-        plans[core_of(number, cpus.len())].push(plan);
-    }
-    let mut threads = Vec::new();
-    let parts = cpus.iter().zip(plans).zip(mesh::mailboxes(cpus.len())).zip(listeners.by_core);
-    for (core, (((cpu, shards), ends), listeners)) in parts.enumerate() {
-        let (step, step_queue) = channel();
-        let (control, control_queue) = channel();
-        let plan = CorePlan {
-            core,
-            cpu: *cpu,
-            shards,
-            ends,
-            shared: Arc::clone(shared),
-            listeners,
-            steps: step_queue,
-            control: control_queue,
-            progress: progress.clone(),
-            events: events.clone(),
+    shared: &'a Arc<Shared>,
+}
+
+/// The cores' threads before they serve.
+struct Starting {
+    threads: Vec<JoinHandle<()>>,
+    steps: Vec<Sender<Step>>,
+    cores: Vec<CoreHandle>,
+    cancel: Cancel,
+}
+
+impl Parts<'_> {
+    fn launch(self, queues: Queues) -> Result<RunningNode, StartError> {
+        let mut starting = Starting {
+            threads: Vec::new(),
+            steps: Vec::new(),
+            cores: Vec::new(),
+            cancel: Cancel::default(),
         };
-        threads.push(core_thread::spawn(plan)?);
-        steps.push(step);
-        cores.push(CoreHandle { control, waker: None });
-    }
-    drop(progress);
-    let admin = match serve(&mut cores, &steps, &arrived, listeners.admin, shared) {
-        Ok(admin) => admin,
-        Err(error) => {
-            // Cores that hear no more give up; the directory stays locked until they have.
-            drop(steps);
-            for thread in threads {
-                if thread.join().is_err() {
-                    tracing::error!("a core's thread panicked while it gave up");
-                }
-            }
-            return Err(error);
+        let (shared, config, cores) = (self.shared, self.config, self.cpus.len());
+        let mut plans: Vec<Vec<ShardPlan>> = self.cpus.iter().map(|_| Vec::new()).collect();
+        for (number, directory) in self.directory.shards.iter().enumerate() {
+            let number = number as u16;
+            let options = shard_options(config, number, shared.shards, self.memory);
+            let plan = ShardPlan { directory: directory.clone(), options };
+            plans[core_of(number, cores)].push(plan);
         }
-    };
-    let addresses = Addresses {
-        memcached: listeners.memcached,
-        admin: admin.address(),
-        core_ports: listeners.core_ports,
-        shards: shared.shards,
-    };
-    let queues = supervisor::Queues { events, event_queue };
-    Ok(RunningNode::new(addresses, cores, threads, admin, queues, directory.lock))
-}
-
-/// Brings all cores up, and then lets all of them serve.
-fn serve(
-    cores: &mut [CoreHandle],
-    steps: &[Sender<Step>],
-    arrived: &Receiver<Progress>,
-    admin: TcpListener,
-    shared: &Arc<Shared>,
-) -> Result<Admin, StartError> {
-    bring_up(cores, steps, arrived)?;
-    let admin = Admin::start(admin, cores.to_vec(), Arc::clone(shared))?;
-    for step in steps {
-        step.send(Step::Serve).map_err(|_| StartError::Silence)?;
-    }
-    Ok(admin)
-}
-
-/// Waits until every core has its shards open.
-fn bring_up(
-    cores: &mut [CoreHandle],
-    steps: &[Sender<Step>],
-    arrived: &Receiver<Progress>,
-) -> Result<(), StartError> {
-    let mut wakers: Vec<Option<RemoteWaker>> = vec![None; cores.len()];
-    let mut opened = 0;
-    while opened < cores.len() {
-        match arrived.recv().map_err(|_| StartError::Silence)? {
-            Progress::Failed(core, reason) => return Err(StartError::Core { core, reason }),
-            Progress::Opened => opened += 1,
-            Progress::Waker(core, waker) => {
-                cores[core].waker = Some(waker.clone());
-                wakers[core] = Some(waker);
-                let Some(all) = wakers.iter().cloned().collect::<Option<Vec<_>>>() else {
-                    continue;
-                };
-                for step in steps {
-                    step.send(Step::Open(all.clone())).map_err(|_| StartError::Silence)?;
-                }
+        let parts = self.cpus.iter().zip(plans).zip(mesh::mailboxes(cores));
+        let parts = parts.zip(self.listeners.by_core);
+        for (core, (((cpu, shards), ends), listeners)) in parts.enumerate() {
+            let (step, step_queue) = channel();
+            let (control, control_queue) = channel();
+            starting.steps.push(step);
+            starting.cores.push(CoreHandle { control, waker: None });
+            let thread = core_thread::spawn(CorePlan {
+                core,
+                cpu: *cpu,
+                shards,
+                files_max: self.files_max,
+                ends,
+                shared: Arc::clone(shared),
+                listeners,
+                steps: step_queue,
+                control: control_queue,
+                cancel: starting.cancel.clone(),
+                events: queues.events.clone(),
+            });
+            match thread {
+                Ok(thread) => starting.threads.push(thread),
+                Err(error) => return Err(starting.give_up(error)),
             }
         }
+        let admin = match starting.serve(&queues.event_queue, self.listeners.admin, shared) {
+            Ok(admin) => admin,
+            Err(error) => return Err(starting.give_up(error)),
+        };
+        let addresses = Addresses {
+            memcached: self.listeners.memcached,
+            admin: admin.address(),
+            core_ports: self.listeners.core_ports,
+            shards: shared.shards,
+        };
+        let Starting { cores, threads, .. } = starting;
+        Ok(RunningNode::new(addresses, cores, threads, admin, queues, self.directory.lock))
     }
-    Ok(())
+}
+
+impl Starting {
+    /// Brings all cores up, and then lets all of them serve.
+    fn serve(
+        &mut self,
+        events: &Receiver<Event>,
+        admin: TcpListener,
+        shared: &Arc<Shared>,
+    ) -> Result<Admin, StartError> {
+        self.bring_up(events)?;
+        let admin = Admin::start(admin, self.cores.clone(), Arc::clone(shared))?;
+        self.tell(|| Step::Serve);
+        Ok(admin)
+    }
+
+    /// Waits until every core has its shards open.
+    fn bring_up(&mut self, events: &Receiver<Event>) -> Result<(), StartError> {
+        let mut opened = 0;
+        while opened < self.cores.len() {
+            match events.recv().expect("the launcher keeps a sender itself") {
+                Event::StopRequested(reason) => return Err(StartError::Stopped { reason }),
+                Event::Ended { core, result } => {
+                    let reason = result.err().unwrap_or_else(|| "it ended".to_owned());
+                    return Err(StartError::Core { core, reason });
+                }
+                Event::Opened(_) => opened += 1,
+                Event::Waker { core, waker } => {
+                    self.cores[core].waker = Some(waker);
+                    let wakers = self.cores.iter().map(|core| core.waker.clone());
+                    if let Some(wakers) = wakers.collect::<Option<Vec<RemoteWaker>>>() {
+                        self.tell(|| Step::Open(wakers.clone()));
+                    }
+                }
+                event @ (Event::Drained(_) | Event::ShardStopped { .. }) => {
+                    panic!("a core that does not serve yet says {event:?}")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells every core. One that has ended says so itself.
+    fn tell(&self, step: impl Fn() -> Step) {
+        for (core, steps) in self.steps.iter().enumerate() {
+            if steps.send(step()).is_err() {
+                tracing::debug!(core, "ended before it was told to go on");
+            }
+        }
+    }
+
+    /// Ends the cores, which touch the directory until they have, and hands the reason on.
+    fn give_up(self, reason: StartError) -> StartError {
+        self.cancel.set();
+        drop(self.steps);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a core's thread panicked while it gave up");
+            }
+        }
+        reason
+    }
 }

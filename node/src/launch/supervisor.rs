@@ -42,7 +42,12 @@ pub(super) struct Queues {
 pub struct Stopper(Sender<Event>);
 
 impl Stopper {
-    /// Asks the node to stop in good order. [`RunningNode::join`] sees to it.
+    pub(super) fn new(queues: &Queues) -> Self {
+        Self(queues.events.clone())
+    }
+
+    /// Asks the node to stop in good order. [`RunningNode::join`] sees to it, or the start if that
+    /// has not ended.
     pub fn stop(&self, reason: &'static str) {
         if self.0.send(Event::StopRequested(reason)).is_err() {
             tracing::debug!("the node has ended already");
@@ -54,12 +59,18 @@ impl Stopper {
 #[derive(Debug)]
 pub struct RunningNode {
     addresses: Addresses,
-    cores: Vec<CoreHandle>,
-    threads: Vec<JoinHandle<()>>,
+    supervisor: Supervisor,
     admin: Admin,
-    queues: Queues,
     /// Held until the last core has ended.
     lock: Option<File>,
+}
+
+/// The cores and what they report.
+#[derive(Debug)]
+struct Supervisor {
+    cores: Vec<CoreHandle>,
+    threads: Vec<JoinHandle<()>>,
+    queues: Queues,
 }
 
 impl RunningNode {
@@ -71,7 +82,8 @@ impl RunningNode {
         queues: Queues,
         lock: File,
     ) -> Self {
-        Self { addresses, cores, threads, admin, queues, lock: Some(lock) }
+        let supervisor = Supervisor { cores, threads, queues };
+        Self { addresses, supervisor, admin, lock: Some(lock) }
     }
 
     /// Where the node is reached.
@@ -81,7 +93,7 @@ impl RunningNode {
 
     /// A handle that can stop the node.
     pub fn stopper(&self) -> Stopper {
-        Stopper(self.queues.events.clone())
+        Stopper::new(&self.supervisor.queues)
     }
 
     /// Stops the node in good order: accepts no more, answers what was received, makes everything
@@ -93,12 +105,23 @@ impl RunningNode {
     /// Waits until the node is asked to stop or fails, and then for its end.
     ///
     /// # Errors
-    /// A shard whose writes failed, or a core that ended without being told to.
+    /// A shard whose writes failed, at any time before its end, or a core that ended without being
+    /// told to.
     pub fn join(mut self) -> Result<(), RunError> {
         self.supervise()
     }
 
     fn supervise(&mut self) -> Result<(), RunError> {
+        let result = self.supervisor.run();
+        self.admin.stop();
+        self.lock = None;
+        result
+    }
+}
+
+impl Supervisor {
+    /// Watches until the node is asked to stop or fails, and then ends it.
+    fn run(&mut self) -> Result<(), RunError> {
         let result = loop {
             match self.queues.event_queue.recv() {
                 Ok(Event::StopRequested(reason)) => {
@@ -107,31 +130,36 @@ impl RunningNode {
                 }
                 Ok(Event::ShardStopped { shard, reason }) => {
                     tracing::error!(shard, "stopping because a shard takes no more writes");
-                    break self
-                        .drain(FAILED_DRAIN_MILLISECONDS)
-                        .and(Err(RunError::ShardStopped { shard, reason }));
+                    let failure: Result<(), RunError> =
+                        Err(RunError::ShardStopped { shard, reason });
+                    break failure.and(self.drain(FAILED_DRAIN_MILLISECONDS));
                 }
                 Ok(Event::Ended { core, result }) => break Err(unasked(core, result)),
-                Ok(Event::Drained(_)) => {}
+                Ok(Event::Drained(_) | Event::Waker { .. } | Event::Opened(_)) => {}
                 Err(_) => break Ok(()),
             }
         };
         result.and(self.finish())
     }
 
-    /// Lets the connections take their answers, for at most so long.
+    /// Lets the connections take their answers, for at most so long. A shard that stops meanwhile
+    /// makes it an error, but the others' clients get their answers all the same.
     fn drain(&self, milliseconds: u64) -> Result<(), RunError> {
         for core in &self.cores {
             core.tell(Control::Drain);
         }
         let deadline = now() + Duration::from_millis(milliseconds);
+        let mut result = Ok(());
         let mut drained = 0;
         while drained < self.cores.len() {
             let left = deadline.saturating_duration_since(now());
             match self.queues.event_queue.recv_timeout(left) {
                 Ok(Event::Drained(_)) => drained += 1,
                 Ok(Event::Ended { core, result }) => return Err(unasked(core, result)),
-                Ok(Event::StopRequested(_) | Event::ShardStopped { .. }) => {}
+                Ok(Event::ShardStopped { shard, reason }) => {
+                    result = result.and(Err(RunError::ShardStopped { shard, reason }));
+                }
+                Ok(Event::StopRequested(_) | Event::Waker { .. } | Event::Opened(_)) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     tracing::warn!("connections that did not take their answers are cut");
                     break;
@@ -139,10 +167,10 @@ impl RunningNode {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        Ok(())
+        result
     }
 
-    /// Ends the cores, then everything else.
+    /// Ends the cores.
     fn finish(&mut self) -> Result<(), RunError> {
         for core in &self.cores {
             core.tell(Control::Finish);
@@ -154,19 +182,21 @@ impl RunningNode {
             }
         }
         while let Ok(event) = self.queues.event_queue.try_recv() {
-            if let Event::Ended { core, result: Err(reason) } = event {
-                result = Err(RunError::Core { core, reason });
-            }
+            result = result.and(match event {
+                Event::Ended { core, result: Err(reason) } => Err(RunError::Core { core, reason }),
+                Event::ShardStopped { shard, reason } => {
+                    Err(RunError::ShardStopped { shard, reason })
+                }
+                _ => Ok(()),
+            });
         }
-        self.admin.stop();
-        self.lock = None;
         result
     }
 }
 
 impl Drop for RunningNode {
     fn drop(&mut self) {
-        if self.threads.is_empty() {
+        if self.supervisor.threads.is_empty() {
             return;
         }
         self.stop();
@@ -184,4 +214,56 @@ fn now() -> Instant {
 fn unasked(core: usize, result: Result<(), String>) -> RunError {
     let reason = result.err().unwrap_or_else(|| "it ended without being told to".to_owned());
     RunError::Core { core, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// How a node of one core ends that reports `while_draining` when it is told to drain, and
+    /// `at_the_end` when it is told to finish.
+    #[allow(clippy::disallowed_methods, reason = "the core is a thread")]
+    fn end(while_draining: Vec<Event>, at_the_end: Vec<Event>) -> Result<(), RunError> {
+        let (events, event_queue) = channel();
+        let (control, messages) = channel();
+        let core_events = events.clone();
+        let thread = std::thread::spawn(move || {
+            for script in [while_draining, at_the_end] {
+                messages.recv().expect("the supervisor says when");
+                let mut send = |event| core_events.send(event).expect("the supervisor listens");
+                script.into_iter().for_each(&mut send);
+            }
+        });
+        events.send(Event::StopRequested("a test")).expect("the queue is there");
+        let mut supervisor = Supervisor {
+            cores: vec![CoreHandle { control, waker: None }],
+            threads: vec![thread],
+            queues: Queues { events, event_queue },
+        };
+        supervisor.run()
+    }
+
+    fn stopped() -> Event {
+        Event::ShardStopped { shard: 3, reason: "a write failed".to_owned() }
+    }
+
+    fn ended(result: Result<(), String>) -> Event {
+        Event::Ended { core: 0, result }
+    }
+
+    #[test]
+    fn a_shard_that_stops_during_the_shutdown_is_a_failure() {
+        end(vec![Event::Drained(0)], vec![ended(Ok(()))]).expect("a good end");
+        let while_draining = end(vec![stopped(), Event::Drained(0)], vec![ended(Ok(()))]);
+        let after_draining = end(vec![Event::Drained(0), stopped()], vec![ended(Ok(()))]);
+        let closing = end(vec![Event::Drained(0)], vec![stopped(), ended(Err("late".into()))]);
+        for result in [while_draining, after_draining, closing] {
+            let error = result.expect_err("the shard has stopped");
+            assert!(matches!(error, RunError::ShardStopped { shard: 3, .. }), "{error}");
+        }
+        let failed = end(vec![Event::Drained(0)], vec![ended(Err("cannot close".into()))]);
+        assert!(matches!(failed, Err(RunError::Core { core: 0, .. })), "{failed:?}");
+    }
 }

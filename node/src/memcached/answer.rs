@@ -17,8 +17,15 @@ pub const READ_FAILED: &str = "SERVER_ERROR reading from the disk failed";
 /// The node stops, or the core that owns the key is gone.
 pub const UNAVAILABLE: &str = "SERVER_ERROR the node is stopping";
 
-/// Appends the answer to `command`, which was done at Unix second `now`.
-pub fn put(out: &mut Vec<u8>, command: &Command<'_>, answer: &Answer<'_>, now: u32) {
+/// Appends the answer to `command`, which came with a value of `value_bytes` and was done at Unix
+/// second `now`. A command that has waited has its value no more.
+pub fn put(
+    out: &mut Vec<u8>,
+    command: &Command<'_>,
+    value_bytes: usize,
+    answer: &Answer<'_>,
+    now: u32,
+) {
     let request = match command {
         Command::Keyed(request) => request,
         Command::Drop { reply, is_suppressed, .. } => {
@@ -55,7 +62,7 @@ pub fn put(out: &mut Vec<u8>, command: &Command<'_>, answer: &Answer<'_>, now: u
             Outcome::Number(number) if !arithmetic.noreply => reply::number(out, number),
             _ => put_unless(out, arithmetic.noreply, false, b""),
         },
-        _ => put_meta(out, request, answer, now),
+        _ => put_meta(out, request, value_bytes, answer, now),
     }
 }
 
@@ -65,7 +72,13 @@ fn put_unless(out: &mut Vec<u8>, noreply: bool, is_done: bool, done: &[u8]) {
     }
 }
 
-fn put_meta(out: &mut Vec<u8>, request: &Request<'_>, answer: &Answer<'_>, now: u32) {
+fn put_meta(
+    out: &mut Vec<u8>,
+    request: &Request<'_>,
+    value_bytes: usize,
+    answer: &Answer<'_>,
+    now: u32,
+) {
     match request {
         Request::MetaGet(get) => match answer.outcome {
             Outcome::Hit => {
@@ -85,7 +98,7 @@ fn put_meta(out: &mut Vec<u8>, request: &Request<'_>, answer: &Answer<'_>, now: 
                 StoreReply::NotStored | StoreReply::NotFound => 0,
             };
             let is_stored = reply == StoreReply::Stored;
-            let value_bytes = if is_stored { answer.value_len } else { set.value.len() };
+            let value_bytes = if is_stored { answer.value_len } else { value_bytes };
             reply::meta_set(out, set, reply, version, value_bytes);
         }
         Request::MetaDelete(delete) => {

@@ -75,6 +75,15 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// The length of the value that came with it.
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Self::Keyed(Request::Store(store)) => store.value.len(),
+            Self::Keyed(Request::MetaSet(set)) => set.value.len(),
+            _ => 0,
+        }
+    }
+
     /// The engine's operation at Unix second `now`.
     ///
     /// # Panics

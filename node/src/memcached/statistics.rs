@@ -113,8 +113,8 @@ impl Total {
             add(&mut total.counters, &report.counters);
             for shard in &report.shards {
                 let statistics = &shard.statistics;
-                total.entries += statistics.memtable_entries + statistics.table_entries;
-                total.bytes += statistics.memtable_bytes + statistics.live_bytes;
+                total.entries += statistics.index.memtable_entries + statistics.index.table_entries;
+                total.bytes += statistics.index.memtable_bytes + statistics.live_bytes;
                 total.stores += statistics.operations.stores;
                 total.cached_items += statistics.items.entries;
                 total.cached_bytes += statistics.items.bytes_used;
@@ -181,13 +181,14 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
     lines.extend(shown.map(|(name, value)| ((*name).into(), value.to_string())));
     lines.extend([
         ("limit_maxbytes".into(), facts.memory.to_string()),
-        ("accepting_conns".into(), "1".into()),
+        // At the limit connections are accepted only to be told so.
+        ("accepting_conns".into(), u8::from(total.connections < facts.connections_max).to_string()),
         ("threads".into(), facts.cores.to_string()),
         ("bytes".into(), total.bytes.to_string()),
         ("curr_items".into(), total.entries.to_string()),
         ("total_items".into(), total.stores.to_string()),
-        // Nothing is lost when the cache is full: the device has it.
-        ("evictions".into(), "0".into()),
+        // Items that left the cache for others. Nothing is lost by it: the device has them.
+        ("evictions".into(), total.evictions.to_string()),
         ("reclaimed".into(), "0".into()),
     ]);
     lines
@@ -247,6 +248,7 @@ fn connections(reports: &[CoreReport]) -> Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::ShardReport;
 
     fn report(core: usize) -> CoreReport {
         let counters = Counters { cmd_get: 3, get_hits: 2, forwarded: 1, ..Counters::default() };
@@ -254,14 +256,21 @@ mod tests {
             core,
             connections: 4,
             waiting: 0,
+            memory: Default::default(),
+            buffer_shortages: 0,
             counters,
             shards: Vec::new(),
             disk: Default::default(),
+            files: Default::default(),
             turns: Default::default(),
         }
     }
 
     fn text(section: Section) -> String {
+        text_of(section, &[report(0), report(1)])
+    }
+
+    fn text_of(section: Section, reports: &[CoreReport]) -> String {
         let facts = Facts {
             started: 1000,
             cores: 2,
@@ -276,7 +285,7 @@ mod tests {
             durability: "sync".into(),
         };
         let mut out = Vec::new();
-        put(&mut out, section, &facts, &[report(0), report(1)], 1060);
+        put(&mut out, section, &facts, reports, 1060);
         String::from_utf8(out).expect("text")
     }
 
@@ -298,6 +307,22 @@ mod tests {
             assert!(text.contains(line), "{line:?} in {text}");
         }
         assert!(text.ends_with("\r\nEND\r\n") && !text.contains("forwarded"), "{text}");
+    }
+
+    #[test]
+    fn what_changes_is_no_constant() {
+        let mut busy = report(0);
+        for (connections, accepting) in [(98, 1), (99, 0), (100, 0)] {
+            busy.connections = connections;
+            let text = text_of(Section::General, std::slice::from_ref(&busy));
+            assert!(text.contains(&format!("STAT accepting_conns {accepting}\r\n")), "{text}");
+            assert!(text.contains("STAT evictions 0\r\n"), "{text}");
+        }
+        let mut statistics = larder_engine::shard::Statistics::default();
+        statistics.items.evictions = 41;
+        busy.shards.push(ShardReport { shard: 0, statistics, stopped: None });
+        let text = text_of(Section::General, &[busy]);
+        assert!(text.contains("STAT evictions 41\r\n"), "{text}");
     }
 
     #[test]

@@ -8,22 +8,24 @@ use std::sync::mpsc::Sender;
 use larder_protocol::memcached::reply;
 use larder_protocol::memcached::{Limits, Request, ShutdownMode, error};
 use larder_runtime::env::Env;
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
+use super::lanes::{Lanes, Room, charged};
 use super::shards::{Completion, Origin, Shards, Tried};
-use crate::connection::{After, Handled, Handler, Load, Release};
+use crate::connection::{After, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
-use crate::counters::{CoreReport, Counters};
-use crate::limits::{CORE_WAITING_BYTES_MAX, CORE_WAITING_REQUESTS_MAX, WAITING_BYTES_ESTIMATE};
-use crate::memcached::command::{Command, Kind, flush_time};
+use crate::counters::{CoreMemory, CoreReport, Counters};
+use crate::ledger::Ledger;
+use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES};
+use crate::memcached::command::{Command, flush_time};
 use crate::memcached::statistics::{self, Facts, Section};
-use crate::mesh::{Ask, Batch, Mesh, Note, Place};
+use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place};
 use crate::routing::core_of;
 
-/// The expectation of a waiting request's bytes never falls below this.
-const ESTIMATE_MIN: usize = 256;
-/// It falls by this part with every reply that is smaller.
-const ESTIMATE_DECAY: usize = 64;
+/// A value whose length is not known before its index is read is expected to have this part of the
+/// longest that there may be.
+const UNKNOWN_VALUE_PART: usize = 4;
 
 /// What all cores of a node are told alike.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ pub(super) struct Arrived {
 pub(super) struct CoreState {
     pub core: usize,
     pub env: RingEnv,
+    files: FileCache<RingEnv>,
     pub shared: Arc<Shared>,
     pub counters: Counters,
     pub mesh: Mesh,
@@ -74,26 +77,51 @@ pub(super) struct CoreState {
     pub open_connections: usize,
     /// What the connections' requests wait for and hold.
     pub load: Load,
+    /// What the connections hold of the core's memory.
+    pub ledger: Ledger,
+    /// Requests that tasks carry out, and what they are expected to need.
+    pub(super) tasks: Load,
+    /// What other cores' connections have under way here.
+    pub lanes: Lanes<ParkedRequest>,
+    /// By core, the batch whose requests are being carried out, and how many of them are.
+    pub(super) inboxes: Vec<Option<(Box<Batch>, usize)>>,
+    pub(super) room: Room,
+    /// Empty buffers that are kept for input and for output, in bytes.
+    pub spare_bytes: (usize, usize),
+    pub buffer_shortages: u64,
+    unknown_value_bytes: usize,
     /// Replies for connections that are to be told in this turn.
     pub arrived: Vec<Arrived>,
-    estimate: usize,
     gathers: HashMap<u64, Gather>,
     gather_next: u64,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
 }
 
 impl CoreState {
     pub(super) fn new(
         core: usize,
         env: RingEnv,
+        files: FileCache<RingEnv>,
         shared: Arc<Shared>,
         mesh: Mesh,
         shards: Shards,
         events: Sender<Event>,
     ) -> Self {
+        let cores = mesh.cores();
+        let ledger = Ledger::new(shared.facts.memory, cores, shared.facts.item_bytes_max);
+        let item_bytes = usize::try_from(shared.facts.item_bytes_max).unwrap_or(usize::MAX);
         Self {
             core,
             env,
+            files,
+            ledger,
+            tasks: Load::default(),
+            lanes: Lanes::new(cores),
+            inboxes: (0..cores).map(|_| None).collect(),
+            spare_bytes: (0, 0),
+            buffer_shortages: 0,
+            room: Room { expected_max: ledger.bound() / 4, held_max: ledger.bound() / 2 },
+            unknown_value_bytes: item_bytes / UNKNOWN_VALUE_PART,
             shared,
             counters: Counters::default(),
             mesh,
@@ -103,7 +131,6 @@ impl CoreState {
             open_connections: 0,
             load: Load::default(),
             arrived: Vec::new(),
-            estimate: WAITING_BYTES_ESTIMATE,
             gathers: HashMap::new(),
             gather_next: 0,
             scratch: Vec::new(),
@@ -115,54 +142,82 @@ impl CoreState {
         self.now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
     }
 
-    /// Whether one more request may wait.
-    pub(super) fn has_room(&self) -> bool {
-        self.load.waiting < CORE_WAITING_REQUESTS_MAX
-            && self.load.bytes + self.load.expected_bytes < CORE_WAITING_BYTES_MAX
+    /// What tasks on this core need and what waits here for a client that reads.
+    pub(super) fn under_way(&self) -> Load {
+        let bytes = self.load.bytes + self.lanes.load().bytes;
+        Load { bytes, ..self.tasks }
     }
 
-    /// Learns from a reply that had to wait.
-    pub(super) fn note_reply_bytes(&mut self, bytes: usize) {
-        let decayed = self.estimate - self.estimate / ESTIMATE_DECAY;
-        self.estimate = bytes.max(decayed).max(ESTIMATE_MIN);
+    /// What a task for `command` is expected to need if it may start now, where requests of its own
+    /// connection hold `own`.
+    pub(super) fn admit(
+        &mut self,
+        shard: u16,
+        command: &Command<'_>,
+        own: Load,
+    ) -> Result<usize, usize> {
+        let unknown = self.unknown_value_bytes;
+        let bytes = self.shards.expected_bytes(shard, command, self.now, unknown);
+        let is_admitted = self.room.admits(self.under_way(), own, bytes);
+        if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
 
-    /// Carries out the commands of another core's batch, and takes its replies and notes in.
-    pub(super) fn take_batch(&mut self, core: usize, batch: &mut Batch) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        for request in &batch.requests {
-            let (shard, command) = (request.shard, batch.command(request));
-            let origin = Origin::Core { core, place: request.place };
-            let counters = &mut self.counters;
-            scratch.clear();
-            match self.shards.try_execute(shard, &command, self.now, counters, &mut scratch) {
-                Tried::Done { after, is_error } => {
-                    self.deliver(origin, &scratch, after, is_error);
-                }
-                Tried::Later => self.shards.start(origin, shard, &command, self.now),
-            }
+    pub(super) fn start(
+        &mut self,
+        origin: Origin,
+        shard: u16,
+        command: &Command<'_>,
+        expected_bytes: usize,
+    ) {
+        self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
+        self.shards.start(origin, shard, command, self.now, expected_bytes);
+    }
+
+    /// Whether requests of other connections that were refused may be asked for again.
+    pub(super) fn may_admit(&self) -> bool {
+        self.room.admits(self.under_way(), Load::default(), 0) && self.load.waiting < FORWARDED_MAX
+    }
+
+    /// Whether a request with a value of so many bytes may be sent to another core.
+    fn may_forward(&self, own: Load, bytes: usize) -> bool {
+        if own == Load::default() {
+            return true;
         }
-        self.scratch = scratch;
-        if self.scratch.capacity() > crate::limits::BATCH_KEPT_BYTES_MAX {
-            self.scratch = Vec::new();
-        }
-        for note in batch.notes.drain(..) {
-            match note {
-                Note::Ask(ask, what) => self.answer_ask(core, ask, what),
-                Note::Report(ask, report) => self.gathered(ask, Ok(Some(*report))),
-                Note::Flushed(ask, result) => self.gathered(ask, result.map(|()| None)),
-            }
+        let is_scarce = self.load.waiting > FORWARDED_MAX / 2;
+        let share = if is_scarce { FORWARDED_SHARE_SCARCE } else { FORWARDED_MAX };
+        let fits = self.ledger.total() + bytes <= self.ledger.bound() / 2;
+        self.load.waiting < FORWARDED_MAX && own.waiting < share && fits
+    }
+
+    /// Learns that a connection has got a reply of another core.
+    #[inline]
+    pub(super) fn passed(&mut self, core: usize, connection: u64, reply_bytes: usize) {
+        let bytes = charged(reply_bytes);
+        if bytes > 0 {
+            self.mesh.send_credit(core, connection, bytes);
         }
     }
 
     /// Sends a reply to where its command came from, now or when it may leave.
-    fn deliver(&mut self, origin: Origin, bytes: &[u8], after: After, is_error: bool) {
+    pub(super) fn deliver(&mut self, origin: Origin, bytes: &[u8], after: After, is_error: bool) {
         match self.shards.release(after) {
             Release::Now => self.send(origin, bytes, is_error),
             Release::Never => {
-                self.send(origin, super::shards::stopped_line(bytes.len()), true);
+                let line = super::shards::stopped_line(bytes.len());
+                self.credit_difference(origin, bytes.len(), line.len());
+                self.send(origin, line, true);
             }
             Release::Later => self.shards.hold(origin, bytes, after, is_error),
+        }
+    }
+
+    /// Takes back what was charged for a reply that another one replaces.
+    fn credit_difference(&mut self, origin: Origin, before: usize, now: usize) {
+        let bytes = charged(before).saturating_sub(charged(now));
+        if let Origin::Core { core, place } = origin
+            && bytes > 0
+        {
+            self.lanes.credit(core, place.connection, bytes);
         }
     }
 
@@ -183,10 +238,22 @@ impl CoreState {
     /// Takes the end of a command that had to wait.
     pub(super) fn completed(&mut self, completion: Completion) {
         let origin = completion.origin;
+        let expected_bytes = completion.expected_bytes;
+        let task = Load { waiting: 1, expected_bytes, bytes: 0 };
+        if !matches!(origin, Origin::Ask { .. }) {
+            self.tasks = self.tasks - task;
+        }
         if let (Origin::Ask { core, ask }, Err(failure)) = (origin, &completion.result) {
             return self.send_flushed(core, ask, Err(failure.to_string()));
         }
         let (bytes, after, is_error) = completion.settle(&mut self.counters);
+        if let Origin::Core { core, place } = origin {
+            if !self.lanes.is_open(core, place.connection) {
+                return;
+            }
+            self.lanes.change(core, place.connection, |load| load - task);
+            self.lanes.charge(core, place.connection, bytes.len());
+        }
         match origin {
             Origin::Connection(place) => {
                 self.arrived.push(Arrived { place, bytes, after, is_error });
@@ -200,10 +267,14 @@ impl CoreState {
 
     /// Sends the held replies that may leave now.
     pub(super) fn release_held(&mut self) {
-        let (mesh, core) = (&mut self.mesh, self.core);
+        let (mesh, lanes, core) = (&mut self.mesh, &mut self.lanes, self.core);
         let mut flushed = Vec::new();
         self.shards.release_held(|released| match released.origin {
             Origin::Core { core, place } => {
+                let bytes = charged(released.held_bytes) - charged(released.bytes.len());
+                if bytes > 0 {
+                    lanes.credit(core, place.connection, bytes);
+                }
                 mesh.send_reply(core, place, released.bytes, released.is_error);
             }
             Origin::Ask { core, ask } => flushed.push((core, ask, released.is_error)),
@@ -225,20 +296,35 @@ impl CoreState {
         }
     }
 
+    fn memory(&self) -> CoreMemory {
+        let connections = self.ledger.connections();
+        CoreMemory {
+            bound: self.ledger.bound(),
+            input: connections.input + self.spare_bytes.0,
+            output: self.ledger.output() + self.spare_bytes.1,
+            waiting: connections.waiting,
+            mailboxes: self.ledger.mailboxes(),
+            receive_buffers: self.env.receive_buffer_bytes(),
+        }
+    }
+
     /// The core in numbers.
     pub(super) fn report(&self) -> CoreReport {
         CoreReport {
             core: self.core,
             connections: self.open_connections,
             waiting: self.load.waiting,
+            memory: self.memory(),
+            buffer_shortages: self.buffer_shortages,
             counters: self.counters,
             shards: self.shards.reports(),
             disk: self.env.disk_counters(),
+            files: self.files.counters(),
             turns: self.env.loop_counters(),
         }
     }
 
-    fn answer_ask(&mut self, core: usize, ask: u64, what: Ask) {
+    pub(super) fn answer_ask(&mut self, core: usize, ask: u64, what: Ask) {
         if let Ask::Flush(at) = what {
             return self.shards.start_flush(core, ask, at);
         }
@@ -269,7 +355,7 @@ impl CoreState {
     }
 
     /// Takes one of the answers that a gather waits for.
-    fn gathered(&mut self, ask: u64, answer: Result<Option<CoreReport>, String>) {
+    pub(super) fn gathered(&mut self, ask: u64, answer: Result<Option<CoreReport>, String>) {
         let gather = self.gathers.get_mut(&ask).expect("a gather stays until its last answer");
         match answer {
             Ok(report) => gather.reports.extend(report),
@@ -357,10 +443,10 @@ impl Handler for Dispatch<'_> {
     }
 
     #[inline]
-    fn command(&mut self, command: &Command<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
+    fn command(&mut self, command: &Command<'_>, asked: Asked, out: &mut Vec<u8>) -> Handled {
         let state = &mut *self.state;
         let shard = state.shards.shard_of(command);
-        let place = Place { connection: self.connection, sequence };
+        let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(shard, state.mesh.cores());
         if core == state.core {
             let counters = &mut state.counters;
@@ -369,20 +455,21 @@ impl Handler for Dispatch<'_> {
                 return Handled::Done { after, is_error };
             }
         }
-        if !state.has_room() {
+        if core == state.core {
+            let Ok(expected_bytes) = state.admit(shard, command, asked.load) else {
+                return Handled::Refused;
+            };
+            state.start(Origin::Connection(place), shard, command, expected_bytes);
+            return Handled::Waiting { expected_bytes };
+        }
+        let bytes = command.value_bytes();
+        if !state.may_forward(asked.load, bytes)
+            || !state.mesh.send_request(core, place, shard, command)
+        {
             return Handled::Refused;
         }
-        if core == state.core {
-            state.shards.start(Origin::Connection(place), shard, command, state.now);
-        } else {
-            if !state.mesh.send_request(core, place, shard, command) {
-                return Handled::Refused;
-            }
-            state.counters.forwarded += 1;
-        }
-        let is_read = matches!(command.kind(), Kind::Get { .. });
-        let expected_bytes = if is_read { state.estimate } else { ESTIMATE_MIN };
-        Handled::Waiting { expected_bytes }
+        state.counters.forwarded += 1;
+        Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes }
     }
 
     fn node_request(&mut self, request: &Request<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
@@ -400,7 +487,7 @@ impl Handler for Dispatch<'_> {
             other => panic!("{other:?} is not for the whole node"),
         };
         let Some(line) = line else {
-            return Handled::Waiting { expected_bytes: ESTIMATE_MIN };
+            return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
         };
         if !line.is_empty() {
             reply::line(out, line);
@@ -411,5 +498,9 @@ impl Handler for Dispatch<'_> {
     #[inline]
     fn release(&self, after: After) -> Release {
         self.state.shards.release(after)
+    }
+
+    fn passed(&mut self, core: usize, bytes: usize) {
+        self.state.passed(core, self.connection, bytes);
     }
 }

@@ -5,10 +5,14 @@
 //! connection is looked at again, and when its socket is read from.
 
 mod core_state;
+mod lanes;
+mod other_cores;
+mod pressure;
 mod shards;
 mod table;
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,13 +21,18 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use larder_protocol::memcached::{error, reply};
 use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 
-use crate::connection::{Output, SpareInputs, Stop};
+use crate::connection::{Arrival, Output, SpareInputs, Stop};
 use crate::control::{Control, Event};
-use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_STALL_SECONDS};
-use crate::mesh::Mesh;
+use crate::ledger::Holding;
+use crate::limits::{
+    OUTPUT_HIGH_WATER, OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS, OUTPUT_STALL_SECONDS_PRESSED,
+    TURN_MESSAGES_MAX,
+};
+use crate::mesh::{Batch, Mesh, Place};
 
 pub use core_state::Shared;
 use core_state::{Arrived, CoreState, Dispatch};
@@ -40,6 +49,8 @@ pub struct Setup {
     pub core: usize,
     /// The core's runtime.
     pub env: RingEnv,
+    /// The files of its shards.
+    pub files: FileCache<RingEnv>,
     /// What all cores are told.
     pub shared: Arc<Shared>,
     /// The lines to the other cores.
@@ -62,13 +73,17 @@ pub struct NodeService {
     ready: Vec<ConnectionId>,
     /// Connections whose next reply waits for a log.
     awaiting_log: Vec<ConnectionId>,
-    /// Connections that the core's limits have refused.
-    starved: Vec<ConnectionId>,
+    /// Connections that the core's limits have refused, in the order in which they ask again.
+    starved: VecDeque<ConnectionId>,
+    /// Connections with a part of a large request, whose rest was not granted yet, in order.
+    want_grant: VecDeque<ConnectionId>,
     /// Scratch for the end of commands.
     completions: Vec<Completion>,
     /// Seconds since the start, counted by a task.
     ticks: Rc<Cell<u64>>,
     ticks_seen: u64,
+    /// The tick of the last warning that connections hold too much.
+    warned_at: u64,
     is_turn: bool,
     /// Whether the clock was read in this turn.
     is_clock_read: bool,
@@ -81,11 +96,11 @@ pub struct NodeService {
 impl NodeService {
     /// A service that starts to count seconds at once.
     pub fn new(setup: Setup) -> Self {
-        let Setup { core, env, shared, mesh, engines, control, events } = setup;
+        let Setup { core, env, files, shared, mesh, engines, control, events } = setup;
         let ticks = Rc::new(Cell::new(0));
         env.spawn(TaskQueue::Maintenance, count_seconds(env.clone(), Rc::clone(&ticks)));
         let shards = Shards::new(env.clone(), shared.shards, engines);
-        let mut state = CoreState::new(core, env, shared, mesh, shards, events);
+        let mut state = CoreState::new(core, env, files, shared, mesh, shards, events);
         state.start_turn();
         Self {
             state,
@@ -94,10 +109,12 @@ impl NodeService {
             control,
             ready: Vec::new(),
             awaiting_log: Vec::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
+            want_grant: VecDeque::new(),
             completions: Vec::new(),
             ticks,
             ticks_seen: 0,
+            warned_at: 0,
             is_turn: false,
             is_clock_read: false,
             is_mesh_blocked: false,
@@ -121,7 +138,7 @@ impl NodeService {
         let Some(entry) = self.table.get_mut(id) else { return };
         let Some(out) = network.output(id) else { return };
         let written = out.len();
-        let mut output = Output::new(out, pending);
+        let mut output = Output::new(out, pending, self.state.ledger.output_mark());
         let mut dispatch = Dispatch { state: &mut self.state, connection: id.into() };
         let stop = match bytes {
             Some(bytes) => {
@@ -132,6 +149,7 @@ impl NodeService {
         };
         let written = out.len() - written;
         self.state.counters.bytes_written += written as u64;
+        self.state.ledger.add_output(written);
         account(&mut self.state, entry);
         self.settle(network, id, stop, pending + written);
     }
@@ -145,7 +163,9 @@ impl NodeService {
             network.close_after_output(id);
             return;
         }
-        let is_paused = stop != Stop::Input;
+        let is_large = stop == Stop::Input && entry.connection.has_input();
+        let is_paused = stop != Stop::Input || (is_large && !self.grant(id));
+        let Some(entry) = self.table.get_mut(id) else { return };
         if is_paused != entry.is_paused {
             entry.is_paused = is_paused;
             self.state.counters.conn_yields += u64::from(is_paused);
@@ -154,8 +174,13 @@ impl NodeService {
         if entry.connection.waits_for_log() && !std::mem::replace(&mut entry.awaits_log, true) {
             self.awaiting_log.push(id);
         }
-        if stop == Stop::Core && !std::mem::replace(&mut entry.is_starved, true) {
-            self.starved.push(id);
+        // No send will end that could say when to go on.
+        let is_refused = stop == Stop::Output && pending <= OUTPUT_MARK_PRESSED;
+        if (stop == Stop::Core || is_refused) && !std::mem::replace(&mut entry.is_starved, true) {
+            self.starved.push_back(id);
+        }
+        if stop == Stop::Output && pending <= OUTPUT_HIGH_WATER {
+            network.expect_drained(id);
         }
         // The network says when the output is down again only if it was above the mark at the end
         // of the turn; sends that end before then are not noticed otherwise.
@@ -191,31 +216,46 @@ impl NodeService {
 
     fn receive_batches(&mut self, network: &mut Network) -> bool {
         let mut has_any = false;
-        for core in 0..self.state.mesh.cores() {
-            while let Some(mut batch) = self.state.mesh.receive(core) {
+        let mut taken = 0;
+        for core in self.state.mesh.next_order() {
+            while taken < TURN_MESSAGES_MAX && !self.state.has_batch(core) {
+                let Some(batch) = self.state.mesh.receive(core) else { break };
+                taken += 1 + batch.requests.len() + batch.replies.len();
+                self.receive_replies(network, core, &batch);
+                self.state.take_batch(core, batch);
+                self.state.work_on_batch(core);
                 has_any = true;
-                for message in &batch.replies {
-                    let bytes = batch.reply(message);
-                    let id = ConnectionId::from(message.place.connection);
-                    self.state.note_reply_bytes(bytes.len());
-                    let pending = network.output_pending(id);
-                    let Some(entry) = self.table.get_mut(id) else { continue };
-                    let sequence = message.place.sequence;
-                    if let Some(out) = network.output(id) {
-                        queue(&mut self.ready, entry);
-                        let before = out.len();
-                        let mut output = Output::new(out, pending);
-                        let connection = &mut entry.connection;
-                        connection.complete_now(sequence, bytes, message.is_error, &mut output);
-                        self.state.counters.bytes_written += (out.len() - before) as u64;
-                        account(&mut self.state, entry);
-                    }
-                }
-                self.state.take_batch(core, &mut batch);
-                self.state.mesh.give_back(core, batch);
+            }
+            if self.state.has_batch(core) && !has_any {
+                self.state.work_on_batch(core);
+                has_any = true;
             }
         }
-        has_any
+        has_any | self.state.work_on_parked()
+    }
+
+    fn receive_replies(&mut self, network: &mut Network, core: usize, batch: &Batch) {
+        for message in &batch.replies {
+            let bytes = batch.reply(message);
+            let Place { connection, sequence } = message.place;
+            let id = ConnectionId::from(connection);
+            let pending = network.output_pending(id);
+            let mark = self.state.ledger.output_mark();
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            let Some(out) = network.output(id) else { continue };
+            queue(&mut self.ready, entry);
+            let before = out.len();
+            let mut output = Output::new(out, pending, mark);
+            let is_error = message.is_error;
+            let connection_state = &mut entry.connection;
+            if connection_state.complete_now(sequence, bytes, is_error, core, &mut output) {
+                self.state.passed(core, connection, bytes.len());
+            }
+            let written = out.len() - before;
+            self.state.counters.bytes_written += written as u64;
+            self.state.ledger.add_output(written);
+            account(&mut self.state, entry);
+        }
     }
 
     /// Takes the commands that have ended in tasks.
@@ -235,10 +275,10 @@ impl NodeService {
         let arrived = std::mem::take(&mut self.state.arrived);
         let has_any = !arrived.is_empty();
         for Arrived { place, bytes, after, is_error } in arrived {
-            self.state.note_reply_bytes(bytes.len());
             let id = ConnectionId::from(place.connection);
             let Some(entry) = self.table.get_mut(id) else { continue };
-            entry.connection.complete(place.sequence, bytes.into(), after, is_error);
+            let arrival = Arrival { bytes, after, is_error, core: None };
+            entry.connection.complete(place.sequence, arrival);
             account(&mut self.state, entry);
             queue(&mut self.ready, entry);
         }
@@ -267,15 +307,18 @@ impl NodeService {
     }
 
     fn drive_ready(&mut self, network: &mut Network) -> bool {
-        if !self.starved.is_empty() && self.state.has_room() && !self.is_mesh_blocked {
-            let Self { table, starved, ready, .. } = self;
-            for id in starved.drain(..) {
-                if let Some(entry) = table.get_mut(id) {
-                    entry.is_starved = false;
-                    queue(ready, entry);
-                }
+        let may_go_on = self.state.ledger.excess() == 0 && !self.is_mesh_blocked;
+        for _ in 0..self.starved.len() {
+            if !may_go_on || !self.state.may_admit() {
+                break;
+            }
+            let id = self.starved.pop_front().expect("there are so many");
+            if let Some(entry) = self.table.get_mut(id) {
+                entry.is_starved = false;
+                self.drive(network, id, None);
             }
         }
+        self.grant_again();
         let mut ready = std::mem::take(&mut self.ready);
         let has_any = !ready.is_empty();
         for id in ready.drain(..) {
@@ -294,6 +337,13 @@ impl NodeService {
     fn tick(&mut self, network: &mut Network) {
         let now = self.ticks.get();
         self.ticks_seen = now;
+        self.state.spare_bytes = (self.spares.memory(), network.spare_memory());
+        self.revoke_grants(network);
+        let (mark, patience) = if self.state.ledger.is_pressed() {
+            (OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS_PRESSED)
+        } else {
+            (OUTPUT_HIGH_WATER, OUTPUT_STALL_SECONDS)
+        };
         let idle_timeout = self.state.shared.facts.idle_timeout;
         for entry in self.table.iter_mut() {
             let pending = network.output_pending(entry.id);
@@ -301,12 +351,12 @@ impl NodeService {
                 && now - entry.active_at >= idle_timeout
                 && entry.connection.is_answered();
             entry.stalled = match entry.stalled {
-                _ if pending <= OUTPUT_HIGH_WATER => None,
+                _ if pending <= mark => None,
                 Some((since, before)) if before == pending => Some((since, before)),
                 _ => Some((now, pending)),
             };
             let stalled_at = entry.stalled.map_or(now, |(since, _)| since);
-            let is_stalled = now - stalled_at >= OUTPUT_STALL_SECONDS;
+            let is_stalled = now - stalled_at >= patience;
             if is_idle || is_stalled {
                 self.state.counters.idle_kicks += u64::from(is_idle);
                 self.state.counters.stalled_readers += u64::from(is_stalled);
@@ -330,11 +380,26 @@ fn queue(ready: &mut Vec<ConnectionId>, entry: &mut Entry) {
     }
 }
 
-/// Brings the core's load up to date with a connection's.
+/// Brings the core's load and its ledger up to date with a connection's.
+#[inline]
 fn account(state: &mut CoreState, entry: &mut Entry) {
     let load = entry.connection.load();
     state.load = state.load + load - entry.counted;
     entry.counted = load;
+    let needed = entry.connection.input_needed();
+    if needed == 0 {
+        entry.granted_at = None;
+    }
+    let granted = if entry.granted_at.is_some() { needed } else { 0 };
+    let mut now = Holding {
+        input: entry.connection.input_bytes().max(granted),
+        granted,
+        waiting: entry.connection.waiting_bytes(),
+    };
+    if entry.is_leaving {
+        now = Holding::default();
+    }
+    state.ledger.change(&mut entry.holding, now);
 }
 
 async fn count_seconds(env: RingEnv, ticks: Rc<Cell<u64>>) {
@@ -345,6 +410,10 @@ async fn count_seconds(env: RingEnv, ticks: Rc<Cell<u64>>) {
 }
 
 impl Service for NodeService {
+    fn begin_turn(&mut self) {
+        self.is_clock_read = false;
+    }
+
     fn connected(
         &mut self,
         network: &mut Network,
@@ -358,6 +427,10 @@ impl Service for NodeService {
         let open = self.state.shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
         if open <= self.state.shared.facts.connections_max {
             return !self.is_draining;
+        }
+        self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(entry) = self.table.get_mut(connection) {
+            entry.is_admitted = false;
         }
         self.state.counters.rejected_connections += 1;
         tracing::debug!(%peer, open, "too many connections; raise --max-connections");
@@ -386,8 +459,13 @@ impl Service for NodeService {
     fn closed(&mut self, connection: ConnectionId) {
         let Some(entry) = self.table.remove(connection) else { return };
         self.state.load = self.state.load - entry.counted;
+        let mut holding = entry.holding;
+        self.state.ledger.change(&mut holding, Holding::default());
+        self.state.mesh.send_closed(connection.into());
         self.state.open_connections = self.table.len();
-        self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if entry.is_admitted {
+            self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn turn(&mut self, network: &mut Network) -> bool {
@@ -404,13 +482,14 @@ impl Service for NodeService {
         if self.ticks.get() != self.ticks_seen {
             self.tick(network);
         }
+        self.state.buffer_shortages = network.buffer_shortages();
+        self.relieve(network);
         self.note_drained();
         self.is_turn = false;
         has_worked || self.is_mesh_blocked
     }
 
     fn publish(&mut self) {
-        self.is_clock_read = false;
         self.is_mesh_blocked = self.state.mesh.publish();
     }
 }

@@ -6,21 +6,23 @@ use std::rc::Rc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
-use larder_engine::operation::{Delete, Operation, Outcome};
+use larder_engine::operation::{Delete, Need, Operation, Outcome};
 use larder_engine::shard::{Announced, Attempt, OperationBuf, Shard};
 use larder_protocol::memcached::{KeyScratch, WireKey, error, reply};
 use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use crate::connection::{After, ByteQueue, Release};
 use crate::counters::{Counters, ShardReport};
+use crate::limits::TASK_BYTES;
 use crate::memcached::answer::{self, Tally};
 use crate::memcached::command::{Command, Kind};
 use crate::memcached::travel::describe;
 use crate::mesh::Place;
 
 /// One shard's engine on the production runtime.
-pub type Engine = Shard<RingEnv>;
+pub type Engine = Shard<FileCache<RingEnv>>;
 
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,8 @@ pub(super) struct Completion {
     pub origin: Origin,
     pub shard: u16,
     pub result: Result<Finished, EngineError>,
+    /// What it was expected to need, in bytes.
+    pub expected_bytes: usize,
     kind: Kind,
     on_error: OnError,
 }
@@ -107,6 +111,8 @@ pub(super) enum Tried {
 pub(super) struct Released<'a> {
     pub origin: Origin,
     pub bytes: &'a [u8],
+    /// How long the reply was that was held, which is another if it must never leave.
+    pub held_bytes: usize,
     pub is_error: bool,
 }
 
@@ -187,7 +193,7 @@ impl Shards {
         let key = command.key(&mut self.key_scratch);
         let operation = command.operation(now);
         let attempt = local.engine.try_execute(&Key::memcached(key), &operation, now, |found| {
-            answer::put(out, command, found, now);
+            answer::put(out, command, command.value_bytes(), found, now);
             found.outcome
         });
         match attempt {
@@ -215,8 +221,40 @@ impl Shards {
         }
     }
 
+    /// How many bytes `command` may be expected to need while a task carries it out: a value that
+    /// is read from the device is there twice for a moment. `unknown` stands for a value whose
+    /// length the index has to be read for.
+    pub(super) fn expected_bytes(
+        &mut self,
+        shard: u16,
+        command: &Command<'_>,
+        now: u32,
+        unknown: usize,
+    ) -> usize {
+        let operation = command.operation(now);
+        let given = match &operation {
+            Operation::Store(store) => store.value.len(),
+            Operation::Read(_) | Operation::Delete(_) | Operation::Arithmetic(_) => 0,
+        };
+        let read = if operation.need() == Need::Value {
+            let key = command.key(&mut self.key_scratch);
+            let engine = &self.local[usize::from(shard)].as_ref().expect("it is local").engine;
+            engine.value_bytes_known(&Key::memcached(key), now).unwrap_or(unknown)
+        } else {
+            0
+        };
+        TASK_BYTES + given + 2 * read
+    }
+
     /// Carries `command` out in a task; [`Shards::take_completions`] brings its end.
-    pub(super) fn start(&mut self, origin: Origin, shard: u16, command: &Command<'_>, now: u32) {
+    pub(super) fn start(
+        &mut self,
+        origin: Origin,
+        shard: u16,
+        command: &Command<'_>,
+        now: u32,
+        expected_bytes: usize,
+    ) {
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
         let key = command.key(&mut self.key_scratch);
@@ -224,9 +262,11 @@ impl Shards {
         let stale_key = command.drops_old_item().then(|| key.to_vec());
         let mut bytes = Vec::new();
         let description = describe(command, false, &mut bytes);
+        let value_bytes = command.value_bytes();
         let respond = move |found: &larder_engine::shard::Answer<'_>| {
             let mut out = Vec::new();
-            answer::put(&mut out, &description.command(&bytes), found, now);
+            let command = description.command(&bytes);
+            answer::put(&mut out, &command, value_bytes, found, now);
             (out, found.outcome)
         };
         let operation = OperationBuf::new(&command.operation(now));
@@ -245,7 +285,7 @@ impl Shards {
                 outcome: Some(outcome),
                 needs,
             });
-            let completion = Completion { origin, shard, result, kind, on_error };
+            let completion = Completion { origin, shard, result, expected_bytes, kind, on_error };
             completions.borrow_mut().push(completion);
         });
     }
@@ -263,6 +303,7 @@ impl Shards {
                     origin: Origin::Ask { core, ask },
                     shard,
                     result,
+                    expected_bytes: 0,
                     kind: Kind::Other,
                     on_error: OnError::Silence,
                 });
@@ -313,9 +354,10 @@ impl Shards {
                 let HeldReply { origin, len, is_error, .. } = *reply;
                 let bytes = local.held_bytes.front(len);
                 if is_acknowledged {
-                    deliver(Released { origin, bytes, is_error });
+                    deliver(Released { origin, bytes, held_bytes: len, is_error });
                 } else {
-                    deliver(Released { origin, bytes: stopped_line(len), is_error: true });
+                    let bytes = stopped_line(len);
+                    deliver(Released { origin, bytes, held_bytes: len, is_error: true });
                 }
                 local.held_bytes.consume(len);
                 local.held.pop_front();
@@ -341,6 +383,11 @@ impl Shards {
             }
         }
         has_moved
+    }
+
+    /// Bytes of replies for other cores that may not leave yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.local.iter().flatten().map(|local| local.held_bytes.len()).sum()
     }
 
     pub(super) fn reports(&self) -> Vec<ShardReport> {

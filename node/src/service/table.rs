@@ -3,6 +3,7 @@
 use larder_runtime::network::ConnectionId;
 
 use crate::connection::{Connection, Load};
+use crate::ledger::Holding;
 
 /// A connection and what the service knows of it.
 pub(super) struct Entry {
@@ -24,6 +25,16 @@ pub(super) struct Entry {
     pub stalled: Option<(u64, usize)>,
     /// Its part of the core's load.
     pub counted: Load,
+    /// Its part of the ledger; its output is counted by the network.
+    pub holding: Holding,
+    /// The tick in which it was granted the memory for a large request, while that arrives.
+    pub granted_at: Option<u64>,
+    /// Since which tick it is on the list of those that wait for such a grant.
+    pub wants_grant_since: Option<u64>,
+    /// Whether it is one of the connections that the node counts against its limit.
+    pub is_admitted: bool,
+    /// Whether it is being closed, so that nothing it holds counts any more.
+    pub is_leaving: bool,
 }
 
 /// All connections of a core.
@@ -55,6 +66,11 @@ impl Table {
             active_at: tick,
             stalled: None,
             counted: Load::default(),
+            holding: Holding::default(),
+            granted_at: None,
+            wants_grant_since: None,
+            is_admitted: true,
+            is_leaving: false,
         };
         let before = self.entries[index].replace(Box::new(entry));
         assert!(before.is_none(), "two connections with one number");

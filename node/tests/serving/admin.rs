@@ -1,19 +1,24 @@
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use super::client::{TestNode, found, set};
 
-const METRICS: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+pub(crate) const METRICS: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
 const READS: &str = "larder_disk_reads_total{core=\"0\",class=\"read\"}";
 
-fn value_in(metrics: &str, sample: &str) -> u64 {
+pub(crate) fn value_in(metrics: &str, sample: &str) -> u64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(sample));
     let line = line.unwrap_or_else(|| panic!("{sample} in {metrics}"));
     line.trim().parse().expect("a number")
 }
 
 fn get(node: &TestNode, request: &str) -> String {
-    let mut stream = TcpStream::connect(node.node.addresses().admin).expect("it accepts");
+    ask(node.node.addresses().admin, request)
+}
+
+/// What the admin port answers to one request.
+pub(crate) fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it accepts");
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it answers");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use larder::config::{Config, Size};
-use larder::launch::{self, RunningNode};
+use larder::launch::{Launcher, RunningNode};
 
 /// No test waits longer than this for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ impl TestNode {
         let directory = tempfile::tempdir().expect("a directory");
         let mut config = config(directory.path(), cores);
         change(&mut config);
-        let node = launch::start(&config).expect("the node starts");
+        let node = Launcher::default().start(&config).expect("the node starts");
         Self { node, directory }
     }
 

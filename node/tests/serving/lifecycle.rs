@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use larder::config::DurabilityMode;
-use larder::launch;
+use larder::launch::Launcher;
 
 use super::client::{Client, TestNode, config, found, noise, set};
 
@@ -11,7 +11,7 @@ fn data_is_there_after_a_restart() {
     let config = config(directory.path(), 2);
     let value = |key: u64| noise(key, 10 + 7 * key as usize);
     for round in 0..3 {
-        let node = launch::start(&config).expect("the node starts");
+        let node = Launcher::default().start(&config).expect("the node starts");
         let mut client = Client::connect(node.addresses().memcached);
         for key in 0..200 {
             let name = format!("key{key}");
@@ -31,11 +31,11 @@ fn every_durability_mode_keeps_data_over_a_good_end() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut config = config(directory.path(), 1);
         config.durability = durability;
-        let node = launch::start(&config).expect("the node starts");
+        let node = Launcher::default().start(&config).expect("the node starts");
         Client::connect(node.addresses().memcached).ask(set("k", b"v"), "STORED\r\n");
         node.stop();
         node.join().expect("a good end");
-        let node = launch::start(&config).expect("the node starts");
+        let node = Launcher::default().start(&config).expect("the node starts");
         Client::connect(node.addresses().memcached).ask("get k\r\n", found("k", b"v"));
     }
 }
@@ -61,7 +61,8 @@ fn what_was_received_is_answered_before_the_end() {
 #[test]
 fn a_second_node_on_the_directory_is_refused() {
     let node = TestNode::start(1);
-    let error = launch::start(&config(node.directory.path(), 1)).expect_err("it is in use");
+    let started = Launcher::default().start(&config(node.directory.path(), 1));
+    let error = started.expect_err("it is in use");
     assert!(error.to_string().contains("another larder"), "{error}");
     node.stop();
 }
@@ -71,12 +72,12 @@ fn another_number_of_shards_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = config(directory.path(), 1);
     config.shards = Some(2);
-    drop(launch::start(&config).expect("the node starts"));
+    drop(Launcher::default().start(&config).expect("the node starts"));
     config.shards = Some(3);
-    let error = launch::start(&config).expect_err("it has two").to_string();
+    let error = Launcher::default().start(&config).expect_err("it has two").to_string();
     assert!(error.contains("has 2 shards"), "{error}");
     config.shards = None;
-    assert_eq!(launch::start(&config).expect("as it is").addresses().shards, 2);
+    assert_eq!(Launcher::default().start(&config).expect("as it is").addresses().shards, 2);
 }
 
 #[test]

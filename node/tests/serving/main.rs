@@ -4,9 +4,12 @@
 mod admin;
 mod binary;
 mod client;
+mod clock;
 mod commands;
+mod descriptors;
 mod inspect;
 mod lifecycle;
 mod limits;
 mod many_cores;
 mod process;
+mod starts;

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use super::client::Client;
 
@@ -22,6 +22,79 @@ pub(crate) fn serve(directory: &Path, cores: usize) -> Command {
     command
 }
 
+/// A node that has not said yet that it is ready.
+pub(crate) struct StartingProcess {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    log: String,
+}
+
+impl StartingProcess {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("it runs");
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        Self { child, stderr, log: String::new() }
+    }
+
+    /// Waits until it has logged a line with `part`.
+    pub(crate) fn wait_for(&mut self, part: &str) {
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).expect("text");
+            self.log.push_str(&line);
+            assert!(read > 0, "no {part:?} before its end: {}", self.log);
+            if line.contains(part) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn wait_for_ready(&mut self) {
+        let mut line = String::new();
+        let stdout = self.child.stdout.as_mut().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        assert!(line.starts_with("larder ready "), "{line:?}");
+    }
+
+    pub(crate) fn terminate(&self) {
+        signal(&self.child, "-TERM");
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Waits for its end: whether that was a good one, stdout, and the whole log.
+    pub(crate) fn end(mut self) -> (bool, String, String) {
+        let mut stdout = String::new();
+        let pipe = self.child.stdout.as_mut().expect("a pipe");
+        pipe.read_to_string(&mut stdout).expect("text");
+        self.stderr.read_to_string(&mut self.log).expect("text");
+        let status = self.child.wait().expect("it ends");
+        (status.success(), stdout, std::mem::take(&mut self.log))
+    }
+}
+
+impl Drop for StartingProcess {
+    /// A test that fails leaves no process behind.
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args([name, &pid]).status().expect("it runs");
+    assert!(status.success());
+}
+
+fn end(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(None)) && child.kill().is_ok() {
+        drop(child.wait());
+    }
+}
+
 /// A node in a process of its own.
 pub(crate) struct NodeProcess {
     child: Child,
@@ -30,7 +103,11 @@ pub(crate) struct NodeProcess {
 
 impl NodeProcess {
     pub(crate) fn start(directory: &Path, cores: usize) -> Self {
-        let mut child = serve(directory, cores).spawn().expect("it runs");
+        Self::start_as(&mut serve(directory, cores))
+    }
+
+    pub(crate) fn start_as(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("it runs");
         let mut ready = String::new();
         let stdout = child.stdout.as_mut().expect("a pipe");
         BufReader::new(stdout).read_line(&mut ready).expect("a line");
@@ -49,6 +126,10 @@ impl NodeProcess {
         Client::connect(self.field("memcached").parse().expect("an address"))
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The process's resident memory.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id()));
@@ -58,9 +139,7 @@ impl NodeProcess {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([name, &pid]).status().expect("it runs");
-        assert!(status.success());
+        signal(&self.child, name);
     }
 
     /// Stops it with a signal, in good order.
@@ -82,8 +161,6 @@ impl NodeProcess {
 impl Drop for NodeProcess {
     /// A test that fails leaves no process behind.
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
-            drop(self.child.wait());
-        }
+        end(&mut self.child);
     }
 }

@@ -8,6 +8,8 @@ pub const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 pub const BAD_DATA_CHUNK: &str = "CLIENT_ERROR bad data chunk";
 /// The item is over [`Limits::item_bytes_max`](super::Limits::item_bytes_max).
 pub const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
+/// No memory for a request of which a part has come; the connection is closed after it.
+pub const OUT_OF_MEMORY_REQUEST: &str = "SERVER_ERROR out of memory reading request";
 /// No memory or disk for the item. The caller also drops the key's old value for `set` and `ms`.
 pub const OUT_OF_MEMORY_STORING: &str = "SERVER_ERROR out of memory storing object";
 /// An answer to `get` cannot be built.

@@ -5,6 +5,7 @@ pub mod crates;
 pub mod documents;
 pub mod layout;
 pub mod licences;
+pub mod names;
 pub mod safety;
 pub mod source;
 pub mod words;

@@ -12,4 +12,5 @@ mod crash;
 mod differential;
 mod hostile;
 mod lifecycle;
+mod memory;
 mod tidy;

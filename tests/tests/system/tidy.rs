@@ -4,7 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use larder_tests::tidy::source::Source;
-use larder_tests::tidy::{Finding, crates, documents, layout, licences, root, safety, words};
+use larder_tests::tidy::{
+    Finding, crates, documents, layout, licences, names, root, safety, words,
+};
 
 fn assert_tidy(check: impl Fn(&Source) -> Vec<Finding>) {
     let findings: Vec<Finding> = Source::all(&root()).iter().flat_map(check).collect();
@@ -41,6 +43,13 @@ fn unsafe_code_is_where_it_may_be_and_explained() {
 #[test]
 fn crates_use_only_those_below_them() {
     assert_tidy(crates::check);
+}
+
+#[test]
+fn a_public_type_has_a_name_of_its_own() {
+    let findings = names::shared(&Source::all(&root()));
+    let list: String = findings.iter().map(|finding| format!("\n  {finding}")).collect();
+    assert!(findings.is_empty(), "{} places:{list}", findings.len());
 }
 
 #[test]

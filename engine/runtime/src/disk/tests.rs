@@ -391,3 +391,13 @@ fn empty_transfers_end_at_once() {
     let data = |operation: &Operation| is_read(operation) || is_write(operation);
     assert_eq!((fixture.ring.count(data), fixture.ring.count(is_sync)), (0, 1));
 }
+
+#[test]
+fn an_open_waits_while_there_are_no_descriptors() {
+    let mut fixture = fixture();
+    fixture.ring.script([Reply::Error(libc::EMFILE), Reply::Error(libc::ENFILE)]);
+    let opened = fixture.core.block_on(fixture.env.open(&fixture.path, OpenMode::Read));
+    opened.expect("the third attempt");
+    let opens = |operation: &Operation| matches!(operation, Operation::Open { .. });
+    assert_eq!(fixture.ring.count(opens), 4, "with the fixture's own");
+}

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::core_thread::{Core, CoreOptions};
 use crate::fake_ring::{FakeKernel, FakeRing, Reply};
-use crate::network_events::{ACCEPT_RETRY_NANOSECONDS, PROBE_NANOSECONDS};
+use crate::network_events::{ACCEPT_RETRY_NANOSECONDS, LINGER_NANOSECONDS, PROBE_NANOSECONDS};
 use crate::ring::Operation;
 use crate::sockets::tests::reset;
 
@@ -21,6 +21,8 @@ struct Recorder {
     resumes_next_turn: bool,
     /// Takes bytes and answers nothing.
     is_silent: bool,
+    /// Closes after the first answer.
+    closes: bool,
 }
 
 impl Service for Recorder {
@@ -40,6 +42,9 @@ impl Service for Recorder {
         self.received.extend_from_slice(bytes);
         if !self.is_silent {
             network.output(connection).unwrap().extend_from_slice(bytes);
+        }
+        if self.closes {
+            network.close_after_output(connection);
         }
         if self.pause_after.is_some_and(|limit| self.received.len() >= limit) {
             network.pause(connection);
@@ -212,6 +217,7 @@ fn a_receive_that_stops_is_armed_again() {
     let mut service = Recorder::default();
     fixture.run(&mut service);
     assert_eq!(service.received, b"xyyyyz");
+    assert_eq!(fixture.core.network().buffer_shortages(), 1);
     assert_eq!(fixture.ring.count(is_receive), 4);
     assert_eq!(fixture.ring.kernel.borrow().free_buffers(), 4);
 }
@@ -305,6 +311,57 @@ fn pausing_cancels_the_receive_and_resuming_arms_it() {
     fixture.run(&mut service);
     assert_eq!(service.received, b"123");
     assert_eq!(service.events, ["connected 0"]);
+}
+
+#[test]
+fn a_cancellation_that_finds_nothing_is_repeated() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.step(|kernel| {
+        kernel.misses_cancellations = 1;
+        kernel.deliver(b"12", true);
+    });
+    fixture.step(|kernel| {
+        assert!(kernel.is_waiting(is_receive), "the cancellation came at the wrong moment");
+        kernel.deliver(b"3", true);
+    });
+    fixture.step(|kernel| assert!(!kernel.is_waiting(is_receive)));
+    let mut service = Recorder { pause_after: Some(2), ..Recorder::default() };
+    fixture.run(&mut service);
+    assert_eq!(service.received, b"123");
+}
+
+#[test]
+fn a_connection_that_is_closed_lets_its_peer_read_to_the_end() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    let mut service = Recorder { closes: true, ..Recorder::default() };
+    fixture.step(|kernel| kernel.deliver(b"first", true));
+    fixture.step(|kernel| kernel.deliver(b"ignored", true));
+    fixture.run(&mut service);
+    let mut end = [0];
+    assert_eq!(fixture.clients[0].read(&mut end).unwrap(), 0, "nothing follows");
+    assert_eq!((service.events.len(), fixture.core.network().connections()), (1, 1));
+    fixture.step(|kernel| kernel.complete(is_receive, 0, false));
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0", "closed"]);
+    assert_eq!(service.received, b"first");
+    assert_eq!(fixture.ring.kernel.borrow().sent, b"first");
+}
+
+#[test]
+fn a_peer_that_never_ends_is_not_waited_for_long() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    let mut service = Recorder { closes: true, ..Recorder::default() };
+    fixture.step(|kernel| kernel.deliver(b"first", true));
+    fixture.run(&mut service);
+    assert_eq!(fixture.core.network().connections(), 1);
+    let env = fixture.core.env();
+    fixture.core.block_on(crate::env::Env::sleep(&env, LINGER_NANOSECONDS));
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0", "closed"]);
+    assert_eq!(fixture.core.network().output_memory(), 0);
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl SimDisk {
     /// The disk after a power failure at this moment; `seed` decides what survives of what is not
     /// durable. The receiver is unchanged, so one moment can be crashed in many ways.
     pub fn crash_with_seed(&self, seed: u64) -> SimDisk {
-        self.crashed(&mut SeededChoices::new(Random::new(seed, Stream::Crash)))
+        self.crashed(&mut SeededChoices::new(Stream::Crash.of(seed)))
     }
 
     /// The disks after a power failure at this moment, for every combination of: each write that
@@ -150,7 +150,7 @@ impl SimDisk {
     /// several pages perhaps only with the first of them.
     pub fn kill_with_seed(&self, seed: u64) -> SimDisk {
         let mut disk = self.clone();
-        let mut random = Random::new(seed, Stream::Crash);
+        let mut random = Stream::Crash.of(seed);
         let in_flight = std::mem::take(&mut disk.in_flight);
         let mut in_flight: Vec<InFlight> = in_flight.into_values().collect();
         random.shuffle(&mut in_flight);
@@ -205,6 +205,8 @@ impl SimDisk {
             files: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             used_pages: 0,
+            open_handles: 0,
+            open_handles_max: 0,
             ..*self
         };
         let named: BTreeSet<NodeId> = disk.named_files();

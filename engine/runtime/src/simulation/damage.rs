@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::content::{Content, SECTOR};
 use super::disk::{Entry, FileNode, NodeId, ROOT, SimDisk};
-use super::random::{Random, Stream};
+use super::random::Stream;
 
 impl SimDisk {
     /// All files with their lengths in bytes, sorted by path. Paths begin with a slash.
@@ -89,7 +89,7 @@ impl SimDisk {
     /// Fills `range` of a file with random bytes.
     pub fn corrupt(&mut self, path: impl AsRef<Path>, range: Range<u64>, seed: u64) {
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        Random::new(seed, Stream::Disk).fill(&mut bytes);
+        Stream::Disk.of(seed).fill(&mut bytes);
         self.write_raw(path, range.start, &bytes);
     }
 

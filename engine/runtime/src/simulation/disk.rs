@@ -126,6 +126,9 @@ pub struct SimDisk {
     pub(super) next_node: NodeId,
     pub(super) capacity_bytes: u64,
     pub(super) used_pages: u64,
+    /// Handles of all files, now and at most.
+    pub(super) open_handles: usize,
+    pub(super) open_handles_max: usize,
 }
 
 impl SimDisk {
@@ -140,7 +143,15 @@ impl SimDisk {
             next_node: ROOT + 1,
             capacity_bytes,
             used_pages: 0,
+            open_handles: 0,
+            open_handles_max: 0,
         }
+    }
+
+    /// How many files are open now, each as often as it was opened; and how many have been at a
+    /// time in this life of the process.
+    pub fn open_handles(&self) -> (usize, usize) {
+        (self.open_handles, self.open_handles_max)
     }
 
     /// Changes the disk's size. A size below what is used leaves no free space.
@@ -282,16 +293,23 @@ impl SimDisk {
     /// A new file without a name, opened once.
     pub(super) fn create_unnamed(&mut self) -> NodeId {
         let id = self.next_node();
-        self.files.insert(id, Rc::new(FileNode { handles: 1, ..FileNode::default() }));
+        self.files.insert(id, Rc::new(FileNode::default()));
+        self.open_handle(id);
         id
     }
 
     pub(super) fn open_handle(&mut self, file: NodeId) {
         self.update_file(file, |file| file.handles += 1);
+        self.open_handles += 1;
+        self.open_handles_max = self.open_handles_max.max(self.open_handles);
     }
 
+    /// A file of a run that has ended is not on this disk.
     pub(super) fn close_handle(&mut self, file: NodeId) {
-        self.update_file(file, |file| file.handles -= 1);
+        if self.files.contains_key(&file) {
+            self.update_file(file, |file| file.handles -= 1);
+            self.open_handles -= 1;
+        }
     }
 
     pub(super) fn close_all_handles(&mut self) {
@@ -299,6 +317,7 @@ impl SimDisk {
         for file in self.files.iter().filter_map(open).collect::<Vec<_>>() {
             self.update_file(file, |file| file.handles = 0);
         }
+        (self.open_handles, self.open_handles_max) = (0, 0);
     }
 
     pub(super) fn len(&self, file: NodeId) -> u64 {

@@ -46,6 +46,11 @@ impl SimEnv {
         self.world.state().counts.of(kinds)
     }
 
+    /// How many files this process has open now, and how many it has had open at a time.
+    pub fn open_handles(&self) -> (usize, usize) {
+        self.world.state().disk.open_handles()
+    }
+
     /// Sets the faults from here on. Operations are counted from the start of the run as before.
     pub fn set_faults(&self, faults: FaultPlan) {
         self.world.state().faults = faults;

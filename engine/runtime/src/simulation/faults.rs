@@ -130,6 +130,8 @@ pub struct FaultPlan {
     /// How many disk operations are performed before the run stops with
     /// [`Stopped::Crashed`](super::Stopped::Crashed): the next one is not performed.
     pub crash_at_operation: Option<u64>,
+    /// Which kinds of operation [`FaultPlan::crash_at_operation`] counts.
+    pub crash_among: OperationKinds,
     /// The operation that fails, if any.
     pub fail_operation: Option<FailOperation>,
     /// A read finds that one of its sectors has become unreadable. The sector answers `EIO` until
@@ -161,6 +163,7 @@ impl Default for FaultPlan {
     fn default() -> Self {
         Self {
             crash_at_operation: None,
+            crash_among: OperationKinds::ALL,
             fail_operation: None,
             latent_sector_error_per_million: 0,
             bit_flip_at_read_per_million: 0,
@@ -195,6 +198,13 @@ impl OperationCounts {
 }
 
 impl FaultPlan {
+    /// Whether the run crashes instead of performing an operation of this kind, given what was
+    /// issued before it.
+    pub(super) fn crashes(&self, kind: OperationKind, before: &OperationCounts) -> bool {
+        let among = self.crash_among;
+        among.contains(kind) && self.crash_at_operation == Some(before.of(among))
+    }
+
     /// The failure of an operation of this kind, given what was issued before it.
     pub(super) fn failure(&self, kind: OperationKind, before: &OperationCounts) -> Option<Failure> {
         let plan = self.fail_operation.as_ref()?;

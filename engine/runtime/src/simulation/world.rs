@@ -52,7 +52,7 @@ impl State {
         if self.stopped.is_some() {
             return false;
         }
-        if self.faults.crash_at_operation == Some(self.submitted) {
+        if self.faults.crashes(kind, &self.counts) {
             self.stopped = Some(Stopped::Crashed);
             return false;
         }
@@ -151,7 +151,7 @@ impl State {
 
 impl World {
     pub(super) fn new(options: &SimulationOptions, disk: SimDisk) -> Rc<Self> {
-        let random = |stream| Random::new(options.seed, stream);
+        let random = |stream: Stream| stream.of(options.seed);
         let state = State {
             disk,
             clock: Clock::new(options.unix_seconds),

@@ -2,25 +2,32 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{
     FailOperation, Failure, FaultPlan, OperationKind, OperationKinds,
 };
 
 use super::damage;
 use super::failures;
-use super::harness::Random;
+use super::items;
 use super::lives::Lives;
+use super::model::Device;
 use crate::canary::{self, Defect};
 use crate::value_log::Durability;
 
 const SEEDS_MAX: u64 = 300;
 
-/// Fails if `test` passes with all seeds.
-fn must_be_noticed(what: &str, test: impl Fn(u64)) {
-    let noticed = |seed: &u64| catch_unwind(AssertUnwindSafe(|| test(*seed))).is_err();
-    let seed = (0..SEEDS_MAX).find(noticed);
+/// Fails unless `test` fails with some seed while `defect` is there, and passes with the same seed
+/// without it. `test` is told whether to be faulty.
+fn must_be_noticed(what: &str, defect: Option<Defect>, test: impl Fn(u64, bool)) {
+    let passes = |seed: u64, faulty: bool| {
+        let _switched = defect.filter(|_| faulty).map(canary::with);
+        catch_unwind(AssertUnwindSafe(|| test(seed, faulty))).is_ok()
+    };
+    let seed = (0..SEEDS_MAX).find(|seed| !passes(*seed, true));
     eprintln!("{what}: noticed by seed {seed:?}");
-    assert!(seed.is_some(), "{what} goes unnoticed");
+    let seed = seed.unwrap_or_else(|| panic!("{what} goes unnoticed"));
+    assert!(passes(seed, false), "seed {seed} fails without {what} as well");
 }
 
 fn lives(seed: u64, change: impl FnOnce(&mut Lives)) {
@@ -33,14 +40,18 @@ fn lives(seed: u64, change: impl FnOnce(&mut Lives)) {
 }
 
 fn notices(defect: Defect) {
-    let _switched = canary::with(defect);
-    must_be_noticed(&format!("{defect:?}"), |seed| lives(seed, |_| {}));
+    notices_in(defect, |_| {});
+}
+
+/// The same in lives that are changed to suit the defect.
+fn notices_in(defect: Defect, change: impl Fn(&mut Lives)) {
+    must_be_noticed(&format!("{defect:?}"), Some(defect), |seed, _| lives(seed, &change));
 }
 
 #[test]
 fn a_device_that_skips_flushes_is_noticed() {
-    must_be_noticed("skipping flushes", |seed| {
-        lives(seed, |lives| lives.faults.skip_sync = true);
+    must_be_noticed("skipping flushes", None, |seed, faulty| {
+        lives(seed, |lives| lives.faults.skip_sync = faulty);
     });
 }
 
@@ -60,33 +71,86 @@ fn freeing_segments_early_is_noticed() {
 }
 
 #[test]
+fn memtables_that_forget_their_pointers_are_noticed() {
+    notices_in(Defect::ForgetPointers, |lives| {
+        lives.mix.outlive_expiries();
+        for member in &mut lives.members {
+            member.options.segment_bytes = 64 << 10;
+            member.options.memtable_bytes = 4 << 10;
+            member.options.picker.level_zero_runs = 1;
+            member.options.picker.levels_max = 2;
+        }
+    });
+}
+
+#[test]
+fn a_wrong_bottom_is_noticed() {
+    notices_in(Defect::BottomSkipsALevel, |lives| {
+        lives.mix.delete_in_phases();
+        for member in &mut lives.members {
+            member.options.memtable_bytes = 2 << 10;
+            member.options.tables.table_bytes = 1 << 10;
+            member.options.tables.block_bytes = 512;
+            member.options.picker.level_one_bytes = 4 << 10;
+            member.options.picker.levels_max = 5;
+        }
+    });
+}
+
+#[test]
+fn tables_without_a_synced_directory_are_noticed() {
+    notices(Defect::SkipTableDirectorySync);
+}
+
+#[test]
+fn segments_without_a_synced_directory_are_noticed() {
+    notices(Defect::SkipSegmentDirectorySync);
+}
+
+#[test]
+fn pins_that_are_released_early_are_noticed() {
+    let test = |_, _| items::a_freed_segment_is_readable_while_somebody_may_read_it();
+    must_be_noticed("releasing pins early", Some(Defect::ReleasePinsEarly), test);
+}
+
+#[test]
+fn a_replay_position_that_moves_early_is_noticed() {
+    notices(Defect::ReplayFromLater);
+}
+
+#[test]
+fn dropping_what_follows_damage_is_noticed() {
+    let test = |seed, _| damage::damage_each(true, 20, seed);
+    must_be_noticed("dropping what follows damage", Some(Defect::DropAfterDamage), test);
+}
+
+#[test]
 fn tables_in_the_wrong_order_are_noticed() {
     notices(Defect::ReverseLevelZero);
 }
 
 #[test]
 fn value_checksums_that_are_not_looked_at_are_noticed() {
-    let _switched = canary::with(Defect::IgnorePayloadChecksum);
-    must_be_noticed("ignoring value checksums", |seed| {
+    let defect = Some(Defect::IgnorePayloadChecksum);
+    must_be_noticed("ignoring value checksums", defect, |seed, _| {
         let rates = |_: &mut Random| FaultPlan {
             bit_flip_at_read_per_million: 10_000,
             ..FaultPlan::default()
         };
-        damage::faulty_lives(seed, rates, false);
+        damage::faulty_lives(seed, rates, Device::Misreads);
     });
 }
 
 #[test]
 fn head_checksums_that_are_not_looked_at_are_noticed() {
-    let _switched = canary::with(Defect::IgnoreHeadChecksum);
-    must_be_noticed("ignoring head checksums", |seed| damage::damage_each(true, 20, seed));
+    let test = |seed, _| damage::damage_each(true, 20, seed);
+    must_be_noticed("ignoring head checksums", Some(Defect::IgnoreHeadChecksum), test);
 }
 
 #[test]
 fn trying_a_failed_flush_again_is_noticed() {
-    let _switched = canary::with(Defect::RetryFlush);
     let among = OperationKinds::of(&[OperationKind::Sync]);
-    must_be_noticed("trying a failed flush again", |index| {
+    must_be_noticed("trying a failed flush again", Some(Defect::RetryFlush), |index, _| {
         let fail = FailOperation { index, among, failure: Failure::Io, sticky: false };
         failures::run_with(fail, index, Durability::Interval(1_000_000));
     });

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use larder_runtime::env::Env;
+use larder_runtime::random::Random;
 use larder_runtime::simulation::SimDisk;
 
-use super::harness::{self, Random, tiny_options};
+use super::harness::{self, tiny_options};
 use super::smoke::{delete, run, set};
 use super::{flips, items};
 use crate::check::{self, CheckError, Report, SpaceReport};
@@ -53,14 +54,14 @@ fn random_store(seed: u64) -> SimDisk {
     let mut random = Random::new(seed);
     let options = ShardOptions { memtable_bytes: 1500, ..tiny_options() };
     let mut disk = harness::empty_disk(harness::CAPACITY);
-    for _ in 0..random.within(1, 3) {
+    for _ in 0..random.within(&(1..=3)) {
         let mut life = harness::life(seed, disk);
         let (shard, report) = harness::open_in(&mut life, &options);
         assert_eq!(report.damage, [], "seed {seed}");
-        for _ in 0..random.within(20, 150) {
+        for _ in 0..random.within(&(20..=150)) {
             let key = format!("key-{}", random.below(60)).into_bytes();
             let len = random.pick(&[0, 20, 33, 500, 5000, 20_000]);
-            let value = random.value(len);
+            let value = random.bytes(len);
             let (worker, chance) = (shard.clone(), random.below(100));
             let operation = match chance {
                 0..70 => set(&value),
@@ -228,7 +229,7 @@ fn other_directories_are_refused_with_the_reason() {
         newer.write_raw(&superblock, copy * 4096 + 8, &77u32.to_le_bytes());
     }
     let text = text(&newer);
-    assert!(text.contains("format 77") && text.contains("format 1"), "{text}");
+    assert!(text.contains("format 77") && text.contains("format 2"), "{text}");
 }
 
 #[test]

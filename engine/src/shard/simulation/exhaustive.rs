@@ -15,12 +15,13 @@ use larder_runtime::simulation::{
 };
 
 use super::harness::{self, TestShard, tiny_options};
+use super::history::Name;
 use super::lives::read_all;
-use super::model::Model;
+use super::model::{Device, Model, Start};
 use super::smoke::{delete, set};
-use super::workload::{SharedModel, flush_all, perform};
+use super::workload::{SharedModel, clear, perform};
 use crate::operation::{Arithmetic, Operation, Read, Store, StoreMode};
-use crate::shard::{OperationBuf, ShardOptions};
+use crate::shard::{OpenReport, OperationBuf, ShardOptions};
 
 /// How many of the states that one crash point may leave are tried.
 const STATES_MAX: usize = 24;
@@ -100,9 +101,10 @@ async fn work(
         last_begins.set(env.operations());
         match operation(step) {
             Some((key, operation)) => {
-                perform(&env, &shard, &model, &[key], &operation).await.expect("nothing fails");
+                let name = Name::memcached(&[key]);
+                perform(&env, &shard, &model, &name, &operation).await.expect("nothing fails");
             }
-            None => flush_all(&env, &shard, &model, None).await.expect("nothing fails"),
+            None => clear(&env, &shard, &model, None).await.expect("nothing fails"),
         }
     }
     // Flushes and merges are cut off as well.
@@ -152,8 +154,8 @@ impl Search<'_> {
         let (options, running, steps) = (self.options.clone(), model.clone(), steps.to_vec());
         let begins = last_begins.clone();
         let run = life.block_on(async move {
-            let (shard, _) = harness::open(env.clone(), options).await.expect("opens");
-            settle(&shard, &running).await;
+            let (shard, report) = harness::open(env.clone(), options).await.expect("opens");
+            settle(&shard, &report, &running).await;
             work(env, shard, running, steps, begins).await;
         });
         let expected = crash_at_operation.map_or(Ok(()), |_| Err(Stopped::Crashed));
@@ -176,20 +178,15 @@ impl Search<'_> {
         self.states += 1;
         let mut life = harness::life(9, disk);
         let (shard, report) = harness::open_in(&mut life, self.options);
-        assert_eq!(report.damage, []);
         let model: SharedModel = Rc::new(RefCell::new(model.clone()));
-        life.block_on(async move { settle(&shard, &model).await }).expect("runs");
+        life.block_on(async move { settle(&shard, &report, &model).await }).expect("runs");
     }
 }
 
 /// Compares the shard with the model, which goes on from what was found.
-async fn settle(shard: &TestShard, model: &SharedModel) {
+async fn settle(shard: &TestShard, report: &OpenReport, model: &SharedModel) {
     let found = read_all(shard.clone(), model.clone(), false).await;
-    let (generation, flush_at) = {
-        let namespaces = &shard.state.borrow().namespaces;
-        (namespaces.generation(0), namespaces.scheduled_flush().unwrap_or(0))
-    };
-    model.borrow_mut().settle(&found, generation, flush_at);
+    model.borrow_mut().settle(&found, &Start::of(shard, report, Device::Honest));
 }
 
 fn search(options: &ShardOptions) {

@@ -10,6 +10,7 @@ use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::simulation::{SimDisk, Simulation};
 
 use super::harness::{self, TestShard, tiny_options};
+use super::history::Name;
 use super::smoke::{delete, run, set};
 use crate::error::EngineError;
 use crate::operation::{Operation, Read};
@@ -79,7 +80,7 @@ pub(super) fn store() -> SimDisk {
     let (shard, _) = harness::open_in(&mut life, &options());
     write(&mut life, &shard);
     let statistics = shard.statistics();
-    assert!(statistics.tables > 0 && statistics.memtable_entries > 0, "{statistics:?}");
+    assert!(statistics.index.tables > 0 && statistics.index.memtable_entries > 0, "{statistics:?}");
     drop(shard);
     let mut disk = life.crash();
     // The manifest's file is allocated ahead; what follows its last record is of no meaning.
@@ -106,7 +107,7 @@ pub(super) fn open_and_read(disk: SimDisk, what: &str) -> Option<String> {
     let is_said = said.is_some();
     let reading = async move {
         for number in 0..KEYS {
-            match harness::stored(&shard, &key(number)).await {
+            match harness::stored(&shard, &Name::memcached(&key(number))).await {
                 Ok(item) => {
                     let found = item.map(|item| item.value);
                     let is_right = found == value(number);

@@ -4,6 +4,7 @@ use larder_runtime::env::Env;
 use larder_runtime::simulation::{SimEnv, Simulation};
 
 use super::harness::{self, TestShard, tiny_options};
+use super::lives::Lives;
 use super::model::Reply;
 use super::smoke::{delete, get, run, set};
 use crate::error::EngineError;
@@ -132,7 +133,8 @@ fn a_value_too_long_for_the_space_left_does_not_hold_up_the_others() {
         run(&shard, b"short", set(b"1")).await;
         env.sleep(100_000_000).await;
         let used = env.snapshot().used_bytes();
-        env.set_capacity(used + options.disk_reserve_bytes + (400 << 10));
+        let reserve = options.disk_reserve_bytes + 3 * u64::from(options.segment_bytes);
+        env.set_capacity(used + reserve + (400 << 10));
         let long = try_run(&shard, b"long", set(&vec![1; 250_000])).await;
         assert!(long.is_ok(), "{long:?}");
         let long = try_run(&shard, b"longer", set(&vec![1; 255_000])).await;
@@ -184,4 +186,17 @@ fn writes_are_refused_when_memtables_cannot_be_written_out() {
         panic!("a write hangs on the full disk");
     };
     life.block_on(futures_lite::future::or(filling, hanging)).expect("runs");
+}
+
+#[test]
+fn shards_share_a_disk_that_fills_up_and_empties() {
+    let name = "shards_share_a_disk_that_fills_up_and_empties";
+    harness::for_each_seed(name, 40_001, 200, |seed| {
+        let mut lives = Lives::of_shards(seed, 1 + (seed % 3) as u16);
+        lives.mix.is_crowded = true;
+        for _ in 0..lives.random.count(1..=4) {
+            lives.live();
+        }
+        lives.finish();
+    });
 }

@@ -1,69 +1,31 @@
 //! What all simulated tests share: chance, small geometries, and seeds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{SimDisk, SimEnv, Simulation, SimulationOptions};
 
-use super::model::Item;
-use crate::compaction::picker::PickerOptions;
+use super::history::Name;
+use super::oracle::Item;
 use crate::entry::Pointer;
 use crate::error::EngineError;
+use crate::index::compaction::picker::PickerOptions;
+use crate::index::table::{TableOptions, key_hash};
 use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::shard::locate::Place;
 use crate::shard::{OpenReport, Shard, ShardOptions};
-use crate::table::{TableOptions, key_hash};
 use crate::value_log::{Durability, LogOptions};
 
 pub(super) type TestShard = Rc<Shard<SimEnv>>;
 
-/// Where the shard of every test lives.
+/// Where the shard of most tests lives.
 pub(super) const DIRECTORY: &str = "/data/shard-000";
 
-/// SplitMix64.
-#[derive(Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        let mut random = Self(seed.wrapping_mul(0xD605_1B2E_97C3_48F5) ^ 0x5EED);
-        random.bits();
-        random
-    }
-
-    pub(super) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
-    }
-
-    pub(super) fn within(&mut self, low: usize, high: usize) -> usize {
-        low + self.below((high - low + 1) as u64) as usize
-    }
-
-    pub(super) fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    pub(super) fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize].clone()
-    }
-
-    pub(super) fn value(&mut self, len: usize) -> Vec<u8> {
-        let mut value = vec![0; len];
-        for chunk in value.chunks_mut(8) {
-            let bits = self.bits().to_le_bytes();
-            chunk.copy_from_slice(&bits[..chunk.len()]);
-        }
-        value
-    }
+/// Where the shard with this number lives.
+pub(super) fn directory_of(shard: u16) -> PathBuf {
+    PathBuf::from(format!("/data/shard-{shard:03}"))
 }
 
 /// A geometry in which a few hundred operations fill memtables, segments and levels.
@@ -79,6 +41,11 @@ pub(super) fn tiny_options() -> ShardOptions {
         block_cache_bytes: 0,
         disk_reserve_bytes: 2 << 20,
         free_segments_max: 2,
+        recovery_log_bytes: 512 << 10,
+        recovery_log_nanoseconds: 60_000_000_000,
+        space_amplification_percent: 150,
+        collect_bytes_per_second: None,
+        budget: larder_runtime::disk_budget::DiskBudget::new(None),
         version_step: 1 << 20,
         log: LogOptions {
             durability: Durability::Sync,
@@ -99,6 +66,8 @@ pub(super) fn tiny_options() -> ShardOptions {
             level_one_bytes: 96 << 10,
             level_factor: 2,
             levels_max: 4,
+            merge_bytes: 128 << 10,
+            ..PickerOptions::default()
         },
     }
 }
@@ -111,6 +80,8 @@ pub(super) fn random_options(random: &mut Random) -> ShardOptions {
     options.item_cache_bytes = random.pick(&[0, 16 << 10, 128 << 10]);
     options.block_cache_bytes = random.pick(&[0, 32 << 10]);
     options.free_segments_max = random.pick(&[0, 1, 4]);
+    options.recovery_log_bytes = random.pick(&[64 << 10, 256 << 10, 4 << 20]);
+    options.space_amplification_percent = random.pick(&[110, 150, 300]);
     options.version_step = random.pick(&[64, 1000, 1 << 20]);
     options.log.durability = random.pick(&[
         Durability::Sync,
@@ -149,7 +120,8 @@ pub(super) async fn open(
     env: SimEnv,
     options: ShardOptions,
 ) -> Result<(TestShard, OpenReport), EngineError> {
-    Shard::open(env, Path::new(DIRECTORY), options).await
+    let directory = directory_of(options.shard);
+    Shard::open(env, &directory, options).await
 }
 
 /// Opens the shard in a life that nothing disturbs.
@@ -162,10 +134,10 @@ pub(super) fn open_in(
 }
 
 /// What the shard holds for a key, whether it has expired or not.
-pub(super) async fn stored(shard: &TestShard, record: &[u8]) -> Result<Option<Item>, EngineError> {
+pub(super) async fn stored(shard: &TestShard, name: &Name) -> Result<Option<Item>, EngineError> {
     let _pin = shard.pins.enter();
-    let mut encoded = Key::memcached(record).encode();
-    shard.state.borrow().set_generation(DEFAULT_NAMESPACE, &mut encoded);
+    let mut encoded = name.as_key().encode();
+    shard.state.borrow().set_generation(name.namespace, &mut encoded);
     let located = shard.locate(&encoded, key_hash(&encoded), 0, true).await?;
     Ok((located.place != Place::Absent).then(|| Item {
         metadata: located.metadata,

@@ -39,9 +39,9 @@ fn restart(life: Simulation, shard: TestShard, options: &ShardOptions) -> (Simul
 
 /// Writes the memtable out, whatever is in it.
 pub(super) async fn flush_memtable(shard: &TestShard) {
-    let before = shard.statistics().operations.flushes;
+    let before = shard.statistics().index.counters.flushes;
     shard.freeze(&mut shard.state.borrow_mut());
-    while shard.statistics().operations.flushes == before {
+    while shard.statistics().index.counters.flushes == before {
         assert_eq!(shard.stopped(), None);
         shard.env.sleep(1_000_000).await;
     }
@@ -214,7 +214,7 @@ fn an_item_that_a_merge_dropped_as_expired_can_be_touched_when_the_clock_goes_ba
 }
 
 #[test]
-fn a_freed_segment_is_readable_while_somebody_may_read_it() {
+pub(super) fn a_freed_segment_is_readable_while_somebody_may_read_it() {
     let mut options = tiny_options();
     options.picker.level_zero_runs = 2;
     let (mut life, shard) = start(1, &options);

@@ -5,16 +5,26 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{
-    FaultPlan, SimDisk, SimEnv, Simulation, SimulationOptions, Stopped,
+    FaultPlan, OperationKind, OperationKinds, SimDisk, SimEnv, Simulation, SimulationOptions,
+    Stopped,
 };
 
-use super::harness::{self, Random, TestShard};
-use super::model::{Found, Model};
-use super::workload::{Mix, SharedModel, client};
+use super::harness::{self, TestShard};
+use super::history::Name;
+use super::mix::Mix;
+use super::model::{Device, Found, Model, Start};
+use super::reach::Reach;
+use super::smoke::set;
+use super::tolerated::TOLERATED;
+use super::workload::{Client, SharedModel, perform, see_clears};
 use crate::error::EngineError;
 use crate::shard::{OpenReport, ShardOptions};
 use crate::signal::Signal;
+
+/// How soon a shard accepts writes again when there is room.
+const ROOM_IS_SEEN_NANOSECONDS: u64 = 5_000_000_000;
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +37,22 @@ enum End {
     Close,
 }
 
-/// A shard through several lives.
+/// A shard, and what it should hold.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) options: ShardOptions,
+    pub(super) model: SharedModel,
+}
+
+/// Shards on one disk, most often one alone, through several lives.
 pub(super) struct Lives {
     pub(super) seed: u64,
     pub(super) random: Random,
-    pub(super) options: ShardOptions,
+    pub(super) members: Vec<Member>,
     pub(super) mix: Mix,
-    pub(super) model: SharedModel,
     pub(super) faults: FaultPlan,
-    loses_writes: bool,
+    pub(super) reach: Reach,
+    device: Device,
     disk: Option<SimDisk>,
     life: u64,
     clock: u64,
@@ -43,19 +60,27 @@ pub(super) struct Lives {
 
 impl Lives {
     pub(super) fn new(seed: u64) -> Self {
+        Self::of_shards(seed, 1)
+    }
+
+    pub(super) fn of_shards(seed: u64, shards: u16) -> Self {
         let mut random = Random::new(seed);
         let options = harness::random_options(&mut random);
         let mix = Mix::random(&mut random);
         let faults =
             FaultPlan { slow_per_million: random.pick(&[0, 20_000]), ..FaultPlan::default() };
+        let member = |shard| Member {
+            options: ShardOptions { shard, shards, ..options.clone() },
+            model: Rc::new(RefCell::new(Model::default())),
+        };
         Self {
             seed,
             random,
-            options,
+            members: (0..shards).map(member).collect(),
             mix,
-            model: Rc::new(RefCell::new(Model::default())),
             faults,
-            loses_writes: false,
+            reach: Reach::default(),
+            device: Device::Honest,
             disk: Some(harness::empty_disk(harness::CAPACITY)),
             life: 0,
             clock: 1_700_000_000,
@@ -65,13 +90,20 @@ impl Lives {
     /// Starts a process on the disk.
     fn start(&mut self) -> Simulation {
         self.life += 1;
+        if self.mix.is_crowded {
+            let room = self.random.pick(&[256 << 10, 3 << 20, 8 << 20]);
+            let disk = self.disk.as_mut().expect("the life before has ended");
+            disk.set_capacity(disk.used_bytes() + room);
+        }
         let options = SimulationOptions {
             faults: self.faults.clone(),
             unix_seconds: self.clock,
-            turn_limit: 2_000_000,
+            turn_limit: 5_000_000,
             ..SimulationOptions::new(self.seed * 1000 + self.life)
         };
-        self.model.borrow_mut().see_clock(self.clock as u32);
+        for member in &self.members {
+            member.model.borrow_mut().see_clock(self.clock as u32);
+        }
         let disk = self.disk.take().expect("the life before has ended");
         Simulation::with_disk(options, disk)
     }
@@ -84,74 +116,87 @@ impl Lives {
         });
     }
 
-    /// Gives the device faults. The first kind only makes reads fail or lie; if it also
-    /// `loses_writes`, what was acknowledged may be lost, too.
-    pub(super) fn suffer(&mut self, faults: FaultPlan, loses_writes: bool) {
+    /// Gives the device faults.
+    pub(super) fn suffer(&mut self, faults: FaultPlan, device: Device) {
         self.faults = faults;
         self.mix.faults = true;
-        self.loses_writes = loses_writes;
+        self.device = device;
     }
 
-    /// Opens the shard and checks it; in some seeds crashes meanwhile and tries again. `None` if
-    /// a fault of the device keeps it from being opened.
-    fn open(&mut self) -> Option<(Simulation, TestShard)> {
-        let crashes = if self.random.percent(10) { self.random.within(1, 3) } else { 0 };
+    /// Opens the shards and checks them; in some seeds crashes meanwhile and tries again. `None` if
+    /// a fault of the device keeps one from being opened.
+    fn open(&mut self) -> Option<(Simulation, Vec<TestShard>)> {
+        let crashes = if self.random.percent(10) { self.random.count(1..=3) } else { 0 };
         for _ in 0..crashes {
             let mut simulation = self.start();
-            let env = simulation.env();
             let at = self.random.below(60);
-            env.set_faults(FaultPlan { crash_at_operation: Some(at), ..self.faults.clone() });
-            let opened = simulation.block_on(harness::open(env, self.options.clone()));
+            let faults = FaultPlan { crash_at_operation: Some(at), ..self.faults.clone() };
+            simulation.env().set_faults(faults);
             let end = self.random.pick(&[End::Crash, End::Crash, End::Kill]);
-            match opened {
-                Ok(opened) => drop(self.accept(opened)),
-                Err(stopped) => assert_eq!(stopped, Stopped::Crashed),
+            for member in self.members.clone() {
+                match self.open_member(&mut simulation, &member) {
+                    Ok(opened) => drop(opened),
+                    Err(stopped) => assert_eq!(stopped, Stopped::Crashed),
+                }
             }
             self.end(simulation, end);
         }
         let mut simulation = self.start();
-        let opening = harness::open(simulation.env(), self.options.clone());
-        let opened = simulation.block_on(opening).expect("opening does not hang");
-        let Some((shard, report)) = self.accept(opened) else {
-            self.end(simulation, End::Kill);
-            return None;
-        };
-        assert!(report.damage.is_empty() || self.mix.faults, "{:?}", report.damage);
-        self.verify(&mut simulation, &shard, &report);
-        Some((simulation, shard))
+        let mut shards = Vec::new();
+        for member in self.members.clone() {
+            let opened = self.open_member(&mut simulation, &member);
+            let Some((shard, report)) = opened.expect("opening does not hang") else {
+                drop(shards);
+                self.end(simulation, End::Kill);
+                return None;
+            };
+            self.verify(&mut simulation, &shard, (&member, &report));
+            shards.push(shard);
+        }
+        Some((simulation, shards))
     }
 
-    fn accept<T>(&self, opened: Result<T, EngineError>) -> Option<T> {
+    /// `Ok(None)` if a fault of the device keeps the shard from being opened.
+    fn open_member(
+        &self,
+        simulation: &mut Simulation,
+        member: &Member,
+    ) -> Result<Option<(TestShard, OpenReport)>, Stopped> {
+        let env = simulation.env();
+        let opening = || harness::open(env.clone(), member.options.clone());
+        let mut opened = simulation.block_on(opening())?;
+        if opened.is_err() && self.mix.is_crowded && TOLERATED.starts_refused {
+            env.set_capacity(harness::CAPACITY);
+            opened = simulation.block_on(opening())?;
+        }
         match opened {
-            Ok(opened) => Some(opened),
+            Ok(opened) => Ok(Some(opened)),
             Err(error) => {
                 let text = error.to_string();
                 assert!(self.mix.faults, "the shard does not open: {text}");
                 assert!(text.contains(harness::DIRECTORY), "no file is named: {text}");
-                None
+                Ok(None)
             }
         }
     }
 
     /// Compares everything that the shard holds with what it should hold.
-    fn verify(&mut self, simulation: &mut Simulation, shard: &TestShard, report: &OpenReport) {
-        let sequence_next = shard.log.sequence_next();
-        let reused = sequence_next < self.model.borrow().sequence_end();
-        assert!(!reused || self.loses_writes, "versions are used again");
-        let (generation, flush_at) = {
-            let state = shard.state.borrow();
-            let namespaces = &state.namespaces;
-            (namespaces.generation(0), namespaces.scheduled_flush().unwrap_or(0))
-        };
-        let may_fail = self.mix.faults;
-        let found = simulation.block_on(read_all(shard.clone(), self.model.clone(), may_fail));
+    fn verify(
+        &self,
+        simulation: &mut Simulation,
+        shard: &TestShard,
+        (member, report): (&Member, &OpenReport),
+    ) {
+        let model = &member.model;
+        let reused = shard.log.sequence_next() < model.borrow().sequence_end();
+        assert!(!reused || self.device == Device::LosesWrites, "versions are used again");
+        // What is read back was carried out at this start, before anything new.
+        let start = Start::of(shard, report, self.device);
+        let found = simulation.block_on(read_all(shard.clone(), model.clone(), self.mix.faults));
         let found = found.expect("nothing stops the run");
-        let mut model = self.model.borrow_mut();
-        if self.loses_writes || !report.damage.is_empty() {
-            model.settle_after_loss(&found, generation, flush_at, sequence_next);
-        } else {
-            model.settle(&found, generation, flush_at);
-        }
+        // Merges go on meanwhile, and drop what expires.
+        model.borrow_mut().see_clock(simulation.env().unix_seconds() as u32);
+        model.borrow_mut().settle(&found, &start);
     }
 
     /// One life: open, check, work, end.
@@ -159,36 +204,86 @@ impl Lives {
         assert!(self.try_live(), "the shard opens");
     }
 
-    /// The same; false if a fault of the device keeps the shard from being opened.
+    /// The same; false if a fault of the device keeps a shard from being opened.
     pub(super) fn try_live(&mut self) -> bool {
-        let Some((mut simulation, shard)) = self.open() else { return false };
+        let Some((mut simulation, shards)) = self.open() else { return false };
         let end = self.random.pick(&[End::Crash, End::Crash, End::Crash, End::Kill, End::Close]);
         let env = simulation.env();
         if end != End::Close {
-            let at = env.operations() + self.random.pick(&[50, 500, 4000, 20_000]);
-            let at = at - self.random.below(30);
-            env.set_faults(FaultPlan { crash_at_operation: Some(at), ..self.faults.clone() });
+            self.plan_crash(&env);
         }
-        let clients = self.random.within(1, 5);
+        let clients = self.random.count(1..=5);
         let count = self.random.pick(&[10, 200, 700]);
-        match simulation.block_on(self.work(&env, &shard, clients, count)) {
-            Ok(()) | Err(Stopped::Crashed) => {}
+        match simulation.block_on(self.work(&env, &shards, clients, count)) {
+            Ok(()) if self.mix.is_crowded => self.work_with_room(&mut simulation, &shards),
+            Ok(()) => {}
+            Err(Stopped::Crashed) => {
+                shards.iter().for_each(|shard| self.reach.note_crash(&env, shard));
+            }
             Err(stopped) => panic!("the run stopped: {stopped}"),
         }
-        if end == End::Close {
-            self.close(&mut simulation, &shard);
+        for (member, shard) in self.members.iter().zip(&shards) {
+            if end == End::Close {
+                self.close(&mut simulation, shard, &member.model);
+            }
+            // Whoever carried out a clear that was due may not have come to telling the model.
+            see_clears(shard, &mut member.model.borrow_mut());
+            member.model.borrow_mut().acknowledge(shard.log.durable_end());
         }
-        self.model.borrow_mut().acknowledge(shard.log.durable_end());
-        drop(shard);
+        drop(shards);
         self.end(simulation, end);
         true
     }
 
-    fn close(&self, simulation: &mut Simulation, shard: &TestShard) {
+    /// Lets the process end at some disk operation, often at one that few others are like.
+    fn plan_crash(&mut self, env: &SimEnv) {
+        let rare = OperationKinds::of(&[
+            OperationKind::Open,
+            OperationKind::Rename,
+            OperationKind::Remove,
+            OperationKind::SyncDirectory,
+        ]);
+        let (among, ahead) = if self.random.percent(40) {
+            (rare, self.random.pick(&[4, 20, 80]))
+        } else {
+            (OperationKinds::ALL, self.random.pick(&[50, 500, 2000, 10_000]))
+        };
+        let at = env.operations_of(among) + 1 + self.random.below(ahead);
+        env.set_faults(FaultPlan {
+            crash_at_operation: Some(at),
+            crash_among: among,
+            ..self.faults.clone()
+        });
+    }
+
+    /// When there is room again, writes are accepted, unless the shard has stopped.
+    fn work_with_room(&mut self, simulation: &mut Simulation, shards: &[TestShard]) {
+        let env = simulation.env();
+        env.set_capacity(harness::CAPACITY);
+        let number = self.random.bits();
+        for (member, shard) in self.members.iter().zip(shards) {
+            let (clock, shard, model) = (env.clone(), shard.clone(), member.model.clone());
+            let written = simulation.block_on(async move {
+                clock.sleep(ROOM_IS_SEEN_NANOSECONDS).await;
+                let name = Name::memcached(b"room");
+                let value = number.to_le_bytes().repeat(100);
+                perform(&clock, &shard, &model, &name, &set(&value)).await
+            });
+            match written {
+                Ok(Ok(_)) | Err(Stopped::Crashed) => {}
+                Ok(Err(EngineError::Full)) if TOLERATED.writes_stay_refused => {}
+                Ok(Err(EngineError::Stopped(_))) if TOLERATED.stops => {}
+                refused => panic!("there is room, and a write is refused: {refused:?}"),
+            }
+        }
+    }
+
+    fn close(&self, simulation: &mut Simulation, shard: &TestShard, model: &SharedModel) {
         let closing = shard.clone();
         let closed = simulation.block_on(async move { closing.close().await });
         match closed.expect("closing does not hang") {
-            Ok(()) => self.model.borrow_mut().acknowledge(shard.log.sequence_next()),
+            Ok(()) => model.borrow_mut().acknowledge(shard.log.sequence_next()),
+            Err(EngineError::Full | EngineError::Stopped(_)) if self.mix.is_crowded => {}
             Err(error) => assert!(self.mix.faults, "closing failed: {error}"),
         }
     }
@@ -196,22 +291,31 @@ impl Lives {
     fn work(
         &mut self,
         env: &SimEnv,
-        shard: &TestShard,
+        shards: &[TestShard],
         clients: usize,
         count: u64,
     ) -> impl Future<Output = ()> + 'static {
-        let running = Rc::new(Cell::new(clients));
+        let running = Rc::new(Cell::new(clients * shards.len()));
         let done = Rc::new(Signal::default());
-        for _ in 0..clients {
-            let random = Random::new(self.random.bits());
-            let (running, done) = (running.clone(), done.clone());
-            let work =
-                client(env.clone(), shard.clone(), self.model.clone(), self.mix, random, count);
-            env.spawn(TaskQueue::Foreground, async move {
-                work.await;
-                running.set(running.get() - 1);
-                done.notify();
-            });
+        for (member, shard) in self.members.iter().zip(shards) {
+            for _ in 0..clients {
+                let client = Client {
+                    env: env.clone(),
+                    shard: shard.clone(),
+                    model: member.model.clone(),
+                    mix: self.mix,
+                    random: Random::new(self.random.bits()),
+                };
+                let (running, done) = (running.clone(), done.clone());
+                env.spawn(TaskQueue::Foreground, async move {
+                    client.work(count).await;
+                    running.set(running.get() - 1);
+                    done.notify();
+                });
+            }
+        }
+        if self.mix.is_crowded {
+            env.spawn(TaskQueue::Maintenance, tide(env.clone(), Random::new(self.random.bits())));
         }
         async move { done.wait_for(|| (running.get() == 0).then_some(())).await }
     }
@@ -224,28 +328,34 @@ impl Lives {
     /// The same; false if a fault of the device keeps the shard from being opened.
     pub(super) fn try_finish(&mut self) -> bool {
         for end in [End::Crash, End::Kill] {
-            let Some((simulation, shard)) = self.open() else { return false };
-            drop(shard);
+            let Some((simulation, shards)) = self.open() else { return false };
+            drop(shards);
             self.end(simulation, end);
         }
         true
     }
 }
 
+/// Others use the disk as well: room comes and goes.
+async fn tide(env: SimEnv, mut random: Random) {
+    for _ in 0..100 {
+        env.sleep(random.below(60_000_000)).await;
+        let room = random.pick(&[0, 100 << 10, 1 << 20, 3 << 20, 5 << 20]);
+        env.set_capacity(env.snapshot().used_bytes() + room);
+    }
+}
+
 /// Everything that the shard holds of the model's keys.
 pub(super) async fn read_all(shard: TestShard, model: SharedModel, may_fail: bool) -> Found {
-    let keys: Vec<Vec<u8>> = model.borrow().keys().iter().cloned().collect();
+    let names: Vec<Name> = model.borrow().names().iter().cloned().collect();
     let mut found = BTreeMap::new();
-    for key in keys {
-        if model.borrow().is_lost(&key) {
-            continue;
-        }
-        let item = match harness::stored(&shard, &key).await {
+    for name in names {
+        let item = match harness::stored(&shard, &name).await {
             Ok(item) => Some(item),
-            Err(EngineError::Damaged { .. }) if may_fail => None,
-            Err(error) => panic!("{} is not readable: {error}", key.escape_ascii()),
+            Err(EngineError::Damaged { .. } | EngineError::Read(_)) if may_fail => None,
+            Err(error) => panic!("{name} is not readable: {error}"),
         };
-        found.insert(key, item);
+        found.insert(name, item);
     }
     found
 }
@@ -254,7 +364,7 @@ pub(super) async fn read_all(shard: TestShard, model: SharedModel, may_fail: boo
 fn a_shard_survives_crashes() {
     harness::for_each_seed("a_shard_survives_crashes", 1, 500, |seed| {
         let mut lives = Lives::new(seed);
-        for _ in 0..lives.random.within(1, 5) {
+        for _ in 0..lives.random.count(1..=5) {
             lives.live();
         }
         lives.finish();

@@ -1,50 +1,20 @@
-//! What a shard should hold: an ordered map, and the changes that are not sure to be durable.
+//! What a shard should hold: items by name, and the changes that are not sure to be durable.
 //!
 //! Changes are known by their log sequence. After a crash the shard must hold the state after some
-//! prefix of them that includes everything acknowledged.
+//! prefix of them that includes everything acknowledged. Where a start has reported damage, the
+//! changes that it names may be missing from that state, and no others: a value that an undamaged
+//! change has overwritten or deleted never comes back, and a key that no report and no error names
+//! keeps its value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::harness::TestShard;
+use super::history::{Change, History, Name, State};
+use super::oracle::{self, After, Circumstances, Item};
 use crate::entry::Metadata;
-use crate::operation::{self, Context, Current, Effect, Lease, Operation, Outcome};
-use crate::shard::Answer;
-
-/// An item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Item {
-    pub(super) metadata: Metadata,
-    pub(super) value: Vec<u8>,
-}
-
-/// A change to the shard.
-#[derive(Clone, Debug)]
-enum Change {
-    Key(Vec<u8>, Option<Item>),
-    Flush,
-    Schedule(u32),
-}
-
-/// The items at one point of the log.
-#[derive(Clone, Debug, Default)]
-struct State {
-    items: BTreeMap<Vec<u8>, Item>,
-    flush_at: u32,
-}
-
-impl State {
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Key(key, Some(item)) => {
-                self.items.insert(key.clone(), item.clone());
-            }
-            Change::Key(key, None) => {
-                self.items.remove(key);
-            }
-            Change::Flush => *self = Self::default(),
-            Change::Schedule(at) => self.flush_at = *at,
-        }
-    }
-}
+use crate::operation::{Lease, Operation, Outcome};
+use crate::shard::{Answer, OpenReport};
+use crate::value_log::recovery::Damage;
 
 /// An answer that owns its value.
 #[derive(Clone, Debug)]
@@ -70,7 +40,7 @@ impl Reply {
 
 /// An operation that was carried out, as the client saw it.
 pub(super) struct Observed<'a> {
-    pub(super) key: &'a [u8],
+    pub(super) name: &'a Name,
     pub(super) operation: Operation<'a>,
     pub(super) reply: &'a Reply,
     pub(super) needs: u64,
@@ -82,12 +52,46 @@ pub(super) struct Observed<'a> {
 }
 
 /// What reading a key back gave; `None` if it is known to be damaged.
-pub(super) type Found = BTreeMap<Vec<u8>, Option<Option<Item>>>;
+pub(super) type Found = BTreeMap<Name, Option<Option<Item>>>;
+
+/// What the device does to what was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Device {
+    /// Nothing.
+    #[default]
+    Honest,
+    /// Reads fail or lie.
+    Misreads,
+    /// Writes that were reported as done may be lost or go astray as well. At the log's end that
+    /// looks like writes that a power failure has cut short, so that the end may be missing.
+    LosesWrites,
+}
+
+/// What a start has found, besides the items.
+pub(super) struct Start<'a> {
+    generation: u32,
+    clear_at: u32,
+    sequence_next: u64,
+    damage: &'a [Damage],
+    device: Device,
+}
+
+impl<'a> Start<'a> {
+    pub(super) fn of(shard: &TestShard, report: &'a OpenReport, device: Device) -> Self {
+        let state = shard.state.borrow();
+        Self {
+            generation: state.namespaces.generation(0),
+            clear_at: state.namespaces.scheduled_flush().unwrap_or(0),
+            sequence_next: shard.log.sequence_next(),
+            damage: &report.damage,
+            device,
+        }
+    }
+}
 
 #[derive(Clone, Default)]
 pub(super) struct Model {
-    base: State,
-    changes: BTreeMap<u64, Change>,
+    history: History,
     now: State,
     /// The log position up to which answers were given.
     acknowledged_end: u64,
@@ -99,30 +103,31 @@ pub(super) struct Model {
     /// What the clock was set to, in order.
     clock_steps: Vec<u32>,
     /// The last change of each key, and of all.
-    changed: BTreeMap<Vec<u8>, u64>,
-    flushed: u64,
-    keys: BTreeSet<Vec<u8>>,
-    /// Every item that each key ever had.
-    history: BTreeMap<Vec<u8>, Vec<Item>>,
-    /// Keys whose data a fault has destroyed.
-    lost: BTreeSet<Vec<u8>>,
+    changed: BTreeMap<Name, u64>,
+    cleared: u64,
+    names: BTreeSet<Name>,
+    /// What could not be read at the last start.
+    unreadable: BTreeSet<Name>,
+    /// Damage was reported once: it may have taken the record of a clear to come, which the log
+    /// repeats by itself.
+    was_damaged: bool,
 }
 
 impl Model {
-    pub(super) fn keys(&self) -> &BTreeSet<Vec<u8>> {
-        &self.keys
+    pub(super) fn names(&self) -> &BTreeSet<Name> {
+        &self.names
     }
 
-    pub(super) fn is_lost(&self, key: &[u8]) -> bool {
-        self.lost.contains(key)
+    pub(super) fn is_unreadable(&self, name: &Name) -> bool {
+        self.unreadable.contains(name)
     }
 
     pub(super) fn sequence_end(&self) -> u64 {
         self.sequence_end
     }
 
-    pub(super) fn flush_at(&self) -> u32 {
-        self.now.flush_at
+    pub(super) fn clear_at(&self) -> u32 {
+        self.now.clear_at
     }
 
     pub(super) fn see_clock(&mut self, now: u32) {
@@ -143,12 +148,12 @@ impl Model {
         self.acknowledged_end = self.acknowledged_end.max(end);
     }
 
-    /// Notes a flush that was carried out and whose record has this log sequence.
+    /// Notes a clear that was carried out and whose record has this log sequence.
     pub(super) fn see_generation(&mut self, generation: u32, sequence: u64) {
         if generation != self.generation {
             self.generation = generation;
-            self.record(sequence, Change::Flush);
-            self.flushed = sequence + 1;
+            self.record(sequence, Change::Clear);
+            self.cleared = sequence + 1;
         }
     }
 
@@ -160,146 +165,163 @@ impl Model {
         assert!(sequence >= self.sequence_end, "log sequence {sequence} was used before");
         self.sequence_end = sequence + 1;
         self.now.apply(&change);
-        if let Change::Key(key, Some(item)) = &change {
-            self.history.entry(key.clone()).or_default().push(item.clone());
-        }
-        self.changes.insert(sequence, change);
+        self.history.push(sequence, change);
     }
 
     fn may_have_gone(&self, item: &Item) -> bool {
-        item.metadata.is_expired(self.clock_max)
+        item.is_gone(self.clock_max)
     }
 
     /// Checks an answer and makes the operation's change.
     pub(super) fn observe(&mut self, observed: &Observed<'_>) {
-        let key = observed.key;
-        self.keys.insert(key.to_vec());
-        let item = self.now.items.get(key).cloned();
+        let name = observed.name;
+        self.names.insert(name.clone());
+        let item = self.now.items.get(name).cloned();
         let mut candidates = vec![item.clone()];
         if item.as_ref().is_some_and(|item| self.may_have_gone(item)) {
             candidates.push(None);
         }
         for candidate in &candidates {
             for &now in observed.clock {
-                if let Some(change) = matches(candidate.as_ref(), now, observed) {
-                    let changed = self.changed.get(key).copied().unwrap_or(0).max(self.flushed);
-                    assert!(
-                        observed.needs >= changed || changed <= observed.durable_end,
-                        "the answer {observed_reply:?} to {operation:?} shows a change below \
-                         {changed}, but needs only {needs}",
-                        observed_reply = observed.reply.outcome,
-                        operation = observed.operation,
-                        needs = observed.needs,
-                    );
-                    if let Some(after) = change {
-                        self.changed.insert(key.to_vec(), observed.needs);
-                        self.record(observed.needs - 1, Change::Key(key.to_vec(), after));
-                    } else if candidate.is_none() {
-                        self.now.items.remove(key);
+                if let Some(after) = matches(candidate.as_ref(), now, observed) {
+                    self.check_needs(observed);
+                    match after {
+                        After::Becomes(after) => {
+                            self.changed.insert(name.clone(), observed.needs);
+                            self.record(observed.needs - 1, Change::Item(name.clone(), after));
+                        }
+                        After::Same if candidate.is_none() => drop(self.now.items.remove(name)),
+                        After::Same => {}
                     }
                     return;
                 }
             }
         }
         panic!(
-            "{} {:?}\nat {:?} was answered {:?} (needs {})\nbut the item is {:?}",
-            key.escape_ascii(),
-            observed.operation,
-            observed.clock,
-            observed.reply,
-            observed.needs,
-            item,
+            "{name} {:?}\nat {:?} was answered {:?} (needs {})\nbut the item is {:?}",
+            observed.operation, observed.clock, observed.reply, observed.needs, item,
+        );
+    }
+
+    /// An answer waits for every change that it shows.
+    fn check_needs(&self, observed: &Observed<'_>) {
+        let changed = self.changed.get(observed.name).copied().unwrap_or(0);
+        // Clearing concerns the default namespace alone.
+        let cleared = if observed.name.namespace == 0 { self.cleared } else { 0 };
+        let changed = changed.max(cleared);
+        assert!(
+            observed.needs >= changed || changed <= observed.durable_end,
+            "the answer {reply:?} to {operation:?} shows a change below {changed}, but needs only \
+             {needs}",
+            reply = observed.reply.outcome,
+            operation = observed.operation,
+            needs = observed.needs,
         );
     }
 
     /// Finds the prefix of the changes that the shard has recovered to, and goes on from there.
-    ///
-    /// `flush_at` is the flush that the shard has scheduled.
-    pub(super) fn settle(&mut self, found: &Found, generation: u32, flush_at: u32) {
-        let mut state = self.base.clone();
-        let mut nearest: Option<Vec<String>> = None;
-        let changes = std::mem::take(&mut self.changes);
-        let mut rest = changes.iter();
-        loop {
-            let next = rest.next();
-            if next.is_none_or(|(sequence, _)| *sequence >= self.acknowledged_end) {
-                let differences = self.differences(&state, found, flush_at);
-                if differences.is_empty() {
-                    break;
-                }
-                if nearest.as_ref().is_none_or(|nearest| differences.len() < nearest.len()) {
-                    nearest = Some(differences);
-                }
+    pub(super) fn settle(&mut self, found: &Found, start: &Start<'_>) {
+        assert!(start.damage.is_empty() || start.device != Device::Honest, "{:?}", start.damage);
+        self.doubt(start);
+        let count = self.recovered_count(found, start);
+        self.now = State { items: BTreeMap::new(), clear_at: start.clear_at };
+        self.unreadable.clear();
+        for (name, found) in found {
+            match found {
+                Some(Some(item)) => drop(self.now.items.insert(name.clone(), item.clone())),
+                Some(None) => {}
+                None => drop(self.unreadable.insert(name.clone())),
             }
-            let Some((_, change)) = next else {
-                panic!(
-                    "what was recovered is no prefix of what was done; acknowledged to {}, done \
-                     to {}; the nearest differs in\n{}",
-                    self.acknowledged_end,
-                    self.sequence_end,
-                    nearest.unwrap_or_default().join("\n"),
-                );
-            };
-            state.apply(change);
         }
-        self.adopt(state, found);
-        self.generation = generation;
+        if start.device == Device::Honest {
+            self.history.restart(self.now.clone());
+        } else {
+            // What a fault has hidden may show itself again.
+            self.history.doubt(|place, _| place >= count);
+        }
+        self.generation = start.generation;
+        if start.device == Device::LosesWrites {
+            self.sequence_end = start.sequence_next;
+        }
         self.acknowledged_end = self.sequence_end;
         self.changed.clear();
-        self.flushed = 0;
+        self.cleared = 0;
     }
 
-    /// Goes on from what was found although the device has lost acknowledged changes: the items
-    /// must only be such that once were there, unmixed.
-    pub(super) fn settle_after_loss(
-        &mut self,
-        found: &Found,
-        generation: u32,
-        flush_at: u32,
-        sequence_next: u64,
-    ) {
-        for (key, found) in found {
-            let Some(Some(found)) = found else { continue };
-            let known = self.history.get(key).is_some_and(|items| items.contains(found));
-            assert!(known, "{} never was {}", key.escape_ascii(), describe(Some(found)));
-        }
-        self.changes.clear();
-        let items = BTreeMap::new();
-        self.adopt(State { items, flush_at }, found);
-        self.generation = generation;
-        self.sequence_end = sequence_next;
-        self.acknowledged_end = sequence_next;
-        self.changed.clear();
-        self.flushed = 0;
+    /// Notes what the start says to be lost.
+    fn doubt(&mut self, start: &Start<'_>) {
+        self.was_damaged |= !start.damage.is_empty();
+        let is_reported =
+            |sequence: u64| start.damage.iter().any(|damage| damage.lost.contains(&sequence));
+        // Sequences that are given out again tell nothing.
+        let reused = start.sequence_next..self.sequence_end;
+        self.history.doubt(|_, sequence| is_reported(sequence) || reused.contains(&sequence));
     }
 
-    fn differences(&self, state: &State, found: &Found, flush_at: u32) -> Vec<String> {
-        let mut differences = Vec::new();
-        for (key, found) in found {
+    /// After how many of the changes the shard is as it was found: the least number that explains
+    /// every key.
+    fn recovered_count(&self, found: &Found, start: &Start<'_>) -> usize {
+        let end = self.history.len();
+        let floor = match start.device {
+            Device::LosesWrites => 0,
+            Device::Honest | Device::Misreads => self.history.count_before(self.acknowledged_end),
+        };
+        let places = self.history.places();
+        let mut steps = vec![0i64; end + 2];
+        let mut constraints = 0;
+        let mut constrain = |spans: Vec<std::ops::RangeInclusive<usize>>| {
+            constraints += 1;
+            for span in spans {
+                steps[*span.start()] += 1;
+                steps[span.end() + 1] -= 1;
+            }
+        };
+        for (name, found) in found {
             let Some(found) = found else { continue };
-            let expected = state.items.get(key);
-            let gone = found.is_none() && expected.is_some_and(|item| self.may_have_gone(item));
-            if expected != found.as_ref() && !gone {
-                let (key, found) = (key.escape_ascii(), describe(found.as_ref()));
-                differences.push(format!("{key}: {found}, expected {}", describe(expected)));
+            let fits = |item: Option<&Item>| self.fits(item, found.as_ref());
+            constrain(self.history.spans(&places, name, fits));
+        }
+        if start.device != Device::LosesWrites && !self.was_damaged {
+            constrain(self.history.schedule_spans(&places, start.clear_at));
+        }
+        let mut explained = 0;
+        let mut best = (-1, 0);
+        for (count, step) in steps.iter().enumerate().take(end + 1) {
+            explained += step;
+            if count >= floor && explained > best.0 {
+                best = (explained, count);
             }
         }
-        if state.flush_at != flush_at {
-            differences.push(format!("flush at {flush_at}, expected {}", state.flush_at));
+        if best.0 == constraints {
+            return best.1;
+        }
+        panic!(
+            "what was recovered is no prefix of what was done; acknowledged to {}, done to {}; \
+             reported {:?}; the nearest has {} changes of {end} and differs in\n{}",
+            self.acknowledged_end,
+            self.sequence_end,
+            start.damage,
+            best.1,
+            self.differences(found, best.1, start.clear_at).join("\n"),
+        );
+    }
+
+    fn fits(&self, expected: Option<&Item>, found: Option<&Item>) -> bool {
+        let gone = found.is_none() && expected.is_some_and(|item| self.may_have_gone(item));
+        expected == found || gone
+    }
+
+    fn differences(&self, found: &Found, count: usize, clear_at: u32) -> Vec<String> {
+        let mut differences = vec![format!("clear at {clear_at}")];
+        for (name, found) in found {
+            let Some(found) = found else { continue };
+            let expected = self.history.value_after(name, count);
+            if !self.fits(expected, found.as_ref()) {
+                let (found, expected) = (describe(found.as_ref()), describe(expected));
+                differences.push(format!("{name}: {found}, expected {expected}"));
+            }
         }
         differences
-    }
-
-    fn adopt(&mut self, mut state: State, found: &Found) {
-        for (key, found) in found {
-            match found {
-                Some(Some(item)) => drop(state.items.insert(key.clone(), item.clone())),
-                Some(None) => drop(state.items.remove(key)),
-                None => drop(self.lost.insert(key.clone())),
-            }
-        }
-        self.base = state.clone();
-        self.now = state;
     }
 }
 
@@ -310,32 +332,22 @@ fn describe(item: Option<&Item>) -> String {
     })
 }
 
-/// What the operation does to the item if the answer is right for it: `Some(None)` for nothing.
-fn matches(item: Option<&Item>, now: u32, observed: &Observed<'_>) -> Option<Option<Option<Item>>> {
-    let alive = item.filter(|item| !item.metadata.is_expired(now));
-    let current = alive.map(|item| Current { metadata: item.metadata, value: &item.value });
-    let version_next = observed.needs.saturating_sub(1);
-    let context = Context { version_next, value_bytes_max: observed.value_bytes_max };
-    let decision = operation::decide(current, &observed.operation, context);
+/// What becomes of the key if the answer is right for this item at this time.
+fn matches(item: Option<&Item>, now: u32, observed: &Observed<'_>) -> Option<After> {
+    let circumstances = Circumstances {
+        now,
+        version_next: observed.needs.saturating_sub(1),
+        value_bytes_max: observed.value_bytes_max,
+    };
+    let expected = oracle::expected(item, &observed.operation, circumstances);
     let reply = observed.reply;
-    let shows_item = matches!(
-        decision.outcome,
-        Outcome::Hit | Outcome::Stored | Outcome::Number(_) | Outcome::Exists
-    );
-    let mut right = decision.outcome == reply.outcome && decision.lease == reply.lease;
-    right &= !shows_item || decision.metadata == reply.metadata;
-    if let Operation::Read(read) = observed.operation {
-        let value = alive.map_or(&[][..], |item| item.value.as_slice());
-        right &= !shows_item || reply.value_len == value.len();
-        right &= !(shows_item && read.value) || reply.value == value;
-    }
-    right.then(|| match decision.effect {
-        Effect::None => None,
-        Effect::Remove => Some(None),
-        Effect::Put(metadata, value) => Some(Some(Item { metadata, value: value.into_owned() })),
-        Effect::Remark(metadata) => {
-            let value = alive.map_or(Vec::new(), |item| item.value.clone());
-            Some(Some(Item { metadata, value }))
+    let mut right = expected.outcome == reply.outcome && expected.lease == reply.lease;
+    if let Some(shown) = &expected.shown {
+        right &= shown.metadata == reply.metadata;
+        if let Operation::Read(read) = observed.operation {
+            right &= reply.value_len == shown.value.len();
+            right &= !read.value || reply.value == shown.value;
         }
-    })
+    }
+    right.then_some(expected.after)
 }

@@ -1,22 +1,27 @@
 //! Repairs: whatever was damaged, a repaired store holds every value that could be read, no value
 //! that was overwritten or deleted, and says which keys have lost theirs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use larder_runtime::random::Random;
 use larder_runtime::simulation::SimDisk;
 
 use super::checks::{self, check, problems};
-use super::damage::{self, Damage, History};
-use super::harness::{self, Random};
+use super::damage::{self, Damage};
+use super::harness;
+use super::history::Name;
 use super::items;
 use super::smoke::{delete, run, set};
 use crate::check::{self, CheckError, Repair};
+use crate::index::table;
 use crate::key::Key;
 use crate::manifest;
 use crate::shard::ShardOptions;
-use crate::table;
 use crate::value_log::segment;
+
+/// All values that a key ever had, the last one last; `None` where it was deleted.
+type History = BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>;
 
 fn repair(disk: SimDisk) -> (Result<Repair, CheckError>, SimDisk) {
     let mut life = harness::life(11, disk);
@@ -55,8 +60,11 @@ fn flushed_store() -> (SimDisk, History) {
     })
     .expect("runs");
     let statistics = shard.statistics();
-    assert!(statistics.operations.compactions > 0 && statistics.tables > 1, "{statistics:?}");
-    assert_eq!(statistics.memtable_entries, 0);
+    assert!(
+        statistics.index.counters.compactions > 0 && statistics.index.tables > 1,
+        "{statistics:?}"
+    );
+    assert_eq!(statistics.index.memtable_entries, 0);
     drop(shard);
     (life.crash(), history)
 }
@@ -78,7 +86,7 @@ fn compare(disk: SimDisk, history: &History, repair: &Repair, what: &str) -> usi
     assert_eq!(report.damage, [], "{what}");
     let mut lost = 0;
     for (key, values) in history {
-        let (reader, name) = (shard.clone(), key.clone());
+        let (reader, name) = (shard.clone(), Name::memcached(key));
         let found = life.block_on(async move { harness::stored(&reader, &name).await });
         let found = found.expect("does not hang").unwrap_or_else(|error| panic!("{what}: {error}"));
         let (found, last) = (found.map(|item| item.value), values.last().expect("written"));
@@ -230,7 +238,7 @@ fn a_deleted_or_overwritten_value_stays_so_when_a_newer_block_is_lost() {
         let mut kept = 0;
         for number in 0..20u8 {
             let key = [b'k', number + 32];
-            let found = harness::stored(&shard, &key).await.expect("readable");
+            let found = harness::stored(&shard, &Name::memcached(&key)).await.expect("readable");
             match (&key, found.map(|item| item.value)) {
                 (b"k(" | b"k)", found) => assert_eq!(found, None),
                 (b"k*", found) => assert_eq!(found, Some(vec![3; 20])),

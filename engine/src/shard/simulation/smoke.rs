@@ -77,8 +77,8 @@ fn items_survive_flushes_compactions_and_restarts() {
     first.block_on(write_rounds(shard.clone(), 4)).expect("nothing stops the run");
     first.block_on(check(shard.clone(), 3)).expect("nothing stops the run");
     let statistics = shard.statistics();
-    assert!(statistics.operations.flushes > 4, "{statistics:?}");
-    assert!(statistics.operations.compactions > 1, "{statistics:?}");
+    assert!(statistics.index.counters.flushes > 4, "{statistics:?}");
+    assert!(statistics.index.counters.compactions > 1, "{statistics:?}");
     let closing = shard.clone();
     first.block_on(async move { closing.close().await }).expect("runs").expect("closes");
     drop(shard);

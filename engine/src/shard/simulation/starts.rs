@@ -6,6 +6,7 @@ use larder_runtime::env::{Env, File, IoClass, OpenMode};
 use larder_runtime::simulation::{SimDisk, SimEnv};
 
 use super::harness::{self, TestShard, tiny_options};
+use super::history::Name;
 use super::smoke::{get, run, set};
 use crate::operation::Outcome;
 use crate::shard::ShardOptions;
@@ -13,7 +14,7 @@ use crate::value_log::segment;
 
 /// Options with which nothing is ever flushed to a table by itself.
 fn log_only() -> ShardOptions {
-    ShardOptions { memtable_bytes: 1 << 20, ..tiny_options() }
+    ShardOptions { memtable_bytes: 1 << 20, recovery_log_bytes: 1 << 30, ..tiny_options() }
 }
 
 fn key(number: usize) -> Vec<u8> {
@@ -131,7 +132,8 @@ fn a_clean_end_tells_damage_to_the_last_frame_from_a_torn_one() {
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
     assert!(report.damage[0].what.contains("key-2"), "{:?}", report.damage);
     second.block_on(check(shard.clone(), 0..2)).expect("runs");
-    let stored = second.block_on(async move { harness::stored(&shard, &key(2)).await });
+    let stored =
+        second.block_on(async move { harness::stored(&shard, &Name::memcached(&key(2))).await });
     let error = stored.expect("runs").expect_err("the value is damaged");
     assert!(error.to_string().contains("key-2"), "{error}");
 }
@@ -195,4 +197,38 @@ fn a_flush_whose_record_is_lost_still_counts() {
             assert_eq!(run(&shard, b"new", get()).await.outcome, Outcome::Miss);
         })
         .expect("runs");
+}
+
+#[test]
+fn a_segment_that_a_clean_end_has_sealed_is_read_by_every_later_start() {
+    let options = log_only();
+    let mut first = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let (shard, _) = harness::open_in(&mut first, &options);
+    let worker = shard.clone();
+    let count = first
+        .block_on(async move {
+            let mut count = 0;
+            while worker.log.position().segment == 0 {
+                fill(worker.clone(), count..count + 1).await;
+                count += 1;
+            }
+            // A flush that the end has cut short has taken the first segment's seal with it, and
+            // the segment after the current one is not in the manifest yet.
+            assert_eq!(worker.log.take_seals().len(), 1);
+            assert_eq!(worker.journal.state().segments.len(), 2);
+            worker.close().await.expect("closes");
+            count
+        })
+        .expect("runs");
+    drop(shard);
+    let mut disk = first.kill();
+    for seed in 2..5 {
+        let mut life = harness::life(seed, disk);
+        let (_, report) = harness::open_in(&mut life, &options);
+        assert_eq!(report.damage, [], "start {seed}");
+        disk = life.kill();
+    }
+    let mut last = harness::life(5, disk);
+    let (shard, _) = harness::open_in(&mut last, &options);
+    last.block_on(check(shard, 0..count)).expect("runs");
 }

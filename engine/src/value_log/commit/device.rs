@@ -168,13 +168,17 @@ impl<E: Env> ValueLog<E> {
 
     async fn write(self, file: E::File, offset: u32, buffer: Buffer, sequence_end: u64) {
         let durable = self.shared.options.durability == Durability::Sync;
-        let (result, _buffer) = if durable {
+        let (result, buffer) = if durable {
             file.write_durably(IoClass::Commit, u64::from(offset), buffer).await
         } else {
             file.write(IoClass::Commit, u64::from(offset), buffer).await
         };
         match result {
-            Ok(()) => self.shared.state.borrow_mut().frame_written(sequence_end, durable),
+            Ok(()) => {
+                let mut state = self.shared.state.borrow_mut();
+                state.frame_written(sequence_end, durable);
+                state.buffers.give(buffer);
+            }
             Err(source) => {
                 let number = self.shared.state.borrow().segment_of_frame(sequence_end);
                 let error = self.segment_error(number, "writing", &source);
@@ -183,6 +187,7 @@ impl<E: Env> ValueLog<E> {
         }
         self.shared.changed.notify();
         self.shared.to_write.notify();
+        self.offer_room();
     }
 
     /// Reads the whole record at `pointer`, which a table or the memtable names for `key`; returns

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use larder_runtime::buffer::Buffer;
 use larder_runtime::env::Env;
 
+use super::buffers::FrameBuffers;
 use super::{Append, Appended, Durability, LogCounters, LogOptions, Refused};
 use crate::entry::Pointer;
 use crate::manifest::SegmentSeal;
@@ -21,6 +22,14 @@ pub(super) struct Frame {
     pub(super) sequence_end: u64,
     pub(super) buffer: Option<Buffer>,
     pub(super) written: bool,
+}
+
+/// From where on the log counts as unflushed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    /// Of all bytes appended since the start.
+    pub(super) bytes: u64,
+    pub(super) nanoseconds: u64,
 }
 
 /// The log of one shard at one moment.
@@ -52,6 +61,10 @@ pub(super) struct State<E: Env> {
     pub(super) flushing: bool,
     pub(super) stopped: Option<String>,
     pub(super) counters: LogCounters,
+    pub(super) buffers: FrameBuffers,
+    pub(super) mark: Mark,
+    /// Bytes before the start that are unflushed.
+    pub(super) replayed_bytes: u64,
 }
 
 impl<E: Env> State<E> {
@@ -86,6 +99,9 @@ impl<E: Env> State<E> {
             flushing: false,
             stopped: None,
             counters: LogCounters::default(),
+            buffers: FrameBuffers::default(),
+            mark: Mark::default(),
+            replayed_bytes: 0,
         }
     }
 
@@ -109,6 +125,12 @@ impl<E: Env> State<E> {
         self.counters.records += 1;
         self.counters.record_bytes += len as u64;
         Ok(Appended { pointer, sequence })
+    }
+
+    /// Bytes appended since the start, padding included, but for the open frame's.
+    pub(super) fn appended_bytes(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, FrameBuilder::len);
+        self.counters.frame_bytes + open as u64
     }
 
     fn check_room(&self, options: &LogOptions) -> Result<(), Refused> {
@@ -145,13 +167,15 @@ impl<E: Env> State<E> {
                 self.next_segment(needed)?;
             }
             let place = Place { store, segment: self.current.number, offset: self.offset };
-            let buffer = buffer(needed.max(FRAME_BUFFER_BYTES));
+            let buffer = self.buffers.take(needed, buffer);
             self.open = Some(FrameBuilder::new(buffer, place, self.sequence_next));
             return Ok(());
         };
         let grown = open.len() + len;
         if grown > open.capacity() {
-            open.move_to(buffer(frame::padded(grown.max(2 * open.capacity()))));
+            let wanted = frame::padded(grown.max(2 * open.capacity()));
+            let outgrown = open.move_to(self.buffers.take(wanted, buffer));
+            self.buffers.give(outgrown);
         }
         Ok(())
     }
@@ -301,6 +325,3 @@ fn covers(segment: u32, offset: u32, bytes: usize, pointer: Pointer) -> bool {
     let (start, at) = (u64::from(offset), u64::from(pointer.offset));
     segment == pointer.segment && (start..start + bytes as u64).contains(&at)
 }
-
-/// The size of a frame's first buffer: most group commits fit it.
-const FRAME_BUFFER_BYTES: usize = 64 << 10;

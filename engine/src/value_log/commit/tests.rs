@@ -38,7 +38,7 @@ fn what_is_durable_survives_whatever_order_frames_finish_in() {
                 while append(&log, fill, 700).is_err() {
                     let wanted = log.wants_segment(SEGMENT_BYTES);
                     if let Some(bytes) = wanted {
-                        let number = log.room().1 + 1;
+                        let number = log.space_left().1 + 1;
                         log.offer_segment(prepare(&env, number, bytes).await);
                     } else {
                         env.sleep(50_000).await;
@@ -50,7 +50,7 @@ fn what_is_durable_survives_whatever_order_frames_finish_in() {
                 last = durable_end;
                 // The first of these disks is the one that keeps nothing it need not keep.
                 let disk = env.snapshot().enumerate_crashes(1).next().expect("one");
-                let segments = log.room().1 + 1;
+                let segments = log.space_left().1 + 1;
                 let (outcome, _) = replay(&disk, segments, &[]).expect("replays");
                 assert!(outcome.sequence_next >= durable_end, "seed {seed}");
                 assert_eq!(outcome.damage, []);

@@ -4,6 +4,7 @@ use larder_engine::operation::{Lease, Outcome};
 use larder_engine::shard::Answer;
 
 use super::super::answer::{Tally, put, put_error};
+use super::super::travel::describe;
 use super::*;
 
 const NOW: u32 = 1_800_000_000;
@@ -22,7 +23,8 @@ fn answer(outcome: Outcome) -> Answer<'static> {
 
 fn text(line: &str, answer: &Answer<'_>) -> String {
     let mut out = b"before|".to_vec();
-    put(&mut out, &command(line), answer, NOW);
+    let command = command(line);
+    put(&mut out, &command, command.value_bytes(), answer, NOW);
     let text = String::from_utf8(out).expect("text");
     text.strip_prefix("before|").expect("what was there stays").to_owned()
 }
@@ -134,5 +136,22 @@ fn outcomes_are_counted_as_hits_and_misses() {
         (Outcome::NotNumeric, Tally::Other),
     ] {
         assert_eq!(Tally::from(outcome), tally);
+    }
+}
+
+#[test]
+fn a_store_that_has_waited_still_knows_the_length_of_its_value() {
+    for (outcome, reply) in [
+        (Outcome::NotStored, "NS s5\r\n"),
+        (Outcome::Exists, "EX s5\r\n"),
+        (Outcome::NotFound, "NF s5\r\n"),
+    ] {
+        let sent = command("ms k 5 s\r\nvalue\r\n");
+        let mut bytes = Vec::new();
+        let description = describe(&sent, false, &mut bytes);
+        let mut out = Vec::new();
+        let found = answer(outcome);
+        put(&mut out, &description.command(&bytes), sent.value_bytes(), &found, NOW);
+        assert_eq!(String::from_utf8(out).expect("text"), reply);
     }
 }

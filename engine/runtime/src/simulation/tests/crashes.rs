@@ -379,6 +379,23 @@ fn a_harness_on_this_disk_notices_syncs_that_do_nothing() {
 }
 
 #[test]
+fn a_crash_may_be_counted_among_some_kinds_of_operation() {
+    let plan = FaultPlan {
+        crash_at_operation: Some(1),
+        crash_among: OperationKinds::of(&[OperationKind::Write]),
+        ..FaultPlan::default()
+    };
+    let (simulation, result) = run(with_faults(1, plan), async |env| {
+        for byte in 1..5 {
+            let _ = replace_state(&env, byte).await;
+        }
+    });
+    assert_eq!(result, Err(Stopped::Crashed));
+    assert_eq!(simulation.operations_of(OperationKinds::of(&[OperationKind::Write])), 1);
+    assert!(simulation.operations() > 1);
+}
+
+#[test]
 fn after_the_crash_point_nothing_is_performed() {
     let plan = FaultPlan { crash_at_operation: Some(1), ..FaultPlan::default() };
     let (mut simulation, result) = run(with_faults(1, plan), async |env| {

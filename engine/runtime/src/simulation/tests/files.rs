@@ -231,7 +231,7 @@ fn an_unaligned_length_is_a_mistake() {
 fn contents_match_a_plain_vector() {
     use crate::simulation::content::Content;
     for seed in 0..200 {
-        let mut random = Random::new(seed, Stream::Application);
+        let mut random = Stream::Application.of(seed);
         let mut content = Content::default();
         let mut model: Vec<u8> = Vec::new();
         for _ in 0..40 {

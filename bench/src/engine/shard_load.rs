@@ -1,0 +1,378 @@
+//! The load on one shard: operations are given to the engine as the node gives them, held until the
+//! log has acknowledged what they show, and judged.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+use larder_engine::error::EngineError;
+use larder_engine::key::Key;
+use larder_engine::operation::{Delete, Operation, Outcome, Read, Store, StoreMode};
+use larder_engine::shard::{Answer, Attempt, OperationBuf, Shard};
+use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::ring_env::RingEnv;
+
+use super::EngineSettings;
+use super::alarm::Alarm;
+use super::expectations::{Expectations, Expected, Found};
+use super::script::{Action, Phase};
+use super::shard_keys::ShardKeys;
+use super::shard_phase::{ShardEnd, ShardPhase};
+use super::stall::{LastCompletion, Stall};
+use super::tally::{Failure, Tally};
+use super::windows::WindowRecorder;
+use crate::load::data::{KeyFormat, ValueFormat};
+
+/// Operations that are given to a shard before its thread looks at the ring again.
+const TURN_OPERATIONS: usize = 64;
+
+type Engine = Shard<RingEnv>;
+
+/// What was asked of the engine.
+#[derive(Clone, Copy, Debug)]
+struct Ticket {
+    action: Action,
+    expected: Expected,
+    /// From when the latency counts, in nanoseconds since the phase's start.
+    since: u64,
+    /// The Unix second in which it was given to the engine.
+    given: u32,
+}
+
+/// What the engine did with it.
+#[derive(Debug)]
+enum Ended {
+    Written,
+    Found(Found),
+    Failed(EngineError),
+}
+
+/// An operation whose answer may be given once the log is acknowledged up to `needs`.
+struct Held {
+    needs: u64,
+    ticket: Ticket,
+    ended: Ended,
+}
+
+/// Where the shard's thread counts.
+pub(super) struct Counting<'a> {
+    pub(super) windows: &'a mut WindowRecorder,
+    pub(super) tally: &'a mut Tally,
+    pub(super) last: &'a LastCompletion,
+    /// The longest time without a completion on any shard that this thread ended.
+    pub(super) stall_of_all: &'a mut Stall,
+}
+
+/// One shard and what is done to it.
+pub(super) struct ShardLoad {
+    pub(super) number: u16,
+    shards: u16,
+    env: RingEnv,
+    engine: Rc<Engine>,
+    keys: ShardKeys,
+    expectations: Expectations,
+    key_format: KeyFormat,
+    values: Rc<ValueFormat>,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    running: Option<ShardPhase>,
+    /// In the order of what they need.
+    held: VecDeque<Held>,
+    /// Those that had to wait inside the engine and have ended.
+    ended: Rc<RefCell<Vec<Held>>>,
+    /// Wakes the thread when the next operation is due.
+    alarm: Alarm,
+}
+
+impl ShardLoad {
+    /// The load on `engine`, shard `number` of `shards`, of whose data `expectations` says what is
+    /// known.
+    pub(super) fn new(
+        settings: &EngineSettings,
+        (number, shards): (u16, u16),
+        env: RingEnv,
+        engine: Rc<Engine>,
+        (keys, expectations): (ShardKeys, Expectations),
+    ) -> Self {
+        Self {
+            number,
+            shards,
+            alarm: Alarm::new(env.clone()),
+            env,
+            engine,
+            keys,
+            expectations,
+            key_format: KeyFormat::new(settings.key_size),
+            values: Rc::new(ValueFormat::new(settings.value_size)),
+            key: Vec::new(),
+            value: Vec::new(),
+            running: None,
+            held: VecDeque::new(),
+            ended: Rc::default(),
+        }
+    }
+
+    /// The engine, and what is known of its keys: for closing, and going on with it later.
+    pub(super) fn into_parts(self) -> (Rc<Engine>, (ShardKeys, Expectations)) {
+        (self.engine, (self.keys, self.expectations))
+    }
+
+    /// Begins a phase.
+    pub(super) fn begin(&mut self, settings: &EngineSettings, phase: Phase, start: Instant) {
+        assert!(self.held.is_empty() && self.running.is_none(), "one phase at a time");
+        let place = (self.number, self.shards);
+        self.running = Some(ShardPhase::new(settings, phase, place, self.keys.count(), start));
+    }
+
+    /// Keys that are there, as far as is known.
+    pub(super) fn live_keys(&mut self) -> u64 {
+        self.expectations.live(self.unix_now())
+    }
+
+    /// Why the shard takes no more writes, if so.
+    pub(super) fn stopped(&self) -> Option<String> {
+        self.engine.stopped()
+    }
+
+    /// Whether keys will expire.
+    pub(super) fn expires(&self) -> bool {
+        self.expectations.expires()
+    }
+
+    /// Ends the phase, and says what it came to.
+    pub(super) fn end_phase(&mut self) -> ShardEnd {
+        self.running.take().expect("a phase was begun").sum_up()
+    }
+
+    /// Whether the phase is over: nothing more begins and all that began has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.running.as_ref().is_none_or(ShardPhase::is_over)
+    }
+
+    /// Gives operations to the engine and takes what has ended. Returns whether there is more to do
+    /// at once.
+    pub(super) fn turn(&mut self, settings: &EngineSettings, counting: &mut Counting<'_>) -> bool {
+        let Some(running) = &self.running else { return false };
+        let mut now = running.now();
+        let unix_now = self.unix_now();
+        self.take_ended();
+        self.release(now, unix_now, counting);
+        let mut begun = 0;
+        while begun < TURN_OPERATIONS
+            && let Some((action, since)) = self.next(now, settings.concurrency)
+        {
+            self.execute(action, since, settings.ttl, unix_now);
+            begun += 1;
+            now = self.running.as_ref().expect("it goes on").now();
+            self.release(now, unix_now, counting);
+        }
+        if begun < TURN_OPERATIONS {
+            self.set_alarm(now, settings.concurrency);
+        }
+        begun > 0
+    }
+
+    /// The next operation, if one may begin now, and from when its latency counts.
+    fn next(&mut self, now: u64, concurrency: usize) -> Option<(Action, u64)> {
+        let running = self.running.as_mut()?;
+        let since = running.may_begin(now, concurrency)?;
+        let action = running.script.next()?;
+        running.in_flight += 1;
+        running.stall.due(since);
+        Some((action, since))
+    }
+
+    /// Gives one operation to the engine.
+    fn execute(&mut self, action: Action, since: u64, ttl: Option<u32>, given: u32) {
+        let (place, number) = match action {
+            Action::Store(place) | Action::Read(place) | Action::Delete(place) => {
+                (Some(place), self.keys.number(place))
+            }
+            Action::ReadMissing(index) => (None, self.keys.missing(index)),
+        };
+        self.key.clear();
+        self.key_format.append(number, &mut self.key);
+        let expected = place.map_or(Expected::Absent, |place| self.expectations.of(place));
+        let expiry = ttl.map_or(0, |ttl| given.saturating_add(ttl));
+        let version = match action {
+            Action::Store(place) => self.expectations.next_version(place),
+            _ => 0,
+        };
+        self.value.clear();
+        let operation = match action {
+            Action::Store(_) => {
+                self.values.append_version(number, version, &mut self.value);
+                store(&self.value, expiry)
+            }
+            Action::Read(_) | Action::ReadMissing(_) => {
+                Operation::Read(Read { value: true, ..Read::default() })
+            }
+            Action::Delete(_) => Operation::Delete(Delete::default()),
+        };
+        let ticket = Ticket { action, expected, since, given };
+        let key = Key::memcached(&self.key);
+        let values = &self.values;
+        let attempt = self
+            .engine
+            .try_execute(&key, &operation, given, |answer| inspect(answer, number, values));
+        let held = match attempt {
+            Attempt::Done { value: ended, needs } => Some(Held { needs, ticket, ended }),
+            Attempt::Failed(error) => Some(Held { needs: 0, ticket, ended: Ended::Failed(error) }),
+            Attempt::Later => {
+                self.execute_later(ticket, &key, &operation, number);
+                self.running.as_mut().expect("it goes on").waited += 1;
+                None
+            }
+        };
+        let is_given = held.as_ref().is_none_or(|held| !matches!(held.ended, Ended::Failed(_)));
+        match action {
+            Action::Store(place) if is_given => self.expectations.stored(place, version, expiry),
+            Action::Delete(place) if is_given => self.expectations.deleted(place),
+            _ => {}
+        }
+        if let Some(held) = held {
+            self.hold(held);
+        }
+    }
+
+    /// Has the operation carried out in a task, because it has to wait for something.
+    fn execute_later(&self, ticket: Ticket, key: &Key<'_>, operation: &Operation<'_>, number: u64) {
+        let values = Rc::clone(&self.values);
+        let ended = Rc::clone(&self.ended);
+        let operation = OperationBuf::new(operation);
+        let execution =
+            self.engine.execute(key, operation, move |answer| inspect(answer, number, &values));
+        self.env.spawn(TaskQueue::Foreground, async move {
+            let held = match execution.await {
+                Ok((ended, needs)) => Held { needs, ticket, ended },
+                Err(error) => Held { needs: 0, ticket, ended: Ended::Failed(error) },
+            };
+            ended.borrow_mut().push(held);
+        });
+    }
+
+    fn take_ended(&mut self) {
+        let ended = std::mem::take(&mut *self.ended.borrow_mut());
+        for held in ended {
+            if let (Ended::Failed(_), Action::Store(place) | Action::Delete(place)) =
+                (&held.ended, held.ticket.action)
+            {
+                self.expectations.doubt(place);
+            }
+            self.hold(held);
+        }
+    }
+
+    fn hold(&mut self, held: Held) {
+        let comes_last = self.held.back().is_none_or(|last| last.needs <= held.needs);
+        if comes_last {
+            self.held.push_back(held);
+        } else {
+            let index = self.held.partition_point(|other| other.needs <= held.needs);
+            self.held.insert(index, held);
+        }
+    }
+
+    /// Ends the operations whose answer may be given.
+    fn release(&mut self, now: u64, unix_now: u32, counting: &mut Counting<'_>) {
+        let acknowledged = self.engine.acknowledged_end();
+        let mut count = 0;
+        while self.held.front().is_some_and(|held| held.needs <= acknowledged) {
+            let held = self.held.pop_front().expect("it was seen just now");
+            self.end(held.ticket, held.ended, (now, unix_now), counting);
+            count += 1;
+        }
+        let Some(running) = self.running.as_mut().filter(|_| count > 0) else { return };
+        running.in_flight -= count;
+        let is_waiting = running.in_flight > 0 || running.wants_another(now);
+        let since = running.stall.completed(now, is_waiting);
+        *counting.stall_of_all = counting.last.completed(now, since).max(*counting.stall_of_all);
+    }
+
+    /// Counts and judges an operation that has ended at `now`.
+    fn end(
+        &mut self,
+        ticket: Ticket,
+        ended: Ended,
+        (now, unix_now): (u64, u32),
+        counting: &mut Counting<'_>,
+    ) {
+        let latency = now.saturating_sub(ticket.since);
+        let found = match ended {
+            Ended::Failed(error) => {
+                counting.windows.failed();
+                counting.tally.fail(Failure::of(&error), || error.to_string());
+                return;
+            }
+            Ended::Written => {
+                counting.tally.stored += 1;
+                counting.windows.completed(latency);
+                return;
+            }
+            Ended::Found(found) => found,
+        };
+        counting.windows.completed(latency);
+        counting.tally.note_found(&found);
+        let (place, number) = match ticket.action {
+            Action::ReadMissing(index) => (None, self.keys.missing(index)),
+            Action::Store(place) | Action::Read(place) | Action::Delete(place) => {
+                (Some(place), self.keys.number(place))
+            }
+        };
+        let seconds = (ticket.given, unix_now);
+        let place_or_first = place.unwrap_or_default();
+        let judged = match place {
+            None if found == Found::Nothing => Ok(()),
+            None => Err("found, though it was never stored".to_owned()),
+            Some(place) => self.expectations.judge(place, ticket.expected, &found, seconds),
+        };
+        if let Err(what) = judged {
+            counting.windows.failed();
+            counting.tally.fail(Failure::WrongValue, || format!("key number {number}: {what}"));
+        } else if ticket.expected == Expected::Unknown {
+            self.expectations.learn(place_or_first, &found);
+        }
+    }
+
+    /// Has the thread woken when the next operation is due.
+    fn set_alarm(&self, now: u64, concurrency: usize) {
+        let Some(running) = &self.running else { return };
+        let Some(due) = running.pace.due(running.script.taken()) else { return };
+        if running.in_flight >= concurrency || running.script.is_over() {
+            return;
+        }
+        self.alarm.set(due.min(running.end).saturating_sub(now));
+    }
+
+    fn unix_now(&self) -> u32 {
+        u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX)
+    }
+}
+
+fn store(value: &[u8], expiry: u32) -> Operation<'_> {
+    Operation::Store(Store {
+        mode: StoreMode::Set,
+        value,
+        client_flags: 0,
+        expiry,
+        compare: None,
+        invalidate: false,
+        vivify: None,
+        version: None,
+    })
+}
+
+/// What an answer about key `number` says.
+fn inspect(answer: &Answer<'_>, number: u64, values: &ValueFormat) -> Ended {
+    Ended::Found(match answer.outcome {
+        Outcome::Stored => return Ended::Written,
+        Outcome::Miss | Outcome::NotFound => Found::Nothing,
+        Outcome::Deleted => Found::Item,
+        Outcome::Hit => match values.version_of(number, answer.value) {
+            Ok(version) => Found::Version(version),
+            Err(what) => Found::Foreign(what.into()),
+        },
+        other => Found::Foreign(format!("the answer {other:?}").into()),
+    })
+}

@@ -1,0 +1,112 @@
+//! What holds from turn to turn, on a ring without a kernel.
+
+use std::cell::Cell;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::IntoRawFd;
+
+use super::*;
+use crate::env::{Env, TaskQueue};
+use crate::fake_ring::{FakeKernel, FakeRing};
+use crate::network::ConnectionId;
+
+/// Reads a clock at most once per turn, as services do.
+struct Timed {
+    clock: Rc<Cell<u64>>,
+    read: Option<u64>,
+    /// What the clock showed, to the service, when bytes came.
+    seen: Vec<u64>,
+}
+
+impl Timed {
+    fn now(&mut self) -> u64 {
+        *self.read.get_or_insert(self.clock.get())
+    }
+}
+
+impl Service for Timed {
+    fn begin_turn(&mut self) {
+        self.read = None;
+    }
+
+    fn connected(&mut self, _: &mut Network, _: ConnectionId, _: usize, _: SocketAddr) -> bool {
+        true
+    }
+
+    fn received(&mut self, _network: &mut Network, _connection: ConnectionId, _bytes: &[u8]) {
+        let now = self.now();
+        self.seen.push(now);
+    }
+
+    fn ended(&mut self, _network: &mut Network, _connection: ConnectionId) {}
+
+    fn drained(&mut self, _network: &mut Network, _connection: ConnectionId) {}
+
+    fn closed(&mut self, _connection: ConnectionId) {}
+
+    fn turn(&mut self, _network: &mut Network) -> bool {
+        self.now();
+        false
+    }
+
+    fn publish(&mut self) {}
+}
+
+fn core(ring: &FakeRing) -> Core<FakeRing> {
+    let options = CoreOptions { spin_max: Duration::ZERO, ..CoreOptions::default() };
+    Core::with_ring(ring.clone(), options).unwrap()
+}
+
+#[test]
+fn the_first_bytes_after_a_sleep_find_the_time_of_now() {
+    let ring = FakeRing::new();
+    let mut core = core(&ring);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let accepted = listener.accept().unwrap().0.into_raw_fd();
+    core.network().listen(listener);
+    let clock = Rc::new(Cell::new(100));
+    let accept = |operation: &Operation| matches!(operation, Operation::Accept { .. });
+    ring.when_idle(move |kernel| kernel.complete(accept, accepted, true));
+    for step in 1..=3 {
+        let clock = Rc::clone(&clock);
+        ring.when_idle(move |kernel: &mut FakeKernel| {
+            clock.set(100 + 10 * step);
+            kernel.deliver(b"x", true);
+        });
+    }
+    let mut service = Timed { clock, read: None, seen: Vec::new() };
+    core.run(&mut service, &|service| service.seen.len() == 3);
+    assert_eq!(service.seen, [110, 120, 130]);
+    drop(client);
+}
+
+#[test]
+fn a_flood_of_completions_leaves_tasks_their_turn() {
+    const FLOOD: usize = 20 * COMPLETIONS_PER_TURN;
+    let ring = FakeRing::new();
+    let mut core = core(&ring);
+    let env = core.env();
+    core.block_on(futures_lite::future::yield_now());
+    // Rings of the bell, which wake nobody.
+    let bell = |operation: &Operation| matches!(operation, Operation::Watch { .. });
+    (0..FLOOD).for_each(|_| ring.kernel.borrow_mut().complete(bell, 1, true));
+    let (sleeper, turns) = (env.clone(), Rc::new(Cell::new(vec![0])));
+    let noted = Rc::clone(&turns);
+    env.spawn(TaskQueue::Maintenance, async move {
+        loop {
+            let mut handled = noted.take();
+            handled.push(sleeper.loop_counters().wakes as usize);
+            noted.set(handled);
+            futures_lite::future::yield_now().await;
+        }
+    });
+    core.block_on(async move {
+        while (env.loop_counters().wakes as usize) < FLOOD {
+            futures_lite::future::yield_now().await;
+        }
+    });
+    let handled = turns.take();
+    let most = handled.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(handled.len() > FLOOD / COMPLETIONS_PER_TURN, "{} turns", handled.len());
+    assert!(most <= COMPLETIONS_PER_TURN, "{most} completions without a task");
+}

@@ -1,0 +1,332 @@
+//! Garbage collection of the value log: the live records of a mostly dead segment move, then the
+//! segment is freed.
+//!
+//! Survivors go to segments of their own, by *generation*: how often they have been moved, so that
+//! what lives long is not mixed with what dies soon, and those that expire apart from those that do
+//! not. These segments are no part of the log: the log only gets a small record for each move, which
+//! points a key to the new place.
+//!
+//! The order, for each batch of survivors:
+//! 1. the copies are written and flushed;
+//! 2. each is made its key's place if the key's newest entry still points to the old one, by a
+//!    record in the log ([`Host::move_record`]);
+//! 3. when all of the segment was gone through, the log is flushed, and the segment freed.
+//!
+//! So a pointer is durable only after its target, a segment is freed only after the pointers to the
+//! copies are durable, and a value that was overwritten or deleted meanwhile does not come back. A
+//! segment of which some part cannot be read is not freed: its keys answer with an error.
+
+mod concurrent;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+
+use larder_runtime::env::{Env, IoClass};
+
+use crate::entry::{Metadata, Pointer};
+use crate::error::EngineError;
+use crate::value_log::frame::{self, FrameHeader};
+use crate::value_log::record::{self, Place, RecordKind};
+use crate::value_log::segment::{self, Segment};
+use crate::value_log::window::{Piece, Window};
+
+use concurrent::concurrently;
+use output::{Move, Output};
+
+/// How many look-ups of one segment's keys may be under way.
+const LOOK_UPS_MAX: usize = 16;
+
+/// The generation of records that were moved more than once.
+pub const GENERATION_OLD: u8 = 2;
+
+/// The generation of records that expire, where those are kept apart.
+pub const GENERATION_EXPIRING: u8 = 3;
+
+/// What the collector needs of the shard around it.
+pub trait Host<E: Env> {
+    /// Whether the newest entry of `key` points to `pointer` and the item has not expired.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the index.
+    fn lives(
+        &self,
+        key: &[u8],
+        pointer: Pointer,
+    ) -> impl Future<Output = Result<bool, EngineError>>;
+
+    /// Makes a new segment of at least `bytes` for records of `generation`, which the manifest
+    /// knows.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Full`] if there is no space, and those of making the file.
+    fn open_segment(
+        &self,
+        generation: u8,
+        bytes: u32,
+    ) -> impl Future<Output = Result<Segment<E::File>, EngineError>>;
+
+    /// Says that a segment takes no more records and where it ends.
+    fn seal_segment(&self, number: u32, end: u32) -> impl Future<Output = Result<(), EngineError>>;
+
+    /// Points `key` to `to` if its newest entry still points to `from`; says whether it did.
+    fn move_record(
+        &self,
+        key: &[u8],
+        from: Pointer,
+        to: Pointer,
+    ) -> impl Future<Output = Result<bool, EngineError>>;
+
+    /// Whether records that expire are kept apart from others.
+    fn keeps_expiring_apart(&self) -> bool;
+
+    /// Whether the work is to be broken off: the shard is being closed.
+    fn is_closing(&self) -> bool;
+
+    /// Told of each frame that was gone through: bytes found dead, and all of it. Waits for as long
+    /// as the rate limit says.
+    fn passed(&self, dead: u64, bytes: u64) -> impl Future<Output = ()>;
+}
+
+/// A segment to collect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Victim {
+    /// Its number.
+    pub number: u32,
+    /// How often its records have been moved.
+    pub generation: u8,
+    /// Where it ends, if that is known. If not, it ends where no frame is.
+    pub end: Option<u32>,
+}
+
+/// What going through a segment came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Bytes of records that were moved.
+    pub moved_bytes: u64,
+    /// Records that were moved.
+    pub moved: u64,
+    /// Bytes of the segment that were dead, or are dead now.
+    pub dead_bytes: u64,
+    /// All of the segment was read and gone through: it may be freed once the log is flushed.
+    pub is_complete: bool,
+}
+
+/// Moves live records out of segments. Belongs to one shard; one segment at a time.
+pub struct Collector<E: Env> {
+    env: E,
+    store: u128,
+    outputs: RefCell<BTreeMap<u8, Output<E>>>,
+    /// The outputs' segments, from when they are made until they are sealed.
+    written_to: RefCell<BTreeSet<u32>>,
+}
+
+/// A survivor within the bytes of its frame.
+struct Survivor {
+    start: usize,
+    len: usize,
+    generation: u8,
+}
+
+impl<E: Env> Collector<E> {
+    /// A collector of the store with this id.
+    pub fn new(env: E, store: u128) -> Self {
+        Self { env, store, outputs: RefCell::default(), written_to: RefCell::default() }
+    }
+
+    /// Whether the collector still writes to this segment.
+    pub fn writes_to(&self, number: u32) -> bool {
+        self.written_to.borrow().contains(&number)
+    }
+
+    /// Moves everything that lives in `victim`, whose open segment is `source`.
+    ///
+    /// Until it is over, no entry may come to point into the victim. Afterwards the caller flushes
+    /// the log and, if the result is complete, frees the segment.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Full`] and [`EngineError::Read`]: some records were moved, the others are
+    /// where they were. All others are final.
+    pub async fn collect(
+        &self,
+        victim: Victim,
+        source: &Segment<E::File>,
+        host: &impl Host<E>,
+    ) -> Result<Collected, EngineError> {
+        let mut window = Window::new(&self.env, source, IoClass::GarbageCollection);
+        let mut collected = Collected::default();
+        let mut offset = segment::HEADER_BYTES;
+        let end = victim.end.unwrap_or(source.bytes);
+        while offset < end {
+            if host.is_closing() {
+                return Ok(collected);
+            }
+            let place = Place { store: self.store, segment: victim.number, offset };
+            let header = match window.bytes(offset, frame::HEADER_BYTES).await {
+                Piece::Here(bytes) => FrameHeader::decode(bytes, place),
+                Piece::Past | Piece::Unreadable => None,
+            };
+            let Some((header, _)) = header else {
+                // What was never sealed ends where a crash has cut it off.
+                collected.is_complete = victim.end.is_none();
+                break;
+            };
+            let Piece::Here(bytes) = window.bytes(offset, header.len as usize).await else {
+                break;
+            };
+            let before = collected.moved_bytes;
+            let all_read = self.frame(victim, bytes, place, &header, host, &mut collected).await?;
+            let dead = u64::from(header.padded_len()) - (collected.moved_bytes - before);
+            collected.dead_bytes += dead;
+            if !all_read {
+                break;
+            }
+            offset += header.padded_len();
+            collected.is_complete = offset >= end;
+            host.passed(dead, u64::from(header.padded_len())).await;
+            self.env.yield_if_needed().await;
+        }
+        self.write_out(host).await?;
+        Ok(collected)
+    }
+
+    /// Copies what lives of a frame; false if some of it cannot be read.
+    async fn frame(
+        &self,
+        victim: Victim,
+        bytes: &[u8],
+        place: Place,
+        header: &FrameHeader,
+        host: &impl Host<E>,
+        collected: &mut Collected,
+    ) -> Result<bool, EngineError> {
+        let mut offset = frame::HEADER_BYTES;
+        let mut records = Vec::with_capacity(header.count as usize);
+        for _ in 0..header.count {
+            let Some(rest) = bytes.get(offset..) else { return Ok(false) };
+            let at = Place { offset: place.offset + offset as u32, ..place };
+            let Ok(found) = record::decode(rest, at) else { return Ok(false) };
+            if found.record.kind == RecordKind::Put {
+                let metadata = found.record.metadata;
+                records.push((offset, found.len, found.record.key, metadata));
+            }
+            offset += found.len;
+        }
+        let look_up = |&(start, len, key, metadata): &(usize, usize, &[u8], Metadata)| {
+            let pointer = pointer_of(place, start, len);
+            let key = key.to_vec();
+            async move {
+                let lives = host.lives(&key, pointer).await?;
+                let generation = generation_after(victim, metadata, host.keeps_expiring_apart());
+                Ok(lives.then_some(Survivor { start, len, generation }))
+            }
+        };
+        let survivors = concurrently(LOOK_UPS_MAX, records.iter().map(look_up)).await;
+        for survivor in survivors {
+            let survivor: Result<Option<Survivor>, EngineError> = survivor;
+            let Some(survivor) = survivor? else { continue };
+            collected.moved += 1;
+            collected.moved_bytes += survivor.len as u64;
+            self.copy(bytes, place, &survivor, host).await?;
+        }
+        Ok(true)
+    }
+
+    /// Copies a record to the segment of its generation.
+    async fn copy(
+        &self,
+        bytes: &[u8],
+        place: Place,
+        survivor: &Survivor,
+        host: &impl Host<E>,
+    ) -> Result<(), EngineError> {
+        let (start, len) = (survivor.start, survivor.len);
+        let at = Place { offset: place.offset + start as u32, ..place };
+        let found = record::decode(&bytes[start..], at).expect("it was decoded before");
+        let mut output = self.outputs.borrow_mut().remove(&survivor.generation);
+        if output.as_ref().is_some_and(|output| !output.has_room(len))
+            && let Some(full) = output.take()
+        {
+            let (number, end) = self.finish(full, host).await?;
+            host.seal_segment(number, end).await?;
+            self.written_to.borrow_mut().remove(&number);
+        }
+        let mut output = match output {
+            Some(output) => output,
+            None => {
+                let bytes = Output::<E>::bytes_for(len);
+                let segment = host.open_segment(survivor.generation, bytes).await?;
+                self.written_to.borrow_mut().insert(segment.number);
+                Output::new(self.store, segment)
+            }
+        };
+        let from = pointer_of(place, start, len);
+        let moves = match output.add(&self.env, &found, from) {
+            Some(frame) => output.write(frame).await,
+            None => Ok(Vec::new()),
+        };
+        self.outputs.borrow_mut().insert(survivor.generation, output);
+        self.make_moves(moves?, host).await
+    }
+
+    /// Writes what is left in memory, and points the keys to it.
+    async fn write_out(&self, host: &impl Host<E>) -> Result<(), EngineError> {
+        let generations: Vec<u8> = self.outputs.borrow().keys().copied().collect();
+        for generation in generations {
+            let output = self.outputs.borrow_mut().remove(&generation);
+            let Some(mut output) = output else { continue };
+            let moves = match output.close_frame() {
+                Some(frame) => output.write(frame).await,
+                None => Ok(Vec::new()),
+            };
+            self.outputs.borrow_mut().insert(generation, output);
+            self.make_moves(moves?, host).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest of an output that is full; returns its segment's number and end.
+    async fn finish(
+        &self,
+        mut output: Output<E>,
+        host: &impl Host<E>,
+    ) -> Result<(u32, u32), EngineError> {
+        if let Some(frame) = output.close_frame() {
+            let moves = output.write(frame).await?;
+            self.make_moves(moves, host).await?;
+        }
+        Ok((output.number(), output.end()))
+    }
+
+    async fn make_moves(&self, moves: Vec<Move>, host: &impl Host<E>) -> Result<(), EngineError> {
+        for one in moves {
+            host.move_record(&one.key, one.from, one.to).await?;
+            self.env.yield_if_needed().await;
+        }
+        Ok(())
+    }
+}
+
+fn pointer_of(place: Place, start: usize, len: usize) -> Pointer {
+    Pointer {
+        segment: place.segment,
+        offset: place.offset + start as u32,
+        len: u32::try_from(len).expect("a record's length was checked"),
+    }
+}
+
+fn generation_after(victim: Victim, metadata: Metadata, apart: bool) -> u8 {
+    if apart && metadata.expiry != 0 {
+        return GENERATION_EXPIRING;
+    }
+    match victim.generation {
+        GENERATION_EXPIRING => 1,
+        generation => generation.saturating_add(1).min(GENERATION_OLD),
+    }
+}

@@ -1,0 +1,119 @@
+//! The segment that survivors of one generation are copied to.
+
+use larder_runtime::buffer::Buffer;
+use larder_runtime::env::{Env, File, IoClass};
+
+use crate::entry::Pointer;
+use crate::error::EngineError;
+use crate::value_log::frame::{self, FrameBuilder};
+use crate::value_log::record::{self, Place};
+use crate::value_log::segment::{self, Segment};
+
+/// A frame is written when it is about this long.
+const FRAME_BYTES: usize = 512 << 10;
+
+/// A record that was copied, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Move {
+    pub(super) key: Vec<u8>,
+    pub(super) from: Pointer,
+    pub(super) to: Pointer,
+}
+
+/// A frame that is complete, and what is in it.
+pub(super) struct Frame {
+    buffer: Buffer,
+    offset: u32,
+    moves: Vec<Move>,
+}
+
+/// An open segment of collected records.
+pub(super) struct Output<E: Env> {
+    store: u128,
+    segment: Segment<E::File>,
+    /// Where the next frame starts.
+    offset: u32,
+    open: Option<FrameBuilder>,
+    moves: Vec<Move>,
+}
+
+impl<E: Env> Output<E> {
+    pub(super) fn new(store: u128, segment: Segment<E::File>) -> Self {
+        Self { store, segment, offset: segment::HEADER_BYTES, open: None, moves: Vec::new() }
+    }
+
+    /// How long a segment has to be for a record of `len` bytes.
+    pub(super) fn bytes_for(len: usize) -> u32 {
+        let bytes = segment::HEADER_BYTES as usize + frame::padded(frame::HEADER_BYTES + len);
+        u32::try_from(bytes).expect("a record's length was checked")
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.segment.number
+    }
+
+    /// Where the frames written so far end.
+    pub(super) fn end(&self) -> u32 {
+        self.offset
+    }
+
+    /// Whether a record of `len` bytes fits.
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        let open = self.open.as_ref().map_or(frame::HEADER_BYTES, FrameBuilder::len);
+        // At worst the open frame ends here and the record begins one of its own.
+        let needed = frame::padded(open) + frame::padded(frame::HEADER_BYTES + len);
+        self.offset as usize + needed <= self.segment.bytes as usize
+    }
+
+    /// Adds a record, which has room; returns the frame before it if that is complete now.
+    pub(super) fn add(
+        &mut self,
+        env: &E,
+        found: &record::Found<'_>,
+        from: Pointer,
+    ) -> Option<Frame> {
+        let len = record::encoded_len(found.record.key.len(), found.record.payload.len());
+        let is_full = |open: &FrameBuilder| open.len() + len > open.capacity();
+        let complete =
+            if self.open.as_ref().is_some_and(is_full) { self.close_frame() } else { None };
+        // The frame that is on its way takes its place before it is written.
+        let offset = complete.as_ref().map_or(self.offset, |frame| {
+            frame.offset + u32::try_from(frame.buffer.len()).expect("a frame is under 4 GiB")
+        });
+        let place = Place { store: self.store, segment: self.segment.number, offset };
+        let open = self.open.get_or_insert_with(|| {
+            let bytes = frame::padded(frame::HEADER_BYTES + len).max(FRAME_BYTES);
+            FrameBuilder::new(env.buffer(bytes), place, 0)
+        });
+        let record_offset = open.push(&found.record, found.payload_crc);
+        let to = Pointer { segment: place.segment, offset: record_offset, len: len as u32 };
+        self.moves.push(Move { key: found.record.key.to_vec(), from, to });
+        complete
+    }
+
+    /// Ends the open frame; `None` if there is nothing in it.
+    pub(super) fn close_frame(&mut self) -> Option<Frame> {
+        let open = self.open.take()?;
+        let offset = open.place().offset;
+        let (buffer, _) = open.seal(0, 0);
+        Some(Frame { buffer, offset, moves: std::mem::take(&mut self.moves) })
+    }
+
+    /// Writes a frame; when it resolves with `Ok` the copies are durable.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Stopped`]: a write that failed is not tried again.
+    pub(super) async fn write(&mut self, frame: Frame) -> Result<Vec<Move>, EngineError> {
+        let bytes = u32::try_from(frame.buffer.len()).expect("a frame is under 4 GiB");
+        let class = IoClass::GarbageCollection;
+        let offset = u64::from(frame.offset);
+        let (result, _) = self.segment.file.write_durably(class, offset, frame.buffer).await;
+        result.map_err(|source| {
+            let name = segment::file_name(self.segment.number);
+            EngineError::Stopped(format!("writing {name}: {source}"))
+        })?;
+        self.offset = frame.offset + bytes;
+        Ok(frame.moves)
+    }
+}

@@ -1,0 +1,284 @@
+//! The tables as the picker sees them, and each of its reasons to compact.
+
+use super::super::sorted_runs::{KeyRange, sorted_runs};
+use super::{Candidate, Choice, Level, PickerOptions};
+
+/// How many tables one edit takes out.
+const REMOVED_MAX: usize = 32;
+
+pub(super) struct Picture<'a> {
+    levels: &'a [Level<'a>],
+    options: &'a PickerOptions,
+    now: u32,
+}
+
+impl<'a> Picture<'a> {
+    pub(super) fn new(levels: &'a [Level<'a>], options: &'a PickerOptions, now: u32) -> Self {
+        Self { levels, options, now }
+    }
+
+    /// Tables that are dead as a whole, and those that have expired as a whole and hide nothing.
+    pub(super) fn remove_unneeded(&self) -> Option<Choice> {
+        let dead = self.levels.iter().flat_map(|level| level.tables.iter().chain(&level.stubs));
+        let dead = dead.filter(|table| table.is_dead).map(|table| table.id);
+        let expired = self.positions().filter(|&(level, at)| {
+            let table = &self.levels[level].tables[at];
+            !table.is_dead && self.has_expired(table) && self.hides_nothing(level, at)
+        });
+        let expired = expired.map(|(level, at)| self.levels[level].tables[at].id);
+        let tables: Vec<u64> = dead.chain(expired).take(REMOVED_MAX).collect();
+        (!tables.is_empty()).then_some(Choice::Remove { tables })
+    }
+
+    pub(super) fn relieve_level_zero(&self) -> Option<Choice> {
+        let tables = &self.levels.first()?.tables;
+        let runs = sorted_runs(tables).len() as u64;
+        let is_due = runs >= self.options.level_zero_runs
+            || tables.len() as u64 >= self.options.level_zero_tables;
+        if !is_due {
+            return None;
+        }
+        let oldest_first = (0..tables.len()).rev();
+        let mut movable = oldest_first.filter(|&at| self.can_move(0, at));
+        match movable.next() {
+            Some(at) => Some(Choice::Move { table: tables[at].id, to: 1 }),
+            None => Some(self.merge(0, &self.slice_of_level_zero())),
+        }
+    }
+
+    /// The oldest table of level 0 and those that overlap it, as long as the merge stays small.
+    ///
+    /// A newer table may come along only if nothing older in its range stays behind: that would be
+    /// taken for newer then.
+    fn slice_of_level_zero(&self) -> Vec<usize> {
+        let tables = &self.levels[0].tables;
+        let oldest = tables.len() - 1;
+        let mut slice = vec![oldest];
+        let mut upper_bytes = tables[oldest].bytes;
+        for at in (0..oldest).rev() {
+            let table = &tables[at];
+            let range = hull(slice.iter().map(|&other| &tables[other]));
+            let stays_above =
+                |older: usize| !slice.contains(&older) && tables[older].overlaps(table);
+            if !table.overlaps(&range) || (at + 1..tables.len()).any(stays_above) {
+                continue;
+            }
+            let wider = hull([&range, table]);
+            let lower_bytes = total_bytes(overlapping(self.tables(1), &wider));
+            let bytes = upper_bytes.saturating_add(table.bytes);
+            if bytes.max(lower_bytes) <= self.options.merge_bytes {
+                upper_bytes = bytes;
+                slice.push(at);
+            }
+        }
+        slice.sort_unstable();
+        slice
+    }
+
+    /// Takes a table down that may hide too much, if all together may.
+    pub(super) fn uncover_garbage(&self) -> Option<Choice> {
+        let total = self.all_tables().map(|table| u128::from(table.separate_bytes)).sum::<u128>();
+        let allowed = total / u128::from(self.options.hidden_part);
+        if u128::from(self.hidden_bytes_max()) <= allowed {
+            return None;
+        }
+        let mean = self.mean_record_bytes();
+        let hides = |level: usize, at: usize| {
+            let table = &self.levels[level].tables[at];
+            if self.covers(level, at) { may_hide(table, mean) } else { 0 }
+        };
+        let level = (0..self.levels.len())
+            .find(|&level| (0..self.tables(level).len()).any(|at| hides(level, at) > 0))?;
+        let best =
+            (0..self.tables(level).len()).filter(|&at| hides(level, at) > 0).max_by_key(|&at| {
+                let table = &self.levels[level].tables[at];
+                let lower = total_bytes(overlapping(self.tables(level + 1), table));
+                let bytes = lower.saturating_add(table.bytes).max(1);
+                u128::from(hides(level, at)) * 1024 / u128::from(bytes)
+            })?;
+        Some(self.lower(level, best))
+    }
+
+    /// What tables over older ones may hide, in bytes of log records.
+    pub(super) fn hidden_bytes_max(&self) -> u64 {
+        let mean = self.mean_record_bytes();
+        let hidden = self.positions().filter(|&(level, at)| self.covers(level, at));
+        let bytes = hidden.map(|(level, at)| may_hide(&self.levels[level].tables[at], mean));
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    fn mean_record_bytes(&self) -> u64 {
+        let sum = |of: fn(&Candidate<'_>) -> u64| self.all_tables().map(of).map(u128::from).sum();
+        let bytes: u128 = sum(|table| table.separate_bytes);
+        let items: u128 = sum(|table| table.entries.saturating_sub(table.tombstones));
+        u64::try_from(bytes.div_ceil(items.max(1))).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a table down of the deeper level that is fullest for its target, if any reached it.
+    pub(super) fn shrink_fullest(&self) -> Option<Choice> {
+        let last = usize::from(self.options.levels_max) - 1;
+        let mut target = self.options.level_one_bytes;
+        let mut fullest: Option<(usize, u64, u64)> = None;
+        for level in 1..self.levels.len().min(last) {
+            let have = total_bytes(self.tables(level));
+            let is_fuller = fullest.is_none_or(|(_, best, of)| {
+                u128::from(have) * u128::from(of) > u128::from(best) * u128::from(target)
+            });
+            if have >= target && is_fuller {
+                fullest = Some((level, have, target));
+            }
+            target = target.saturating_mul(self.options.level_factor);
+        }
+        let (level, ..) = fullest?;
+        let below = self.tables(level + 1);
+        let rewritten = |at: &usize| {
+            let table = &self.tables(level)[*at];
+            let bytes = total_bytes(overlapping(below, table));
+            u128::from(bytes) * 1024 / u128::from(table.bytes.max(1))
+        };
+        let cheapest = (0..self.tables(level).len()).min_by_key(rewritten);
+        Some(self.lower(level, cheapest.expect("a level that reached its target has tables")))
+    }
+
+    /// Compacts a table that is mostly tombstones or expired entries.
+    pub(super) fn drop_dead_weight(&self) -> Option<Choice> {
+        self.positions().find_map(|(level, at)| {
+            if !self.is_dead_weight(&self.levels[level].tables[at]) {
+                None
+            } else if self.covers(level, at) || level == 0 {
+                Some(self.lower(level, at))
+            } else if self.is_over_stub(level, at) {
+                // What says that a key is gone stays over a stub.
+                None
+            } else {
+                let inputs = vec![self.levels[level].tables[at].id];
+                Some(Choice::Merge { inputs, to: level_number(level) })
+            }
+        })
+    }
+
+    fn is_dead_weight(&self, table: &Candidate<'_>) -> bool {
+        let is_part = |part: u64, whole: u64| {
+            part > 0 && u128::from(part) * u128::from(self.options.dead_part) > u128::from(whole)
+        };
+        let have_expired = table.expiry_last != 0 && table.expiry_last <= self.now;
+        self.has_expired(table)
+            || is_part(table.tombstones, table.entries)
+            || (have_expired && is_part(table.expiring_bytes, table.separate_bytes))
+    }
+
+    fn has_expired(&self, table: &Candidate<'_>) -> bool {
+        table.expiry_max != 0 && table.expiry_max <= self.now
+    }
+
+    /// Takes a table one level down: unread if it overlaps nothing, else merged.
+    fn lower(&self, level: usize, at: usize) -> Choice {
+        if self.can_move(level, at) {
+            let table = self.levels[level].tables[at].id;
+            return Choice::Move { table, to: level_number(level + 1) };
+        }
+        let mut upper = vec![at];
+        if level == 0 {
+            // Whatever is older and overlaps goes along.
+            let tables = &self.levels[0].tables;
+            for older in at + 1..tables.len() {
+                if upper.iter().any(|&newer| tables[newer].overlaps(&tables[older])) {
+                    upper.push(older);
+                }
+            }
+        }
+        self.merge(level, &upper)
+    }
+
+    /// Whether a table can go down unread: nothing older is in its range there or in its own level,
+    /// and it would not overlap too much of what lies deeper.
+    fn can_move(&self, level: usize, at: usize) -> bool {
+        let table = &self.levels[level].tables[at];
+        let stays_above =
+            level == 0 && self.tables(0)[at + 1..].iter().any(|older| older.overlaps(table));
+        let stubs = &self.levels[level].stubs;
+        !stays_above
+            && !stubs.iter().any(|stub| stub.overlaps(table))
+            && overlapping(self.tables(level + 1), table).is_empty()
+            && total_bytes(overlapping(self.tables(level + 2), table)) <= self.options.merge_bytes
+    }
+
+    /// The merge of tables of `level`, and of the stubs of the level that they overlap, with all
+    /// that these overlap in the next.
+    ///
+    /// Outputs may span the gaps between the inputs, so everything within their hull counts.
+    fn merge(&self, level: usize, upper: &[usize]) -> Choice {
+        let upper = || upper.iter().map(|&at| &self.levels[level].tables[at]);
+        let range = hull(upper());
+        let stubs = || self.levels[level].stubs.iter().filter(|stub| stub.overlaps(&range));
+        let lower = overlapping(self.tables(level + 1), &hull(upper().chain(stubs())));
+        Choice::Merge {
+            inputs: upper().chain(stubs()).chain(lower).map(|table| table.id).collect(),
+            to: level_number(level + 1),
+        }
+    }
+
+    /// Whether something older lies in the table's range.
+    fn covers(&self, level: usize, at: usize) -> bool {
+        let table = &self.levels[level].tables[at];
+        let deeper = self.levels[level + 1..].iter();
+        (level == 0 && self.tables(0)[at + 1..].iter().any(|older| older.overlaps(table)))
+            || deeper.into_iter().any(|deeper| !overlapping(&deeper.tables, table).is_empty())
+    }
+
+    /// Whether keys of the table's range are lost in tables that are older.
+    fn is_over_stub(&self, level: usize, at: usize) -> bool {
+        let table = &self.levels[level].tables[at];
+        self.levels[level..].iter().flat_map(|level| &level.stubs).any(|stub| stub.overlaps(table))
+    }
+
+    fn hides_nothing(&self, level: usize, at: usize) -> bool {
+        !self.covers(level, at) && !self.is_over_stub(level, at)
+    }
+
+    fn tables(&self, level: usize) -> &'a [Candidate<'a>] {
+        self.levels.get(level).map_or(&[], |level| &level.tables)
+    }
+
+    fn all_tables(&self) -> impl Iterator<Item = &'a Candidate<'a>> {
+        self.levels.iter().flat_map(|level| &level.tables)
+    }
+
+    /// Where the tables are: (level, place in the level).
+    fn positions(&self) -> impl Iterator<Item = (usize, usize)> {
+        let levels = self.levels.iter().enumerate();
+        levels.flat_map(|(level, of)| (0..of.tables.len()).map(move |at| (level, at)))
+    }
+}
+
+/// How many bytes of log records the entries of a table may hide, if they hide records of `mean`
+/// bytes.
+fn may_hide(table: &Candidate<'_>, mean: u64) -> u64 {
+    table.separate_bytes.max(table.entries.saturating_mul(mean))
+}
+
+fn total_bytes(tables: &[Candidate<'_>]) -> u64 {
+    tables.iter().fold(0, |sum, table| sum.saturating_add(table.bytes))
+}
+
+fn level_number(level: usize) -> u8 {
+    u8::try_from(level).expect("there are at most 255 levels")
+}
+
+/// The tables of a sorted run that overlap `range`.
+fn overlapping<'a, 'k>(run: &'a [Candidate<'k>], range: &impl KeyRange) -> &'a [Candidate<'k>] {
+    let start = run.partition_point(|table| table.largest() < range.smallest());
+    let end = run.partition_point(|table| table.smallest() <= range.largest());
+    &run[start..end.max(start)]
+}
+
+/// The smallest range that includes others.
+fn hull<'a, 'k: 'a>(tables: impl IntoIterator<Item = &'a Candidate<'k>>) -> Candidate<'k> {
+    let mut tables = tables.into_iter();
+    let first = tables.next().expect("a merge has inputs");
+    tables.fold(*first, |range, table| Candidate {
+        smallest: range.smallest.min(table.smallest),
+        largest: range.largest.max(table.largest),
+        ..range
+    })
+}

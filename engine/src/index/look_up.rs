@@ -1,0 +1,87 @@
+//! Looking keys up: memtables, then the tables from newest to oldest.
+
+use std::rc::Rc;
+
+use larder_runtime::env::{Env, IoClass};
+
+use super::Index;
+use super::memtable::Found;
+use super::table::{EntryBuf, Resident, TableError};
+use super::tables::Visit;
+use crate::entry::Entry;
+use crate::error::EngineError;
+
+impl<E: Env> Index<E> {
+    /// Calls `look` with the newest entry of `key` if a memtable has it.
+    pub fn in_memtables<R>(&self, key: &[u8], look: impl FnOnce(Found<'_>) -> R) -> Option<R> {
+        let contents = self.contents.borrow();
+        let frozen = || contents.frozen.as_ref().and_then(|frozen| frozen.memtable.get(key));
+        contents.active.get(key).or_else(frozen).map(look)
+    }
+
+    /// Calls `look` with what the tables have of a key that no memtable has, if that needs no read.
+    pub fn in_resident_tables<R>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        mut look: impl FnMut(Option<Entry<'_>>) -> R,
+    ) -> Resident<R> {
+        let contents = self.contents.borrow();
+        for visit in contents.tables.visits(key) {
+            let table = match visit {
+                Visit::Table(table) => table,
+                Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {
+                    return Resident::NeedsDevice;
+                }
+                Visit::Stub(_) => continue,
+            };
+            match table.get_resident(key, hash, &self.blocks, |entry| entry.map(|e| look(Some(e))))
+            {
+                Resident::Answer(Some(answer)) => return Resident::Answer(answer),
+                Resident::Answer(None) => {}
+                Resident::NeedsDevice => return Resident::NeedsDevice,
+            }
+        }
+        Resident::Answer(look(None))
+    }
+
+    /// What the tables have of a key that no memtable has, reading what it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Damaged`] if a block that may hold the key is not what was written, now or
+    /// when it was merged; [`EngineError::Read`] if the device has refused to read it.
+    pub fn in_tables(
+        &self,
+        key: &[u8],
+        hash: u64,
+    ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
+        // The tables of this moment, not of the one at which the future is first polled.
+        let tables = Rc::clone(&self.contents.borrow().tables);
+        async move {
+            for visit in tables.visits(key) {
+                let found = match visit {
+                    Visit::Table(table) => table.get(key, hash, &self.blocks, IoClass::Read).await,
+                    Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {
+                        Err(stub.lost())
+                    }
+                    Visit::Stub(_) => Ok(None),
+                };
+                if let Some(entry) = found.map_err(|error| not_read(key, &error))? {
+                    return Ok(Some(entry));
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn not_read(key: &[u8], error: &TableError) -> EngineError {
+    let (key, reason) = (crate::key::display(key), error.to_string());
+    match error {
+        TableError::Io { .. } => EngineError::Read(format!("{key}: {reason}")),
+        TableError::Damaged { .. } | TableError::WrongFormat { .. } => {
+            EngineError::Damaged { key, reason }
+        }
+    }
+}

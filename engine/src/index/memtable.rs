@@ -1,0 +1,195 @@
+//! The memtable: the newest entry of every key that was changed since the last flush, sorted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::canary::{self, Defect};
+use crate::entry::{Entry, Metadata, Payload, Pointer};
+
+/// An estimate of what an entry costs besides its key and value: tree node share and allocations.
+const ENTRY_OVERHEAD_BYTES: usize = 112;
+
+/// How many entries are freed at a time.
+const DROP_STEP: usize = 256;
+
+/// Where a memtable entry's value is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    Tombstone,
+    Inline(Box<[u8]>),
+    Separate(Pointer, u32),
+}
+
+/// What the memtable holds for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Slot {
+    metadata: Metadata,
+    sequence: u64,
+    value: Value,
+}
+
+/// An entry found in the memtable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// The entry.
+    pub entry: Entry<'a>,
+    /// The log sequence of the change: it is durable when the log is durable past it.
+    pub sequence: u64,
+}
+
+/// A sorted map from encoded key to newest entry.
+#[derive(Debug, Default)]
+pub struct Memtable {
+    slots: BTreeMap<Box<[u8]>, Slot>,
+    bytes: usize,
+    segments: BTreeSet<u32>,
+    separate_bytes: u64,
+}
+
+impl Slot {
+    fn as_found(&self) -> Found<'_> {
+        let payload = match &self.value {
+            Value::Tombstone => Payload::Tombstone,
+            Value::Inline(value) => Payload::Inline(value),
+            Value::Separate(pointer, len) => Payload::Separate(*pointer, *len),
+        };
+        Found { entry: Entry { metadata: self.metadata, payload }, sequence: self.sequence }
+    }
+}
+
+impl Memtable {
+    /// The entry of `key`, if it was changed since the last flush.
+    pub fn get(&self, key: &[u8]) -> Option<Found<'_>> {
+        self.slots.get(key).map(Slot::as_found)
+    }
+
+    /// Makes `entry` the newest of `key`.
+    ///
+    /// Sequences only grow: an entry that is older than what is there is a programmer's error.
+    pub fn insert(&mut self, key: &[u8], entry: &Entry<'_>, sequence: u64) {
+        let value = match entry.payload {
+            Payload::Tombstone => Value::Tombstone,
+            Payload::Inline(value) => Value::Inline(value.into()),
+            Payload::Separate(pointer, len) => Value::Separate(pointer, len),
+        };
+        let slot = Slot { metadata: entry.metadata, sequence, value };
+        self.bytes += inline_len(&slot);
+        self.separate_bytes += separate_len(&slot);
+        if let Some(pointer) = entry.pointer() {
+            self.segments.insert(pointer.segment);
+        }
+        if let Some(old) = self.slots.get_mut(key) {
+            assert!(old.sequence < sequence, "the log's order is the order of the changes");
+            self.bytes -= inline_len(old);
+            self.separate_bytes -= separate_len(old);
+            *old = slot;
+        } else {
+            self.bytes += key.len() + ENTRY_OVERHEAD_BYTES;
+            self.slots.insert(key.into(), slot);
+        }
+    }
+
+    /// How much memory the entries take, estimated, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of the log records that the entries point to.
+    pub fn separate_bytes(&self) -> u64 {
+        self.separate_bytes
+    }
+
+    /// Whether an entry has pointed into this segment: it must not be freed before the entries are
+    /// in a table, which counts them.
+    pub fn points_into(&self, segment: u32) -> bool {
+        self.segments.contains(&segment) && !canary::has(Defect::ForgetPointers)
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Frees the memory of some entries; false once there is none left. To drop a large memtable at
+    /// once takes milliseconds.
+    pub fn drop_some(&mut self) -> bool {
+        for _ in 0..DROP_STEP {
+            if self.slots.pop_first().is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// All entries in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found<'_>)> {
+        self.slots.iter().map(|(key, slot)| (&**key, slot.as_found()))
+    }
+}
+
+fn separate_len(slot: &Slot) -> u64 {
+    match &slot.value {
+        Value::Separate(pointer, _) => u64::from(pointer.len),
+        Value::Tombstone | Value::Inline(_) => 0,
+    }
+}
+
+fn inline_len(slot: &Slot) -> usize {
+    match &slot.value {
+        Value::Inline(value) => value.len(),
+        Value::Tombstone | Value::Separate(..) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inline(version: u64, value: &[u8]) -> Entry<'_> {
+        let metadata = Metadata { version, ..Metadata::default() };
+        Entry { metadata, payload: Payload::Inline(value) }
+    }
+
+    #[test]
+    fn the_newest_entry_wins_and_the_size_follows() {
+        let mut table = Memtable::default();
+        table.insert(b"b", &inline(1, b"one"), 1);
+        let once = table.bytes();
+        table.insert(b"b", &inline(2, b"three"), 2);
+        assert_eq!(table.bytes(), once + 2);
+        table.insert(b"a", &inline(3, b""), 3);
+        let found = table.get(b"b").expect("there");
+        assert_eq!((found.entry, found.sequence), (inline(2, b"three"), 2));
+        let keys: Vec<&[u8]> = table.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [b"a", b"b"]);
+        let tombstone = Entry { payload: Payload::Tombstone, ..inline(4, b"") };
+        table.insert(b"b", &tombstone, 4);
+        assert!(table.get(b"b").expect("there").entry.is_tombstone());
+        assert_eq!((table.len(), table.is_empty()), (2, false));
+    }
+
+    #[test]
+    fn a_memtable_is_dropped_in_steps() {
+        let mut table = Memtable::default();
+        for number in 0..1000u64 {
+            table.insert(&number.to_be_bytes(), &inline(number, b"value"), number);
+        }
+        let mut left = vec![table.len()];
+        while table.drop_some() {
+            left.push(table.len());
+        }
+        assert_eq!((left, table.len()), (vec![1000, 744, 488, 232], 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "the log's order")]
+    fn an_older_change_is_refused() {
+        let mut table = Memtable::default();
+        table.insert(b"b", &inline(2, b"two"), 2);
+        table.insert(b"b", &inline(1, b"one"), 1);
+    }
+}

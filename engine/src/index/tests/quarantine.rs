@@ -1,0 +1,199 @@
+//! Blocks that cannot be read: their keys answer with an error, everything else goes on.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::*;
+use crate::index::table::file_name;
+use crate::manifest::NamespaceGeneration;
+
+/// An index whose disk loses blocks.
+struct Failing {
+    fixture: Fixture,
+    /// Keys that were not written since blocks were last lost.
+    suspects: BTreeSet<u32>,
+    random: u64,
+}
+
+impl Failing {
+    fn new(seed: u64) -> Self {
+        let random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        // Garbage may stay hidden, so that there are tables in every level.
+        let mut options = options();
+        options.picker.hidden_part = 1;
+        Self { fixture: Fixture::with(seed, options), suspects: BTreeSet::new(), random }
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % bound as u64) as usize
+    }
+
+    fn write(&mut self, number: u32, make: fn(u64) -> EntryBuf) {
+        self.fixture.insert(number, make);
+        self.suspects.remove(&number);
+    }
+
+    fn write_all(&mut self, numbers: impl Iterator<Item = u32>) {
+        for number in numbers {
+            self.write(number, separate);
+        }
+        self.fixture.flush();
+    }
+
+    /// The power fails, and a block of the table is lost: unreadable, or other bytes.
+    fn lose_block(&mut self, table: &TableMeta, block: u64, flips: bool) {
+        let simulation = Simulation::new(SimulationOptions::new(self.random));
+        let mut disk = std::mem::replace(&mut self.fixture.simulation, simulation).kill();
+        let path = PathBuf::from(DIRECTORY).join(file_name(table.id));
+        match flips {
+            true => disk.flip_bit(&path, block * 4096 + 20, 3),
+            false => disk.lose_sector(&path, block * 4096),
+        }
+        let options = SimulationOptions::new(self.random);
+        self.fixture.simulation = Simulation::with_disk(options, disk);
+        self.fixture.reopen();
+        self.suspects = self.fixture.model.keys().copied().collect();
+    }
+
+    /// The tables of a level that are no stubs.
+    fn tables(&self, level: usize) -> Vec<TableMeta> {
+        let manifest = self.fixture.host.manifest.borrow();
+        manifest.levels[level].iter().filter(|table| !table.is_stub()).cloned().collect()
+    }
+
+    /// Every key has its value, or is said to be damaged if it was written before a loss. Returns
+    /// how many are.
+    fn check(&mut self) -> usize {
+        let mut damaged = 0;
+        for (number, entry) in self.fixture.model.clone() {
+            match self.fixture.get(number) {
+                Ok(found) => {
+                    let is_gone = entry.as_entry().is_tombstone() && found.is_none();
+                    assert!(found.as_ref() == Some(&entry) || is_gone, "key {number}: {found:?}");
+                }
+                Err(EngineError::Damaged { .. } | EngineError::Read(_)) => {
+                    assert!(self.suspects.contains(&number), "key {number} was written since");
+                    damaged += 1;
+                }
+                Err(error) => panic!("key {number}: {error}"),
+            }
+        }
+        damaged
+    }
+
+    fn stubs(&self) -> u64 {
+        self.fixture.index.statistics().stubs
+    }
+
+    /// All generations die: nothing may be left, and nothing count as live.
+    fn clear(mut self) {
+        let generation = NamespaceGeneration { namespace: 0, generation: (1 << 31) + 1 };
+        let edit =
+            manifest::Edit { namespace_generations: vec![generation], ..manifest::Edit::default() };
+        self.fixture.host.manifest.borrow_mut().apply(&edit).expect("applies");
+        self.fixture.compact().expect("removes");
+        let statistics = self.fixture.index.statistics();
+        assert_eq!((statistics.tables, statistics.stubs), (0, 0));
+        assert_eq!(self.fixture.host.live_bytes(), 0);
+        assert_eq!(self.fixture.simulation.snapshot().files(), []);
+    }
+}
+
+/// Fills levels 1 and 2 and leaves a table in level 0.
+fn filled(seed: u64) -> Failing {
+    let mut failing = Failing::new(seed);
+    for round in 0..12 {
+        failing.write_all((0..400).map(|number| (number * 37 + round) % 3000));
+        failing.fixture.compact().expect("merges");
+    }
+    failing.write_all((0..300).map(|number| number * 10));
+    failing
+}
+
+fn in_level(level: usize, flips: bool) {
+    let mut failing = filled(level as u64);
+    let tables = failing.tables(level);
+    let table = &tables[tables.len() / 2];
+    assert!(table.file_bytes >= 6 * 4096, "the table has blocks to lose");
+    failing.lose_block(table, 1, flips);
+    let before = failing.check();
+    assert!(before > 20, "{before} keys are damaged");
+    // Merges go on.
+    let written = failing.fixture.index.statistics().counters.compactions;
+    for round in 0..6 {
+        failing.write_all((0..300).map(|number| (number * 31 + round * 7) % 2500));
+        failing.fixture.compact().expect("merges");
+        failing.check();
+    }
+    assert!(failing.fixture.index.statistics().counters.compactions > written + 3);
+    assert_eq!(failing.stubs(), 1);
+    // What is written or deleted later is found, and stays so after a restart.
+    let damaged: Vec<u32> = (0..3000)
+        .filter(|&number| matches!(failing.fixture.get(number), Err(EngineError::Damaged { .. })))
+        .collect();
+    assert!(damaged.iter().any(|number| failing.suspects.contains(number)));
+    for number in damaged {
+        failing.write(number, if number % 2 == 0 { separate } else { tombstone });
+    }
+    failing.fixture.flush();
+    for round in 0..4 {
+        failing.write_all((0..500).map(|number| (number * 6 + round) % 3000));
+        failing.fixture.compact().expect("merges");
+        failing.fixture.reopen();
+        assert_eq!(failing.check(), 0, "every damaged key was written");
+    }
+    failing.clear();
+}
+
+#[test]
+fn a_block_lost_in_level_zero() {
+    in_level(0, true);
+    in_level(0, false);
+}
+
+#[test]
+fn a_block_lost_in_the_middle() {
+    in_level(1, true);
+    in_level(1, false);
+}
+
+#[test]
+fn a_block_lost_at_the_bottom() {
+    in_level(2, true);
+    in_level(2, false);
+}
+
+#[test]
+fn blocks_lost_anywhere_at_any_time_never_bring_an_older_value_back() {
+    for seed in 1..60 {
+        eprintln!("seed {seed}");
+        let mut failing = Failing::new(seed);
+        for _ in 0..14 {
+            let (start, step) = (failing.below(2000) as u32, 1 + failing.below(9) as u32);
+            for number in 0..1 + failing.below(400) as u32 {
+                let make = if failing.below(5) == 0 { tombstone } else { separate };
+                failing.write((start + number * step) % 3000, make);
+            }
+            failing.fixture.flush();
+            failing.check();
+            let level = failing.below(4);
+            let tables = failing.tables(level);
+            if failing.below(3) == 0 && !tables.is_empty() {
+                let table = &tables[failing.below(tables.len())];
+                let blocks = (table.file_bytes / 4096).saturating_sub(4).max(1) as usize;
+                let (block, flips) = (failing.below(blocks) as u64, failing.below(2) == 0);
+                failing.lose_block(table, block, flips);
+            }
+            if failing.below(4) > 0 {
+                failing.fixture.compact().expect("merges");
+            }
+            failing.check();
+        }
+        failing.fixture.compact().expect("merges");
+        failing.check();
+        failing.clear();
+    }
+}

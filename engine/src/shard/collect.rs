@@ -1,0 +1,341 @@
+//! The tasks that collect garbage, and keep writers at its pace.
+
+use std::rc::Rc;
+
+use larder_runtime::env::Env;
+
+use super::Shard;
+use crate::canary::{self, Defect};
+use crate::collector::{Host, Victim};
+use crate::entry::{Entry, Metadata, Payload, Pointer};
+use crate::error::EngineError;
+use crate::index::Host as _;
+use crate::index::table::key_hash;
+use crate::manifest::{Edit, SegmentSeal, SegmentState};
+use crate::space::{Purpose, victims};
+use crate::value_log::Append;
+use crate::value_log::commit::Refused;
+use crate::value_log::record::{Record, RecordKind};
+use crate::value_log::segment::{self, Segment};
+
+/// How long the collector waits before it tries again what there was no space for, in nanoseconds.
+const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
+
+/// How often the pace is looked at while it is kept, in nanoseconds: the step of a delay.
+const PACE_STEP_NANOSECONDS: u64 = 1_000_000;
+
+/// How often time alone is looked at: what has expired, and how old the log is, in nanoseconds.
+const TICK_NANOSECONDS: u64 = 1_000_000_000;
+
+/// Of the bytes that live, so many hundredths have to expire before such records are kept apart.
+const EXPIRING_APART_PERCENT: u64 = 10;
+
+/// What the collector wants to know of a key.
+struct Newest {
+    metadata: Metadata,
+    value_len: u32,
+    /// How many flushes there had been: after another one, tables may know something newer.
+    flushes: u64,
+}
+
+impl<E: Env> Shard<E> {
+    pub(super) async fn keep_collecting(self: Rc<Self>) {
+        let next = || {
+            if self.state.borrow().closing || self.log.stopped().is_some() {
+                return Some(None);
+            }
+            if !self.usage().wants_collection(&self.limits()) {
+                return None;
+            }
+            self.next_victim().map(Some)
+        };
+        while let Some(victim) = self.work.wait_for(next).await {
+            self.garbage.is_collecting.set(true);
+            let result = self.collect(victim).await;
+            self.garbage.is_collecting.set(false);
+            let wait = match result {
+                Ok(()) => {
+                    self.note_full(|full| full.collections = false);
+                    0
+                }
+                Err(EngineError::Full) => {
+                    self.note_full(|full| full.collections = true);
+                    self.give_file_back().await.err().map_or(RETRY_FULL_NANOSECONDS, |_| 0)
+                }
+                Err(EngineError::Read(reason) | EngineError::Damaged { reason, .. }) => {
+                    tracing::error!(
+                        segment = victim.number,
+                        "collecting a segment failed, and it is kept: {reason}"
+                    );
+                    self.garbage.unreadable.borrow_mut().insert(victim.number);
+                    0
+                }
+                Err(_) if self.is_closing() => return,
+                Err(error) => return self.log.stop(format!("collecting garbage: {error}")),
+            };
+            self.space_changed();
+            self.something_changed();
+            if wait > 0 {
+                self.env.sleep(wait).await;
+            }
+        }
+    }
+
+    /// The segment that is most worth collecting.
+    pub(super) fn next_victim(&self) -> Option<Victim> {
+        let journal = self.journal.state();
+        let newest = journal.segment_id_next;
+        let free = self.free.borrow();
+        let unreadable = self.garbage.unreadable.borrow();
+        let may_go = |number: u32, segment: &SegmentState| {
+            let is_closed = if segment.is_log() {
+                number < journal.replay_from.segment && segment.sealed.is_some()
+            } else {
+                !self.collector.writes_to(number)
+            };
+            // What memtables point to is not counted as live yet.
+            is_closed
+                && !free.is_leaving(number)
+                && !unreadable.contains(&number)
+                && !self.index.memtables_point_into(number)
+        };
+        let candidates = journal.segments.iter().filter(|(number, s)| may_go(**number, s));
+        let chosen = victims::choose(
+            candidates.map(|(&number, segment)| victims::Candidate {
+                number,
+                frame_bytes: segment.sealed.map_or(segment.file_bytes, |seal| seal.end)
+                    - segment::HEADER_BYTES,
+                generation: segment.generation,
+                live_bytes: segment.live_bytes,
+            }),
+            newest,
+        )?;
+        let segment = journal.segments.get(&chosen.number)?;
+        Some(Victim {
+            number: chosen.number,
+            generation: segment.generation,
+            end: segment.sealed.map(|seal| seal.end),
+        })
+    }
+
+    async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
+        let Some(source) = self.log.segment(victim.number) else {
+            return Err(EngineError::Read("the segment is not open".to_owned()));
+        };
+        // From now on no entry comes to point into it; see `is_leaving`.
+        self.free.borrow_mut().leave(victim.number);
+        let result = self.collector.collect(victim, &source, self).await;
+        drop(source);
+        let collected = match result {
+            Ok(collected) => collected,
+            Err(error) => {
+                self.free.borrow_mut().stay(victim.number);
+                return Err(error);
+            }
+        };
+        {
+            let mut state = self.state.borrow_mut();
+            state.operations.collected_records += collected.moved;
+            state.operations.collected_bytes += collected.moved_bytes;
+            state.operations.collections += 1;
+        }
+        if !collected.is_complete {
+            self.free.borrow_mut().stay(victim.number);
+            if !Host::is_closing(self) {
+                tracing::error!(
+                    segment = victim.number,
+                    "a part of the segment cannot be read: it is kept, and its keys answer errors"
+                );
+                self.garbage.unreadable.borrow_mut().insert(victim.number);
+            }
+            return Ok(());
+        }
+        // The records of the moves are durable before their old places are gone. The keeper frees
+        // the segment once no memtable names it: a replay must not need it.
+        self.log.flush().await?;
+        self.garbage.collected.borrow_mut().insert(victim.number);
+        Ok(())
+    }
+
+    /// The newest entry of `key`, if it points to `pointer`.
+    async fn newest_at(&self, key: &[u8], pointer: Pointer) -> Result<Option<Newest>, EngineError> {
+        let flushes = self.index.flushes();
+        let moves_any = canary::has(Defect::MoveUnconditionally);
+        let newest = |entry: &Entry<'_>| match entry.payload {
+            Payload::Separate(at, value_len) if at == pointer || moves_any => {
+                Some(Newest { metadata: entry.metadata, value_len, flushes })
+            }
+            _ => None,
+        };
+        if let Some(found) = self.index.in_memtables(key, |found| newest(&found.entry)) {
+            return Ok(found);
+        }
+        let found = self.index.in_tables(key, key_hash(key)).await?;
+        Ok(found.and_then(|entry| newest(&entry.as_entry())))
+    }
+
+    /// One attempt to point `key` to `to`; `None` if something has changed since `newest`.
+    fn try_move(
+        &self,
+        key: &[u8],
+        newest: &Newest,
+        (from, to): (Pointer, Pointer),
+    ) -> Result<Option<bool>, Refused> {
+        let mut state = self.state.borrow_mut();
+        if state.closing {
+            return Err(Refused::Stopped);
+        }
+        if self.index.flushes() != newest.flushes {
+            return Ok(None);
+        }
+        let pointer_now = self.index.in_memtables(key, |found| found.entry.pointer());
+        if pointer_now.is_some_and(|now| now != Some(from)) {
+            return Ok(Some(false));
+        }
+        let payload = Payload::Separate(to, newest.value_len);
+        let entry = Entry { metadata: newest.metadata, payload };
+        let mut encoded = Vec::new();
+        entry.encode_into(&mut encoded);
+        let record =
+            Record { kind: RecordKind::Repoint, metadata: entry.metadata, key, payload: &encoded };
+        let append = Append { record, payload_crc: crc32c::crc32c(&encoded) };
+        let appended = self.log.append(&append)?;
+        self.index.insert(key, &entry, appended.sequence);
+        state.items.move_value(key_hash(key), key, from, to);
+        if self.is_flush_due() {
+            self.freeze(&mut state);
+        }
+        Ok(Some(true))
+    }
+
+    /// Begins or ends to keep writers at the collector's pace.
+    pub(super) fn update_pace(&self) {
+        let usage = self.usage();
+        let is_kept = usage.wants_pace(&self.limits()) && self.can_collect();
+        let mut pace = self.pacing.pace.get();
+        pace.keep(is_kept, self.env.now());
+        self.pacing.pace.set(pace);
+        if self.pacing.is_kept.replace(is_kept) != is_kept {
+            self.work.notify();
+            self.log.changed().notify();
+        }
+    }
+
+    fn can_collect(&self) -> bool {
+        self.garbage.is_collecting.get() || self.next_victim().is_some()
+    }
+
+    /// Lets answers go that were held back, as time passes.
+    pub(super) async fn keep_pace(self: Rc<Self>) {
+        loop {
+            let next = || {
+                let closing = self.state.borrow().closing || self.log.stopped().is_some();
+                (closing || self.pacing.is_kept.get()).then_some(closing)
+            };
+            if self.work.wait_for(next).await {
+                return;
+            }
+            self.env.sleep(PACE_STEP_NANOSECONDS).await;
+            self.log.changed().notify();
+        }
+    }
+
+    /// Looks at what time alone changes: what has expired, and how old the unflushed log is.
+    pub(super) async fn keep_time(self: Rc<Self>) {
+        while !self.state.borrow().closing && self.log.stopped().is_none() {
+            self.env.sleep(TICK_NANOSECONDS).await;
+            self.update_pace();
+            self.log.needs().notify();
+            self.work.notify();
+            let is_old = self.log.nanoseconds_since_mark() >= self.options.recovery_log_nanoseconds;
+            let is_wanted = self.state.borrow().full.ingest != super::space::Ingest::Open;
+            // Tables of a cleared generation go once the manifest knows that it is dead.
+            let is_cleared = {
+                let state = self.state.borrow();
+                *state.namespaces.generations() != self.durable_generations()
+            };
+            if is_old || is_cleared || (is_wanted && self.flush_would_help()) {
+                self.freeze(&mut self.state.borrow_mut());
+            }
+        }
+    }
+}
+
+impl<E: Env> Host<E> for Shard<E> {
+    async fn lives(&self, key: &[u8], pointer: Pointer) -> Result<bool, EngineError> {
+        if !self.state.borrow().namespaces.generations().has_key(key) {
+            return Ok(false);
+        }
+        let newest = self.newest_at(key, pointer).await?;
+        Ok(newest.is_some_and(|newest| !newest.metadata.is_expired(self.unix_now())))
+    }
+
+    async fn open_segment(
+        &self,
+        generation: u8,
+        bytes: u32,
+    ) -> Result<Segment<E::File>, EngineError> {
+        let _held = self.segment_numbers.enter().await;
+        let segment = self.new_segment(bytes, Purpose::Collection, generation).await?;
+        self.log.add_collected(segment.clone());
+        Ok(segment)
+    }
+
+    async fn seal_segment(&self, number: u32, end: u32) -> Result<(), EngineError> {
+        let seal = SegmentSeal { segment: number, end, sequence_last: 0 };
+        let edit = Edit { segments_sealed: vec![seal], ..Edit::default() };
+        self.journal.commit(|_| Some(edit)).await
+    }
+
+    async fn move_record(
+        &self,
+        key: &[u8],
+        from: Pointer,
+        to: Pointer,
+    ) -> Result<bool, EngineError> {
+        loop {
+            if self.is_closing() || self.log.stopped().is_some() {
+                return Err(EngineError::Stopped("the shard is being closed".to_owned()));
+            }
+            let Some(newest) = self.newest_at(key, from).await? else { return Ok(false) };
+            match self.try_move(key, &newest, (from, to)) {
+                Ok(Some(moved)) => return Ok(moved),
+                Ok(None) => {}
+                Err(Refused::Stopped) => {}
+                Err(Refused::NoSpace) => return Err(EngineError::Full),
+                Err(Refused::NoSegment | Refused::Queued | Refused::NoSequence) => {
+                    self.wait_for_room(to.len as usize).await;
+                }
+            }
+        }
+    }
+
+    fn keeps_expiring_apart(&self) -> bool {
+        let (expiring, all) = self.index.expiring_bytes();
+        all > 0 && expiring * 100 > all * EXPIRING_APART_PERCENT
+    }
+
+    fn is_closing(&self) -> bool {
+        self.state.borrow().closing
+    }
+
+    async fn passed(&self, dead: u64, bytes: u64) {
+        let mut pace = self.pacing.pace.get();
+        pace.reclaimed(dead);
+        self.pacing.pace.set(pace);
+        if self.pacing.is_kept.get() {
+            self.log.changed().notify();
+        }
+        if let Some(rate) = self.options.collect_bytes_per_second {
+            let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+            let owed = self.garbage.owed_nanoseconds.get()
+                + u64::try_from(nanoseconds).unwrap_or(u64::MAX / 2);
+            // A sleep for every small frame would cost more than the frame.
+            let sleeps = owed >= PACE_STEP_NANOSECONDS;
+            self.garbage.owed_nanoseconds.set(if sleeps { 0 } else { owed });
+            if sleeps {
+                self.env.sleep(owed).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The disk space of one shard: what it may take, what of it is dead, and what to do about it.
+//!
+//! Everything here decides and does nothing: [`Usage`] says how full the shard is and what follows
+//! from that, [`victims`] which segment is worth collecting, [`Pace`] when writers have to wait for
+//! the collector, [`Purpose`] who may use the last of the space. [`FreeSegments`] holds the files
+//! of freed segments. The shard's tasks carry it out.
+
+mod free_segments;
+mod pace;
+mod purpose;
+mod usage;
+pub mod victims;
+
+pub use free_segments::FreeSegments;
+pub use pace::Pace;
+pub use purpose::Purpose;
+pub use usage::{Limits, Usage};

@@ -1,0 +1,63 @@
+//! Memory that frames are built in, used again.
+
+use larder_runtime::buffer::Buffer;
+
+/// The size of a frame's first buffer: most group commits fit it.
+pub(super) const FRAME_BUFFER_BYTES: usize = 64 << 10;
+
+/// How many bytes are kept for later frames.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// Buffers of frames that were written. New memory is cleared by the kernel page by page, which
+/// costs more than building a frame in it.
+#[derive(Default)]
+pub(super) struct FrameBuffers {
+    kept: Vec<Buffer>,
+    bytes: usize,
+}
+
+impl FrameBuffers {
+    /// A buffer for at least `bytes`; `make` makes one if none is kept.
+    pub(super) fn take(&mut self, bytes: usize, make: &dyn Fn(usize) -> Buffer) -> Buffer {
+        match self.kept.iter().rposition(|buffer| buffer.capacity() >= bytes) {
+            Some(at) => {
+                let buffer = self.kept.swap_remove(at);
+                self.bytes -= buffer.capacity();
+                buffer
+            }
+            None => make(bytes.max(FRAME_BUFFER_BYTES)),
+        }
+    }
+
+    /// Keeps a buffer that was written out, if there is room for it.
+    pub(super) fn give(&mut self, buffer: Buffer) {
+        if self.bytes + buffer.capacity() <= KEPT_BYTES_MAX {
+            self.bytes += buffer.capacity();
+            self.kept.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_and_what_is_kept_is_bounded() {
+        let mut buffers = FrameBuffers::default();
+        let make = |bytes: usize| Buffer::zeroed(bytes);
+        let never = |bytes: usize| -> Buffer { panic!("{bytes} bytes are asked for anew") };
+        let first = buffers.take(100, &make);
+        assert_eq!(first.capacity(), FRAME_BUFFER_BYTES);
+        buffers.give(first);
+        let again = buffers.take(FRAME_BUFFER_BYTES, &never);
+        let larger = buffers.take(1 << 20, &make);
+        buffers.give(again);
+        buffers.give(larger);
+        assert_eq!(buffers.take(1 << 20, &never).capacity(), 1 << 20);
+        for _ in 0..100 {
+            buffers.give(Buffer::zeroed(1 << 20));
+        }
+        assert!(buffers.bytes <= KEPT_BYTES_MAX);
+    }
+}

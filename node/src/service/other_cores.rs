@@ -1,0 +1,133 @@
+//! Requests of other cores' connections: carried out batch by batch, in parts, and parked one by
+//! one where their connection has used up its share.
+
+use super::core_state::CoreState;
+use super::shards::{Origin, Tried};
+use crate::connection::Load;
+use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
+use crate::memcached::command::Command;
+use crate::mesh::{Batch, Note, Place};
+
+impl CoreState {
+    /// Takes a batch of another core in; its requests are carried out by and by. There must be none
+    /// from that core whose requests are not all carried out.
+    pub(super) fn take_batch(&mut self, core: usize, batch: Box<Batch>) {
+        for &(connection, bytes) in &batch.credits {
+            self.lanes.credit(core, connection, bytes);
+        }
+        let before = self.inboxes[core].replace((batch, 0));
+        assert!(before.is_none(), "a core's batches are carried out one after the other");
+    }
+
+    /// Whether a batch of that core waits for its requests to be carried out.
+    pub(super) fn has_batch(&self, core: usize) -> bool {
+        self.inboxes[core].is_some()
+    }
+
+    /// Goes on with the requests of a core's batch; what is left when the turn's part of them is
+    /// done waits for the next one. A request that cannot go on is parked, so it holds no other up.
+    pub(super) fn work_on_batch(&mut self, core: usize) {
+        let Some((mut batch, first)) = self.inboxes[core].take() else { return };
+        let mut reply_bytes = 0;
+        let last = batch.requests.len().min(first + BATCH_TURN_REQUESTS);
+        for index in first..last {
+            if reply_bytes > BATCH_TURN_BYTES {
+                self.inboxes[core] = Some((batch, index));
+                return;
+            }
+            let request = &batch.requests[index];
+            let (place, shard) = (request.place, request.shard);
+            self.lanes.open(core, place.connection);
+            let is_scarce = self.room.is_scarce(self.under_way());
+            let wants = if self.lanes.may_execute(core, place.connection, is_scarce) {
+                match self.carry_out(core, place, shard, &batch.command(request)) {
+                    Ok(bytes) => {
+                        reply_bytes += bytes;
+                        continue;
+                    }
+                    Err(bytes) => Some(bytes),
+                }
+            } else {
+                None
+            };
+            let parked = batch.park(index);
+            self.lanes.park(core, place.connection, parked, wants);
+            self.counters.parked += 1;
+        }
+        if last < batch.requests.len() {
+            self.inboxes[core] = Some((batch, last));
+            return;
+        }
+        for note in batch.notes.drain(..) {
+            match note {
+                Note::Ask(ask, what) => self.answer_ask(core, ask, what),
+                Note::Report(ask, report) => self.gathered(ask, Ok(Some(*report))),
+                Note::Flushed(ask, result) => self.gathered(ask, result.map(|()| None)),
+            }
+        }
+        for connection in batch.closed.drain(..) {
+            self.lanes.close(core, connection);
+        }
+        self.mesh.give_back(core, batch);
+    }
+
+    /// Carries out parked requests that may go on now; returns whether there were any.
+    pub(super) fn work_on_parked(&mut self) -> bool {
+        let mut reply_bytes = 0;
+        let mut has_any = false;
+        for _ in 0..self.lanes.parked() {
+            if reply_bytes > BATCH_TURN_BYTES {
+                break;
+            }
+            let all = self.under_way();
+            let Some((core, parked)) = self.lanes.next(self.room, all) else { continue };
+            match self.carry_out(core, parked.place, parked.shard, &parked.command()) {
+                Ok(bytes) => {
+                    has_any = true;
+                    reply_bytes += bytes;
+                }
+                Err(wants) => self.lanes.put_back(core, parked.place.connection, parked, wants),
+            }
+        }
+        has_any
+    }
+
+    /// Carries a command of another core out, or starts to. Returns how long the reply is, as far
+    /// as it is known, or the bytes for which there is no room yet.
+    fn carry_out(
+        &mut self,
+        core: usize,
+        place: Place,
+        shard: u16,
+        command: &Command<'_>,
+    ) -> Result<usize, usize> {
+        let origin = Origin::Core { core, place };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let counters = &mut self.counters;
+        let tried = self.shards.try_execute(shard, command, self.now, counters, &mut scratch);
+        let result = match tried {
+            Tried::Done { after, is_error } => {
+                let len = scratch.len();
+                self.lanes.charge(core, place.connection, len);
+                self.deliver(origin, &scratch, after, is_error);
+                Ok(len)
+            }
+            Tried::Later => {
+                let own = self.lanes.load_of(core, place.connection);
+                let admitted = self.admit(shard, command, own);
+                admitted.map(|expected_bytes| {
+                    let task = Load { waiting: 1, expected_bytes, bytes: 0 };
+                    self.lanes.change(core, place.connection, |load| load + task);
+                    self.start(origin, shard, command, expected_bytes);
+                    0
+                })
+            }
+        };
+        self.scratch = scratch;
+        if self.scratch.capacity() > BATCH_KEPT_BYTES_MAX {
+            self.scratch = Vec::new();
+        }
+        result
+    }
+}
