@@ -118,7 +118,7 @@ macro_rules! targets {
 }
 
 targets! {
-    superblock manifest edit segment_header frame record footer index filter block entry key
+    superblock manifest edit segment_header frame record footer index filter pointed block entry key
 }
 
 #[test]

@@ -4,13 +4,16 @@
 //! answers, or an error that says what is damaged. No value is wrong, and no key that was
 //! acknowledged is missing without a word.
 
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::simulation::{SimDisk, Simulation};
 
 use super::harness::{self, TestShard, tiny_options};
 use super::history::Name;
+use super::items;
 use super::smoke::{delete, run, set};
 use crate::error::EngineError;
 use crate::operation::{Operation, Read};
@@ -55,20 +58,29 @@ const ROUNDS: [fn(u8) -> Option<OperationBuf>; 3] = [
 ];
 
 fn write(life: &mut Simulation, shard: &TestShard) {
+    let unfinished = Rc::new(Cell::new(0));
     for (index, round) in ROUNDS.into_iter().enumerate() {
         if index == 2 {
             // From here on the changes are in the log only.
-            shard.freeze(&mut shard.state.borrow_mut());
-            life.run_until_idle().expect("runs");
+            let shard = shard.clone();
+            life.block_on(async move { items::flush_memtable(&shard).await }).expect("runs");
         }
         for number in 0..KEYS {
             let Some(operation) = round(number) else { continue };
-            let shard = shard.clone();
+            let (shard, unfinished) = (shard.clone(), Rc::clone(&unfinished));
+            unfinished.set(unfinished.get() + 1);
             life.env().spawn(TaskQueue::Foreground, async move {
                 run(&shard, &key(number), operation).await;
+                unfinished.set(unfinished.get() - 1);
             });
         }
-        life.run_until_idle().expect("runs");
+        let (env, unfinished) = (life.env(), Rc::clone(&unfinished));
+        let finishing = async move {
+            while unfinished.get() > 0 {
+                env.sleep(1_000_000).await;
+            }
+        };
+        life.block_on(finishing).expect("runs");
     }
     let closing = shard.clone();
     life.block_on(async move { closing.close().await }).expect("runs").expect("closes");
