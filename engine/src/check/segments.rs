@@ -14,6 +14,9 @@ use crate::value_log::frame::{self, FrameHeader};
 use crate::value_log::record::{self, Place, RecordError};
 use crate::value_log::segment;
 
+/// Bytes read at once where the end of a segment is looked for.
+const AHEAD_BYTES: usize = 1 << 20;
+
 /// A part of a frame's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
@@ -166,8 +169,8 @@ pub(super) async fn ends<E: Env>(
     Ok(ends)
 }
 
-/// The end of a segment of collected records that was never sealed: the first block without a
-/// frame. Records were moved only once they were durable in it.
+/// The end of a segment of collected records that was never sealed: where its last frame ends. One
+/// frame was durable before the next was written, so what is none before that is damage.
 async fn open_end<E: Env>(
     env: &E,
     directory: &Path,
@@ -176,10 +179,10 @@ async fn open_end<E: Env>(
     known: &SegmentState,
 ) -> Result<u32, CheckError> {
     let path = directory.join(segment::file_name(number));
-    let mut offset = segment::HEADER_BYTES;
-    let mut reader = match Reader::open(env, &path, DISK_ALIGNMENT).await {
+    let (mut offset, mut last_end) = (segment::HEADER_BYTES, segment::HEADER_BYTES);
+    let mut reader = match Reader::open(env, &path, AHEAD_BYTES).await {
         Ok(reader) => reader,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(offset),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(last_end),
         Err(error) => return Err(CheckError::io(&path, "open")(error)),
     };
     while offset < known.file_bytes {
@@ -187,11 +190,11 @@ async fn open_end<E: Env>(
         let header = header_at(&mut reader, Place { store, segment: number, offset }).await;
         let end = header.and_then(|header| offset.checked_add(header.padded_len()));
         match end.filter(|end| *end <= known.file_bytes) {
-            Some(end) => offset = end,
-            None => break,
+            Some(end) => (offset, last_end) = (end, end),
+            None => offset += DISK_ALIGNMENT as u32,
         }
     }
-    Ok(offset)
+    Ok(last_end)
 }
 
 /// Checks the frames of segment `number` from its header up to `end`. With `is_open`, the last of

@@ -265,10 +265,11 @@ fn a_manifest_that_has_lost_its_last_edits_makes_no_repair_drop_anything() {
     let (path, _) = disk.files().into_iter().find(|file| is_manifest(&file.0)).expect("there");
     let bytes = disk.read_all(&path);
     let end = bytes.iter().rposition(|&byte| byte != 0).expect("written").next_multiple_of(4096);
-    let mut refused = 0;
+    let (mut cuts, mut refused) = (0, 0);
     for end in (4096..=end).step_by(4096) {
         let mut cut = disk.clone();
         cut.truncate(&path, end as u64);
+        cuts += 1;
         let before = checks::contents(&cut);
         let (repaired, after) = repair(cut);
         match repaired {
@@ -280,5 +281,5 @@ fn a_manifest_that_has_lost_its_last_edits_makes_no_repair_drop_anything() {
         }
         assert_eq!(checks::contents(&after), before, "cut at {end}");
     }
-    assert!(refused > 3, "{refused} refused");
+    assert!(refused > 1 && refused < cuts, "{refused} of {cuts} refused");
 }
