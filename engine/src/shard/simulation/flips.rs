@@ -1,10 +1,11 @@
-//! A store of about 64 KiB of which every byte is changed, one at a time.
+//! A store of about 100 KiB of which every byte is changed, one at a time but for runs of zeros.
 //!
 //! Each change is harmless or said: whoever opens the store and reads everything gets the right
 //! answers, or an error that says what is damaged. No value is wrong, and no key that was
 //! acknowledged is missing without a word.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -21,6 +22,9 @@ use crate::shard::{OperationBuf, ShardOptions};
 
 /// Threads that share the bytes. Each makes the store anew: the same seed makes the same one.
 const THREADS: u64 = 2;
+
+/// So many bytes are changed at once where all are zeros: most of a small store is padding.
+const ZEROS: usize = 32;
 
 const KEYS: u8 = 24;
 
@@ -150,17 +154,39 @@ pub(super) fn bit(number: u64) -> u8 {
     ((number ^ (number >> 3) ^ (number >> 6)) % 8) as u8
 }
 
+/// The bytes of every file, each by itself but for those amid zeros.
+fn stretches(disk: &SimDisk) -> Vec<(PathBuf, Range<u64>)> {
+    let mut stretches = Vec::new();
+    for (path, _) in disk.files() {
+        let mut offset = 0;
+        for chunk in disk.read_all(&path).chunks(ZEROS) {
+            let step = if chunk.iter().all(|&byte| byte == 0) { chunk.len() as u64 } else { 1 };
+            let end = offset + chunk.len() as u64;
+            while offset < end {
+                stretches.push((path.clone(), offset..offset + step));
+                offset += step;
+            }
+        }
+    }
+    stretches
+}
+
 fn flip_share(share: u64) -> (u64, u64) {
     let disk = store();
     assert_eq!(open_and_read(disk.clone(), "nothing was changed"), None);
     let (mut said, mut harmless) = (0, 0);
-    for (number, path, offset) in places(&disk).filter(|place| place.0 % THREADS == share) {
+    let stretches = stretches(&disk).into_iter().enumerate();
+    for (index, (path, stretch)) in stretches.filter(|(index, _)| *index as u64 % THREADS == share)
+    {
         let mut damaged = disk.clone();
-        damaged.flip_bit(&path, offset, bit(number));
-        let what = format!("bit {} of byte {offset} of {}", bit(number), path.display());
+        for offset in stretch.clone() {
+            damaged.flip_bit(&path, offset, bit(index as u64 + offset));
+        }
+        let what = format!("a bit of each byte {stretch:?} of {}", path.display());
+        let bytes = stretch.end - stretch.start;
         match open_and_read(damaged, &what) {
-            Some(_) => said += 1,
-            None => harmless += 1,
+            Some(_) => said += bytes,
+            None => harmless += bytes,
         }
     }
     (said, harmless)
