@@ -89,7 +89,7 @@ impl CheckError {
 
 /// How far a check has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress<'a> {
+pub struct CheckProgress<'a> {
     /// The file that is looked at.
     pub file: &'a str,
     /// Bytes of files that are done.
@@ -106,7 +106,7 @@ pub struct Progress<'a> {
 pub async fn check<E: Env>(
     env: &E,
     directory: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(CheckProgress<'_>),
 ) -> Result<Report, CheckError> {
     Ok(survey::survey(env, directory, progress).await?.report)
 }

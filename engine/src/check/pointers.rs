@@ -140,8 +140,8 @@ async fn follow<E: Env>(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let metadata = found.record.metadata;
-    // What changes an item without its value leaves the record where it is, with the version that it
-    // had. Marking an item stale gives it a version of its own choice.
+    // What changes an item without its value leaves the record where it is, with the version that
+    // it had. Marking an item stale gives it a version of its own choice.
     let version_fits = target.is_stale || metadata.version <= target.version;
     let what = if !found.payload_intact {
         "the value does not match its checksum"

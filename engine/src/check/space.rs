@@ -10,7 +10,7 @@ use larder_runtime::env::{DirectoryEntry, Env, IoClass};
 use super::log::{self, Log};
 use super::segments::{self, Ends};
 use super::survey::list;
-use super::{CheckError, Progress};
+use super::{CheckError, CheckProgress};
 use crate::entry::{Entry, Pointer};
 use crate::index::compaction::{MergeIterator, Verdict};
 use crate::index::table::{self, Table, TableIdentity};
@@ -101,7 +101,7 @@ impl SpaceReport {
 pub async fn space<E: Env>(
     env: &E,
     directory: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(CheckProgress<'_>),
 ) -> Result<SpaceReport, CheckError> {
     let reading = manifest::read(env, directory).await.map_err(|error| match error {
         error @ (ManifestError::Damaged { .. } | ManifestError::Io { operation: "read", .. }) => {
@@ -289,13 +289,13 @@ async fn count<E: Env>(
     directory: &Path,
     store: u128,
     tally: &RefCell<Tally<'_>>,
-    (total_bytes, progress): (u64, &mut dyn FnMut(Progress<'_>)),
+    (total_bytes, progress): (u64, &mut dyn FnMut(CheckProgress<'_>)),
 ) -> Result<(), CheckError> {
     let state = tally.borrow().state;
     let mut tables = Vec::new();
     for meta in state.levels.iter().flatten() {
         let file = table::file_name(meta.id);
-        progress(Progress { file: &file, done_bytes: 0, total_bytes });
+        progress(CheckProgress { file: &file, done_bytes: 0, total_bytes });
         let identity = TableIdentity { store, table: meta.id };
         let table = Table::open(env.clone(), directory, identity, meta, IoClass::Scrub).await;
         tables.push(Rc::new(table.map_err(|error| CheckError::Damaged(error.to_string()))?));

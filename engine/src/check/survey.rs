@@ -9,7 +9,7 @@ use super::log::{self, Log};
 use super::pointers::Pointers;
 use super::reader::Reader;
 use super::report::{FileReport, Report};
-use super::{CheckError, Progress, newest, segments, tables};
+use super::{CheckError, CheckProgress, newest, segments, tables};
 use crate::index::table::{self, TableMeta};
 use crate::manifest::{self, ManifestError, Reading, SegmentState};
 use crate::superblock::SUPERBLOCK_FILE;
@@ -31,7 +31,7 @@ struct Surveyor<'a, E: Env> {
     env: &'a E,
     directory: &'a Path,
     report: Report,
-    progress: &'a mut dyn FnMut(Progress<'_>),
+    progress: &'a mut dyn FnMut(CheckProgress<'_>),
     done_bytes: u64,
     total_bytes: u64,
 }
@@ -45,7 +45,7 @@ pub(super) fn list(env: &impl Env, directory: &Path) -> Result<Vec<DirectoryEntr
 pub(super) async fn survey<E: Env>(
     env: &E,
     directory: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(CheckProgress<'_>),
 ) -> Result<Survey, CheckError> {
     let entries = list(env, directory)?;
     let mut surveyor = Surveyor {
@@ -112,7 +112,7 @@ impl<E: Env> Surveyor<'_, E> {
     fn begin(&mut self, name: &str) {
         let bytes = self.report.file(name).bytes;
         let (done_bytes, total_bytes) = (self.done_bytes, self.total_bytes);
-        (self.progress)(Progress { file: name, done_bytes, total_bytes });
+        (self.progress)(CheckProgress { file: name, done_bytes, total_bytes });
         self.done_bytes += bytes;
     }
 

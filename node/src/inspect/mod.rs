@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use larder_engine::check::{CheckError, Progress};
+use larder_engine::check::{CheckError, CheckProgress};
 use larder_engine::superblock::SUPERBLOCK_FILE;
 use larder_runtime::core_thread::{Core, CoreOptions};
 
@@ -122,14 +122,14 @@ impl Held {
         look: &impl AsyncFn(
             &larder_runtime::ring_env::RingEnv,
             &Path,
-            &mut dyn FnMut(Progress<'_>),
+            &mut dyn FnMut(CheckProgress<'_>),
         ) -> Result<T, CheckError>,
     ) -> Result<Vec<(PathBuf, T)>, InspectError> {
         let mut looked = Vec::new();
         for shard in self.directory.shards.clone() {
             let bar = Bar::new(&shard);
             let env = self.core.env();
-            let mut show = |progress: Progress<'_>| bar.show(&progress);
+            let mut show = |progress: CheckProgress<'_>| bar.show(&progress);
             match self.core.block_on(Box::pin(look(&env, &shard, &mut show))) {
                 Ok(found) => looked.push((shard, found)),
                 // A first start that was interrupted leaves empty shards; the next one goes on.
@@ -159,7 +159,7 @@ impl Bar {
         Self(ProgressBar::new(0).with_style(style).with_prefix(name))
     }
 
-    fn show(&self, progress: &Progress<'_>) {
+    fn show(&self, progress: &CheckProgress<'_>) {
         self.0.set_length(progress.total_bytes);
         self.0.set_position(progress.done_bytes);
         self.0.set_message(progress.file.to_owned());
