@@ -7,6 +7,7 @@
 
 pub mod cache;
 mod canary;
+pub mod check;
 pub mod collector;
 pub mod entry;
 pub mod error;

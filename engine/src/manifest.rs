@@ -21,6 +21,7 @@
 //! interrupted creation or switch left behind. It writes to no file that it found damaged.
 
 mod codec;
+pub(crate) mod decoders;
 mod edit;
 mod error;
 mod levels;
@@ -52,7 +53,7 @@ pub use self::state::State;
 use self::log::Log;
 use self::record::{Kind, LogIdentity, PAYLOAD_BYTES_MAX, padded_bytes};
 use crate::superblock::{
-    SUPERBLOCK_FILE, SUPERBLOCK_UNFINISHED_FILE, ShardIdentity, Superblock, SuperblockFile,
+    self, SUPERBLOCK_FILE, SUPERBLOCK_UNFINISHED_FILE, ShardIdentity, Superblock, SuperblockFile,
 };
 
 /// The number of a new shard's first manifest file.
@@ -134,6 +135,16 @@ impl Contents {
             }
         }
         Ok(contents)
+    }
+
+    /// What an interrupted switch or creation left beside the manifest file `number`.
+    fn leftovers(&self, number: u64) -> Vec<String> {
+        let manifests = self.manifest_numbers.iter().filter(|&&other| other != number);
+        let mut leftovers: Vec<String> = manifests.map(|&other| log::file_name(other)).collect();
+        if self.has_unfinished_superblock {
+            leftovers.push(SUPERBLOCK_UNFINISHED_FILE.to_owned());
+        }
+        leftovers
     }
 
     fn is_empty(&self) -> bool {
@@ -297,6 +308,52 @@ impl<E: Env> Manifest<E> {
     }
 }
 
+/// What a shard's superblock and manifest say, read without writing anything.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The superblock in force.
+    pub superblock: Superblock,
+    /// The numbers of the superblock's copies that do not hold it.
+    pub bad_copies: Vec<usize>,
+    /// The name of the manifest file in force.
+    pub manifest_name: String,
+    /// How many records that file holds, the snapshot included.
+    pub records: usize,
+    /// Where they end, in bytes from the start of the file.
+    pub end: u64,
+    /// What they come to.
+    pub state: State,
+    /// Files that an interrupted creation or switch has left; opening the shard removes them.
+    pub leftovers: Vec<String>,
+}
+
+/// Reads superblock and manifest of the shard in `directory`, for whoever must not write.
+///
+/// # Errors
+///
+/// Those of [`Manifest::open`].
+pub async fn read<E: Env>(env: &E, directory: &Path) -> Result<Reading, ManifestError> {
+    if !Manifest::exists(env, directory)? {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        return Err(ManifestError::io(&directory.join(SUPERBLOCK_FILE), "open")(missing));
+    }
+    let (superblock, bad_copies) = superblock::read(env, directory).await?;
+    let number = superblock.manifest_number;
+    let identity = LogIdentity { store_id: superblock.identity.store_id, number };
+    let log = log::read(env, directory, identity).await?;
+    let contents = Contents::list(env, directory)?;
+    check_superblock_is_latest(env, directory, identity, &contents).await?;
+    Ok(Reading {
+        superblock,
+        bad_copies,
+        manifest_name: log::file_name(number),
+        records: log.records,
+        end: log.end,
+        state: log.state,
+        leftovers: contents.leftovers(number),
+    })
+}
+
 /// Refuses a superblock that was put back to an earlier state: there is a later manifest file that
 /// was appended to, which happens only after the superblock has come to name it.
 async fn check_superblock_is_latest<E: Env>(
@@ -326,11 +383,7 @@ async fn remove_leftovers<E: Env>(
     number: u64,
     contents: &Contents,
 ) -> Result<(), ManifestError> {
-    let manifests = contents.manifest_numbers.iter().filter(|&&other| other != number);
-    let mut leftovers: Vec<String> = manifests.map(|&other| log::file_name(other)).collect();
-    if contents.has_unfinished_superblock {
-        leftovers.push(SUPERBLOCK_UNFINISHED_FILE.to_owned());
-    }
+    let leftovers = contents.leftovers(number);
     if leftovers.is_empty() {
         return Ok(());
     }

@@ -12,7 +12,7 @@ mod collect;
 pub mod execute;
 mod journal;
 mod locate;
-mod namespaces;
+pub(crate) mod namespaces;
 mod open;
 pub mod options;
 mod pins;

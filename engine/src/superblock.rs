@@ -191,6 +191,37 @@ fn refusal_without_intact_copy<'a>(copies: impl Iterator<Item = &'a Block>) -> R
     }
 }
 
+/// The superblock in force in a file of these bytes, if one is.
+pub(crate) fn choose_from(bytes: &[u8]) -> Option<Superblock> {
+    let mut copies = Copies::default();
+    let (blocks, _rest) = bytes.as_chunks::<BLOCK_BYTES>();
+    for (copy, block) in copies.iter_mut().zip(blocks) {
+        *copy = Some(Box::new(*block));
+    }
+    choose(&copies).ok()
+}
+
+/// Puts the checksums of all copies right in a file of these bytes.
+pub(crate) fn seal_copies(bytes: &mut [u8]) {
+    let (blocks, _rest) = bytes.as_chunks_mut::<BLOCK_BYTES>();
+    for block in blocks {
+        let checksum = checksum(block);
+        block[CHECKSUM_AT..SEQUENCE_AT].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+/// The bytes of a file as they are written.
+pub(crate) fn decoders_seed() -> Vec<u8> {
+    let identity = ShardIdentity {
+        store_id: 7,
+        shard_index: 1,
+        shard_count: 4,
+        route_seed: 0,
+        segment_bytes: 64 << 20,
+    };
+    Superblock { sequence: 3, identity, manifest_number: 2 }.encode().repeat(COPIES)
+}
+
 /// The open file of the superblock.
 pub(crate) struct SuperblockFile<E: Env> {
     env: E,
@@ -224,22 +255,7 @@ impl<E: Env> SuperblockFile<E> {
         let file = file.map_err(ManifestError::io(&path, "open"))?;
         // Bytes that are read from a cache could still be lost: they count only once flushed.
         file.sync(IoClass::Flush).await.map_err(ManifestError::io(&path, "sync"))?;
-        let (copies, error) = read_copies(env, &file).await;
-        let current = match (choose(&copies), error) {
-            (Ok(superblock), _) => superblock,
-            (Err(Refusal::WrongFormat(found)), _) => {
-                return Err(ManifestError::WrongFormat { path, found, supported: FORMAT_VERSION });
-            }
-            (Err(Refusal::Damaged(_)), Some(error)) => {
-                return Err(ManifestError::io(&path, "read")(error));
-            }
-            (Err(Refusal::Damaged(what)), None) => {
-                return Err(ManifestError::Damaged { path, offset: 0, what: what.to_owned() });
-            }
-        };
-        let block = current.encode();
-        let bad = |index: &usize| copies[*index].as_deref() != Some(&block);
-        let bad_copies = (0..COPIES).filter(bad).collect();
+        let (current, bad_copies) = decide(env, &file, &path).await?;
         Ok(Self { env: env.clone(), file, path, current, bad_copies })
     }
 
@@ -286,6 +302,45 @@ impl<E: Env> SuperblockFile<E> {
         }
         self.file.sync(IoClass::Flush).await.map_err(ManifestError::io(&self.path, "sync"))
     }
+}
+
+/// The superblock in force, and the numbers of the copies that do not hold it. The file is opened
+/// for reading only.
+pub(crate) async fn read<E: Env>(
+    env: &E,
+    directory: &Path,
+) -> Result<(Superblock, Vec<usize>), ManifestError> {
+    let path = directory.join(SUPERBLOCK_FILE);
+    let file = env.open(&path, OpenMode::Read).await;
+    let file = file.map_err(ManifestError::io(&path, "open"))?;
+    decide(env, &file, &path).await
+}
+
+/// Reads the copies and decides which block is in force; with the copies that do not hold it.
+async fn decide<E: Env>(
+    env: &E,
+    file: &E::File,
+    path: &Path,
+) -> Result<(Superblock, Vec<usize>), ManifestError> {
+    let path = || path.to_path_buf();
+    let (copies, error) = read_copies(env, file).await;
+    let current = match (choose(&copies), error) {
+        (Ok(superblock), _) => superblock,
+        (Err(Refusal::WrongFormat(found)), _) => {
+            let supported = FORMAT_VERSION;
+            return Err(ManifestError::WrongFormat { path: path(), found, supported });
+        }
+        (Err(Refusal::Damaged(_)), Some(error)) => {
+            return Err(ManifestError::io(&path(), "read")(error));
+        }
+        (Err(Refusal::Damaged(what)), None) => {
+            let what = what.to_owned();
+            return Err(ManifestError::Damaged { path: path(), offset: 0, what });
+        }
+    };
+    let block = current.encode();
+    let bad = |index: &usize| copies[*index].as_deref() != Some(&block);
+    Ok((current, (0..COPIES).filter(bad).collect()))
 }
 
 fn copy_offset(copy: usize) -> u64 {

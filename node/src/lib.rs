@@ -16,6 +16,7 @@ pub mod config;
 pub mod connection;
 pub mod control;
 pub mod counters;
+pub mod inspect;
 pub mod launch;
 pub mod ledger;
 pub mod limits;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use larder::config::{self, Config, ServeArgs};
+use larder::inspect::{self, CheckArgs, SpaceArgs};
 use larder::launch::{Launcher, StartError, Stopper};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,6 +26,10 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Put load on a server that speaks memcached, or on the engine alone, and measure
     Bench(larder_bench::BenchArgs),
+    /// Check every checksum and every pointer of a data directory, without changing it
+    Check(CheckArgs),
+    /// Explain what every byte of a data directory is for
+    Space(SpaceArgs),
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -33,6 +38,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(&args),
         Command::Bench(args) => larder_bench::run(args).map_err(Failure::from),
+        Command::Check(args) => return inspect::check(&args),
+        Command::Space(args) => return inspect::space(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `LARDER_BINARY` | test this server instead of building one |
+//! | `LARDER_FUZZ_SECONDS` | how long each fuzz target runs; by default some thousand inputs |
 //! | `LARDER_KILLS` | how often the crash tests kill the server, 3 by default |
 //! | `LARDER_SEED` | the seed to run with again, as a failed test printed it |
 //! | `LARDER_TEST_PYTHON` | a Python that has python-memcached and pymemcache |

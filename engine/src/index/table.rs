@@ -15,6 +15,7 @@ mod block;
 mod block_cache;
 mod block_index;
 mod builder;
+pub(crate) mod decoders;
 mod entry_buffer;
 mod error;
 mod filter;
@@ -24,6 +25,7 @@ mod iterator;
 mod meta;
 mod pointed;
 mod reader;
+mod scan;
 mod sequence;
 mod writer;
 
@@ -41,6 +43,7 @@ pub use iterator::{READ_AHEAD_BYTES, TableIterator};
 pub use meta::TableMeta;
 pub use pointed::Pointed;
 pub use reader::{Resident, Table};
+pub use scan::{BlockPlace, visit_block};
 pub use sequence::{SequenceOptions, TableSequence};
 
 /// How tables are built.

@@ -85,28 +85,12 @@ impl<E: Env> Log<E> {
         limits: Limits,
     ) -> Result<(Self, State), ManifestError> {
         let path = directory.join(file_name(identity.number));
-        let file = match env.open(&path, OpenMode::ReadWrite).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let what = "the superblock names this file, but there is none".to_owned();
-                return Err(ManifestError::Damaged { path, offset: 0, what });
-            }
-            Err(error) => return Err(ManifestError::io(&path, "open")(error)),
-        };
+        let file = open_named(env, &path, OpenMode::ReadWrite).await?;
         // Bytes that are read from a cache could still be lost: they count only once flushed.
         file.sync(IoClass::Flush).await.map_err(ManifestError::io(&path, "sync"))?;
-        let bytes = read_whole(env, &file, &path).await?;
-        let damaged = |damage: Damage| ManifestError::Damaged {
-            path: path.clone(),
-            offset: damage.offset as u64,
-            what: damage.what,
-        };
-        let records = record::scan(&bytes, identity).map_err(damaged)?;
-        let state = replay(&records).map_err(damaged)?;
-        let first = records.first().expect("a scan finds at least the snapshot");
-        let last = records.last().expect("a scan finds at least the snapshot");
-        let end = last.end() as u64;
-        if bytes.get(last.end()..).is_some_and(|tail| tail.iter().any(|&byte| byte != 0)) {
+        let contents = load(env, &file, &path, identity).await?;
+        let end = contents.end;
+        if contents.is_torn {
             tracing::info!(path = %path.display(), end, "dropping an unfinished append");
         }
         let log = Self {
@@ -114,13 +98,13 @@ impl<E: Env> Log<E> {
             identity,
             limits,
             end,
-            sequence_next: last.sequence + 1,
-            checksum_last: last.checksum,
-            snapshot_bytes: first.end() as u64,
+            sequence_next: contents.sequence_last + 1,
+            checksum_last: contents.checksum_last,
+            snapshot_bytes: contents.snapshot_bytes,
             file,
             path,
         };
-        Ok((log, state))
+        Ok((log, contents.state))
     }
 
     /// Whether the next edit should start a new file instead of being appended to this one.
@@ -225,6 +209,74 @@ fn fill_piece(piece: &mut [u8], start: usize, header: &[u8; HEADER_BYTES], paylo
     piece[filled..].fill(0);
 }
 
+/// What a whole file comes to.
+pub(super) struct Contents {
+    pub(super) state: State,
+    /// How many records there are, the snapshot included.
+    pub(super) records: usize,
+    /// Where the next record would start.
+    pub(super) end: u64,
+    /// Whether something follows that no intact record is.
+    is_torn: bool,
+    sequence_last: u64,
+    checksum_last: u32,
+    snapshot_bytes: u64,
+}
+
+/// Reads and replays the file `identity` in `directory`, which is opened for reading only.
+pub(super) async fn read<E: Env>(
+    env: &E,
+    directory: &Path,
+    identity: LogIdentity,
+) -> Result<Contents, ManifestError> {
+    let path = directory.join(file_name(identity.number));
+    let file = open_named(env, &path, OpenMode::Read).await?;
+    load(env, &file, &path, identity).await
+}
+
+/// Opens the file that the superblock names.
+async fn open_named<E: Env>(
+    env: &E,
+    path: &Path,
+    mode: OpenMode,
+) -> Result<E::File, ManifestError> {
+    match env.open(path, mode).await {
+        Ok(file) => Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let what = "the superblock names this file, but there is none".to_owned();
+            Err(ManifestError::Damaged { path: path.to_path_buf(), offset: 0, what })
+        }
+        Err(error) => Err(ManifestError::io(path, "open")(error)),
+    }
+}
+
+async fn load<E: Env>(
+    env: &E,
+    file: &E::File,
+    path: &Path,
+    identity: LogIdentity,
+) -> Result<Contents, ManifestError> {
+    let bytes = read_whole(env, file, path).await?;
+    let damaged = |damage: Damage| ManifestError::Damaged {
+        path: path.to_path_buf(),
+        offset: damage.offset as u64,
+        what: damage.what,
+    };
+    let records = record::scan(&bytes, identity).map_err(damaged)?;
+    let state = replay(&records).map_err(damaged)?;
+    let first = records.first().expect("a scan finds at least the snapshot");
+    let last = records.last().expect("a scan finds at least the snapshot");
+    Ok(Contents {
+        state,
+        records: records.len(),
+        end: last.end() as u64,
+        is_torn: bytes.get(last.end()..).is_some_and(|tail| tail.iter().any(|&byte| byte != 0)),
+        sequence_last: last.sequence,
+        checksum_last: last.checksum,
+        snapshot_bytes: first.end() as u64,
+    })
+}
+
 /// The state that the records come to.
 fn replay(records: &[Record<'_>]) -> Result<State, Damage> {
     let mut state = State::default();
@@ -276,7 +328,7 @@ async fn read_whole<E: Env>(
     Ok(bytes)
 }
 
-#[cfg(test)]
+/// The state that the bytes of a file come to.
 pub(super) fn recover(bytes: &[u8], identity: LogIdentity) -> Result<State, Damage> {
     replay(&record::scan(bytes, identity)?)
 }

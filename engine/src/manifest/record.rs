@@ -116,6 +116,17 @@ pub(super) fn header(
     (header, checksum)
 }
 
+/// Puts the checksum right of the record at the front of `bytes`, if its length says that one is
+/// there; `offset` is its place in the file.
+pub(super) fn seal(bytes: &mut [u8], identity: LogIdentity, offset: u64) {
+    let Some((header, rest)) = bytes.split_first_chunk_mut::<HEADER_BYTES>() else { return };
+    let payload_bytes = u32::from_le_bytes(field(header, PAYLOAD_BYTES_AT)) as usize;
+    if let Some(payload) = rest.get(..payload_bytes).filter(|_| header.starts_with(&MAGIC)) {
+        let checksum = checksum(identity, offset, &header[..CHECKSUM_AT], payload);
+        header[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
 fn field<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     header[at..at + N].try_into().expect("a field lies inside the header")
 }

@@ -15,7 +15,7 @@ use larder_runtime::env::Env;
 
 /// The living generation of each namespace, and the flushes to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Namespaces {
+pub(crate) struct Namespaces {
     generations: Generations,
     default_generation: u32,
     /// The default namespace is flushed at this Unix second; 0: no flush is scheduled.
@@ -27,7 +27,7 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// The namespaces with the generations that the manifest has; the others were never flushed.
-    pub(super) fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
+    pub(crate) fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
         let generations = Generations::from_manifest(generations);
         let default_generation = generations.of(DEFAULT_NAMESPACE);
         Self { generations, default_generation, flush_at: 0, flushed_end: 0 }
@@ -42,7 +42,7 @@ impl Namespaces {
     }
 
     /// The living generation of every namespace that was ever flushed.
-    pub(super) fn generations(&self) -> &Generations {
+    pub(crate) fn generations(&self) -> &Generations {
         &self.generations
     }
 
@@ -151,7 +151,7 @@ impl<E: Env> Shard<E> {
 }
 
 /// Replays a namespace record into `namespaces`.
-pub(super) fn replay(namespaces: &mut Namespaces, record: &Record<'_>, payload_intact: bool) {
+pub(crate) fn replay(namespaces: &mut Namespaces, record: &Record<'_>, payload_intact: bool) {
     let Some(key) = crate::key::decode(record.key) else { return };
     match (record.kind, <[u8; 4]>::try_from(record.payload)) {
         (RecordKind::ScheduleFlush, _) => namespaces.schedule_flush(record.metadata.expiry),

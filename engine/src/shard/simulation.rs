@@ -9,9 +9,11 @@
 //! notice what they are there for.
 
 mod canary;
+mod checks;
 mod damage;
 mod exhaustive;
 mod failures;
+mod flips;
 mod fullness;
 mod harness;
 mod history;
@@ -21,6 +23,7 @@ mod mix;
 mod model;
 pub(crate) mod oracle;
 mod reach;
+mod repairs;
 mod smoke;
 mod starts;
 mod tolerated;

@@ -101,11 +101,11 @@ pub async fn prepare<E: Env>(
 
 async fn fill_with_zeros<E: Env>(env: &E, file: &E::File, bytes: u64) -> std::io::Result<()> {
     file.allocate(bytes).await?;
-    let mut buffer = env.buffer(ZERO_CHUNK_BYTES);
+    let mut buffer = env.buffer(ZERO_CHUNK_BYTES.min(bytes as usize));
     buffer.fill(0);
     let mut offset = 0;
     while offset < bytes {
-        buffer.set_len(ZERO_CHUNK_BYTES.min((bytes - offset) as usize));
+        buffer.set_len(buffer.capacity().min((bytes - offset) as usize));
         let len = buffer.len() as u64;
         let (result, back) = file.write(IoClass::Scrub, offset, buffer).await;
         result?;
@@ -149,7 +149,8 @@ pub async fn open<E: Env>(
     Ok(Segment { number, bytes, file })
 }
 
-fn encode_header(out: &mut [u8], identity: StoreIdentity, number: u32, bytes: u32) {
+/// Writes the header of a segment over `out`, which is [`HEADER_BYTES`] long.
+pub(crate) fn encode_header(out: &mut [u8], identity: StoreIdentity, number: u32, bytes: u32) {
     out.fill(0);
     out[..8].copy_from_slice(MAGIC);
     out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
@@ -161,7 +162,11 @@ fn encode_header(out: &mut [u8], identity: StoreIdentity, number: u32, bytes: u3
     out[36..40].copy_from_slice(&crc.to_le_bytes());
 }
 
-fn header_matches(header: &[u8], identity: StoreIdentity, number: u32) -> bool {
+/// Whether these are the bytes of the header of this segment.
+pub fn header_matches(header: &[u8], identity: StoreIdentity, number: u32) -> bool {
+    if header.len() < 40 {
+        return false;
+    }
     let mut expected = [0u8; 32];
     expected[..8].copy_from_slice(MAGIC);
     expected[8..10].copy_from_slice(&FORMAT.to_le_bytes());

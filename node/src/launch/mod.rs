@@ -18,7 +18,7 @@ mod cancel;
 mod checks;
 mod core_thread;
 mod descriptors;
-mod directory;
+pub(crate) mod directory;
 mod error;
 mod file_system;
 mod listeners;

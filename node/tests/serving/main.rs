@@ -7,6 +7,7 @@ mod client;
 mod clock;
 mod commands;
 mod descriptors;
+mod inspect;
 mod lifecycle;
 mod limits;
 mod many_cores;

@@ -3,7 +3,7 @@
 use larder_runtime::env::DISK_ALIGNMENT;
 
 use super::error::Malformed;
-use super::format::{SectionHandle, TableIdentity, padded, u32_at};
+use super::format::{SectionHandle, TableIdentity, u32_at};
 
 /// The length of the footer.
 pub(super) const FOOTER_BYTES: usize = 4096;
@@ -128,7 +128,7 @@ impl Footer {
     /// or overlap.
     fn sections_fill_the_file(&self) -> bool {
         let Self { index, filter, pointed, .. } = self;
-        index.offset == padded(index.offset)
+        index.offset.is_multiple_of(DISK_ALIGNMENT as u64)
             && (DISK_ALIGNMENT as u64..self.offset()).contains(&index.offset)
             && index.end() == filter.offset
             && filter.end() == pointed.offset
@@ -193,9 +193,13 @@ mod tests {
 
         let mut gap = good.clone();
         gap.filter.length = 5000;
-        let mut far = good;
+        let mut far = good.clone();
         far.index.offset = u64::MAX - 4095;
-        for bad in [gap, far] {
+        let mut crooked = good.clone();
+        crooked.index.offset = u64::MAX - 100;
+        let mut beyond = good;
+        beyond.filter.offset = u64::MAX;
+        for bad in [gap, far, crooked, beyond] {
             let (bytes, checksum) = bad.encode();
             let decoded = Footer::decode(bad.identity, bad.file_bytes, checksum, &bytes);
             assert_eq!(decoded, Err(Malformed("the footer contradicts the file")));

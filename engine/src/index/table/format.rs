@@ -47,9 +47,9 @@ pub(super) struct SectionHandle {
 }
 
 impl SectionHandle {
-    /// The offset after the section's padding.
+    /// The offset after the section's padding; beyond any file if the handle is no section's.
     pub(super) fn end(&self) -> u64 {
-        self.offset + padded(u64::from(self.length))
+        self.offset.saturating_add(padded(u64::from(self.length)))
     }
 }
 

@@ -20,7 +20,7 @@ use super::workload::{SharedModel, perform};
 use crate::error::EngineError;
 use crate::shard::ShardOptions;
 
-fn options() -> ShardOptions {
+pub(super) fn options() -> ShardOptions {
     let mut options = tiny_options();
     options.memtable_bytes = 1500;
     options.picker.level_zero_runs = 4;
@@ -47,7 +47,7 @@ async fn write(env: SimEnv, shard: TestShard, model: SharedModel) {
 }
 
 /// A shard with tables in two levels, values in the log, and changes that no table has yet.
-fn store(clean: bool) -> (SimDisk, Model) {
+pub(super) fn store(clean: bool) -> (SimDisk, Model) {
     let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
     let (shard, _) = harness::open_in(&mut life, &options());
     let model: SharedModel = Rc::new(RefCell::new(Model::default()));
@@ -66,7 +66,7 @@ fn store(clean: bool) -> (SimDisk, Model) {
 }
 
 #[derive(Debug)]
-enum Damage {
+pub(super) enum Damage {
     Flip(u8),
     ZeroSector,
     LoseSector,
@@ -75,7 +75,7 @@ enum Damage {
 }
 
 impl Damage {
-    fn random(random: &mut Random) -> Self {
+    pub(super) fn random(random: &mut Random) -> Self {
         match random.below(10) {
             0..6 => Self::Flip(random.below(8) as u8),
             6 => Self::ZeroSector,
@@ -85,7 +85,7 @@ impl Damage {
         }
     }
 
-    fn apply(&self, disk: &mut SimDisk, path: &Path, offset: u64, seed: u64) {
+    pub(super) fn apply(&self, disk: &mut SimDisk, path: &Path, offset: u64, seed: u64) {
         match *self {
             Self::Flip(bit) => disk.flip_bit(path, offset, bit),
             Self::ZeroSector => disk.zero_sector(path, offset),
@@ -100,7 +100,7 @@ impl Damage {
 }
 
 /// Places to damage: mostly bytes that were written, in every file.
-fn places(disk: &SimDisk, random: &mut Random, per_file: usize) -> Vec<(PathBuf, u64)> {
+pub(super) fn places(disk: &SimDisk, random: &mut Random, per_file: usize) -> Vec<(PathBuf, u64)> {
     let mut places = Vec::new();
     for (path, len) in disk.files() {
         let bytes = disk.read_all(&path);

@@ -18,6 +18,11 @@ fn touch(expiry: u32) -> Operation<'static> {
     Operation::Read(Read { expiry: Some(expiry), ..Read::default() })
 }
 
+/// An operation that gives an item another expiry.
+pub(super) fn touched(expiry: u32) -> crate::shard::OperationBuf {
+    crate::shard::OperationBuf::new(&touch(expiry))
+}
+
 fn start(seed: u64, options: &ShardOptions) -> (Simulation, TestShard) {
     let mut life = harness::life(seed, harness::empty_disk(harness::CAPACITY));
     let (shard, _) = harness::open_in(&mut life, options);
@@ -33,7 +38,7 @@ fn restart(life: Simulation, shard: TestShard, options: &ShardOptions) -> (Simul
 }
 
 /// Writes the memtable out, whatever is in it.
-async fn flush_memtable(shard: &TestShard) {
+pub(super) async fn flush_memtable(shard: &TestShard) {
     let before = shard.statistics().index.counters.flushes;
     shard.freeze(&mut shard.state.borrow_mut());
     while shard.statistics().index.counters.flushes == before {

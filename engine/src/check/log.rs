@@ -1,0 +1,100 @@
+//! The part of the value log that a start replays.
+
+use std::io;
+use std::path::Path;
+
+use larder_runtime::env::{Env, File, OpenMode};
+
+use super::CheckError;
+use crate::entry::{Entry, Payload};
+use crate::error::EngineError;
+use crate::index::memtable::Memtable;
+use crate::manifest::{SegmentState, State};
+use crate::shard::namespaces::{self, Namespaces};
+use crate::value_log::record::RecordKind;
+use crate::value_log::recovery::{self, Outcome, ReplaySegment, Replayed};
+use crate::value_log::segment::{self, Segment};
+
+/// What replaying has given.
+pub(super) struct Log {
+    pub(super) outcome: Outcome,
+    /// The newest entry of each key that was changed. Values stay in the log.
+    pub(super) changes: Memtable,
+    /// Which generations are alive after it.
+    pub(super) namespaces: Namespaces,
+    /// Intact records that hold no entry: segment, offset.
+    pub(super) undecodable: Vec<(u32, u32)>,
+}
+
+/// Whether a start replays this segment, from the replay position in it or from its beginning.
+pub(super) fn is_replayed(state: &State, number: u32) -> bool {
+    let is_log = state.segments.get(&number).is_none_or(SegmentState::is_log);
+    is_log && number >= state.replay_from.segment
+}
+
+/// Replays the log as a start does, without writing anything. Segments whose file is missing or
+/// short are left out: whoever asks says so.
+pub(super) async fn replay<E: Env>(
+    env: &E,
+    directory: &Path,
+    store: u128,
+    state: &State,
+) -> Result<Log, CheckError> {
+    let mut segments = Vec::new();
+    for (&number, known) in state.segments.iter().filter(|(number, _)| is_replayed(state, **number))
+    {
+        let path = directory.join(segment::file_name(number));
+        let bytes = known.file_bytes;
+        match env.open(&path, OpenMode::Read).await {
+            Ok(file) if file.len() >= u64::from(bytes) => {
+                let segment = Segment { number, bytes, file };
+                segments.push(ReplaySegment { segment, seal: known.sealed });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(CheckError::io(&path, "open")(error)),
+        }
+    }
+    let mut from = state.replay_from;
+    if segments.first().is_some_and(|first| first.segment.number != from.segment) {
+        from.offset = segment::HEADER_BYTES;
+    }
+    let mut changes = Memtable::default();
+    let mut namespaces = Namespaces::from_manifest(&state.namespace_generations);
+    let mut undecodable = Vec::new();
+    let visit = |replayed: Replayed<'_>| {
+        if is_of_namespace(replayed.record.kind) {
+            namespaces::replay(&mut namespaces, &replayed.record, replayed.payload_intact);
+        } else if !note(&mut changes, &replayed) {
+            undecodable.push((replayed.pointer.segment, replayed.pointer.offset));
+        }
+    };
+    let outcome = recovery::replay(env, store, &segments, from, visit).await;
+    let outcome = outcome.map_err(|error| match error {
+        EngineError::Open(reason) => CheckError::Newer(reason),
+        error => CheckError::Newer(error.to_string()),
+    })?;
+    Ok(Log { outcome, changes, namespaces, undecodable })
+}
+
+fn is_of_namespace(kind: RecordKind) -> bool {
+    matches!(kind, RecordKind::FlushNamespace | RecordKind::ScheduleFlush)
+}
+
+/// Makes a record's entry the newest of its key; false if the record must hold one and does not.
+fn note(changes: &mut Memtable, replayed: &Replayed<'_>) -> bool {
+    let record = &replayed.record;
+    let here = Payload::Separate(replayed.pointer, record.payload.len() as u32);
+    let repointed = match record.kind {
+        RecordKind::Repoint if replayed.payload_intact => Entry::decode(record.payload),
+        _ => None,
+    };
+    let payload = match record.kind {
+        RecordKind::Delete => Payload::Tombstone,
+        RecordKind::Repoint => repointed.map_or(here, |entry| entry.payload),
+        _ => here,
+    };
+    let entry = Entry { metadata: record.metadata, payload };
+    changes.insert(record.key, &entry, replayed.sequence);
+    record.kind != RecordKind::Repoint || repointed.is_some() || !replayed.payload_intact
+}
