@@ -9,7 +9,7 @@
 //!   recycled and misdirected bytes are told from the right ones;
 //! - a checksum stands in its block and in the block's parent: data blocks in the index, index,
 //!   filter and segment list in the footer, the footer in the manifest
-//! ([`TableMeta::footer_checksum`]).
+//!   ([`TableMeta::footer_checksum`]).
 
 mod block;
 mod block_cache;

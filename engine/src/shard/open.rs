@@ -129,12 +129,7 @@ impl<E: Env> Disk<'_, E> {
         outcome: &recovery::Outcome,
     ) -> Result<Rc<Shard<E>>, EngineError> {
         let Self { env, directory, identity } = self;
-        let mut free = FreeSegments::default();
-        for &(number, len) in &files.segments {
-            if !state.segments.contains_key(&number) && len == u64::from(options.segment_bytes) {
-                free.add(number);
-            }
-        }
+        let mut free = free_segments(files, &state, options.segment_bytes);
         let garbage = Garbage::default();
         garbage.note_expired(state.expired_until);
         let number = state.segment_id_next.max(free.number_next());
@@ -142,10 +137,7 @@ impl<E: Env> Disk<'_, E> {
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
         let bytes = options.segment_bytes;
         options.budget.adopt(files.bytes);
-        let promise = match origin {
-            Origin::Recycled(_) => None,
-            Origin::New => Some(promise_first(&env, directory, &options)?),
-        };
+        let promise = promise_first(&env, directory, &options, origin)?;
         let current = segment::prepare(&env, directory, identity, number, bytes, origin).await?;
 
         let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
@@ -199,6 +191,17 @@ impl<E: Env> Disk<'_, E> {
     }
 }
 
+/// The files of segments that the manifest does not name and that can be used again.
+fn free_segments(files: &Files, state: &manifest::State, segment_bytes: u32) -> FreeSegments {
+    let mut free = FreeSegments::default();
+    for &(number, len) in &files.segments {
+        if !state.segments.contains_key(&number) && len == u64::from(segment_bytes) {
+            free.add(number);
+        }
+    }
+    free
+}
+
 /// Starts the tasks of a shard.
 fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
     env.spawn(TaskQueue::Flush, Rc::clone(shard).keep_flushing());
@@ -215,9 +218,11 @@ fn promise_first<E: Env>(
     env: &E,
     directory: &Path,
     options: &ShardOptions,
+    origin: Origin,
 ) -> Result<Promise, EngineError> {
     let free = || env.free_space(directory);
-    let promise = options.budget.promise(u64::from(options.segment_bytes), 0, free);
+    let bytes = if origin == Origin::New { u64::from(options.segment_bytes) } else { 0 };
+    let promise = options.budget.promise(bytes, 0, free);
     let promise = promise
         .map_err(|source| EngineError::io(directory, "asking for the free space of", &source))?;
     promise.ok_or(EngineError::Full)

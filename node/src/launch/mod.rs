@@ -161,16 +161,20 @@ fn shard_options(
     budget: &Arc<DiskBudget>,
 ) -> ShardOptions {
     let mut options = ShardOptions::for_memory(shard, shards, memory);
-    let share = |size: Size| (size.0 / u64::from(shards.max(1))).max(1);
-    options.recovery_log_bytes = share(config.recovery_log);
+    options.recovery_log_bytes = share(config.recovery_log, shards);
     options.space_amplification_percent = config.max_space_amp.0;
-    options.collect_bytes_per_second = config.gc_rate.map(share);
+    options.collect_bytes_per_second = config.gc_rate.map(|rate| share(rate, shards));
     options.budget = Arc::clone(budget);
     let item_bytes = usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX);
     options.value_bytes_max = item_bytes;
     options.log.durability = config.durability.engine();
     assert!(item_bytes > KEY_BYTES_MAX, "the option's range leaves room for any key");
     options
+}
+
+/// What one of `shards` gets of something that the node has.
+fn share(size: Size, shards: u16) -> u64 {
+    (size.0 / u64::from(shards.max(1))).max(1)
 }
 
 /// What a node is put together from.

@@ -20,7 +20,7 @@ pub const DOCUMENTS: [(&str, &[&str]); 2] = [
             "engine/src/key.rs",
             "engine/src/manifest/codec.rs",
             "engine/src/superblock.rs",
-            "engine/src/table/format.rs",
+            "engine/src/index/table/format.rs",
             "engine/src/value_log/frame.rs",
             "engine/src/value_log/record.rs",
             "engine/src/value_log/segment.rs",
