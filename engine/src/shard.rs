@@ -80,6 +80,13 @@ struct Garbage {
 }
 
 impl Garbage {
+    /// Nothing is known but until when expired things went, in Unix seconds.
+    fn since(expired_until: u32) -> Self {
+        let garbage = Self::default();
+        garbage.note_expired(expired_until);
+        garbage
+    }
+
     /// Notes that something was found expired at `now`, in Unix seconds, and may go.
     fn note_expired(&self, now: u32) {
         self.expired_until.set(self.expired_until.get().max(now));

@@ -130,8 +130,7 @@ impl<E: Env> Disk<'_, E> {
     ) -> Result<Rc<Shard<E>>, EngineError> {
         let Self { env, directory, identity } = self;
         let mut free = free_segments(files, &state, options.segment_bytes);
-        let garbage = Garbage::default();
-        garbage.note_expired(state.expired_until);
+        let garbage = Garbage::since(state.expired_until);
         let number = state.segment_id_next.max(free.number_next());
         let replayed_bytes = replayed_bytes(&state, outcome);
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
@@ -145,12 +144,10 @@ impl<E: Env> Disk<'_, E> {
         let replayed = replayed_segments(&state).count();
         let journal = Journal::new(manifest, state);
         let sequences = (sequence_next, ceiling);
-        journal
-            .commit(|state| Some(opening_edit(state, outcome, (number, bytes), sequences)))
-            .await?;
-        let log_options = options.log;
+        let first = (number, bytes);
+        journal.commit(|state| Some(opening_edit(state, outcome, first, sequences))).await?;
         let log =
-            ValueLog::start(&env, directory, identity, log_options, current, segments, sequences);
+            ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
         let shard = Rc::new(Shard {
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
