@@ -34,9 +34,17 @@ fn repair(disk: SimDisk) -> (Result<Repair, CheckError>, SimDisk) {
 /// A store whose changes are all in tables, of several levels, with nothing but a few flushes
 /// between the rounds.
 fn flushed_store() -> (SimDisk, History) {
+    flushed_store_with(0)
+}
+
+/// The same after so many more segments and flushes: each adds edits to the manifest, or makes it
+/// switch files.
+fn flushed_store_with(more: u8) -> (SimDisk, History) {
     let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
     let mut options = damage::options();
     options.picker.level_zero_runs = 3;
+    options.space_amplification_percent = 150;
+    options.recovery_log_bytes = 512 << 10;
     let (shard, _) = harness::open_in(&mut life, &options);
     let mut history = History::new();
     for round in 0..6u8 {
@@ -53,6 +61,13 @@ fn flushed_store() -> (SimDisk, History) {
     }
     let worker = shard.clone();
     life.block_on(async move {
+        for number in 0..more {
+            // Enough for a segment: each has a frame of its own.
+            for part in 0..20u8 {
+                run(&worker, &[b'm', number, part], set(&[number; 3000])).await;
+            }
+            items::flush_memtable(&worker).await;
+        }
         // The collector goes on moving records for a while.
         while worker.statistics().index.memtable_entries > 0 {
             items::flush_memtable(&worker).await;
@@ -260,7 +275,19 @@ fn a_deleted_or_overwritten_value_stays_so_when_a_newer_block_is_lost() {
 
 #[test]
 fn a_manifest_that_has_lost_its_last_edits_makes_no_repair_drop_anything() {
-    let (disk, _) = flushed_store();
+    let (mut cuts, mut refused) = (0, 0);
+    for more in 0..6 {
+        let (disk, _) = flushed_store_with(more);
+        let (cut, refusals) = cut_manifest_everywhere(&disk);
+        cuts += cut;
+        refused += refusals;
+    }
+    assert!(refused > 1 && refused < cuts, "{refused} of {cuts} refused");
+}
+
+/// Cuts the manifest short behind each of its blocks and lets it be repaired; how many cuts there
+/// were, and how many were refused.
+fn cut_manifest_everywhere(disk: &SimDisk) -> (usize, usize) {
     let is_manifest = |path: &Path| path.to_string_lossy().contains("MANIFEST");
     let (path, _) = disk.files().into_iter().find(|file| is_manifest(&file.0)).expect("there");
     let bytes = disk.read_all(&path);
@@ -281,5 +308,5 @@ fn a_manifest_that_has_lost_its_last_edits_makes_no_repair_drop_anything() {
         }
         assert_eq!(checks::contents(&after), before, "cut at {end}");
     }
-    assert!(refused > 1 && refused < cuts, "{refused} of {cuts} refused");
+    (cuts, refused)
 }
