@@ -75,26 +75,26 @@ impl DiskBudget {
     ///
     /// Those of `free`.
     pub fn promise(
-        self: &Arc<Self>,
+        budget: &Arc<Self>,
         bytes: u64,
         left: u64,
         free: impl FnOnce() -> io::Result<u64>,
     ) -> io::Result<Option<Promise>> {
-        let mut taken = self.taken.load(Ordering::Acquire);
+        let mut taken = budget.taken.load(Ordering::Acquire);
         loop {
             let fits = taken.checked_add(bytes).and_then(|sum| sum.checked_add(left));
-            if fits.is_none_or(|sum| sum > self.limit) {
+            if fits.is_none_or(|sum| sum > budget.limit) {
                 return Ok(None);
             }
             let after = taken + bytes;
-            match self.taken.compare_exchange(taken, after, Ordering::AcqRel, Ordering::Acquire) {
+            match budget.taken.compare_exchange(taken, after, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => taken = now,
             }
         }
-        let spoken_for = self.promised.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let spoken_for = budget.promised.fetch_add(bytes, Ordering::AcqRel) + bytes;
         // From here on dropping the promise takes both back.
-        let promise = Promise { budget: Arc::clone(self), bytes };
+        let promise = Promise { budget: Arc::clone(budget), bytes };
         let is_there = free()? >= spoken_for.saturating_add(left);
         Ok(is_there.then_some(promise))
     }
@@ -141,10 +141,11 @@ mod tests {
     fn the_limit_holds_for_files_and_promises_together() {
         let budget = DiskBudget::new(Some(100));
         budget.adopt(30);
-        let promise = budget.promise(40, 10, || Ok(PLENTY)).expect("free").expect("it fits");
+        let promise =
+            DiskBudget::promise(&budget, 40, 10, || Ok(PLENTY)).expect("free").expect("it fits");
         assert_eq!(budget.taken(), 70);
-        assert!(budget.promise(31, 0, || Ok(PLENTY)).expect("free").is_none());
-        assert!(budget.promise(30, 1, || Ok(PLENTY)).expect("free").is_none());
+        assert!(DiskBudget::promise(&budget, 31, 0, || Ok(PLENTY)).expect("free").is_none());
+        assert!(DiskBudget::promise(&budget, 30, 1, || Ok(PLENTY)).expect("free").is_none());
         promise.keep(35);
         assert_eq!(budget.taken(), 65);
         budget.release(65);
@@ -154,18 +155,20 @@ mod tests {
     #[test]
     fn free_bytes_are_promised_once() {
         let budget = DiskBudget::new(None);
-        let first = budget.promise(60, 10, || Ok(100)).expect("free").expect("it fits");
-        assert!(budget.promise(40, 10, || Ok(100)).expect("free").is_none());
+        let first =
+            DiskBudget::promise(&budget, 60, 10, || Ok(100)).expect("free").expect("it fits");
+        assert!(DiskBudget::promise(&budget, 40, 10, || Ok(100)).expect("free").is_none());
         assert_eq!(budget.headroom(100), 40);
         drop(first);
         assert_eq!(budget.taken(), 0);
-        assert!(budget.promise(90, 10, || Ok(100)).expect("free").is_some());
+        assert!(DiskBudget::promise(&budget, 90, 10, || Ok(100)).expect("free").is_some());
     }
 
     #[test]
     fn a_promise_for_several_files_is_kept_in_parts() {
         let budget = DiskBudget::new(Some(100));
-        let mut promise = budget.promise(50, 0, || Ok(PLENTY)).expect("free").expect("it fits");
+        let mut promise =
+            DiskBudget::promise(&budget, 50, 0, || Ok(PLENTY)).expect("free").expect("it fits");
         promise.keep_part(20);
         promise.keep_part(40);
         assert_eq!(promise.bytes(), 0);
@@ -176,7 +179,7 @@ mod tests {
     #[test]
     fn nothing_is_taken_when_the_file_system_does_not_answer() {
         let budget = DiskBudget::new(None);
-        let error = budget.promise(50, 0, || Err(io::Error::other("broken")));
+        let error = DiskBudget::promise(&budget, 50, 0, || Err(io::Error::other("broken")));
         assert!(error.is_err());
         assert_eq!((budget.taken(), budget.headroom(70)), (0, 70));
     }
@@ -184,7 +187,7 @@ mod tests {
     #[test]
     fn numbers_at_the_end_of_the_range_do_not_wrap() {
         let budget = DiskBudget::new(Some(100));
-        assert!(budget.promise(u64::MAX, 1, || Ok(PLENTY)).expect("free").is_none());
-        assert!(budget.promise(1, u64::MAX, || Ok(PLENTY)).expect("free").is_none());
+        assert!(DiskBudget::promise(&budget, u64::MAX, 1, || Ok(PLENTY)).expect("free").is_none());
+        assert!(DiskBudget::promise(&budget, 1, u64::MAX, || Ok(PLENTY)).expect("free").is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 
-use larder_runtime::disk_budget::Promise;
+use larder_runtime::disk_budget::{DiskBudget, Promise};
 use larder_runtime::env::{Env, TaskQueue};
 
 use super::journal::Journal;
@@ -219,7 +219,7 @@ fn promise_first<E: Env>(
 ) -> Result<Promise, EngineError> {
     let free = || env.free_space(directory);
     let bytes = if origin == Origin::New { u64::from(options.segment_bytes) } else { 0 };
-    let promise = options.budget.promise(bytes, 0, free);
+    let promise = DiskBudget::promise(&options.budget, bytes, 0, free);
     let promise = promise
         .map_err(|source| EngineError::io(directory, "asking for the free space of", &source))?;
     promise.ok_or(EngineError::Full)

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use larder_runtime::disk_budget::Promise;
+use larder_runtime::disk_budget::{DiskBudget, Promise};
 use larder_runtime::env::Env;
 
 use super::Shard;
@@ -403,9 +403,10 @@ impl<E: Env> Shard<E> {
         let options = &self.options;
         let left = purpose.left(options.disk_reserve_bytes, options.segment_bytes, options.shards);
         let free = || self.env.free_space(&self.directory);
-        let promise = options.budget.promise(bytes, left, free).map_err(|source| {
-            EngineError::io(&self.directory, "asking for the free space of", &source)
-        })?;
+        let promise =
+            DiskBudget::promise(&options.budget, bytes, left, free).map_err(|source| {
+                EngineError::io(&self.directory, "asking for the free space of", &source)
+            })?;
         promise.ok_or(EngineError::Full)
     }
 

@@ -11,7 +11,7 @@ fn loom_two_cores_never_take_the_same_bytes() {
         let other = {
             let budget = budget.clone();
             thread::spawn(move || {
-                let promise = budget.promise(60, 0, || Ok(1000)).expect("free");
+                let promise = DiskBudget::promise(&budget, 60, 0, || Ok(1000)).expect("free");
                 let served = promise.is_some();
                 if let Some(promise) = promise {
                     promise.keep(60);
@@ -19,7 +19,7 @@ fn loom_two_cores_never_take_the_same_bytes() {
                 served
             })
         };
-        let mine = budget.promise(60, 0, || Ok(1000)).expect("free");
+        let mine = DiskBudget::promise(&budget, 60, 0, || Ok(1000)).expect("free");
         let theirs = other.join().expect("ends");
         assert!(mine.is_some() != theirs, "one fits, and one is served");
         drop(mine);
@@ -33,9 +33,9 @@ fn loom_free_bytes_are_never_promised_twice() {
         let budget = DiskBudget::new(None);
         let other = {
             let budget = budget.clone();
-            thread::spawn(move || budget.promise(60, 0, || Ok(100)).expect("free"))
+            thread::spawn(move || DiskBudget::promise(&budget, 60, 0, || Ok(100)).expect("free"))
         };
-        let mine = budget.promise(60, 0, || Ok(100)).expect("free");
+        let mine = DiskBudget::promise(&budget, 60, 0, || Ok(100)).expect("free");
         let theirs = other.join().expect("ends");
         assert!(!(mine.is_some() && theirs.is_some()));
         drop((mine, theirs));
