@@ -39,7 +39,10 @@ use output::{Move, Output};
 /// How many look-ups of one segment's keys may be under way.
 const LOOK_UPS_MAX: usize = 16;
 
-/// The generation of records that were moved more than once.
+/// The generation of records that were moved.
+pub const GENERATION_MOVED: u8 = 1;
+
+/// The generation of records that were moved more than once, where those are kept apart.
 pub const GENERATION_OLD: u8 = 2;
 
 /// The generation of records that expire, where those are kept apart.
@@ -81,15 +84,39 @@ pub trait CollectorHost<E: Env> {
         to: Pointer,
     ) -> impl Future<Output = Result<bool, EngineError>>;
 
-    /// Whether records that expire are kept apart from others.
-    fn keeps_expiring_apart(&self) -> bool;
+    /// Whether memory alone can tell that the newest entry of `key` does not point to `pointer`.
+    fn is_known_dead(&self, key: &[u8], pointer: Pointer) -> bool;
+
+    /// Which records are kept apart from others.
+    fn separation(&self) -> Separation;
 
     /// Whether the work is to be broken off: the shard is being closed.
     fn is_closing(&self) -> bool;
 
-    /// Told of each frame that was gone through: bytes found dead, and all of it. Waits for as long
-    /// as the rate limit says.
-    fn passed(&self, dead: u64, bytes: u64) -> impl Future<Output = ()>;
+    /// Told of each part of a segment that was gone through. Waits for as long as the rate limit
+    /// says.
+    fn passed(&self, passage: Passage) -> impl Future<Output = ()>;
+}
+
+/// Which records are moved to segments of their own. Each kind has an open segment, which takes
+/// space for little while it is filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Separation {
+    /// Those that were moved before: what has lived long is likely to go on.
+    pub by_age: bool,
+    /// Those that expire.
+    pub expiring: bool,
+}
+
+/// A part of a segment that was gone through, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// Of the part.
+    pub bytes: u64,
+    /// What of it is dead.
+    pub dead: u64,
+    /// What is left of the segment.
+    pub left: u64,
 }
 
 /// A segment to collect.
@@ -185,7 +212,8 @@ impl<E: Env> Collector<E> {
             }
             offset += header.padded_len();
             collected.is_complete = offset >= end;
-            host.passed(dead, u64::from(header.padded_len())).await;
+            let left = u64::from(end.saturating_sub(offset));
+            host.passed(Passage { bytes: u64::from(header.padded_len()), dead, left }).await;
             self.env.yield_if_needed().await;
         }
         self.write_out(host).await?;
@@ -208,22 +236,20 @@ impl<E: Env> Collector<E> {
             let Some(rest) = bytes.get(offset..) else { return Ok(false) };
             let at = Place { offset: place.offset + offset as u32, ..place };
             let Ok(found) = record::decode(rest, at) else { return Ok(false) };
-            if found.record.kind == RecordKind::Put {
-                let metadata = found.record.metadata;
-                records.push((offset, found.len, found.record.key, metadata));
+            let record = found.record;
+            let pointer = pointer_of(place, offset, found.len);
+            if record.kind == RecordKind::Put && !host.is_known_dead(record.key, pointer) {
+                records.push((offset, found.len, record.key, record.metadata));
             }
             offset += found.len;
         }
-        let look_up = |&(start, len, key, metadata): &(usize, usize, &[u8], Metadata)| {
-            let pointer = pointer_of(place, start, len);
-            let key = key.to_vec();
-            async move {
-                let lives = host.lives(&key, pointer).await?;
-                let generation = generation_after(victim, metadata, host.keeps_expiring_apart());
-                Ok(lives.then_some(Survivor { start, len, generation }))
-            }
+        let separation = host.separation();
+        let look_up = |(start, len, key, metadata): (usize, usize, _, Metadata)| async move {
+            let lives = host.lives(key, pointer_of(place, start, len)).await?;
+            let generation = generation_after(victim, metadata, separation);
+            Ok(lives.then_some(Survivor { start, len, generation }))
         };
-        let survivors = concurrently(LOOK_UPS_MAX, records.iter().map(look_up)).await;
+        let survivors = concurrently(LOOK_UPS_MAX, records.into_iter().map(look_up)).await;
         for survivor in survivors {
             let survivor: Result<Option<Survivor>, EngineError> = survivor;
             let Some(survivor) = survivor? else { continue };
@@ -321,12 +347,10 @@ fn pointer_of(place: Place, start: usize, len: usize) -> Pointer {
     }
 }
 
-fn generation_after(victim: Victim, metadata: Metadata, apart: bool) -> u8 {
-    if apart && metadata.expiry != 0 {
-        return GENERATION_EXPIRING;
-    }
+fn generation_after(victim: Victim, metadata: Metadata, separation: Separation) -> u8 {
     match victim.generation {
-        GENERATION_EXPIRING => 1,
-        generation => generation.saturating_add(1).min(GENERATION_OLD),
+        _ if separation.expiring && metadata.expiry != 0 => GENERATION_EXPIRING,
+        1 | GENERATION_OLD if separation.by_age => GENERATION_OLD,
+        _ => GENERATION_MOVED,
     }
 }

@@ -91,6 +91,8 @@ pub struct IndexStatistics {
     pub blocks: CacheCounters,
     /// Keys in the memtables.
     pub memtable_entries: u64,
+    /// Of these, how many are deleted.
+    pub memtable_tombstones: u64,
     /// Bytes of the memtables, estimated.
     pub memtable_bytes: u64,
     /// Bytes of the log records that entries of memtables point to.
@@ -146,6 +148,7 @@ pub struct Index<E: Env> {
 struct Pressure {
     debt: u32,
     hidden_bytes_max: u64,
+    surely_live_bytes: u64,
     memory_bytes: usize,
 }
 
@@ -248,6 +251,12 @@ impl<E: Env> Index<E> {
         self.pressure.get().hidden_bytes_max
     }
 
+    /// How many bytes of the log records that tables point to live whatever hides them, but for
+    /// what memtables delete; see [`picker::surely_live_bytes`].
+    pub fn surely_live_bytes(&self) -> u64 {
+        self.pressure.get().surely_live_bytes
+    }
+
     /// Bytes of memory that open tables take, those included that only look-ups under way still
     /// need.
     pub fn memory_bytes(&self) -> usize {
@@ -266,6 +275,8 @@ impl<E: Env> Index<E> {
             counters: self.counters.get(),
             blocks: self.blocks.counters(),
             memtable_entries: (contents.active.len() + frozen.map_or(0, Memtable::len)) as u64,
+            memtable_tombstones: contents.active.tombstones()
+                + frozen.map_or(0, Memtable::tombstones),
             memtable_bytes: (contents.active.bytes() + frozen.map_or(0, Memtable::bytes)) as u64,
             memtable_separate_bytes: contents.active.separate_bytes()
                 + frozen.map_or(0, Memtable::separate_bytes),
@@ -371,6 +382,7 @@ impl<E: Env> Index<E> {
         self.pressure.set(Pressure {
             debt: picker::debt(&view, &self.options.picker),
             hidden_bytes_max: picker::hidden_bytes_max(&view, &self.options.picker),
+            surely_live_bytes: picker::surely_live_bytes(&view, &self.options.picker),
             memory_bytes: tables.memory_bytes(),
         });
         drop(view);

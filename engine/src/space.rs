@@ -13,6 +13,6 @@ mod usage;
 pub mod victims;
 
 pub use free_segments::FreeSegments;
-pub use pace::Pace;
+pub use pace::{Pace, Runway};
 pub use purpose::Purpose;
 pub use usage::{SpaceLimits, SpaceUsage};

@@ -43,6 +43,7 @@ pub struct Memtable {
     bytes: usize,
     segments: BTreeSet<u32>,
     separate_bytes: u64,
+    tombstones: u64,
 }
 
 impl Slot {
@@ -74,6 +75,7 @@ impl Memtable {
         let slot = Slot { metadata: entry.metadata, sequence, value };
         self.bytes += inline_len(&slot);
         self.separate_bytes += separate_len(&slot);
+        self.tombstones += u64::from(slot.value == Value::Tombstone);
         if let Some(pointer) = entry.pointer() {
             self.segments.insert(pointer.segment);
         }
@@ -81,6 +83,7 @@ impl Memtable {
             assert!(old.sequence < sequence, "the log's order is the order of the changes");
             self.bytes -= inline_len(old);
             self.separate_bytes -= separate_len(old);
+            self.tombstones -= u64::from(old.value == Value::Tombstone);
             *old = slot;
         } else {
             self.bytes += key.len() + ENTRY_OVERHEAD_BYTES;
@@ -96,6 +99,11 @@ impl Memtable {
     /// Bytes of the log records that the entries point to.
     pub fn separate_bytes(&self) -> u64 {
         self.separate_bytes
+    }
+
+    /// How many of the keys are deleted.
+    pub fn tombstones(&self) -> u64 {
+        self.tombstones
     }
 
     /// Whether an entry has pointed into this segment: it must not be freed before the entries are
@@ -169,7 +177,9 @@ mod tests {
         let tombstone = Entry { payload: Payload::Tombstone, ..inline(4, b"") };
         table.insert(b"b", &tombstone, 4);
         assert!(table.get(b"b").expect("there").entry.is_tombstone());
-        assert_eq!((table.len(), table.is_empty()), (2, false));
+        assert_eq!((table.len(), table.is_empty(), table.tombstones()), (2, false, 1));
+        table.insert(b"b", &inline(5, b"again"), 5);
+        assert_eq!(table.tombstones(), 0);
     }
 
     #[test]

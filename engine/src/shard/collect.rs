@@ -6,13 +6,13 @@ use larder_runtime::env::Env;
 
 use super::Shard;
 use crate::canary::{self, Defect};
-use crate::collector::{CollectorHost, Victim};
+use crate::collector::{CollectorHost, Passage, Separation, Victim};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::Host as _;
 use crate::index::table::key_hash;
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
-use crate::space::{Purpose, victims};
+use crate::space::{Purpose, Runway, SpaceUsage, victims};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
 use crate::value_log::record::{Record, RecordKind};
@@ -29,6 +29,10 @@ const TICK_NANOSECONDS: u64 = 1_000_000_000;
 
 /// Of the bytes that live, so many hundredths have to expire before such records are kept apart.
 const EXPIRING_APART_PERCENT: u64 = 10;
+
+/// So many segments have to live before records that were moved before are kept apart: the segment
+/// that they are moved to is then a small part of everything.
+const APART_SEGMENTS: u64 = 16;
 
 /// What the collector wants to know of a key.
 struct Newest {
@@ -208,15 +212,23 @@ impl<E: Env> Shard<E> {
 
     /// Begins or ends to keep writers at the collector's pace.
     pub(super) fn update_pace(&self) {
-        let usage = self.usage();
-        let is_kept = usage.wants_pace(&self.limits()) && self.can_collect();
+        let slack = self.slack();
+        let is_kept = SpaceUsage::wants_pace(slack, &self.limits()) && self.can_collect();
         let mut pace = self.pacing.pace.get();
         pace.keep(is_kept, self.env.now());
+        if !self.garbage.is_collecting.get() {
+            pace.see(Runway { slack, work: u64::from(self.options.segment_bytes) });
+        }
         self.pacing.pace.set(pace);
         if self.pacing.is_kept.replace(is_kept) != is_kept {
             self.work.notify();
             self.log.changed().notify();
         }
+    }
+
+    /// Bytes that writers may still append before they have to wait for something to be freed.
+    fn slack(&self) -> u64 {
+        self.usage().slack(&self.limits(), self.log.space_left().0)
     }
 
     fn can_collect(&self) -> bool {
@@ -313,21 +325,35 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         }
     }
 
-    fn keeps_expiring_apart(&self) -> bool {
+    fn is_known_dead(&self, key: &[u8], pointer: Pointer) -> bool {
+        let is_alive = self.state.borrow().namespaces.generations().has_key(key);
+        let newest = self.index.in_memtables(key, |found| found.entry.pointer());
+        let is_elsewhere = newest.is_some_and(|newest| newest != Some(pointer));
+        !is_alive || (is_elsewhere && !canary::has(Defect::MoveUnconditionally))
+    }
+
+    fn separation(&self) -> Separation {
         let (expiring, all) = self.index.expiring_bytes();
-        all > 0 && expiring * 100 > all * EXPIRING_APART_PERCENT
+        let segments = self.usage().live() / u64::from(self.options.segment_bytes);
+        Separation {
+            by_age: segments >= APART_SEGMENTS,
+            expiring: all > 0 && expiring * 100 > all * EXPIRING_APART_PERCENT,
+        }
     }
 
     fn is_closing(&self) -> bool {
         self.state.borrow().closing
     }
 
-    async fn passed(&self, dead: u64, bytes: u64) {
+    async fn passed(&self, passage: Passage) {
+        let Passage { bytes, dead, left } = passage;
         if dead > 0 {
             self.waiting_since.set(None);
         }
+        self.update_pace();
         let mut pace = self.pacing.pace.get();
-        pace.reclaimed(dead);
+        pace.see(Runway { slack: self.slack(), work: left.max(bytes) });
+        pace.passed(bytes);
         self.pacing.pace.set(pace);
         if self.pacing.is_kept.get() {
             self.log.changed().notify();

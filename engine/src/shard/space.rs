@@ -300,7 +300,8 @@ impl<E: Env> Shard<E> {
 
     /// While a segment from the reserve hides that one is wanted: is there space for writes again?
     async fn look_again(&self) -> Result<(), EngineError> {
-        let bytes = self.options.segment_bytes;
+        // The segment that the log has got is counted already.
+        let bytes = if self.log.has_spare() { 0 } else { self.options.segment_bytes };
         if self.may_extend(bytes) && self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
             self.open_ingest();
             return Ok(());
@@ -459,9 +460,11 @@ impl<E: Env> Shard<E> {
             left: left / u64::from(self.options.shards.max(1)),
             referenced: self.journal.state().segments.values().map(|s| s.live_bytes).sum(),
             hidden_max: self.index.hidden_bytes_max(),
+            surely_live: self.index.surely_live_bytes(),
             table_entries: index.table_entries,
             table_bytes: index.table_bytes,
             memtable_entries: index.memtable_entries,
+            memtable_tombstones: index.memtable_tombstones,
             memtable_referenced: index.memtable_separate_bytes,
         }
     }

@@ -1,23 +1,46 @@
 //! When writers have to wait for the collector. Pure: bytes and nanoseconds in, a decision out.
 //!
-//! While little headroom is left, every byte that is written has to be paid for by a byte that the
-//! collector has passed over as dead. A writer that runs ahead is not refused: its answers are held
-//! back, so that clients who wait for answers slow down by themselves, at no cost for the core. No
-//! answer is held longer than [`HOLD_NANOSECONDS_MAX`]: where nothing comes of collecting, the
-//! limits of space decide, not the pace.
+//! While little headroom is left, writers may append what is left to them at the rate at which the
+//! collector gets through its segment, so that the next segment is free when the last one is full
+//! ([`Runway`]). A writer that runs ahead is not refused: its answers are held back, so that
+//! clients who wait for answers slow down by themselves, at no cost for the core. No answer is held
+//! longer than [`HOLD_NANOSECONDS_MAX`]: while the collector makes no progress, writers get an ever
+//! smaller part of what is left.
 
 /// The longest that answers are held back without any progress of the collector.
 const HOLD_NANOSECONDS_MAX: u64 = 10_000_000;
 
 /// Bytes by which writers may run ahead.
-const AHEAD_BYTES: i64 = 2 << 20;
+const AHEAD_BYTES: i64 = 1 << 20;
+
+/// What part of the slack writers get for waiting in vain.
+const PART_PER_HOLD: u64 = 128;
+
+/// How far writers and the collector have to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runway {
+    /// Bytes that writers may still append before they have to wait for a free segment.
+    pub slack: u64,
+    /// Bytes that the collector has to go through until it frees one.
+    pub work: u64,
+}
+
+impl Runway {
+    /// The bytes that writers may append while the collector goes through `passed`, so that both
+    /// get to the end at the same time.
+    fn share(self, passed: u64) -> u64 {
+        let share = u128::from(passed) * u128::from(self.slack) / u128::from(self.work.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+}
 
 /// Who is ahead, writers or the collector.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
-    /// Bytes written less bytes reclaimed, while the pace is kept.
+    /// Bytes written less those that writers were allowed, while the pace is kept.
     ahead: i64,
     is_kept: bool,
+    runway: Runway,
     /// Since when answers are held back.
     held_since: Option<u64>,
     /// How often answers were held back.
@@ -35,6 +58,11 @@ impl Pace {
         }
     }
 
+    /// Notes how far it is for both.
+    pub fn see(&mut self, runway: Runway) {
+        self.runway = runway;
+    }
+
     /// Notes bytes that were written.
     pub fn wrote(&mut self, bytes: u64) {
         if self.is_kept {
@@ -42,8 +70,12 @@ impl Pace {
         }
     }
 
-    /// Notes bytes that were found dead in a segment that is being collected.
-    pub fn reclaimed(&mut self, bytes: u64) {
+    /// Notes bytes of a segment that the collector has gone through.
+    pub fn passed(&mut self, bytes: u64) {
+        self.allow(self.runway.share(bytes));
+    }
+
+    fn allow(&mut self, bytes: u64) {
         self.ahead = self.ahead.saturating_sub_unsigned(bytes).max(-AHEAD_BYTES);
     }
 
@@ -58,7 +90,10 @@ impl Pace {
             now
         });
         if now.saturating_sub(since) >= HOLD_NANOSECONDS_MAX {
-            self.ahead = 0;
+            // Whatever holds the collector up: writers slow down the more, the less is left, and
+            // never stop before the end.
+            let left = self.ahead.unsigned_abs().saturating_sub(AHEAD_BYTES.unsigned_abs());
+            self.allow(left.saturating_add(self.runway.slack / PART_PER_HOLD));
             self.release(now);
             return false;
         }
@@ -81,42 +116,69 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const EVEN: Runway = Runway { slack: 64 << 20, work: 64 << 20 };
+
     #[test]
     fn writers_that_run_ahead_wait_until_the_collector_has_caught_up() {
         let mut pace = Pace::default();
+        pace.see(EVEN);
         pace.wrote(100 << 20);
         assert!(!pace.holds(0), "there is headroom");
         pace.keep(true, 0);
-        pace.wrote(2 << 20);
+        pace.wrote(1 << 20);
         assert!(!pace.holds(1));
         pace.wrote(1);
         assert!(pace.holds(2) && pace.holds(3));
-        pace.reclaimed(1);
+        pace.passed(1);
         assert!(!pace.holds(4));
         assert_eq!(pace.totals(), (1, 2));
     }
 
     #[test]
-    fn nobody_waits_for_a_collector_that_makes_no_progress() {
+    fn writers_get_to_the_end_together_with_the_collector() {
+        for (slack, work) in [(64, 16), (8, 64), (1, 1), (0, 5)] {
+            let mut pace = Pace::default();
+            pace.see(Runway { slack: slack << 20, work: work << 20 });
+            pace.keep(true, 0);
+            let mut written = 0;
+            for now in 0..work * 4 {
+                while !pace.holds(now) {
+                    pace.wrote(4096);
+                    written += 4096;
+                }
+                pace.passed(256 << 10);
+            }
+            let allowed = (slack << 20) + 2 * AHEAD_BYTES.unsigned_abs();
+            assert!((slack << 20..=allowed).contains(&written), "{slack}: {written}");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_a_collector_that_makes_no_progress() {
         let mut pace = Pace::default();
+        pace.see(EVEN);
         pace.keep(true, 0);
         pace.wrote(100 << 20);
         assert!(pace.holds(5));
         assert!(pace.holds(4 + HOLD_NANOSECONDS_MAX));
         assert!(!pace.holds(5 + HOLD_NANOSECONDS_MAX));
-        assert!(!pace.holds(6 + HOLD_NANOSECONDS_MAX), "the next round begins anew");
+        pace.wrote(EVEN.slack / PART_PER_HOLD);
+        assert!(!pace.holds(6 + HOLD_NANOSECONDS_MAX), "a part of the slack is free");
+        pace.wrote(1);
+        assert!(pace.holds(7 + HOLD_NANOSECONDS_MAX), "and no more than that");
+        pace.keep(false, 8 + HOLD_NANOSECONDS_MAX);
+        assert!(!pace.holds(9 + HOLD_NANOSECONDS_MAX));
     }
 
     #[test]
-    fn what_was_reclaimed_in_advance_counts_a_little() {
+    fn what_was_allowed_in_advance_counts_a_little() {
         let mut pace = Pace::default();
+        pace.see(Runway { slack: u64::MAX, work: 0 });
         pace.keep(true, 0);
-        pace.reclaimed(1 << 40);
-        pace.wrote(4 << 20);
+        pace.passed(u64::MAX);
+        pace.wrote(2 << 20);
         assert!(!pace.holds(1));
         pace.wrote(1);
         assert!(pace.holds(2));
-        pace.keep(false, 3);
-        assert!(!pace.holds(4));
     }
 }

@@ -20,8 +20,8 @@ pub(super) const FLOOR_SEGMENTS: u64 = 6;
 /// Segments of headroom below which garbage is collected.
 const COLLECT_BELOW: u64 = 4;
 
-/// Segments of headroom below which writers wait for the collector.
-const PACE_BELOW: u64 = 3;
+/// Segments that writers may still fill below which they go at the collector's pace.
+const PACE_BELOW: u64 = 2;
 
 /// Segments of headroom that the log leaves to the collector and to merges.
 const EXTEND_ABOVE: u64 = 2;
@@ -37,12 +37,16 @@ pub struct SpaceUsage {
     pub referenced: u64,
     /// Of these, at most so many are hidden by newer entries of tables.
     pub hidden_max: u64,
+    /// Of these, at least so many live, but for what memtables delete.
+    pub surely_live: u64,
     /// Entries of tables: how many.
     pub table_entries: u64,
     /// Files of tables.
     pub table_bytes: u64,
     /// Entries of memtables: how many.
     pub memtable_entries: u64,
+    /// Entries of memtables that delete: how many.
+    pub memtable_tombstones: u64,
     /// Log records that entries of memtables point to.
     pub memtable_referenced: u64,
 }
@@ -58,7 +62,11 @@ impl SpaceUsage {
         let mean = self.referenced / self.table_entries.max(1);
         let hidden = self.memtable_entries.saturating_mul(mean).min(in_tables);
         let inline = self.table_bytes.saturating_sub(self.table_entries * TABLE_ENTRY_BYTES);
-        let records = in_tables - hidden + self.memtable_referenced;
+        let counted = in_tables - hidden + self.memtable_referenced;
+        // Where much is overwritten, the count takes as hidden what is gone already: records of
+        // freed segments to which only old entries still point.
+        let deleted = self.memtable_tombstones.saturating_mul(mean);
+        let records = counted.max(self.surely_live.saturating_sub(deleted));
         // Of a record some part is no data of the user's.
         let heads = crate::value_log::record::HEAD_BYTES as u64 * (records / mean.max(1));
         records.saturating_sub(if mean == 0 { 0 } else { heads }) + inline
@@ -81,13 +89,20 @@ impl SpaceUsage {
         self.headroom(limits) < COLLECT_BELOW * u64::from(limits.segment_bytes)
     }
 
-    /// Whether writers have to go at the collector's pace, if there is garbage.
-    pub fn wants_pace(&self, limits: &SpaceLimits) -> bool {
-        self.headroom(limits) < PACE_BELOW * u64::from(limits.segment_bytes)
+    /// Bytes that writers may still append before they have to wait; `log` are those for which the
+    /// log has its segments.
+    pub fn slack(&self, limits: &SpaceLimits, log: u64) -> u64 {
+        let reserve = EXTEND_ABOVE * u64::from(limits.segment_bytes);
+        log.saturating_add(self.headroom(limits).saturating_sub(reserve))
     }
 
-    /// Whether the log may have another segment of `bytes`, as far as the cap goes. The limits of
-    /// node and file system are for the budget to keep.
+    /// Whether writers with so much slack have to go at the collector's pace, if there is garbage.
+    pub fn wants_pace(slack: u64, limits: &SpaceLimits) -> bool {
+        slack < PACE_BELOW * u64::from(limits.segment_bytes)
+    }
+
+    /// Whether the log may grow by `bytes`, as far as the cap goes; by 0 if it has got a segment
+    /// already. The limits of node and file system are for the budget to keep.
     pub fn may_extend(&self, limits: &SpaceLimits, bytes: u32) -> bool {
         let reserve = EXTEND_ABOVE * u64::from(limits.segment_bytes);
         // A long segment must not be refused for ever where little lives.
@@ -110,8 +125,7 @@ mod tests {
             hidden_max: 13_600,
             table_entries: 100,
             table_bytes: 4800,
-            memtable_entries: 0,
-            memtable_referenced: 0,
+            ..SpaceUsage::default()
         }
     }
 
@@ -127,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn what_surely_lives_counts_whatever_hides_it() {
+        let surely = SpaceUsage { surely_live: 113_600, ..usage() };
+        assert_eq!(surely.live(), 113_600 - 36 * 100);
+        let deletes = SpaceUsage { memtable_tombstones: 50, ..surely };
+        assert_eq!(deletes.live(), usage().live(), "half of it may be deleted");
+        let fewer = SpaceUsage { memtable_tombstones: 5, ..surely };
+        assert_eq!(fewer.live(), (113_600 - 5 * 1136) / 1136 * 1100);
+    }
+
+    #[test]
     fn values_in_tables_count() {
         let inline =
             SpaceUsage { table_entries: 100, table_bytes: 10_000, ..SpaceUsage::default() };
@@ -139,7 +163,9 @@ mod tests {
         assert_eq!(cap, usage().live() * 3 / 2 + 6000);
         let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
         assert!(!at(4000).wants_collection(&LIMITS) && at(3999).wants_collection(&LIMITS));
-        assert!(!at(3000).wants_pace(&LIMITS) && at(2999).wants_pace(&LIMITS));
+        assert_eq!((at(3000).slack(&LIMITS, 700), at(500).slack(&LIMITS, 700)), (1700, 700));
+        let wants_pace = |slack| SpaceUsage::wants_pace(slack, &LIMITS);
+        assert!(!wants_pace(2000) && wants_pace(1999));
         assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
         assert!(at(3000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
     }
@@ -148,6 +174,7 @@ mod tests {
     fn the_limit_of_the_node_counts_as_well() {
         let tight = SpaceUsage { left: 3000, ..usage() };
         assert_eq!(tight.headroom(&LIMITS), 3000);
-        assert!(tight.wants_collection(&LIMITS) && !tight.wants_pace(&LIMITS));
+        assert!(tight.wants_collection(&LIMITS));
+        assert_eq!(tight.slack(&LIMITS, 10), 1010);
     }
 }

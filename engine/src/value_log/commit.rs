@@ -350,6 +350,11 @@ impl<E: Env> ValueLog<E> {
         (current + spare, state.current.number)
     }
 
+    /// Whether the segment after the current one is ready.
+    pub fn has_spare(&self) -> bool {
+        self.shared.state.borrow().spare.is_some()
+    }
+
     /// Notes that what was appended so far is to be flushed to tables: the log that has to be
     /// replayed counts from here. `unflushed` bytes before it still count.
     pub fn mark(&self, unflushed: u64) {

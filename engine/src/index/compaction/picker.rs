@@ -167,6 +167,13 @@ pub fn hidden_bytes_max(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
     Picture::new(levels, options, 0).hidden_bytes_max()
 }
 
+/// How many bytes of log records surely live, by what the tables say of themselves: the sorted run
+/// that has most of them that never expire, but for what newer tombstones may have deleted. Where
+/// keys are overwritten again and again this is all that lives, however much is hidden.
+pub fn surely_live_bytes(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
+    Picture::new(levels, options, 0).surely_live_bytes()
+}
+
 /// The first moment after `now` at which entries of a table will have expired, so that there may be
 /// something to choose.
 pub fn next_expiry(levels: &[Level<'_>], now: u32) -> Option<u32> {

@@ -107,6 +107,23 @@ impl<'a> Picture<'a> {
         bytes.fold(0, u64::saturating_add)
     }
 
+    /// What lives at least, in bytes of log records.
+    pub(super) fn surely_live_bytes(&self) -> u64 {
+        let level_zero = self.tables(0).chunks(1);
+        let deeper = self.levels.iter().skip(1).map(|level| level.tables.as_slice());
+        let mean = self.mean_record_bytes();
+        let mut tombstones = 0u64;
+        let of_runs = level_zero.chain(deeper).map(|run| {
+            let of_run =
+                |of: fn(&Candidate<'_>) -> u64| run.iter().map(of).fold(0, u64::saturating_add);
+            let bytes = of_run(|table| table.separate_bytes.saturating_sub(table.expiring_bytes));
+            let deleted = tombstones.saturating_mul(mean);
+            tombstones = tombstones.saturating_add(of_run(|table| table.tombstones));
+            bytes.saturating_sub(deleted)
+        });
+        of_runs.max().unwrap_or(0)
+    }
+
     fn mean_record_bytes(&self) -> u64 {
         let sum = |of: fn(&Candidate<'_>) -> u64| self.all_tables().map(of).map(u128::from).sum();
         let bytes: u128 = sum(|table| table.separate_bytes);

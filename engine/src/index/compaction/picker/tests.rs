@@ -197,6 +197,29 @@ fn garbage_may_be_hidden_up_to_a_part_of_everything() {
 }
 
 #[test]
+fn what_the_largest_run_has_lives_but_for_what_newer_tombstones_delete() {
+    let points_at = |of: Candidate<'static>, separate_bytes| Candidate { separate_bytes, ..of };
+    let full = Candidate { entries: 100, ..table(3, 9, 0..=9) };
+    let mut levels = levels([
+        vec![points_at(table(1, 9, 0..=4), 100), points_at(table(5, 9, 0..=4), 300)],
+        vec![points_at(table(2, 9, 7..=9), 500), points_at(table(4, 9, 1..=3), 600)],
+        vec![points_at(full, 10_000)],
+    ]);
+    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 10_000);
+    levels[2].tables[0].expiring_bytes = 9_500;
+    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 1100, "what may have expired does not count");
+    levels[1].tables.clear();
+    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 500);
+    levels[2].tables[0].expiring_bytes = 0;
+    (levels[0].tables[0].entries, levels[0].tables[0].tombstones) = (10, 10);
+    // 102 items have 10,400 bytes, so that a tombstone may delete 102 of them.
+    let entries = levels[0].tables[1].entries + levels[2].tables[0].entries;
+    let mean = 10_400u64.div_ceil(entries);
+    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 10_000 - 10 * mean);
+    assert_eq!(surely_live_bytes(&[], &OPTIONS), 0);
+}
+
+#[test]
 fn tombstones_and_expired_entries_are_dropped_where_that_gains_something() {
     let dying = Candidate { tombstones: 3, ..table(1, 9, 0..=4) };
     let mut levels = levels([Vec::new(), vec![dying], vec![table(2, 9, 4..=9)]]);
