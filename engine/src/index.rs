@@ -13,6 +13,7 @@
 mod compact;
 pub mod compaction;
 mod flush;
+mod hiding;
 mod host;
 mod live_bytes;
 mod look_up;
@@ -91,8 +92,6 @@ pub struct IndexStatistics {
     pub blocks: CacheCounters,
     /// Keys in the memtables.
     pub memtable_entries: u64,
-    /// Of these, how many are deleted.
-    pub memtable_tombstones: u64,
     /// Bytes of the memtables, estimated.
     pub memtable_bytes: u64,
     /// Bytes of the log records that entries of memtables point to.
@@ -138,17 +137,33 @@ pub struct Index<E: Env> {
     /// Tables that the manifest no longer names, and whose files look-ups may still read.
     retired: RefCell<Vec<Rc<Table<E>>>>,
     pressure: Cell<Pressure>,
+    /// Of a thousand entries of memtables, so many hide one of a table, if they are like those that
+    /// were flushed last.
+    memtable_hiding: Cell<u32>,
     counters: Cell<IndexCounters>,
     /// Of the file that is being removed.
     removing_bytes: Cell<u64>,
+}
+
+/// What newer entries hide, estimated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Bytes of log records that tables point to, and that no newer table hides.
+    pub visible_bytes: u64,
+    /// Bytes of log records that may still count as live because no merge has met both their index
+    /// entry and the newer one of their key.
+    pub hidden_bytes: u64,
+    /// The mean length of the log records that items in tables point to.
+    pub mean_record_bytes: u64,
+    /// How many entries of memtables hide one of a table.
+    pub memtable_hiding: u64,
 }
 
 /// What the tables' shape means for others; known anew when it changes.
 #[derive(Clone, Copy, Default)]
 struct Pressure {
     debt: u32,
-    hidden_bytes_max: u64,
-    surely_live_bytes: u64,
+    estimate: Estimate,
     memory_bytes: usize,
 }
 
@@ -180,6 +195,7 @@ impl<E: Env> Index<E> {
             }),
             retired: RefCell::default(),
             pressure: Cell::default(),
+            memtable_hiding: Cell::new(hiding::ALL),
             counters: Cell::default(),
             removing_bytes: Cell::default(),
         };
@@ -244,17 +260,18 @@ impl<E: Env> Index<E> {
         self.pressure.get().debt
     }
 
-    /// How many bytes of log records that no longer matter may still count as live because no merge
-    /// has met both their index entry and the newer one of their key. An estimate, see
-    /// [`picker::hidden_bytes_max`].
-    pub fn hidden_bytes_max(&self) -> u64 {
-        self.pressure.get().hidden_bytes_max
-    }
-
-    /// How many bytes of the log records that tables point to live whatever hides them, but for
-    /// what memtables delete; see [`picker::surely_live_bytes`].
-    pub fn surely_live_bytes(&self) -> u64 {
-        self.pressure.get().surely_live_bytes
+    /// What of the log records that the index points to its newer entries hide.
+    pub fn estimate(&self) -> Estimate {
+        let contents = self.contents.borrow();
+        let memtables = [Some(&contents.active), contents.frozen.as_ref().map(|f| &f.memtable)];
+        let sum = |of: fn(&Memtable) -> u64| memtables.iter().flatten().map(|m| of(m)).sum::<u64>();
+        let tombstones = sum(Memtable::tombstones);
+        let puts = sum(|memtable| memtable.len() as u64) - tombstones;
+        let share = u64::from(self.memtable_hiding.get());
+        Estimate {
+            memtable_hiding: tombstones + puts * share / u64::from(hiding::ALL),
+            ..self.pressure.get().estimate
+        }
     }
 
     /// Bytes of memory that open tables take, those included that only look-ups under way still
@@ -275,8 +292,6 @@ impl<E: Env> Index<E> {
             counters: self.counters.get(),
             blocks: self.blocks.counters(),
             memtable_entries: (contents.active.len() + frozen.map_or(0, Memtable::len)) as u64,
-            memtable_tombstones: contents.active.tombstones()
-                + frozen.map_or(0, Memtable::tombstones),
             memtable_bytes: (contents.active.bytes() + frozen.map_or(0, Memtable::bytes)) as u64,
             memtable_separate_bytes: contents.active.separate_bytes()
                 + frozen.map_or(0, Memtable::separate_bytes),
@@ -378,11 +393,19 @@ impl<E: Env> Index<E> {
     fn change_tables(&self, contents: &mut Contents<E>, change: impl FnOnce(&mut Tables<E>)) {
         let mut tables = (*contents.tables).clone();
         change(&mut tables);
+        tables.estimate_hiding();
+        if let Some(share) = tables.hiding_of_newest() {
+            self.memtable_hiding.set(share);
+        }
         let view = tables.view(&Generations::default());
         self.pressure.set(Pressure {
             debt: picker::debt(&view, &self.options.picker),
-            hidden_bytes_max: picker::hidden_bytes_max(&view, &self.options.picker),
-            surely_live_bytes: picker::surely_live_bytes(&view, &self.options.picker),
+            estimate: Estimate {
+                visible_bytes: picker::visible_bytes(&view, &self.options.picker),
+                hidden_bytes: picker::hidden_bytes(&view, &self.options.picker),
+                mean_record_bytes: picker::mean_record_bytes(&view, &self.options.picker),
+                memtable_hiding: 0,
+            },
             memory_bytes: tables.memory_bytes(),
         });
         drop(view);

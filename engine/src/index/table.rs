@@ -25,6 +25,7 @@ mod iterator;
 mod meta;
 mod pointed;
 mod reader;
+mod sample;
 mod scan;
 mod sequence;
 mod writer;

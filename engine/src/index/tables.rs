@@ -1,11 +1,13 @@
 //! The tables of an index at one moment.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
 use super::compaction::picker::{Candidate, Level as LevelView};
 use super::compaction::sorted_runs;
+use super::hiding::{self, hiding_shares};
 use super::table::{Table, TableMeta};
 use crate::generations::{Generations, generation_of};
 
@@ -25,6 +27,8 @@ pub(super) struct Tables<E: Env> {
     /// The tables of level 0 as sorted runs, the newest first, so that a look-up visits at most
     /// one table of each.
     level_zero_runs: Vec<Vec<Rc<Table<E>>>>,
+    /// By table: see [`hiding_shares`].
+    hiding: BTreeMap<u64, u32>,
 }
 
 /// A table that a look-up visits.
@@ -53,13 +57,17 @@ impl<E: Env> Clone for Level<E> {
 
 impl<E: Env> Clone for Tables<E> {
     fn clone(&self) -> Self {
-        Self { levels: self.levels.clone(), level_zero_runs: self.level_zero_runs.clone() }
+        Self {
+            levels: self.levels.clone(),
+            level_zero_runs: self.level_zero_runs.clone(),
+            hiding: self.hiding.clone(),
+        }
     }
 }
 
 impl<E: Env> Default for Tables<E> {
     fn default() -> Self {
-        Self { levels: Vec::new(), level_zero_runs: Vec::new() }
+        Self { levels: Vec::new(), level_zero_runs: Vec::new(), hiding: BTreeMap::new() }
     }
 }
 
@@ -80,6 +88,26 @@ impl<E: Env> Tables<E> {
             let at = tables.partition_point(|other| other.meta().smallest < table.meta().smallest);
             tables.insert(at, table);
         }
+    }
+
+    /// Estimates how much the tables hide; to be done when they have changed.
+    pub(super) fn estimate_hiding(&mut self) {
+        self.hiding = hiding_shares(self);
+    }
+
+    /// Of a thousand entries of the table that was flushed last, so many hide an older one; `None`
+    /// if level 0 is empty.
+    pub(super) fn hiding_of_newest(&self) -> Option<u32> {
+        self.level(0).first().map(|table| self.hiding(table.meta().id))
+    }
+
+    fn hiding(&self, id: u64) -> u32 {
+        self.hiding.get(&id).copied().unwrap_or(hiding::ALL)
+    }
+
+    /// All tables.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &Rc<Table<E>>> {
+        self.levels.iter().flat_map(|level| &level.tables)
     }
 
     /// Takes the table or stub with this id out.
@@ -143,11 +171,21 @@ impl<E: Env> Tables<E> {
 
     /// What the compaction picker looks at.
     pub(super) fn view(&self, generations: &Generations) -> Vec<LevelView<'_>> {
+        let candidates = |tables| self.candidates(tables, generations);
         let levels = self.levels.iter().map(|level| LevelView {
-            tables: level.tables.iter().map(|table| candidate(table, generations)).collect(),
-            stubs: level.stubs.iter().map(|stub| candidate(stub, generations)).collect(),
+            tables: candidates(&level.tables),
+            stubs: candidates(&level.stubs),
         });
         levels.collect()
+    }
+
+    fn candidates<'a>(
+        &self,
+        tables: &'a [Rc<Table<E>>],
+        generations: &Generations,
+    ) -> Vec<Candidate<'a>> {
+        let hiding = |table: &Table<E>| self.hiding(table.meta().id);
+        tables.iter().map(|table| candidate(table, generations, hiding(table))).collect()
     }
 
     /// Bytes of memory that the tables take.
@@ -175,7 +213,11 @@ fn holding<'a, E: Env>(run: &'a [Rc<Table<E>>], key: &[u8]) -> Option<&'a Rc<Tab
     run.get(at).filter(|table| table.meta().smallest.as_slice() <= key)
 }
 
-fn candidate<'a, E: Env>(table: &'a Table<E>, generations: &Generations) -> Candidate<'a> {
+fn candidate<'a, E: Env>(
+    table: &'a Table<E>,
+    generations: &Generations,
+    hiding: u32,
+) -> Candidate<'a> {
     let meta = table.meta();
     let (smallest, largest) = table.key_range();
     let first = generation_of(&meta.smallest);
@@ -191,6 +233,7 @@ fn candidate<'a, E: Env>(table: &'a Table<E>, generations: &Generations) -> Cand
         expiring_bytes: meta.expiring_bytes,
         expiry_max: meta.expiry_max,
         expiry_last: meta.expiry_last,
+        hiding,
         is_dead: is_one_generation && !generations.is_alive(first),
     }
 }

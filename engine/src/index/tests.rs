@@ -252,7 +252,7 @@ fn deletes_and_overwrites_are_found_without_further_writes() {
         fixture.insert(number, if number % 2 == 0 { tombstone } else { separate });
     }
     fixture.flush();
-    assert!(fixture.index.hidden_bytes_max() >= 1800 * u64::from(RECORD_BYTES));
+    assert!(fixture.index.estimate().hidden_bytes >= 1800 * u64::from(RECORD_BYTES));
     fixture.compact().expect("merges");
     let live = fixture.model.values().filter(|entry| !entry.as_entry().is_tombstone()).count();
     let counted = fixture.host.live_bytes() / u64::from(RECORD_BYTES);

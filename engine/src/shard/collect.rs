@@ -10,7 +10,7 @@ use crate::collector::{CollectorHost, Passage, Separation, Victim};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::Host as _;
-use crate::index::table::key_hash;
+use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
 use crate::space::{Purpose, Runway, SpaceUsage, victims};
 use crate::value_log::Append;
@@ -102,6 +102,7 @@ impl<E: Env> Shard<E> {
                 && !unreadable.contains(&number)
                 && !self.index.memtables_point_into(number)
         };
+        let mean = self.index.estimate().mean_record_bytes.max(1);
         let candidates = journal.segments.iter().filter(|(number, s)| may_go(**number, s));
         let chosen = victims::choose(
             candidates.map(|(&number, segment)| victims::VictimCandidate {
@@ -109,6 +110,7 @@ impl<E: Env> Shard<E> {
                 frame_bytes: segment.sealed.map_or(0, |seal| seal.end - segment::HEADER_BYTES),
                 generation: segment.generation,
                 live_bytes: segment.live_bytes,
+                live_records: segment.live_bytes / mean,
             }),
             newest,
         )?;
@@ -327,9 +329,19 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
 
     fn is_known_dead(&self, key: &[u8], pointer: Pointer) -> bool {
         let is_alive = self.state.borrow().namespaces.generations().has_key(key);
-        let newest = self.index.in_memtables(key, |found| found.entry.pointer());
-        let is_elsewhere = newest.is_some_and(|newest| newest != Some(pointer));
-        !is_alive || (is_elsewhere && !canary::has(Defect::MoveUnconditionally))
+        let is_elsewhere = |newest: Option<Pointer>| newest != Some(pointer);
+        let in_memtables = self.index.in_memtables(key, |found| found.entry.pointer());
+        let is_dead = match in_memtables {
+            Some(newest) => is_elsewhere(newest),
+            None => {
+                let look = |newest: Option<Entry<'_>>| newest.and_then(|entry| entry.pointer());
+                match self.index.in_resident_tables(key, key_hash(key), look) {
+                    Resident::Answer(newest) => is_elsewhere(newest),
+                    Resident::NeedsDevice => false,
+                }
+            }
+        };
+        !is_alive || (is_dead && !canary::has(Defect::MoveUnconditionally))
     }
 
     fn separation(&self) -> Separation {

@@ -202,17 +202,10 @@ impl<E: Env> Shard<E> {
 
     async fn release_file(&self, number: u32, bytes: u32) -> Result<(), EngineError> {
         self.log.forget_segment(number);
-        let full = self.state.borrow().full;
-        let kept_max = if full != Fullness::default() {
-            // Where space is refused, what is free is given back, so that all can have it.
-            0
-        } else if self.usage().wants_collection(&self.limits()) {
-            1
-        } else {
-            self.options.free_segments_max
-        };
-        let ready = self.free.borrow().ready();
-        let keep = bytes == self.options.segment_bytes && ready < kept_max;
+        let ready = self.free.borrow().ready() as u64;
+        let kept_max = self.options.free_segments_max as u64;
+        let keep = bytes == self.options.segment_bytes
+            && self.usage().keeps_file(&self.limits(), ready, kept_max);
         if keep {
             self.free.borrow_mut().add(number);
         } else {
@@ -249,7 +242,8 @@ impl<E: Env> Shard<E> {
             }
             Err(EngineError::Full) if standard => {
                 self.close_ingest();
-                while self.give_file_back().await? {}
+                // Where it is not the cap that refuses, others may need what is kept.
+                while self.may_extend(bytes) && self.give_file_back().await? {}
                 self.extend_for_removals(bytes).await?;
                 Err(EngineError::Full)
             }
@@ -348,8 +342,7 @@ impl<E: Env> Shard<E> {
     }
 
     async fn extend_log(&self, bytes: u32, purpose: Purpose) -> Result<(), EngineError> {
-        if purpose == Purpose::Ingest && self.free.borrow().ready() == 0 && !self.may_extend(bytes)
-        {
+        if purpose == Purpose::Ingest && !self.may_extend(bytes) {
             return Err(EngineError::Full);
         }
         let _held = self.segment_numbers.enter().await;
@@ -380,8 +373,6 @@ impl<E: Env> Shard<E> {
         let bytes = bytes.max(self.options.segment_bytes);
         let standard = bytes == self.options.segment_bytes;
         let number = self.journal.state().segment_id_next.max(self.free.borrow().number_next());
-        // A file that is used again takes no space, but what is left has to be enough all the same:
-        // it would otherwise never come to those that are needed more.
         let has_file = standard && self.free.borrow().ready() > 0;
         let promise = self.promise(if has_file { 0 } else { u64::from(bytes) }, purpose)?;
         let recycled = if has_file { self.free.borrow_mut().take() } else { None };
@@ -403,6 +394,8 @@ impl<E: Env> Shard<E> {
     pub(super) fn promise(&self, bytes: u64, purpose: Purpose) -> Result<Promise, EngineError> {
         let options = &self.options;
         let left = purpose.left(options.disk_reserve_bytes, options.segment_bytes, options.shards);
+        // Files to be used again could be given back at once.
+        let left = left.saturating_sub(self.recyclable());
         let free = || self.env.free_space(&self.directory);
         let promise =
             DiskBudget::promise(&options.budget, bytes, left, free).map_err(|source| {
@@ -443,11 +436,16 @@ impl<E: Env> Shard<E> {
         segments + tables + free + self.index.doomed_bytes() + MANIFEST_BYTES
     }
 
+    /// Bytes of the files that are used again before new ones are made.
+    fn recyclable(&self) -> u64 {
+        self.free.borrow().ready() as u64 * u64::from(self.options.segment_bytes)
+    }
+
     /// How full the shard is.
     pub(super) fn usage(&self) -> SpaceUsage {
         let budget = &self.options.budget;
         let free = self.env.free_space(&self.directory).unwrap_or(u64::MAX);
-        let index = self.index.statistics();
+        let (index, estimate) = (self.index.statistics(), self.index.estimate());
         let ingest = Purpose::Ingest.left(
             self.options.disk_reserve_bytes,
             self.options.segment_bytes,
@@ -457,14 +455,13 @@ impl<E: Env> Shard<E> {
         SpaceUsage {
             // Manifest and superblock do not grow with what is stored.
             allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
+            recyclable: self.recyclable(),
             left: left / u64::from(self.options.shards.max(1)),
-            referenced: self.journal.state().segments.values().map(|s| s.live_bytes).sum(),
-            hidden_max: self.index.hidden_bytes_max(),
-            surely_live: self.index.surely_live_bytes(),
+            in_tables: estimate.visible_bytes,
+            mean_record: estimate.mean_record_bytes,
             table_entries: index.table_entries,
             table_bytes: index.table_bytes,
-            memtable_entries: index.memtable_entries,
-            memtable_tombstones: index.memtable_tombstones,
+            memtable_hiding: estimate.memtable_hiding,
             memtable_referenced: index.memtable_separate_bytes,
         }
     }

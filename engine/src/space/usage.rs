@@ -23,6 +23,9 @@ const COLLECT_BELOW: u64 = 4;
 /// Segments that writers may still fill below which they go at the collector's pace.
 const PACE_BELOW: u64 = 2;
 
+/// Segments that the node must have left for files to be kept that nobody needs at the moment.
+const KEEP_ABOVE: u64 = 4;
+
 /// Segments of headroom that the log leaves to the collector and to merges.
 const EXTEND_ABOVE: u64 = 2;
 
@@ -31,22 +34,20 @@ const EXTEND_ABOVE: u64 = 2;
 pub struct SpaceUsage {
     /// Of all its files.
     pub allocated: u64,
+    /// Of these, files that are used again before new ones are made.
+    pub recyclable: u64,
     /// What the node has left for this shard, by its limit and by the file system.
     pub left: u64,
-    /// Log records that entries of tables point to.
-    pub referenced: u64,
-    /// Of these, at most so many are hidden by newer entries of tables.
-    pub hidden_max: u64,
-    /// Of these, at least so many live, but for what memtables delete.
-    pub surely_live: u64,
+    /// Log records that entries of tables point to, and that no newer table hides: an estimate.
+    pub in_tables: u64,
+    /// Their mean length.
+    pub mean_record: u64,
     /// Entries of tables: how many.
     pub table_entries: u64,
     /// Files of tables.
     pub table_bytes: u64,
-    /// Entries of memtables: how many.
-    pub memtable_entries: u64,
-    /// Entries of memtables that delete: how many.
-    pub memtable_tombstones: u64,
+    /// Entries of memtables that hide one of a table: how many, an estimate.
+    pub memtable_hiding: u64,
     /// Log records that entries of memtables point to.
     pub memtable_referenced: u64,
 }
@@ -55,18 +56,12 @@ pub struct SpaceUsage {
 const TABLE_ENTRY_BYTES: u64 = 48;
 
 impl SpaceUsage {
-    /// What lives, estimated from below: keys and values.
+    /// What lives, estimated: keys and values.
     pub fn live(&self) -> u64 {
-        let in_tables = self.referenced.saturating_sub(self.hidden_max);
-        // An entry of a memtable hides at most one of a table, and about the mean one.
-        let mean = self.referenced / self.table_entries.max(1);
-        let hidden = self.memtable_entries.saturating_mul(mean).min(in_tables);
+        let mean = self.mean_record;
+        let hidden = self.memtable_hiding.saturating_mul(mean).min(self.in_tables);
         let inline = self.table_bytes.saturating_sub(self.table_entries * TABLE_ENTRY_BYTES);
-        let counted = in_tables - hidden + self.memtable_referenced;
-        // Where much is overwritten, the count takes as hidden what is gone already: records of
-        // freed segments to which only old entries still point.
-        let deleted = self.memtable_tombstones.saturating_mul(mean);
-        let records = counted.max(self.surely_live.saturating_sub(deleted));
+        let records = self.in_tables - hidden + self.memtable_referenced;
         // Of a record some part is no data of the user's.
         let heads = crate::value_log::record::HEAD_BYTES as u64 * (records / mean.max(1));
         records.saturating_sub(if mean == 0 { 0 } else { heads }) + inline
@@ -79,9 +74,22 @@ impl SpaceUsage {
         u64::try_from(amplified).unwrap_or(u64::MAX).saturating_add(floor)
     }
 
-    /// What the files may still grow by.
+    /// What may still be filled: by what the files may grow, and files that are used again.
     pub fn headroom(&self, limits: &SpaceLimits) -> u64 {
-        self.cap(limits).saturating_sub(self.allocated).min(self.left)
+        self.headroom_of_cap(limits).min(self.left.saturating_add(self.recyclable))
+    }
+
+    fn headroom_of_cap(&self, limits: &SpaceLimits) -> u64 {
+        self.cap(limits).saturating_add(self.recyclable).saturating_sub(self.allocated)
+    }
+
+    /// How many files of freed segments are kept to be used again, `ready` of which are there; at
+    /// most `most`. What is over the cap is given back, and where the node has little left, one file
+    /// is all that a shard keeps from the others.
+    pub fn keeps_file(&self, limits: &SpaceLimits, ready: u64, most: u64) -> bool {
+        let segment = u64::from(limits.segment_bytes);
+        let most = if self.left < KEEP_ABOVE * segment { most.min(1) } else { most };
+        ready < most && self.allocated <= self.cap(limits)
     }
 
     /// Whether garbage should be collected, if there is some.
@@ -107,7 +115,7 @@ impl SpaceUsage {
         let reserve = EXTEND_ABOVE * u64::from(limits.segment_bytes);
         // A long segment must not be refused for ever where little lives.
         let wanted = u64::from(bytes.min(limits.segment_bytes)) + reserve;
-        self.cap(limits).saturating_sub(self.allocated) >= wanted
+        self.headroom_of_cap(limits) >= wanted
     }
 }
 
@@ -121,8 +129,8 @@ mod tests {
         SpaceUsage {
             allocated: 100_000,
             left: u64::MAX,
-            referenced: 113_600,
-            hidden_max: 13_600,
+            in_tables: 100_000,
+            mean_record: 1136,
             table_entries: 100,
             table_bytes: 4800,
             ..SpaceUsage::default()
@@ -130,24 +138,17 @@ mod tests {
     }
 
     #[test]
-    fn what_lives_is_estimated_from_below() {
+    fn what_lives_is_what_nothing_hides() {
         // 88 records of 1,136 bytes, of each of which 36 are its head.
         assert_eq!(usage().live(), 100_000 - 36 * 88);
-        let fresh = SpaceUsage { memtable_entries: 10, memtable_referenced: 11_360, ..usage() };
-        assert_eq!(fresh.live(), usage().live(), "as many may be overwritten as are new");
-        let empty =
-            SpaceUsage { memtable_referenced: 5000, memtable_entries: 5, ..SpaceUsage::default() };
+        let fresh = SpaceUsage { memtable_referenced: 11_360, ..usage() };
+        assert_eq!(fresh.live(), 111_360 - 36 * 98);
+        let overwrites = SpaceUsage { memtable_hiding: 10, ..fresh };
+        assert_eq!(overwrites.live(), usage().live(), "as many are overwritten as are new");
+        let deletes = SpaceUsage { memtable_hiding: 1000, ..usage() };
+        assert_eq!(deletes.live(), 0);
+        let empty = SpaceUsage { memtable_referenced: 5000, ..SpaceUsage::default() };
         assert_eq!(empty.live(), 5000);
-    }
-
-    #[test]
-    fn what_surely_lives_counts_whatever_hides_it() {
-        let surely = SpaceUsage { surely_live: 113_600, ..usage() };
-        assert_eq!(surely.live(), 113_600 - 36 * 100);
-        let deletes = SpaceUsage { memtable_tombstones: 50, ..surely };
-        assert_eq!(deletes.live(), usage().live(), "half of it may be deleted");
-        let fewer = SpaceUsage { memtable_tombstones: 5, ..surely };
-        assert_eq!(fewer.live(), (113_600 - 5 * 1136) / 1136 * 1100);
     }
 
     #[test]
@@ -168,6 +169,20 @@ mod tests {
         assert!(!wants_pace(2000) && wants_pace(1999));
         assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
         assert!(at(3000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
+    }
+
+    #[test]
+    fn files_are_kept_to_be_used_again_as_long_as_nobody_else_needs_the_space() {
+        let cap = usage().cap(&LIMITS);
+        let full = SpaceUsage { allocated: cap, recyclable: 3000, ..usage() };
+        assert!(full.may_extend(&LIMITS, 1000), "they are no further growth");
+        assert_eq!((full.headroom(&LIMITS), full.slack(&LIMITS, 0)), (3000, 1000));
+        assert!(full.keeps_file(&LIMITS, 7, 8) && !full.keeps_file(&LIMITS, 8, 8));
+        let over = SpaceUsage { allocated: cap + 1, ..full };
+        assert!(!over.keeps_file(&LIMITS, 0, 8));
+        let scarce = SpaceUsage { left: 3999, ..full };
+        assert!(scarce.keeps_file(&LIMITS, 0, 8) && !scarce.keeps_file(&LIMITS, 1, 8));
+        assert!(!scarce.keeps_file(&LIMITS, 0, 0));
     }
 
     #[test]

@@ -5,6 +5,13 @@
 //! of it that lives. Reading it costs 1, writing the survivors costs `u`, and what is dead in an
 //! old segment stays so, while a young one is likely to have more of it soon.
 
+use larder_runtime::env::DISK_ALIGNMENT;
+
+use crate::value_log::frame;
+
+/// About what the log's record of a move takes: its head, a short key, an entry.
+const MOVE_BYTES: u64 = 88;
+
 /// A segment that may be collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VictimCandidate {
@@ -17,19 +24,26 @@ pub struct VictimCandidate {
     pub generation: u8,
     /// Bytes of its records that entries point to: at least those that live.
     pub live_bytes: u64,
+    /// How many records these are, about.
+    pub live_records: u64,
 }
 
 /// A segment is not collected for less than this part of it: the copies would cost more than they
-/// bring, and where everything lives nothing would ever come to rest. Records that were moved are
-/// packed as densely as they can be, but for the padding of a frame for each segment they came
-/// from.
+/// bring, and where everything lives nothing would ever come to rest.
 const GAIN_DIVISOR_LOG: u64 = 16;
 const GAIN_DIVISOR_MOVED: u64 = 8;
 
 impl VictimCandidate {
-    /// Bytes that collecting it frees, at least.
+    /// Bytes that collecting it frees: what it takes, less what its copies take and the log's
+    /// records of the moves, each in frames of their own.
     pub fn gain(&self) -> u64 {
-        u64::from(self.frame_bytes).saturating_sub(self.live_bytes)
+        let frames = |bytes: u64| match bytes {
+            0 => 0,
+            bytes => (frame::HEADER_BYTES as u64 + bytes).next_multiple_of(DISK_ALIGNMENT as u64),
+        };
+        let moves = self.live_records.saturating_mul(MOVE_BYTES);
+        let taken = frames(self.live_bytes).saturating_add(frames(moves));
+        u64::from(self.frame_bytes).saturating_sub(taken)
     }
 
     /// Whether collecting it is worth its cost.
@@ -62,8 +76,12 @@ pub fn choose(
 mod tests {
     use super::*;
 
-    fn candidate(number: u32, live_bytes: u64) -> VictimCandidate {
-        VictimCandidate { number, frame_bytes: 1000, generation: 0, live_bytes }
+    const KIB: u64 = 1024;
+
+    /// A candidate of 1000 KiB, of which so many live, in records of 1 KiB.
+    fn candidate(number: u32, live: u64) -> VictimCandidate {
+        let (frame_bytes, live_bytes) = (1000 * KIB as u32, live * KIB);
+        VictimCandidate { number, frame_bytes, generation: 0, live_bytes, live_records: live }
     }
 
     fn chosen(candidates: &[VictimCandidate]) -> Option<u32> {
@@ -73,7 +91,7 @@ mod tests {
     #[test]
     fn the_deadest_of_equal_age_goes_first() {
         assert_eq!(chosen(&[candidate(5, 700), candidate(5, 100), candidate(5, 400)]), Some(5));
-        assert_eq!(chosen(&[candidate(5, 900), candidate(6, 100)]), Some(6));
+        assert_eq!(chosen(&[candidate(5, 800), candidate(6, 100)]), Some(6));
     }
 
     #[test]
@@ -85,10 +103,27 @@ mod tests {
 
     #[test]
     fn what_lives_is_left_alone() {
-        assert_eq!(chosen(&[candidate(1, 1000), candidate(2, 940), candidate(3, 5000)]), None);
+        assert_eq!(chosen(&[candidate(1, 1000), candidate(2, 880), candidate(3, 5000)]), None);
         assert_eq!(chosen(&[]), None);
-        assert_eq!(chosen(&[candidate(1, 937)]), Some(1));
-        assert_eq!(chosen(&[VictimCandidate { generation: 1, ..candidate(1, 900) }]), None);
+        assert_eq!(chosen(&[candidate(1, 850)]), Some(1));
+        assert_eq!(chosen(&[VictimCandidate { generation: 1, ..candidate(1, 850) }]), None);
         assert_eq!(chosen(&[VictimCandidate { frame_bytes: 0, ..candidate(1, 0) }]), None);
+    }
+
+    #[test]
+    fn what_a_move_costs_counts() {
+        assert_eq!(candidate(1, 0).gain(), 1000 * KIB);
+        // A record of one page takes another page, and its move one more.
+        let page = DISK_ALIGNMENT as u32;
+        let small = |pages: u32| VictimCandidate {
+            frame_bytes: pages * page,
+            live_bytes: 100,
+            live_records: 1,
+            ..candidate(1, 0)
+        };
+        assert_eq!([1, 2, 3].map(|pages| small(pages).is_worth_it()), [false, false, true]);
+        // Where records are short, the log's records of their moves are as long.
+        let short = VictimCandidate { live_records: 500 * KIB / 88, ..candidate(1, 500) };
+        assert!(!short.is_worth_it());
     }
 }

@@ -54,6 +54,9 @@ pub struct Candidate<'a> {
     pub expiry_max: u32,
     /// The Unix second from which on no entry that has an expiry is an item; 0 if none has one.
     pub expiry_last: u32,
+    /// Of a thousand entries so many hide an older one of their key, if anything older is in the
+    /// table's range.
+    pub hiding: u32,
     /// Whether all its keys are of a generation that is dead for good.
     pub is_dead: bool,
 }
@@ -109,7 +112,7 @@ impl Default for PickerOptions {
             level_factor: 8,
             levels_max: 7,
             merge_bytes: 64 << 20,
-            hidden_part: 8,
+            hidden_part: 4,
             dead_part: 4,
         }
     }
@@ -160,18 +163,22 @@ pub fn pick(levels: &[Level<'_>], options: &PickerOptions, now: u32) -> Choice {
         .unwrap_or(Choice::Nothing)
 }
 
+/// Bytes of log records that tables point to, as far as newer tables do not hide them: an estimate
+/// that takes a hidden record to be of mean length.
+pub fn visible_bytes(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
+    Picture::new(levels, options, 0).visible_bytes()
+}
+
 /// How many bytes of log records that no longer matter may still count as live, because tables hide
 /// them: an estimate that takes a hidden record to be of mean length, at least as long as the one
 /// that hides it.
-pub fn hidden_bytes_max(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
-    Picture::new(levels, options, 0).hidden_bytes_max()
+pub fn hidden_bytes(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
+    Picture::new(levels, options, 0).hidden_bytes()
 }
 
-/// How many bytes of log records surely live, by what the tables say of themselves: the sorted run
-/// that has most of them that never expire, but for what newer tombstones may have deleted. Where
-/// keys are overwritten again and again this is all that lives, however much is hidden.
-pub fn surely_live_bytes(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
-    Picture::new(levels, options, 0).surely_live_bytes()
+/// The mean length of the log records that items in tables point to.
+pub fn mean_record_bytes(levels: &[Level<'_>], options: &PickerOptions) -> u64 {
+    Picture::new(levels, options, 0).mean_record_bytes()
 }
 
 /// The first moment after `now` at which entries of a table will have expired, so that there may be

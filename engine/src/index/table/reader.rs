@@ -12,6 +12,7 @@ use super::error::{Malformed, TableError};
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, FORMAT_VERSION, Footer, FooterKind};
 use super::format::{Section, SectionHandle, TableIdentity, padded};
+use super::sample::Sample;
 use super::{BlockCache, EntryBuf, Pointed, TableMeta, file_name};
 use crate::entry::Entry;
 
@@ -25,6 +26,7 @@ pub struct Table<E: Env> {
     index: Rc<BlockIndex>,
     filter: Rc<Filter>,
     pointed: SectionHandle,
+    pub(super) sample: Sample,
 }
 
 /// An answer that needs no device, or the news that one does.
@@ -45,7 +47,7 @@ pub(super) struct ReadBlock<'a> {
 }
 
 impl<E: Env> Table<E> {
-    /// Opens the table that `meta` describes, with two reads charged to `class`, and verifies its
+    /// Opens the table that `meta` describes, with four reads charged to `class`, and verifies its
     /// footer, index and filter. Data blocks are verified as they are read.
     ///
     /// # Errors
@@ -85,7 +87,15 @@ impl<E: Env> Table<E> {
             return Err(TableError::damaged(&path, index_offset)(what));
         }
         let (index, filter, pointed) = (Rc::new(index), Rc::new(filter), footer.pointed);
-        Ok(Self { env, path, file, identity, meta: meta.clone(), index, filter, pointed })
+        let (meta, sample) = (meta.clone(), Sample::default());
+        let mut table = Self { env, path, file, identity, meta, index, filter, pointed, sample };
+        table.take_sample(class).await;
+        Ok(table)
+    }
+
+    /// Some of its keys.
+    pub fn sample(&self) -> &[Box<[u8]>] {
+        &self.sample
     }
 
     /// The same table as a stub in `level` that says which keys these blocks have lost.
@@ -100,6 +110,7 @@ impl<E: Env> Table<E> {
             index: Rc::clone(&self.index),
             filter: Rc::clone(&self.filter),
             pointed: self.pointed,
+            sample: Rc::clone(&self.sample),
         }
     }
 
@@ -145,7 +156,9 @@ impl<E: Env> Table<E> {
     pub fn memory_bytes(&self) -> usize {
         let keys = self.meta.smallest.len() + self.meta.largest.len();
         let path = self.path.as_os_str().len();
-        size_of::<Self>() + keys + path + self.index.memory_bytes() + self.filter.memory_bytes()
+        let sample: usize = self.sample.iter().map(|key| size_of_val(key) + key.len()).sum();
+        let sections = self.index.memory_bytes() + self.filter.memory_bytes();
+        size_of::<Self>() + keys + path + sample + sections
     }
 
     /// What the table points at, with one read charged to `class`.

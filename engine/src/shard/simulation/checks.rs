@@ -10,7 +10,9 @@ use super::harness::{self, tiny_options};
 use super::smoke::{delete, run, set};
 use super::{flips, items};
 use crate::check::{self, CheckError, Report, SpaceReport};
+use crate::manifest;
 use crate::shard::ShardOptions;
+use crate::value_log::segment;
 
 pub(super) fn check(disk: &SimDisk) -> Result<Report, CheckError> {
     let mut life = harness::life(9, disk.clone());
@@ -250,9 +252,21 @@ fn whatever_a_reader_is_told_a_check_tells_and_names_the_file() {
     assert!(without.len() <= 1, "nothing is ever found in {without:?}");
 }
 
+/// The files of segments that the collector had not filled when the shard was closed.
+fn open_for_collection(disk: &SimDisk) -> Vec<String> {
+    let mut life = harness::life(13, disk.clone());
+    let env = life.env();
+    let reading = async move { manifest::read(&env, Path::new(harness::DIRECTORY)).await };
+    let reading = life.block_on(reading).expect("reading does not hang").expect("a manifest");
+    let segments = reading.state.segments.into_iter();
+    let open = segments.filter(|(_, segment)| !segment.is_log() && segment.sealed.is_none());
+    open.map(|(number, _)| segment::file_name(number)).collect()
+}
+
 #[test]
 fn lost_sectors_and_missing_files_are_found_and_named() {
     let disk = flips::store();
+    let sound = check(&disk).expect("a store");
     for (path, len) in disk.files() {
         let mut missing = disk.clone();
         let mut life = harness::life(4, missing);
@@ -279,7 +293,12 @@ fn lost_sectors_and_missing_files_are_found_and_named() {
             damaged.lose_sector(&path, offset);
             let report = check(&damaged).expect("a store");
             let text = problems(&report).join("\n");
-            assert!(text.contains(&name(&path)), "{} at {offset}: {text}", path.display());
+            // Nothing says where a segment ends that the collector has not filled: what nobody
+            // points to there may be gone.
+            let is_open = open_for_collection(&disk).contains(&name(&path));
+            let is_harmless = is_open && text.is_empty() && report.pointers == sound.pointers;
+            let is_found = text.contains(&name(&path));
+            assert!(is_found || is_harmless, "{} at {offset}: {text}", path.display());
         }
         let mut short = disk.clone();
         short.truncate(&path, len - 4096);

@@ -64,7 +64,7 @@ fn flushed_store_with(more: u8) -> (SimDisk, History) {
         for number in 0..more {
             // Enough for a segment: each has a frame of its own.
             for part in 0..20u8 {
-                run(&worker, &[b'm', number, part], set(&[number; 3000])).await;
+                run(&worker, &[b'm', number % 2, part], set(&[number; 3000])).await;
             }
             items::flush_memtable(&worker).await;
         }
@@ -141,7 +141,7 @@ fn a_repaired_store_is_sound_and_holds_what_could_be_read() {
     let mut random = Random::new(5);
     let mut repaired_files = BTreeSet::new();
     let (mut lost_keys, mut left_alone) = (0, 0);
-    for (path, offset) in damage::places(&disk, &mut random, 60) {
+    for (path, offset) in damage::places(&disk, &mut random, 100) {
         let damage = Damage::random(&mut random);
         let mut damaged = disk.clone();
         damage.apply(&mut damaged, &path, offset, offset);
@@ -184,7 +184,7 @@ fn a_repaired_store_is_sound_and_holds_what_could_be_read() {
     assert!(is(|name| table::parse_file_name(name).is_some()) > 2, "{repaired_files:?}");
     assert!(is(|name| segment::parse_file_name(name).is_some()) > 2, "{repaired_files:?}");
     assert!(lost_keys > 0, "no damage has cost a key");
-    assert!(left_alone < 60, "{left_alone} times nothing was done");
+    assert!(left_alone < 100, "{left_alone} times nothing was done");
 }
 
 #[test]

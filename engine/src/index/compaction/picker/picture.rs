@@ -1,5 +1,7 @@
 //! The tables as the picker sees them, and each of its reasons to compact.
 
+use std::cmp::Reverse;
+
 use super::super::sorted_runs::{KeyRange, sorted_runs};
 use super::{Candidate, Choice, Level, PickerOptions};
 
@@ -66,7 +68,10 @@ impl<'a> Picture<'a> {
             let wider = hull([&range, table]);
             let lower_bytes = total_bytes(overlapping(self.tables(1), &wider));
             let bytes = upper_bytes.saturating_add(table.bytes);
-            if bytes.max(lower_bytes) <= self.options.merge_bytes {
+            // What is rewritten anyway is rewritten for as many tables as possible.
+            let rewritten = total_bytes(overlapping(self.tables(1), &range));
+            let lower_bytes_max = rewritten.max(self.options.merge_bytes);
+            if bytes <= self.options.merge_bytes && lower_bytes <= lower_bytes_max {
                 upper_bytes = bytes;
                 slice.push(at);
             }
@@ -79,52 +84,78 @@ impl<'a> Picture<'a> {
     pub(super) fn uncover_garbage(&self) -> Option<Choice> {
         let total = self.all_tables().map(|table| u128::from(table.separate_bytes)).sum::<u128>();
         let allowed = total / u128::from(self.options.hidden_part);
-        if u128::from(self.hidden_bytes_max()) <= allowed {
+        if u128::from(self.hidden_bytes()) <= allowed {
             return None;
         }
         let mean = self.mean_record_bytes();
         let hides = |level: usize, at: usize| {
-            let table = &self.levels[level].tables[at];
-            if self.covers(level, at) { may_hide(table, mean) } else { 0 }
+            if self.covers(level, at) { self.may_hide(level, at, mean) } else { 0 }
         };
         let level = (0..self.levels.len())
             .find(|&level| (0..self.tables(level).len()).any(|at| hides(level, at) > 0))?;
-        let best =
-            (0..self.tables(level).len()).filter(|&at| hides(level, at) > 0).max_by_key(|&at| {
-                let table = &self.levels[level].tables[at];
-                let lower = total_bytes(overlapping(self.tables(level + 1), table));
-                let bytes = lower.saturating_add(table.bytes).max(1);
-                u128::from(hides(level, at)) * 1024 / u128::from(bytes)
-            })?;
-        Some(self.lower(level, best))
+        let tables = self.tables(level);
+        // The more go down together, the less is rewritten for each.
+        let worth = |at: usize| {
+            let group = self.with_older(level, at);
+            let range = hull(group.iter().map(|&at| &tables[at]));
+            let upper = group.iter().map(|&at| tables[at].bytes).fold(0, u64::saturating_add);
+            let lower = total_bytes(overlapping(self.tables(level + 1), &range));
+            let gain: u128 = group.iter().map(|&at| u128::from(hides(level, at))).sum();
+            let is_bounded = group.len() == 1 || upper <= self.options.merge_bytes;
+            is_bounded.then(|| gain * 1024 / u128::from(lower.saturating_add(upper).max(1)))
+        };
+        let hiding = (0..tables.len()).filter(|&at| hides(level, at) > 0);
+        let best = hiding.filter_map(|at| worth(at).map(|worth| (worth, Reverse(at)))).max();
+        // The oldest of level 0 that hides something brings along no other that does.
+        let oldest = || (0..tables.len()).rev().find(|&at| hides(level, at) > 0);
+        best.map(|(_, Reverse(at))| at).or_else(oldest).map(|at| self.lower(level, at))
+    }
+
+    /// A table and, in level 0, those that have to go down with it: what is older and overlaps.
+    fn with_older(&self, level: usize, at: usize) -> Vec<usize> {
+        let mut group = vec![at];
+        if level == 0 {
+            let tables = &self.levels[0].tables;
+            for older in at + 1..tables.len() {
+                if group.iter().any(|&newer| tables[newer].overlaps(&tables[older])) {
+                    group.push(older);
+                }
+            }
+        }
+        group
+    }
+
+    /// How many bytes of log records the entries of a table may hide, if they hide records of
+    /// `mean` bytes.
+    fn may_hide(&self, level: usize, at: usize, mean: u64) -> u64 {
+        let Candidate { separate_bytes, entries, hiding, .. } = self.levels[level].tables[at];
+        let most = separate_bytes.max(entries.saturating_mul(mean));
+        let part = u128::from(most) * u128::from(hiding) / 1000;
+        u64::try_from(part).unwrap_or(u64::MAX)
     }
 
     /// What tables over older ones may hide, in bytes of log records.
-    pub(super) fn hidden_bytes_max(&self) -> u64 {
+    pub(super) fn hidden_bytes(&self) -> u64 {
         let mean = self.mean_record_bytes();
         let hidden = self.positions().filter(|&(level, at)| self.covers(level, at));
-        let bytes = hidden.map(|(level, at)| may_hide(&self.levels[level].tables[at], mean));
+        let bytes = hidden.map(|(level, at)| self.may_hide(level, at, mean));
         bytes.fold(0, u64::saturating_add)
     }
 
-    /// What lives at least, in bytes of log records.
-    pub(super) fn surely_live_bytes(&self) -> u64 {
-        let level_zero = self.tables(0).chunks(1);
-        let deeper = self.levels.iter().skip(1).map(|level| level.tables.as_slice());
+    /// What newer tables do not hide, in bytes of log records.
+    pub(super) fn visible_bytes(&self) -> u64 {
         let mean = self.mean_record_bytes();
-        let mut tombstones = 0u64;
-        let of_runs = level_zero.chain(deeper).map(|run| {
-            let of_run =
-                |of: fn(&Candidate<'_>) -> u64| run.iter().map(of).fold(0, u64::saturating_add);
-            let bytes = of_run(|table| table.separate_bytes.saturating_sub(table.expiring_bytes));
-            let deleted = tombstones.saturating_mul(mean);
-            tombstones = tombstones.saturating_add(of_run(|table| table.tombstones));
-            bytes.saturating_sub(deleted)
+        let hidden = self.positions().filter(|&(level, at)| self.covers(level, at));
+        let hidden = hidden.map(|(level, at)| {
+            let Candidate { entries, hiding, .. } = self.levels[level].tables[at];
+            u128::from(entries) * u128::from(mean) * u128::from(hiding) / 1000
         });
-        of_runs.max().unwrap_or(0)
+        let hidden = u64::try_from(hidden.sum::<u128>()).unwrap_or(u64::MAX);
+        let all = self.all_tables().map(|table| table.separate_bytes);
+        all.fold(0, u64::saturating_add).saturating_sub(hidden)
     }
 
-    fn mean_record_bytes(&self) -> u64 {
+    pub(super) fn mean_record_bytes(&self) -> u64 {
         let sum = |of: fn(&Candidate<'_>) -> u64| self.all_tables().map(of).map(u128::from).sum();
         let bytes: u128 = sum(|table| table.separate_bytes);
         let items: u128 = sum(|table| table.entries.saturating_sub(table.tombstones));
@@ -194,17 +225,7 @@ impl<'a> Picture<'a> {
             let table = self.levels[level].tables[at].id;
             return Choice::Move { table, to: level_number(level + 1) };
         }
-        let mut upper = vec![at];
-        if level == 0 {
-            // Whatever is older and overlaps goes along.
-            let tables = &self.levels[0].tables;
-            for older in at + 1..tables.len() {
-                if upper.iter().any(|&newer| tables[newer].overlaps(&tables[older])) {
-                    upper.push(older);
-                }
-            }
-        }
-        self.merge(level, &upper)
+        self.merge(level, &self.with_older(level, at))
     }
 
     /// Whether a table can go down unread: nothing older is in its range there or in its own level,
@@ -266,12 +287,6 @@ impl<'a> Picture<'a> {
         let levels = self.levels.iter().enumerate();
         levels.flat_map(|(level, of)| (0..of.tables.len()).map(move |at| (level, at)))
     }
-}
-
-/// How many bytes of log records the entries of a table may hide, if they hide records of `mean`
-/// bytes.
-fn may_hide(table: &Candidate<'_>, mean: u64) -> u64 {
-    table.separate_bytes.max(table.entries.saturating_mul(mean))
 }
 
 fn total_bytes(tables: &[Candidate<'_>]) -> u64 {

@@ -22,7 +22,7 @@ fn key(number: u8) -> &'static [u8] {
 
 fn table(id: u64, bytes: u64, keys: RangeInclusive<u8>) -> Candidate<'static> {
     let (smallest, largest) = (key(*keys.start()), key(*keys.end()));
-    Candidate { id, bytes, smallest, largest, entries: 10, ..Candidate::default() }
+    Candidate { id, bytes, smallest, largest, entries: 10, hiding: 1000, ..Candidate::default() }
 }
 
 fn level(tables: Vec<Candidate<'static>>) -> Level<'static> {
@@ -60,7 +60,7 @@ fn nothing_happens_below_the_targets() {
     let level_zero = (0..3).map(|id| table(id, 50, 0..=9)).collect();
     let levels = levels([level_zero, vec![table(8, 99, 0..=9)], vec![table(9, 799, 0..=9)]]);
     assert_eq!(choose(&levels), Choice::Nothing);
-    assert_eq!((debt(&levels, &OPTIONS), hidden_bytes_max(&levels, &OPTIONS)), (0, 0));
+    assert_eq!((debt(&levels, &OPTIONS), hidden_bytes(&levels, &OPTIONS)), (0, 0));
 }
 
 #[test]
@@ -187,36 +187,54 @@ fn garbage_may_be_hidden_up_to_a_part_of_everything() {
         vec![points_at(table(3, 9, 0..=9), 10_000)],
     ]);
     // The entries may hide records of the mean length.
-    assert_eq!(hidden_bytes_max(&levels, &OPTIONS), 2 * 3540);
+    assert_eq!(hidden_bytes(&levels, &OPTIONS), 2 * 3540);
     assert_eq!(choose(&levels), Choice::Move { table: 1, to: 1 });
     levels[0].tables[0].entries = 2;
     levels[1].tables[0].entries = 2;
     levels[2].tables[0].entries = 96;
-    assert_eq!(hidden_bytes_max(&levels, &OPTIONS), 2 * 106 + 500);
+    assert_eq!(hidden_bytes(&levels, &OPTIONS), 2 * 106 + 500);
     assert_eq!(choose(&levels), Choice::Nothing);
 }
 
 #[test]
-fn what_the_largest_run_has_lives_but_for_what_newer_tombstones_delete() {
-    let points_at = |of: Candidate<'static>, separate_bytes| Candidate { separate_bytes, ..of };
-    let full = Candidate { entries: 100, ..table(3, 9, 0..=9) };
-    let mut levels = levels([
-        vec![points_at(table(1, 9, 0..=4), 100), points_at(table(5, 9, 0..=4), 300)],
-        vec![points_at(table(2, 9, 7..=9), 500), points_at(table(4, 9, 1..=3), 600)],
-        vec![points_at(full, 10_000)],
-    ]);
-    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 10_000);
-    levels[2].tables[0].expiring_bytes = 9_500;
-    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 1100, "what may have expired does not count");
-    levels[1].tables.clear();
-    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 500);
-    levels[2].tables[0].expiring_bytes = 0;
-    (levels[0].tables[0].entries, levels[0].tables[0].tombstones) = (10, 10);
-    // 102 items have 10,400 bytes, so that a tombstone may delete 102 of them.
-    let entries = levels[0].tables[1].entries + levels[2].tables[0].entries;
-    let mean = 10_400u64.div_ceil(entries);
-    assert_eq!(surely_live_bytes(&levels, &OPTIONS), 10_000 - 10 * mean);
-    assert_eq!(surely_live_bytes(&[], &OPTIONS), 0);
+fn what_is_visible_goes_by_how_much_of_each_level_hides_something() {
+    let of =
+        |id, bytes, entries| Candidate { separate_bytes: bytes, entries, ..table(id, 9, 0..=9) };
+    let mut levels = levels([vec![of(1, 1000, 10)], vec![of(2, 3000, 30)], vec![of(3, 6000, 60)]]);
+    assert_eq!(mean_record_bytes(&levels, &OPTIONS), 100);
+    assert_eq!(visible_bytes(&levels, &OPTIONS), 6000, "as if all of it were hidden");
+    levels[1].tables[0].hiding = 500;
+    assert_eq!(visible_bytes(&levels, &OPTIONS), 7500);
+    assert_eq!(hidden_bytes(&levels, &OPTIONS), 2500);
+    levels[0].tables[0].hiding = 0;
+    assert_eq!(visible_bytes(&levels, &OPTIONS), 8500);
+    // A tombstone hides as much as any other entry, and has nothing to be hidden.
+    levels[0] = level(vec![Candidate { tombstones: 10, ..of(1, 0, 10) }]);
+    assert_eq!(visible_bytes(&levels, &OPTIONS), 9000 - 1500 - 1000);
+    assert_eq!(visible_bytes(&[], &OPTIONS), 0);
+    assert_eq!(mean_record_bytes(&[], &OPTIONS), 0);
+}
+
+#[test]
+fn what_goes_down_for_its_garbage_goes_down_together() {
+    let of = |id, bytes| Candidate { separate_bytes: 600, ..table(id, bytes, 0..=9) };
+    let below = Candidate { separate_bytes: 8000, entries: 200, ..table(9, 2000, 0..=9) };
+    let mut levels = levels([vec![of(3, 50), of(2, 50), of(1, 50)], vec![below]]);
+    assert_eq!(choose(&levels), merge(&[3, 2, 1, 9], 1), "as many as there are");
+    levels[0].tables[1].bytes = 990;
+    // Together they would be too large.
+    assert_eq!(choose(&levels), merge(&[1, 9], 1));
+}
+
+#[test]
+fn level_zero_over_a_large_level_is_merged_at_once() {
+    let level_zero: Vec<_> = (0..4).rev().map(|id| table(id, 50, 0..=9)).collect();
+    let below = vec![table(10, 2000, 0..=4), table(11, 2000, 5..=9), table(12, 9, 10..=12)];
+    let mut levels = levels([level_zero, below]);
+    assert_eq!(choose(&levels), merge(&[3, 2, 1, 0, 10, 11], 1));
+    // A table that would widen a merge which is too large already stays.
+    levels[0].tables[0].largest = key(10);
+    assert_eq!(choose(&levels), merge(&[2, 1, 0, 10, 11], 1));
 }
 
 #[test]
@@ -244,7 +262,7 @@ fn stubs_go_down_with_the_tables_over_them() {
         stubs: vec![table(7, 9, 15..=25), table(8, 9, 50..=60)],
     };
     let level_two = level(vec![table(3, 9, 0..=5), table(4, 9, 20..=22)]);
-    let mut levels = [Level::default(), level_one, level_two];
+    let mut levels = [level(Vec::new()), level_one, level_two];
     // Level 2's entries in the stub's range may be outdated, so they come along.
     assert_eq!(choose(&levels), merge(&[1, 7, 4], 2));
     levels[1].tables.remove(0);

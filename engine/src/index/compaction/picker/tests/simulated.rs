@@ -62,6 +62,7 @@ fn candidate(table: &SimulatedTable, living: u32) -> Candidate<'_> {
         expiring_bytes: items().filter(|write| write.expiry != 0).map(Write::separate_bytes).sum(),
         expiry_max: if never { 0 } else { last.max(1) },
         expiry_last: last,
+        hiding: 1000,
         is_dead: table.generation != living,
     }
 }
@@ -208,7 +209,7 @@ impl Simulator {
         }
         let tables = || levels.iter().flat_map(|level| &level.tables);
         let total: u64 = tables().map(|table| table.separate_bytes).sum();
-        assert!(hidden_bytes_max(&levels, &self.options) <= total / self.options.hidden_part);
+        assert!(hidden_bytes(&levels, &self.options) <= total / self.options.hidden_part);
         assert!(tables().all(|table| !table.is_dead), "a dead table has stayed");
     }
 
