@@ -34,8 +34,9 @@ const EXPIRING_APART_PERCENT: u64 = 10;
 struct Newest {
     metadata: Metadata,
     value_len: u32,
-    /// How many flushes there had been: after another one, tables may know something newer.
-    flushes: u64,
+    /// How often the tables had changed: after another time they may know something newer, or have
+    /// dropped what had expired, which must not come back.
+    table_changes: u64,
 }
 
 impl<E: Env> Shard<E> {
@@ -157,11 +158,11 @@ impl<E: Env> Shard<E> {
 
     /// The newest entry of `key`, if it points to `pointer`.
     async fn newest_at(&self, key: &[u8], pointer: Pointer) -> Result<Option<Newest>, EngineError> {
-        let flushes = self.index.flushes();
+        let table_changes = self.index.table_changes();
         let moves_any = canary::has(Defect::MoveUnconditionally);
         let newest = |entry: &Entry<'_>| match entry.payload {
             Payload::Separate(at, value_len) if at == pointer || moves_any => {
-                Some(Newest { metadata: entry.metadata, value_len, flushes })
+                Some(Newest { metadata: entry.metadata, value_len, table_changes })
             }
             _ => None,
         };
@@ -183,7 +184,7 @@ impl<E: Env> Shard<E> {
         if state.closing {
             return Err(Refused::Stopped);
         }
-        if self.index.flushes() != newest.flushes {
+        if self.index.table_changes() != newest.table_changes {
             return Ok(None);
         }
         let pointer_now = self.index.in_memtables(key, |found| found.entry.pointer());

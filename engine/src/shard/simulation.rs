@@ -22,6 +22,7 @@ mod lives;
 mod mix;
 mod model;
 pub(crate) mod oracle;
+mod races;
 mod reach;
 mod repairs;
 mod smoke;

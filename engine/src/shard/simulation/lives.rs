@@ -297,12 +297,14 @@ impl Lives {
     ) -> impl Future<Output = ()> + 'static {
         let running = Rc::new(Cell::new(clients * shards.len()));
         let done = Rc::new(Signal::default());
+        let models: Rc<[_]> = self.members.iter().map(|member| member.model.clone()).collect();
         for (member, shard) in self.members.iter().zip(shards) {
             for _ in 0..clients {
                 let client = Client {
                     env: env.clone(),
                     shard: shard.clone(),
                     model: member.model.clone(),
+                    models: models.clone(),
                     mix: self.mix,
                     random: Random::new(self.random.bits()),
                 };
@@ -365,6 +367,23 @@ fn a_shard_survives_crashes() {
     harness::for_each_seed("a_shard_survives_crashes", 1, 500, |seed| {
         let mut lives = Lives::new(seed);
         for _ in 0..lives.random.count(1..=5) {
+            lives.live();
+        }
+        lives.finish();
+    });
+}
+
+#[test]
+fn what_has_expired_and_is_dropped_stays_gone_when_the_clock_is_set_back() {
+    let name = "what_has_expired_and_is_dropped_stays_gone_when_the_clock_is_set_back";
+    harness::for_each_seed(name, 30_001, 200, |seed| {
+        let mut lives = Lives::of_shards(seed, 1 + (seed % 2) as u16);
+        lives.mix.outlive_expiries();
+        for member in &mut lives.members {
+            member.options.segment_bytes = 64 << 10;
+            member.options.memtable_bytes = 4 << 10;
+        }
+        for _ in 0..lives.random.count(2..=5) {
             lives.live();
         }
         lives.finish();

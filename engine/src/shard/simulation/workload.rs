@@ -56,7 +56,6 @@ pub(super) async fn perform(
         let mut model = model.borrow_mut();
         let mut clock = vec![began, now(env)];
         clock.extend(&model.clock_steps()[steps_before..]);
-        clock.iter().for_each(|now| model.see_clock(*now));
         see_clears(shard, &mut model);
         let due = scheduled != 0 && clock.iter().all(|now| scheduled <= *now);
         assert!(!due || model.clear_at() != scheduled, "a flush is overdue since {scheduled}");
@@ -123,6 +122,8 @@ pub(super) struct Client {
     pub(super) env: SimEnv,
     pub(super) shard: TestShard,
     pub(super) model: SharedModel,
+    /// Those of all shards: they have one clock.
+    pub(super) models: Rc<[SharedModel]>,
     pub(super) mix: Mix,
     pub(super) random: Random,
 }
@@ -168,7 +169,7 @@ impl Client {
             return (done, TOLERATED.deletes_refused);
         }
         if mix.clock_steps && random.below(40) == 0 {
-            step_clock(env, &self.model, mix, random);
+            step_clock(env, &self.models, mix, random);
             return (Ok(()), false);
         }
         if random.below(80) == 0 {
@@ -220,15 +221,18 @@ impl Client {
     }
 }
 
-fn step_clock(env: &SimEnv, model: &SharedModel, mix: &Mix, random: &mut Random) {
+fn step_clock(env: &SimEnv, models: &[SharedModel], mix: &Mix, random: &mut Random) {
     let time = env.unix_seconds();
     let (back, forward) = if mix.clock_leaps { (40_000_000, 20_000_000) } else { (30, 15) };
     let time = match random.below(4) {
         0 => time.saturating_sub(random.below(back)).max(1_000_000_000),
         _ => (time + random.below(forward)).min(4_000_000_000),
     };
-    // What has expired by the time that ends here may be gone: merges and collections saw it.
-    model.borrow_mut().see_clock(env.unix_seconds() as u32);
+    for model in models {
+        let mut model = model.borrow_mut();
+        // What has expired by the time that ends here may be gone: merges and collections saw it.
+        model.see_clock(env.unix_seconds() as u32);
+        model.step_clock(time as u32);
+    }
     env.set_unix_seconds(time);
-    model.borrow_mut().step_clock(time as u32);
 }
