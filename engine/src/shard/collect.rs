@@ -187,6 +187,10 @@ impl<E: Env> Shard<E> {
         if self.index.table_changes() != newest.table_changes {
             return Ok(None);
         }
+        // Moves wait for a flush as all changes do: they would fill the memtable without a bound.
+        if self.index.has_frozen() && self.is_flush_due() && !state.full.flushes {
+            return Err(Refused::Queued);
+        }
         let pointer_now = self.index.in_memtables(key, |found| found.entry.pointer());
         if pointer_now.is_some_and(|now| now != Some(from)) {
             return Ok(Some(false));
