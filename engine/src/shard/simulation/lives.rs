@@ -290,7 +290,7 @@ impl Lives {
             });
             match written {
                 Ok(Ok(_)) | Err(Stopped::Crashed) => {}
-                Ok(Err(EngineError::Full | EngineError::Stopped(_))) if self.mix.takes_reserve => {}
+                Ok(Err(EngineError::Stopped(_))) if self.mix.takes_reserve => {}
                 refused => panic!("there is room, and a write is refused: {refused:?}"),
             }
         }
@@ -336,7 +336,10 @@ impl Lives {
         }
         if self.mix.is_crowded {
             let random = Random::new(self.random.bits());
-            env.spawn(TaskQueue::Maintenance, tide(env.clone(), random, self.reserve()));
+            env.spawn(
+                TaskQueue::Maintenance,
+                tide(env.clone(), random, self.reserve(), running.clone()),
+            );
         }
         async move { done.wait_for(|| (running.get() == 0).then_some(())).await }
     }
@@ -357,10 +360,13 @@ impl Lives {
     }
 }
 
-/// Others use the disk as well: room comes and goes, but for `reserve`.
-async fn tide(env: SimEnv, mut random: Random, reserve: u64) {
+/// Others use the disk as well while clients are `running`: room comes and goes, but for `reserve`.
+async fn tide(env: SimEnv, mut random: Random, reserve: u64, running: Rc<Cell<usize>>) {
     for _ in 0..100 {
         env.sleep(random.below(60_000_000)).await;
+        if running.get() == 0 {
+            return;
+        }
         let room = random.pick(&[0, 100 << 10, 1 << 20, 3 << 20, 5 << 20]);
         env.set_capacity(env.snapshot().used_bytes() + reserve + room);
     }
