@@ -141,6 +141,8 @@ pub struct Index<E: Env> {
     /// were flushed last.
     memtable_hiding: Cell<u32>,
     counters: Cell<IndexCounters>,
+    /// How often the tables have changed.
+    table_changes: Cell<u64>,
     /// Of the file that is being removed.
     removing_bytes: Cell<u64>,
 }
@@ -197,6 +199,7 @@ impl<E: Env> Index<E> {
             pressure: Cell::default(),
             memtable_hiding: Cell::new(hiding::ALL),
             counters: Cell::default(),
+            table_changes: Cell::default(),
             removing_bytes: Cell::default(),
         };
         let mut tables = Tables::default();
@@ -410,6 +413,13 @@ impl<E: Env> Index<E> {
         });
         drop(view);
         contents.tables = Rc::new(tables);
+        self.table_changes.set(self.table_changes.get() + 1);
+    }
+
+    /// How often the tables have changed: after another time they may know something newer of a key
+    /// than what was found there, or have dropped it.
+    pub fn table_changes(&self) -> u64 {
+        self.table_changes.get()
     }
 
     fn unix_now(&self) -> u32 {

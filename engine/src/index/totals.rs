@@ -5,11 +5,6 @@ use larder_runtime::env::Env;
 use super::Index;
 
 impl<E: Env> Index<E> {
-    /// How many memtables were written out: after another one the tables may know something newer.
-    pub fn flushes(&self) -> u64 {
-        self.counters.get().flushes
-    }
-
     /// Bytes of the log records that entries of tables point to: those with an expiry, and all.
     pub fn expiring_bytes(&self) -> (u64, u64) {
         let contents = self.contents.borrow();

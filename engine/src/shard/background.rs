@@ -9,7 +9,7 @@ use super::{Shard, State};
 use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::index::Host;
-use crate::index::compaction::picker::Choice;
+use crate::index::compaction::picker::{self, Choice};
 use crate::manifest::{Edit, SegmentSeal};
 use crate::space::Purpose;
 use crate::value_log::record::RecordKind;
@@ -65,10 +65,16 @@ impl<E: Env> Shard<E> {
         self.work.notify();
     }
 
+    /// Whether merges have so much to catch up with that no more tables are made meanwhile. Writers
+    /// wait then as they do for any flush; where merges cannot go on, nobody waits for them.
+    fn is_behind(&self) -> bool {
+        self.index.debt() >= picker::DEBT_MAX && !self.state.borrow().full.merges
+    }
+
     pub(super) async fn keep_flushing(self: Rc<Self>) {
         let next = || {
             let closing = self.state.borrow().closing;
-            (closing || self.index.has_frozen()).then_some(!closing)
+            (closing || (self.index.has_frozen() && !self.is_behind())).then_some(!closing)
         };
         while self.work.wait_for(next).await {
             match self.index.flush(&*self).await {
@@ -114,12 +120,14 @@ impl<E: Env> Shard<E> {
                 }
                 Err(EngineError::Full) => {
                     self.note_full(|full| full.merges = true);
+                    self.work.notify();
                     self.env.sleep(RETRY_FULL_NANOSECONDS).await;
                 }
                 // Nothing is lost by not merging.
                 Err(EngineError::Read(reason)) => {
                     tracing::error!("merging tables failed, and is put off: {reason}");
                     self.note_full(|full| full.merges = true);
+                    self.work.notify();
                     self.env.sleep(RETRY_DAMAGED_NANOSECONDS).await;
                 }
                 Err(error) => return self.log.stop(format!("merging tables failed: {error}")),

@@ -38,8 +38,9 @@ const APART_SEGMENTS: u64 = 16;
 struct Newest {
     metadata: Metadata,
     value_len: u32,
-    /// How many flushes there had been: after another one, tables may know something newer.
-    flushes: u64,
+    /// How often the tables had changed: after another time they may know something newer, or have
+    /// dropped what had expired, which must not come back.
+    table_changes: u64,
 }
 
 impl<E: Env> Shard<E> {
@@ -163,11 +164,11 @@ impl<E: Env> Shard<E> {
 
     /// The newest entry of `key`, if it points to `pointer`.
     async fn newest_at(&self, key: &[u8], pointer: Pointer) -> Result<Option<Newest>, EngineError> {
-        let flushes = self.index.flushes();
+        let table_changes = self.index.table_changes();
         let moves_any = canary::has(Defect::MoveUnconditionally);
         let newest = |entry: &Entry<'_>| match entry.payload {
             Payload::Separate(at, value_len) if at == pointer || moves_any => {
-                Some(Newest { metadata: entry.metadata, value_len, flushes })
+                Some(Newest { metadata: entry.metadata, value_len, table_changes })
             }
             _ => None,
         };
@@ -189,8 +190,12 @@ impl<E: Env> Shard<E> {
         if state.closing {
             return Err(Refused::Stopped);
         }
-        if self.index.flushes() != newest.flushes {
+        if self.index.table_changes() != newest.table_changes {
             return Ok(None);
+        }
+        // Moves wait for a flush as all changes do: they would fill the memtable without a bound.
+        if self.index.has_frozen() && self.is_flush_due() && !state.full.flushes {
+            return Err(Refused::Queued);
         }
         let pointer_now = self.index.in_memtables(key, |found| found.entry.pointer());
         if pointer_now.is_some_and(|now| now != Some(from)) {

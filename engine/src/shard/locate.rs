@@ -109,14 +109,14 @@ impl<E: Env> Shard<E> {
 
     /// An item that had expired when its segment was freed stays gone, even if the clock goes back.
     /// Any other is never freed while it lives: where its segment is missing, reading it says so.
+    fn has_gone(&self, located: &Located) -> bool {
+        let until = self.garbage.expired_until.get();
+        let had_expired = located.metadata.expiry != 0 && located.metadata.expiry <= until;
+        had_expired && located.pointer().is_some_and(|pointer| self.is_gone(pointer.segment))
+    }
+
     fn unless_gone(&self, located: Located) -> Located {
-        let had_expired = || {
-            let until = self.garbage.expired_until.get();
-            located.metadata.expiry != 0 && located.metadata.expiry <= until
-        };
-        let is_gone =
-            had_expired() && located.pointer().is_some_and(|pointer| self.is_gone(pointer.segment));
-        if is_gone { Located::default() } else { located }
+        if self.has_gone(&located) { Located::default() } else { located }
     }
 
     /// The newest entry of `key` if memory says what it is; `None` if the device has to be asked.
@@ -146,17 +146,38 @@ impl<E: Env> Shard<E> {
         now: u32,
         want_value: bool,
     ) -> Result<Located, EngineError> {
-        let located = self.locate_in_memory(&mut self.state.borrow_mut(), key, hash, now);
-        let mut located = match located {
-            Some(located) => located,
-            None => {
-                let found = self.index.in_tables(key, hash).await?;
-                self.unless_gone(Located::from_table(found.as_ref().map(EntryBuf::as_entry)))
-            }
-        };
+        let mut located = self.locate_anywhere(key, hash, now).await?;
         if want_value && located.value.is_none() && !located.metadata.is_expired(now) {
             self.read_value(key, &mut located).await?;
         }
         Ok(located)
+    }
+
+    /// The newest entry of `key`, without its value if that is in the log.
+    async fn locate_anywhere(
+        &self,
+        key: &[u8],
+        hash: u64,
+        now: u32,
+    ) -> Result<Located, EngineError> {
+        let mut gone = None;
+        loop {
+            let located = self.locate_in_memory(&mut self.state.borrow_mut(), key, hash, now);
+            if let Some(located) = located {
+                return Ok(located);
+            }
+            let found = self.index.in_tables(key, hash).await?;
+            let located = Located::from_table(found.as_ref().map(EntryBuf::as_entry));
+            // The segment may have been freed while tables were read, and the item moved out of it:
+            // only a look-up that began after that tells whether it is gone.
+            let pointer = located.pointer().filter(|_| self.has_gone(&located));
+            if pointer.is_none() {
+                return Ok(located);
+            }
+            if pointer == gone {
+                return Ok(Located::default());
+            }
+            gone = pointer;
+        }
     }
 }

@@ -194,6 +194,7 @@ fn shards_share_a_disk_that_fills_up_and_empties() {
     harness::for_each_seed(name, 40_001, 200, |seed| {
         let mut lives = Lives::of_shards(seed, 1 + (seed % 3) as u16);
         lives.mix.is_crowded = true;
+        lives.mix.takes_reserve = seed % 4 < 2;
         for _ in 0..lives.random.count(1..=4) {
             lives.live();
         }

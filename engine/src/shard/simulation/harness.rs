@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::random::Random;
 use larder_runtime::simulation::{SimDisk, SimEnv, Simulation, SimulationOptions};
 
@@ -18,7 +19,13 @@ use crate::shard::locate::Place;
 use crate::shard::{OpenReport, Shard, ShardOptions};
 use crate::value_log::{Durability, LogOptions};
 
-pub(super) type TestShard = Rc<Shard<SimEnv>>;
+/// The simulation behind a bound of open files, as the node has it.
+pub(super) type TestEnv = FileCache<SimEnv>;
+
+pub(super) type TestShard = Rc<Shard<TestEnv>>;
+
+/// More files than any test has.
+pub(super) const FILES_MAX: usize = 4096;
 
 /// Where the shard of most tests lives.
 pub(super) const DIRECTORY: &str = "/data/shard-000";
@@ -66,6 +73,7 @@ pub(super) fn tiny_options() -> ShardOptions {
             level_one_bytes: 96 << 10,
             level_factor: 2,
             levels_max: 4,
+            level_zero_tables: 8,
             merge_bytes: 128 << 10,
             ..PickerOptions::default()
         },
@@ -120,8 +128,16 @@ pub(super) async fn open(
     env: SimEnv,
     options: ShardOptions,
 ) -> Result<(TestShard, OpenReport), EngineError> {
+    open_over(FileCache::new(env, FILES_MAX), options).await
+}
+
+/// The same over the files of a core, which may have other shards.
+pub(super) async fn open_over(
+    files: TestEnv,
+    options: ShardOptions,
+) -> Result<(TestShard, OpenReport), EngineError> {
     let directory = directory_of(options.shard);
-    Shard::open(env, &directory, options).await
+    Shard::open(files, &directory, options).await
 }
 
 /// Opens the shard in a life that nothing disturbs.

@@ -95,6 +95,17 @@ impl History {
         self.changes.push(Recorded { sequence, change, is_doubtful: false });
     }
 
+    /// Notes that the engine has dropped what the key held: from its last change on it holds
+    /// nothing.
+    pub(super) fn drop_item(&mut self, name: &Name) {
+        let of_name = |change: &&mut Change| matches!(change, Change::Item(of, _) if of == name);
+        let mut changes = self.changes.iter_mut().rev().map(|recorded| &mut recorded.change);
+        match changes.find(of_name) {
+            Some(Change::Item(_, item)) => *item = None,
+            _ => drop(self.base.items.remove(name)),
+        }
+    }
+
     /// How many changes come before this sequence.
     pub(super) fn count_before(&self, sequence: u64) -> usize {
         self.changes.partition_point(|recorded| recorded.sequence < sequence)

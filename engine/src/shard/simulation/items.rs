@@ -171,7 +171,7 @@ fn closing_twice_is_closing_once() {
 }
 
 /// Lets the compactor and the space keeper come to rest.
-async fn rest(shard: &TestShard) {
+pub(super) async fn rest(shard: &TestShard) {
     shard.something_changed();
     shard.env.sleep(100_000_000).await;
 }

@@ -5,23 +5,24 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::file_cache::FileCache;
 use larder_runtime::random::Random;
 use larder_runtime::simulation::{
     FaultPlan, OperationKind, OperationKinds, SimDisk, SimEnv, Simulation, SimulationOptions,
     Stopped,
 };
 
-use super::harness::{self, TestShard};
+use super::harness::{self, TestEnv, TestShard};
 use super::history::Name;
 use super::mix::Mix;
 use super::model::{Device, Found, Model, Start};
 use super::reach::Reach;
 use super::smoke::set;
-use super::tolerated::TOLERATED;
 use super::workload::{Client, SharedModel, perform, see_clears};
 use crate::error::EngineError;
 use crate::shard::{OpenReport, ShardOptions};
 use crate::signal::Signal;
+use crate::space::Purpose;
 
 /// How soon a shard accepts writes again when there is room.
 const ROOM_IS_SEEN_NANOSECONDS: u64 = 5_000_000_000;
@@ -53,6 +54,8 @@ pub(super) struct Lives {
     pub(super) faults: FaultPlan,
     pub(super) reach: Reach,
     device: Device,
+    /// How many files may be open at a time.
+    files_max: usize,
     disk: Option<SimDisk>,
     life: u64,
     clock: u64,
@@ -81,17 +84,28 @@ impl Lives {
             faults,
             reach: Reach::default(),
             device: Device::Honest,
+            files_max: [harness::FILES_MAX, 16, 8 * usize::from(shards)][(seed % 3) as usize],
             disk: Some(harness::empty_disk(harness::CAPACITY)),
             life: 0,
             clock: 1_700_000_000,
         }
     }
 
+    /// The room that others leave: what the shards keep free of writes for everything else.
+    fn reserve(&self) -> u64 {
+        let options = &self.members[0].options;
+        let kept = |options: &ShardOptions| {
+            let (reserve, segment) = (options.disk_reserve_bytes, options.segment_bytes);
+            Purpose::Ingest.left(reserve, segment, options.shards)
+        };
+        if self.mix.takes_reserve { 0 } else { kept(options) }
+    }
+
     /// Starts a process on the disk.
     fn start(&mut self) -> Simulation {
         self.life += 1;
         if self.mix.is_crowded {
-            let room = self.random.pick(&[256 << 10, 3 << 20, 8 << 20]);
+            let room = self.random.pick(&[256 << 10, 3 << 20, 8 << 20]) + self.reserve();
             let disk = self.disk.as_mut().expect("the life before has ended");
             disk.set_capacity(disk.used_bytes() + room);
         }
@@ -110,6 +124,8 @@ impl Lives {
 
     fn end(&mut self, simulation: Simulation, end: End) {
         self.clock = simulation.env().unix_seconds();
+        let files_open_max = simulation.env().open_handles().1;
+        assert!(files_open_max <= self.files_max, "{files_open_max} files were open");
         self.disk = Some(match end {
             End::Crash => simulation.crash(),
             End::Kill | End::Close => simulation.kill(),
@@ -129,12 +145,13 @@ impl Lives {
         let crashes = if self.random.percent(10) { self.random.count(1..=3) } else { 0 };
         for _ in 0..crashes {
             let mut simulation = self.start();
+            let files = FileCache::new(simulation.env(), self.files_max);
             let at = self.random.below(60);
             let faults = FaultPlan { crash_at_operation: Some(at), ..self.faults.clone() };
             simulation.env().set_faults(faults);
             let end = self.random.pick(&[End::Crash, End::Crash, End::Kill]);
             for member in self.members.clone() {
-                match self.open_member(&mut simulation, &member) {
+                match self.open_member(&mut simulation, &files, &member) {
                     Ok(opened) => drop(opened),
                     Err(stopped) => assert_eq!(stopped, Stopped::Crashed),
                 }
@@ -142,9 +159,10 @@ impl Lives {
             self.end(simulation, end);
         }
         let mut simulation = self.start();
+        let files = FileCache::new(simulation.env(), self.files_max);
         let mut shards = Vec::new();
         for member in self.members.clone() {
-            let opened = self.open_member(&mut simulation, &member);
+            let opened = self.open_member(&mut simulation, &files, &member);
             let Some((shard, report)) = opened.expect("opening does not hang") else {
                 drop(shards);
                 self.end(simulation, End::Kill);
@@ -160,12 +178,13 @@ impl Lives {
     fn open_member(
         &self,
         simulation: &mut Simulation,
+        files: &TestEnv,
         member: &Member,
     ) -> Result<Option<(TestShard, OpenReport)>, Stopped> {
         let env = simulation.env();
-        let opening = || harness::open(env.clone(), member.options.clone());
+        let opening = || harness::open_over(files.clone(), member.options.clone());
         let mut opened = simulation.block_on(opening())?;
-        if opened.is_err() && self.mix.is_crowded && TOLERATED.starts_refused {
+        if opened.is_err() && self.mix.is_crowded && self.mix.takes_reserve {
             env.set_capacity(harness::CAPACITY);
             opened = simulation.block_on(opening())?;
         }
@@ -271,8 +290,7 @@ impl Lives {
             });
             match written {
                 Ok(Ok(_)) | Err(Stopped::Crashed) => {}
-                Ok(Err(EngineError::Full)) if TOLERATED.writes_stay_refused => {}
-                Ok(Err(EngineError::Stopped(_))) if TOLERATED.stops => {}
+                Ok(Err(EngineError::Stopped(_))) if self.mix.takes_reserve => {}
                 refused => panic!("there is room, and a write is refused: {refused:?}"),
             }
         }
@@ -283,7 +301,7 @@ impl Lives {
         let closed = simulation.block_on(async move { closing.close().await });
         match closed.expect("closing does not hang") {
             Ok(()) => model.borrow_mut().acknowledge(shard.log.sequence_next()),
-            Err(EngineError::Full | EngineError::Stopped(_)) if self.mix.is_crowded => {}
+            Err(EngineError::Full | EngineError::Stopped(_)) if self.mix.takes_reserve => {}
             Err(error) => assert!(self.mix.faults, "closing failed: {error}"),
         }
     }
@@ -297,12 +315,14 @@ impl Lives {
     ) -> impl Future<Output = ()> + 'static {
         let running = Rc::new(Cell::new(clients * shards.len()));
         let done = Rc::new(Signal::default());
+        let models: Rc<[_]> = self.members.iter().map(|member| member.model.clone()).collect();
         for (member, shard) in self.members.iter().zip(shards) {
             for _ in 0..clients {
                 let client = Client {
                     env: env.clone(),
                     shard: shard.clone(),
                     model: member.model.clone(),
+                    models: models.clone(),
                     mix: self.mix,
                     random: Random::new(self.random.bits()),
                 };
@@ -315,7 +335,11 @@ impl Lives {
             }
         }
         if self.mix.is_crowded {
-            env.spawn(TaskQueue::Maintenance, tide(env.clone(), Random::new(self.random.bits())));
+            let random = Random::new(self.random.bits());
+            env.spawn(
+                TaskQueue::Maintenance,
+                tide(env.clone(), random, self.reserve(), running.clone()),
+            );
         }
         async move { done.wait_for(|| (running.get() == 0).then_some(())).await }
     }
@@ -336,12 +360,15 @@ impl Lives {
     }
 }
 
-/// Others use the disk as well: room comes and goes.
-async fn tide(env: SimEnv, mut random: Random) {
+/// Others use the disk as well while clients are `running`: room comes and goes, but for `reserve`.
+async fn tide(env: SimEnv, mut random: Random, reserve: u64, running: Rc<Cell<usize>>) {
     for _ in 0..100 {
         env.sleep(random.below(60_000_000)).await;
+        if running.get() == 0 {
+            return;
+        }
         let room = random.pick(&[0, 100 << 10, 1 << 20, 3 << 20, 5 << 20]);
-        env.set_capacity(env.snapshot().used_bytes() + room);
+        env.set_capacity(env.snapshot().used_bytes() + reserve + room);
     }
 }
 

@@ -55,6 +55,10 @@ pub(super) struct Mix {
     pub(super) faults: bool,
     /// The disk may be full.
     pub(super) is_crowded: bool,
+    /// Others take even the space that the shards keep in reserve. Then deletes may be refused as
+    /// well, and a shard may stop taking changes or not start before there is room: what frees
+    /// space, and the manifest, take space themselves.
+    pub(super) takes_reserve: bool,
 }
 
 /// The namespaces that are used: never more than the first few.
@@ -80,6 +84,7 @@ impl Mix {
             clock_leaps: random.percent(15),
             faults: false,
             is_crowded: false,
+            takes_reserve: false,
         }
     }
 

@@ -98,8 +98,10 @@ pub(super) struct Model {
     /// Above every log sequence that was ever used.
     sequence_end: u64,
     generation: u32,
-    /// The latest that the clock has ever shown: what has expired by then may be gone.
-    clock_max: u32,
+    /// What the clock has shown, in order.
+    clocks: Vec<u32>,
+    /// How many clocks had been seen when an item came to be: by name, version and expiry.
+    since: BTreeMap<(Name, u64, u32), usize>,
     /// What the clock was set to, in order.
     clock_steps: Vec<u32>,
     /// The last change of each key, and of all.
@@ -131,7 +133,9 @@ impl Model {
     }
 
     pub(super) fn see_clock(&mut self, now: u32) {
-        self.clock_max = self.clock_max.max(now);
+        if self.clocks.last() != Some(&now) {
+            self.clocks.push(now);
+        }
     }
 
     pub(super) fn step_clock(&mut self, now: u32) {
@@ -168,17 +172,23 @@ impl Model {
         self.history.push(sequence, change);
     }
 
-    fn may_have_gone(&self, item: &Item) -> bool {
-        item.is_gone(self.clock_max)
+    /// Whether the engine may have dropped an item: the clock has shown its expiry while it was
+    /// there.
+    fn may_have_gone(&self, name: &Name, item: &Item) -> bool {
+        let id = (name.clone(), item.metadata.version, item.metadata.expiry);
+        let since = self.since.get(&id).copied().unwrap_or(0);
+        self.clocks[since..].iter().any(|now| item.is_gone(*now))
     }
 
     /// Checks an answer and makes the operation's change.
     pub(super) fn observe(&mut self, observed: &Observed<'_>) {
         let name = observed.name;
+        let seen = self.clocks.len().saturating_sub(1);
+        observed.clock.iter().for_each(|now| self.see_clock(*now));
         self.names.insert(name.clone());
         let item = self.now.items.get(name).cloned();
         let mut candidates = vec![item.clone()];
-        if item.as_ref().is_some_and(|item| self.may_have_gone(item)) {
+        if item.as_ref().is_some_and(|item| self.may_have_gone(name, item)) {
             candidates.push(None);
         }
         for candidate in &candidates {
@@ -187,8 +197,14 @@ impl Model {
                     self.check_needs(observed);
                     match after {
                         After::Becomes(after) => {
+                            self.note_since(name, after.as_ref(), seen);
                             self.changed.insert(name.clone(), observed.needs);
                             self.record(observed.needs - 1, Change::Item(name.clone(), after));
+                        }
+                        // It would be there at this clock: the engine has dropped it, for good.
+                        After::Same if candidate.is_none() && item.is_some() => {
+                            self.now.items.remove(name);
+                            self.history.drop_item(name);
                         }
                         After::Same => {}
                     }
@@ -200,6 +216,12 @@ impl Model {
             "{name} {:?}\nat {:?} was answered {:?} (needs {})\nbut the item is {:?}",
             observed.operation, observed.clock, observed.reply, observed.needs, item,
         );
+    }
+
+    fn note_since(&mut self, name: &Name, item: Option<&Item>, seen: usize) {
+        if let Some(Item { metadata, .. }) = item.filter(|item| item.metadata.expiry > 0) {
+            self.since.entry((name.clone(), metadata.version, metadata.expiry)).or_insert(seen);
+        }
     }
 
     /// An answer waits for every change that it shows.
@@ -277,7 +299,7 @@ impl Model {
         };
         for (name, found) in found {
             let Some(found) = found else { continue };
-            let fits = |item: Option<&Item>| self.fits(item, found.as_ref());
+            let fits = |item: Option<&Item>| self.fits(name, item, found.as_ref(), start.device);
             constrain(self.history.spans(&places, name, fits));
         }
         if start.device != Device::LosesWrites && !self.was_damaged {
@@ -301,24 +323,32 @@ impl Model {
             self.sequence_end,
             start.damage,
             best.1,
-            self.differences(found, best.1, start.clear_at).join("\n"),
+            self.differences(found, best.1, start).join("\n"),
         );
     }
 
-    fn fits(&self, expected: Option<&Item>, found: Option<&Item>) -> bool {
-        let gone = found.is_none() && expected.is_some_and(|item| self.may_have_gone(item));
-        // What has expired by the latest clock is no answer's unless the clock is set back: whether
-        // its record is still there does not count.
-        let expired = expected.is_none() && found.is_some_and(|item| self.may_have_gone(item));
-        expected == found || gone || expired
+    /// Whether a start may find this where that is expected. What the engine has dropped once is
+    /// not expected any more; nor does anything older come back in its stead.
+    fn fits(
+        &self,
+        name: &Name,
+        expected: Option<&Item>,
+        found: Option<&Item>,
+        device: Device,
+    ) -> bool {
+        let has_expired = |item: Option<&Item>| item.is_some_and(|i| self.may_have_gone(name, i));
+        let gone = found.is_none() && has_expired(expected);
+        // A device that loses writes may lose those by which the item was dropped.
+        let returned = device == Device::LosesWrites && expected.is_none() && has_expired(found);
+        expected == found || gone || returned
     }
 
-    fn differences(&self, found: &Found, count: usize, clear_at: u32) -> Vec<String> {
-        let mut differences = vec![format!("clear at {clear_at}")];
+    fn differences(&self, found: &Found, count: usize, start: &Start<'_>) -> Vec<String> {
+        let mut differences = vec![format!("clear at {}", start.clear_at)];
         for (name, found) in found {
             let Some(found) = found else { continue };
             let expected = self.history.value_after(name, count);
-            if !self.fits(expected, found.as_ref()) {
+            if !self.fits(name, expected, found.as_ref(), start.device) {
                 let (found, expected) = (describe(found.as_ref()), describe(expected));
                 differences.push(format!("{name}: {found}, expected {expected}"));
             }

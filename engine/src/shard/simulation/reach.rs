@@ -22,6 +22,10 @@ pub(super) struct Reach {
     recyclings: u64,
     /// A segment that is full but not durable to its end.
     segment_rolls: u64,
+    /// A segment out of which records are being moved.
+    collections: u64,
+    /// A segment of which everything has expired, and that the manifest is being told to be gone.
+    expiries: u64,
 }
 
 /// The files of a shard, as the running process sees them.
@@ -71,6 +75,16 @@ impl Reach {
         self.merges += u64::from(!is_flushing && files.tables_unknown > 0);
         self.manifest_switches += u64::from(files.manifests > 1);
         self.segment_rolls += u64::from(shard.log.is_rolling());
+        self.collections += u64::from(shard.garbage.is_collecting.get());
+        let now = env.unix_seconds() as u32;
+        let journal = shard.journal.state();
+        let mut segments = journal.segments.iter();
+        let is_expiring = segments.any(|(number, segment)| {
+            let is_collected = shard.garbage.collected.borrow().contains(number);
+            let is_leaving = shard.free.borrow().is_leaving(*number) && !is_collected;
+            is_leaving && segment.live_bytes > 0 && segment.has_expired(now)
+        });
+        self.expiries += u64::from(is_expiring && !shard.garbage.is_collecting.get());
     }
 }
 
@@ -79,15 +93,25 @@ fn crashes_hit_the_middle_of_everything() {
     let mut reach = Reach::default();
     for seed in 1..=300 {
         let mut lives = Lives::new(seed);
+        if seed % 2 == 0 {
+            lives.expire_soon();
+        }
         for _ in 0..lives.random.count(1..=5) {
             lives.live();
         }
         reach.add(&lives.reach);
     }
     eprintln!("{reach:?}");
-    let Reach { crashes, flushes, merges, manifest_switches, recyclings, segment_rolls } = reach;
-    assert!(crashes > 300, "{reach:?}");
-    for hits in [flushes, merges, manifest_switches, recyclings, segment_rolls] {
+    assert!(reach.crashes > 300, "{reach:?}");
+    for hits in [
+        reach.flushes,
+        reach.merges,
+        reach.manifest_switches,
+        reach.recyclings,
+        reach.segment_rolls,
+        reach.collections,
+        reach.expiries,
+    ] {
         assert!(hits > 0, "{reach:?}");
     }
 }
@@ -100,5 +124,7 @@ impl Reach {
         self.manifest_switches += other.manifest_switches;
         self.recyclings += other.recyclings;
         self.segment_rolls += other.segment_rolls;
+        self.collections += other.collections;
+        self.expiries += other.expiries;
     }
 }

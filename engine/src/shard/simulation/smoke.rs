@@ -7,11 +7,16 @@ use crate::operation::{Delete, Operation, Outcome, Read, Store, StoreMode};
 use crate::shard::OperationBuf;
 
 pub(super) fn set(value: &[u8]) -> OperationBuf {
+    set_until(value, 0)
+}
+
+/// Stores a value with an expiry, 0 for none.
+pub(super) fn set_until(value: &[u8], expiry: u32) -> OperationBuf {
     OperationBuf::new(&Operation::Store(Store {
         mode: StoreMode::Set,
         value,
         client_flags: 7,
-        expiry: 0,
+        expiry,
         compare: None,
         invalidate: false,
         vivify: None,

@@ -13,7 +13,6 @@ use super::harness::TestShard;
 use super::history::Name;
 use super::mix::{Mix, Phase, operation};
 use super::model::{Model, Observed, Reply};
-use super::tolerated::TOLERATED;
 use crate::error::EngineError;
 use crate::operation::Operation;
 use crate::shard::{Attempt, OperationBuf};
@@ -24,8 +23,9 @@ pub(super) type SharedModel = Rc<RefCell<Model>>;
 /// The longest that an operation may take where nothing is faulty, in virtual nanoseconds.
 const STALL_NANOSECONDS_MAX: u64 = 2_000_000_000;
 
-/// The most tables of level 0 where nothing is faulty.
-const LEVEL_ZERO_TABLES_MAX: usize = 16;
+/// The most tables of level 0 where nothing is faulty: four times as many as it is relieved at,
+/// and those of one flush, which is cut where it would overlap too much of level 1.
+const LEVEL_ZERO_TABLES_MAX: usize = 4 * 8 + 24;
 
 fn now(env: &SimEnv) -> u32 {
     u32::try_from(env.unix_seconds()).expect("before 2106")
@@ -56,7 +56,6 @@ pub(super) async fn perform(
         let mut model = model.borrow_mut();
         let mut clock = vec![began, now(env)];
         clock.extend(&model.clock_steps()[steps_before..]);
-        clock.iter().for_each(|now| model.see_clock(*now));
         see_clears(shard, &mut model);
         let due = scheduled != 0 && clock.iter().all(|now| scheduled <= *now);
         assert!(!due || model.clear_at() != scheduled, "a flush is overdue since {scheduled}");
@@ -123,6 +122,8 @@ pub(super) struct Client {
     pub(super) env: SimEnv,
     pub(super) shard: TestShard,
     pub(super) model: SharedModel,
+    /// Those of all shards: they have one clock.
+    pub(super) models: Rc<[SharedModel]>,
     pub(super) mix: Mix,
     pub(super) random: Random,
 }
@@ -146,7 +147,7 @@ impl Client {
                     EngineError::Stopped(_) | EngineError::Full | EngineError::Open(_) => return,
                 },
                 Err(EngineError::Full) if self.mix.is_crowded && may_be_refused => {}
-                Err(EngineError::Stopped(_)) if self.mix.is_crowded && TOLERATED.stops => return,
+                Err(EngineError::Stopped(_)) if self.mix.takes_reserve => return,
                 Err(error) => panic!("an operation failed: {error}"),
             }
             if self.random.percent(20) {
@@ -165,10 +166,10 @@ impl Client {
         if mix.clears && random.below(120) == 0 {
             let at = random.percent(50).then(|| now(env) + random.below(20) as u32);
             let done = clear(env, &self.shard, &self.model, at).await;
-            return (done, TOLERATED.deletes_refused);
+            return (done, mix.takes_reserve);
         }
         if mix.clock_steps && random.below(40) == 0 {
-            step_clock(env, &self.model, mix, random);
+            step_clock(env, &self.models, mix, random);
             return (Ok(()), false);
         }
         if random.below(80) == 0 {
@@ -183,10 +184,10 @@ impl Client {
         let operation = operation(&self.shard, (mix, phase), random, now(env), versions);
         let may_be_refused = match operation.as_operation() {
             Operation::Delete(delete) if !delete.invalidate && !delete.clear_value => {
-                TOLERATED.deletes_refused
+                mix.takes_reserve
             }
             // A clear that is due comes first, whatever is asked for.
-            operation => operation.may_write() || (mix.clears && TOLERATED.deletes_refused),
+            operation => operation.may_write() || (mix.clears && mix.takes_reserve),
         };
         let goes_away = random.below(60) == 0;
         let doing = perform(env, &self.shard, &self.model, &name, &operation);
@@ -215,20 +216,22 @@ impl Client {
         let elapsed = self.env.now() - began;
         assert!(elapsed <= STALL_NANOSECONDS_MAX, "an operation took {elapsed} ns");
         let tables = self.shard.journal.state().levels.first().map_or(0, Vec::len);
-        let is_bounded = tables <= LEVEL_ZERO_TABLES_MAX || TOLERATED.level_zero_grows;
-        assert!(is_bounded, "level 0 has {tables} tables");
+        assert!(tables <= LEVEL_ZERO_TABLES_MAX, "level 0 has {tables} tables");
     }
 }
 
-fn step_clock(env: &SimEnv, model: &SharedModel, mix: &Mix, random: &mut Random) {
+fn step_clock(env: &SimEnv, models: &[SharedModel], mix: &Mix, random: &mut Random) {
     let time = env.unix_seconds();
     let (back, forward) = if mix.clock_leaps { (40_000_000, 20_000_000) } else { (30, 15) };
     let time = match random.below(4) {
         0 => time.saturating_sub(random.below(back)).max(1_000_000_000),
         _ => (time + random.below(forward)).min(4_000_000_000),
     };
-    // What has expired by the time that ends here may be gone: merges and collections saw it.
-    model.borrow_mut().see_clock(env.unix_seconds() as u32);
+    for model in models {
+        let mut model = model.borrow_mut();
+        // What has expired by the time that ends here may be gone: merges and collections saw it.
+        model.see_clock(env.unix_seconds() as u32);
+        model.step_clock(time as u32);
+    }
     env.set_unix_seconds(time);
-    model.borrow_mut().step_clock(time as u32);
 }

@@ -1,0 +1,125 @@
+//! Races by name: one side is held at the device while the other goes on. What was deleted,
+//! overwritten or dropped never returns, and what lives is never missing.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use futures_lite::future;
+use larder_runtime::env::Env;
+use larder_runtime::simulation::{FaultPlan, SimEnv, Simulation};
+
+use super::harness::{self, TestShard, tiny_options};
+use super::items::{flush_memtable, rest};
+use super::smoke::{get, run, set, set_until};
+use crate::collector::CollectorHost;
+use crate::entry::Pointer;
+use crate::key::Key;
+use crate::operation::Outcome;
+use crate::shard::ShardOptions;
+
+/// How long an operation of the device is held, in virtual nanoseconds.
+const HELD_NANOSECONDS: u64 = 20_000_000_000;
+
+/// Begins `future`; the operation of the device that it asks for first is held.
+async fn held<F: Future>(env: &SimEnv, future: F) -> Pin<Box<F>> {
+    let mut future = Box::pin(future);
+    let latency_nanoseconds = HELD_NANOSECONDS..=HELD_NANOSECONDS;
+    env.set_faults(FaultPlan { latency_nanoseconds, ..FaultPlan::default() });
+    let done = future::poll_once(&mut future).await;
+    env.set_faults(FaultPlan::default());
+    assert!(done.is_none(), "it asks for the device");
+    future
+}
+
+/// Memtables are written out and tables merged when the test says so.
+fn options() -> ShardOptions {
+    let mut options = tiny_options();
+    options.memtable_bytes = 1 << 20;
+    options.recovery_log_bytes = 64 << 20;
+    options.space_amplification_percent = 110;
+    options.picker.level_zero_runs = 2;
+    options
+}
+
+fn start(options: &ShardOptions) -> (Simulation, TestShard) {
+    let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let (shard, _) = harness::open_in(&mut life, options);
+    (life, shard)
+}
+
+/// Fills this many segments of the log with what is overwritten at once.
+async fn write_garbage(shard: &TestShard, segments: u32) {
+    let first = shard.log.position().segment;
+    while shard.log.position().segment < first + segments {
+        run(shard, b"garbage", set(&[1; 4000])).await;
+    }
+    run(shard, b"garbage", set(b"short")).await;
+}
+
+/// Lets the clock see `expiry` while a segment goes that held nothing else, and sets it back.
+async fn drop_expired(shard: &TestShard, env: &SimEnv) -> u32 {
+    let now = env.unix_seconds();
+    let expiry = now as u32 + 100;
+    run(shard, b"expires", set_until(&[2; 500], expiry)).await;
+    let segment = harness::pointer(shard, b"expires").expect("a long value").segment;
+    // Not a victim: it would be moved before it expires.
+    shard.garbage.unreadable.borrow_mut().insert(segment);
+    write_garbage(shard, 2).await;
+    flush_memtable(shard).await;
+    env.set_unix_seconds(now + 200);
+    env.sleep(2_000_000_000).await;
+    assert!(shard.is_gone(segment), "it has expired as a whole");
+    assert_eq!(run(shard, b"expires", get()).await.outcome, Outcome::Miss);
+    env.set_unix_seconds(now);
+    assert_eq!(run(shard, b"expires", get()).await.outcome, Outcome::Miss);
+    expiry
+}
+
+#[test]
+fn an_item_that_is_moved_while_it_is_looked_up_is_found() {
+    let (mut life, shard) = start(&options());
+    let env = life.env();
+    life.block_on(async move {
+        let expiry = drop_expired(&shard, &env).await;
+        run(&shard, b"key", set_until(&[7; 500], expiry)).await;
+        let from = harness::pointer(&shard, b"key").expect("a long value");
+        // Not a victim before the look-up has begun.
+        shard.garbage.unreadable.borrow_mut().insert(from.segment);
+        write_garbage(&shard, 60).await;
+        flush_memtable(&shard).await;
+        let reading = held(&env, run(&shard, b"key", get())).await;
+        shard.garbage.unreadable.borrow_mut().clear();
+        rest(&shard).await;
+        flush_memtable(&shard).await;
+        rest(&shard).await;
+        assert!(shard.is_gone(from.segment), "the item was moved");
+        let reply = reading.await;
+        assert_eq!((reply.outcome, reply.value), (Outcome::Hit, vec![7; 500]));
+    })
+    .expect("runs");
+}
+
+#[test]
+fn what_a_merge_drops_as_expired_is_not_moved_any_more() {
+    let (mut life, shard) = start(&options());
+    let env = life.env();
+    life.block_on(async move {
+        let now = env.unix_seconds();
+        run(&shard, b"key", set_until(&[7; 500], now as u32 + 100)).await;
+        let from = harness::pointer(&shard, b"key").expect("a long value");
+        flush_memtable(&shard).await;
+        let key = Key::memcached(b"key").encode();
+        let to = Pointer { segment: from.segment + 1, ..from };
+        let moving = held(&env, shard.move_record(&key, from, to)).await;
+        env.set_unix_seconds(now + 200);
+        // The table goes without a flush: all of it has expired.
+        rest(&shard).await;
+        env.sleep(HELD_NANOSECONDS / 2).await;
+        assert_eq!(shard.statistics().index.tables, 0);
+        env.set_unix_seconds(now);
+        assert_eq!(run(&shard, b"key", get()).await.outcome, Outcome::Miss);
+        assert!(!moving.await.expect("nothing fails"), "it would be there again");
+        assert_eq!(run(&shard, b"key", get()).await.outcome, Outcome::Miss);
+    })
+    .expect("runs");
+}
