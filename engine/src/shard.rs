@@ -16,6 +16,7 @@ pub(crate) mod namespaces;
 mod open;
 pub mod options;
 mod pins;
+mod replay_rate;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod space;
@@ -43,12 +44,14 @@ use crate::value_log::segment::StoreIdentity;
 pub use execute::{Answer, Attempt, OperationBuf};
 pub use open::OpenReport;
 pub use options::ShardOptions;
+pub use space::Ingest;
 pub use statistics::Statistics;
 pub use warm::Announced;
 
 use journal::Journal;
 use namespaces::Namespaces;
 use pins::Pins;
+use replay_rate::ReplayRate;
 use space::Fullness;
 use statistics::OperationCounters;
 use turns::Turns;
@@ -131,6 +134,10 @@ pub struct Shard<E: Env> {
     pacing: Pacing,
     pins: Pins,
     turns: Turns,
+    /// The replay of this start.
+    replay_rate: ReplayRate,
+    /// Bytes of the log that a start would replay for the frozen memtable, while there is one.
+    frozen_log_bytes: Cell<u64>,
     /// Something for the flusher, the compactor or the space keeper to look at.
     work: Signal,
     /// A look-up has ended that may have read files which are to be removed.

@@ -13,4 +13,5 @@ mod differential;
 mod hostile;
 mod lifecycle;
 mod memory;
+mod metrics;
 mod tidy;
