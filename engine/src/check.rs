@@ -28,7 +28,7 @@ use crate::manifest::ManifestError;
 
 pub use repair::{Repair, repair};
 pub use report::{FileReport, Problem, Report};
-pub use space::{SegmentSpace, SpaceReport, space};
+pub use space::space;
 
 /// Why a directory could not be looked at. Damage is no such reason: it is what is looked for.
 #[derive(Debug, thiserror::Error)]

@@ -20,13 +20,14 @@ mod replay_rate;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod space;
+mod space_report;
 pub mod statistics;
 mod turns;
 mod warm;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use larder_runtime::env::Env;
 
@@ -220,6 +221,11 @@ impl<E: Env> Shard<E> {
     /// Why the shard takes no more writes, if so.
     pub fn stopped(&self) -> Option<String> {
         self.log.stopped()
+    }
+
+    /// Where the shard's files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The shard's settings.

@@ -12,6 +12,7 @@ mod canary;
 mod checks;
 mod damage;
 mod exhaustive;
+mod explained;
 mod failures;
 mod flips;
 mod fullness;

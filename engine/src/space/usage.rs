@@ -53,15 +53,27 @@ const TABLE_ENTRY_BYTES: u64 = 48;
 impl SpaceUsage {
     /// What lives, estimated from below: keys and values.
     pub fn live(&self) -> u64 {
-        let in_tables = self.referenced.saturating_sub(self.hidden_max);
-        // An entry of a memtable hides at most one of a table, and about the mean one.
-        let mean = self.referenced / self.table_entries.max(1);
-        let hidden = self.memtable_entries.saturating_mul(mean).min(in_tables);
+        let mean = self.mean_record_bytes();
         let inline = self.table_bytes.saturating_sub(self.table_entries * TABLE_ENTRY_BYTES);
-        let records = in_tables - hidden + self.memtable_referenced;
+        let in_tables = self.referenced - self.superseded_max();
+        let records = in_tables + self.memtable_referenced;
         // Of a record some part is no data of the user's.
         let heads = crate::value_log::record::HEAD_BYTES as u64 * (records / mean.max(1));
         records.saturating_sub(if mean == 0 { 0 } else { heads }) + inline
+    }
+
+    /// Of the log records that entries of tables point to, at most so many are hidden by newer
+    /// entries of tables or memtables.
+    pub fn superseded_max(&self) -> u64 {
+        let in_tables = self.referenced.saturating_sub(self.hidden_max);
+        // An entry of a memtable hides at most one of a table, and about the mean one.
+        let hidden = self.memtable_entries.saturating_mul(self.mean_record_bytes());
+        self.referenced - (in_tables - hidden.min(in_tables))
+    }
+
+    /// How long the log records are that entries of tables point to, on average over all entries.
+    pub fn mean_record_bytes(&self) -> u64 {
+        self.referenced / self.table_entries.max(1)
     }
 
     /// What the files may take.

@@ -350,7 +350,8 @@ pub fn overview(facts: &Facts, reports: &[CoreReport], now: u64) -> String {
          <tr><td>connections</td><td>{connections}</td></tr>\n\
          <tr><td>reads</td><td>{}</td></tr>\n\
          <tr><td>writes</td><td>{}</td></tr>\n\
-         </table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">health</a></p>\n\
+         </table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">health</a> \
+         <a href=\"/space\">space</a></p>\n\
          </body></html>\n",
         now.saturating_sub(facts.started),
         facts.cores,

@@ -14,4 +14,5 @@ mod hostile;
 mod lifecycle;
 mod memory;
 mod metrics;
+mod space;
 mod tidy;
