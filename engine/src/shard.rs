@@ -17,6 +17,7 @@ mod open;
 pub mod options;
 mod pins;
 mod replay_rate;
+mod scrub;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod space;
@@ -37,6 +38,7 @@ use crate::error::EngineError;
 use crate::index::Index;
 use crate::key::Key;
 use crate::manifest::{Edit, SegmentSeal};
+use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
 use crate::space::{FreeSegments, Pace};
 use crate::value_log::ValueLog;
@@ -123,6 +125,7 @@ pub struct Shard<E: Env> {
     index: Index<E>,
     free: RefCell<FreeSegments>,
     collector: Collector<E>,
+    scrubber: Scrubber<E>,
     garbage: Garbage,
     /// Held while a segment is made: their numbers are given out in the order of the edits.
     segment_numbers: Exclusive,

@@ -23,6 +23,7 @@ use crate::index::{Index, table};
 use crate::manifest::{
     self, Edit, LogPosition, Manifest, ManifestError, SegmentSeal, SegmentState,
 };
+use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
 use crate::space::FreeSegments;
 use crate::superblock::ShardIdentity;
@@ -157,6 +158,7 @@ impl<E: Env> Disk<'_, E> {
         let shard = Rc::new(Shard {
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
+            scrubber: Scrubber::new(env.clone(), identity.store, options.scrub),
             garbage,
             segment_numbers: Exclusive::default(),
             accounted: Cell::new(files.bytes),
@@ -216,6 +218,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
     env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_collecting());
     env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_scrubbing());
 }
 
 /// Sets the space for a start's own segment aside; it may use the last there is.

@@ -25,6 +25,7 @@ mod model;
 pub(crate) mod oracle;
 mod reach;
 mod repairs;
+mod scrubbing;
 mod smoke;
 mod starts;
 mod tolerated;

@@ -6,6 +6,7 @@ use super::{Ingest, Shard};
 use crate::cache::CacheCounters;
 use crate::index::IndexStatistics;
 use crate::operation::Operation;
+use crate::scrub::ScrubCounters;
 use crate::value_log::commit::LogCounters;
 
 /// How often each kind of operation was asked for.
@@ -114,6 +115,8 @@ pub struct Statistics {
     pub pace: PaceStatistics,
     /// What a start would have to do.
     pub recovery: RecoveryStatistics,
+    /// What scrubbing has done.
+    pub scrub: ScrubCounters,
 }
 
 impl<E: Env> Shard<E> {
@@ -136,6 +139,7 @@ impl<E: Env> Shard<E> {
             space: self.space_statistics(),
             pace: self.pace_statistics(),
             recovery: self.recovery_statistics(),
+            scrub: self.scrubber.counters(),
         }
     }
 

@@ -46,6 +46,7 @@ fn collections_show_and_the_space_stays_within_its_figures() {
     let scratch = Scratch::new("metrics-space");
     let options = NodeOptions::new(scratch.path().join("data"));
     let options = options.with("--recovery-log").with("8M").with("--disk-limit").with("600M");
+    let options = options.with("--scrub-rate").with("1G");
     let node = Node::start(&options);
     assert_eq!(node.metric("larder_disk_limit_bytes"), 600.0 * MIB);
     let allocated_first = node.metric("larder_space_allocated_bytes");
@@ -77,5 +78,18 @@ fn collections_show_and_the_space_stays_within_its_figures() {
     assert_eq!(node.metric("larder_ingest{shard=\"0\",state=\"open\"}"), 1.0);
     assert_eq!(node.metric("larder_ingest{"), 1.0, "one state at a time");
     assert_eq!(node.metric("larder_unreadable_segments"), 0.0);
+    let is_scrubbed =
+        process::wait_until(PATIENCE, || node.metric("larder_scrub_passes_total") > 0.0);
+    assert!(is_scrubbed, "no pass has ended");
+    assert!(node.metric("larder_scrub_last_pass_timestamp_seconds") > 1.7e9);
+    assert_eq!(node.metric("larder_scrub_damages_total"), 0.0);
+    node.stop();
+
+    // The first pass of this node had little to read; that of the next has all of it.
+    let node = Node::start(&options);
+    let is_read =
+        process::wait_until(PATIENCE, || node.metric("larder_scrub_bytes_total") > 10.0 * MIB);
+    assert!(is_read, "{} bytes", node.metric("larder_scrub_bytes_total"));
+    assert_eq!(node.metric("larder_scrub_damages_total"), 0.0);
     node.stop();
 }

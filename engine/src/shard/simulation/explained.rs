@@ -56,11 +56,8 @@ fn every_byte_of_a_running_shard_is_in_one_part() {
     harness::for_each_seed("every_byte_of_a_running_shard", 1, 40, |seed| {
         let mut random = Random::new(seed);
         let free_segments_max = random.pick(&[0, 2, 8]);
-        let options = ShardOptions {
-            free_segments_max,
-            space_amplification_percent: 400,
-            ..tiny_options()
-        };
+        let options =
+            ShardOptions { free_segments_max, space_amplification_percent: 400, ..tiny_options() };
         let mut disk = harness::empty_disk(harness::CAPACITY);
         for _ in 0..2 {
             let mut life = harness::life(seed, disk);

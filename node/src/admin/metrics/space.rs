@@ -5,7 +5,7 @@ use larder_engine::shard::{Ingest, Statistics};
 use super::{Display, Exposition, Figure, NANOSECONDS, Type, shards};
 use crate::counters::CoreReport;
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 15] = [
     ("larder_collections_total", Type::Counter, "Segments of the log that were collected.", |s| {
         s.operations.collections
     }),
@@ -53,6 +53,21 @@ const FIGURES: [Figure; 11] = [
         Type::Gauge,
         "Bytes of the log that a start would replay now.",
         |s| s.recovery.log_bytes,
+    ),
+    ("larder_scrub_bytes_total", Type::Counter, "Bytes of files read to look for damage.", |s| {
+        s.scrub.bytes
+    }),
+    ("larder_scrub_passes_total", Type::Counter, "Times that all files were so read.", |s| {
+        s.scrub.passes
+    }),
+    ("larder_scrub_damages_total", Type::Counter, "Damaged places found, each once.", |s| {
+        s.scrub.damages
+    }),
+    (
+        "larder_scrub_last_pass_timestamp_seconds",
+        Type::Gauge,
+        "Unix seconds at which the last pass ended; 0 if none did.",
+        |s| s.scrub.pass_ended_at,
     ),
 ];
 
