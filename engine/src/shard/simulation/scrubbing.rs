@@ -109,10 +109,9 @@ fn the_end_of_a_table_that_is_damaged_while_it_is_open_is_found() {
     let len = shard.index.table_after(None).map(|id| shard.index.table(id).expect("there"));
     let len = len.expect("a table").meta().file_bytes;
     let env = life.env();
-    let path = table.clone();
     let writing = async move {
         use larder_runtime::env::{Env, File, IoClass, OpenMode};
-        let file = env.open(&path, OpenMode::ReadWrite).await.expect("opens");
+        let file = env.open(&table, OpenMode::ReadWrite).await.expect("opens");
         let mut zeros = env.buffer(4096);
         zeros.fill(0);
         file.write(IoClass::Scrub, len - 4096, zeros).await.0.expect("written");
