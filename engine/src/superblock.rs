@@ -39,9 +39,6 @@ pub const QUORUM: usize = 2;
 
 /// The length of a copy in bytes.
 const BLOCK_BYTES: usize = 4096;
-
-/// The file's length in bytes.
-pub(crate) const FILE_BYTES: u64 = (COPIES * BLOCK_BYTES) as u64;
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(DISK_ALIGNMENT));
 
 const MAGIC: [u8; 8] = *b"LARDERSB";

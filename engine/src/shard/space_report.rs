@@ -1,12 +1,15 @@
 //! What every byte of a running shard's files is for, from what the shard has in memory.
 
-use larder_runtime::env::Env;
+use larder_runtime::env::{DISK_ALIGNMENT, Env};
 
 use super::Shard;
 use crate::manifest::{SegmentState, State};
 use crate::space::{PinnedFiles, SegmentEnds, SegmentSpace, SpaceReport};
 use crate::superblock;
 use crate::value_log::LogEnds;
+
+/// The superblock's copies have a block each.
+const SUPERBLOCK_BYTES: u64 = (superblock::COPIES * DISK_ALIGNMENT) as u64;
 
 impl<E: Env> Shard<E> {
     /// What the shard's bytes are for. Nothing is read for it: what lives is told by the tables'
@@ -20,7 +23,7 @@ impl<E: Env> Shard<E> {
         let tables = journal.levels.iter().flatten();
         let mut report = SpaceReport {
             is_running: true,
-            superblock: superblock::FILE_BYTES,
+            superblock: SUPERBLOCK_BYTES,
             manifest: self.journal.manifest_bytes(),
             free: ready,
             pinned: PinnedFiles {
