@@ -11,10 +11,10 @@ mod log;
 mod newest;
 mod patch;
 mod pointers;
-mod reader;
+pub(crate) mod reader;
 mod repair;
 mod report;
-mod segments;
+pub(crate) mod segments;
 mod space;
 mod survey;
 mod tables;
@@ -28,7 +28,7 @@ use crate::manifest::ManifestError;
 
 pub use repair::{Repair, repair};
 pub use report::{FileReport, Problem, Report};
-pub use space::{SegmentSpace, SpaceReport, space};
+pub use space::space;
 
 /// Why a directory could not be looked at. Damage is no such reason: it is what is looked for.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ pub mod index;
 pub mod key;
 pub mod manifest;
 pub mod operation;
+pub mod scrub;
 pub mod shard;
 pub mod signal;
 pub mod space;

@@ -160,6 +160,11 @@ impl Contents {
 }
 
 impl<E: Env> Manifest<E> {
+    /// The length in bytes of the file in force.
+    pub fn file_bytes(&self) -> u64 {
+        self.log.file_bytes()
+    }
+
     /// Whether `directory` holds a shard: `false` if it is missing or empty, or if its creation was
     /// cut short, in which case [`Manifest::create`] starts over.
     ///

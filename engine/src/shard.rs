@@ -16,16 +16,19 @@ pub(crate) mod namespaces;
 mod open;
 pub mod options;
 mod pins;
+mod replay_rate;
+mod scrub;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod space;
+mod space_report;
 pub mod statistics;
 mod turns;
 mod warm;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use larder_runtime::env::Env;
 
@@ -35,6 +38,7 @@ use crate::error::EngineError;
 use crate::index::Index;
 use crate::key::Key;
 use crate::manifest::{Edit, SegmentSeal};
+use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
 use crate::space::{FreeSegments, Pace};
 use crate::value_log::ValueLog;
@@ -43,12 +47,14 @@ use crate::value_log::segment::StoreIdentity;
 pub use execute::{Answer, Attempt, OperationBuf};
 pub use open::OpenReport;
 pub use options::ShardOptions;
+pub use space::Ingest;
 pub use statistics::Statistics;
 pub use warm::Announced;
 
 use journal::Journal;
 use namespaces::Namespaces;
 use pins::Pins;
+use replay_rate::ReplayRate;
 use space::Fullness;
 use statistics::OperationCounters;
 use turns::Turns;
@@ -119,6 +125,7 @@ pub struct Shard<E: Env> {
     index: Index<E>,
     free: RefCell<FreeSegments>,
     collector: Collector<E>,
+    scrubber: Scrubber<E>,
     garbage: Garbage,
     /// Held while a segment is made: their numbers are given out in the order of the edits.
     segment_numbers: Exclusive,
@@ -131,6 +138,10 @@ pub struct Shard<E: Env> {
     pacing: Pacing,
     pins: Pins,
     turns: Turns,
+    /// The replay of this start.
+    replay_rate: ReplayRate,
+    /// Bytes of the log that a start would replay for the frozen memtable, while there is one.
+    frozen_log_bytes: Cell<u64>,
     /// Something for the flusher, the compactor or the space keeper to look at.
     work: Signal,
     /// A look-up has ended that may have read files which are to be removed.
@@ -213,6 +224,11 @@ impl<E: Env> Shard<E> {
     /// Why the shard takes no more writes, if so.
     pub fn stopped(&self) -> Option<String> {
         self.log.stopped()
+    }
+
+    /// Where the shard's files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The shard's settings.

@@ -3,16 +3,18 @@
 //! Everything here decides and does nothing: [`SpaceUsage`] says how full the shard is and what
 //! follows
 //! from that, [`victims`] which segment is worth collecting, [`Pace`] when writers have to wait for
-//! the collector, [`Purpose`] who may use the last of the space. [`FreeSegments`] holds the files
-//! of freed segments. The shard's tasks carry it out.
+//! the collector, [`Purpose`] who may use the last of the space, [`SpaceReport`] what every byte is
+//! for. [`FreeSegments`] holds the files of freed segments. The shard's tasks carry it out.
 
 mod free_segments;
 mod pace;
 mod purpose;
+mod report;
 mod usage;
 pub mod victims;
 
 pub use free_segments::FreeSegments;
 pub use pace::{Pace, Runway};
 pub use purpose::Purpose;
+pub use report::{PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};
 pub use usage::{SpaceLimits, SpaceUsage};

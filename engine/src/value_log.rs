@@ -21,4 +21,4 @@ pub mod segment;
 pub(crate) mod test_log;
 pub(crate) mod window;
 
-pub use commit::{Append, Appended, Durability, LogOptions, ValueLog};
+pub use commit::{Append, Appended, Durability, LogEnds, LogOptions, ValueLog};

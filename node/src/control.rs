@@ -4,7 +4,7 @@ use std::sync::mpsc::Sender;
 
 use larder_runtime::wake::RemoteWaker;
 
-use crate::counters::CoreReport;
+use crate::counters::{CoreReport, ShardSpace};
 
 /// To a core. Wake it afterwards.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub enum Control {
     Finish,
     /// Send the core's figures.
     Report(Sender<CoreReport>),
+    /// Send what the bytes of the core's shards are for.
+    Space(Sender<Vec<ShardSpace>>),
 }
 
 /// To the launcher, and once the node serves, to the supervisor.

@@ -1,7 +1,10 @@
 //! What a core has done, in numbers. Plain integers of one thread; other threads get copies.
 
+use std::path::PathBuf;
+
 use larder_engine::error::EngineError;
 use larder_engine::shard::Statistics;
+use larder_engine::space::SpaceReport;
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::file_cache::FileCacheCounters;
 use larder_runtime::ring_env::LoopCounters;
@@ -175,6 +178,15 @@ pub struct ShardReport {
     pub statistics: Statistics,
     /// Why it takes no more writes, if so.
     pub stopped: Option<String>,
+}
+
+/// What the bytes of one shard are for.
+#[derive(Clone, Debug)]
+pub struct ShardSpace {
+    /// Where the shard's files are.
+    pub directory: PathBuf,
+    /// What they are for.
+    pub report: SpaceReport,
 }
 
 /// The memory of one core's connections, in bytes.

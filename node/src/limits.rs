@@ -148,6 +148,9 @@ pub const RECOVERY_LOG_DEFAULT: u64 = 256 << 20;
 /// The least of it: a shard's memtable would hold next to nothing.
 pub const RECOVERY_LOG_MIN: u64 = 4 << 20;
 
+/// Bytes a second of a node's files that are read to look for damage: 340 GB a day.
+pub const SCRUB_RATE_DEFAULT: u64 = 4 << 20;
+
 /// How much larger than what lives the files may be, in hundredths, unless `--max-space-amp` says
 /// otherwise: every byte written is then copied 0.7 times on average.
 pub const SPACE_AMPLIFICATION_DEFAULT: u32 = 150;

@@ -174,11 +174,7 @@ impl Node {
 
     /// The sum of the samples of `/metrics` that begin with `name`, labels included.
     pub fn metric(&self, name: &str) -> f64 {
-        let mut stream = TcpStream::connect(self.admin).expect("the admin port is there");
-        let request = "GET /metrics HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).expect("a request is taken");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("a page of text");
+        let page = self.admin_page("/metrics");
         let samples: Vec<f64> = page
             .lines()
             .filter(|line| line.starts_with(name))
@@ -186,6 +182,18 @@ impl Node {
             .collect();
         assert!(!samples.is_empty(), "no {name} in:\n{page}");
         samples.iter().sum()
+    }
+
+    /// A page of the admin port.
+    pub fn admin_page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).expect("the admin port is there");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request is taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("a page of text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{path}: {answer}");
+        body.to_owned()
     }
 
     /// The process's number.

@@ -11,7 +11,7 @@ const BLOCK: u64 = DISK_ALIGNMENT as u64;
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// A file that is open for reading.
-pub(super) struct Reader<'a, E: Env> {
+pub(crate) struct Reader<'a, E: Env> {
     env: &'a E,
     file: E::File,
     /// Bytes that are read at once, if the file has them.
@@ -23,25 +23,29 @@ pub(super) struct Reader<'a, E: Env> {
 }
 
 /// Bytes of a file.
-pub(super) struct Bytes<'b> {
-    pub(super) bytes: &'b [u8],
+pub(crate) struct Bytes<'b> {
+    pub(crate) bytes: &'b [u8],
     /// Whether zeros stand for some of them: the device cannot read them, or the file ends before.
-    pub(super) is_partial: bool,
+    pub(crate) is_partial: bool,
 }
 
 impl<'a, E: Env> Reader<'a, E> {
-    pub(super) async fn open(env: &'a E, path: &Path, ahead: usize) -> io::Result<Self> {
-        let file = env.open(path, OpenMode::Read).await?;
-        Ok(Self { env, file, ahead, start: 0, held: Vec::new(), unreadable: Vec::new() })
+    pub(crate) async fn open(env: &'a E, path: &Path, ahead: usize) -> io::Result<Self> {
+        Ok(Self::of(env, env.open(path, OpenMode::Read).await?, ahead))
+    }
+
+    /// A reader of a file that is open.
+    pub(crate) fn of(env: &'a E, file: E::File, ahead: usize) -> Self {
+        Self { env, file, ahead, start: 0, held: Vec::new(), unreadable: Vec::new() }
     }
 
     /// The file's length in bytes.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.file.len()
     }
 
     /// The bytes `offset..offset + len`.
-    pub(super) async fn bytes(&mut self, offset: u64, len: usize) -> Bytes<'_> {
+    pub(crate) async fn bytes(&mut self, offset: u64, len: usize) -> Bytes<'_> {
         let end = offset + len as u64;
         if offset < self.start || end > self.start + self.held.len() as u64 {
             self.fill(offset, end).await;

@@ -19,7 +19,7 @@ const AHEAD_BYTES: usize = 1 << 20;
 
 /// A part of a frame's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     /// An intact record.
     Record(Range<usize>),
     /// Bytes that are none.
@@ -28,7 +28,7 @@ pub(super) enum Piece {
 
 /// Takes the records of a frame apart. `bytes` are those of the frame without its padding, or with
 /// it where no header says how long the frame is.
-pub(super) fn pieces(bytes: &[u8], frame: Place) -> Result<Vec<Piece>, RecordError> {
+pub(crate) fn pieces(bytes: &[u8], frame: Place) -> Result<Vec<Piece>, RecordError> {
     let mut pieces = Vec::new();
     let mut at = frame::HEADER_BYTES;
     while at < bytes.len() && bytes[at..].iter().any(|&byte| byte != 0) {
@@ -57,23 +57,23 @@ pub(super) fn pieces(bytes: &[u8], frame: Place) -> Result<Vec<Piece>, RecordErr
 }
 
 /// A frame, or a stretch of whole blocks where one should be.
-pub(super) struct FrameAt {
-    pub(super) place: Place,
+pub(crate) struct FrameAt {
+    pub(crate) place: Place,
     /// `None` if it is damaged.
-    pub(super) header: Option<FrameHeader>,
+    pub(crate) header: Option<FrameHeader>,
     /// Bytes of the frame without padding; of whole blocks if there is no header.
-    pub(super) bytes: Vec<u8>,
-    pub(super) is_partial: bool,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) is_partial: bool,
 }
 
 impl FrameAt {
     /// Where the next frame starts.
-    pub(super) fn end(&self) -> u32 {
+    pub(crate) fn end(&self) -> u32 {
         self.place.offset + frame::padded(self.bytes.len()) as u32
     }
 
     /// What is wrong with it, with the place of each.
-    pub(super) fn damage(&self, pieces: &[Piece]) -> Vec<(u32, String)> {
+    pub(crate) fn damage(&self, pieces: &[Piece]) -> Vec<(u32, String)> {
         let mut damage = Vec::new();
         let records = pieces.iter().filter(|piece| matches!(piece, Piece::Record(_))).count();
         match self.header {
@@ -98,7 +98,7 @@ impl FrameAt {
 }
 
 /// Reads the frame at `offset` of a segment whose frames end at `end`.
-pub(super) async fn read_frame<E: Env>(
+pub(crate) async fn read_frame<E: Env>(
     reader: &mut Reader<'_, E>,
     place: Place,
     end: u32,

@@ -15,83 +15,9 @@ use crate::entry::{Entry, Pointer};
 use crate::index::compaction::{MergeIterator, Verdict};
 use crate::index::table::{self, Table, TableIdentity};
 use crate::manifest::{self, ManifestError, Reading, SegmentState, State};
+use crate::space::{SegmentEnds, SegmentSpace, SpaceReport};
 use crate::superblock::SUPERBLOCK_FILE;
 use crate::value_log::segment;
-
-/// What the bytes of one segment's file are for. The parts after `file_bytes` add up to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SegmentSpace {
-    /// The segment's number.
-    pub number: u32,
-    /// Whether it holds records that were collected from other segments, and is no part of the log.
-    pub is_collected: bool,
-    /// Whether it takes no more frames.
-    pub is_sealed: bool,
-    /// The file's length.
-    pub file_bytes: u64,
-    /// The segment's header.
-    pub header: u64,
-    /// Records that reading a key may lead to.
-    pub live: u64,
-    /// Records that only entries of tables refer to which compaction drops: overwritten, deleted,
-    /// expired, or of a namespace that was emptied.
-    pub superseded: u64,
-    /// Records that nothing refers to, and the headers and padding of frames.
-    pub dead: u64,
-    /// What was written since the last flush: a start replays it.
-    pub replayed: u64,
-    /// What can still be written to the open segment, or is lost behind a sealed one's end.
-    pub unwritten: u64,
-}
-
-/// What the bytes of a shard's directory are for, in bytes unless said otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpaceReport {
-    /// Lengths of all files: the sum of all parts.
-    pub total: u64,
-    /// The superblock.
-    pub superblock: u64,
-    /// The manifest file in force.
-    pub manifest: u64,
-    /// The segments that the manifest names.
-    pub segments: Vec<SegmentSpace>,
-    /// Files of freed segments that are kept for use under another number.
-    pub spare: u64,
-    /// Tables that the manifest names.
-    pub tables: u64,
-    /// Files that an interrupted change has left, which the next start removes.
-    pub orphans: u64,
-    /// Files that are not a shard's.
-    pub foreign: u64,
-    /// Tables, as a number.
-    pub table_count: u64,
-    /// Entries of the tables, as a number.
-    pub entries: u64,
-    /// Those that are tombstones.
-    pub tombstones: u64,
-    /// Entries that a newer one of their key hides: compaction drops them.
-    pub duplicates: u64,
-    /// Newest entries whose time is up: compaction drops them.
-    pub expired: u64,
-    /// Newest entries of a namespace's generation that is gone: compaction drops them.
-    pub emptied: u64,
-    /// Changes that a start replays, as a number of keys.
-    pub replayed_keys: u64,
-}
-
-impl SpaceReport {
-    /// One part of all segments together.
-    pub fn sum(&self, part: impl Fn(&SegmentSpace) -> u64) -> u64 {
-        self.segments.iter().map(part).sum()
-    }
-
-    /// About how many bytes of the tables compaction would give back.
-    pub fn debt(&self) -> u64 {
-        let dropped = u128::from(self.duplicates + self.expired + self.emptied);
-        let share = dropped * u128::from(self.tables) / u128::from(self.entries.max(1));
-        u64::try_from(share).unwrap_or(self.tables)
-    }
-}
 
 /// Explains every byte of the shard in `directory`.
 ///
@@ -117,22 +43,33 @@ pub async fn space<E: Env>(
     for file in &files {
         report.file(file, &reading, &log, &ends);
     }
+    report.unflushed_keys = log.changes.len() as u64;
     let tally = RefCell::new(Tally::new(&reading.state, (&log, &ends), env.unix_seconds()));
-    count(env, directory, store, &tally, (report.total, progress)).await?;
+    count(env, directory, store, &tally, (report.total(), progress)).await?;
     let tally = tally.into_inner();
     report.duplicates = tally.duplicates;
     report.expired = tally.expired;
     report.emptied = tally.emptied;
     for segment in &mut report.segments {
-        segment.count(&tally);
+        let of = |bytes: &BTreeMap<u32, u64>| bytes.get(&segment.number).copied().unwrap_or(0);
+        let (live, superseded) = (of(&tally.live), of(&tally.superseded));
+        segment.count(live, superseded);
     }
     Ok(report)
 }
 
+/// The mean length of the log records that items in tables point to.
+fn mean_record_bytes(state: &State) -> u64 {
+    let tables = || state.levels.iter().flatten().filter(|table| !table.is_stub());
+    let bytes: u64 = tables().map(|table| table.separate_bytes).sum();
+    let items: u64 = tables().map(|table| table.entries.saturating_sub(table.tombstones)).sum();
+    bytes.div_ceil(items.max(1))
+}
+
 impl SpaceReport {
+    /// Counts a file, by its name.
     fn file(&mut self, file: &DirectoryEntry, reading: &Reading, log: &Log, ends: &Ends) {
         let state = &reading.state;
-        self.total += file.len;
         let name = file.name.as_str();
         if name == SUPERBLOCK_FILE {
             self.superblock += file.len;
@@ -140,9 +77,16 @@ impl SpaceReport {
             self.manifest += file.len;
         } else if let Some(number) = segment::parse_file_name(name) {
             if let Some(known) = state.segments.get(&number) {
-                self.segments.push(SegmentSpace::new(number, file.len, known, log, ends));
+                let ends = segment_ends(number, known, log, ends);
+                self.segments.push(SegmentSpace::new(
+                    number,
+                    file.len,
+                    known,
+                    ends,
+                    mean_record_bytes(state),
+                ));
             } else if file.len == u64::from(reading.superblock.identity.segment_bytes) {
-                self.spare += file.len;
+                self.free += file.len;
             } else {
                 self.orphans += file.len;
             }
@@ -165,41 +109,17 @@ impl SpaceReport {
         } else {
             self.foreign += file.len;
         }
-        self.replayed_keys = log.changes.len() as u64;
     }
 }
 
-impl SegmentSpace {
-    /// The parts that the manifest and the replayed log decide; the part of the flushed records is
-    /// all in `dead` at first.
-    fn new(number: u32, file_bytes: u64, known: &SegmentState, log: &Log, ends: &Ends) -> Self {
-        let flushed = u64::from(ends[&number]);
-        let found = log.outcome.seals.iter().find(|seal| seal.segment == number);
-        let seal = known.sealed.as_ref().or(found);
-        let header = u64::from(segment::HEADER_BYTES).min(file_bytes);
-        let flushed = flushed.clamp(header, file_bytes);
-        let end = seal.map_or(flushed, |seal| u64::from(seal.end)).clamp(flushed, file_bytes);
-        Self {
-            number,
-            is_collected: !known.is_log(),
-            is_sealed: known.sealed.is_some(),
-            file_bytes,
-            header,
-            live: 0,
-            superseded: 0,
-            dead: flushed - header,
-            replayed: end - flushed,
-            unwritten: file_bytes - end,
-        }
-    }
-
-    fn count(&mut self, tally: &Tally<'_>) {
-        let of = |bytes: &BTreeMap<u32, u64>| bytes.get(&self.number).copied().unwrap_or(0);
-        self.live = of(&tally.live).min(self.dead);
-        self.dead -= self.live;
-        self.superseded = of(&tally.superseded).min(self.dead);
-        self.dead -= self.superseded;
-    }
+/// Where the parts of a segment end. Those that a start replays end where it finds them to.
+fn segment_ends(number: u32, known: &SegmentState, log: &Log, ends: &Ends) -> SegmentEnds {
+    let flushed = u64::from(ends[&number]);
+    let found = log.outcome.seals.iter().find(|seal| seal.segment == number);
+    let seal = known.sealed.as_ref().or(found);
+    let appended = seal.map_or(flushed, |seal| u64::from(seal.end));
+    // What a start finds it makes durable, if it is not.
+    SegmentEnds { flushed, durable: appended, appended }
 }
 
 /// What the entries of all tables come to.

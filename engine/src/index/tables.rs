@@ -164,6 +164,13 @@ impl<E: Env> Tables<E> {
         tables.chain(stubs).filter(|table| !is_input(table)).cloned().collect()
     }
 
+    /// The lowest id above `id` of a table that is no stub, of any if there is no id.
+    pub(super) fn after(&self, id: Option<u64>) -> Option<u64> {
+        let tables = self.levels.iter().flat_map(|level| &level.tables);
+        let ids = tables.map(|table| table.meta().id);
+        ids.filter(|found| id.is_none_or(|id| *found > id)).min()
+    }
+
     /// What is known of every table.
     pub(super) fn metas(&self) -> impl Iterator<Item = &TableMeta> {
         self.all().map(|table| table.meta())

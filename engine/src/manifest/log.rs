@@ -47,6 +47,11 @@ pub(super) struct Log<E: Env> {
 }
 
 impl<E: Env> Log<E> {
+    /// The file's length in bytes.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file.len()
+    }
+
     /// Creates the file in `directory` with a snapshot of `state` as its first record, whose number
     /// is `sequence`. When this resolves with `Ok` the file, its name and the snapshot are durable.
     pub(super) async fn create(

@@ -61,6 +61,7 @@ impl<E: Env> Shard<E> {
             }
         }
         self.index.freeze(position, state.namespaces.generations().clone());
+        self.frozen_log_bytes.set(self.log.bytes_since_mark());
         self.log.mark(0);
         self.work.notify();
     }

@@ -12,11 +12,12 @@ use crate::error::EngineError;
 use crate::index::Host as _;
 use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
-use crate::space::{Purpose, Runway, SpaceUsage, victims};
+use crate::space::victims::{self, VictimCandidate};
+use crate::space::{Purpose, Runway, SpaceUsage};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
 use crate::value_log::record::{Record, RecordKind};
-use crate::value_log::segment::{self, Segment};
+use crate::value_log::segment::Segment;
 
 /// How long the collector waits before it tries again what there was no space for, in nanoseconds.
 const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
@@ -103,16 +104,10 @@ impl<E: Env> Shard<E> {
                 && !unreadable.contains(&number)
                 && !self.index.memtables_point_into(number)
         };
-        let mean = self.index.estimate().mean_record_bytes.max(1);
+        let mean = self.index.estimate().mean_record_bytes;
         let candidates = journal.segments.iter().filter(|(number, s)| may_go(**number, s));
         let chosen = victims::choose(
-            candidates.map(|(&number, segment)| victims::VictimCandidate {
-                number,
-                frame_bytes: segment.sealed.map_or(0, |seal| seal.end - segment::HEADER_BYTES),
-                generation: segment.generation,
-                live_bytes: segment.live_bytes,
-                live_records: segment.live_bytes / mean,
-            }),
+            candidates.filter_map(|(&number, segment)| VictimCandidate::of(number, segment, mean)),
             newest,
         )?;
         let segment = journal.segments.get(&chosen.number)?;

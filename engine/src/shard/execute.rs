@@ -176,7 +176,7 @@ impl<E: Env> Shard<E> {
         let shard = Rc::clone(self);
         async move {
             waiting.turn.come().await;
-            waiting.pin = Some(shard.pins.enter());
+            waiting.pin = Some(shard.pins.enter(shard.env.now()));
             let done = shard.execute_in_turn(waiting, operation).await;
             let (done, needs) = done?;
             Ok((respond(&done.answer()), needs))
@@ -202,7 +202,7 @@ impl<E: Env> Shard<E> {
                     waiting.pin = None;
                     self.release_files();
                     self.wait_for_room(operation.value_len()).await;
-                    waiting.pin = Some(self.pins.enter());
+                    waiting.pin = Some(self.pins.enter(self.env.now()));
                 }
             }
         };

@@ -1,6 +1,6 @@
 //! The manifest, shared by the tasks of a shard: one edit at a time.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 
 use larder_runtime::env::Env;
 
@@ -11,6 +11,7 @@ use crate::signal::Exclusive;
 /// The manifest and what it says.
 pub(super) struct Journal<E: Env> {
     manifest: RefCell<Option<Manifest<E>>>,
+    manifest_bytes: Cell<u64>,
     state: RefCell<State>,
     edits: Exclusive,
 }
@@ -19,6 +20,7 @@ impl<E: Env> Journal<E> {
     /// A journal over an open manifest.
     pub(super) fn new(manifest: Manifest<E>, state: State) -> Self {
         Self {
+            manifest_bytes: Cell::new(manifest.file_bytes()),
             manifest: RefCell::new(Some(manifest)),
             state: RefCell::new(state),
             edits: Exclusive::default(),
@@ -28,6 +30,11 @@ impl<E: Env> Journal<E> {
     /// What the manifest says: everything in it is durable.
     pub(super) fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
+    }
+
+    /// The length of the manifest's file in bytes.
+    pub(super) fn manifest_bytes(&self) -> u64 {
+        self.manifest_bytes.get()
     }
 
     /// Makes an edit durable. `make` gets the state as it is when the edit's turn has come, and
@@ -55,6 +62,7 @@ impl<E: Env> Journal<E> {
         };
         let mut manifest = self.manifest.borrow_mut().take().expect("only one edit at a time");
         let result = manifest.append(&edit, &after).await;
+        self.manifest_bytes.set(manifest.file_bytes());
         *self.manifest.borrow_mut() = Some(manifest);
         result?;
         *self.state.borrow_mut() = after;

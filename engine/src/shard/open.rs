@@ -10,6 +10,7 @@ use larder_runtime::env::{Env, TaskQueue};
 use super::journal::Journal;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
+use super::replay_rate::ReplayRate;
 use super::space::Fullness;
 use super::statistics::OperationCounters;
 use super::turns::Turns;
@@ -22,6 +23,7 @@ use crate::index::{Index, table};
 use crate::manifest::{
     self, Edit, LogPosition, Manifest, ManifestError, SegmentSeal, SegmentState,
 };
+use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
 use crate::space::FreeSegments;
 use crate::superblock::ShardIdentity;
@@ -94,8 +96,14 @@ impl<E: Env> Shard<E> {
             index,
             namespaces: Namespaces::from_manifest(&state.namespace_generations),
             inline_bytes_max: options.inline_bytes_max,
+            replay_rate: ReplayRate::default(),
         };
+        let began = env.now();
         let (segments, outcome) = replay(&env, directory, identity, &state, &mut opening).await?;
+        opening.replay_rate = ReplayRate {
+            bytes: replayed_bytes(&state, &outcome),
+            nanoseconds: env.now().saturating_sub(began),
+        };
         report.records = outcome.records;
         report.torn = outcome.torn;
         report.damage.clone_from(&outcome.damage);
@@ -132,7 +140,6 @@ impl<E: Env> Disk<'_, E> {
         let mut free = free_segments(files, &state, options.segment_bytes);
         let garbage = Garbage::since(state.expired_until);
         let number = state.segment_id_next.max(free.number_next());
-        let replayed_bytes = replayed_bytes(&state, outcome);
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
         let bytes = options.segment_bytes;
         options.budget.adopt(files.bytes);
@@ -151,6 +158,7 @@ impl<E: Env> Disk<'_, E> {
         let shard = Rc::new(Shard {
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
+            scrubber: Scrubber::new(env.clone(), identity.store, options.scrub),
             garbage,
             segment_numbers: Exclusive::default(),
             accounted: Cell::new(files.bytes),
@@ -159,6 +167,8 @@ impl<E: Env> Disk<'_, E> {
             pacing: Pacing::default(),
             pins: Pins::default(),
             turns: Turns::default(),
+            replay_rate: opening.replay_rate,
+            frozen_log_bytes: Cell::new(0),
             work: Signal::default(),
             unread: Signal::default(),
             free: RefCell::new(free),
@@ -180,7 +190,7 @@ impl<E: Env> Disk<'_, E> {
         spawn_tasks(&env, &shard);
         shard.account();
         drop(promise);
-        shard.log.mark(replayed_bytes);
+        shard.log.mark(shard.replay_rate.bytes);
         if replayed > REPLAYED_SEGMENTS_MAX || shard.is_flush_due() {
             shard.freeze(&mut shard.state.borrow_mut());
         }
@@ -208,6 +218,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
     env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_collecting());
     env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_scrubbing());
 }
 
 /// Sets the space for a start's own segment aside; it may use the last there is.
@@ -332,6 +343,7 @@ struct Opening<E: Env> {
     index: Index<E>,
     namespaces: Namespaces,
     inline_bytes_max: usize,
+    replay_rate: ReplayRate,
 }
 
 impl<E: Env> Opening<E> {

@@ -7,6 +7,7 @@ use larder_runtime::disk_budget::DiskBudget;
 use crate::index::IndexOptions;
 use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::TableOptions;
+use crate::scrub::ScrubOptions;
 use crate::value_log::LogOptions;
 
 /// A shard's settings. Sizes are in bytes.
@@ -41,6 +42,8 @@ pub struct ShardOptions {
     pub space_amplification_percent: u32,
     /// How fast segments are collected, in bytes a second; none means as fast as is needed.
     pub collect_bytes_per_second: Option<u64>,
+    /// How fast files are scrubbed.
+    pub scrub: ScrubOptions,
     /// The disk space of the node, shared by all its shards.
     pub budget: Arc<DiskBudget>,
     /// How many version numbers are reserved in the manifest at a time.
@@ -78,6 +81,7 @@ impl ShardOptions {
             recovery_log_nanoseconds: 3600 * 1_000_000_000,
             space_amplification_percent: 150,
             collect_bytes_per_second: None,
+            scrub: ScrubOptions::default(),
             budget: DiskBudget::new(None),
             version_step: 1 << 24,
             log: LogOptions::default(),

@@ -5,7 +5,7 @@
 //! operation that began before that has ended.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::canary::{self, Defect};
@@ -13,7 +13,8 @@ use crate::canary::{self, Defect};
 #[derive(Default)]
 struct Moments {
     now: u64,
-    pinned: BTreeSet<u64>,
+    /// Each moment that is pinned, with the time in nanoseconds.
+    pinned: BTreeMap<u64, u64>,
 }
 
 /// The moments at which operations began that have not ended.
@@ -29,10 +30,10 @@ pub(super) struct Pin {
 }
 
 impl Pins {
-    /// Pins the present.
-    pub(super) fn enter(&self) -> Pin {
+    /// Pins the present; `now` is the time in nanoseconds.
+    pub(super) fn enter(&self, now: u64) -> Pin {
         let moment = self.present();
-        self.moments.borrow_mut().pinned.insert(moment);
+        self.moments.borrow_mut().pinned.insert(moment, now);
         Pin { pins: self.clone(), moment }
     }
 
@@ -46,7 +47,13 @@ impl Pins {
     /// Whether every operation that began before `moment` has ended.
     pub(super) fn has_passed(&self, moment: u64) -> bool {
         canary::has(Defect::ReleasePinsEarly)
-            || self.moments.borrow().pinned.first().is_none_or(|oldest| *oldest > moment)
+            || self.moments.borrow().pinned.keys().next().is_none_or(|oldest| *oldest > moment)
+    }
+
+    /// How many moments are pinned, and when the first of them was, in nanoseconds.
+    pub(super) fn held(&self) -> (u64, Option<u64>) {
+        let moments = self.moments.borrow();
+        (moments.pinned.len() as u64, moments.pinned.values().next().copied())
     }
 }
 
@@ -63,10 +70,12 @@ mod tests {
     #[test]
     fn a_moment_passes_when_all_who_began_before_have_left() {
         let pins = Pins::default();
-        let (first, second) = (pins.enter(), pins.enter());
+        let (first, second) = (pins.enter(7), pins.enter(8));
         let freed = pins.present();
-        let third = pins.enter();
+        let third = pins.enter(9);
+        assert_eq!(pins.held(), (3, Some(7)));
         drop(first);
+        assert_eq!(pins.held(), (2, Some(8)));
         assert!(!pins.has_passed(freed));
         drop(second);
         assert!(pins.has_passed(freed));

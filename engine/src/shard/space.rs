@@ -27,7 +27,7 @@ const MANIFEST_BYTES: u64 = 2 << 20;
 
 /// Whether the log may grow for changes that are not deletes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Ingest {
+pub enum Ingest {
     /// It may.
     #[default]
     Open,

@@ -2,10 +2,11 @@
 
 use larder_runtime::env::Env;
 
-use super::Shard;
+use super::{Ingest, Shard};
 use crate::cache::CacheCounters;
 use crate::index::IndexStatistics;
 use crate::operation::Operation;
+use crate::scrub::ScrubCounters;
 use crate::value_log::commit::LogCounters;
 
 /// How often each kind of operation was asked for.
@@ -44,6 +45,45 @@ impl OperationCounters {
     }
 }
 
+/// A shard's space, and its node's, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpaceStatistics {
+    /// Of all files of the shard but manifest and superblock, which do not grow.
+    pub allocated: u64,
+    /// What lives: keys and values, estimated from below.
+    pub live: u64,
+    /// What the files may take, going by that estimate.
+    pub cap: u64,
+    /// What they may still grow by, going by the cap and by what the node has left.
+    pub headroom: u64,
+    /// The disk limit of the node, if there is one.
+    pub node_limit: Option<u64>,
+    /// Files of the node, and what is promised to files that are being made.
+    pub node_taken: u64,
+    /// What the node may still take, by its limit and by the file system.
+    pub node_headroom: u64,
+}
+
+/// How far writers are held back for the collector.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PaceStatistics {
+    /// Whether little headroom is left, and writers have to keep the collector's pace.
+    pub is_kept: bool,
+    /// How often answers were held back.
+    pub holds: u64,
+    /// For how long in all.
+    pub held_nanoseconds: u64,
+}
+
+/// What a start would have to do now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecoveryStatistics {
+    /// Bytes of the log that it would replay.
+    pub log_bytes: u64,
+    /// How long that would take, estimated from the replay of this start.
+    pub nanoseconds: u64,
+}
+
 /// A shard's state in numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
@@ -65,6 +105,18 @@ pub struct Statistics {
     pub waiting_keys: u64,
     /// Whether writes are refused because the disk is full.
     pub disk_full: bool,
+    /// Whether the log may grow for writes.
+    pub ingest: Ingest,
+    /// Segments that are not collected because something in them cannot be read.
+    pub unreadable_segments: u64,
+    /// The space.
+    pub space: SpaceStatistics,
+    /// Holding writers back.
+    pub pace: PaceStatistics,
+    /// What a start would have to do.
+    pub recovery: RecoveryStatistics,
+    /// What scrubbing has done.
+    pub scrub: ScrubCounters,
 }
 
 impl<E: Env> Shard<E> {
@@ -82,6 +134,43 @@ impl<E: Env> Shard<E> {
             live_bytes: journal.segments.values().map(|segment| segment.live_bytes).sum(),
             waiting_keys: self.turns.len() as u64,
             disk_full: state.full.refuses(),
+            ingest: state.full.ingest,
+            unreadable_segments: self.garbage.unreadable.borrow().len() as u64,
+            space: self.space_statistics(),
+            pace: self.pace_statistics(),
+            recovery: self.recovery_statistics(),
+            scrub: self.scrubber.counters(),
         }
+    }
+
+    fn space_statistics(&self) -> SpaceStatistics {
+        let (usage, limits, budget) = (self.usage(), self.limits(), &self.options.budget);
+        // A file system that does not answer sets no limit here; making files will say so.
+        let free = self.env.free_space(&self.directory).unwrap_or(u64::MAX);
+        SpaceStatistics {
+            allocated: usage.allocated,
+            live: usage.live(),
+            cap: usage.cap(&limits),
+            headroom: usage.headroom(&limits),
+            node_limit: budget.limit(),
+            node_taken: budget.taken(),
+            node_headroom: budget.headroom(free),
+        }
+    }
+
+    fn pace_statistics(&self) -> PaceStatistics {
+        let (holds, held_nanoseconds) = self.pacing.pace.get().totals();
+        PaceStatistics { is_kept: self.pacing.is_kept.get(), holds, held_nanoseconds }
+    }
+
+    fn recovery_statistics(&self) -> RecoveryStatistics {
+        let log_bytes = self.unflushed_log_bytes();
+        RecoveryStatistics { log_bytes, nanoseconds: self.replay_rate.nanoseconds_for(log_bytes) }
+    }
+
+    /// Bytes of the log that are in no table: a start replays them.
+    fn unflushed_log_bytes(&self) -> u64 {
+        let frozen = if self.index.has_frozen() { self.frozen_log_bytes.get() } else { 0 };
+        frozen + self.log.bytes_since_mark()
     }
 }

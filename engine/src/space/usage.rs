@@ -59,12 +59,22 @@ impl SpaceUsage {
     /// What lives, estimated: keys and values.
     pub fn live(&self) -> u64 {
         let mean = self.mean_record;
-        let hidden = self.memtable_hiding.saturating_mul(mean).min(self.in_tables);
         let inline = self.table_bytes.saturating_sub(self.table_entries * TABLE_ENTRY_BYTES);
-        let records = self.in_tables - hidden + self.memtable_referenced;
+        let records = self.records_in_tables() + self.memtable_referenced;
         // Of a record some part is no data of the user's.
         let heads = crate::value_log::record::HEAD_BYTES as u64 * (records / mean.max(1));
         records.saturating_sub(if mean == 0 { 0 } else { heads }) + inline
+    }
+
+    /// Of `referenced` bytes of log records that entries of tables point to, so many are hidden by
+    /// newer entries of tables or memtables: an estimate.
+    pub fn superseded(&self, referenced: u64) -> u64 {
+        referenced.saturating_sub(self.records_in_tables())
+    }
+
+    /// Bytes of log records that live, as far as only tables point to them.
+    fn records_in_tables(&self) -> u64 {
+        self.in_tables.saturating_sub(self.memtable_hiding.saturating_mul(self.mean_record))
     }
 
     /// What the files may take.

@@ -7,7 +7,8 @@
 
 use larder_runtime::env::DISK_ALIGNMENT;
 
-use crate::value_log::frame;
+use crate::manifest::SegmentState;
+use crate::value_log::{frame, segment};
 
 /// About what the log's record of a move takes: its head, a short key, an entry.
 const MOVE_BYTES: u64 = 88;
@@ -34,6 +35,19 @@ const GAIN_DIVISOR_LOG: u64 = 16;
 const GAIN_DIVISOR_MOVED: u64 = 8;
 
 impl VictimCandidate {
+    /// What the manifest knows of a segment, `None` if that is not where it ends. `mean_record` is
+    /// the mean length of records in bytes.
+    pub fn of(number: u32, known: &SegmentState, mean_record: u64) -> Option<Self> {
+        let end = known.sealed?.end;
+        Some(Self {
+            number,
+            frame_bytes: end.saturating_sub(segment::HEADER_BYTES),
+            generation: known.generation,
+            live_bytes: known.live_bytes,
+            live_records: known.live_bytes / mean_record.max(1),
+        })
+    }
+
     /// Bytes that collecting it frees: what it takes, less what its copies take and the log's
     /// records of the moves, each in frames of their own.
     pub fn gain(&self) -> u64 {

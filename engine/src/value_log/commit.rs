@@ -16,6 +16,7 @@ mod state;
 mod tests;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -120,6 +121,16 @@ pub struct LogCounters {
     pub frame_bytes: u64,
     /// Bytes of records appended.
     pub record_bytes: u64,
+}
+
+/// Where the log ends, segment by segment. Frames that are not closed yet are in no file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogEnds {
+    /// Where the closed frames end, by segment: in the current one, and in full ones that the
+    /// manifest may not know the ends of.
+    pub appended: BTreeMap<u32, u32>,
+    /// Where the first frame starts, by segment, that has not reached the device.
+    pub unwritten: BTreeMap<u32, u32>,
 }
 
 /// The log of one shard. Clones share it.
@@ -353,6 +364,11 @@ impl<E: Env> ValueLog<E> {
     /// Whether the segment after the current one is ready.
     pub fn has_spare(&self) -> bool {
         self.shared.state.borrow().spare.is_some()
+    }
+
+    /// Where the log ends in each segment whose end the manifest may not know yet.
+    pub fn ends(&self) -> LogEnds {
+        self.shared.state.borrow().ends()
     }
 
     /// Notes that what was appended so far is to be flushed to tables: the log that has to be

@@ -9,6 +9,10 @@ pub enum Page {
     Metrics,
     /// `/healthz`.
     Health,
+    /// `/space`.
+    Space,
+    /// `/space.json`.
+    SpaceJson,
 }
 
 /// A request, or why it gets an error.
@@ -69,6 +73,8 @@ pub fn parse(head: &[u8]) -> Parsed {
         "/" => Page::Overview,
         "/metrics" => Page::Metrics,
         "/healthz" => Page::Health,
+        "/space" => Page::Space,
+        "/space.json" => Page::SpaceJson,
         _ => return Parsed::Refused(Status::NotFound),
     };
     match method {
@@ -114,6 +120,8 @@ mod tests {
             ("GET /metrics HTTP/1.0\r\n\r\n", Parsed::Page(Page::Metrics, true)),
             ("GET /metrics?x=1 HTTP/1.1\r\n\r\n", Parsed::Page(Page::Metrics, true)),
             ("HEAD /healthz HTTP/1.1\r\n\r\n", Parsed::Page(Page::Health, false)),
+            ("GET /space HTTP/1.1\r\n\r\n", Parsed::Page(Page::Space, true)),
+            ("HEAD /space.json HTTP/1.1\r\n\r\n", Parsed::Page(Page::SpaceJson, false)),
             ("GET /other HTTP/1.1\r\n\r\n", Parsed::Refused(Status::NotFound)),
             ("POST / HTTP/1.1\r\n\r\n", Parsed::Refused(Status::MethodNotAllowed)),
             ("GET / HTTP/1.1\r\nHost:", Parsed::Partial),

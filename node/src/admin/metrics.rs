@@ -1,5 +1,7 @@
 //! The node in Prometheus' text format, and as a page for people.
 
+mod space;
+
 use std::fmt::{self, Display, Write};
 
 use larder_engine::shard::Statistics;
@@ -69,11 +71,11 @@ impl Exposition {
         }
     }
 
-    fn by_shard(
+    fn by_shard<V: Display>(
         &mut self,
         reports: &[CoreReport],
         (name, kind, help): (&str, Type, &str),
-        value: impl Fn(&Statistics) -> u64,
+        value: impl Fn(&Statistics) -> V,
     ) {
         self.family(name, kind, help);
         for shard in shards(reports) {
@@ -113,6 +115,7 @@ pub fn render(
     put_files(&mut out, reports);
     put_operations(&mut out, reports);
     put_shards(&mut out, reports);
+    space::put(&mut out, reports);
     put_caches(&mut out, reports);
     out.0
 }
@@ -347,7 +350,8 @@ pub fn overview(facts: &Facts, reports: &[CoreReport], now: u64) -> String {
          <tr><td>connections</td><td>{connections}</td></tr>\n\
          <tr><td>reads</td><td>{}</td></tr>\n\
          <tr><td>writes</td><td>{}</td></tr>\n\
-         </table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">health</a></p>\n\
+         </table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">health</a> \
+         <a href=\"/space\">space</a></p>\n\
          </body></html>\n",
         now.saturating_sub(facts.started),
         facts.cores,
@@ -393,6 +397,10 @@ mod tests {
             report.disk.class_reads[larder_runtime::env::IoClass::Read as usize] = 7 + core as u64;
             let mut statistics = Statistics::default();
             statistics.operations.reads = 40 + core as u64;
+            statistics.ingest = larder_engine::shard::Ingest::Waiting;
+            statistics.space.node_taken = 9;
+            statistics.recovery.nanoseconds = 1_500_000_000;
+            statistics.pace.held_nanoseconds = 2_500_000_000;
             report.shards.push(ShardReport { shard: core as u16, statistics, stopped: None });
             report
         };
@@ -445,6 +453,12 @@ mod tests {
             "larder_uptime_seconds 60",
             "larder_admin_errors_total{step=\"accept\"} 4",
             "larder_files_open_limit{core=\"1\"} 0",
+            "larder_disk_limit_bytes +Inf",
+            "larder_disk_taken_bytes 9",
+            "larder_ingest{shard=\"1\",state=\"open\"} 0",
+            "larder_ingest{shard=\"1\",state=\"waiting\"} 1",
+            "larder_recovery_seconds{shard=\"0\"} 1.5",
+            "larder_pace_held_seconds_total{shard=\"0\"} 2.5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

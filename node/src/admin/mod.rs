@@ -8,12 +8,13 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::Control;
-use crate::counters::CoreReport;
+use crate::counters::{CoreReport, ShardSpace};
+use crate::inspect::space;
 use crate::launch::{CoreHandle, StartError};
 use crate::limits::{
     ADMIN_ACCEPT_RETRY_MILLISECONDS, ADMIN_CLIENT_MILLISECONDS, ADMIN_REQUEST_BYTES_MAX,
@@ -25,6 +26,7 @@ use http::{Page, Parsed, Status};
 
 const THREAD: &str = "larder-admin";
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 /// The media type of Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -147,20 +149,29 @@ impl Server {
     }
 
     fn page(&self, page: Page, with_body: bool) -> Vec<u8> {
-        let reports = self.reports();
         let facts = &self.shared.facts;
         let (status, media_type, body) = match page {
             Page::Overview => {
-                (Status::Ok, HTML, metrics::overview(facts, &reports, unix_seconds()))
+                (Status::Ok, HTML, metrics::overview(facts, &self.reports(), unix_seconds()))
             }
             Page::Metrics => {
                 let usage = process::usage();
                 let now = unix_seconds();
-                let body = metrics::render(facts, &reports, usage, self.errors, now);
+                let body = metrics::render(facts, &self.reports(), usage, self.errors, now);
                 (Status::Ok, METRICS, body)
             }
-            Page::Health => match metrics::health(&reports, facts.cores) {
+            Page::Health => match metrics::health(&self.reports(), facts.cores) {
                 Ok(()) => (Status::Ok, TEXT, "ok\n".to_owned()),
+                Err(reason) => (Status::Unavailable, TEXT, reason),
+            },
+            Page::Space | Page::SpaceJson => match self.space() {
+                Ok(shards) if page == Page::Space => {
+                    (Status::Ok, TEXT, shards.iter().map(ShardSpace::for_people).collect())
+                }
+                Ok(shards) => {
+                    let shards = shards.iter().map(ShardSpace::in_json);
+                    (Status::Ok, JSON, space::document(shards))
+                }
                 Err(reason) => (Status::Unavailable, TEXT, reason),
             },
         };
@@ -169,22 +180,40 @@ impl Server {
 
     /// The figures of the cores that answer in time.
     fn reports(&self) -> Vec<CoreReport> {
+        let mut reports = self.ask(Control::Report);
+        reports.sort_by_key(|report: &CoreReport| report.core);
+        reports
+    }
+
+    /// What all shards' bytes are for, or which cores do not say so: parts of it would mislead.
+    fn space(&self) -> Result<Vec<ShardSpace>, String> {
+        let answers = self.ask(Control::Space);
+        let (found, cores) = (answers.len(), self.cores.len());
+        if found < cores {
+            return Err(format!("only {found} of {cores} cores answer\n"));
+        }
+        let mut shards: Vec<ShardSpace> = answers.into_iter().flatten().collect();
+        shards.sort_by(|one, other| one.directory.cmp(&other.directory));
+        Ok(shards)
+    }
+
+    /// What the cores say that answer in time.
+    fn ask<T>(&self, question: impl Fn(Sender<T>) -> Control) -> Vec<T> {
         let (sender, receiver) = channel();
         for core in &self.cores {
-            core.tell(Control::Report(sender.clone()));
+            core.tell(question(sender.clone()));
         }
         drop(sender);
         let deadline = now() + Duration::from_millis(REPORT_MILLISECONDS);
-        let mut reports = Vec::new();
-        while reports.len() < self.cores.len() {
+        let mut answers = Vec::new();
+        while answers.len() < self.cores.len() {
             let left = deadline.saturating_duration_since(now());
             match receiver.recv_timeout(left) {
-                Ok(report) => reports.push(report),
+                Ok(answer) => answers.push(answer),
                 Err(_) => break,
             }
         }
-        reports.sort_by_key(|report: &CoreReport| report.core);
-        reports
+        answers
     }
 }
 

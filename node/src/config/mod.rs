@@ -50,6 +50,9 @@ pub struct Config {
     /// How fast garbage is collected at most, of the whole node, in bytes a second; `None` means as
     /// fast as is needed.
     pub gc_rate: Option<Size>,
+    /// How fast files are read to look for damage, of the whole node, in bytes a second; 0 reads
+    /// none.
+    pub scrub_rate: Size,
     /// The largest item of the memcached port: value, key and 71 bytes.
     pub max_item_size: Size,
     /// Connections of the whole node.
@@ -81,6 +84,7 @@ impl Default for Config {
             max_space_amp: SpaceAmplification(limits::SPACE_AMPLIFICATION_DEFAULT),
             disk_limit: None,
             gc_rate: None,
+            scrub_rate: Size(limits::SCRUB_RATE_DEFAULT),
             max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,

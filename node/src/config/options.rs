@@ -75,6 +75,10 @@ pub struct Options {
     /// Bytes a second at which garbage is collected at most [default: as fast as is needed]
     #[arg(long, value_name = "SIZE")]
     pub gc_rate: Option<Size>,
+    /// Bytes a second of files that are read to look for damage, such as 16M; 0 reads none
+    /// [default: 4M]
+    #[arg(long, value_name = "SIZE")]
+    pub scrub_rate: Option<Size>,
     /// Largest item: value, key and 71 bytes [default: 1M]
     #[arg(long, short = 'I', value_name = "SIZE", value_parser = item_size)]
     pub max_item_size: Option<Size>,

@@ -82,6 +82,8 @@ fn what_is_printed_can_be_read_back() {
         "3G",
         "--gc-rate",
         "100M",
+        "--scrub-rate",
+        "0",
         "--shards",
         "5",
         "--listen",

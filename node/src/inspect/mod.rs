@@ -4,7 +4,7 @@
 //! nothing for writing.
 
 mod check;
-mod space;
+pub(crate) mod space;
 
 use std::fmt;
 use std::io::{IsTerminal, Write};

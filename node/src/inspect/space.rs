@@ -1,49 +1,33 @@
-//! `larder space`: what the bytes are for.
+//! `larder space`, and `/space` of the admin port: what the bytes are for, in the same words.
 
-use std::fmt::Write;
-use std::path::Path;
+use std::fmt::{self, Write};
 use std::process::ExitCode;
 
-use larder_engine::check::{self, SegmentSpace, SpaceReport};
+use larder_engine::check;
+use larder_engine::space::{SegmentSpace, SpaceReport};
 use serde_json::{Map, Value, json};
 
 use super::{Bytes, Held, InspectError, SpaceArgs, print};
+use crate::counters::ShardSpace;
 
 pub(super) fn run(args: &SpaceArgs) -> Result<ExitCode, InspectError> {
     let mut held = Held::new(&args.directory)?;
     let reports =
         held.each_shard(&async |env, shard, progress| check::space(env, shard, progress).await)?;
     held.core.shutdown();
+    let shards: Vec<ShardSpace> =
+        reports.into_iter().map(|(directory, report)| ShardSpace { directory, report }).collect();
     if args.json {
-        let shards = reports.iter().map(|(path, report)| in_json(path, report));
-        let shards: Vec<Value> = shards.collect();
-        print(&format!("{:#}\n", json!({ "shards": shards })))?;
+        print(&document(shards.iter().map(ShardSpace::in_json)))?;
     } else {
-        print(&reports.iter().map(|(path, report)| for_people(path, report)).collect::<String>())?;
+        print(&shards.iter().map(ShardSpace::for_people).collect::<String>())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The parts that a shard's bytes fall into: a name for programs, one for people, and the bytes.
-fn parts(report: &SpaceReport) -> [(&'static str, &'static str, u64); 13] {
-    let sum = |part: fn(&SegmentSpace) -> u64| report.sum(part);
-    let open =
-        |is_open: bool| report.sum(|it| if it.is_sealed == is_open { 0 } else { it.unwritten });
-    [
-        ("live", "log: live values", sum(|it| it.live)),
-        ("superseded", "log: dead, freed by compaction", sum(|it| it.superseded)),
-        ("dead", "log: dead records, frame headers, padding", sum(|it| it.dead)),
-        ("replayed", "log: since the last flush, replayed at start", sum(|it| it.replayed)),
-        ("open", "log: room in open segments", open(true)),
-        ("behind_end", "log: unused behind the ends of full segments", open(false)),
-        ("segment_headers", "log: segment headers", sum(|it| it.header)),
-        ("spare", "log: spare segments", report.spare),
-        ("tables", "tables", report.tables),
-        ("manifest", "manifest", report.manifest),
-        ("superblock", "superblock", report.superblock),
-        ("orphans", "left behind, removed at the next start", report.orphans),
-        ("foreign", "not larder's", report.foreign),
-    ]
+/// All shards as one JSON text.
+pub(crate) fn document(shards: impl Iterator<Item = Value>) -> String {
+    format!("{:#}\n", json!({ "shards": shards.collect::<Vec<_>>() }))
 }
 
 /// Segments of collected records: their number, the bytes of their files, and those that live.
@@ -55,67 +39,87 @@ fn collected(report: &SpaceReport) -> (usize, u64, u64) {
     (count, of(|it| it.file_bytes), of(|it| it.live))
 }
 
-fn in_json(path: &Path, report: &SpaceReport) -> Value {
-    let bytes: Map<String, Value> =
-        parts(report).iter().map(|(name, _, bytes)| ((*name).to_owned(), json!(bytes))).collect();
-    let (count, file_bytes, live_bytes) = collected(report);
-    let segments = report.segments.iter().map(|it| {
+impl ShardSpace {
+    /// The report for programs.
+    pub(crate) fn in_json(&self) -> Value {
+        let Self { directory, report } = self;
+        let parts = report.parts();
+        let bytes: Map<String, Value> =
+            parts.iter().map(|part| (part.name.to_owned(), json!(part.bytes))).collect();
+        let (count, file_bytes, live_bytes) = collected(report);
         json!({
-            "number": it.number,
-            "collected": it.is_collected,
-            "sealed": it.is_sealed,
-            "file_bytes": it.file_bytes,
-            "header": it.header,
-            "live": it.live,
-            "superseded": it.superseded,
-            "dead": it.dead,
-            "replayed": it.replayed,
-            "unwritten": it.unwritten,
+            "directory": directory.display().to_string(),
+            "is_running": report.is_running,
+            "total_bytes": report.total(),
+            "bytes": bytes,
+            "tables": {
+                "tables": report.table_count,
+                "entries": report.entries,
+                "tombstones": report.tombstones,
+                "duplicates": report.duplicates,
+                "expired": report.expired,
+                "emptied": report.emptied,
+                "debt_bytes": report.debt(),
+            },
+            "collected": { "segments": count, "file_bytes": file_bytes, "live_bytes": live_bytes },
+            "pinned": {
+                "bytes": report.pinned.bytes,
+                "operations": report.pinned.operations,
+                "oldest_seconds": seconds(report.pinned.oldest_nanoseconds),
+            },
+            "unflushed_keys": report.unflushed_keys,
+            "segments": report.segments.iter().map(segment_in_json).collect::<Vec<_>>(),
         })
-    });
+    }
+
+    /// The report for people.
+    pub(crate) fn for_people(&self) -> String {
+        let Self { directory, report } = self;
+        let mut text = format!("{}\n", directory.display());
+        let total = report.total();
+        let mut line = |name: &str, bytes: u64| {
+            let share = 100.0 * bytes as f64 / total.max(1) as f64;
+            let size = Bytes(bytes);
+            writeln!(text, "  {name:<46} {bytes:>16} {size:>11} {share:>6.1} %")
+                .expect("a string takes all");
+        };
+        for part in report.parts().iter().filter(|part| part.bytes > 0) {
+            line(part.what, part.bytes);
+        }
+        line("total", total);
+        text + &notes(report)
+    }
+}
+
+fn segment_in_json(segment: &SegmentSpace) -> Value {
     json!({
-        "directory": path.display().to_string(),
-        "total_bytes": report.total,
-        "bytes": bytes,
-        "tables": {
-            "tables": report.table_count,
-            "entries": report.entries,
-            "tombstones": report.tombstones,
-            "duplicates": report.duplicates,
-            "expired": report.expired,
-            "emptied": report.emptied,
-            "debt_bytes": report.debt(),
-        },
-        "collected": { "segments": count, "file_bytes": file_bytes, "live_bytes": live_bytes },
-        "replayed_keys": report.replayed_keys,
-        "segments": segments.collect::<Vec<_>>(),
+        "number": segment.number,
+        "collected": segment.is_collected,
+        "sealed": segment.is_sealed,
+        "worth_collecting": segment.is_worth_collecting,
+        "file_bytes": segment.file_bytes,
+        "header": segment.header,
+        "live": segment.live,
+        "superseded": segment.superseded,
+        "dead": segment.dead,
+        "unflushed": segment.unflushed,
+        "undurable": segment.undurable,
+        "unwritten": segment.unwritten,
     })
 }
 
-fn for_people(path: &Path, report: &SpaceReport) -> String {
-    let mut text = format!("{}\n", path.display());
-    let mut line = |name: &str, bytes: u64| {
-        let share = 100.0 * bytes as f64 / report.total.max(1) as f64;
-        let size = Bytes(bytes);
-        writeln!(text, "  {name:<46} {bytes:>16} {size:>11} {share:>6.1} %")
-            .expect("a string takes all");
+/// What the parts do not say.
+fn notes(report: &SpaceReport) -> String {
+    let mut text = String::new();
+    let mut line = |line: fmt::Arguments<'_>| {
+        writeln!(text, "  {line}").expect("a string takes all");
     };
-    for (_, name, bytes) in parts(report).iter().filter(|(_, _, bytes)| *bytes > 0) {
-        line(name, *bytes);
-    }
-    line("total", report.total);
     let (count, bytes, live) = collected(report);
-    writeln!(
-        text,
-        "  {count} segments of collected records hold {}, {} of that live",
-        Bytes(bytes),
-        Bytes(live)
-    )
-    .expect("a string takes all");
-    writeln!(
-        text,
-        "  {} tables hold {} entries, {} of them tombstones; compaction would drop {} duplicates, \
-         {} expired and {} of emptied namespaces, about {}\n  a start replays changes of {} keys",
+    let (bytes, live) = (Bytes(bytes), Bytes(live));
+    line(format_args!("{count} segments of collected records hold {bytes}, {live} of that live"));
+    line(format_args!(
+        "{} tables hold {} entries, {} of them tombstones; compaction would drop {} duplicates, {} \
+         expired and {} of emptied namespaces, about {}",
         report.table_count,
         report.entries,
         report.tombstones,
@@ -123,15 +127,32 @@ fn for_people(path: &Path, report: &SpaceReport) -> String {
         report.expired,
         report.emptied,
         Bytes(report.debt()),
-        report.replayed_keys,
-    )
-    .expect("a string takes all");
+    ));
+    line(format_args!("a start replays changes of {} keys", report.unflushed_keys));
+    if report.pinned.bytes > 0 {
+        line(format_args!(
+            "{} that were freed wait for {} operations under way, the oldest for {:.3} s",
+            Bytes(report.pinned.bytes),
+            report.pinned.operations,
+            seconds(report.pinned.oldest_nanoseconds),
+        ));
+    }
+    if report.is_running {
+        line(format_args!(
+            "the node runs: what compaction would drop is estimated from the tables' metadata"
+        ));
+    }
     text
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use larder_engine::space::PinnedFiles;
 
     #[test]
     fn every_part_is_shown_and_the_parts_make_up_the_total() {
@@ -139,39 +160,59 @@ mod tests {
             number,
             is_collected: is_sealed,
             is_sealed,
-            file_bytes: 63,
+            is_worth_collecting: is_sealed,
+            file_bytes: 127,
             header: 1,
             live: 2,
             superseded: 4,
             dead: 8,
-            replayed: 16,
-            unwritten: 32,
+            unflushed: 16,
+            undurable: 32,
+            unwritten: 64,
         };
         let report = SpaceReport {
-            total: 2 * 63 + 64 + 128 + 256 + 512 + 1024 + 2048,
+            is_running: true,
             superblock: 64,
             manifest: 128,
             segments: vec![segment(1, true), segment(2, false)],
-            spare: 256,
+            free: 256,
+            pinned: PinnedFiles { bytes: 77, operations: 3, oldest_nanoseconds: 1_500_000_000 },
             tables: 512,
+            entries: 8,
+            duplicates: 2,
             orphans: 1024,
             foreign: 2048,
             ..SpaceReport::default()
         };
-        let sum: u64 = parts(&report).iter().map(|part| part.2).sum();
-        assert_eq!(sum, report.total);
-        let text = for_people(Path::new("shard"), &report);
-        for (_, name, bytes) in parts(&report) {
-            let shown = text.lines().find(|line| line.contains(name)).expect(name);
-            assert!(shown.contains(&bytes.to_string()), "{shown}");
+        let shard = ShardSpace { directory: "shard".into(), report };
+        let report = &shard.report;
+        assert_eq!(report.total(), 2 * 127 + 64 + 128 + 256 + 77 + 512 + 1024 + 2048);
+        let text = shard.for_people();
+        for part in report.parts().iter().filter(|part| part.bytes > 0) {
+            let shown = text.lines().find(|line| line.contains(part.what)).expect(part.what);
+            assert!(shown.contains(&part.bytes.to_string()), "{shown}");
         }
-        let json = in_json(Path::new("shard"), &report);
-        assert_eq!(json["bytes"]["open"], 32);
-        let collected = json!({ "segments": 1, "file_bytes": 63, "live_bytes": 2 });
+        let json = shard.in_json();
+        for part in report.parts() {
+            assert_eq!(json["bytes"][part.name], part.bytes);
+        }
+        assert_eq!(json["bytes"]["debt"], 128);
+        assert_eq!(json["total_bytes"], report.total());
+        let collected = json!({ "segments": 1, "file_bytes": 127, "live_bytes": 2 });
         assert_eq!(json["collected"], collected);
-        assert_eq!(json["segments"][0]["collected"], true);
-        assert!(text.contains("1 segments of collected records"), "{text}");
-        assert_eq!(json["total_bytes"], report.total);
+        assert_eq!(
+            (&json["segments"][0]["collected"], &json["is_running"]),
+            (&json!(true), &json!(true))
+        );
         assert_eq!(json["segments"][0]["live"], 2);
+        assert_eq!(json["pinned"]["oldest_seconds"], 1.5);
+        for part in [
+            "1 segments of collected records",
+            "wait for 3 operations",
+            "for 1.500 s",
+            "the node runs",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
     }
 }

@@ -164,6 +164,8 @@ fn shard_options(
     options.recovery_log_bytes = share(config.recovery_log, shards);
     options.space_amplification_percent = config.max_space_amp.0;
     options.collect_bytes_per_second = config.gc_rate.map(|rate| share(rate, shards));
+    options.scrub.bytes_per_second =
+        (config.scrub_rate.0 > 0).then(|| share(config.scrub_rate, shards));
     options.budget = Arc::clone(budget);
     let item_bytes = usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX);
     options.value_bytes_max = item_bytes;

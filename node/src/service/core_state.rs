@@ -15,7 +15,7 @@ use super::lanes::{Lanes, Room, charged};
 use super::shards::{Completion, Origin, Shards, Tried};
 use crate::connection::{After, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
-use crate::counters::{CoreMemory, CoreReport, Counters};
+use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
 use crate::ledger::Ledger;
 use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES};
 use crate::memcached::command::{Command, flush_time};
@@ -322,6 +322,11 @@ impl CoreState {
             files: self.files.counters(),
             turns: self.env.loop_counters(),
         }
+    }
+
+    /// What the bytes of the core's shards are for.
+    pub(super) fn space(&self) -> Vec<ShardSpace> {
+        self.shards.space()
     }
 
     pub(super) fn answer_ask(&mut self, core: usize, ask: u64, what: Ask) {

@@ -201,6 +201,11 @@ impl NodeService {
                         tracing::debug!("the admin port did not wait for this core's figures");
                     }
                 }
+                Control::Space(reply) => {
+                    if reply.send(self.state.space()).is_err() {
+                        tracing::debug!("the admin port did not wait for this core's space");
+                    }
+                }
             }
         }
         has_any

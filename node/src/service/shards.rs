@@ -14,7 +14,7 @@ use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use crate::connection::{After, ByteQueue, Release};
-use crate::counters::{Counters, ShardReport};
+use crate::counters::{Counters, ShardReport, ShardSpace};
 use crate::limits::TASK_BYTES;
 use crate::memcached::answer::{self, Tally};
 use crate::memcached::command::{Command, Kind};
@@ -388,6 +388,14 @@ impl Shards {
     /// Bytes of replies for other cores that may not leave yet.
     pub(super) fn held_bytes(&self) -> usize {
         self.local.iter().flatten().map(|local| local.held_bytes.len()).sum()
+    }
+
+    pub(super) fn space(&self) -> Vec<ShardSpace> {
+        let space = |(_, local): (u16, &LocalShard)| ShardSpace {
+            directory: local.engine.directory().to_path_buf(),
+            report: local.engine.space_report(),
+        };
+        self.numbered().map(space).collect()
     }
 
     pub(super) fn reports(&self) -> Vec<ShardReport> {

@@ -13,4 +13,6 @@ mod differential;
 mod hostile;
 mod lifecycle;
 mod memory;
+mod metrics;
+mod space;
 mod tidy;

@@ -239,6 +239,10 @@ impl<E: Env> Table<E> {
         (in_range && self.filter.may_contain(hash)).then(|| self.index.find(key))
     }
 
+    pub(super) fn identity(&self) -> TableIdentity {
+        self.identity
+    }
+
     pub(super) fn env(&self) -> &E {
         &self.env
     }

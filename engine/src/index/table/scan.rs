@@ -3,13 +3,15 @@
 //! A block is checked by itself: its place is part of its checksum. So the blocks of a table can be
 //! found even where index and footer are lost.
 
-use larder_runtime::env::Env;
+use larder_runtime::env::{Env, IoClass};
 
+use super::TableError;
 use super::block::{Block, BlockCursor};
 use super::error::Malformed;
 use super::format::{SECTION_HEADER_BYTES, Section, SectionHandle, TableIdentity, padded, u32_at};
 use super::reader::Table;
 use crate::entry::Entry;
+use crate::scrub::ScrubStep;
 
 /// Where a data block is said to lie, by the index or by the block itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,64 @@ impl<E: Env> Table<E> {
     /// Where the blocks lie, in order.
     pub fn block_places(&self) -> impl Iterator<Item = BlockPlace> {
         (0..self.index().len()).map(|number| BlockPlace { handle: self.index().block(number) })
+    }
+}
+
+impl<E: Env> Table<E> {
+    /// Reads and checks blocks from number `from` on, about `bytes_max` of them; behind the last
+    /// one, footer, index, filter and segment list as they are on the device now.
+    pub(crate) async fn scrub(&self, from: u64, bytes_max: u64, class: IoClass) -> ScrubStep {
+        let mut step = ScrubStep::default();
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let mut places = self.block_places().skip(from).peekable();
+        if places.peek().is_none() {
+            step.bytes = self.memory_bytes() as u64;
+            if let Err(error) = self.check_ends(class).await {
+                step.damage.push(describe(error));
+            }
+            return step;
+        }
+        let mut number = from;
+        while step.bytes < bytes_max
+            && let Some(place) = places.next()
+        {
+            number += 1;
+            step.bytes += place.bytes();
+            let mut found = self.check_block(place, class).await;
+            if found.is_err() {
+                // A transfer that went wrong must not look like damage.
+                found = self.check_block(place, class).await;
+            }
+            if let Err(what) = found {
+                step.damage.push((place.offset(), what));
+            }
+            self.env().yield_if_needed().await;
+        }
+        step.next = Some(number as u64);
+        step
+    }
+
+    async fn check_block(&self, place: BlockPlace, class: IoClass) -> Result<(), String> {
+        let read = self.read(place.offset(), place.bytes(), class).await;
+        let bytes = read.map_err(|error| describe(error).1)?;
+        visit_block(self.identity(), place, &bytes, b"", |_, _| {})
+            .map(|_| ())
+            .map_err(str::to_owned)
+    }
+
+    async fn check_ends(&self, class: IoClass) -> Result<(), TableError> {
+        let directory = self.path().parent().expect("a table is in a directory");
+        let identity = self.identity();
+        let again = Self::open(self.env().clone(), directory, identity, self.meta(), class).await?;
+        again.pointed(class).await.map(|_| ())
+    }
+}
+
+/// Where something is wrong, and what.
+fn describe(error: TableError) -> (u64, String) {
+    match error {
+        TableError::Damaged { what, offset, .. } => (offset, what.to_owned()),
+        error => (0, error.to_string()),
     }
 }
 

@@ -9,9 +9,10 @@ use larder_runtime::simulation::SimDisk;
 use super::harness::{self, tiny_options};
 use super::smoke::{delete, run, set};
 use super::{flips, items};
-use crate::check::{self, CheckError, Report, SpaceReport};
+use crate::check::{self, CheckError, Report};
 use crate::manifest;
 use crate::shard::ShardOptions;
+use crate::space::{SegmentSpace, SpaceReport};
 use crate::value_log::segment;
 
 pub(super) fn check(disk: &SimDisk) -> Result<Report, CheckError> {
@@ -112,18 +113,17 @@ fn name(path: &Path) -> String {
 
 fn check_sums(space: &SpaceReport, disk: &SimDisk) {
     let on_disk: u64 = disk.files().iter().map(|(_, len)| len).sum();
-    assert_eq!(space.total, on_disk);
+    assert_eq!(space.total(), on_disk);
     for segment in &space.segments {
         let parts = segment.header
             + segment.live
             + segment.superseded
             + segment.dead
-            + segment.replayed
+            + segment.unflushed
+            + segment.undurable
             + segment.unwritten;
         assert_eq!(parts, segment.file_bytes, "{segment:?}");
     }
-    let parts = space.superblock + space.manifest + space.spare + space.tables + space.orphans;
-    assert_eq!(parts + space.foreign + space.sum(|segment| segment.file_bytes), on_disk);
 }
 
 /// A store whose segments were collected: some keys are set once, the others again and again.
@@ -165,10 +165,10 @@ fn a_store_with_collected_segments_is_sound_and_explained() {
             assert!(!is_closed || report.problems() == 0, "{what}: {:?}", problems(&report));
             let space = space(&disk);
             check_sums(&space, &disk);
-            let of = |segment: &&check::SegmentSpace| segment.is_collected && segment.live > 0;
+            let of = |segment: &&SegmentSpace| segment.is_collected && segment.live > 0;
             collected += space.segments.iter().filter(of).count();
             for segment in space.segments.iter().filter(|segment| segment.is_collected) {
-                assert_eq!(segment.replayed, 0, "{what}: {segment:?}");
+                assert_eq!(segment.unflushed, 0, "{what}: {segment:?}");
             }
         }
     }
@@ -179,10 +179,10 @@ fn a_store_with_collected_segments_is_sound_and_explained() {
 fn the_newest_entry_of_a_key_must_lead_to_its_record_whatever_was_collected() {
     let disk = collected_store(1, true);
     let space = space(&disk);
-    let of = |segment: &&check::SegmentSpace| segment.is_collected && segment.live > 0;
+    let of = |segment: &&SegmentSpace| segment.is_collected && segment.live > 0;
     let mut found = 0;
     for segment in space.segments.iter().filter(of) {
-        let file = crate::value_log::segment::file_name(segment.number);
+        let file = segment::file_name(segment.number);
         let path = Path::new(harness::DIRECTORY).join(&file);
         let mut life = harness::life(4, disk.clone());
         let env = life.env();
@@ -224,8 +224,8 @@ fn space_tells_live_bytes_from_those_that_only_compaction_frees() {
     assert_eq!(space.sum(|segment| segment.live), record(500) + 1 + record(1000));
     assert_eq!(space.sum(|segment| segment.superseded), 3 * record(1000) + 1);
     assert_eq!((space.entries, space.tombstones, space.table_count), (7, 1, 2));
-    assert_eq!((space.duplicates, space.replayed_keys), (4, 1));
-    assert!(space.sum(|segment| segment.replayed) >= 4096, "{space:?}");
+    assert_eq!((space.duplicates, space.unflushed_keys), (4, 1));
+    assert!(space.sum(|segment| segment.unflushed) >= 4096, "{space:?}");
     assert!(space.debt() > 0 && space.debt() < space.tables, "{space:?}");
 }
 

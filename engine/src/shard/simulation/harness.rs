@@ -52,6 +52,7 @@ pub(super) fn tiny_options() -> ShardOptions {
         recovery_log_nanoseconds: 60_000_000_000,
         space_amplification_percent: 150,
         collect_bytes_per_second: None,
+        scrub: crate::scrub::ScrubOptions::default(),
         budget: larder_runtime::disk_budget::DiskBudget::new(None),
         version_step: 1 << 20,
         log: LogOptions {
@@ -84,6 +85,10 @@ pub(super) fn tiny_options() -> ShardOptions {
 pub(super) fn random_options(random: &mut Random) -> ShardOptions {
     let mut options = tiny_options();
     options.segment_bytes = random.pick(&[64 << 10, 128 << 10, 256 << 10]);
+    options.scrub = crate::scrub::ScrubOptions {
+        bytes_per_second: Some(64 << 20),
+        rest_nanoseconds: 5_000_000,
+    };
     options.memtable_bytes = random.pick(&[2 << 10, 4 << 10, 8 << 10, 16 << 10]);
     options.item_cache_bytes = random.pick(&[0, 16 << 10, 128 << 10]);
     options.block_cache_bytes = random.pick(&[0, 32 << 10]);
@@ -151,7 +156,7 @@ pub(super) fn open_in(
 
 /// What the shard holds for a key, whether it has expired or not.
 pub(super) async fn stored(shard: &TestShard, name: &Name) -> Result<Option<Item>, EngineError> {
-    let _pin = shard.pins.enter();
+    let _pin = shard.pins.enter(0);
     let mut encoded = name.as_key().encode();
     shard.state.borrow().set_generation(name.namespace, &mut encoded);
     let located = shard.locate(&encoded, key_hash(&encoded), 0, true).await?;

@@ -248,6 +248,8 @@ impl Lives {
             // Whoever carried out a clear that was due may not have come to telling the model.
             see_clears(shard, &mut member.model.borrow_mut());
             member.model.borrow_mut().acknowledge(shard.log.durable_end());
+            let damages = shard.statistics().scrub.damages;
+            assert!(self.mix.faults || damages == 0, "scrubbing has found damage");
         }
         drop(shards);
         self.end(simulation, end);

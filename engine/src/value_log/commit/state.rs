@@ -7,7 +7,7 @@ use larder_runtime::buffer::Buffer;
 use larder_runtime::env::Env;
 
 use super::buffers::FrameBuffers;
-use super::{Append, Appended, Durability, LogCounters, LogOptions, Refused};
+use super::{Append, Appended, Durability, LogCounters, LogEnds, LogOptions, Refused};
 use crate::entry::Pointer;
 use crate::manifest::SegmentSeal;
 use crate::value_log::frame::{self, FrameBuilder};
@@ -303,6 +303,16 @@ impl<E: Env> State<E> {
                 self.durable_end = frame.sequence_end;
             }
         }
+    }
+
+    pub(super) fn ends(&self) -> LogEnds {
+        let mut ends = LogEnds::default();
+        ends.appended.extend(self.seals.iter().map(|seal| (seal.segment, seal.end)));
+        ends.appended.insert(self.current.number, self.offset);
+        for frame in &self.frames {
+            ends.unwritten.entry(frame.segment).or_insert(frame.offset);
+        }
+        ends
     }
 
     pub(super) fn is_in_open_frame(&self, pointer: Pointer) -> bool {
