@@ -174,18 +174,24 @@ impl Node {
 
     /// The sum of the samples of `/metrics` that begin with `name`, labels included.
     pub fn metric(&self, name: &str) -> f64 {
+        self.metrics(name).iter().map(|(_, value)| value).sum()
+    }
+
+    /// These samples: each with its name and labels.
+    pub fn metrics(&self, name: &str) -> Vec<(String, f64)> {
         let mut stream = TcpStream::connect(self.admin).expect("the admin port is there");
         let request = "GET /metrics HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).expect("a request is taken");
         let mut page = String::new();
         stream.read_to_string(&mut page).expect("a page of text");
-        let samples: Vec<f64> = page
-            .lines()
-            .filter(|line| line.starts_with(name))
-            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .collect();
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        let samples: Vec<(String, f64)> =
+            page.lines().filter(|line| line.starts_with(name)).filter_map(sample).collect();
         assert!(!samples.is_empty(), "no {name} in:\n{page}");
-        samples.iter().sum()
+        samples
     }
 
     /// The process's number.
