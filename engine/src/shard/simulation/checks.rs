@@ -57,7 +57,7 @@ fn unexplained(report: &Report) -> Vec<String> {
 /// power cut left or that was closed.
 fn random_store(seed: u64) -> SimDisk {
     let mut random = Random::new(seed);
-    let options = ShardOptions { memtable_bytes: 1500, ..tiny_options() };
+    let options = ShardOptions { memtable_bytes: 2200, ..tiny_options() };
     let mut disk = harness::empty_disk(harness::CAPACITY);
     for _ in 0..random.within(&(1..=3)) {
         let mut life = harness::life(seed, disk);
