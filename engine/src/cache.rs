@@ -22,11 +22,14 @@ mod index;
 mod items;
 mod layout;
 mod ring;
+mod touched;
 
 #[cfg(test)]
 mod tests;
 
 pub use items::{CachedItem, ItemCache, ItemHit};
+
+use larder_runtime::memory::HUGE_PAGE_BYTES;
 
 use arena::{Arena, Descriptor, Location};
 use eviction::{Effort, Queue};
@@ -76,6 +79,8 @@ pub struct CacheCounters {
     pub evictions: u64,
     /// Inserted keys that had been evicted not long before.
     pub ghost_hits: u64,
+    /// Bytes of the cache that are in memory, its index included: what was ever written to.
+    pub resident_bytes: usize,
     /// The capacity in bytes that the cache was made with.
     pub capacity: usize,
 }
@@ -208,7 +213,14 @@ impl<const HEADER: usize> Cache<HEADER> {
 
     /// What the cache holds and has done.
     pub fn counters(&self) -> CacheCounters {
-        CacheCounters { entries: self.index.len(), ..self.counters }
+        let resident_bytes = self.resident_bytes();
+        CacheCounters { entries: self.index.len(), resident_bytes, ..self.counters }
+    }
+
+    fn resident_bytes(&self) -> usize {
+        let arena = [&self.small, &self.main]
+            .map(|ring| ring.used_bytes_max().next_multiple_of(HUGE_PAGE_BYTES).min(ring.len()));
+        arena.iter().sum::<usize>() + self.index.resident_bytes() + self.ghost.resident_bytes()
     }
 
     #[inline]

@@ -189,7 +189,7 @@ pub struct ShardSpace {
     pub report: SpaceReport,
 }
 
-/// The memory of one core's connections, in bytes.
+/// The memory of one core and its connections, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CoreMemory {
     /// What they may hold together.
@@ -204,6 +204,8 @@ pub struct CoreMemory {
     pub mailboxes: usize,
     /// Buffers that the kernel receives into.
     pub receive_buffers: usize,
+    /// Buffers for the disk: frames of the log, and what is read and written.
+    pub disk_buffers: usize,
 }
 
 /// One core in numbers.

@@ -174,14 +174,20 @@ impl Node {
 
     /// The sum of the samples of `/metrics` that begin with `name`, labels included.
     pub fn metric(&self, name: &str) -> f64 {
+        self.metrics(name).iter().map(|(_, value)| value).sum()
+    }
+
+    /// These samples: each with its name and labels.
+    pub fn metrics(&self, name: &str) -> Vec<(String, f64)> {
         let page = self.admin_page("/metrics");
-        let samples: Vec<f64> = page
-            .lines()
-            .filter(|line| line.starts_with(name))
-            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .collect();
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        let samples: Vec<(String, f64)> =
+            page.lines().filter(|line| line.starts_with(name)).filter_map(sample).collect();
         assert!(!samples.is_empty(), "no {name} in:\n{page}");
-        samples.iter().sum()
+        samples
     }
 
     /// A page of the admin port.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{EngineDurability, EngineSettings, Warm, Workload};
+use super::{EngineDurability, EngineSettings, SpaceBounds, Warm, Workload};
 use crate::arguments::CpuList;
 use crate::error::BenchError;
 use crate::load::{Distribution, Ratio};
@@ -104,6 +104,9 @@ pub struct EngineArgs {
     /// Length of a log segment of a new store
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     pub segment_size: u64,
+    /// What bounds the disk space.
+    #[command(flatten)]
+    pub space: SpaceBounds,
     /// Write the figures to this file as JSON, with one entry for each 100 ms
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -113,7 +116,7 @@ pub struct EngineArgs {
 }
 
 /// A number of bytes as people write it.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let wanted = || format!("`{text}` is no size; write bytes, or a number with K, M, G or T");
     let unit = text.chars().last().map_or(0, |letter| match letter.to_ascii_uppercase() {
         'K' => 10,
@@ -157,6 +160,7 @@ impl EngineArgs {
             settle: seconds("--settle", self.settle)?,
             verify: self.verify,
             segment_bytes: self.segment_size,
+            space: self.space.clone(),
             ..EngineSettings::for_workload(self.workload)
         };
         let settings = EngineSettings { duration: duration.or(settings.duration), ..settings };
@@ -171,6 +175,7 @@ mod tests {
     use larder_engine::value_log::commit::Durability;
 
     use super::*;
+    use crate::engine::space_bounds::SpaceCap;
     use crate::{BenchArgs, BenchCommand};
 
     #[derive(Parser)]
@@ -194,7 +199,8 @@ mod tests {
                    --shards 4 --durability interval:50 --duration 0.5 --operations 900 --rate 1000 \
                    --concurrency 8 --ttl 60 --distribution zipf:0.99 --ratio 3:2 --seed 9 \
                    --threads 2 --cpu 0,2-4 --dir d --warm use --settle 2 --verify=77 \
-                   --segment-size 16M";
+                   --segment-size 16M --recovery-log 8M --max-space-amp 1.25 --disk-limit 3G \
+                   --gc-rate 5M";
         let settings = settings(&all.split_whitespace().collect::<Vec<_>>()).expect("accepted");
         let expected = EngineSettings {
             workload: Workload::Mixed,
@@ -219,6 +225,12 @@ mod tests {
             settle: Duration::from_secs(2),
             verify: Some(77),
             segment_bytes: 16 << 20,
+            space: SpaceBounds {
+                recovery_log: 8 << 20,
+                max_space_amp: SpaceCap(Some(125)),
+                disk_limit: Some(3 << 30),
+                gc_rate: Some(5 << 20),
+            },
         };
         assert_eq!(settings, expected);
     }
@@ -285,6 +297,10 @@ mod tests {
             (&["--verify=0"], "--verify"),
             (&["--segment-size", "1000"], "--segment-size"),
             (&["--segment-size", "2G"], "--segment-size"),
+            (&["--recovery-log", "1M"], "--recovery-log"),
+            (&["--max-space-amp", "1.05"], "--max-space-amp"),
+            (&["--disk-limit", "some"], "--disk-limit"),
+            (&["--gc-rate", "x"], "--gc-rate"),
         ] {
             let fill = ["--workload", "fill"];
             let all: Vec<&str> = if option == "--workload" {

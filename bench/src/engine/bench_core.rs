@@ -21,6 +21,7 @@ use std::time::Instant;
 use larder_engine::shard::{Shard, ShardOptions};
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::disk::DiskCounters;
+use larder_runtime::disk_budget::DiskBudget;
 use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 use larder_runtime::wake::RemoteWaker;
@@ -44,8 +45,9 @@ pub(super) enum Step {
     Run(Phase, Instant),
     /// Report what was asked of the disk.
     CountDisk,
-    /// Close the shards and open them again.
-    Reopen,
+    /// Close the shards and open them again with another budget: files that are there are counted
+    /// when a shard is opened.
+    Reopen(Arc<DiskBudget>),
     /// Close the shards and end.
     Close,
 }
@@ -124,9 +126,12 @@ fn run(mut plan: CorePlan) -> Result<(), String> {
             return Ok(());
         }
         plan = close(&mut core, service, sources)?;
-        if matches!(leaving, Leaving::ForGood) {
+        let Leaving::ToReopen(budget) = leaving else {
             core.shutdown();
             return Ok(());
+        };
+        for shard in &mut plan.shards {
+            shard.options.budget = Arc::clone(&budget);
         }
     }
 }
@@ -192,7 +197,7 @@ fn close(core: &mut Core, service: BenchService, sources: Vec<Source>) -> Result
 
 /// Why a core's loop ends.
 enum Leaving {
-    ToReopen,
+    ToReopen(Arc<DiskBudget>),
     ForGood,
     HungUp,
     Failed(String),
@@ -250,7 +255,7 @@ impl BenchService {
                 let counters = Box::new(self.env.disk_counters());
                 self.report(Report::Disk(counters));
             }
-            Ok(Step::Reopen) => self.leaving = Some(Leaving::ToReopen),
+            Ok(Step::Reopen(budget)) => self.leaving = Some(Leaving::ToReopen(budget)),
             Ok(Step::Close) => self.leaving = Some(Leaving::ForGood),
         }
         true

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use larder_runtime::disk::DiskCounters;
+use larder_runtime::disk_budget::DiskBudget;
 use larder_runtime::wake::RemoteWaker;
 
 use super::EngineSettings;
@@ -207,9 +208,9 @@ impl Crew {
         Ok(sum)
     }
 
-    /// Closes the shards and opens them again.
-    pub(super) fn reopen(&mut self) -> Result<(), BenchError> {
-        self.tell(|| Step::Reopen)?;
+    /// Closes the shards and opens them again, with `budget` for their disk space.
+    pub(super) fn reopen(&mut self, budget: &Arc<DiskBudget>) -> Result<(), BenchError> {
+        self.tell(|| Step::Reopen(Arc::clone(budget)))?;
         self.wait_until_open()
     }
 

@@ -22,6 +22,7 @@ mod shard_keys;
 mod shard_load;
 mod shard_options;
 mod shard_phase;
+mod space_bounds;
 mod space_sampler;
 mod stall;
 mod store_directory;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 pub use arguments::EngineArgs;
 pub use settings::{EngineDurability, EngineSettings, Warm, Workload};
+pub use space_bounds::{SpaceBounds, SpaceCap};
 pub use stall::StallSummary;
 pub use summary::{
     ClassSummary, DeviceSummary, EngineSummary, SpaceSummary, VerifySummary, WarmSummary,
@@ -72,6 +74,7 @@ pub fn measure(
     // If the limit cannot be raised it may still suffice; if not, opening a file says so.
     let _ = host::raise_descriptor_limit();
     let store = StoreDirectory::prepare(settings)?;
+    settings.space.check(&store.path)?;
     let shards = u16::try_from(store.shards.len()).expect("the number of shards was checked");
     let threads = settings.threads_for(shards)?;
     let plans = plan(settings, &store, shards)?;
@@ -106,7 +109,11 @@ pub fn measure(
         let disk = (disk_before, crew.disk_counters()?);
         let kernel = kernel_before.zip(process::storage_bytes().ok());
         let bookkeeping_bytes = crew.bookkeeping_bytes;
-        let verify = settings.verify.is_some().then(|| verify(&mut crew, progress)).transpose()?;
+        let verify = settings
+            .verify
+            .is_some()
+            .then(|| verify(&mut crew, &settings, progress))
+            .transpose()?;
         crew.close()?;
         let resident_peak_bytes = resident_peak();
         Ok(EngineSummary::new(Measured {
@@ -134,6 +141,7 @@ fn plan(
     shards: u16,
 ) -> Result<Vec<ShardPlan>, BenchError> {
     let memory = settings.shard_memory(shards)?;
+    let budget = settings.space.budget();
     let may_expire = settings.ttl.is_some();
     // Counted from another number in each run, so that a version of an earlier one is told apart.
     let version_first = u32::try_from(host::unix_seconds()).unwrap_or(0);
@@ -145,7 +153,7 @@ fn plan(
         } else {
             Expectations::empty(keys.count(), may_expire)
         };
-        let options = shard_options(settings, shard, shards, memory);
+        let options = shard_options(settings, (shard, shards), memory, &budget);
         ShardPlan { directory: directory.clone(), options, keys, expectations }
     };
     Ok(plans.map(plan).collect())
@@ -188,9 +196,13 @@ fn settle(settings: &EngineSettings, progress: &mut Progress) {
 }
 
 /// Closes the shards, opens them again and reads keys back.
-fn verify(crew: &mut Crew, progress: &mut Progress) -> Result<VerifySummary, BenchError> {
+fn verify(
+    crew: &mut Crew,
+    settings: &EngineSettings,
+    progress: &mut Progress,
+) -> Result<VerifySummary, BenchError> {
     let closing = host::now();
-    crew.reopen()?;
+    crew.reopen(&settings.space.budget())?;
     let reopen_seconds = (host::now() - closing).as_secs_f64();
     let result = crew.run(Phase::Verify, host::now(), &mut |merger, _| {
         progress.show_line(format!("verifying: {} keys", merger.operations()));

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use larder_engine::value_log::commit::Durability;
 use serde::{Serialize, Serializer};
 
+use super::SpaceBounds;
 use crate::error::BenchError;
 use crate::load::data::{CHECK_BYTES, KEY_BYTES_MAX, VALUE_BYTES_MAX, key_bytes_min};
 use crate::load::{DURATION_MAX, Distribution, KEYS_MAX, Ratio, within};
@@ -174,6 +175,8 @@ pub struct EngineSettings {
     pub verify: Option<u64>,
     /// The standard length of a log segment of a new store, in bytes.
     pub segment_bytes: u64,
+    /// What bounds the disk space.
+    pub space: SpaceBounds,
 }
 
 impl EngineSettings {
@@ -203,6 +206,7 @@ impl EngineSettings {
             settle: Duration::ZERO,
             verify: None,
             segment_bytes: 64 << 20,
+            space: SpaceBounds::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use super::space_sampler::SpaceSample;
 use super::stall::StallSummary;
 use super::tally::{Failure, Tally};
 use super::windows::{Evenness, WINDOW, WindowSummary};
-use super::{EngineDurability, EngineSettings, Workload};
+use super::{EngineDurability, EngineSettings, SpaceBounds, Workload};
 use crate::load::summary::{per_second, us_per_operation};
 use crate::load::{ErrorSummary, OperationSummary};
 
@@ -53,6 +53,8 @@ pub struct EngineSummary {
     pub distribution: String,
     /// The seed of all random choices.
     pub seed: u64,
+    /// What bounded the disk space.
+    pub space_bounds: SpaceBounds,
     /// Seconds until all shards were open.
     pub open_seconds: f64,
     /// The fill before the workload, if there was one.
@@ -231,6 +233,7 @@ impl EngineSummary {
             ttl_seconds: settings.ttl,
             distribution: settings.distribution.to_string(),
             seed: settings.seed,
+            space_bounds: settings.space.clone(),
             open_seconds: measured.open.as_secs_f64(),
             warm: measured.warm,
             seconds: elapsed.as_secs_f64(),

@@ -115,6 +115,41 @@ fn a_fresh_folder_is_removed_and_a_given_one_can_be_used_again() {
 }
 
 #[test]
+fn the_cap_bounds_the_space_and_none_does_not() {
+    let final_bytes = |max_space_amp| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let summary = run(&EngineSettings {
+            value_size: 1_000,
+            keys: 3_000,
+            operations: Some(20_000),
+            durability: EngineDurability(Durability::None),
+            space: SpaceBounds {
+                max_space_amp,
+                disk_limit: Some(1 << 30),
+                ..SpaceBounds::default()
+            },
+            verify: Some(100),
+            ..small(Workload::Overwrite, directory.path())
+        });
+        assert_right(&summary);
+        summary.space.final_bytes
+    };
+    let (capped, uncapped) = (final_bytes(SpaceCap(Some(150))), final_bytes(SpaceCap(None)));
+    assert!(capped <= 11 << 20, "{capped}");
+    assert!(uncapped >= 16 << 20, "{uncapped}");
+}
+
+#[test]
+fn a_limit_below_what_a_store_takes_is_refused_with_both_figures() {
+    let directory = tempfile::tempdir().expect("a directory");
+    run(&small(Workload::Fill, directory.path()));
+    let space = SpaceBounds { disk_limit: Some(9_999), ..SpaceBounds::default() };
+    let settings = EngineSettings { space, ..small(Workload::Overwrite, directory.path()) };
+    let error = measure(&settings, &mut Progress::hidden()).expect_err("too little").to_string();
+    assert!(error.contains("--disk-limit") && error.contains("9999"), "{error}");
+}
+
+#[test]
 fn an_open_loop_begins_as_many_as_are_due() {
     let directory = tempfile::tempdir().expect("a directory");
     let summary = run(&EngineSettings {
@@ -147,7 +182,7 @@ fn items_that_expire_are_no_longer_live_and_may_be_missing() {
 fn tamper(settings: &EngineSettings, key: u64, value: &[u8]) {
     let store = StoreDirectory::prepare(settings).expect("the store");
     let memory = settings.shard_memory(1).expect("enough");
-    let options = shard_options(settings, 0, 1, memory);
+    let options = shard_options(settings, (0, 1), memory, &settings.space.budget());
     let mut core = Core::new(CoreOptions::default()).expect("a core");
     let opening = Shard::open(core.env(), &store.shards[0], options);
     let (shard, _) = core.block_on(Box::pin(opening)).expect("the shard");
@@ -224,13 +259,13 @@ fn run_expecting(
 ) -> VerifySummary {
     let store = StoreDirectory::prepare(settings).expect("the store");
     let memory = settings.shard_memory(1).expect("enough");
-    let options = shard_options(settings, 0, 1, memory);
+    let options = shard_options(settings, (0, 1), memory, &settings.space.budget());
     let plan = ShardPlan { directory: store.shards[0].clone(), options, keys, expectations };
     let settings = Arc::new(EngineSettings { verify: Some(KEYS), ..settings.clone() });
     let gauges = Arc::new(Gauges::new(1, settings.item_bytes()));
     let verified = std::thread::scope(|scope| {
         let mut crew = Crew::start(scope, &settings, 1, vec![plan], &gauges)?;
-        let verify = verify(&mut crew, &mut Progress::hidden())?;
+        let verify = verify(&mut crew, &settings, &mut Progress::hidden())?;
         crew.close()?;
         Ok::<_, BenchError>(verify)
     });

@@ -4,11 +4,23 @@
 //! initialised, so safe code may read whatever a buffer holds.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use crate::buffer_pool::{Block, BufferPool};
 use crate::env::DISK_ALIGNMENT;
+
+thread_local! {
+    /// Bytes of this thread's buffers that have memory of their own. A buffer never leaves the
+    /// thread that made it.
+    static OWN_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes of the calling thread's buffers, those of its pools included.
+pub fn thread_bytes() -> usize {
+    OWN_BYTES.get()
+}
 
 /// An owned, aligned run of bytes: memory of its own, or a block of a core's pool that returns to
 /// the pool when the buffer is dropped.
@@ -27,6 +39,7 @@ impl Buffer {
         // SAFETY: the layout's size is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        OWN_BYTES.set(OWN_BYTES.get() + capacity);
         Self { memory, capacity, len, home: None }
     }
 
@@ -90,6 +103,8 @@ impl Drop for Buffer {
             pool.give_back(block);
             return;
         }
+        // A thread that ends may drop buffers after its count.
+        let _ended = OWN_BYTES.try_with(|bytes| bytes.set(bytes.get() - self.capacity));
         // SAFETY: allocated in `zeroed` with the same layout, and dropped once.
         unsafe { dealloc(self.memory.as_ptr(), layout(self.capacity)) }
     }
@@ -98,5 +113,25 @@ impl Drop for Buffer {
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Buffer({} of {} bytes)", self.len, self.capacity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_knows_what_its_buffers_take() {
+        let pool = BufferPool::new(1 << 20);
+        let before = thread_bytes();
+        assert!(before >= 1 << 20);
+        let own = Buffer::zeroed(5000);
+        assert_eq!((own.capacity(), thread_bytes()), (8192, before + 8192));
+        let pooled = pool.buffer(10_000);
+        assert_eq!(thread_bytes(), before + 8192, "the pool's memory is counted already");
+        drop((own, pooled));
+        assert_eq!(thread_bytes(), before);
+        drop(pool);
+        assert_eq!(thread_bytes(), before - (1 << 20));
     }
 }

@@ -8,8 +8,11 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// Memory of at least this many bytes gets pages of its own.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Memory of at least this many bytes lies on huge pages.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Memory of at least this many bytes gets pages of its own: it is no part of the heap.
+pub const MAPPED_BYTES_MIN: usize = 128 << 10;
 
 /// The size and alignment of a cache line.
 const LINE_BYTES: usize = 64;
@@ -44,7 +47,7 @@ impl<T: Zeroable> ZeroedSlice<T> {
         let bytes = len.checked_mul(size_of::<T>()).expect("the size fits the address space");
         let memory = if bytes == 0 {
             NonNull::dangling()
-        } else if bytes >= HUGE_PAGE_BYTES {
+        } else if bytes >= MAPPED_BYTES_MIN {
             map(bytes).cast()
         } else {
             allocate(bytes).cast()
@@ -76,8 +79,10 @@ fn map(bytes: usize) -> NonNull<u8> {
     if memory == libc::MAP_FAILED {
         handle_alloc_error(small_layout(bytes));
     }
-    // SAFETY: the range was just mapped. A refusal only means that pages stay small.
-    unsafe { libc::madvise(memory, bytes, libc::MADV_HUGEPAGE) };
+    if bytes >= HUGE_PAGE_BYTES {
+        // SAFETY: the range was just mapped. A refusal only means that pages stay small.
+        unsafe { libc::madvise(memory, bytes, libc::MADV_HUGEPAGE) };
+    }
     NonNull::new(memory.cast()).expect("the kernel maps nothing at address 0")
 }
 
@@ -87,7 +92,7 @@ impl<T: Zeroable> Drop for ZeroedSlice<T> {
         if bytes == 0 {
             return;
         }
-        if bytes >= HUGE_PAGE_BYTES {
+        if bytes >= MAPPED_BYTES_MIN {
             // SAFETY: mapped in `new` with this length, and dropped once.
             unsafe { libc::munmap(self.memory.as_ptr().cast(), bytes) };
         } else {
@@ -122,6 +127,29 @@ impl<T: Zeroable> std::fmt::Debug for ZeroedSlice<T> {
     }
 }
 
+/// What the allocator of the process holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heap {
+    /// What was asked for and not given back, with what each allocation costs besides.
+    pub in_use: usize,
+    /// What was given back and is kept for what will be asked for.
+    pub free: usize,
+}
+
+/// What the allocator holds; `None` where it does not say.
+#[cfg(target_env = "gnu")]
+pub fn heap() -> Option<Heap> {
+    // SAFETY: it takes no arguments and locks what it reads.
+    let info = unsafe { libc::mallinfo2() };
+    Some(Heap { in_use: info.uordblks + info.hblkhd, free: info.fordblks })
+}
+
+/// What the allocator holds; `None` where it does not say.
+#[cfg(not(target_env = "gnu"))]
+pub fn heap() -> Option<Heap> {
+    None
+}
+
 /// Asks the processor to bring `value`'s cache line near, without waiting for it.
 #[inline]
 pub fn prefetch<T>(value: &T) {
@@ -141,7 +169,7 @@ mod tests {
 
     #[test]
     fn memory_is_zero_and_keeps_what_is_written() {
-        for len in [0, 1, 1000, HUGE_PAGE_BYTES, HUGE_PAGE_BYTES + 5] {
+        for len in [0, 1, 1000, MAPPED_BYTES_MIN, HUGE_PAGE_BYTES, HUGE_PAGE_BYTES + 5] {
             let mut slice: ZeroedSlice<u8> = ZeroedSlice::new(len);
             assert_eq!(slice.len(), len);
             assert!(slice.iter().all(|byte| *byte == 0));
@@ -150,6 +178,21 @@ mod tests {
             }
             assert_eq!(slice.last().copied(), (len > 0).then_some(7));
         }
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn the_heap_holds_what_is_allocated_and_mapped_memory_is_no_part_of_it() {
+        const BYTES: usize = 300 << 20;
+        let before = heap().expect("it says so").in_use;
+        let mapped: ZeroedSlice<u8> = ZeroedSlice::new(BYTES);
+        let with_mapped = heap().expect("it says so").in_use;
+        let allocated = vec![0u8; BYTES];
+        let with_both = heap().expect("it says so").in_use;
+        // Other tests allocate meanwhile, but not so much.
+        assert!(with_mapped < before + BYTES / 2, "{before} to {with_mapped}");
+        assert!(with_both > with_mapped + BYTES / 2, "{with_mapped} to {with_both}");
+        assert_eq!((mapped.len(), allocated.len()), (BYTES, BYTES));
     }
 
     #[test]

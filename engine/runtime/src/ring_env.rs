@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::buffer::Buffer;
+use crate::buffer::{self, Buffer};
 use crate::buffer_pool::BufferPool;
 use crate::clock::{self, Clock};
 use crate::disk::{Disk, DiskCounters};
@@ -70,6 +70,12 @@ impl RingEnv {
     /// The memory of the core's receive buffers, in bytes.
     pub fn receive_buffer_bytes(&self) -> usize {
         self.shared.receive_buffer_bytes
+    }
+
+    /// The memory of the core's other buffers, in bytes: of the pool, and those that do not fit it.
+    /// To be asked on the core's thread.
+    pub fn disk_buffer_bytes(&self) -> usize {
+        buffer::thread_bytes().saturating_sub(self.shared.receive_buffer_bytes)
     }
 
     /// Disk requests that have not ended, or whose result has not been taken.

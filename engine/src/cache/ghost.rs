@@ -4,29 +4,41 @@
 //! first. Hashes spread evenly, so the buckets age alike, and the first `n` places of all buckets
 //! are the newest `n * buckets` hashes, nearly: the memory's length is chosen at each look-up.
 
+use larder_runtime::memory::ZeroedSlice;
+
+use super::touched::Touched;
+
 /// Places in a bucket.
 pub(super) const WAYS: usize = 16;
 
 /// Bytes of a bucket.
 pub(super) const BUCKET_BYTES: usize = WAYS * size_of::<u32>();
 
+/// Memory starts as zero.
 const VACANT: u32 = 0;
 
 pub(super) struct Ghost {
-    buckets: Vec<[u32; WAYS]>,
+    buckets: ZeroedSlice<[u32; WAYS]>,
+    touched: Touched,
 }
 
 impl Ghost {
     pub(super) fn new(buckets: usize) -> Self {
-        Self { buckets: vec![[VACANT; WAYS]; buckets] }
+        Self { buckets: ZeroedSlice::new(buckets), touched: Touched::default() }
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
         self.buckets.len() * BUCKET_BYTES
     }
 
+    /// How much of it is in memory, at most.
+    pub(super) fn resident_bytes(&self) -> usize {
+        self.touched.bytes_of(self.allocated_bytes())
+    }
+
     pub(super) fn clear(&mut self) {
         self.buckets.fill([VACANT; WAYS]);
+        self.touched.all();
     }
 
     /// Remembers `hash` as the newest, and forgets an oldest one if there is no room.
@@ -34,6 +46,7 @@ impl Ghost {
         let bucket = bucket_of(&mut self.buckets, hash);
         bucket.copy_within(..WAYS - 1, 1);
         bucket[0] = fingerprint(hash);
+        self.touched.one();
     }
 
     /// Whether `hash` is among the newest `remembered`; it is forgotten if so.

@@ -7,6 +7,7 @@
 //! counts back. There are no tombstones and nothing is ever rebuilt.
 
 use super::arena::Location;
+use super::touched::Touched;
 use larder_runtime::memory::{ZeroedSlice, prefetch};
 
 /// Twelve locations, then their tags, four to a word, then the count of entries that passed.
@@ -27,6 +28,7 @@ const PASSES_MAX: usize = 64;
 pub(super) struct Index {
     buckets: ZeroedSlice<Bucket>,
     len: usize,
+    touched: Touched,
 }
 
 /// A slot of the index.
@@ -39,7 +41,8 @@ struct Place {
 impl Index {
     /// An index for at least `entries` entries.
     pub(super) fn new(entries: usize) -> Self {
-        Self { buckets: ZeroedSlice::new(entries.div_ceil(ENTRIES_PER_BUCKET)), len: 0 }
+        let buckets = ZeroedSlice::new(entries.div_ceil(ENTRIES_PER_BUCKET));
+        Self { buckets, len: 0, touched: Touched::default() }
     }
 
     /// What an index for `entries` entries allocates.
@@ -49,6 +52,11 @@ impl Index {
 
     pub(super) fn allocated_bytes(&self) -> usize {
         self.buckets.len() * size_of::<Bucket>()
+    }
+
+    /// How much of it is in memory, at most.
+    pub(super) fn resident_bytes(&self) -> usize {
+        self.touched.bytes_of(self.allocated_bytes())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,6 +81,7 @@ impl Index {
     pub(super) fn clear(&mut self) {
         self.buckets.fill([0; 16]);
         self.len = 0;
+        self.touched.all();
     }
 
     /// Brings the bucket of `hash` near, for a look-up that follows soon.
@@ -132,6 +141,7 @@ impl Index {
                 bucket[slot] = location.raw();
                 set_tag(bucket, slot, tag_of(hash));
                 self.len += 1;
+                self.touched.one();
                 return;
             }
             bucket[PASSED] += 1;

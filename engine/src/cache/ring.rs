@@ -18,6 +18,8 @@ pub(super) struct Ring {
     limit: usize,
     wrapped: bool,
     ever_wrapped: bool,
+    /// No byte from here on was ever used.
+    highest: usize,
     /// Entries in the queue that are not dead; kept by the cache.
     pub(super) live_entries: usize,
 }
@@ -33,12 +35,13 @@ impl Ring {
             limit: base + len,
             wrapped: false,
             ever_wrapped: false,
+            highest: base,
             live_entries: 0,
         }
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.base, self.end - self.base);
+        *self = Self { highest: self.highest, ..Self::new(self.base, self.end - self.base) };
     }
 
     /// Claims `bytes` contiguous bytes at the head; `None` until enough was popped at the tail.
@@ -56,7 +59,18 @@ impl Ring {
         }
         let offset = self.head;
         self.head += bytes;
+        self.highest = self.highest.max(self.head);
         Some(offset)
+    }
+
+    /// How many bytes the queue has.
+    pub(super) fn len(&self) -> usize {
+        self.end - self.base
+    }
+
+    /// How many bytes were ever used; clearing the queue does not change it.
+    pub(super) fn used_bytes_max(&self) -> usize {
+        self.highest - self.base
     }
 
     /// Whether `bytes` bytes are free that were never used since the queue was cleared.

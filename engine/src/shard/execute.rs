@@ -85,7 +85,8 @@ impl<E: Env> Shard<E> {
         let mut encoded = std::mem::take(&mut state.key_scratch);
         encoded.clear();
         key.encode_into(&mut encoded);
-        let attempt = if self.turns.is_taken(|| key_hash(&encoded)) {
+        let waits = self.queues(operation) || self.turns.is_taken(|| key_hash(&encoded));
+        let attempt = if waits {
             Attempt::Later
         } else {
             state.set_generation(key.namespace, &mut encoded);
@@ -191,7 +192,13 @@ impl<E: Env> Shard<E> {
         let operation = operation.as_operation();
         let mut has_waited = false;
         let result = loop {
-            match self.attempt(&mut waiting, &operation).await {
+            // Who was let go has waited; who comes waits behind those who do.
+            let attempt = if !has_waited && self.queues(&operation) {
+                Err(NotApplied::Wait)
+            } else {
+                self.attempt(&mut waiting, &operation).await
+            };
+            match attempt {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
@@ -313,6 +320,9 @@ impl<E: Env> Shard<E> {
         self.check_space(state, removes)?;
         let (kind, metadata, payload) = self.describe(change, effect)?;
         let record = Record { kind, metadata, key: change.key, payload: &payload };
+        // A change that has to wait comes here again and again: no more than needed is done for it.
+        let made = self.log.make_room(change.key.len(), payload.len());
+        made.map_err(|refused| self.not_applied(state, removes, refused))?;
         let payload_crc = crc32c::crc32c(&payload);
         let appended = self.log.append(&Append { record, payload_crc });
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
@@ -434,6 +444,13 @@ impl<E: Env> Shard<E> {
     /// on: they let the log go.
     pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
         state.full.ingest == Ingest::Refused && (!removes || state.full.flushes)
+    }
+
+    /// Whether `operation` adds to the log and others wait for room: it must not overtake them.
+    /// Deletes do, because they make room, and so does what reads.
+    fn queues(&self, operation: &Operation<'_>) -> bool {
+        let adds = matches!(operation, Operation::Store(_) | Operation::Arithmetic(_));
+        adds && !self.log.room().is_empty()
     }
 
     /// Completes when a change of about `bytes` that had to wait may be tried again.

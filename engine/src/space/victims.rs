@@ -53,7 +53,10 @@ impl VictimCandidate {
     pub fn gain(&self) -> u64 {
         let frames = |bytes: u64| match bytes {
             0 => 0,
-            bytes => (frame::HEADER_BYTES as u64 + bytes).next_multiple_of(DISK_ALIGNMENT as u64),
+            bytes => bytes
+                .saturating_add(frame::HEADER_BYTES as u64)
+                .checked_next_multiple_of(DISK_ALIGNMENT as u64)
+                .unwrap_or(u64::MAX),
         };
         let moves = self.live_records.saturating_mul(MOVE_BYTES);
         let taken = frames(self.live_bytes).saturating_add(frames(moves));

@@ -25,7 +25,7 @@ use larder_runtime::env::{Env, TaskQueue};
 pub use self::room::Room;
 use self::state::{Mark, State};
 use super::frame;
-use super::record::Record;
+use super::record::{self, Record};
 use super::segment::{Segment, StoreIdentity};
 use crate::canary::{self, Defect};
 use crate::entry::Pointer;
@@ -285,20 +285,39 @@ impl<E: Env> ValueLog<E> {
     /// Appends a record to the open frame. It is durable when [`ValueLog::durable_end`] is above
     /// its sequence.
     pub fn append(&self, append: &Append<'_>) -> Result<Appended, Refused> {
+        self.make_room(append.record.key.len(), append.record.payload.len())?;
+        let shared = &*self.shared;
+        let mut state = shared.state.borrow_mut();
+        let appended = state.append(append);
+        let low = state.sequence_limit - state.sequence_next == shared.options.sequences_low;
+        drop(state);
+        if low {
+            shared.needs.notify();
+        }
+        shared.to_write.notify();
+        Ok(appended)
+    }
+
+    /// Makes room in the open frame for a record with a key and a payload of so many bytes, which
+    /// can be appended then. So a change that has to wait learns it before its payload is looked
+    /// at.
+    pub fn make_room(&self, key_bytes: usize, payload_bytes: usize) -> Result<(), Refused> {
         let shared = &*self.shared;
         let mut state = shared.state.borrow_mut();
         let had_spare = state.spare.is_some();
         let buffer = |bytes: usize| shared.env.buffer(bytes);
-        let store = shared.identity.store;
-        let appended = state.append(append, store, &shared.options, &buffer);
-        let low = state.sequence_limit - state.sequence_next == shared.options.sequences_low;
-        let wants = had_spare != state.spare.is_some() || low;
+        let (store, len) = (shared.identity.store, record::encoded_len(key_bytes, payload_bytes));
+        let made = state.check_room(&shared.options);
+        let made = made.and_then(|()| state.make_room(store, &shared.options, len, &buffer));
+        let has_taken_spare = had_spare != state.spare.is_some();
         drop(state);
-        if wants || matches!(appended, Err(Refused::NoSegment | Refused::NoSequence)) {
+        if has_taken_spare || matches!(made, Err(Refused::NoSegment | Refused::NoSequence)) {
             shared.needs.notify();
         }
-        shared.to_write.notify();
-        appended
+        if made.is_err() {
+            shared.to_write.notify();
+        }
+        made
     }
 
     /// How many bytes long the next segment has to be, if one should be prepared now: none is

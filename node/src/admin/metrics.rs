@@ -8,7 +8,7 @@ use larder_engine::shard::Statistics;
 use larder_runtime::env::IO_CLASSES;
 use larder_runtime::file_cache::FileCacheCounters;
 
-use super::AdminErrors;
+use super::{AdminErrors, memory};
 use crate::counters::{CoreReport, ShardReport};
 use crate::memcached::statistics::Facts;
 use crate::process::{Usage, VERSION};
@@ -109,7 +109,7 @@ pub fn render(
     out.family(ADMIN, Type::Counter, "Clients of the admin port that were not served.");
     out.sample(ADMIN, &[("step", &"accept")], admin.accept);
     out.sample(ADMIN, &[("step", &"client")], admin.client);
-    put_memory(&mut out, reports);
+    put_memory(&mut out, reports, &usage);
     put_cores(&mut out, reports);
     put_disk(&mut out, reports);
     put_files(&mut out, reports);
@@ -121,24 +121,14 @@ pub fn render(
 }
 
 /// Where the process's memory is.
-fn put_memory(out: &mut Exposition, reports: &[CoreReport]) {
+fn put_memory(out: &mut Exposition, reports: &[CoreReport], usage: &Usage) {
     const NAME: &str = "larder_memory_bytes";
-    out.family(NAME, Type::Gauge, "Memory by what it is for, as the node accounts for it.");
-    let cores = |value: fn(&CoreReport) -> usize| reports.iter().map(value).sum::<usize>() as u64;
-    let engine = |value: fn(&Statistics) -> u64| -> u64 {
-        shards(reports).map(|shard| value(&shard.statistics)).sum()
-    };
-    for (part, bytes) in [
-        ("input", cores(|report| report.memory.input)),
-        ("output", cores(|report| report.memory.output)),
-        ("waiting", cores(|report| report.memory.waiting)),
-        ("mailboxes", cores(|report| report.memory.mailboxes)),
-        ("receive_buffers", cores(|report| report.memory.receive_buffers)),
-        ("value_cache", engine(|shard| shard.items.bytes_used as u64)),
-        ("block_cache", engine(|shard| shard.index.blocks.bytes_used as u64)),
-        ("memtables", engine(|shard| shard.index.memtable_bytes)),
-        ("tables", engine(|shard| shard.index.table_memory_bytes)),
-    ] {
+    out.family(
+        NAME,
+        Type::Gauge,
+        "Resident memory by what it is for, as the node accounts for it.",
+    );
+    for (part, bytes) in memory::parts(reports, usage) {
         out.sample(NAME, &[("part", &part)], bytes);
     }
     let bound = ("larder_connection_memory_limit_bytes", Type::Gauge, "What connections may hold.");

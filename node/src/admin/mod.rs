@@ -2,6 +2,7 @@
 //! that they answer however busy the cores are.
 
 pub mod http;
+mod memory;
 pub mod metrics;
 
 use std::io::{self, Read, Write};

@@ -305,6 +305,7 @@ impl CoreState {
             waiting: connections.waiting,
             mailboxes: self.ledger.mailboxes(),
             receive_buffers: self.env.receive_buffer_bytes(),
+            disk_buffers: self.env.disk_buffer_bytes(),
         }
     }
 

@@ -211,3 +211,47 @@ fn a_client_over_the_limit_reads_why_whatever_it_has_sent() {
     exchange(&mut first, 1);
     node.stop();
 }
+
+/// What the node says of its memory adds up to what the kernel says, and hardly any of it is
+/// memory that nobody has counted.
+fn assert_accounted(node: &Node, when: &str) {
+    let parts = node.metrics("larder_memory_bytes");
+    let sum: f64 = parts.iter().map(|(_, bytes)| bytes).sum();
+    let resident = process::memory(node.pid()).resident_bytes as f64;
+    let difference = (sum - resident).abs();
+    assert!(difference <= resident / 10.0, "{when}: {sum} of {resident} bytes: {parts:?}");
+    let other = parts.iter().find(|(labels, _)| labels.contains("heap_other"));
+    let (_, other) = other.expect("the part is there");
+    assert!(*other <= resident / 10.0, "{when}: {other} of {resident} bytes: {parts:?}");
+}
+
+#[test]
+fn the_parts_of_the_memory_are_what_is_resident() {
+    let scratch = Scratch::new("parts");
+    let mut options = NodeOptions::new(scratch.path()).shards(2);
+    (options.memory, options.durability) = ("128M", "none");
+    let node = Node::start(&options);
+    assert_accounted(&node, "at the start");
+    let mut client = node.client();
+    for (count, bytes) in [(100_000, 100), (60_000, 1_000), (6_000, 10_000), (50, 900_000)] {
+        let value = vec![b'v'; bytes];
+        for batch in 0..count / 50 {
+            let keys = (0..50).map(|number| format!("{bytes}-{batch}-{number}"));
+            let requests: Vec<u8> = keys.flat_map(|key| set_request(&key, &value)).collect();
+            client.send(&requests).expect("it is taken");
+            for _ in 0..50 {
+                assert_eq!(client.line().expect("an answer"), "STORED");
+            }
+        }
+        assert_accounted(&node, &format!("after values of {bytes} bytes"));
+    }
+    for number in 0..20_000 {
+        client.get(&format!("100-{}-{}", number % 2000, number % 50)).expect("an answer");
+    }
+    assert_accounted(&node, "after reads");
+    assert_eq!(client.ask(b"flush_all\r\n").expect("an answer"), "OK");
+    assert_accounted(&node, "after flush_all");
+    let peak = process::memory(node.pid()).peak_bytes;
+    assert!(peak <= (128 << 20) / 10 * 11, "{} MiB resident", peak >> 20);
+    node.stop();
+}

@@ -8,19 +8,19 @@ use larder_runtime::simulation::Simulation;
 
 use super::harness::{self, TestShard, tiny_options};
 use super::model::Reply;
-use super::smoke::{get, run, set};
+use super::smoke::{delete, get, run, set};
 use crate::error::EngineError;
 use crate::key::Key;
 use crate::operation::{Operation, Outcome, Read};
-use crate::shard::ShardOptions;
+use crate::shard::{Attempt, OperationBuf, ShardOptions};
 
 fn touch(expiry: u32) -> Operation<'static> {
     Operation::Read(Read { expiry: Some(expiry), ..Read::default() })
 }
 
 /// An operation that gives an item another expiry.
-pub(super) fn touched(expiry: u32) -> crate::shard::OperationBuf {
-    crate::shard::OperationBuf::new(&touch(expiry))
+pub(super) fn touched(expiry: u32) -> OperationBuf {
+    OperationBuf::new(&touch(expiry))
 }
 
 fn start(seed: u64, options: &ShardOptions) -> (Simulation, TestShard) {
@@ -57,7 +57,7 @@ fn one_long_value_may_be_touched_in_every_table() {
         run(&worker, b"key", set(&[7; 40_000])).await;
         for round in 0..5 {
             let expiry = 2_000_000_000 + round;
-            run(&worker, b"key", crate::shard::OperationBuf::new(&touch(expiry))).await;
+            run(&worker, b"key", OperationBuf::new(&touch(expiry))).await;
             flush_memtable(&worker).await;
         }
     })
@@ -159,6 +159,32 @@ fn operations_that_wait_for_room_fail_when_the_shard_is_closed() {
 }
 
 #[test]
+fn a_store_does_not_overtake_those_that_wait_for_room() {
+    let (mut life, shard) = start(1, &tiny_options());
+    let now = shard.unix_now();
+    let attempt = |operation: &OperationBuf| {
+        let key = Key::memcached(b"small");
+        shard.try_execute(&key, &operation.as_operation(), now, |answer| answer.outcome)
+    };
+    let is_done = |operation| matches!(attempt(&operation), Attempt::Done { .. });
+    assert!(is_done(set(b"value")));
+    // No segment is as long as that, so it waits for one.
+    let large = shard.execute(&Key::memcached(b"large"), set(&[b'v'; 100 << 10]), |_| ());
+    let mut large = Box::pin(large);
+    let polled = futures_lite::future::block_on(futures_lite::future::poll_once(large.as_mut()));
+    assert!(polled.is_none(), "there is no room");
+    assert!(matches!(attempt(&set(b"later")), Attempt::Later), "others wait");
+    assert!(is_done(get()) && is_done(delete()), "these need none, or make some");
+    let mut small = Box::pin(shard.execute(&Key::memcached(b"small"), set(b"later"), |_| ()));
+    let polled = futures_lite::future::block_on(futures_lite::future::poll_once(small.as_mut()));
+    assert!(polled.is_none(), "it waits behind the large one");
+    let both = async move { (large.await, small.await) };
+    let (large, small) = life.block_on(both).expect("runs");
+    let (((), large), ((), small)) = (large.expect("stored"), small.expect("stored"));
+    assert!(large < small, "{large} and {small} are in the log's order");
+}
+
+#[test]
 fn closing_twice_is_closing_once() {
     let options = tiny_options();
     let (mut life, shard) = start(1, &options);
@@ -188,7 +214,7 @@ fn an_item_that_a_merge_dropped_as_expired_can_be_touched_when_the_clock_goes_ba
         run(&worker, b"key", set(&[7; 500])).await;
         let early = env.unix_seconds();
         let expiry = early as u32 + 10;
-        run(&worker, b"key", crate::shard::OperationBuf::new(&touch(expiry))).await;
+        run(&worker, b"key", OperationBuf::new(&touch(expiry))).await;
         let segment = harness::pointer(&worker, b"key").expect("a long value").segment;
         flush_memtable(&worker).await;
         env.set_unix_seconds(early + 20);
@@ -201,7 +227,7 @@ fn an_item_that_a_merge_dropped_as_expired_can_be_touched_when_the_clock_goes_ba
         assert!(worker.is_leaving(segment), "nothing points into the segment any more");
         env.set_unix_seconds(early);
         // The value cache still has the item.
-        let touched = crate::shard::OperationBuf::new(&touch(expiry + 1000));
+        let touched = OperationBuf::new(&touch(expiry + 1000));
         assert_eq!(run(&worker, b"key", touched).await.outcome, Outcome::Hit);
         flush_memtable(&worker).await;
         assert_eq!(worker.stopped(), None);

@@ -105,26 +105,18 @@ impl<E: Env> State<E> {
         }
     }
 
-    /// Adds a record to the open frame; `buffer` makes the memory that frames are built in.
-    pub(super) fn append(
-        &mut self,
-        append: &Append<'_>,
-        store: u128,
-        options: &LogOptions,
-        buffer: &dyn Fn(usize) -> Buffer,
-    ) -> Result<Appended, Refused> {
+    /// Adds a record, for which there is room, to the open frame.
+    pub(super) fn append(&mut self, append: &Append<'_>) -> Appended {
         let record = &append.record;
         let len = record::encoded_len(record.key.len(), record.payload.len());
-        self.check_room(options)?;
-        self.make_room(store, options, len, buffer)?;
-        let open = self.open.as_mut().expect("make_room has opened a frame");
+        let open = self.open.as_mut().expect("room has been made in a frame");
         let offset = open.push(record, append.payload_crc);
         let pointer = Pointer { segment: open.place().segment, offset, len: len as u32 };
         let sequence = self.sequence_next;
         self.sequence_next += 1;
         self.counters.records += 1;
         self.counters.record_bytes += len as u64;
-        Ok(Appended { pointer, sequence })
+        Appended { pointer, sequence }
     }
 
     /// Bytes appended since the start, padding included, but for the open frame's.
@@ -133,7 +125,7 @@ impl<E: Env> State<E> {
         self.counters.frame_bytes + open as u64
     }
 
-    fn check_room(&self, options: &LogOptions) -> Result<(), Refused> {
+    pub(super) fn check_room(&self, options: &LogOptions) -> Result<(), Refused> {
         if self.stopped.is_some() {
             return Err(Refused::Stopped);
         }
@@ -146,8 +138,9 @@ impl<E: Env> State<E> {
         Ok(())
     }
 
-    /// Leaves an open frame with a buffer that has room for a record of `len` bytes.
-    fn make_room(
+    /// Leaves an open frame with a buffer that has room for a record of `len` bytes; `buffer` makes
+    /// the memory that frames are built in.
+    pub(super) fn make_room(
         &mut self,
         store: u128,
         options: &LogOptions,

@@ -30,6 +30,20 @@ async fn value(log: &TestLog, fill: u8, appended: Appended) -> Result<Vec<u8>, E
 }
 
 #[test]
+fn a_record_for_which_room_was_made_is_appended() {
+    with_log(1, Durability::Sync, |_, log| async move {
+        let room = |len| log.make_room(key(1).len(), len);
+        assert_eq!(room(1000), Ok(()));
+        let appended = append(&log, 1, 1000).expect("there is room");
+        assert_eq!((appended.sequence, log.counters().records), (1, 1));
+        assert_eq!(room(2 * SEGMENT_BYTES as usize), Err(Refused::NoSegment));
+        assert_eq!(log.counters().records, 1, "to ask adds nothing");
+        log.stop("it ends".to_owned());
+        assert_eq!(room(1000), Err(Refused::Stopped));
+    });
+}
+
+#[test]
 fn what_is_durable_survives_whatever_order_frames_finish_in() {
     for seed in 0..40 {
         with_log(seed, Durability::Sync, |env, log| async move {
