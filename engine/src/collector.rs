@@ -29,7 +29,7 @@ use larder_runtime::env::{Env, IoClass};
 use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
 use crate::value_log::frame::{self, FrameHeader};
-use crate::value_log::record::{self, Place, RecordKind};
+use crate::value_log::record::{self, Place, Record, RecordKind};
 use crate::value_log::segment::{self, Segment};
 use crate::value_log::window::{Piece, Window};
 
@@ -50,16 +50,19 @@ pub const GENERATION_EXPIRING: u8 = 3;
 
 /// What the collector needs of the shard around it.
 pub trait CollectorHost<E: Env> {
-    /// Whether the newest entry of `key` points to `pointer` and the item has not expired.
+    /// What memory alone can tell of the record of `key` at `pointer`.
+    fn fate(&self, key: &[u8], pointer: Pointer) -> Fate;
+
+    /// The newest entry of `key`, if it points to `pointer` and the item has not expired.
     ///
     /// # Errors
     ///
     /// Those of reading the index.
-    fn lives(
+    fn newest_at(
         &self,
         key: &[u8],
         pointer: Pointer,
-    ) -> impl Future<Output = Result<bool, EngineError>>;
+    ) -> impl Future<Output = Result<Option<Newest>, EngineError>>;
 
     /// Makes a new segment of at least `bytes` for records of `generation`, which the manifest
     /// knows.
@@ -76,16 +79,15 @@ pub trait CollectorHost<E: Env> {
     /// Says that a segment takes no more records and where it ends.
     fn seal_segment(&self, number: u32, end: u32) -> impl Future<Output = Result<(), EngineError>>;
 
-    /// Points `key` to `to` if its newest entry still points to `from`; says whether it did.
+    /// Points `key` to `to` if its newest entry, which was `newest`, still points to `from`; says
+    /// whether it did.
     fn move_record(
         &self,
         key: &[u8],
+        newest: Newest,
         from: Pointer,
         to: Pointer,
     ) -> impl Future<Output = Result<bool, EngineError>>;
-
-    /// Whether memory alone can tell that the newest entry of `key` does not point to `pointer`.
-    fn is_known_dead(&self, key: &[u8], pointer: Pointer) -> bool;
 
     /// Which records are kept apart from others.
     fn separation(&self) -> Separation;
@@ -96,6 +98,29 @@ pub trait CollectorHost<E: Env> {
     /// Told of each part of a segment that was gone through. Waits for as long as the rate limit
     /// says.
     fn passed(&self, passage: Passage) -> impl Future<Output = ()>;
+}
+
+/// What a record that is gone through comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is dead.
+    Dead,
+    /// It lives, and this is the newest entry of its key.
+    Lives(Newest),
+    /// The device has to be asked.
+    Unknown,
+}
+
+/// What is known of the newest entry of a key, which points to the record that is moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// Bytes of its value.
+    pub value_len: u32,
+    /// How often the tables had changed: after another time they may know something newer, or
+    /// nothing.
+    pub table_changes: u64,
 }
 
 /// Which records are moved to segments of their own. Each kind has an open segment, which takes
@@ -152,11 +177,16 @@ pub struct Collector<E: Env> {
     written_to: RefCell<BTreeSet<u32>>,
 }
 
+/// A record that may live: where it starts in its frame, how long it is, and the newest entry of its
+/// key as far as memory has it.
+type Undecided<'a> = (usize, usize, Record<'a>, Option<Newest>);
+
 /// A survivor within the bytes of its frame.
 struct Survivor {
     start: usize,
     len: usize,
     generation: u8,
+    newest: Newest,
 }
 
 impl<E: Env> Collector<E> {
@@ -238,17 +268,19 @@ impl<E: Env> Collector<E> {
             let Ok(found) = record::decode(rest, at) else { return Ok(false) };
             let record = found.record;
             let pointer = pointer_of(place, offset, found.len);
-            if record.kind == RecordKind::Put && !host.is_known_dead(record.key, pointer) {
-                records.push((offset, found.len, record.key, record.metadata));
+            let newest = match host.fate(record.key, pointer) {
+                _ if record.kind != RecordKind::Put => None,
+                Fate::Dead => None,
+                Fate::Lives(newest) => Some(Some(newest)),
+                Fate::Unknown => Some(None),
+            };
+            if let Some(newest) = newest {
+                records.push((offset, found.len, record, newest));
             }
             offset += found.len;
         }
         let separation = host.separation();
-        let look_up = |(start, len, key, metadata): (usize, usize, _, Metadata)| async move {
-            let lives = host.lives(key, pointer_of(place, start, len)).await?;
-            let generation = generation_after(victim, metadata, separation);
-            Ok(lives.then_some(Survivor { start, len, generation }))
-        };
+        let look_up = |candidate| look_up(host, victim, place, separation, candidate);
         let survivors = concurrently(LOOK_UPS_MAX, records.into_iter().map(look_up)).await;
         for survivor in survivors {
             let survivor: Result<Option<Survivor>, EngineError> = survivor;
@@ -289,7 +321,7 @@ impl<E: Env> Collector<E> {
             }
         };
         let from = pointer_of(place, start, len);
-        let moves = match output.add(&self.env, &found, from) {
+        let moves = match output.add(&self.env, &found, from, survivor.newest) {
             Some(frame) => output.write(frame).await,
             None => Ok(Vec::new()),
         };
@@ -332,11 +364,27 @@ impl<E: Env> Collector<E> {
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
         for one in moves {
-            host.move_record(&one.key, one.from, one.to).await?;
+            host.move_record(&one.key, one.newest, one.from, one.to).await?;
             self.env.yield_if_needed().await;
         }
         Ok(())
     }
+}
+
+/// Asks the index whether a record lives, unless memory has told.
+async fn look_up<E: Env>(
+    host: &impl CollectorHost<E>,
+    victim: Victim,
+    place: Place,
+    separation: Separation,
+    (start, len, record, newest): Undecided<'_>,
+) -> Result<Option<Survivor>, EngineError> {
+    let newest = match newest {
+        Some(newest) => Some(newest),
+        None => host.newest_at(record.key, pointer_of(place, start, len)).await?,
+    };
+    let generation = generation_after(victim, record.metadata, separation);
+    Ok(newest.map(|newest| Survivor { start, len, generation, newest }))
 }
 
 fn pointer_of(place: Place, start: usize, len: usize) -> Pointer {

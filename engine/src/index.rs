@@ -47,6 +47,7 @@ use table::{
 };
 use tables::Tables;
 
+use hiding::Older;
 pub use host::Host;
 
 /// How often a table that was just written is opened before it counts as not written.
@@ -217,6 +218,12 @@ impl<E: Env> Index<E> {
             }
         }
         index.change_tables(&mut index.contents.borrow_mut(), |none| *none = tables);
+        let tables = Rc::clone(&index.contents.borrow().tables);
+        for table in tables.tables() {
+            let older = Older::Than(table.meta().id);
+            index.estimate_hiding(table, older, IoClass::Read).await;
+        }
+        index.change_tables(&mut index.contents.borrow_mut(), |_| {});
         Ok(index)
     }
 
@@ -396,9 +403,8 @@ impl<E: Env> Index<E> {
     fn change_tables(&self, contents: &mut Contents<E>, change: impl FnOnce(&mut Tables<E>)) {
         let mut tables = (*contents.tables).clone();
         change(&mut tables);
-        tables.estimate_hiding();
-        if let Some(share) = tables.hiding_of_newest() {
-            self.memtable_hiding.set(share);
+        if let Some(newest) = tables.level(0).first() {
+            self.memtable_hiding.set(newest.hiding());
         }
         let view = tables.view(&Generations::default());
         self.pressure.set(Pressure {

@@ -40,7 +40,7 @@ use crate::key::Key;
 use crate::manifest::{Edit, SegmentSeal};
 use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
-use crate::space::{FreeSegments, Pace};
+use crate::space::{FreeSegments, Gain, Pace};
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
@@ -102,6 +102,7 @@ impl Garbage {
 /// Holding answers back, so that writers do not run ahead of the collector.
 struct Pacing {
     pace: Cell<Pace>,
+    gain: Cell<Gain>,
     /// Whether the pace is kept: little headroom is left, and there is garbage.
     is_kept: Cell<bool>,
     /// Answers that need the log beyond this are held back; `u64::MAX` if none are.
@@ -110,7 +111,12 @@ struct Pacing {
 
 impl Default for Pacing {
     fn default() -> Self {
-        Self { pace: Cell::default(), is_kept: Cell::new(false), held_end: Cell::new(u64::MAX) }
+        Self {
+            pace: Cell::default(),
+            gain: Cell::default(),
+            is_kept: Cell::new(false),
+            held_end: Cell::new(u64::MAX),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod usage;
 pub mod victims;
 
 pub use free_segments::FreeSegments;
-pub use pace::{Pace, Runway};
+pub use pace::{Gain, Pace, Runway};
 pub use purpose::Purpose;
 pub use report::{PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};
 pub use usage::{SpaceLimits, SpaceUsage};

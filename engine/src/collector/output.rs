@@ -3,6 +3,7 @@
 use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{Env, File, IoClass};
 
+use super::Newest;
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::value_log::frame::{self, FrameBuilder};
@@ -16,6 +17,7 @@ const FRAME_BYTES: usize = 512 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Move {
     pub(super) key: Vec<u8>,
+    pub(super) newest: Newest,
     pub(super) from: Pointer,
     pub(super) to: Pointer,
 }
@@ -71,6 +73,7 @@ impl<E: Env> Output<E> {
         env: &E,
         found: &record::Found<'_>,
         from: Pointer,
+        newest: Newest,
     ) -> Option<Frame> {
         let len = record::encoded_len(found.record.key.len(), found.record.payload.len());
         let is_full = |open: &FrameBuilder| open.len() + len > open.capacity();
@@ -87,7 +90,7 @@ impl<E: Env> Output<E> {
         });
         let record_offset = open.push(&found.record, found.payload_crc);
         let to = Pointer { segment: place.segment, offset: record_offset, len: len as u32 };
-        self.moves.push(Move { key: found.record.key.to_vec(), from, to });
+        self.moves.push(Move { key: found.record.key.to_vec(), newest, from, to });
         complete
     }
 

@@ -6,6 +6,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::compaction::picker::{self, Choice};
 use super::compaction::{Merged, Verdict, run_merge};
+use super::hiding::Older;
 use super::live_bytes::LiveBytes;
 use super::table::{Table, TableError, TableMeta, key_hash};
 use super::tables::Tables;
@@ -80,6 +81,9 @@ impl<E: Env> Index<E> {
         let mut live = LiveBytes::default();
         let Merged { outputs, damaged } = self.write_merge(&job, &mut live, host).await?;
         let mut added = self.open_outputs(&outputs, IoClass::Compaction).await?;
+        for table in &added {
+            self.estimate_hiding(table, Older::Below(to), IoClass::Compaction).await;
+        }
         self.sync_directory().await?;
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
         added.extend(stubs_of(&job, &damaged));

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::{DISK_ALIGNMENT, Env, IoClass, TaskQueue};
 
+use super::hiding::Older;
 use super::live_bytes::LiveBytes;
 use super::table::{TableError, TableMeta, TableSequence};
 use super::{Frozen, Host, Index};
@@ -27,6 +28,9 @@ impl<E: Env> Index<E> {
         let mut live = LiveBytes::default();
         let outputs = self.write_memtable(&frozen, &mut live).await?;
         let opened = self.open_outputs(&outputs, IoClass::Flush).await?;
+        for table in &opened {
+            self.estimate_hiding(table, Older::All, IoClass::Flush).await;
+        }
         self.sync_directory().await?;
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
         let seals = host.take_seals();

@@ -1,39 +1,57 @@
 //! How much of what tables point to is hidden by newer tables: estimated, because no merge has met
-//! both yet. Some keys of each table are looked up in the filters of everything older.
+//! both yet. When a table comes, some of its keys are looked up in the filters of everything older.
 
-use std::collections::BTreeMap;
+use larder_runtime::env::{Env, IoClass};
 
-use larder_runtime::env::Env;
-
+use super::Index;
 use super::table::{Table, key_hash};
-use super::tables::{Tables, Visit};
-
-/// How many keys are looked up, spread over all tables; of each at least one.
-const KEYS_MAX: usize = 2048;
+use super::tables::Tables;
 
 /// All of something, in the unit that shares are given in.
 pub(super) const ALL: u32 = 1000;
 
-/// By table: of [`ALL`] of its entries, so many hide an older entry of their key. `ALL` if nothing
-/// is known of it.
-pub(super) fn hiding_shares<E: Env>(tables: &Tables<E>) -> BTreeMap<u64, u32> {
-    let count = tables.tables().count();
-    let keys_of_table = (KEYS_MAX / count.max(1)).max(1);
-    let share = |table: &Table<E>| {
-        let step = table.sample().len().div_ceil(keys_of_table).max(1);
-        let keys = || table.sample().iter().step_by(step);
-        let hiding = keys().filter(|key| hides_older(tables, table, key)).count() as u64;
-        let share = (hiding * u64::from(ALL)).checked_div(keys().count() as u64);
-        share.map_or(ALL, |share| share as u32)
-    };
-    tables.tables().map(|table| (table.meta().id, share(table))).collect()
+/// After so many keys others may have a turn.
+const TURN_KEYS: usize = 64;
+
+/// What is older than a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Older {
+    /// All tables there are.
+    All,
+    /// Those below this level.
+    Below(u8),
+    /// Those that look-ups visit after the table with this id.
+    Than(u64),
 }
 
-/// Whether something older than `table` seems to have an entry of `key`, which `table` has.
-fn hides_older<E: Env>(tables: &Tables<E>, table: &Table<E>, key: &[u8]) -> bool {
+impl<E: Env> Index<E> {
+    /// Estimates how many entries of `table` hide something older, with a few reads charged to
+    /// `class`.
+    pub(super) async fn estimate_hiding(&self, table: &Table<E>, older: Older, class: IoClass) {
+        let keys = table.sample(class).await;
+        let mut hiding = 0;
+        for some in keys.chunks(TURN_KEYS) {
+            {
+                let tables = &self.contents.borrow().tables;
+                hiding += some.iter().filter(|key| may_have(tables, key, older)).count() as u64;
+            }
+            self.env.yield_if_needed().await;
+        }
+        let share = (hiding * u64::from(ALL)).checked_div(keys.len() as u64);
+        table.set_hiding(share.map_or(ALL, |share| share as u32));
+    }
+}
+
+/// Whether something `older` seems to have an entry of `key`.
+fn may_have<E: Env>(tables: &Tables<E>, key: &[u8], older: Older) -> bool {
     let hash = key_hash(key);
-    let is_itself =
-        |visit: &Visit<'_, E>| matches!(visit, Visit::Table(t) if t.meta().id == table.meta().id);
-    let mut older = tables.visits(key).skip_while(|visit| !is_itself(visit)).skip(1);
-    older.any(|visit| matches!(visit, Visit::Table(table) if table.may_contain(hash)))
+    let has = |table: &Table<E>| table.may_contain(hash);
+    match older {
+        Older::All => tables.holding(key).any(|table| has(table)),
+        Older::Than(id) => {
+            let mut visited = tables.holding(key).skip_while(|table| table.meta().id != id);
+            visited.next().is_some() && visited.any(|table| has(table))
+        }
+        Older::Below(level) => tables.holding_below(level, key).any(|table| has(table)),
+    }
 }

@@ -1,13 +1,11 @@
 //! The tables of an index at one moment.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
 use super::compaction::picker::{Candidate, Level as LevelView};
 use super::compaction::sorted_runs;
-use super::hiding::{self, hiding_shares};
 use super::table::{Table, TableMeta};
 use crate::generations::{Generations, generation_of};
 
@@ -27,8 +25,6 @@ pub(super) struct Tables<E: Env> {
     /// The tables of level 0 as sorted runs, the newest first, so that a look-up visits at most
     /// one table of each.
     level_zero_runs: Vec<Vec<Rc<Table<E>>>>,
-    /// By table: see [`hiding_shares`].
-    hiding: BTreeMap<u64, u32>,
 }
 
 /// A table that a look-up visits.
@@ -57,17 +53,13 @@ impl<E: Env> Clone for Level<E> {
 
 impl<E: Env> Clone for Tables<E> {
     fn clone(&self) -> Self {
-        Self {
-            levels: self.levels.clone(),
-            level_zero_runs: self.level_zero_runs.clone(),
-            hiding: self.hiding.clone(),
-        }
+        Self { levels: self.levels.clone(), level_zero_runs: self.level_zero_runs.clone() }
     }
 }
 
 impl<E: Env> Default for Tables<E> {
     fn default() -> Self {
-        Self { levels: Vec::new(), level_zero_runs: Vec::new(), hiding: BTreeMap::new() }
+        Self { levels: Vec::new(), level_zero_runs: Vec::new() }
     }
 }
 
@@ -90,24 +82,27 @@ impl<E: Env> Tables<E> {
         }
     }
 
-    /// Estimates how much the tables hide; to be done when they have changed.
-    pub(super) fn estimate_hiding(&mut self) {
-        self.hiding = hiding_shares(self);
-    }
-
-    /// Of a thousand entries of the table that was flushed last, so many hide an older one; `None`
-    /// if level 0 is empty.
-    pub(super) fn hiding_of_newest(&self) -> Option<u32> {
-        self.level(0).first().map(|table| self.hiding(table.meta().id))
-    }
-
-    fn hiding(&self, id: u64) -> u32 {
-        self.hiding.get(&id).copied().unwrap_or(hiding::ALL)
-    }
-
     /// All tables.
     pub(super) fn tables(&self) -> impl Iterator<Item = &Rc<Table<E>>> {
         self.levels.iter().flat_map(|level| &level.tables)
+    }
+
+    /// The tables in whose range `key` is, in the order of [`Self::visits`].
+    pub(super) fn holding<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Rc<Table<E>>> {
+        self.visits(key).filter_map(|visit| match visit {
+            Visit::Table(table) => Some(table),
+            Visit::Stub(_) => None,
+        })
+    }
+
+    /// Those of them in levels below `level`.
+    pub(super) fn holding_below<'a>(
+        &'a self,
+        level: u8,
+        key: &'a [u8],
+    ) -> impl Iterator<Item = &'a Rc<Table<E>>> {
+        let below = self.levels.iter().skip(usize::from(level) + 1);
+        below.filter_map(move |level| holding(&level.tables, key))
     }
 
     /// Takes the table or stub with this id out.
@@ -178,21 +173,11 @@ impl<E: Env> Tables<E> {
 
     /// What the compaction picker looks at.
     pub(super) fn view(&self, generations: &Generations) -> Vec<LevelView<'_>> {
-        let candidates = |tables| self.candidates(tables, generations);
         let levels = self.levels.iter().map(|level| LevelView {
-            tables: candidates(&level.tables),
-            stubs: candidates(&level.stubs),
+            tables: level.tables.iter().map(|table| candidate(table, generations)).collect(),
+            stubs: level.stubs.iter().map(|stub| candidate(stub, generations)).collect(),
         });
         levels.collect()
-    }
-
-    fn candidates<'a>(
-        &self,
-        tables: &'a [Rc<Table<E>>],
-        generations: &Generations,
-    ) -> Vec<Candidate<'a>> {
-        let hiding = |table: &Table<E>| self.hiding(table.meta().id);
-        tables.iter().map(|table| candidate(table, generations, hiding(table))).collect()
     }
 
     /// Bytes of memory that the tables take.
@@ -220,11 +205,7 @@ fn holding<'a, E: Env>(run: &'a [Rc<Table<E>>], key: &[u8]) -> Option<&'a Rc<Tab
     run.get(at).filter(|table| table.meta().smallest.as_slice() <= key)
 }
 
-fn candidate<'a, E: Env>(
-    table: &'a Table<E>,
-    generations: &Generations,
-    hiding: u32,
-) -> Candidate<'a> {
+fn candidate<'a, E: Env>(table: &'a Table<E>, generations: &Generations) -> Candidate<'a> {
     let meta = table.meta();
     let (smallest, largest) = table.key_range();
     let first = generation_of(&meta.smallest);
@@ -240,7 +221,7 @@ fn candidate<'a, E: Env>(
         expiring_bytes: meta.expiring_bytes,
         expiry_max: meta.expiry_max,
         expiry_last: meta.expiry_last,
-        hiding,
+        hiding: table.hiding(),
         is_dead: is_one_generation && !generations.is_alive(first),
     }
 }

@@ -6,8 +6,8 @@ use larder_runtime::env::Env;
 
 use super::Shard;
 use crate::canary::{self, Defect};
-use crate::collector::{CollectorHost, Passage, Separation, Victim};
-use crate::entry::{Entry, Metadata, Payload, Pointer};
+use crate::collector::{CollectorHost, Fate, Newest, Passage, Separation, Victim};
+use crate::entry::{Entry, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::Host as _;
 use crate::index::table::{Resident, key_hash};
@@ -34,15 +34,6 @@ const EXPIRING_APART_PERCENT: u64 = 10;
 /// So many segments have to live before records that were moved before are kept apart: the segment
 /// that they are moved to is then a small part of everything.
 const APART_SEGMENTS: u64 = 16;
-
-/// What the collector wants to know of a key.
-struct Newest {
-    metadata: Metadata,
-    value_len: u32,
-    /// How often the tables had changed: after another time they may know something newer, or have
-    /// dropped what had expired, which must not come back.
-    table_changes: u64,
-}
 
 impl<E: Env> Shard<E> {
     pub(super) async fn keep_collecting(self: Rc<Self>) {
@@ -157,21 +148,19 @@ impl<E: Env> Shard<E> {
         Ok(())
     }
 
-    /// The newest entry of `key`, if it points to `pointer`.
-    async fn newest_at(&self, key: &[u8], pointer: Pointer) -> Result<Option<Newest>, EngineError> {
-        let table_changes = self.index.table_changes();
-        let moves_any = canary::has(Defect::MoveUnconditionally);
-        let newest = |entry: &Entry<'_>| match entry.payload {
-            Payload::Separate(at, value_len) if at == pointer || moves_any => {
-                Some(Newest { metadata: entry.metadata, value_len, table_changes })
-            }
-            _ => None,
-        };
-        if let Some(found) = self.index.in_memtables(key, |found| newest(&found.entry)) {
-            return Ok(found);
+    /// What an entry tells that points to `pointer`, and has not expired.
+    fn newest_of(&self, entry: &Entry<'_>, pointer: Pointer) -> Option<Newest> {
+        let Payload::Separate(at, value_len) = entry.payload else { return None };
+        if at != pointer && !canary::has(Defect::MoveUnconditionally) {
+            return None;
         }
-        let found = self.index.in_tables(key, key_hash(key)).await?;
-        Ok(found.and_then(|entry| newest(&entry.as_entry())))
+        let now = self.unix_now();
+        if entry.metadata.is_expired(now) {
+            self.garbage.note_expired(now);
+            return None;
+        }
+        let table_changes = self.index.table_changes();
+        Some(Newest { metadata: entry.metadata, value_len, table_changes })
     }
 
     /// One attempt to point `key` to `to`; `None` if something has changed since `newest`.
@@ -219,7 +208,7 @@ impl<E: Env> Shard<E> {
         let mut pace = self.pacing.pace.get();
         pace.keep(is_kept, self.env.now());
         if !self.garbage.is_collecting.get() {
-            pace.see(Runway { slack, work: u64::from(self.options.segment_bytes) });
+            pace.see(self.runway(u64::from(self.options.segment_bytes)));
         }
         self.pacing.pace.set(pace);
         if self.pacing.is_kept.replace(is_kept) != is_kept {
@@ -230,7 +219,17 @@ impl<E: Env> Shard<E> {
 
     /// Bytes that writers may still append before they have to wait for something to be freed.
     fn slack(&self) -> u64 {
-        self.usage().slack(&self.limits(), self.log.space_left().0)
+        self.usage().slack(&self.limits(), self.log_left())
+    }
+
+    /// Bytes for which the log has its segments, but for what only deletes may use.
+    fn log_left(&self) -> u64 {
+        self.log.space_left().0.saturating_sub(self.options.delete_reserve_bytes())
+    }
+
+    /// How far writers and the collector have to go, which has `left` bytes of its segment.
+    fn runway(&self, left: u64) -> Runway {
+        self.usage().runway(&self.limits(), self.log_left(), left, self.pacing.gain.get())
     }
 
     fn can_collect(&self) -> bool {
@@ -266,7 +265,8 @@ impl<E: Env> Shard<E> {
                 let state = self.state.borrow();
                 *state.namespaces.generations() != self.durable_generations()
             };
-            if is_old || is_cleared || (is_wanted && self.flush_would_help()) {
+            if is_old || is_cleared || (is_wanted && !self.is_freeing() && self.flush_would_help())
+            {
                 self.freeze(&mut self.state.borrow_mut());
             }
         }
@@ -274,17 +274,37 @@ impl<E: Env> Shard<E> {
 }
 
 impl<E: Env> CollectorHost<E> for Shard<E> {
-    async fn lives(&self, key: &[u8], pointer: Pointer) -> Result<bool, EngineError> {
+    fn fate(&self, key: &[u8], pointer: Pointer) -> Fate {
         if !self.state.borrow().namespaces.generations().has_key(key) {
-            return Ok(false);
+            return Fate::Dead;
         }
-        let newest = self.newest_at(key, pointer).await?;
-        let now = self.unix_now();
-        let has_expired = newest.as_ref().is_some_and(|newest| newest.metadata.is_expired(now));
-        if has_expired {
-            self.garbage.note_expired(now);
+        let newest = |entry: &Entry<'_>| self.newest_of(entry, pointer);
+        let found = match self.index.in_memtables(key, |found| newest(&found.entry)) {
+            Some(found) => found,
+            None => {
+                let look = |entry: Option<Entry<'_>>| entry.as_ref().and_then(newest);
+                match self.index.in_resident_tables(key, key_hash(key), look) {
+                    Resident::Answer(found) => found,
+                    Resident::NeedsDevice => return Fate::Unknown,
+                }
+            }
+        };
+        found.map_or(Fate::Dead, Fate::Lives)
+    }
+
+    async fn newest_at(&self, key: &[u8], pointer: Pointer) -> Result<Option<Newest>, EngineError> {
+        loop {
+            let newest = |entry: &Entry<'_>| self.newest_of(entry, pointer);
+            if let Some(found) = self.index.in_memtables(key, |found| newest(&found.entry)) {
+                return Ok(found);
+            }
+            let table_changes = self.index.table_changes();
+            let found = self.index.in_tables(key, key_hash(key)).await?;
+            // What was found in tables that are gone may have been dropped meanwhile.
+            if self.index.table_changes() == table_changes {
+                return Ok(found.and_then(|entry| newest(&entry.as_entry())));
+            }
         }
-        Ok(newest.is_some() && !has_expired)
     }
 
     async fn open_segment(
@@ -307,6 +327,7 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
     async fn move_record(
         &self,
         key: &[u8],
+        mut newest: Newest,
         from: Pointer,
         to: Pointer,
     ) -> Result<bool, EngineError> {
@@ -314,10 +335,12 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
             if self.is_closing() || self.log.stopped().is_some() {
                 return Err(EngineError::Stopped("the shard is being closed".to_owned()));
             }
-            let Some(newest) = self.newest_at(key, from).await? else { return Ok(false) };
             match self.try_move(key, &newest, (from, to)) {
                 Ok(Some(moved)) => return Ok(moved),
-                Ok(None) => {}
+                Ok(None) => match self.newest_at(key, from).await? {
+                    Some(found) => newest = found,
+                    None => return Ok(false),
+                },
                 Err(Refused::Stopped) => {}
                 Err(Refused::NoSpace) => return Err(EngineError::Full),
                 Err(Refused::NoSegment | Refused::Queued | Refused::NoSequence) => {
@@ -325,23 +348,6 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
                 }
             }
         }
-    }
-
-    fn is_known_dead(&self, key: &[u8], pointer: Pointer) -> bool {
-        let is_alive = self.state.borrow().namespaces.generations().has_key(key);
-        let is_elsewhere = |newest: Option<Pointer>| newest != Some(pointer);
-        let in_memtables = self.index.in_memtables(key, |found| found.entry.pointer());
-        let is_dead = match in_memtables {
-            Some(newest) => is_elsewhere(newest),
-            None => {
-                let look = |newest: Option<Entry<'_>>| newest.and_then(|entry| entry.pointer());
-                match self.index.in_resident_tables(key, key_hash(key), look) {
-                    Resident::Answer(newest) => is_elsewhere(newest),
-                    Resident::NeedsDevice => false,
-                }
-            }
-        };
-        !is_alive || (is_dead && !canary::has(Defect::MoveUnconditionally))
     }
 
     fn separation(&self) -> Separation {
@@ -363,8 +369,11 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
             self.waiting_since.set(None);
         }
         self.update_pace();
+        let mut gain = self.pacing.gain.get();
+        gain.see(bytes, dead, u64::from(self.options.segment_bytes));
+        self.pacing.gain.set(gain);
         let mut pace = self.pacing.pace.get();
-        pace.see(Runway { slack: self.slack(), work: left.max(bytes) });
+        pace.see(self.runway(left.max(bytes)));
         pace.passed(bytes);
         self.pacing.pace.set(pace);
         if self.pacing.is_kept.get() {

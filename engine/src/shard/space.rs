@@ -310,7 +310,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether something is under way that frees space, or is about to begin by itself.
-    fn is_freeing(&self) -> bool {
+    pub(super) fn is_freeing(&self) -> bool {
         let full = self.state.borrow().full;
         let flush = self.index.has_frozen();
         let merge = self.index.next_compaction(&self.durable_generations()) != Choice::Nothing;
@@ -456,6 +456,7 @@ impl<E: Env> Shard<E> {
             // Manifest and superblock do not grow with what is stored.
             allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
             recyclable: self.recyclable(),
+            merging: (index.table_bytes / 2).min(2 * self.options.picker.merge_bytes),
             left: left / u64::from(self.options.shards.max(1)),
             in_tables: estimate.visible_bytes,
             mean_record: estimate.mean_record_bytes,

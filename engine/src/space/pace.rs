@@ -8,13 +8,13 @@
 //! smaller part of what is left.
 
 /// The longest that answers are held back without any progress of the collector.
-const HOLD_NANOSECONDS_MAX: u64 = 10_000_000;
+const HOLD_NANOSECONDS_MAX: u64 = 20_000_000;
 
 /// Bytes by which writers may run ahead.
 const AHEAD_BYTES: i64 = 1 << 20;
 
 /// What part of the slack writers get for waiting in vain.
-const PART_PER_HOLD: u64 = 128;
+const PART_PER_HOLD: u64 = 1024;
 
 /// How far writers and the collector have to go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,32 @@ impl Runway {
     fn share(self, passed: u64) -> u64 {
         let share = u128::from(passed) * u128::from(self.slack) / u128::from(self.work.max(1));
         u64::try_from(share).unwrap_or(u64::MAX)
+    }
+}
+
+/// How much of what the collector goes through it frees, of late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gain {
+    passed: u64,
+    dead: u64,
+}
+
+impl Gain {
+    /// Notes `bytes` that were gone through, `dead` of which are freed; after about `memory` bytes
+    /// more this counts half.
+    pub fn see(&mut self, bytes: u64, dead: u64, memory: u64) {
+        self.passed = self.passed.saturating_add(bytes);
+        self.dead = self.dead.saturating_add(dead.min(bytes));
+        if self.passed > memory.saturating_mul(2) {
+            self.passed /= 2;
+            self.dead /= 2;
+        }
+    }
+
+    /// How many bytes have to be gone through until so many are free.
+    pub(super) fn work_for(self, bytes: u64) -> u64 {
+        let work = u128::from(bytes) * u128::from(self.passed) / u128::from(self.dead.max(1));
+        u64::try_from(work).unwrap_or(u64::MAX).max(bytes)
     }
 }
 
@@ -168,6 +194,20 @@ mod tests {
         assert!(pace.holds(7 + HOLD_NANOSECONDS_MAX), "and no more than that");
         pace.keep(false, 8 + HOLD_NANOSECONDS_MAX);
         assert!(!pace.holds(9 + HOLD_NANOSECONDS_MAX));
+    }
+
+    #[test]
+    fn the_gain_is_that_of_late() {
+        let mut gain = Gain::default();
+        assert_eq!(gain.work_for(100), 100, "nothing is known yet");
+        gain.see(1000, 250, 1000);
+        assert_eq!(gain.work_for(100), 400);
+        for _ in 0..20 {
+            gain.see(1000, 500, 1000);
+        }
+        assert!((200..210).contains(&gain.work_for(100)), "{gain:?}");
+        gain.see(u64::MAX, 0, u64::MAX);
+        assert!(gain.work_for(1) > 1 << 40);
     }
 
     #[test]

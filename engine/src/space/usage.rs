@@ -4,6 +4,8 @@
 //! drops the entry which points to it. It is known from both sides: at most what entries point to;
 //! at least that less what newer entries may hide. The cap goes by the lower bound.
 
+use super::pace::{Gain, Runway};
+
 /// A shard's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceLimits {
@@ -26,7 +28,8 @@ const PACE_BELOW: u64 = 2;
 /// Segments that the node must have left for files to be kept that nobody needs at the moment.
 const KEEP_ABOVE: u64 = 4;
 
-/// Segments of headroom that the log leaves to the collector and to merges.
+/// Segments of headroom that the log leaves to the collector: one to move records to, and one of
+/// the log for the records of the moves, and for deletes.
 const EXTEND_ABOVE: u64 = 2;
 
 /// What a shard takes and holds, in bytes unless it says otherwise.
@@ -36,6 +39,8 @@ pub struct SpaceUsage {
     pub allocated: u64,
     /// Of these, files that are used again before new ones are made.
     pub recyclable: u64,
+    /// What a merge may take until the tables that it replaces are gone.
+    pub merging: u64,
     /// What the node has left for this shard, by its limit and by the file system.
     pub left: u64,
     /// Log records that entries of tables point to, and that no newer table hides: an estimate.
@@ -52,6 +57,9 @@ pub struct SpaceUsage {
     pub memtable_referenced: u64,
 }
 
+/// What a record has besides key and value: its head, and what encodes the key's parts.
+const RECORD_OVERHEAD_BYTES: u64 = crate::value_log::record::HEAD_BYTES as u64 + 7;
+
 /// About what a table takes for an entry besides an inline value: a short key and a pointer.
 const TABLE_ENTRY_BYTES: u64 = 48;
 
@@ -62,7 +70,7 @@ impl SpaceUsage {
         let inline = self.table_bytes.saturating_sub(self.table_entries * TABLE_ENTRY_BYTES);
         let records = self.records_in_tables() + self.memtable_referenced;
         // Of a record some part is no data of the user's.
-        let heads = crate::value_log::record::HEAD_BYTES as u64 * (records / mean.max(1));
+        let heads = RECORD_OVERHEAD_BYTES * (records / mean.max(1));
         records.saturating_sub(if mean == 0 { 0 } else { heads }) + inline
     }
 
@@ -90,16 +98,17 @@ impl SpaceUsage {
     }
 
     fn headroom_of_cap(&self, limits: &SpaceLimits) -> u64 {
-        self.cap(limits).saturating_add(self.recyclable).saturating_sub(self.allocated)
+        let taken = self.allocated.saturating_add(self.merging);
+        self.cap(limits).saturating_add(self.recyclable).saturating_sub(taken)
     }
 
-    /// How many files of freed segments are kept to be used again, `ready` of which are there; at
-    /// most `most`. What is over the cap is given back, and where the node has little left, one file
-    /// is all that a shard keeps from the others.
+    /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already; at
+    /// most `most` are. Over the cap, or where the node has little left, it is one.
     pub fn keeps_file(&self, limits: &SpaceLimits, ready: u64, most: u64) -> bool {
         let segment = u64::from(limits.segment_bytes);
-        let most = if self.left < KEEP_ABOVE * segment { most.min(1) } else { most };
-        ready < most && self.allocated <= self.cap(limits)
+        let is_over = self.allocated > self.cap(limits);
+        let is_scarce = self.left < KEEP_ABOVE * segment;
+        ready < if is_over || is_scarce { most.min(1) } else { most }
     }
 
     /// Whether garbage should be collected, if there is some.
@@ -114,17 +123,29 @@ impl SpaceUsage {
         log.saturating_add(self.headroom(limits).saturating_sub(reserve))
     }
 
+    /// How far writers and the collector have to go. `log` as for [`Self::slack`], `left` is what
+    /// the collector has not gone through of its segment, and of what it goes through it frees
+    /// `gain`.
+    pub fn runway(&self, limits: &SpaceLimits, log: u64, left: u64, gain: Gain) -> Runway {
+        let wanted = (1 + EXTEND_ABOVE) * u64::from(limits.segment_bytes);
+        let missing = wanted.saturating_sub(self.headroom(limits));
+        Runway { slack: self.slack(limits, log), work: left.max(gain.work_for(missing)) }
+    }
+
     /// Whether writers with so much slack have to go at the collector's pace, if there is garbage.
     pub fn wants_pace(slack: u64, limits: &SpaceLimits) -> bool {
         slack < PACE_BELOW * u64::from(limits.segment_bytes)
     }
 
     /// Whether the log may grow by `bytes`, as far as the cap goes; by 0 if it has got a segment
-    /// already. The limits of node and file system are for the budget to keep.
+    /// from the reserve already. The limits of node and file system are for the budget to keep.
     pub fn may_extend(&self, limits: &SpaceLimits, bytes: u32) -> bool {
-        let reserve = EXTEND_ABOVE * u64::from(limits.segment_bytes);
+        let segment = u64::from(limits.segment_bytes);
         // A long segment must not be refused for ever where little lives.
-        let wanted = u64::from(bytes.min(limits.segment_bytes)) + reserve;
+        let wanted = match u64::from(bytes.min(limits.segment_bytes)) {
+            0 => (EXTEND_ABOVE - 1) * segment,
+            bytes => bytes + EXTEND_ABOVE * segment,
+        };
         self.headroom_of_cap(limits) >= wanted
     }
 }
@@ -149,10 +170,10 @@ mod tests {
 
     #[test]
     fn what_lives_is_what_nothing_hides() {
-        // 88 records of 1,136 bytes, of each of which 36 are its head.
-        assert_eq!(usage().live(), 100_000 - 36 * 88);
+        // 88 records of 1,136 bytes, of each of which 43 are not the user's.
+        assert_eq!(usage().live(), 100_000 - 43 * 88);
         let fresh = SpaceUsage { memtable_referenced: 11_360, ..usage() };
-        assert_eq!(fresh.live(), 111_360 - 36 * 98);
+        assert_eq!(fresh.live(), 111_360 - 43 * 98);
         let overwrites = SpaceUsage { memtable_hiding: 10, ..fresh };
         assert_eq!(overwrites.live(), usage().live(), "as many are overwritten as are new");
         let deletes = SpaceUsage { memtable_hiding: 1000, ..usage() };
@@ -175,10 +196,25 @@ mod tests {
         let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
         assert!(!at(4000).wants_collection(&LIMITS) && at(3999).wants_collection(&LIMITS));
         assert_eq!((at(3000).slack(&LIMITS, 700), at(500).slack(&LIMITS, 700)), (1700, 700));
+        assert!(at(1000).may_extend(&LIMITS, 0) && !at(999).may_extend(&LIMITS, 0));
+        let merging = SpaceUsage { merging: 500, ..at(3000) };
+        assert_eq!(merging.headroom(&LIMITS), 2500, "what a merge takes is not for others");
         let wants_pace = |slack| SpaceUsage::wants_pace(slack, &LIMITS);
         assert!(!wants_pace(2000) && wants_pace(1999));
         assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
         assert!(at(3000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
+    }
+
+    #[test]
+    fn the_runway_ends_where_the_log_may_grow_again() {
+        let cap = usage().cap(&LIMITS);
+        let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
+        let mut gain = Gain::default();
+        gain.see(4000, 1000, 1 << 20);
+        let runway = |headroom| at(headroom).runway(&LIMITS, 700, 300, gain);
+        assert_eq!(runway(5000), Runway { slack: 3700, work: 300 });
+        assert_eq!(runway(2500), Runway { slack: 1200, work: 2000 }, "a quarter of it is gain");
+        assert_eq!(runway(0), Runway { slack: 700, work: 12_000 });
     }
 
     #[test]
@@ -189,7 +225,7 @@ mod tests {
         assert_eq!((full.headroom(&LIMITS), full.slack(&LIMITS, 0)), (3000, 1000));
         assert!(full.keeps_file(&LIMITS, 7, 8) && !full.keeps_file(&LIMITS, 8, 8));
         let over = SpaceUsage { allocated: cap + 1, ..full };
-        assert!(!over.keeps_file(&LIMITS, 0, 8));
+        assert!(over.keeps_file(&LIMITS, 0, 8) && !over.keeps_file(&LIMITS, 1, 8));
         let scarce = SpaceUsage { left: 3999, ..full };
         assert!(scarce.keeps_file(&LIMITS, 0, 8) && !scarce.keeps_file(&LIMITS, 1, 8));
         assert!(!scarce.keeps_file(&LIMITS, 0, 0));

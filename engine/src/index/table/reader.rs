@@ -1,5 +1,6 @@
 //! An open table: index and filter in memory, data blocks read when they are asked for.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -12,9 +13,11 @@ use super::error::{Malformed, TableError};
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, FORMAT_VERSION, Footer, FooterKind};
 use super::format::{Section, SectionHandle, TableIdentity, padded};
-use super::sample::Sample;
 use super::{BlockCache, EntryBuf, Pointed, TableMeta, file_name};
 use crate::entry::Entry;
+
+/// What is taken to be hidden by a table of which nothing is known: as much as can be.
+const HIDING_UNKNOWN: u32 = 1000;
 
 /// A table that is open for reading.
 pub struct Table<E: Env> {
@@ -26,7 +29,8 @@ pub struct Table<E: Env> {
     index: Rc<BlockIndex>,
     filter: Rc<Filter>,
     pointed: SectionHandle,
-    pub(super) sample: Sample,
+    /// Of a thousand entries, so many hide an older one of their key: an estimate.
+    hiding: Cell<u32>,
 }
 
 /// An answer that needs no device, or the news that one does.
@@ -47,7 +51,7 @@ pub(super) struct ReadBlock<'a> {
 }
 
 impl<E: Env> Table<E> {
-    /// Opens the table that `meta` describes, with four reads charged to `class`, and verifies its
+    /// Opens the table that `meta` describes, with two reads charged to `class`, and verifies its
     /// footer, index and filter. Data blocks are verified as they are read.
     ///
     /// # Errors
@@ -87,15 +91,19 @@ impl<E: Env> Table<E> {
             return Err(TableError::damaged(&path, index_offset)(what));
         }
         let (index, filter, pointed) = (Rc::new(index), Rc::new(filter), footer.pointed);
-        let (meta, sample) = (meta.clone(), Sample::default());
-        let mut table = Self { env, path, file, identity, meta, index, filter, pointed, sample };
-        table.take_sample(class).await;
-        Ok(table)
+        let (meta, hiding) = (meta.clone(), Cell::new(HIDING_UNKNOWN));
+        Ok(Self { env, path, file, identity, meta, index, filter, pointed, hiding })
     }
 
-    /// Some of its keys.
-    pub fn sample(&self) -> &[Box<[u8]>] {
-        &self.sample
+    /// Of a thousand entries, so many hide an older one of their key, if anything older is in the
+    /// table's range; all, until it is estimated.
+    pub fn hiding(&self) -> u32 {
+        self.hiding.get()
+    }
+
+    /// Says what [`Self::hiding`] is.
+    pub fn set_hiding(&self, share: u32) {
+        self.hiding.set(share);
     }
 
     /// The same table as a stub in `level` that says which keys these blocks have lost.
@@ -110,7 +118,7 @@ impl<E: Env> Table<E> {
             index: Rc::clone(&self.index),
             filter: Rc::clone(&self.filter),
             pointed: self.pointed,
-            sample: Rc::clone(&self.sample),
+            hiding: self.hiding.clone(),
         }
     }
 
@@ -156,9 +164,7 @@ impl<E: Env> Table<E> {
     pub fn memory_bytes(&self) -> usize {
         let keys = self.meta.smallest.len() + self.meta.largest.len();
         let path = self.path.as_os_str().len();
-        let sample: usize = self.sample.iter().map(|key| size_of_val(key) + key.len()).sum();
-        let sections = self.index.memory_bytes() + self.filter.memory_bytes();
-        size_of::<Self>() + keys + path + sample + sections
+        size_of::<Self>() + keys + path + self.index.memory_bytes() + self.filter.memory_bytes()
     }
 
     /// What the table points at, with one read charged to `class`.

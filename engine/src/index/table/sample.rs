@@ -1,7 +1,5 @@
-//! Some keys of a table, kept in memory: whoever wants to know how much of one table's keys another
-//! one has asks the filters for these.
-
-use std::rc::Rc;
+//! Some keys of a table: whoever wants to know how much of one table's keys others have asks their
+//! filters for these.
 
 use larder_runtime::env::{Env, IoClass};
 
@@ -10,47 +8,39 @@ use super::error::{Malformed, TableError};
 use super::format::padded;
 use super::reader::{ReadBlock, Table};
 
-/// How many blocks keys are taken from, and how many at most from each.
-const BLOCKS: usize = 2;
-const KEYS_PER_BLOCK: usize = 32;
-
-/// Keys of a table.
-pub(super) type Sample = Rc<[Box<[u8]>]>;
+/// How many blocks keys are taken from.
+const BLOCKS: usize = 8;
 
 impl<E: Env> Table<E> {
-    /// Takes keys out of a few blocks, with one read for each, charged to `class`. A block that
-    /// cannot be read gives none: whoever needs it will say so.
-    pub(super) async fn take_sample(&mut self, class: IoClass) {
+    /// The keys of a few blocks, with one read for each, charged to `class`. A block that cannot be
+    /// read gives none: whoever needs it will say so.
+    pub async fn sample(&self, class: IoClass) -> Vec<Vec<u8>> {
         let blocks = self.index().len();
+        let parts = BLOCKS.min(blocks);
         let mut keys = Vec::new();
-        for part in 0..BLOCKS.min(blocks) {
+        for part in 0..parts {
             // From the middle of each part of the table.
-            let number = (2 * part + 1) * blocks / (2 * BLOCKS.min(blocks));
+            let number = (2 * part + 1) * blocks / (2 * parts);
             let _unreadable = self.sample_block(number, class, &mut keys).await;
         }
-        self.sample = keys.into();
+        keys
     }
 
     async fn sample_block(
         &self,
         number: usize,
         class: IoClass,
-        keys: &mut Vec<Box<[u8]>>,
+        keys: &mut Vec<Vec<u8>>,
     ) -> Result<(), TableError> {
         let handle = self.index().block(number);
         let buffer = self.read(handle.offset, padded(u64::from(handle.length)), class).await?;
         let section = self.verify_block(&ReadBlock { number, bytes: &buffer })?;
-        let walk = |keys: &mut Vec<Box<[u8]>>| -> Result<(), Malformed> {
+        let walk = |keys: &mut Vec<Vec<u8>>| -> Result<(), Malformed> {
             let block = Block::parse(section)?;
             let mut cursor = BlockCursor::default();
             cursor.enter_block();
-            let step = (section.count as usize).div_ceil(KEYS_PER_BLOCK).max(1);
-            let mut at = 0;
             while cursor.advance(&block)? {
-                if at % step == 0 {
-                    keys.push(cursor.key().into());
-                }
-                at += 1;
+                keys.push(cursor.key().to_vec());
             }
             Ok(())
         };

@@ -11,8 +11,8 @@ use larder_runtime::simulation::{FaultPlan, SimEnv, Simulation};
 use super::harness::{self, TestShard, tiny_options};
 use super::items::{flush_memtable, rest};
 use super::smoke::{get, run, set, set_until};
-use crate::collector::CollectorHost;
-use crate::entry::Pointer;
+use crate::collector::{CollectorHost, Newest};
+use crate::entry::{Metadata, Pointer};
 use crate::key::Key;
 use crate::operation::Outcome;
 use crate::shard::ShardOptions;
@@ -110,7 +110,9 @@ fn what_a_merge_drops_as_expired_is_not_moved_any_more() {
         flush_memtable(&shard).await;
         let key = Key::memcached(b"key").encode();
         let to = Pointer { segment: from.segment + 1, ..from };
-        let moving = held(&env, shard.move_record(&key, from, to)).await;
+        // The tables have changed since it was looked up, so it is again.
+        let newest = Newest { metadata: Metadata::default(), value_len: 500, table_changes: 9999 };
+        let moving = held(&env, shard.move_record(&key, newest, from, to)).await;
         env.set_unix_seconds(now + 200);
         // The table goes without a flush: all of it has expired.
         rest(&shard).await;

@@ -8,6 +8,9 @@ use super::{Candidate, Choice, Level, PickerOptions};
 /// How many tables one edit takes out.
 const REMOVED_MAX: usize = 32;
 
+/// By one part in so many of it, what is hidden may be more than samples say.
+const UNCERTAIN_PART: u64 = 32;
+
 pub(super) struct Picture<'a> {
     levels: &'a [Level<'a>],
     options: &'a PickerOptions,
@@ -80,7 +83,8 @@ impl<'a> Picture<'a> {
         slice
     }
 
-    /// Takes a table down that may hide too much, if all together may.
+    /// Takes the tables down that hide most for what is rewritten, if all together may hide too
+    /// much.
     pub(super) fn uncover_garbage(&self) -> Option<Choice> {
         let total = self.all_tables().map(|table| u128::from(table.separate_bytes)).sum::<u128>();
         let allowed = total / u128::from(self.options.hidden_part);
@@ -91,11 +95,9 @@ impl<'a> Picture<'a> {
         let hides = |level: usize, at: usize| {
             if self.covers(level, at) { self.may_hide(level, at, mean) } else { 0 }
         };
-        let level = (0..self.levels.len())
-            .find(|&level| (0..self.tables(level).len()).any(|at| hides(level, at) > 0))?;
-        let tables = self.tables(level);
         // The more go down together, the less is rewritten for each.
-        let worth = |at: usize| {
+        let worth = |level: usize, at: usize| {
+            let tables = self.tables(level);
             let group = self.with_older(level, at);
             let range = hull(group.iter().map(|&at| &tables[at]));
             let upper = group.iter().map(|&at| tables[at].bytes).fold(0, u64::saturating_add);
@@ -104,11 +106,15 @@ impl<'a> Picture<'a> {
             let is_bounded = group.len() == 1 || upper <= self.options.merge_bytes;
             is_bounded.then(|| gain * 1024 / u128::from(lower.saturating_add(upper).max(1)))
         };
-        let hiding = (0..tables.len()).filter(|&at| hides(level, at) > 0);
-        let best = hiding.filter_map(|at| worth(at).map(|worth| (worth, Reverse(at)))).max();
+        let hiding = || self.positions().filter(|&(level, at)| hides(level, at) > 0);
+        let best = hiding()
+            .filter_map(|(level, at)| Some((worth(level, at)?, Reverse((level, at)))))
+            .max();
         // The oldest of level 0 that hides something brings along no other that does.
-        let oldest = || (0..tables.len()).rev().find(|&at| hides(level, at) > 0);
-        best.map(|(_, Reverse(at))| at).or_else(oldest).map(|at| self.lower(level, at))
+        let oldest = || hiding().take_while(|(level, _)| *level == 0).last();
+        best.map(|(_, Reverse(place))| place)
+            .or_else(oldest)
+            .map(|(level, at)| self.lower(level, at))
     }
 
     /// A table and, in level 0, those that have to go down with it: what is older and overlaps.
@@ -151,6 +157,8 @@ impl<'a> Picture<'a> {
             u128::from(entries) * u128::from(mean) * u128::from(hiding) / 1000
         });
         let hidden = u64::try_from(hidden.sum::<u128>()).unwrap_or(u64::MAX);
+        // Of samples the shares are; rather too little is taken to live than too much.
+        let hidden = hidden.saturating_add(hidden / UNCERTAIN_PART);
         let all = self.all_tables().map(|table| table.separate_bytes);
         all.fold(0, u64::saturating_add).saturating_sub(hidden)
     }
