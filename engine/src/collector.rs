@@ -265,7 +265,7 @@ impl<E: Env> Collector<E> {
         for _ in 0..header.count {
             let Some(rest) = bytes.get(offset..) else { return Ok(false) };
             let at = Place { offset: place.offset + offset as u32, ..place };
-            let Ok(found) = record::decode(rest, at) else { return Ok(false) };
+            let Ok(found) = record::decode_head(rest, at) else { return Ok(false) };
             let record = found.record;
             let pointer = pointer_of(place, offset, found.len);
             let newest = match host.fate(record.key, pointer) {
@@ -302,7 +302,7 @@ impl<E: Env> Collector<E> {
     ) -> Result<(), EngineError> {
         let (start, len) = (survivor.start, survivor.len);
         let at = Place { offset: place.offset + start as u32, ..place };
-        let found = record::decode(&bytes[start..], at).expect("it was decoded before");
+        let found = record::decode_head(&bytes[start..], at).expect("it was decoded before");
         let mut output = self.outputs.borrow_mut().remove(&survivor.generation);
         if output.as_ref().is_some_and(|output| !output.has_room(len))
             && let Some(full) = output.take()

@@ -37,11 +37,20 @@ pub(super) struct Output<E: Env> {
     offset: u32,
     open: Option<FrameBuilder>,
     moves: Vec<Move>,
+    /// The memory of the last frame: new memory is cleared by the kernel page by page.
+    spare: Option<Buffer>,
 }
 
 impl<E: Env> Output<E> {
     pub(super) fn new(store: u128, segment: Segment<E::File>) -> Self {
-        Self { store, segment, offset: segment::HEADER_BYTES, open: None, moves: Vec::new() }
+        Self {
+            store,
+            segment,
+            offset: segment::HEADER_BYTES,
+            open: None,
+            moves: Vec::new(),
+            spare: None,
+        }
     }
 
     /// How long a segment has to be for a record of `len` bytes.
@@ -71,7 +80,7 @@ impl<E: Env> Output<E> {
     pub(super) fn add(
         &mut self,
         env: &E,
-        found: &record::Found<'_>,
+        found: &record::Head<'_>,
         from: Pointer,
         newest: Newest,
     ) -> Option<Frame> {
@@ -86,7 +95,8 @@ impl<E: Env> Output<E> {
         let place = Place { store: self.store, segment: self.segment.number, offset };
         let open = self.open.get_or_insert_with(|| {
             let bytes = frame::padded(frame::HEADER_BYTES + len).max(FRAME_BYTES);
-            FrameBuilder::new(env.buffer(bytes), place, 0)
+            let spare = self.spare.take().filter(|spare| spare.capacity() >= bytes);
+            FrameBuilder::new(spare.unwrap_or_else(|| env.buffer(bytes)), place, 0)
         });
         let record_offset = open.push(&found.record, found.payload_crc);
         let to = Pointer { segment: place.segment, offset: record_offset, len: len as u32 };
@@ -111,7 +121,8 @@ impl<E: Env> Output<E> {
         let bytes = u32::try_from(frame.buffer.len()).expect("a frame is under 4 GiB");
         let class = IoClass::GarbageCollection;
         let offset = u64::from(frame.offset);
-        let (result, _) = self.segment.file.write_durably(class, offset, frame.buffer).await;
+        let (result, buffer) = self.segment.file.write_durably(class, offset, frame.buffer).await;
+        self.spare = Some(buffer);
         result.map_err(|source| {
             let name = segment::file_name(self.segment.number);
             EngineError::Stopped(format!("writing {name}: {source}"))

@@ -122,6 +122,17 @@ pub struct Found<'a> {
     pub payload_crc: u32,
 }
 
+/// A record of which only head and key were checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// The record; its payload may be damaged.
+    pub record: Record<'a>,
+    /// The record's length in bytes.
+    pub len: usize,
+    /// The payload's CRC-32C as it was when the value arrived.
+    pub payload_crc: u32,
+}
+
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
@@ -137,6 +148,18 @@ pub enum RecordError {
 ///
 /// Lengths are believed only after the head's checksum was found right.
 pub fn decode(bytes: &[u8], place: Place) -> Result<Found<'_>, RecordError> {
+    let Head { record, len, payload_crc } = decode_head(bytes, place)?;
+    let payload_intact =
+        crc32c::crc32c(record.payload) == payload_crc || canary::has(Defect::IgnorePayloadChecksum);
+    Ok(Found { record, len, payload_intact, payload_crc })
+}
+
+/// Reads the record at the front of `bytes`, which lies at `place`, without a look at its payload.
+///
+/// # Errors
+///
+/// As for [`decode`].
+pub fn decode_head(bytes: &[u8], place: Place) -> Result<Head<'_>, RecordError> {
     let head = bytes.first_chunk::<HEAD_BYTES>().ok_or(RecordError::Head)?;
     let key_len = usize::from(u16::from_le_bytes([head[18], head[19]]));
     let key_end = HEAD_BYTES + key_len;
@@ -161,13 +184,8 @@ pub fn decode(bytes: &[u8], place: Place) -> Result<Found<'_>, RecordError> {
         state: head[17],
     };
     let payload_crc = le32(head, 4);
-    Ok(Found {
-        record: Record { kind, metadata, key: &bytes[HEAD_BYTES..key_end], payload },
-        len,
-        payload_intact: crc32c::crc32c(payload) == payload_crc
-            || canary::has(Defect::IgnorePayloadChecksum),
-        payload_crc,
-    })
+    let record = Record { kind, metadata, key: &bytes[HEAD_BYTES..key_end], payload };
+    Ok(Head { record, len, payload_crc })
 }
 
 /// Where the first readable record in `bytes` starts, at `from` or later; `bytes` starts at

@@ -79,7 +79,14 @@ impl<'a, E: Env> Window<'a, E> {
         let wanted = ((offset - self.start) as usize + len).max(at_least);
         let available = self.segment.bytes as usize - self.start as usize;
         let bytes = frame::padded(wanted).min(available & !(DISK_ALIGNMENT - 1));
-        let buffer = self.env.buffer(bytes);
+        // New memory is cleared by the kernel page by page.
+        let buffer = match self.buffer.take() {
+            Some(mut buffer) if buffer.capacity() >= bytes => {
+                buffer.set_len(bytes);
+                buffer
+            }
+            _ => self.env.buffer(bytes),
+        };
         let start = u64::from(self.start);
         let (result, buffer) = self.segment.file.read(self.class, start, buffer).await;
         self.buffer = result.is_ok().then_some(buffer);
