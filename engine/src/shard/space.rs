@@ -65,6 +65,8 @@ enum Task {
     Free(Vec<u32>),
     Prepare(u32),
     Release(u32, u32),
+    /// Files are kept that had better be given back.
+    GiveBack,
     /// The log's growth was refused: look whether that still holds.
     LookAgain,
 }
@@ -79,6 +81,7 @@ impl<E: Env> Shard<E> {
                 Task::Free(numbers) => self.free_segments(numbers).await,
                 Task::Prepare(bytes) => self.prepare_segment(bytes).await,
                 Task::Release(number, bytes) => self.release_file(number, bytes).await,
+                Task::GiveBack => self.give_file_back().await.map(|_| ()),
                 Task::LookAgain => self.look_again().await,
             };
             match result {
@@ -110,6 +113,10 @@ impl<E: Env> Shard<E> {
         let unread = self.free.borrow_mut().take_unread(|moment| self.pins.has_passed(moment));
         if let Some((number, bytes)) = unread {
             return Some(Task::Release(number, bytes));
+        }
+        let ready = self.free.borrow().ready() as u64;
+        if ready > 0 && !self.keeps_file(ready - 1) {
+            return Some(Task::GiveBack);
         }
         if let Some(bytes) = self.log.wants_segment(self.options.segment_bytes) {
             return Some(Task::Prepare(bytes));
@@ -203,9 +210,7 @@ impl<E: Env> Shard<E> {
     async fn release_file(&self, number: u32, bytes: u32) -> Result<(), EngineError> {
         self.log.forget_segment(number);
         let ready = self.free.borrow().ready() as u64;
-        let kept_max = self.options.free_segments_max as u64;
-        let keep = bytes == self.options.segment_bytes
-            && self.usage().keeps_file(&self.limits(), ready, kept_max);
+        let keep = bytes == self.options.segment_bytes && self.keeps_file(ready);
         if keep {
             self.free.borrow_mut().add(number);
         } else {
@@ -213,6 +218,11 @@ impl<E: Env> Shard<E> {
         }
         self.space_changed();
         Ok(())
+    }
+
+    /// Whether another file is kept to be used again besides `ready`.
+    fn keeps_file(&self, ready: u64) -> bool {
+        self.usage().keeps_file(&self.limits(), ready, self.options.free_segments_max as u64)
     }
 
     async fn remove_file(&self, number: u32) -> Result<(), EngineError> {

@@ -25,6 +25,10 @@ const COLLECT_BELOW: u64 = 4;
 /// Segments that writers may still fill below which they go at the collector's pace.
 const PACE_BELOW: u64 = 2;
 
+/// Files that are kept all the same, for the log and for the collector: a new file costs as many
+/// writes as it takes data.
+const KEPT_WHEN_SCARCE: u64 = 2;
+
 /// Segments that the node must have left for files to be kept that nobody needs at the moment.
 const KEEP_ABOVE: u64 = 4;
 
@@ -103,12 +107,13 @@ impl SpaceUsage {
     }
 
     /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already; at
-    /// most `most` are. Over the cap, or where the node has little left, it is one.
+    /// most `most` are. Close to the cap, or where the node has little left, only those are that
+    /// are needed next.
     pub fn keeps_file(&self, limits: &SpaceLimits, ready: u64, most: u64) -> bool {
         let segment = u64::from(limits.segment_bytes);
-        let is_over = self.allocated > self.cap(limits);
+        let is_over = self.allocated + KEPT_WHEN_SCARCE * segment > self.cap(limits);
         let is_scarce = self.left < KEEP_ABOVE * segment;
-        ready < if is_over || is_scarce { most.min(1) } else { most }
+        ready < if is_over || is_scarce { most.min(KEPT_WHEN_SCARCE) } else { most }
     }
 
     /// Whether garbage should be collected, if there is some.
@@ -223,11 +228,12 @@ mod tests {
         let full = SpaceUsage { allocated: cap, recyclable: 3000, ..usage() };
         assert!(full.may_extend(&LIMITS, 1000), "they are no further growth");
         assert_eq!((full.headroom(&LIMITS), full.slack(&LIMITS, 0)), (3000, 1000));
-        assert!(full.keeps_file(&LIMITS, 7, 8) && !full.keeps_file(&LIMITS, 8, 8));
-        let over = SpaceUsage { allocated: cap + 1, ..full };
-        assert!(over.keeps_file(&LIMITS, 0, 8) && !over.keeps_file(&LIMITS, 1, 8));
-        let scarce = SpaceUsage { left: 3999, ..full };
-        assert!(scarce.keeps_file(&LIMITS, 0, 8) && !scarce.keeps_file(&LIMITS, 1, 8));
+        let below = SpaceUsage { allocated: cap - 2000, ..full };
+        assert!(below.keeps_file(&LIMITS, 7, 8) && !below.keeps_file(&LIMITS, 8, 8));
+        let over = SpaceUsage { allocated: cap - 1999, ..full };
+        assert!(over.keeps_file(&LIMITS, 1, 8) && !over.keeps_file(&LIMITS, 2, 8));
+        let scarce = SpaceUsage { left: 3999, ..below };
+        assert!(scarce.keeps_file(&LIMITS, 1, 8) && !scarce.keeps_file(&LIMITS, 2, 8));
         assert!(!scarce.keeps_file(&LIMITS, 0, 0));
     }
 
