@@ -65,7 +65,7 @@ fn a_store_is_checked_and_explained_and_damage_is_named() {
 
     let (code, stdout, _) = run("space", path, &[]);
     assert_eq!(code, Some(0));
-    assert!(stdout.contains("log: since the last flush"), "{stdout}");
+    assert!(stdout.contains("log: awaiting a flush"), "{stdout}");
     let (_, stdout, _) = run("space", path, &["--json"]);
     let json: Value = serde_json::from_str(&stdout).expect("JSON");
     let shards = json["shards"].as_array().expect("shards");
