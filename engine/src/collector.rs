@@ -177,8 +177,8 @@ pub struct Collector<E: Env> {
     written_to: RefCell<BTreeSet<u32>>,
 }
 
-/// A record that may live: where it starts in its frame, how long it is, and the newest entry of its
-/// key as far as memory has it.
+/// A record that may live: where it starts in its frame, how long it is, and the newest entry of
+/// its key as far as memory has it.
 type Undecided<'a> = (usize, usize, Record<'a>, Option<Newest>);
 
 /// A survivor within the bytes of its frame.

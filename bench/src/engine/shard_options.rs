@@ -7,8 +7,8 @@ use larder_runtime::disk_budget::DiskBudget;
 
 use super::EngineSettings;
 
-/// The settings of shard `shard` of `shards`, which may use `memory` bytes, and what `budget` has of
-/// the disk.
+/// The settings of shard `shard` of `shards`, which may use `memory` bytes, and what `budget` has
+/// of the disk.
 pub(super) fn shard_options(
     settings: &EngineSettings,
     (shard, shards): (u16, u16),

@@ -106,8 +106,8 @@ impl SpaceUsage {
         self.cap(limits).saturating_add(self.recyclable).saturating_sub(taken)
     }
 
-    /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already; at
-    /// most `most` are. Close to the cap, or where the node has little left, only those are that
+    /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already;
+    /// at most `most` are. Close to the cap, or where the node has little left, only those are that
     /// are needed next.
     pub fn keeps_file(&self, limits: &SpaceLimits, ready: u64, most: u64) -> bool {
         let segment = u64::from(limits.segment_bytes);
