@@ -275,25 +275,17 @@ impl<E: Env> Shard<E> {
 
 impl<E: Env> CollectorHost<E> for Shard<E> {
     fn fate(&self, key: &[u8], pointer: Pointer) -> Fate {
-        let hash = key_hash(key);
-        {
-            let mut state = self.state.borrow_mut();
-            if !state.namespaces.generations().has_key(key) {
-                return Fate::Dead;
-            }
-            // What is cached is the newest of its key.
-            let cached = state.items.access(hash, key, 0, false);
-            let is_elsewhere = cached.is_some_and(|hit| hit.item.pointer != Some(pointer));
-            if is_elsewhere && !canary::has(Defect::MoveUnconditionally) {
-                return Fate::Dead;
-            }
+        if !self.state.borrow().namespaces.generations().has_key(key) {
+            return Fate::Dead;
         }
+        // The value cache cannot tell: a reader that began before a move puts an item there with
+        // the place that it was read from.
         let newest = |entry: &Entry<'_>| self.newest_of(entry, pointer);
         let found = match self.index.in_memtables(key, |found| newest(&found.entry)) {
             Some(found) => found,
             None => {
                 let look = |entry: Option<Entry<'_>>| entry.as_ref().and_then(newest);
-                match self.index.in_resident_tables(key, hash, look) {
+                match self.index.in_resident_tables(key, key_hash(key), look) {
                     Resident::Answer(found) => found,
                     Resident::NeedsDevice => return Fate::Unknown,
                 }

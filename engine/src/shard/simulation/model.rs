@@ -381,5 +381,11 @@ fn matches(item: Option<&Item>, now: u32, observed: &Observed<'_>) -> Option<Aft
             right &= !read.value || reply.value == shown.value;
         }
     }
+    // What was stored tells whether there was something to append to.
+    if let (Operation::Store(_), Outcome::Stored, After::Becomes(Some(after))) =
+        (&observed.operation, reply.outcome, &expected.after)
+    {
+        right &= reply.value_len == after.value.len();
+    }
     right.then_some(expected.after)
 }
