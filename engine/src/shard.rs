@@ -7,6 +7,7 @@
 //! What may depend on what: a pointer is durable only after its target (log, then table, then
 //! manifest); a file is freed only after the manifest no longer names it and nobody reads it.
 
+mod admission;
 mod background;
 mod collect;
 pub mod execute;
@@ -14,6 +15,7 @@ mod journal;
 mod locate;
 pub(crate) mod namespaces;
 mod open;
+mod operation_buffer;
 pub mod options;
 mod pins;
 mod replay_rate;
@@ -44,8 +46,9 @@ use crate::space::{FreeSegments, Gain, Pace};
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
-pub use execute::{Answer, Attempt, OperationBuf};
+pub use execute::{Answer, Attempt};
 pub use open::OpenReport;
+pub use operation_buffer::OperationBuf;
 pub use options::ShardOptions;
 pub use space::Ingest;
 pub use statistics::Statistics;

@@ -13,6 +13,7 @@ use super::*;
 use crate::entry::{Metadata, Payload, Pointer};
 use crate::key::Key;
 
+mod hiding;
 mod quarantine;
 
 const DIRECTORY: &str = "/shard";

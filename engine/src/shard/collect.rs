@@ -185,6 +185,8 @@ impl<E: Env> Shard<E> {
         if pointer_now.is_some_and(|now| now != Some(from)) {
             return Ok(Some(false));
         }
+        // The metadata is still that of `newest`: no change of metadata alone points into a segment
+        // that is leaving.
         let payload = Payload::Separate(to, newest.value_len);
         let entry = Entry { metadata: newest.metadata, payload };
         let mut encoded = Vec::new();

@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, IoClass};
 
+use super::admission::NotApplied;
 use super::locate::{Located, Place};
+use super::operation_buffer::OperationBuf;
 use super::pins::Pin;
-use super::space::Ingest;
 use super::turns::Turn;
 use super::{Shard, State};
 use crate::cache::CachedItem;
@@ -17,7 +18,7 @@ use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::{self, Context, Decision, Effect, Lease, Need, Operation, Outcome};
 use crate::value_log::record::{Record, RecordKind};
-use crate::value_log::{Append, commit::Refused};
+use crate::value_log::Append;
 
 /// What an operation found and did, borrowed for the time of the answer.
 #[derive(Clone, Copy, Debug)]
@@ -51,15 +52,6 @@ pub enum Attempt<R> {
     /// The operation has to wait: for the device, for its turn on the key, or for space.
     Later,
     /// It failed.
-    Failed(EngineError),
-}
-
-/// Why a change was not made now.
-enum NotApplied {
-    /// Try again when something has changed.
-    Wait,
-    /// What was located is gone: look again.
-    LookAgain,
     Failed(EngineError),
 }
 
@@ -392,72 +384,6 @@ impl<E: Env> Shard<E> {
         Entry { metadata: record.metadata, payload }
     }
 
-    /// Whether the shard takes changes at all.
-    pub(super) fn check_running(&self, state: &State) -> Result<(), EngineError> {
-        if let Some(reason) = self.log.stopped() {
-            return Err(EngineError::Stopped(reason));
-        }
-        if state.closing {
-            return Err(EngineError::Stopped("the shard is being closed".to_owned()));
-        }
-        Ok(())
-    }
-
-    fn check_space(&self, state: &State, removes: bool) -> Result<(), NotApplied> {
-        self.check_running(state).map_err(NotApplied::Failed)?;
-        let full = state.full;
-        if self.index.has_frozen() && self.is_flush_due() {
-            if !full.flushes {
-                return Err(NotApplied::Wait);
-            }
-            if !removes {
-                return Err(NotApplied::Failed(EngineError::Full));
-            }
-        }
-        // What is left when there is no space is for deletes and for what frees space.
-        let room_is_low = || self.log.space_left().0 < self.options.delete_reserve_bytes();
-        if removes || full.ingest == Ingest::Open || !(full.reserve_in_use || room_is_low()) {
-            return Ok(());
-        }
-        Err(match full.ingest {
-            Ingest::Refused => NotApplied::Failed(EngineError::Full),
-            Ingest::Waiting | Ingest::Open => NotApplied::Wait,
-        })
-    }
-
-    fn not_applied(&self, state: &State, removes: bool, refused: Refused) -> NotApplied {
-        match refused {
-            Refused::Stopped => {
-                let reason = self.log.stopped().unwrap_or_default();
-                NotApplied::Failed(EngineError::Stopped(reason))
-            }
-            Refused::NoSegment if self.refuses(state, removes) => {
-                NotApplied::Failed(EngineError::Full)
-            }
-            Refused::NoSpace => NotApplied::Failed(EngineError::Full),
-            Refused::NoSegment | Refused::Queued | Refused::NoSequence => NotApplied::Wait,
-        }
-    }
-
-    /// Whether a change for which the log has no segment fails. A delete waits as long as flushes
-    /// go
-    /// on: they let the log go.
-    pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
-        state.full.ingest == Ingest::Refused && (!removes || state.full.flushes)
-    }
-
-    /// Whether `operation` adds to the log and others wait for room: it must not overtake them.
-    /// Deletes do, because they make room, and so does what reads.
-    fn queues(&self, operation: &Operation<'_>) -> bool {
-        let adds = matches!(operation, Operation::Store(_) | Operation::Arithmetic(_));
-        adds && !self.log.room().is_empty()
-    }
-
-    /// Completes when a change of about `bytes` that had to wait may be tried again.
-    pub(super) async fn wait_for_room(&self, bytes: usize) {
-        self.log.room().wait(bytes as u64).await;
-    }
-
     fn cache_located(
         &self,
         state: &mut State,
@@ -649,39 +575,6 @@ impl Done {
             lease: self.lease,
             last_access: self.last_access,
             fetched: self.fetched,
-        }
-    }
-}
-
-/// An operation that owns its bytes, for the time that it waits.
-#[derive(Clone, Debug)]
-pub struct OperationBuf {
-    operation: Operation<'static>,
-    value: Vec<u8>,
-}
-
-impl OperationBuf {
-    /// A copy of `operation`.
-    pub fn new(operation: &Operation<'_>) -> Self {
-        let (operation, value) = match operation {
-            Operation::Read(read) => (Operation::Read(*read), Vec::new()),
-            Operation::Delete(delete) => (Operation::Delete(*delete), Vec::new()),
-            Operation::Arithmetic(arithmetic) => (Operation::Arithmetic(*arithmetic), Vec::new()),
-            Operation::Store(store) => {
-                let value = store.value.to_vec();
-                (Operation::Store(operation::Store { value: &[], ..*store }), value)
-            }
-        };
-        Self { operation, value }
-    }
-
-    /// The operation.
-    pub fn as_operation(&self) -> Operation<'_> {
-        match self.operation {
-            Operation::Store(store) => {
-                Operation::Store(operation::Store { value: &self.value, ..store })
-            }
-            other => other,
         }
     }
 }

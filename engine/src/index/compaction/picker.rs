@@ -9,7 +9,7 @@
 //!    and what overlaps it, a slice of the level, is merged.
 //! 3. Hidden garbage is brought to light. A log record counts as live until a merge meets both its
 //!    index entry and the newer one of its key, so what tables may hide is kept below a share of
-//!    everything, from the shallowest level down.
+//!    everything: what hides most for the bytes that are rewritten goes down.
 //! 4. The fullest level that has reached its target gives the table that rewrites the fewest bytes
 //!    of the next level for each byte that it moves; one that overlaps nothing there moves unread.
 //! 5. Tables that are mostly tombstones or expired entries go down, or, where nothing lies deeper,

@@ -11,8 +11,10 @@ use larder_runtime::simulation::{FaultPlan, SimEnv, Simulation};
 use super::harness::{self, TestShard, tiny_options};
 use super::items::{flush_memtable, rest};
 use super::smoke::{get, run, set, set_until};
-use crate::collector::{CollectorHost, Newest};
+use crate::collector::{CollectorHost, Fate, Newest};
 use crate::entry::{Metadata, Pointer};
+use crate::index::memtable::Found;
+use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::Outcome;
 use crate::shard::ShardOptions;
@@ -95,6 +97,35 @@ fn an_item_that_is_moved_while_it_is_looked_up_is_found() {
         assert!(shard.is_gone(from.segment), "the item was moved");
         let reply = reading.await;
         assert_eq!((reply.outcome, reply.value), (Outcome::Hit, vec![7; 500]));
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_reader_that_caches_the_old_place_does_not_make_the_new_one_dead() {
+    let (mut life, shard) = start(&options());
+    let env = life.env();
+    life.block_on(async move {
+        run(&shard, b"key", set(&[7; 500])).await;
+        let from = harness::pointer(&shard, b"key").expect("a long value");
+        // Not a victim before the look-up has begun.
+        shard.garbage.unreadable.borrow_mut().insert(from.segment);
+        write_garbage(&shard, 60).await;
+        flush_memtable(&shard).await;
+        let reading = held(&env, run(&shard, b"key", get())).await;
+        shard.garbage.unreadable.borrow_mut().clear();
+        rest(&shard).await;
+        flush_memtable(&shard).await;
+        assert_eq!(reading.await.value, vec![7; 500]);
+        let key = Key::memcached(b"key").encode();
+        let look = |found: Found<'_>| found.entry.pointer();
+        let in_memtables = shard.index.in_memtables(&key, look);
+        let in_tables = shard.index.in_tables(&key, key_hash(&key)).await.expect("readable");
+        let to = in_memtables.unwrap_or_else(|| in_tables.and_then(|it| it.as_entry().pointer()));
+        let to = to.expect("it lives");
+        assert_ne!(to.segment, from.segment, "the item was moved");
+        assert!(matches!(shard.fate(&key, to), Fate::Lives(_) | Fate::Unknown));
+        assert!(shard.newest_at(&key, to).await.expect("readable").is_some());
     })
     .expect("runs");
 }

@@ -27,7 +27,7 @@ const FIGURES: [Figure; 15] = [
     (
         "larder_space_live_bytes",
         Type::Gauge,
-        "Bytes of keys and values that live, at least.",
+        "Bytes of keys and values that live, estimated.",
         |s| s.space.live,
     ),
     (
@@ -39,7 +39,7 @@ const FIGURES: [Figure; 15] = [
     (
         "larder_space_headroom_bytes",
         Type::Gauge,
-        "Bytes that the files may grow by: collection begins when this is little.",
+        "Bytes that may still be filled: collection begins when this is little.",
         |s| s.space.headroom,
     ),
     ("larder_pace_kept", Type::Gauge, "1 while writers have to keep the collector's pace.", |s| {
