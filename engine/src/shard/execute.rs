@@ -17,8 +17,8 @@ use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::{self, Context, Decision, Effect, Lease, Need, Operation, Outcome};
-use crate::value_log::record::{Record, RecordKind};
 use crate::value_log::Append;
+use crate::value_log::record::{Record, RecordKind};
 
 /// What an operation found and did, borrowed for the time of the answer.
 #[derive(Clone, Copy, Debug)]
