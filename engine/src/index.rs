@@ -35,7 +35,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use crate::cache::CacheCounters;
 use crate::canary::{self, Defect};
-use crate::entry::Entry;
+use crate::entry::{Entry, Pointer};
 use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::manifest::{self, LogPosition};
@@ -227,9 +227,17 @@ impl<E: Env> Index<E> {
         Ok(index)
     }
 
-    /// Makes `entry` the newest of `key`. `sequence` is the change's place in the log.
-    pub fn insert(&self, key: &[u8], entry: &Entry<'_>, sequence: u64) {
-        self.contents.borrow_mut().active.insert(key, entry, sequence);
+    /// Makes `entry` the newest of `key`, whose hash is [`table::key_hash`]. `sequence` is the
+    /// change's place in the log. Returns where the value was of an entry that this replaces in the
+    /// active memtable, if that was in the log.
+    pub fn insert(
+        &self,
+        key: &[u8],
+        hash: u64,
+        entry: &Entry<'_>,
+        sequence: u64,
+    ) -> Option<Pointer> {
+        self.contents.borrow_mut().active.insert(key, hash, entry, sequence)
     }
 
     /// Whether the active memtable has reached its size.

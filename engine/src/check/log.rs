@@ -9,6 +9,7 @@ use super::CheckError;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
 use crate::index::memtable::Memtable;
+use crate::index::table::key_hash;
 use crate::manifest::{SegmentState, State};
 use crate::shard::namespaces::{self, Namespaces};
 use crate::value_log::record::RecordKind;
@@ -95,6 +96,6 @@ fn note(changes: &mut Memtable, replayed: &Replayed<'_>) -> bool {
         _ => here,
     };
     let entry = Entry { metadata: record.metadata, payload };
-    changes.insert(record.key, &entry, replayed.sequence);
+    changes.insert(record.key, key_hash(record.key), &entry, replayed.sequence);
     record.kind != RecordKind::Repoint || repointed.is_some() || !replayed.payload_intact
 }

@@ -23,7 +23,7 @@ pub(super) async fn keep_newest<E: Env, T>(
     keys: &mut BTreeMap<Vec<u8>, T>,
 ) -> Result<(), CheckError> {
     let generations = log.namespaces.generations();
-    keys.retain(|key, _| log.changes.get(key).is_none() && generations.has_key(key));
+    keys.retain(|key, _| log.changes.get(key, key_hash(key)).is_none() && generations.has_key(key));
     let blocks = BlockCache::new(0);
     for meta in newer {
         let range = meta.smallest.clone()..=meta.largest.clone();

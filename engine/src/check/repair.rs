@@ -414,7 +414,8 @@ impl<E: Env> Repairer<'_, E> {
         let store = self.identity.store;
         let log = &self.log;
         self.suspects.retain(|key, _| {
-            log.changes.get(key).is_none() && log.namespaces.generations().has_key(key)
+            log.changes.get(key, key_hash(key)).is_none()
+                && log.namespaces.generations().has_key(key)
         });
         let blocks = BlockCache::new(0);
         for (number, meta) in self.looked_at.iter().enumerate() {

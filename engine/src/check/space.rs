@@ -172,7 +172,7 @@ impl<'a> Tally<'a> {
     }
 
     fn newest(&mut self, key: &[u8], entry: &Entry<'_>) {
-        let change = self.log.changes.get(key);
+        let change = self.log.changes.get(key, table::key_hash(key));
         let is_emptied = !self.log.namespaces.generations().has_key(key);
         let is_expired = entry.metadata.is_expired(self.now);
         let in_force = match change {

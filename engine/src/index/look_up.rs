@@ -13,10 +13,15 @@ use crate::error::EngineError;
 
 impl<E: Env> Index<E> {
     /// Calls `look` with the newest entry of `key` if a memtable has it.
-    pub fn in_memtables<R>(&self, key: &[u8], look: impl FnOnce(Found<'_>) -> R) -> Option<R> {
+    pub fn in_memtables<R>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        look: impl FnOnce(Found<'_>) -> R,
+    ) -> Option<R> {
         let contents = self.contents.borrow();
-        let frozen = || contents.frozen.as_ref().and_then(|frozen| frozen.memtable.get(key));
-        contents.active.get(key).or_else(frozen).map(look)
+        let frozen = || contents.frozen.as_ref().and_then(|frozen| frozen.memtable.get(key, hash));
+        contents.active.get(key, hash).or_else(frozen).map(look)
     }
 
     /// Calls `look` with what the tables have of a key that no memtable has, if that needs no read.

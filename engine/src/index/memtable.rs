@@ -63,18 +63,34 @@ impl Slot {
         };
         Found { entry: Entry { metadata: self.metadata, payload }, sequence: self.sequence }
     }
+
+    fn pointer(&self) -> Option<Pointer> {
+        match self.value {
+            Value::Separate(pointer, _) => Some(pointer),
+            Value::Tombstone | Value::Inline(_) => None,
+        }
+    }
 }
 
 impl Memtable {
     /// The entry of `key`, if it was changed since the last flush.
-    pub fn get(&self, key: &[u8]) -> Option<Found<'_>> {
+    ///
+    /// `hash` is the key's, here and elsewhere: see [`key_hash`](super::table::key_hash).
+    pub fn get(&self, key: &[u8], _hash: u64) -> Option<Found<'_>> {
         self.slots.get(key).map(Slot::as_found)
     }
 
-    /// Makes `entry` the newest of `key`.
+    /// Makes `entry` the newest of `key`, and returns where the value was of the entry that it
+    /// replaces here, if that was in the log.
     ///
     /// Sequences only grow: an entry that is older than what is there is a programmer's error.
-    pub fn insert(&mut self, key: &[u8], entry: &Entry<'_>, sequence: u64) {
+    pub fn insert(
+        &mut self,
+        key: &[u8],
+        _hash: u64,
+        entry: &Entry<'_>,
+        sequence: u64,
+    ) -> Option<Pointer> {
         let value = match entry.payload {
             Payload::Tombstone => Value::Tombstone,
             Payload::Inline(value) => Value::Inline(value.into()),
@@ -92,10 +108,11 @@ impl Memtable {
             self.bytes -= inline_bytes(old);
             self.separate_bytes -= separate_len(old);
             self.tombstones -= u64::from(old.value == Value::Tombstone);
-            *old = slot;
+            std::mem::replace(old, slot).pointer()
         } else {
             self.bytes += NODE_BYTES + allocated(key.len());
             self.slots.insert(key.into(), slot);
+            None
         }
     }
 
@@ -164,6 +181,11 @@ fn inline_bytes(slot: &Slot) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::table::key_hash;
+
+    fn insert(table: &mut Memtable, key: &[u8], entry: &Entry<'_>, sequence: u64) {
+        table.insert(key, key_hash(key), entry, sequence);
+    }
 
     fn inline(version: u64, value: &[u8]) -> Entry<'_> {
         let metadata = Metadata { version, ..Metadata::default() };
@@ -173,31 +195,46 @@ mod tests {
     #[test]
     fn the_newest_entry_wins_and_the_size_follows() {
         let mut table = Memtable::default();
-        table.insert(b"b", &inline(1, b"one"), 1);
+        insert(&mut table, b"b", &inline(1, b"one"), 1);
         let once = table.bytes();
-        table.insert(b"b", &inline(2, b"three"), 2);
+        insert(&mut table, b"b", &inline(2, b"three"), 2);
         assert_eq!(table.bytes(), once, "the allocator gives either value the same");
-        table.insert(b"b", &inline(3, &[b'v'; 100]), 3);
+        insert(&mut table, b"b", &inline(3, &[b'v'; 100]), 3);
         assert_eq!(table.bytes(), once + 112 - 32);
-        table.insert(b"b", &inline(4, b"three"), 4);
-        table.insert(b"a", &inline(5, b""), 5);
-        let found = table.get(b"b").expect("there");
+        insert(&mut table, b"b", &inline(4, b"three"), 4);
+        insert(&mut table, b"a", &inline(5, b""), 5);
+        let found = table.get(b"b", key_hash(b"b")).expect("there");
         assert_eq!((found.entry, found.sequence), (inline(4, b"three"), 4));
         let keys: Vec<&[u8]> = table.iter().map(|(key, _)| key).collect();
         assert_eq!(keys, [b"a", b"b"]);
         let tombstone = Entry { payload: Payload::Tombstone, ..inline(6, b"") };
-        table.insert(b"b", &tombstone, 6);
-        assert!(table.get(b"b").expect("there").entry.is_tombstone());
+        insert(&mut table, b"b", &tombstone, 6);
+        assert!(table.get(b"b", key_hash(b"b")).expect("there").entry.is_tombstone());
         assert_eq!((table.len(), table.is_empty(), table.tombstones()), (2, false, 1));
-        table.insert(b"b", &inline(7, b"again"), 7);
+        insert(&mut table, b"b", &inline(7, b"again"), 7);
         assert_eq!(table.tombstones(), 0);
+    }
+
+    #[test]
+    fn a_replaced_value_is_told() {
+        let pointer = |offset| Pointer { segment: 7, offset, len: 200 };
+        let entry = |version, payload| Entry { payload, ..inline(version, b"") };
+        let mut table = Memtable::default();
+        let mut replaced = |sequence, payload| {
+            table.insert(b"k", key_hash(b"k"), &entry(sequence, payload), sequence)
+        };
+        assert_eq!(replaced(1, Payload::Separate(pointer(64), 100)), None);
+        assert_eq!(replaced(2, Payload::Separate(pointer(512), 100)), Some(pointer(64)));
+        assert_eq!(replaced(3, Payload::Tombstone), Some(pointer(512)));
+        assert_eq!(replaced(4, Payload::Inline(b"short")), None);
+        assert_eq!(replaced(5, Payload::Separate(pointer(1024), 100)), None);
     }
 
     #[test]
     fn a_memtable_is_dropped_in_steps() {
         let mut table = Memtable::default();
         for number in 0..1000u64 {
-            table.insert(&number.to_be_bytes(), &inline(number, b"value"), number);
+            insert(&mut table, &number.to_be_bytes(), &inline(number, b"value"), number);
         }
         let mut left = vec![table.len()];
         while table.drop_some() {
@@ -210,7 +247,7 @@ mod tests {
     #[should_panic(expected = "the log's order")]
     fn an_older_change_is_refused() {
         let mut table = Memtable::default();
-        table.insert(b"b", &inline(2, b"two"), 2);
-        table.insert(b"b", &inline(1, b"one"), 1);
+        insert(&mut table, b"b", &inline(2, b"two"), 2);
+        insert(&mut table, b"b", &inline(1, b"one"), 1);
     }
 }

@@ -77,7 +77,7 @@ impl Fixture {
     fn insert(&mut self, number: u32, make: fn(u64) -> EntryBuf) {
         self.sequence += 1;
         let entry = make(self.sequence);
-        self.index.insert(&key(number), &entry.as_entry(), self.sequence);
+        self.index.insert(&key(number), key_hash(&key(number)), &entry.as_entry(), self.sequence);
         self.model.insert(number, entry);
     }
 
@@ -107,7 +107,8 @@ impl Fixture {
 
     fn get(&mut self, number: u32) -> Result<Option<EntryBuf>, EngineError> {
         let key = key(number);
-        let found = self.index.in_memtables(&key, |found| EntryBuf::new(&found.entry));
+        let found =
+            self.index.in_memtables(&key, key_hash(&key), |found| EntryBuf::new(&found.entry));
         if found.is_some() {
             return Ok(found);
         }
@@ -198,7 +199,7 @@ fn a_table_holds_keys_of_one_generation() {
     let mut fixture = Fixture::new(3);
     for (sequence, generation) in (1..).zip([0, 0, 1, 7, 7, 7]) {
         let key = Key { namespace: generation, record: &[sequence as u8], item: b"" }.encode();
-        fixture.index.insert(&key, &separate(sequence).as_entry(), sequence);
+        fixture.index.insert(&key, key_hash(&key), &separate(sequence).as_entry(), sequence);
     }
     fixture.flush();
     let entries = || {

@@ -181,7 +181,8 @@ impl<E: Env> Shard<E> {
         if self.index.has_frozen() && self.is_flush_due() && !state.full.flushes {
             return Err(Refused::Queued);
         }
-        let pointer_now = self.index.in_memtables(key, |found| found.entry.pointer());
+        let hash = key_hash(key);
+        let pointer_now = self.index.in_memtables(key, hash, |found| found.entry.pointer());
         if pointer_now.is_some_and(|now| now != Some(from)) {
             return Ok(Some(false));
         }
@@ -195,8 +196,8 @@ impl<E: Env> Shard<E> {
             Record { kind: RecordKind::Repoint, metadata: entry.metadata, key, payload: &encoded };
         let append = Append { record, payload_crc: crc32c::crc32c(&encoded) };
         let appended = self.log.append(&append)?;
-        self.index.insert(key, &entry, appended.sequence);
-        state.items.move_value(key_hash(key), key, from, to);
+        self.index.insert(key, hash, &entry, appended.sequence);
+        state.items.move_value(hash, key, from, to);
         if self.is_flush_due() {
             self.freeze(&mut state);
         }
@@ -282,12 +283,13 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         }
         // The value cache cannot tell: a reader that began before a move puts an item there with
         // the place that it was read from.
+        let hash = key_hash(key);
         let newest = |entry: &Entry<'_>| self.newest_of(entry, pointer);
-        let found = match self.index.in_memtables(key, |found| newest(&found.entry)) {
+        let found = match self.index.in_memtables(key, hash, |found| newest(&found.entry)) {
             Some(found) => found,
             None => {
                 let look = |entry: Option<Entry<'_>>| entry.as_ref().and_then(newest);
-                match self.index.in_resident_tables(key, key_hash(key), look) {
+                match self.index.in_resident_tables(key, hash, look) {
                     Resident::Answer(found) => found,
                     Resident::NeedsDevice => return Fate::Unknown,
                 }
@@ -297,13 +299,14 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
     }
 
     async fn newest_at(&self, key: &[u8], pointer: Pointer) -> Result<Option<Newest>, EngineError> {
+        let hash = key_hash(key);
         loop {
             let newest = |entry: &Entry<'_>| self.newest_of(entry, pointer);
-            if let Some(found) = self.index.in_memtables(key, |found| newest(&found.entry)) {
+            if let Some(found) = self.index.in_memtables(key, hash, |found| newest(&found.entry)) {
                 return Ok(found);
             }
             let table_changes = self.index.table_changes();
-            let found = self.index.in_tables(key, key_hash(key)).await?;
+            let found = self.index.in_tables(key, hash).await?;
             // What was found in tables that are gone may have been dropped meanwhile.
             if self.index.table_changes() == table_changes {
                 return Ok(found.and_then(|entry| newest(&entry.as_entry())));

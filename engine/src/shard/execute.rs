@@ -319,7 +319,7 @@ impl<E: Env> Shard<E> {
         let appended = self.log.append(&Append { record, payload_crc });
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
         let entry = self.entry_of(&record, change.located, appended.pointer);
-        self.index.insert(change.key, &entry, appended.sequence);
+        self.index.insert(change.key, change.hash, &entry, appended.sequence);
         state.update_cache(change, kind, &entry, &payload, appended.sequence);
         self.note_written(appended.pointer.len);
         if self.is_flush_due() {

@@ -104,7 +104,7 @@ impl<E: Env> Shard<E> {
             });
         }
         let located = |found: Found<'_>| Located::from_entry(&found.entry, found.sequence + 1);
-        self.index.in_memtables(key, located).map(|located| self.unless_gone(located))
+        self.index.in_memtables(key, hash, located).map(|located| self.unless_gone(located))
     }
 
     /// An item that had expired when its segment was freed stays gone, even if the clock goes back.

@@ -369,7 +369,7 @@ impl<E: Env> Opening<E> {
         };
         self.namespaces.see_key(record.key);
         let entry = Entry { metadata: record.metadata, payload };
-        self.index.insert(record.key, &entry, replayed.sequence);
+        self.index.insert(record.key, table::key_hash(record.key), &entry, replayed.sequence);
     }
 }
 

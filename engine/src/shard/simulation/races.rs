@@ -119,7 +119,7 @@ fn a_reader_that_caches_the_old_place_does_not_make_the_new_one_dead() {
         assert_eq!(reading.await.value, vec![7; 500]);
         let key = Key::memcached(b"key").encode();
         let look = |found: Found<'_>| found.entry.pointer();
-        let in_memtables = shard.index.in_memtables(&key, look);
+        let in_memtables = shard.index.in_memtables(&key, key_hash(&key), look);
         let in_tables = shard.index.in_tables(&key, key_hash(&key)).await.expect("readable");
         let to = in_memtables.unwrap_or_else(|| in_tables.and_then(|it| it.as_entry().pointer()));
         let to = to.expect("it lives");
