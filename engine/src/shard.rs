@@ -36,13 +36,14 @@ use larder_runtime::env::Env;
 
 use crate::cache::ItemCache;
 use crate::collector::Collector;
+use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::index::Index;
 use crate::key::Key;
 use crate::manifest::{Edit, SegmentSeal};
 use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
-use crate::space::{FreeSegments, Gain, Pace};
+use crate::space::{DeadRecords, FreeSegments, Gain, Pace};
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
@@ -72,8 +73,9 @@ struct State {
 }
 
 /// What is known of segments in the course of collecting.
-#[derive(Default)]
 struct Garbage {
+    /// Records that are known to be dead.
+    dead: RefCell<DeadRecords>,
     /// A segment is being collected.
     is_collecting: Cell<bool>,
     /// Segments of which nothing lives any more, until they are freed.
@@ -90,10 +92,28 @@ struct Garbage {
 
 impl Garbage {
     /// Nothing is known but until when expired things went, in Unix seconds.
-    fn since(expired_until: u32) -> Self {
-        let garbage = Self::default();
-        garbage.note_expired(expired_until);
-        garbage
+    fn since(expired_until: u32, options: &ShardOptions) -> Self {
+        let dead = DeadRecords::new(options.segment_bytes, options.dead_records_bytes);
+        Self {
+            dead: RefCell::new(dead),
+            is_collecting: Cell::default(),
+            collected: RefCell::default(),
+            unreadable: RefCell::default(),
+            expired_until: Cell::new(expired_until),
+            owed_nanoseconds: Cell::default(),
+        }
+    }
+
+    /// Marks records dead: the places where memory has known the value of an item that was replaced
+    /// or deleted. No entry points to one of them again, not even by what a reader has cached.
+    fn mark_dead(&self, places: [Option<Pointer>; 3]) {
+        let mut dead = self.dead.borrow_mut();
+        let mut last = None;
+        for place in
+            places.into_iter().flatten().filter(|place| last.replace(*place) != Some(*place))
+        {
+            dead.mark(place);
+        }
     }
 
     /// Notes that something was found expired at `now`, in Unix seconds, and may go.

@@ -4,8 +4,9 @@
 //! follows
 //! from that, [`victims`] which segment is worth collecting, [`Pace`] when writers have to wait for
 //! the collector, [`Purpose`] who may use the last of the space, [`SpaceReport`] what every byte is
-//! for. [`FreeSegments`] holds the files of freed segments. The shard's tasks carry it out.
+//! for, [`DeadRecords`] which records are dead for sure. [`FreeSegments`] holds the files of freed segments. The shard's tasks carry it out.
 
+mod dead_records;
 mod free_segments;
 mod pace;
 mod purpose;
@@ -13,6 +14,7 @@ mod report;
 mod usage;
 pub mod victims;
 
+pub use dead_records::DeadRecords;
 pub use free_segments::FreeSegments;
 pub use pace::{Gain, Pace, Runway};
 pub use purpose::Purpose;

@@ -83,6 +83,12 @@ impl ItemCache {
         Some(ItemHit { item, value: hit.value })
     }
 
+    /// Where the value of the cached item of `key` is in the log, if it is: or where it was when it
+    /// was read.
+    pub fn place_of(&self, hash: u64, key: &[u8]) -> Option<Pointer> {
+        decode(self.cache.peek(hash, key)?.0).pointer
+    }
+
     /// Makes this the item of `key`. Says whether the cache holds it now; if not, it holds no older
     /// item of the key either. See [`Cache::insert`].
     pub fn insert(&mut self, hash: u64, key: &[u8], item: &CachedItem, value: &[u8]) -> bool {

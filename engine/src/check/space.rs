@@ -83,7 +83,7 @@ impl SpaceReport {
                     file.len,
                     known,
                     ends,
-                    mean_record_bytes(state),
+                    (0, mean_record_bytes(state)),
                 ));
             } else if file.len == u64::from(reading.superblock.identity.segment_bytes) {
                 self.free += file.len;

@@ -96,11 +96,12 @@ impl<E: Env> Shard<E> {
                 && !self.index.memtables_point_into(number)
         };
         let mean = self.index.estimate().mean_record_bytes;
+        let dead = self.garbage.dead.borrow();
+        let of = |(&number, segment): (&u32, &SegmentState)| {
+            VictimCandidate::of(number, segment, dead.bytes_in(number), mean)
+        };
         let candidates = journal.segments.iter().filter(|(number, s)| may_go(**number, s));
-        let chosen = victims::choose(
-            candidates.filter_map(|(&number, segment)| VictimCandidate::of(number, segment, mean)),
-            newest,
-        )?;
+        let chosen = victims::choose(candidates.filter_map(of), newest)?;
         let segment = journal.segments.get(&chosen.number)?;
         Some(Victim {
             number: chosen.number,
@@ -278,7 +279,9 @@ impl<E: Env> Shard<E> {
 
 impl<E: Env> CollectorHost<E> for Shard<E> {
     fn fate(&self, key: &[u8], pointer: Pointer) -> Fate {
-        if !self.state.borrow().namespaces.generations().has_key(key) {
+        if self.garbage.dead.borrow().has(pointer)
+            || !self.state.borrow().namespaces.generations().has_key(key)
+        {
             return Fate::Dead;
         }
         // The value cache cannot tell: a reader that began before a move puts an item there with

@@ -12,6 +12,7 @@ use super::pins::Pin;
 use super::turns::Turn;
 use super::{Shard, State};
 use crate::cache::CachedItem;
+use crate::canary::{self, Defect};
 use crate::entry::{Entry, Metadata, Payload};
 use crate::error::EngineError;
 use crate::index::table::key_hash;
@@ -319,7 +320,11 @@ impl<E: Env> Shard<E> {
         let appended = self.log.append(&Append { record, payload_crc });
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
         let entry = self.entry_of(&record, change.located, appended.pointer);
-        self.index.insert(change.key, change.hash, &entry, appended.sequence);
+        let replaced = self.index.insert(change.key, change.hash, &entry, appended.sequence);
+        if !matches!(effect, Effect::Remark(_)) || canary::has(Defect::MarkTheLiving) {
+            let cached = state.items.place_of(change.hash, change.key);
+            self.garbage.mark_dead([replaced, cached, change.located.pointer()]);
+        }
         state.update_cache(change, kind, &entry, &payload, appended.sequence);
         self.note_written(appended.pointer.len);
         if self.is_flush_due() {

@@ -29,6 +29,8 @@ pub struct ShardOptions {
     pub item_cache_bytes: usize,
     /// Memory of the table block cache.
     pub block_cache_bytes: usize,
+    /// Memory for marks of dead log records.
+    pub dead_records_bytes: usize,
     /// Free space that is left to flushes, compaction and deletes when the disk fills up.
     pub disk_reserve_bytes: u64,
     /// Files of freed segments that are kept for use as new ones.
@@ -74,6 +76,7 @@ impl ShardOptions {
             value_bytes_max: 1 << 20,
             item_cache_bytes: memory / 2,
             block_cache_bytes: memory / 5,
+            dead_records_bytes: memory / 64,
             // A flush, one merge of a level 0 with what it overlaps, and the manifest.
             disk_reserve_bytes: 2 * memtable_bytes as u64 + 16 * table_bytes,
             free_segments_max: 8,

@@ -200,6 +200,7 @@ impl<E: Env> Shard<E> {
         let mut free = self.free.borrow_mut();
         for (number, bytes) in numbers.into_iter().zip(bytes) {
             self.garbage.collected.borrow_mut().remove(&number);
+            self.garbage.dead.borrow_mut().forget(number);
             free.freed(number, bytes, moment);
         }
         drop(free);

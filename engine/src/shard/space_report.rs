@@ -48,8 +48,14 @@ impl<E: Env> Shard<E> {
             .map(|(&number, known)| {
                 let ends = self.segment_ends(number, known, &journal, &ends);
                 let file_bytes = u64::from(known.file_bytes);
-                let mut segment =
-                    SegmentSpace::new(number, file_bytes, known, ends, estimate.mean_record_bytes);
+                let marked = self.garbage.dead.borrow().bytes_in(number);
+                let mut segment = SegmentSpace::new(
+                    number,
+                    file_bytes,
+                    known,
+                    ends,
+                    (marked, estimate.mean_record_bytes),
+                );
                 // Which of the records are superseded is not known: each segment gets its share.
                 let share = u128::from(known.live_bytes) * u128::from(superseded)
                     / u128::from(referenced.max(1));

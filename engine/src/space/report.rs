@@ -49,19 +49,20 @@ pub struct SegmentEnds {
 impl SegmentSpace {
     /// The parts that follow from where they end. All that is flushed is `dead` at first.
     ///
-    /// `mean_record` is the mean length of the log's records in bytes.
+    /// Of its records `marked` bytes are known to be dead; `mean_record` is the mean length of the
+    /// log's records. Both in bytes.
     pub fn new(
         number: u32,
         file_bytes: u64,
         known: &SegmentState,
         ends: SegmentEnds,
-        mean_record: u64,
+        (marked, mean_record): (u64, u64),
     ) -> Self {
         let header = u64::from(segment::HEADER_BYTES).min(file_bytes);
         let flushed = ends.flushed.clamp(header, file_bytes);
         let durable = ends.durable.clamp(flushed, file_bytes);
         let appended = ends.appended.clamp(durable, file_bytes);
-        let candidate = VictimCandidate::of(number, known, mean_record);
+        let candidate = VictimCandidate::of(number, known, marked, mean_record);
         let is_flushed = flushed == appended;
         Self {
             number,
@@ -221,18 +222,29 @@ mod tests {
     fn every_byte_of_a_segment_is_in_one_part() {
         let ends = |flushed, durable, appended| SegmentEnds { flushed, durable, appended };
         let mut open =
-            SegmentSpace::new(1, 100_000, &known(None, 0), ends(8192, 20_480, 24_576), 1000);
+            SegmentSpace::new(1, 100_000, &known(None, 0), ends(8192, 20_480, 24_576), (0, 1000));
         open.count(1000, 500);
-        let mut sealed =
-            SegmentSpace::new(2, 100_000, &known(Some(90_112), 82_000), ends(90_112, 0, 0), 1000);
+        let mut sealed = SegmentSpace::new(
+            2,
+            100_000,
+            &known(Some(90_112), 82_000),
+            ends(90_112, 0, 0),
+            (0, 1000),
+        );
         sealed.count(70_000, 12_000);
-        let mut poor =
-            SegmentSpace::new(3, 100_000, &known(Some(90_112), 1000), ends(90_112, 0, 0), 1000);
+        let mut poor = SegmentSpace::new(
+            3,
+            100_000,
+            &known(Some(90_112), 1000),
+            ends(90_112, 0, 0),
+            (0, 1000),
+        );
         poor.count(1000, u64::MAX);
         let mut dead =
-            SegmentSpace::new(4, 100_000, &known(Some(90_112), 0), ends(90_112, 0, 0), 1000);
+            SegmentSpace::new(4, 100_000, &known(Some(90_112), 0), ends(90_112, 0, 0), (0, 1000));
         dead.count(0, 0);
-        let spare = SegmentSpace::new(5, 100_000, &known(None, 0), SegmentEnds::default(), 1000);
+        let spare =
+            SegmentSpace::new(5, 100_000, &known(None, 0), SegmentEnds::default(), (0, 1000));
         let report = SpaceReport {
             segments: vec![open, sealed, poor, dead, spare],
             tables: 1000,
@@ -271,7 +283,7 @@ mod tests {
             [(u64::MAX, 0, 0), (0, u64::MAX, 0), (0, 0, u64::MAX), (50, 40, 30)]
         {
             let ends = SegmentEnds { flushed, durable, appended };
-            let segment = SegmentSpace::new(1, 5000, &known(Some(0), u64::MAX), ends, 1000);
+            let segment = SegmentSpace::new(1, 5000, &known(Some(0), u64::MAX), ends, (0, 1000));
             let report = SpaceReport { segments: vec![segment], ..SpaceReport::default() };
             assert_eq!(report.total(), 5000, "{ends:?}");
         }

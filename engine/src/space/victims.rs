@@ -35,17 +35,18 @@ const GAIN_DIVISOR_LOG: u64 = 16;
 const GAIN_DIVISOR_MOVED: u64 = 8;
 
 impl VictimCandidate {
-    /// What the manifest knows of a segment, `None` if that is not where it ends. `mean_record` is
-    /// the mean length of records in bytes.
-    pub fn of(number: u32, known: &SegmentState, mean_record: u64) -> Option<Self> {
-        let end = known.sealed?.end;
-        Some(Self {
-            number,
-            frame_bytes: end.saturating_sub(segment::HEADER_BYTES),
-            generation: known.generation,
-            live_bytes: known.live_bytes,
-            live_records: known.live_bytes / mean_record.max(1),
-        })
+    /// What the manifest knows of a segment, `None` if that is not where it ends. Of its records
+    /// `dead_bytes` are marked dead; `mean_record` is their mean length in bytes.
+    pub fn of(
+        number: u32,
+        known: &SegmentState,
+        dead_bytes: u64,
+        mean_record: u64,
+    ) -> Option<Self> {
+        let frame_bytes = known.sealed?.end.saturating_sub(segment::HEADER_BYTES);
+        let live_bytes = known.live_bytes.min(u64::from(frame_bytes).saturating_sub(dead_bytes));
+        let live_records = live_bytes / mean_record.max(1);
+        Some(Self { number, frame_bytes, generation: known.generation, live_bytes, live_records })
     }
 
     /// Bytes that collecting it frees: what it takes, less what its copies take and the log's
@@ -92,6 +93,7 @@ pub fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::SegmentSeal;
 
     const KIB: u64 = 1024;
 
@@ -125,6 +127,23 @@ mod tests {
         assert_eq!(chosen(&[candidate(1, 850)]), Some(1));
         assert_eq!(chosen(&[VictimCandidate { generation: 1, ..candidate(1, 850) }]), None);
         assert_eq!(chosen(&[VictimCandidate { frame_bytes: 0, ..candidate(1, 0) }]), None);
+    }
+
+    #[test]
+    fn what_is_marked_dead_does_not_live_although_tables_point_to_it() {
+        let end = segment::HEADER_BYTES + 1000;
+        let known = SegmentState {
+            file_bytes: 1 << 20,
+            sealed: Some(SegmentSeal { segment: 3, end, sequence_last: 0 }),
+            live_bytes: 900,
+            generation: 0,
+            expiry_max: 0,
+        };
+        let live = |dead_bytes| {
+            let candidate = VictimCandidate::of(3, &known, dead_bytes, 90).expect("it has an end");
+            (candidate.live_bytes, candidate.live_records)
+        };
+        assert_eq!([0, 50, 400, 2000].map(live), [(900, 10), (900, 10), (600, 6), (0, 0)]);
     }
 
     #[test]

@@ -76,6 +76,11 @@ fn a_collector_that_moves_without_the_condition_is_noticed() {
 }
 
 #[test]
+fn marking_the_living_dead_is_noticed() {
+    notices(Defect::MarkTheLiving);
+}
+
+#[test]
 fn memtables_that_forget_their_pointers_are_noticed() {
     notices_in(Defect::ForgetPointers, |lives| {
         lives.mix.outlive_expiries();

@@ -46,6 +46,7 @@ pub(super) fn tiny_options() -> ShardOptions {
         value_bytes_max: 256 << 10,
         item_cache_bytes: 0,
         block_cache_bytes: 0,
+        dead_records_bytes: 64 << 10,
         disk_reserve_bytes: 2 << 20,
         free_segments_max: 2,
         recovery_log_bytes: 512 << 10,
@@ -92,6 +93,7 @@ pub(super) fn random_options(random: &mut Random) -> ShardOptions {
     options.memtable_bytes = random.pick(&[2 << 10, 4 << 10, 8 << 10, 16 << 10]);
     options.item_cache_bytes = random.pick(&[0, 16 << 10, 128 << 10]);
     options.block_cache_bytes = random.pick(&[0, 32 << 10]);
+    options.dead_records_bytes = random.pick(&[0, 2 << 10, 64 << 10]);
     options.free_segments_max = random.pick(&[0, 1, 4]);
     options.recovery_log_bytes = random.pick(&[64 << 10, 256 << 10, 4 << 20]);
     options.space_amplification_percent = random.pick(&[110, 150, 300]);
