@@ -29,7 +29,7 @@ use larder_runtime::env::{Env, IoClass};
 use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
 use crate::value_log::frame::{self, FrameHeader};
-use crate::value_log::record::{self, Place, Record, RecordKind};
+use crate::value_log::record::{self, Place, RecordKind};
 use crate::value_log::segment::{self, Segment};
 use crate::value_log::window::{Piece, Window};
 
@@ -177,16 +177,30 @@ pub struct Collector<E: Env> {
     written_to: RefCell<BTreeSet<u32>>,
 }
 
-/// A record that may live: where it starts in its frame, how long it is, and the newest entry of
-/// its key as far as memory has it.
-type Undecided<'a> = (usize, usize, Record<'a>, Option<Newest>);
-
-/// A survivor within the bytes of its frame.
-struct Survivor {
+/// A record within the bytes of its frame, and the generation that it comes to if it lives.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    key: &'a [u8],
     start: usize,
     len: usize,
     generation: u8,
+}
+
+/// A record that lives, and the newest entry of its key.
+struct Survivor<'a> {
+    record: Candidate<'a>,
     newest: Newest,
+}
+
+impl Candidate<'_> {
+    /// Where the record is, if its frame is at `frame`.
+    fn pointer(self, frame: Place) -> Pointer {
+        Pointer {
+            segment: frame.segment,
+            offset: frame.offset + self.start as u32,
+            len: u32::try_from(self.len).expect("a record's length was checked"),
+        }
+    }
 }
 
 impl<E: Env> Collector<E> {
@@ -260,33 +274,37 @@ impl<E: Env> Collector<E> {
         host: &impl CollectorHost<E>,
         collected: &mut Collected,
     ) -> Result<bool, EngineError> {
+        let separation = host.separation();
         let mut offset = frame::HEADER_BYTES;
-        let mut records = Vec::with_capacity(header.count as usize);
+        let mut survivors = Vec::new();
+        let mut undecided = Vec::new();
         for _ in 0..header.count {
             let Some(rest) = bytes.get(offset..) else { return Ok(false) };
             let at = Place { offset: place.offset + offset as u32, ..place };
             let Ok(found) = record::decode_head(rest, at) else { return Ok(false) };
             let record = found.record;
-            let pointer = pointer_of(place, offset, found.len);
-            let newest = match host.fate(record.key, pointer) {
-                _ if record.kind != RecordKind::Put => None,
-                Fate::Dead => None,
-                Fate::Lives(newest) => Some(Some(newest)),
-                Fate::Unknown => Some(None),
-            };
-            if let Some(newest) = newest {
-                records.push((offset, found.len, record, newest));
-            }
+            let start = offset;
             offset += found.len;
+            if record.kind != RecordKind::Put {
+                continue;
+            }
+            let generation = generation_after(victim, record.metadata, separation);
+            let record = Candidate { key: record.key, start, len: found.len, generation };
+            match host.fate(record.key, record.pointer(place)) {
+                Fate::Dead => {}
+                Fate::Lives(newest) => survivors.push(Survivor { record, newest }),
+                Fate::Unknown => undecided.push(record),
+            }
         }
-        let separation = host.separation();
-        let look_up = |candidate| look_up(host, victim, place, separation, candidate);
-        let survivors = concurrently(LOOK_UPS_MAX, records.into_iter().map(look_up)).await;
+        let look_up = |record| look_up(host, record, place);
+        for found in concurrently(LOOK_UPS_MAX, undecided.into_iter().map(look_up)).await {
+            survivors.extend(found?);
+        }
+        // The copies lie in the order of the originals.
+        survivors.sort_unstable_by_key(|survivor| survivor.record.start);
         for survivor in survivors {
-            let survivor: Result<Option<Survivor>, EngineError> = survivor;
-            let Some(survivor) = survivor? else { continue };
             collected.moved += 1;
-            collected.moved_bytes += survivor.len as u64;
+            collected.moved_bytes += survivor.record.len as u64;
             self.copy(bytes, place, &survivor, host).await?;
         }
         Ok(true)
@@ -297,13 +315,13 @@ impl<E: Env> Collector<E> {
         &self,
         bytes: &[u8],
         place: Place,
-        survivor: &Survivor,
+        survivor: &Survivor<'_>,
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
-        let (start, len) = (survivor.start, survivor.len);
+        let Candidate { start, len, generation, .. } = survivor.record;
         let at = Place { offset: place.offset + start as u32, ..place };
         let found = record::decode_head(&bytes[start..], at).expect("it was decoded before");
-        let mut output = self.outputs.borrow_mut().remove(&survivor.generation);
+        let mut output = self.outputs.borrow_mut().remove(&generation);
         if output.as_ref().is_some_and(|output| !output.has_room(len))
             && let Some(full) = output.take()
         {
@@ -315,17 +333,17 @@ impl<E: Env> Collector<E> {
             Some(output) => output,
             None => {
                 let bytes = Output::<E>::bytes_for(len);
-                let segment = host.open_segment(survivor.generation, bytes).await?;
+                let segment = host.open_segment(generation, bytes).await?;
                 self.written_to.borrow_mut().insert(segment.number);
                 Output::new(self.store, segment)
             }
         };
-        let from = pointer_of(place, start, len);
+        let from = survivor.record.pointer(place);
         let moves = match output.add(&self.env, &found, from, survivor.newest) {
             Some(frame) => output.write(frame).await,
             None => Ok(Vec::new()),
         };
-        self.outputs.borrow_mut().insert(survivor.generation, output);
+        self.outputs.borrow_mut().insert(generation, output);
         self.make_moves(moves?, host).await
     }
 
@@ -371,28 +389,14 @@ impl<E: Env> Collector<E> {
     }
 }
 
-/// Asks the index whether a record lives, unless memory has told.
-async fn look_up<E: Env>(
+/// Asks the index whether a record lives, where memory cannot tell.
+async fn look_up<'a, E: Env>(
     host: &impl CollectorHost<E>,
-    victim: Victim,
+    record: Candidate<'a>,
     place: Place,
-    separation: Separation,
-    (start, len, record, newest): Undecided<'_>,
-) -> Result<Option<Survivor>, EngineError> {
-    let newest = match newest {
-        Some(newest) => Some(newest),
-        None => host.newest_at(record.key, pointer_of(place, start, len)).await?,
-    };
-    let generation = generation_after(victim, record.metadata, separation);
-    Ok(newest.map(|newest| Survivor { start, len, generation, newest }))
-}
-
-fn pointer_of(place: Place, start: usize, len: usize) -> Pointer {
-    Pointer {
-        segment: place.segment,
-        offset: place.offset + start as u32,
-        len: u32::try_from(len).expect("a record's length was checked"),
-    }
+) -> Result<Option<Survivor<'a>>, EngineError> {
+    let newest = host.newest_at(record.key, record.pointer(place)).await?;
+    Ok(newest.map(|newest| Survivor { record, newest }))
 }
 
 fn generation_after(victim: Victim, metadata: Metadata, separation: Separation) -> u8 {
