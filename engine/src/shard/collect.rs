@@ -110,13 +110,13 @@ impl<E: Env> Shard<E> {
     }
 
     async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
-        let Some(source) = self.log.segment(victim.number) else {
-            return Err(EngineError::Read("the segment is not open".to_owned()));
-        };
         // From now on no entry comes to point into it; see `is_leaving`.
         self.free.borrow_mut().leave(victim.number);
-        let result = self.collector.collect(victim, &source, self).await;
-        drop(source);
+        let result = match self.log.segment(victim.number).await {
+            Ok(Some(source)) => self.collector.collect(victim, &source, self).await,
+            Ok(None) => Err(EngineError::Read("the segment is not there".to_owned())),
+            Err(error) => Err(error),
+        };
         let collected = match result {
             Ok(collected) => collected,
             Err(error) => {

@@ -23,6 +23,7 @@ mod items;
 mod lives;
 mod mix;
 mod model;
+mod openings;
 pub(crate) mod oracle;
 mod races;
 mod reach;
