@@ -20,6 +20,8 @@ pub(crate) enum Defect {
     RetryFlush,
     /// The collector moves a record although its key points elsewhere by now.
     MoveUnconditionally,
+    /// A segment that a crash left open is sealed before the first thing in it that is no frame.
+    SealUnproven,
     /// A memtable does not remember which segments its entries point into.
     ForgetPointers,
     /// Whether an older version may lie below a merge is not asked of the level right below it.

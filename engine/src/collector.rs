@@ -17,6 +17,7 @@
 //! copies are durable, and a value that was overwritten or deleted meanwhile does not come back. A
 //! segment of which some part cannot be read is not freed: its keys answer with an error.
 
+pub mod abandoned;
 mod output;
 
 use std::cell::RefCell;

@@ -325,7 +325,7 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
     async fn seal_segment(&self, number: u32, end: u32) -> Result<(), EngineError> {
         let seal = SegmentSeal { segment: number, end, sequence_last: 0 };
         let edit = Edit { segments_sealed: vec![seal], ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await
+        self.commit_edit(|_| Some(edit)).await
     }
 
     async fn move_record(

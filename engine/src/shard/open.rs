@@ -8,6 +8,7 @@ use std::rc::Rc;
 use larder_runtime::disk_budget::{DiskBudget, Promise};
 use larder_runtime::env::{Env, TaskQueue};
 
+use super::abandoned::Abandoned;
 use super::journal::Journal;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
@@ -99,6 +100,7 @@ impl<E: Env> Shard<E> {
             namespaces: Namespaces::from_manifest(&state.namespace_generations),
             inline_bytes_max: options.inline_bytes_max,
             replay_rate: ReplayRate::default(),
+            abandoned: Abandoned::of(&state),
         };
         let began = env.now();
         let (segments, outcome) =
@@ -155,7 +157,8 @@ impl<E: Env> Disk<'_, E> {
         let journal = Journal::new(manifest, state);
         let sequences = (sequence_next, ceiling);
         let first = (number, bytes);
-        journal.commit(|state| Some(opening_edit(state, outcome, first, sequences))).await?;
+        let edit = |state: &_| Some(opening_edit(state, outcome, first, sequences));
+        journal.commit(edit, async || Ok(false)).await?;
         let log =
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
         let shard = Rc::new(Shard {
@@ -191,6 +194,8 @@ impl<E: Env> Disk<'_, E> {
             journal,
         });
         spawn_tasks(&env, &shard);
+        let sealing = Rc::clone(&shard).seal_abandoned(opening.abandoned);
+        env.spawn(TaskQueue::Maintenance, sealing);
         shard.account();
         drop(promise);
         shard.log.mark(shard.replay_rate.bytes);
@@ -353,6 +358,7 @@ struct Opening<E: Env> {
     namespaces: Namespaces,
     inline_bytes_max: usize,
     replay_rate: ReplayRate,
+    abandoned: Abandoned,
 }
 
 impl<E: Env> Opening<E> {
@@ -378,6 +384,9 @@ impl<E: Env> Opening<E> {
         };
         self.namespaces.see_key(record.key);
         let entry = Entry { metadata: record.metadata, payload };
+        if let Some(pointer) = entry.pointer() {
+            self.abandoned.see(pointer);
+        }
         self.index.insert(record.key, &entry, replayed.sequence);
     }
 }

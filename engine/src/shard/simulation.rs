@@ -8,6 +8,7 @@
 //! means. `canary` proves that the others
 //! notice what they are there for.
 
+mod abandoned;
 mod canary;
 mod checks;
 mod damage;
