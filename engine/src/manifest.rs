@@ -99,6 +99,8 @@ pub struct Manifest<E: Env> {
     limits: Limits,
     /// A write failed or was abandoned, and what it left on disk is unknown until the next open.
     poisoned: bool,
+    /// There was no space for another file when one was due, and that was said.
+    lacks_space: bool,
 }
 
 /// Whether a file of this name in a shard's directory belongs to the manifest or superblock.
@@ -267,6 +269,7 @@ impl<E: Env> Manifest<E> {
             number_next: highest + 1,
             limits,
             poisoned: false,
+            lacks_space: false,
         };
         Ok((manifest, state, current))
     }
@@ -315,7 +318,9 @@ impl<E: Env> Manifest<E> {
             Log::create(&self.env, &self.directory, identity, self.limits, sequence, state).await;
         match created {
             Err(error) if error.is_full() => {
-                tracing::warn!("{error}: the manifest goes on in its old file");
+                if !std::mem::replace(&mut self.lacks_space, true) {
+                    tracing::warn!("{error}: the manifest goes on in its old file");
+                }
                 // Nothing names the file: what stays of it is removed by the next start.
                 let _removed = self.env.remove(&self.directory.join(log::file_name(number))).await;
                 Ok(None)
@@ -326,6 +331,7 @@ impl<E: Env> Manifest<E> {
 
     /// Goes on in a new file, which holds the edit that is to be made durable.
     async fn switch(&mut self, log: Log<E>) -> Result<(), ManifestError> {
+        self.lacks_space = false;
         self.superblock.advance(log.number()).await?;
         let old = std::mem::replace(&mut self.log, log);
         remove(&self.env, old.path()).await?;

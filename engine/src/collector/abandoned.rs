@@ -23,10 +23,21 @@ struct LastFrame {
     is_whole: bool,
 }
 
-/// Where `segment` ends; `None` if that cannot be proven.
+/// What is known of a segment's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentEnd {
+    /// It ends here, in bytes from the start of the file.
+    Proven(u32),
+    /// A pointer leads behind the last frame that can be found.
+    Unproven,
+    /// The search was broken off.
+    Unknown,
+}
+
+/// Where `segment` ends.
 ///
 /// `pointers_end` is where the last record ends that the index ever pointed to. Nobody may write to
-/// the segment meanwhile.
+/// the segment meanwhile. The search is broken off when `is_closing` says so.
 ///
 /// # Errors
 ///
@@ -36,18 +47,24 @@ pub async fn end_of<E: Env>(
     store: u128,
     segment: &Segment<E::File>,
     pointers_end: u32,
-) -> Result<Option<u32>, EngineError> {
-    Ok(proven_end(last_frame(env, store, segment).await?, pointers_end))
+    is_closing: impl Fn() -> bool,
+) -> Result<SegmentEnd, EngineError> {
+    let last = last_frame(env, store, segment, &is_closing).await?;
+    Ok(if is_closing() { SegmentEnd::Unknown } else { proven_end(last, pointers_end) })
 }
 
-fn proven_end(last: Option<LastFrame>, pointers_end: u32) -> Option<u32> {
+fn proven_end(last: Option<LastFrame>, pointers_end: u32) -> SegmentEnd {
     let end = match last {
         None => segment::HEADER_BYTES,
         // A crash has cut its write short: what is in it was never pointed to.
         Some(last) if !last.is_whole && pointers_end <= last.start => last.start,
         Some(last) => last.end,
     };
-    (pointers_end <= end || canary::has(Defect::SealUnproven)).then_some(end)
+    if pointers_end <= end || canary::has(Defect::SealUnproven) {
+        SegmentEnd::Proven(end)
+    } else {
+        SegmentEnd::Unproven
+    }
 }
 
 /// Looks for frames in all of the segment: one whose header is damaged hides none behind it.
@@ -55,12 +72,13 @@ async fn last_frame<E: Env>(
     env: &E,
     store: u128,
     segment: &Segment<E::File>,
+    is_closing: &impl Fn() -> bool,
 ) -> Result<Option<LastFrame>, EngineError> {
     let mut window = Window::new(env, segment, IoClass::GarbageCollection);
     let place = |offset| Place { store, segment: segment.number, offset };
     let mut last: Option<(u32, FrameHeader)> = None;
     let mut offset = segment::HEADER_BYTES;
-    while offset < segment.bytes {
+    while offset < segment.bytes && !is_closing() {
         env.yield_if_needed().await;
         let header = match window.bytes(offset, frame::HEADER_BYTES).await {
             Piece::Here(bytes) => FrameHeader::decode(bytes, place(offset)),
@@ -141,7 +159,12 @@ mod tests {
         life.block_on(async move {
             let file = env.open(&path(NUMBER), OpenMode::Read).await.expect("opens");
             let segment = Segment { number: NUMBER, bytes: BYTES, file };
-            end_of(&env, IDENTITY.store, &segment, pointers_end).await.expect("reads")
+            let found = end_of(&env, IDENTITY.store, &segment, pointers_end, || false).await;
+            match found.expect("reads") {
+                SegmentEnd::Proven(end) => Some(end),
+                SegmentEnd::Unproven => None,
+                SegmentEnd::Unknown => panic!("nobody is closing"),
+            }
         })
         .expect("runs")
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::Shard;
-use crate::collector::abandoned;
+use crate::collector::abandoned::{self, SegmentEnd};
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::manifest::{self, Edit, SegmentSeal};
@@ -38,7 +38,8 @@ impl<E: Env> Shard<E> {
     pub(super) async fn seal_abandoned(self: Rc<Self>, abandoned: Abandoned) {
         for (number, pointers_end) in abandoned.0 {
             match self.seal_one(number, pointers_end).await {
-                Ok(()) => {}
+                // Without space for the edit only if the shard is being closed.
+                Ok(()) | Err(EngineError::Full) => {}
                 Err(EngineError::Read(reason) | EngineError::Open(reason)) => {
                     tracing::error!(segment = number, "the segment stays open: {reason}");
                 }
@@ -51,17 +52,22 @@ impl<E: Env> Shard<E> {
     async fn seal_one(&self, number: u32, pointers_end: u32) -> Result<(), EngineError> {
         let Some(segment) = self.log.segment(number).await? else { return Ok(()) };
         let store = self.identity.store;
-        let end = abandoned::end_of(&self.env, store, &segment, pointers_end).await?;
+        let is_closing = || self.state.borrow().closing || self.log.stopped().is_some();
+        let found = abandoned::end_of(&self.env, store, &segment, pointers_end, is_closing).await?;
         drop(segment);
         self.release_files();
-        let Some(end) = end else {
-            tracing::error!(
-                file = segment::file_name(number),
-                pointers_end,
-                "the index points behind the last frame that can be read: the segment is damaged, \
-                 and stays open"
-            );
-            return Ok(());
+        let end = match found {
+            SegmentEnd::Proven(end) => end,
+            SegmentEnd::Unproven => {
+                tracing::error!(
+                    file = segment::file_name(number),
+                    pointers_end,
+                    "the index points behind the last frame that can be read: the segment is \
+                     damaged, and stays open"
+                );
+                return Ok(());
+            }
+            SegmentEnd::Unknown => return Ok(()),
         };
         let seal = SegmentSeal { segment: number, end, sequence_last: 0 };
         self.commit_edit(|state| {
