@@ -156,8 +156,7 @@ impl<E: Env> Disk<'_, E> {
         let replayed = replayed_segments(&state).count();
         let journal = Journal::new(manifest, state);
         let sequences = (sequence_next, ceiling);
-        let first = (number, bytes);
-        let edit = |state: &_| Some(opening_edit(state, outcome, first, sequences));
+        let edit = |state: &_| Some(opening_edit(state, outcome, (number, bytes), sequences));
         journal.commit(edit, async || Ok(false)).await?;
         let log =
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
@@ -193,9 +192,7 @@ impl<E: Env> Disk<'_, E> {
             log,
             journal,
         });
-        spawn_tasks(&env, &shard);
-        let sealing = Rc::clone(&shard).seal_abandoned(opening.abandoned);
-        env.spawn(TaskQueue::Maintenance, sealing);
+        spawn_tasks(&env, &shard, opening.abandoned);
         shard.account();
         drop(promise);
         shard.log.mark(shard.replay_rate.bytes);
@@ -218,7 +215,7 @@ fn free_segments(files: &Files, state: &manifest::State, segment_bytes: u32) -> 
 }
 
 /// Starts the tasks of a shard.
-fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
+fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>, abandoned: Abandoned) {
     env.spawn(TaskQueue::Flush, Rc::clone(shard).keep_flushing());
     env.spawn(TaskQueue::Compaction, Rc::clone(shard).keep_compacting());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_space());
@@ -227,6 +224,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
     env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_scrubbing());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).seal_abandoned(abandoned));
 }
 
 /// Sets the space for a start's own segment aside; it may use the last there is.

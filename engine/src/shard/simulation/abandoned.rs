@@ -42,7 +42,7 @@ fn is_sealed(shard: &TestShard, number: u32) -> bool {
 }
 
 /// A disk after a crash that has left a segment of collected records open, and where the two keys'
-/// records lie in it, in a frame each, behind a long record. With `in_tables`, tables point to them.
+/// records lie in it, in a frame each, behind a long record. With `in_tables`, tables point there.
 fn crashed(in_tables: bool) -> (SimDisk, [Pointer; 2]) {
     let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
     let (shard, _) = harness::open_in(&mut life, &options());
