@@ -22,6 +22,8 @@ pub(crate) enum Defect {
     MoveUnconditionally,
     /// A record counts as dead when its item's metadata have changed.
     MarkTheLiving,
+    /// A segment that a crash left open is sealed before the first thing in it that is no frame.
+    SealUnproven,
     /// A memtable does not remember which segments its entries point into.
     ForgetPointers,
     /// Whether an older version may lie below a merge is not asked of the level right below it.

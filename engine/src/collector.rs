@@ -17,7 +17,7 @@
 //! copies are durable, and a value that was overwritten or deleted meanwhile does not come back. A
 //! segment of which some part cannot be read is not freed: its keys answer with an error.
 
-mod concurrent;
+pub mod abandoned;
 mod output;
 
 use std::cell::RefCell;
@@ -26,6 +26,7 @@ use std::future::Future;
 
 use larder_runtime::env::{Env, IoClass};
 
+use crate::concurrent::concurrently;
 use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
 use crate::value_log::frame::{self, FrameHeader};
@@ -33,7 +34,6 @@ use crate::value_log::record::{self, Place, RecordKind};
 use crate::value_log::segment::{self, Segment};
 use crate::value_log::window::{Piece, Window};
 
-use concurrent::concurrently;
 use output::{Move, Output};
 
 /// How many look-ups of one segment's keys may be under way.

@@ -14,6 +14,13 @@ pub struct Pointer {
     pub len: u32,
 }
 
+impl Pointer {
+    /// Bytes from the start of the segment's file to the record's end.
+    pub fn end(&self) -> u32 {
+        self.offset.saturating_add(self.len)
+    }
+}
+
 /// State bits of an item.
 pub mod state {
     /// The item was invalidated (`md I`): readers get it marked stale until it is set again.

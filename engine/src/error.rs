@@ -42,7 +42,7 @@ impl EngineError {
 }
 
 /// Whether the file system, or the quota on it, is used up. Both pass when files are removed.
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
@@ -60,7 +60,10 @@ impl From<TableError> for EngineError {
 
 impl From<ManifestError> for EngineError {
     fn from(error: ManifestError) -> Self {
-        Self::Stopped(error.to_string())
+        match error {
+            ManifestError::Full { .. } => Self::Full,
+            error => Self::Stopped(error.to_string()),
+        }
     }
 }
 

@@ -35,6 +35,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use crate::cache::CacheCounters;
 use crate::canary::{self, Defect};
+use crate::concurrent::{OPENINGS_MAX, concurrently};
 use crate::entry::{Entry, Pointer};
 use crate::error::EngineError;
 use crate::generations::Generations;
@@ -203,28 +204,38 @@ impl<E: Env> Index<E> {
             table_changes: Cell::default(),
             removing_bytes: Cell::default(),
         };
-        let mut tables = Tables::default();
-        for level in &manifest.levels {
-            let mut oldest_first: Vec<&TableMeta> = level.iter().rev().collect();
-            if canary::has(Defect::ReverseLevelZero) {
-                oldest_first.reverse();
-            }
-            // Level 0 lists the newest first, and adding puts each in front of those before.
-            for meta in oldest_first {
-                let table = index.open_table(meta, IoClass::Read).await.map_err(|error| {
-                    EngineError::Open(format!("{error}; restore the directory from a backup"))
-                })?;
-                tables.add(meta.level, Rc::new(table));
-            }
-        }
-        index.change_tables(&mut index.contents.borrow_mut(), |none| *none = tables);
-        let tables = Rc::clone(&index.contents.borrow().tables);
-        for table in tables.tables() {
-            let older = Older::Than(table.meta().id);
-            index.estimate_hiding(table, older, IoClass::Read).await;
-        }
-        index.change_tables(&mut index.contents.borrow_mut(), |_| {});
+        index.open_tables(manifest).await?;
         Ok(index)
+    }
+
+    /// Opens the tables that the manifest names, several at a time, and estimates what they hide.
+    async fn open_tables(&self, manifest: &manifest::State) -> Result<(), EngineError> {
+        let mut oldest_first = Vec::new();
+        for level in &manifest.levels {
+            let from = oldest_first.len();
+            oldest_first.extend(level.iter().rev());
+            if canary::has(Defect::ReverseLevelZero) {
+                oldest_first[from..].reverse();
+            }
+        }
+        let openings = oldest_first.into_iter().map(|meta| self.open_table(meta, IoClass::Read));
+        let mut tables = Tables::default();
+        // Level 0 lists the newest first, and adding puts each in front of those before.
+        for opened in concurrently(OPENINGS_MAX, openings).await {
+            let table = opened.map_err(|error: TableError| {
+                EngineError::Open(format!("{error}; restore the directory from a backup"))
+            })?;
+            tables.add(table.meta().level, Rc::new(table));
+        }
+        self.change_tables(&mut self.contents.borrow_mut(), |none| *none = tables);
+        let tables = Rc::clone(&self.contents.borrow().tables);
+        let estimates = tables.tables().map(|table| {
+            let older = Older::Than(table.meta().id);
+            self.estimate_hiding(table, older, IoClass::Read)
+        });
+        concurrently(OPENINGS_MAX, estimates).await;
+        self.change_tables(&mut self.contents.borrow_mut(), |_| {});
+        Ok(())
     }
 
     /// Makes `entry` the newest of `key`, whose hash is [`table::key_hash`]. `sequence` is the

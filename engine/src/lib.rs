@@ -9,6 +9,7 @@ pub mod cache;
 mod canary;
 pub mod check;
 pub mod collector;
+mod concurrent;
 pub mod entry;
 pub mod error;
 pub mod generations;

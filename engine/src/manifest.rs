@@ -15,7 +15,8 @@
 //! - One append is in flight at a time; after one that failed or was abandoned there is no other.
 //!
 //! When the file is long, the next edit is not appended: a snapshot that includes it starts a new
-//! file, and the superblock's change to that file is what makes the edit durable.
+//! file, and the superblock's change to that file is what makes the edit durable. Where there is no
+//! space for another file, the old one takes edits as long as it has room for them.
 //!
 //! Opening decides first, reading only; then it mends the superblock's copies and removes what an
 //! interrupted creation or switch left behind. It writes to no file that it found damaged.
@@ -43,7 +44,7 @@ use std::path::{Path, PathBuf};
 use larder_runtime::env::Env;
 
 pub use self::edit::{
-    Edit, EditError, LogPosition, NEVER_EXPIRES, NamespaceGeneration, SegmentSeal,
+    Edit, EditError, LogPosition, NEVER_EXPIRES, NamespaceGeneration, SegmentPointers, SegmentSeal,
 };
 pub use self::error::ManifestError;
 pub use self::levels::{LEVELS, Levels};
@@ -98,6 +99,8 @@ pub struct Manifest<E: Env> {
     limits: Limits,
     /// A write failed or was abandoned, and what it left on disk is unknown until the next open.
     poisoned: bool,
+    /// There was no space for another file when one was due, and that was said.
+    lacks_space: bool,
 }
 
 /// Whether a file of this name in a shard's directory belongs to the manifest or superblock.
@@ -266,6 +269,7 @@ impl<E: Env> Manifest<E> {
             number_next: highest + 1,
             limits,
             poisoned: false,
+            lacks_space: false,
         };
         Ok((manifest, state, current))
     }
@@ -273,7 +277,8 @@ impl<E: Env> Manifest<E> {
     /// Records `edit`, which has made `state_after` out of the state before. The edit is durable
     /// when this resolves with `Ok`.
     ///
-    /// After an error, or if the future is dropped before it resolves, the edit may or may not be
+    /// After [`ManifestError::Full`] the edit is not there, and may be appended again. After any
+    /// other error, or if the future is dropped before it resolves, the edit may or may not be
     /// found by the next open, and all further appends are refused with
     /// [`ManifestError::Poisoned`].
     pub async fn append(&mut self, edit: &Edit, state_after: &State) -> Result<(), ManifestError> {
@@ -283,13 +288,18 @@ impl<E: Env> Manifest<E> {
         // Taken back only at the end, so that a dropped future counts as a failure: its write may
         // still be under way.
         self.poisoned = true;
-        if self.log.is_long() {
-            self.switch(state_after).await?;
-        } else {
-            self.log.append(Kind::Edit, edit).await?;
+        let written = self.write(edit, state_after).await;
+        self.poisoned = !matches!(written, Ok(()) | Err(ManifestError::Full { .. }));
+        written
+    }
+
+    async fn write(&mut self, edit: &Edit, state_after: &State) -> Result<(), ManifestError> {
+        if self.log.is_long()
+            && let Some(log) = self.create_next(state_after).await?
+        {
+            return self.switch(log).await;
         }
-        self.poisoned = false;
-        Ok(())
+        self.log.append(Kind::Edit, edit).await
     }
 
     /// The superblock in force.
@@ -297,15 +307,31 @@ impl<E: Env> Manifest<E> {
         self.superblock.current()
     }
 
-    /// Starts a new file with a snapshot of `state`.
-    async fn switch(&mut self, state: &State) -> Result<(), ManifestError> {
+    /// Makes a new file with a snapshot of `state`; `None` if there is no space for it.
+    async fn create_next(&mut self, state: &State) -> Result<Option<Log<E>>, ManifestError> {
         let number = self.number_next;
         self.number_next += 1;
         let store_id = self.superblock.current().identity.store_id;
         let identity = LogIdentity { store_id, number };
         let sequence = self.log.sequence_next();
-        let log =
-            Log::create(&self.env, &self.directory, identity, self.limits, sequence, state).await?;
+        let created =
+            Log::create(&self.env, &self.directory, identity, self.limits, sequence, state).await;
+        match created {
+            Err(error) if error.is_full() => {
+                if !std::mem::replace(&mut self.lacks_space, true) {
+                    tracing::warn!("{error}: the manifest goes on in its old file");
+                }
+                // Nothing names the file: what stays of it is removed by the next start.
+                let _removed = self.env.remove(&self.directory.join(log::file_name(number))).await;
+                Ok(None)
+            }
+            created => created.map(Some),
+        }
+    }
+
+    /// Goes on in a new file, which holds the edit that is to be made durable.
+    async fn switch(&mut self, log: Log<E>) -> Result<(), ManifestError> {
+        self.lacks_space = false;
         self.superblock.advance(log.number()).await?;
         let old = std::mem::replace(&mut self.log, log);
         remove(&self.env, old.path()).await?;

@@ -8,12 +8,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::rc::Rc;
 
 use larder_runtime::env::{Env, IoClass};
 
 use crate::check::reader::Reader;
 use crate::check::segments::{pieces, read_frame};
+use crate::error::EngineError;
 use crate::index::table::{self, Table};
 use crate::value_log::record::Place;
 use crate::value_log::segment::{self, Segment};
@@ -91,8 +93,18 @@ pub trait ScrubHost<E: Env> {
     /// The table with this id, while the manifest names it.
     fn table(&self, id: u64) -> Option<Rc<Table<E>>>;
 
-    /// The full segment with this number and where it ends, while the manifest names it.
-    fn segment(&self, number: u32) -> Option<(Rc<Segment<E::File>>, u32)>;
+    /// Where the full segment with this number ends, while the manifest names it.
+    fn segment_end(&self, number: u32) -> Option<u32>;
+
+    /// The segment with this number, while it is there.
+    ///
+    /// # Errors
+    ///
+    /// Those of opening it.
+    fn segment(
+        &self,
+        number: u32,
+    ) -> impl Future<Output = Result<Option<Rc<Segment<E::File>>>, EngineError>>;
 
     /// Told after each step: files that it has kept may go.
     fn has_let_go(&self);
@@ -185,8 +197,14 @@ impl<E: Env> Scrubber<E> {
                 Some(table.scrub(from, STEP_BYTES as u64, IoClass::Scrub).await)
             }
             ScrubFile::Segment(number) => {
-                let (segment, end) = host.segment(number)?;
-                Some(self.segment(&segment, end, from).await)
+                let end = host.segment_end(number)?;
+                match host.segment(number).await {
+                    Ok(segment) => Some(self.segment(&*segment?, end, from).await),
+                    Err(error) => {
+                        let damage = vec![(0, error.to_string())];
+                        Some(ScrubStep { damage, ..ScrubStep::default() })
+                    }
+                }
             }
         }
     }
@@ -265,7 +283,7 @@ async fn check_frame<E: Env>(
 fn is_there<E: Env>(file: ScrubFile, host: &impl ScrubHost<E>) -> bool {
     match file {
         ScrubFile::Table(id) => host.table(id).is_some(),
-        ScrubFile::Segment(number) => host.segment(number).is_some(),
+        ScrubFile::Segment(number) => host.segment_end(number).is_some(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! What may depend on what: a pointer is durable only after its target (log, then table, then
 //! manifest); a file is freed only after the manifest no longer names it and nobody reads it.
 
+mod abandoned;
 mod admission;
 mod background;
 mod collect;
@@ -282,14 +283,20 @@ impl<E: Env> Shard<E> {
         self.log.flush().await?;
         let segments_sealed = self.log.close();
         self.something_changed();
-        self.journal
-            .commit(|state| {
+        let noted = self
+            .commit_edit(|state| {
                 let segments_sealed = segments_sealed
                     .into_iter()
                     .map(|seal| Self::seal_for_good(state, seal, self.log.position().segment));
                 Some(Edit { segments_sealed: segments_sealed.collect(), ..Edit::default() })
             })
-            .await
+            .await;
+        // All is durable: the next start finds the log's end as after a crash.
+        if matches!(noted, Err(EngineError::Full)) {
+            tracing::warn!("there is no space to note where the log ends");
+            return Ok(());
+        }
+        noted
     }
 
     /// The next start goes on above every sequence that was reserved: the last segment's seal says

@@ -14,6 +14,7 @@
 
 pub mod commit;
 pub mod frame;
+mod log_segments;
 pub mod record;
 pub mod recovery;
 pub mod segment;
@@ -22,3 +23,4 @@ pub(crate) mod test_log;
 pub(crate) mod window;
 
 pub use commit::{Append, Appended, Durability, LogEnds, LogOptions, ValueLog};
+pub use log_segments::LogSegments;

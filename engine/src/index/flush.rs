@@ -34,12 +34,12 @@ impl<E: Env> Index<E> {
         self.sync_directory().await?;
         let bytes: u64 = outputs.iter().map(|meta| meta.file_bytes).sum();
         let seals = host.take_seals();
-        let (live_bytes, segment_expiries) = live.into_edit();
+        let (live_bytes, segment_pointers) = live.into_edit();
         let replay_from = replay_position(frozen.position);
         host.commit(|| Edit {
             tables_added: outputs,
             live_bytes,
-            segment_expiries,
+            segment_pointers,
             segments_sealed: seals,
             replay_from: Some(replay_from),
             table_id_next: Some(self.table_id_next.get()),

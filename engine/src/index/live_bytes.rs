@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::table::Pointed;
 use crate::entry::Entry;
-use crate::manifest::NEVER_EXPIRES;
+use crate::manifest::{NEVER_EXPIRES, SegmentPointers};
 
 /// Changes of the live bytes of segments, and until when those live that came to be pointed to.
 #[derive(Default)]
 pub(super) struct LiveBytes {
     changes: BTreeMap<u32, i64>,
-    expiries: BTreeMap<u32, u32>,
+    pointers: BTreeMap<u32, SegmentPointers>,
 }
 
 impl LiveBytes {
@@ -21,7 +21,7 @@ impl LiveBytes {
         }
     }
 
-    /// Notes that `entry` is new, and with it until when the record lives that it points to.
+    /// Notes that `entry` is new, and with it what the manifest keeps of pointers.
     pub(super) fn add_new(&mut self, entry: &Entry<'_>) {
         self.add(entry, 1);
         if let Some(pointer) = entry.pointer() {
@@ -29,8 +29,11 @@ impl LiveBytes {
                 0 => NEVER_EXPIRES,
                 expiry => expiry,
             };
-            let latest = self.expiries.entry(pointer.segment).or_default();
-            *latest = expiry.max(*latest);
+            let segment = pointer.segment;
+            let noted = SegmentPointers { segment, expiry: 0, end: 0 };
+            let noted = self.pointers.entry(segment).or_insert(noted);
+            noted.expiry = noted.expiry.max(expiry);
+            noted.end = noted.end.max(pointer.end());
         }
     }
 
@@ -42,10 +45,9 @@ impl LiveBytes {
         }
     }
 
-    /// The changes as an edit lists them, and the expiries.
-    #[allow(clippy::type_complexity, reason = "the two lists as the edit has them")]
-    pub(super) fn into_edit(self) -> (Vec<(u32, i64)>, Vec<(u32, u32)>) {
+    /// The changes as an edit lists them, and what is known of the new pointers.
+    pub(super) fn into_edit(self) -> (Vec<(u32, i64)>, Vec<SegmentPointers>) {
         let changes = self.changes.into_iter().filter(|(_, delta)| *delta != 0).collect();
-        (changes, self.expiries.into_iter().collect())
+        (changes, self.pointers.into_values().collect())
     }
 }

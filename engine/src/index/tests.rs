@@ -14,6 +14,7 @@ use crate::entry::{Metadata, Payload, Pointer};
 use crate::key::Key;
 
 mod hiding;
+mod opening;
 mod quarantine;
 
 const DIRECTORY: &str = "/shard";

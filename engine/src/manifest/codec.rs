@@ -12,7 +12,7 @@ use flatbuffers::{
     Verifier, VerifierOptions, WIPOffset,
 };
 
-use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentSeal};
+use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentPointers, SegmentSeal};
 use crate::index::table::TableMeta;
 
 /// The schema's `file_identifier`, which follows the root offset.
@@ -68,8 +68,14 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         edit.replay_from.map(|position| WIPOffset::new(write_position(builder, &position).value()));
     let namespace_generations = write_tables(builder, &edit.namespace_generations, write_flush);
 
-    let segments_collected = write_numbers(builder, &edit.segments_collected);
-    let segment_expiries = write_numbers(builder, &edit.segment_expiries);
+    let segments_collected =
+        write_tables(builder, &edit.segments_collected, |builder, &(segment, generation)| {
+            write_table(builder, |builder| {
+                builder.push_slot(slot(0), segment, 0);
+                builder.push_slot(slot(1), u32::from(generation), 0);
+            })
+        });
+    let segment_pointers = write_tables(builder, &edit.segment_pointers, write_pointers);
 
     let root = write_table(builder, |builder| {
         push_offset(builder, 0, tables_added);
@@ -85,7 +91,7 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         push_optional(builder, 10, edit.segment_id_next);
         push_offset(builder, 11, namespace_generations);
         push_offset(builder, 12, segments_collected);
-        push_offset(builder, 13, segment_expiries);
+        push_offset(builder, 13, segment_pointers);
         push_optional(builder, 14, edit.expired_until);
     });
     builder.finish(root, Some(IDENTIFIER));
@@ -119,19 +125,6 @@ fn write_scalars<'b, P: Push<Output: 'b>>(
     items: &[P],
 ) -> Option<Written> {
     (!items.is_empty()).then(|| builder.create_vector(items).as_union_value())
-}
-
-/// Writes what is said of each of some segments as a vector of tables.
-fn write_numbers<N: Copy + Into<u32>>(
-    builder: &mut Builder<'_>,
-    items: &[(u32, N)],
-) -> Option<Written> {
-    write_tables(builder, items, |builder, &(segment, number)| {
-        write_table(builder, |builder| {
-            builder.push_slot(slot(0), segment, 0);
-            builder.push_slot::<u32>(slot(1), number.into(), 0);
-        })
-    })
 }
 
 fn push_offset(builder: &mut Builder<'_>, index: usize, written: Option<Written>) {
@@ -173,6 +166,14 @@ fn write_seal(builder: &mut Builder<'_>, seal: &SegmentSeal) -> WrittenTable {
         builder.push_slot(slot(2), seal.sequence_last, 0);
         builder.push_slot(slot(0), seal.segment, 0);
         builder.push_slot(slot(1), seal.end, 0);
+    })
+}
+
+fn write_pointers(builder: &mut Builder<'_>, pointers: &SegmentPointers) -> WrittenTable {
+    write_table(builder, |builder| {
+        builder.push_slot(slot(0), pointers.segment, 0);
+        builder.push_slot(slot(1), pointers.expiry, 0);
+        builder.push_slot(slot(2), pointers.end, 0);
     })
 }
 
@@ -313,7 +314,7 @@ impl Reader<'_> {
             segment_id_next,
             namespace_generations,
             segments_collected,
-            segment_expiries,
+            segment_pointers,
             expired_until,
         ] = self.fields(root)?;
         Ok(Edit {
@@ -328,9 +329,10 @@ impl Reader<'_> {
                 Ok((reader.u32(id)?, reader.u32(file_bytes)?))
             })?,
             segments_collected: self.tables(segments_collected, |reader, table| {
-                let (segment, generation) = reader.segment_number(table)?;
+                let [segment, generation] = reader.fields(table)?;
                 // A generation only ages a segment: the last one stands for all later ones.
-                Ok((segment, u8::try_from(generation).unwrap_or(u8::MAX)))
+                let generation = u8::try_from(reader.u32(generation)?).unwrap_or(u8::MAX);
+                Ok((reader.u32(segment)?, generation))
             })?,
             segments_sealed: self.tables(segments_sealed, Self::seal)?,
             segments_freed: self.scalars(segments_freed, u32::from_le_bytes)?,
@@ -338,7 +340,7 @@ impl Reader<'_> {
                 let [segment, delta] = reader.fields(table)?;
                 Ok((reader.u32(segment)?, reader.i64(delta)?))
             })?,
-            segment_expiries: self.tables(segment_expiries, Self::segment_number)?,
+            segment_pointers: self.tables(segment_pointers, Self::pointers)?,
             expired_until: expired_until.map(|at| self.u32(Some(at))).transpose()?,
             replay_from: replay_from.map(|field| self.position(field)).transpose()?,
             version_ceiling: version_ceiling.map(|at| self.u64(Some(at))).transpose()?,
@@ -396,9 +398,13 @@ impl Reader<'_> {
         })
     }
 
-    fn segment_number(&mut self, table: usize) -> Decoded<(u32, u32)> {
-        let [segment, number] = self.fields(table)?;
-        Ok((self.u32(segment)?, self.u32(number)?))
+    fn pointers(&mut self, table: usize) -> Decoded<SegmentPointers> {
+        let [segment, expiry, end] = self.fields(table)?;
+        Ok(SegmentPointers {
+            segment: self.u32(segment)?,
+            expiry: self.u32(expiry)?,
+            end: self.u32(end)?,
+        })
     }
 
     fn position(&mut self, field: usize) -> Decoded<LogPosition> {

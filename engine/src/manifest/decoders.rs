@@ -3,7 +3,7 @@
 use larder_runtime::env::DISK_ALIGNMENT;
 
 use super::codec;
-use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentSeal};
+use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentPointers, SegmentSeal};
 use super::log::recover;
 use super::record::{self, Heading, Kind, LogIdentity};
 use crate::index::table::TableMeta;
@@ -76,7 +76,7 @@ fn full_edit() -> Edit {
         segments_collected: vec![(1, 2)],
         segments_sealed: vec![SegmentSeal { segment: 1, end: 8192, sequence_last: 40 }],
         live_bytes: vec![(1, 500)],
-        segment_expiries: vec![(1, 2_000_000_000)],
+        segment_pointers: vec![SegmentPointers { segment: 1, expiry: 2_000_000_000, end: 8000 }],
         replay_from: Some(LogPosition { segment: 2, offset: 4096, sequence: 41 }),
         version_ceiling: Some(1000),
         table_id_next: Some(4),

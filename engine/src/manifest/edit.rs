@@ -25,6 +25,18 @@ pub struct SegmentSeal {
     pub sequence_last: u64,
 }
 
+/// What entries have in common that came to point into a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentPointers {
+    /// The segment's number.
+    pub segment: u32,
+    /// Until when the last of them lives: a Unix second, or [`NEVER_EXPIRES`].
+    pub expiry: u32,
+    /// Where the last of the log records ends that they point to, in bytes from the start of the
+    /// segment's file; 0 if nobody knows, because an older version has written the edit.
+    pub end: u32,
+}
+
 /// The expiry of what does not expire, where the latest of several is kept.
 pub const NEVER_EXPIRES: u32 = u32::MAX;
 
@@ -59,9 +71,8 @@ pub struct Edit {
     /// Changes of the bytes that live records take in a segment: (segment, difference). Those of a
     /// segment that was freed count for nothing: an outdated entry may outlive its target.
     pub live_bytes: Vec<(u32, i64)>,
-    /// Until when the entries that came to point into a segment live: (segment, Unix second), or
-    /// [`NEVER_EXPIRES`].
-    pub segment_expiries: Vec<(u32, u32)>,
+    /// What is known of the entries that came to point into segments.
+    pub segment_pointers: Vec<SegmentPointers>,
     /// What has expired by this Unix second may be gone although entries point to it. It never goes
     /// back.
     pub expired_until: Option<u32>,

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::edit::EditError;
+use crate::error::is_full;
 
 /// Why the manifest or the superblock could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,12 @@ pub enum ManifestError {
         operation: &'static str,
         /// The disk's answer.
         source: io::Error,
+    },
+    /// There is no space, or no quota, for an edit. Nothing was written, and it may be tried again.
+    #[error("there is no space for {}", path.display())]
+    Full {
+        /// The file that would have to grow.
+        path: PathBuf,
     },
     /// A file does not hold what was once durably written to it.
     #[error("{} is damaged at byte {offset}: {what}", path.display())]
@@ -56,5 +63,14 @@ impl ManifestError {
     /// Turns an I/O error of `operation` (a verb) on `path` into a [`ManifestError::Io`].
     pub(crate) fn io(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.to_path_buf(), operation, source }
+    }
+
+    /// Whether the disk had no space for what was asked of it.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Io { source, .. } => is_full(source),
+            _ => false,
+        }
     }
 }

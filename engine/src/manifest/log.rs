@@ -13,6 +13,7 @@ use super::record::{
 };
 use super::state::State;
 use super::{FILE_BYTES_MAX, Limits};
+use crate::error::is_full;
 
 /// Files are read and written in pieces of at most this many bytes.
 const PIECE_BYTES: usize = 256 << 10;
@@ -134,8 +135,9 @@ impl<E: Env> Log<E> {
 
     /// Appends a record. It is durable when this resolves with `Ok`.
     ///
-    /// After an error, or if the future is dropped before it resolves, the file may hold part of
-    /// the record and must not be appended to.
+    /// After [`ManifestError::Full`] nothing has changed. After any other error, or if the future
+    /// is dropped before it resolves, the file may hold part of the record and must not be appended
+    /// to.
     pub(super) async fn append(&mut self, kind: Kind, edit: &Edit) -> Result<(), ManifestError> {
         let payload = codec::encode(edit);
         if payload.len() > PAYLOAD_BYTES_MAX {
@@ -165,8 +167,12 @@ impl<E: Env> Log<E> {
             return Ok(());
         }
         let len = end.next_multiple_of(self.limits.allocation_step);
-        let allocated = self.file.allocate(len).await;
-        allocated.map_err(ManifestError::io(&self.path, "allocate space for"))?;
+        self.file.allocate(len).await.map_err(|source| {
+            if is_full(&source) {
+                return ManifestError::Full { path: self.path.clone() };
+            }
+            ManifestError::io(&self.path, "allocate space for")(source)
+        })?;
         self.sync().await
     }
 

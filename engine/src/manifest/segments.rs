@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::edit::{Edit, EditError, NEVER_EXPIRES, SegmentSeal};
+use super::edit::{Edit, EditError, NEVER_EXPIRES, SegmentPointers, SegmentSeal};
 
 /// A value-log segment as the manifest knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +20,23 @@ pub struct SegmentState {
     /// When the last of the entries that ever came to point into the segment expires, in Unix
     /// seconds; 0 if none did, [`NEVER_EXPIRES`] if one of them never does.
     pub expiry_max: u32,
+    /// Where the last log record ends that an entry of a table ever pointed to, in bytes from the
+    /// start of the file; 0 if none did, or if nobody knows: see [`SegmentState::pointers_end`].
+    pub pointers_end_max: u32,
 }
 
 impl SegmentState {
     /// Whether everything that an entry of a table may point to here has expired.
     pub fn has_expired(&self, now: u32) -> bool {
         self.expiry_max != 0 && self.expiry_max != NEVER_EXPIRES && self.expiry_max <= now
+    }
+
+    /// Where the last log record ends that an entry of a table ever pointed to; `None` if versions
+    /// that did not note it have made tables that point into the segment.
+    pub fn pointers_end(&self) -> Option<u32> {
+        let was_pointed_into = self.expiry_max != 0 || self.live_bytes != 0;
+        let is_known = self.pointers_end_max != 0 || !was_pointed_into;
+        is_known.then_some(self.pointers_end_max)
     }
 
     /// Whether the segment is part of the log, which replay reads.
@@ -67,6 +78,12 @@ pub(super) fn plan(
     for seal in &edit.segments_sealed {
         plan.seal(*seal)?;
     }
+    // Before the live bytes: those that an earlier edit counted tell what is known of the pointers.
+    for pointers in &edit.segment_pointers {
+        if !plan.was_freed(pointers.segment) {
+            plan.note_pointers(*pointers)?;
+        }
+    }
     let mut differences: BTreeMap<u32, i128> = BTreeMap::new();
     for &(segment, difference) in &edit.live_bytes {
         *differences.entry(segment).or_default() += i128::from(difference);
@@ -74,13 +91,6 @@ pub(super) fn plan(
     for (segment, difference) in differences {
         if !plan.was_freed(segment) {
             plan.add_live_bytes(segment, difference)?;
-        }
-    }
-    for &(segment, expiry) in &edit.segment_expiries {
-        if !plan.was_freed(segment) {
-            let state = plan.known(segment)?;
-            let expiry_max = state.expiry_max.max(expiry);
-            plan.changed.insert(segment, Some(SegmentState { expiry_max, ..state }));
         }
     }
     for &segment in &edit.segments_freed {
@@ -116,8 +126,14 @@ impl SegmentPlan<'_> {
         }
         let after = segment.checked_add(1);
         self.id_next = after.ok_or(EditError::NumbersExhausted { what: "segment" })?;
-        let state =
-            SegmentState { file_bytes, sealed: None, live_bytes: 0, generation: 0, expiry_max: 0 };
+        let state = SegmentState {
+            file_bytes,
+            sealed: None,
+            live_bytes: 0,
+            generation: 0,
+            expiry_max: 0,
+            pointers_end_max: 0,
+        };
         self.changed.insert(segment, Some(state));
         Ok(())
     }
@@ -133,6 +149,18 @@ impl SegmentPlan<'_> {
             return Err(EditError::SealBeyondFile { segment, end, file_bytes });
         }
         self.changed.insert(segment, Some(SegmentState { sealed: Some(seal), ..state }));
+        Ok(())
+    }
+
+    fn note_pointers(&mut self, pointers: SegmentPointers) -> Result<(), EditError> {
+        let SegmentPointers { segment, expiry, end } = pointers;
+        let state = self.known(segment)?;
+        // What was not known once is never known again.
+        let before = state.pointers_end().filter(|_| end != 0);
+        let pointers_end_max = before.map_or(0, |before| before.max(end));
+        let expiry_max = state.expiry_max.max(expiry);
+        let after = SegmentState { expiry_max, pointers_end_max, ..state };
+        self.changed.insert(segment, Some(after));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::edit::{Edit, EditError, LogPosition, NamespaceGeneration};
+use super::edit::{Edit, EditError, LogPosition, NamespaceGeneration, SegmentPointers};
 use super::levels::{self, Levels};
 use super::segments::{self, SegmentState};
 
@@ -113,9 +113,13 @@ impl State {
                 .filter(|(_, state)| state.live_bytes > 0)
                 .map(|(&id, state)| (id, state.live_bytes.cast_signed()))
                 .collect(),
-            segment_expiries: segments()
+            segment_pointers: segments()
                 .filter(|(_, state)| state.expiry_max != 0)
-                .map(|(&id, state)| (id, state.expiry_max))
+                .map(|(&segment, state)| SegmentPointers {
+                    segment,
+                    expiry: state.expiry_max,
+                    end: state.pointers_end_max,
+                })
                 .collect(),
             expired_until: (self.expired_until > 0).then_some(self.expired_until),
             replay_from: Some(self.replay_from),

@@ -76,6 +76,23 @@ impl TestDisk {
         self.env().set_faults(FaultPlan { fail_operation: Some(fail), ..FaultPlan::default() });
     }
 
+    /// Leaves so much free space.
+    pub(super) fn set_free(&self, bytes: u64) {
+        self.env().set_capacity(self.life.snapshot().used_bytes() + bytes);
+    }
+
+    /// Lets nothing get space any more, for want of quota.
+    pub(super) fn use_quota_up(&self) {
+        let allocations = OperationKinds::of(&[OperationKind::Allocate]);
+        let fail = FailOperation::sticky(0, Failure::QuotaExceeded).among(allocations);
+        self.env().set_faults(FaultPlan { fail_operation: Some(fail), ..FaultPlan::default() });
+    }
+
+    /// Ends all faults.
+    pub(super) fn set_honest(&self) {
+        self.env().set_faults(FaultPlan::default());
+    }
+
     /// The disk as it may be found after a power failure now.
     pub(super) fn crash(&self, seed: u64) -> Self {
         Self::with(self.life.snapshot().crash_with_seed(seed))

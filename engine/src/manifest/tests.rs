@@ -11,6 +11,7 @@ use super::*;
 use crate::index::table::TableMeta;
 
 mod edits;
+mod full;
 
 pub(super) const DIRECTORY: &str = "/store/shard-003";
 

@@ -32,6 +32,9 @@ impl<E: Env> Shard<E> {
     pub(super) fn check_space(&self, state: &State, removes: bool) -> Result<(), NotApplied> {
         self.check_running(state).map_err(NotApplied::Failed)?;
         let full = state.full;
+        if full.manifest && !removes {
+            return Err(NotApplied::Failed(EngineError::Full));
+        }
         if self.index.has_frozen() && self.is_flush_due() {
             if !full.flushes {
                 return Err(NotApplied::Wait);
@@ -60,6 +63,8 @@ impl<E: Env> Shard<E> {
             Refused::NoSegment if self.refuses(state, removes) => {
                 NotApplied::Failed(EngineError::Full)
             }
+            // They are reserved in the manifest.
+            Refused::NoSequence if state.full.manifest => NotApplied::Failed(EngineError::Full),
             Refused::NoSpace => NotApplied::Failed(EngineError::Full),
             Refused::NoSegment | Refused::Queued | Refused::NoSequence => NotApplied::Wait,
         }
@@ -68,7 +73,8 @@ impl<E: Env> Shard<E> {
     /// Whether a change for which the log has no segment fails. A delete waits as long as flushes
     /// go on: they let the log go.
     pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
-        state.full.ingest == Ingest::Refused && (!removes || state.full.flushes)
+        let full = state.full;
+        full.manifest || (full.ingest == Ingest::Refused && (!removes || full.flushes))
     }
 
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.

@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::index::Host;
 use crate::index::compaction::picker::{self, Choice};
-use crate::manifest::{Edit, SegmentSeal};
+use crate::manifest::{self, Edit, SegmentSeal};
 use crate::space::Purpose;
 use crate::value_log::record::RecordKind;
 
@@ -39,7 +39,7 @@ impl<E: Env> Host for Shard<E> {
     }
 
     async fn commit(&self, make: impl FnOnce() -> Edit) -> Result<(), EngineError> {
-        self.journal.commit(|_| Some(make())).await
+        self.commit_edit(|_| Some(make())).await
     }
 
     fn durable_generations(&self) -> Generations {
@@ -48,6 +48,33 @@ impl<E: Env> Host for Shard<E> {
 }
 
 impl<E: Env> Shard<E> {
+    /// Makes an edit of the manifest durable. `make` is called when the edit's turn has come.
+    ///
+    /// Where there is no space for it, it waits: writes are refused meanwhile, reads and what the
+    /// log still has room for go on.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Full`] only if the shard is being closed. All are final.
+    pub(super) async fn commit_edit(
+        &self,
+        make: impl FnOnce(&manifest::State) -> Option<Edit>,
+    ) -> Result<(), EngineError> {
+        let result = self.journal.commit(make, async || self.wait_for_manifest().await).await;
+        self.note_full(|full| full.manifest = false);
+        result
+    }
+
+    /// Makes room for the manifest or waits for some; false if the shard is being closed.
+    async fn wait_for_manifest(&self) -> Result<bool, EngineError> {
+        self.note_full(|full| full.manifest = true);
+        let is_ending = || self.state.borrow().closing || self.log.stopped().is_some();
+        if !is_ending() && !self.give_file_back().await? {
+            self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+        }
+        Ok(!is_ending())
+    }
+
     /// Makes the memtable immutable and starts a new one, if the last one has been written out.
     pub(super) fn freeze(&self, state: &mut State) {
         if self.index.has_frozen() || state.closing {

@@ -111,13 +111,13 @@ impl<E: Env> Shard<E> {
     }
 
     async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
-        let Some(source) = self.log.segment(victim.number) else {
-            return Err(EngineError::Read("the segment is not open".to_owned()));
-        };
         // From now on no entry comes to point into it; see `is_leaving`.
         self.free.borrow_mut().leave(victim.number);
-        let result = self.collector.collect(victim, &source, self).await;
-        drop(source);
+        let result = match self.log.segment(victim.number).await {
+            Ok(Some(source)) => self.collector.collect(victim, &source, self).await,
+            Ok(None) => Err(EngineError::Read("the segment is not there".to_owned())),
+            Err(error) => Err(error),
+        };
         let collected = match result {
             Ok(collected) => collected,
             Err(error) => {
@@ -331,7 +331,7 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
     async fn seal_segment(&self, number: u32, end: u32) -> Result<(), EngineError> {
         let seal = SegmentSeal { segment: number, end, sequence_last: 0 };
         let edit = Edit { segments_sealed: vec![seal], ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await
+        self.commit_edit(|_| Some(edit)).await
     }
 
     async fn move_record(

@@ -40,18 +40,25 @@ impl<E: Env> Journal<E> {
     /// Makes an edit durable. `make` gets the state as it is when the edit's turn has come, and
     /// may find that nothing is to be done.
     ///
-    /// An error is final for the shard, but for [`EngineError::Full`].
+    /// Where there is no space for the edit, `wait` is called and the edit tried again, as long as
+    /// that returns true; all later edits wait meanwhile. So who has made files for an edit need
+    /// not take them back.
+    ///
+    /// An error is final for the shard, but for [`EngineError::Full`], after which nothing has
+    /// changed.
     pub(super) async fn commit(
         &self,
         make: impl FnOnce(&State) -> Option<Edit>,
+        wait: impl AsyncFn() -> Result<bool, EngineError>,
     ) -> Result<(), EngineError> {
         let _held = self.edits.enter().await;
-        self.commit_alone(make).await
+        self.commit_alone(make, wait).await
     }
 
     async fn commit_alone(
         &self,
         make: impl FnOnce(&State) -> Option<Edit>,
+        wait: impl AsyncFn() -> Result<bool, EngineError>,
     ) -> Result<(), EngineError> {
         let (edit, after) = {
             let state = self.state.borrow();
@@ -60,11 +67,17 @@ impl<E: Env> Journal<E> {
             after.apply(&edit).map_err(crate::manifest::ManifestError::Invalid)?;
             (edit, after)
         };
-        let mut manifest = self.manifest.borrow_mut().take().expect("only one edit at a time");
-        let result = manifest.append(&edit, &after).await;
-        self.manifest_bytes.set(manifest.file_bytes());
-        *self.manifest.borrow_mut() = Some(manifest);
-        result?;
+        loop {
+            let mut manifest = self.manifest.borrow_mut().take().expect("only one edit at a time");
+            let result = manifest.append(&edit, &after).await;
+            self.manifest_bytes.set(manifest.file_bytes());
+            *self.manifest.borrow_mut() = Some(manifest);
+            match result.map_err(EngineError::from) {
+                Ok(()) => break,
+                Err(EngineError::Full) if wait().await? => {}
+                Err(error) => return Err(error),
+            }
+        }
         *self.state.borrow_mut() = after;
         Ok(())
     }

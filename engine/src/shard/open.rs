@@ -1,12 +1,14 @@
 //! Opening a shard: superblock, manifest, tables, then the log after the last flush.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
 use larder_runtime::disk_budget::{DiskBudget, Promise};
 use larder_runtime::env::{Env, TaskQueue};
 
+use super::abandoned::Abandoned;
 use super::journal::Journal;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
@@ -17,6 +19,7 @@ use super::turns::Turns;
 use super::{Garbage, Pacing, Shard, ShardOptions, State};
 use crate::cache::ItemCache;
 use crate::collector::Collector;
+use crate::concurrent::{OPENINGS_MAX, concurrently};
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
 use crate::index::{Index, table};
@@ -27,10 +30,10 @@ use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
 use crate::space::FreeSegments;
 use crate::superblock::ShardIdentity;
-use crate::value_log::ValueLog;
 use crate::value_log::record::RecordKind;
 use crate::value_log::recovery::{self, Damage, ReplaySegment, Replayed};
 use crate::value_log::segment::{self, Origin, StoreIdentity};
+use crate::value_log::{LogSegments, ValueLog};
 
 /// The file that a node locks in the directory above; it may be here in a single-shard store.
 const LOCK_FILE: &str = "LOCK";
@@ -51,8 +54,8 @@ pub struct OpenReport {
 /// The files of a shard's directory that the manifest does not list by itself.
 #[derive(Default)]
 struct Files {
-    /// Number and length in bytes.
-    segments: Vec<(u32, u64)>,
+    /// The length in bytes by number.
+    segments: BTreeMap<u32, u64>,
     tables: Vec<u64>,
     /// Bytes of all files.
     bytes: u64,
@@ -97,9 +100,11 @@ impl<E: Env> Shard<E> {
             namespaces: Namespaces::from_manifest(&state.namespace_generations),
             inline_bytes_max: options.inline_bytes_max,
             replay_rate: ReplayRate::default(),
+            abandoned: Abandoned::of(&state),
         };
         let began = env.now();
-        let (segments, outcome) = replay(&env, directory, identity, &state, &mut opening).await?;
+        let (segments, outcome) =
+            replay(&env, directory, identity, &state, &files, &mut opening).await?;
         opening.replay_rate = ReplayRate {
             bytes: replayed_bytes(&state, &outcome),
             nanoseconds: env.now().saturating_sub(began),
@@ -133,7 +138,7 @@ impl<E: Env> Disk<'_, E> {
         state: manifest::State,
         files: &Files,
         opening: Opening<E>,
-        segments: Vec<segment::Segment<E::File>>,
+        segments: LogSegments<E::File>,
         outcome: &recovery::Outcome,
     ) -> Result<Rc<Shard<E>>, EngineError> {
         let Self { env, directory, identity } = self;
@@ -151,8 +156,8 @@ impl<E: Env> Disk<'_, E> {
         let replayed = replayed_segments(&state).count();
         let journal = Journal::new(manifest, state);
         let sequences = (sequence_next, ceiling);
-        let first = (number, bytes);
-        journal.commit(|state| Some(opening_edit(state, outcome, first, sequences))).await?;
+        let edit = |state: &_| Some(opening_edit(state, outcome, (number, bytes), sequences));
+        journal.commit(edit, async || Ok(false)).await?;
         let log =
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
         let shard = Rc::new(Shard {
@@ -187,7 +192,7 @@ impl<E: Env> Disk<'_, E> {
             log,
             journal,
         });
-        spawn_tasks(&env, &shard);
+        spawn_tasks(&env, &shard, opening.abandoned);
         shard.account();
         drop(promise);
         shard.log.mark(shard.replay_rate.bytes);
@@ -201,7 +206,7 @@ impl<E: Env> Disk<'_, E> {
 /// The files of segments that the manifest does not name and that can be used again.
 fn free_segments(files: &Files, state: &manifest::State, segment_bytes: u32) -> FreeSegments {
     let mut free = FreeSegments::default();
-    for &(number, len) in &files.segments {
+    for (&number, &len) in &files.segments {
         if !state.segments.contains_key(&number) && len == u64::from(segment_bytes) {
             free.add(number);
         }
@@ -210,7 +215,7 @@ fn free_segments(files: &Files, state: &manifest::State, segment_bytes: u32) -> 
 }
 
 /// Starts the tasks of a shard.
-fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
+fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>, abandoned: Abandoned) {
     env.spawn(TaskQueue::Flush, Rc::clone(shard).keep_flushing());
     env.spawn(TaskQueue::Compaction, Rc::clone(shard).keep_compacting());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_space());
@@ -219,6 +224,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
     env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_scrubbing());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).seal_abandoned(abandoned));
 }
 
 /// Sets the space for a start's own segment aside; it may use the last there is.
@@ -238,8 +244,14 @@ fn promise_first<E: Env>(
 
 /// The segments of the log that a start replays.
 fn replayed_segments(state: &manifest::State) -> impl Iterator<Item = (u32, SegmentState)> {
-    let from = state.segments.range(state.replay_from.segment..);
-    from.filter(|(_, segment)| segment.is_log()).map(|(number, segment)| (*number, *segment))
+    let segments = state.segments.iter();
+    segments
+        .filter(|(number, segment)| is_replayed(state, **number, segment))
+        .map(|(number, segment)| (*number, *segment))
+}
+
+fn is_replayed(state: &manifest::State, number: u32, segment: &SegmentState) -> bool {
+    number >= state.replay_from.segment && segment.is_log()
 }
 
 /// How many bytes of the log the next start would replay.
@@ -302,7 +314,7 @@ fn list_files<E: Env>(env: &E, directory: &Path) -> Result<Files, EngineError> {
     for entry in entries {
         files.bytes += entry.len;
         if let Some(number) = segment::parse_file_name(&entry.name) {
-            files.segments.push((number, entry.len));
+            files.segments.insert(number, entry.len);
         } else if let Some(id) = table::parse_file_name(&entry.name) {
             files.tables.push(id);
         } else if !manifest::owns_file(&entry.name) && entry.name != LOCK_FILE {
@@ -323,7 +335,7 @@ async fn check_manifest_is_latest<E: Env>(
     state: &manifest::State,
     files: &Files,
 ) -> Result<(), EngineError> {
-    for &(number, _) in files.segments.iter().filter(|file| file.0 >= state.segment_id_next) {
+    for &number in files.segments.range(state.segment_id_next..).map(|(number, _)| number) {
         let path = directory.join(segment::file_name(number));
         let holds = recovery::holds_frames(env, &path, identity.store, number).await;
         // Of a file that cannot be read nothing is known, and the manifest does not miss it.
@@ -344,6 +356,7 @@ struct Opening<E: Env> {
     namespaces: Namespaces,
     inline_bytes_max: usize,
     replay_rate: ReplayRate,
+    abandoned: Abandoned,
 }
 
 impl<E: Env> Opening<E> {
@@ -369,6 +382,9 @@ impl<E: Env> Opening<E> {
         };
         self.namespaces.see_key(record.key);
         let entry = Entry { metadata: record.metadata, payload };
+        if let Some(pointer) = entry.pointer() {
+            self.abandoned.see(pointer);
+        }
         self.index.insert(record.key, table::key_hash(record.key), &entry, replayed.sequence);
     }
 }
@@ -378,17 +394,32 @@ async fn replay<E: Env>(
     directory: &Path,
     identity: StoreIdentity,
     state: &manifest::State,
+    files: &Files,
     opening: &mut Opening<E>,
-) -> Result<(Vec<segment::Segment<E::File>>, recovery::Outcome), EngineError> {
-    let mut segments = Vec::new();
-    let mut to_replay = Vec::new();
+) -> Result<(LogSegments<E::File>, recovery::Outcome), EngineError> {
+    let mut segments = LogSegments::default();
+    let mut opened_now = Vec::new();
     for (&number, known) in &state.segments {
-        let bytes = known.file_bytes;
-        let segment = segment::open(env, directory, identity, number, bytes).await?;
-        if number >= state.replay_from.segment && known.is_log() {
+        let path = directory.join(segment::file_name(number));
+        let found = files.segments.get(&number).copied();
+        segment::check_len(&path, found, known.file_bytes).map_err(EngineError::Open)?;
+        if is_replayed(state, number, known) || known.sealed.is_none() {
+            opened_now.push((number, known));
+        } else {
+            segments.add_unopened(number, known.file_bytes);
+        }
+    }
+    let openings = opened_now.into_iter().map(|(number, known)| async move {
+        let opened = segment::open(env, directory, identity, number, known.file_bytes).await?;
+        Ok::<_, EngineError>((opened, known))
+    });
+    let mut to_replay = Vec::new();
+    for opened in concurrently(OPENINGS_MAX, openings).await {
+        let (segment, known) = opened?;
+        if is_replayed(state, segment.number, known) {
             to_replay.push(ReplaySegment { segment, seal: known.sealed });
         } else {
-            segments.push(segment);
+            segments.add(Rc::new(segment));
         }
     }
     let store = identity.store;
@@ -404,7 +435,9 @@ async fn replay<E: Env>(
             "acknowledged data in the value log is damaged: {}", damage.what
         );
     }
-    segments.extend(to_replay.into_iter().map(|source| source.segment));
+    for source in to_replay {
+        segments.add(Rc::new(source.segment));
+    }
     Ok((segments, outcome))
 }
 
@@ -450,7 +483,7 @@ async fn remove_orphans<E: Env>(
     let tables = files.tables.iter().filter(|id| !known(**id)).map(|id| table::file_name(*id));
     // A file of another length is half prepared or was a long one: it cannot be used again.
     let segments = files.segments.iter().filter(|(number, len)| {
-        !state.segments.contains_key(number) && *len != u64::from(segment_bytes)
+        !state.segments.contains_key(number) && **len != u64::from(segment_bytes)
     });
     let segments = segments.map(|(number, _)| segment::file_name(*number));
     for name in tables.chain(segments) {

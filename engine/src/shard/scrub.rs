@@ -6,6 +6,7 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::Shard;
+use crate::error::EngineError;
 use crate::index::table::Table;
 use crate::scrub::{ScrubFile, ScrubHost};
 use crate::value_log::segment::Segment;
@@ -41,9 +42,12 @@ impl<E: Env> ScrubHost<E> for Shard<E> {
         self.index.table(id)
     }
 
-    fn segment(&self, number: u32) -> Option<(Rc<Segment<E::File>>, u32)> {
-        let seal = self.journal.state().segments.get(&number)?.sealed?;
-        Some((self.log.segment(number)?, seal.end))
+    fn segment_end(&self, number: u32) -> Option<u32> {
+        Some(self.journal.state().segments.get(&number)?.sealed?.end)
+    }
+
+    async fn segment(&self, number: u32) -> Result<Option<Rc<Segment<E::File>>>, EngineError> {
+        self.log.segment(number).await
     }
 
     fn has_let_go(&self) {

@@ -8,6 +8,7 @@
 //! means. `canary` proves that the others
 //! notice what they are there for.
 
+mod abandoned;
 mod canary;
 mod checks;
 mod damage;
@@ -24,6 +25,7 @@ mod lives;
 mod marks;
 mod mix;
 mod model;
+mod openings;
 pub(crate) mod oracle;
 mod races;
 mod reach;

@@ -43,6 +43,8 @@ pub(super) struct Fullness {
     pub ingest: Ingest,
     /// There is no room to write the memtable out.
     pub flushes: bool,
+    /// There is no room for an edit of the manifest.
+    pub manifest: bool,
     /// Merging tables does not go on: there is no room, or damage has stopped it.
     pub merges: bool,
     /// There is no room to collect garbage.
@@ -54,7 +56,7 @@ pub(super) struct Fullness {
 impl Fullness {
     /// Whether writes are refused.
     pub(super) fn refuses(self) -> bool {
-        self.ingest == Ingest::Refused || self.flushes
+        self.ingest == Ingest::Refused || self.flushes || self.manifest
     }
 }
 
@@ -176,7 +178,7 @@ impl<E: Env> Shard<E> {
     async fn reserve_sequences(&self) -> Result<(), EngineError> {
         let limit = self.log.sequence_limit() + self.options.version_step;
         let edit = Edit { version_ceiling: Some(limit), ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await?;
+        self.commit_edit(|_| Some(edit)).await?;
         self.log.extend_sequences(limit);
         Ok(())
     }
@@ -187,14 +189,13 @@ impl<E: Env> Shard<E> {
             self.free.borrow_mut().leave(*number);
         }
         let mut bytes = Vec::with_capacity(numbers.len());
-        self.journal
-            .commit(|state| {
-                let file_bytes = |number: &u32| state.segments.get(number).map(|s| s.file_bytes);
-                bytes.extend(numbers.iter().filter_map(file_bytes));
-                let expired_until = Some(self.garbage.expired_until.get());
-                Some(Edit { segments_freed: numbers.clone(), expired_until, ..Edit::default() })
-            })
-            .await?;
+        self.commit_edit(|state| {
+            let file_bytes = |number: &u32| state.segments.get(number).map(|s| s.file_bytes);
+            bytes.extend(numbers.iter().filter_map(file_bytes));
+            let expired_until = Some(self.garbage.expired_until.get());
+            Some(Edit { segments_freed: numbers.clone(), expired_until, ..Edit::default() })
+        })
+        .await?;
         // Whoever began before this moment may still read the files.
         let moment = self.pins.present();
         let mut free = self.free.borrow_mut();
@@ -367,7 +368,7 @@ impl<E: Env> Shard<E> {
     /// Frees a spare that a longer one has replaced. Nothing was ever written to it.
     async fn drop_spare(&self, number: u32) -> Result<(), EngineError> {
         let edit = Edit { segments_freed: vec![number], ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await?;
+        self.commit_edit(|_| Some(edit)).await?;
         self.free.borrow_mut().add(number);
         Ok(())
     }
@@ -395,7 +396,7 @@ impl<E: Env> Shard<E> {
             if generation == 0 { Vec::new() } else { vec![(number, generation)] };
         let edit =
             Edit { segments_opened: vec![(number, bytes)], segments_collected, ..Edit::default() };
-        self.journal.commit(|_| Some(edit)).await?;
+        self.commit_edit(|_| Some(edit)).await?;
         self.account();
         drop(promise);
         Ok(segment)

@@ -210,7 +210,14 @@ mod tests {
 
     fn known(end: Option<u32>, live_bytes: u64) -> SegmentState {
         let sealed = end.map(|end| SegmentSeal { segment: 1, end, sequence_last: 9 });
-        SegmentState { file_bytes: 100_000, sealed, live_bytes, generation: 0, expiry_max: 0 }
+        SegmentState {
+            file_bytes: 100_000,
+            sealed,
+            live_bytes,
+            generation: 0,
+            expiry_max: 0,
+            pointers_end_max: 0,
+        }
     }
 
     fn part(report: &SpaceReport, name: &str) -> u64 {

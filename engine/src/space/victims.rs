@@ -138,6 +138,7 @@ mod tests {
             live_bytes: 900,
             generation: 0,
             expiry_max: 0,
+            pointers_end_max: 0,
         };
         let live = |dead_bytes| {
             let candidate = VictimCandidate::of(3, &known, dead_bytes, 90).expect("it has an end");

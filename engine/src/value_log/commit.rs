@@ -25,10 +25,12 @@ use larder_runtime::env::{Env, TaskQueue};
 pub use self::room::Room;
 use self::state::{Mark, State};
 use super::frame;
+use super::log_segments::LogSegments;
 use super::record::{self, Record};
-use super::segment::{Segment, StoreIdentity};
+use super::segment::{self, Segment, StoreIdentity};
 use crate::canary::{self, Defect};
 use crate::entry::Pointer;
+use crate::error::EngineError;
 use crate::manifest::SegmentSeal;
 use crate::signal::Signal;
 
@@ -167,7 +169,7 @@ impl<E: Env> ValueLog<E> {
         identity: StoreIdentity,
         options: LogOptions,
         current: Segment<E::File>,
-        segments: Vec<Segment<E::File>>,
+        segments: LogSegments<E::File>,
         sequences: (u64, u64),
     ) -> Self {
         let state = State::new(current, segments, sequences);
@@ -337,10 +339,10 @@ impl<E: Env> ValueLog<E> {
         if segment.bytes >= state.wanted_bytes {
             state.wanted_bytes = 0;
         }
-        state.segments.insert(segment.number, Rc::clone(&segment));
+        state.segments.add(Rc::clone(&segment));
         let replaced = state.spare.replace(segment).map(|spare| spare.number);
         if let Some(number) = replaced {
-            state.segments.remove(&number);
+            state.segments.remove(number);
         }
         drop(state);
         self.changed_for_all();
@@ -448,18 +450,43 @@ impl<E: Env> ValueLog<E> {
     /// Makes a segment of collected records known, which is no part of the log.
     pub fn add_collected(&self, segment: Segment<E::File>) {
         let mut state = self.shared.state.borrow_mut();
-        state.segments.insert(segment.number, Rc::new(segment));
+        state.segments.add(Rc::new(segment));
     }
 
-    /// A segment that can be read from.
-    pub fn segment(&self, number: u32) -> Option<Rc<Segment<E::File>>> {
-        self.shared.state.borrow().segments.get(&number).cloned()
+    /// A segment that can be read from, opened now if nobody has read it yet; `None` if it is not
+    /// there, or not any more.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Read`] if it cannot be opened.
+    pub async fn segment(&self, number: u32) -> Result<Option<Rc<Segment<E::File>>>, EngineError> {
+        let shared = &*self.shared;
+        let unopened = {
+            let segments = &shared.state.borrow().segments;
+            let open = segments.open(number);
+            match segments.unopened(number) {
+                Some(unopened) => unopened,
+                None => return Ok(open),
+            }
+        };
+        let _held = unopened.opening.enter().await;
+        let is_unopened = || shared.state.borrow().segments.unopened(number).is_some();
+        if is_unopened() {
+            let (env, directory) = (&shared.env, &shared.directory);
+            let bytes = unopened.bytes;
+            let opened = segment::open_sealed(env, directory, shared.identity, number, bytes).await;
+            // A segment that was freed meanwhile is nobody's concern any more.
+            if is_unopened() {
+                shared.state.borrow_mut().segments.add(Rc::new(opened?));
+            }
+        }
+        Ok(shared.state.borrow().segments.open(number))
     }
 
-    /// Forgets a freed segment's file; returns its length. Readers that still hold it keep it open.
-    pub fn forget_segment(&self, number: u32) -> Option<u32> {
+    /// Forgets a freed segment's file. Readers that still hold it keep it open.
+    pub fn forget_segment(&self, number: u32) {
         let mut state = self.shared.state.borrow_mut();
         assert_ne!(state.current.number, number, "the current segment is never freed");
-        state.segments.remove(&number).map(|segment| segment.bytes)
+        state.segments.remove(number);
     }
 }

@@ -470,7 +470,11 @@ pub async fn holds_frames<E: Env>(
 }
 
 /// Whether every record of the frame is there and as it was written.
-fn is_whole(bytes: &[u8], place: Place, header: &FrameHeader) -> Result<bool, EngineError> {
+pub(crate) fn is_whole(
+    bytes: &[u8],
+    place: Place,
+    header: &FrameHeader,
+) -> Result<bool, EngineError> {
     let mut offset = frame::HEADER_BYTES;
     for _ in 0..header.count {
         match decode_record(bytes, offset, place)? {

@@ -1,6 +1,6 @@
 //! Segment files: their names, headers, and how one is made ready to be written to.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 
@@ -115,8 +115,12 @@ async fn fill_with_zeros<E: Env>(env: &E, file: &E::File, bytes: u64) -> std::io
     Ok(())
 }
 
-/// Opens a segment that the manifest knows. A damaged header is reported, not refused: every frame
-/// and record carries its own identity.
+/// Opens a segment that the manifest knows and that has no seal, for a start that goes through it.
+/// A damaged header is reported, not refused: every frame and record carries its own identity.
+///
+/// # Errors
+///
+/// [`EngineError::Open`], whose text names the file.
 pub async fn open<E: Env>(
     env: &E,
     directory: &Path,
@@ -124,29 +128,73 @@ pub async fn open<E: Env>(
     number: u32,
     bytes: u32,
 ) -> Result<Segment<E::File>, EngineError> {
-    let path: PathBuf = directory.join(file_name(number));
-    let failed = |operation: &str, source: &std::io::Error| {
-        EngineError::Open(format!("{operation} {}: {source}", path.display()))
-    };
-    let file = env
-        .open(&path, OpenMode::ReadWrite)
-        .await
-        .map_err(|source| failed("opening the value log segment", &source))?;
-    if file.len() < u64::from(bytes) {
-        return Err(EngineError::Open(format!(
-            "{} is {} bytes long, but the manifest says {bytes}: the file was cut short; restore \
-             the directory from a backup",
-            path.display(),
-            file.len(),
-        )));
-    }
+    let path = directory.join(file_name(number));
+    let segment = open_file(env, &path, number, bytes).await.map_err(EngineError::Open)?;
     // What a direct read returns may still be in the device's cache only.
-    file.sync(IoClass::Scrub).await.map_err(|source| failed("syncing", &source))?;
-    let (result, header) = file.read(IoClass::Scrub, 0, env.buffer(HEADER_BYTES as usize)).await;
-    if result.is_err() || !header_matches(&header, identity, number) {
+    segment
+        .file
+        .sync(IoClass::Scrub)
+        .await
+        .map_err(|source| EngineError::Open(format!("syncing {}: {source}", path.display())))?;
+    check_header(env, &path, &segment, identity).await;
+    Ok(segment)
+}
+
+/// Opens a sealed segment, all of which is durable, for whoever reads it first.
+///
+/// # Errors
+///
+/// [`EngineError::Read`], whose text names the file.
+pub async fn open_sealed<E: Env>(
+    env: &E,
+    directory: &Path,
+    identity: StoreIdentity,
+    number: u32,
+    bytes: u32,
+) -> Result<Segment<E::File>, EngineError> {
+    let path = directory.join(file_name(number));
+    let segment = open_file(env, &path, number, bytes).await.map_err(EngineError::Read)?;
+    check_header(env, &path, &segment, identity).await;
+    Ok(segment)
+}
+
+async fn open_file<E: Env>(
+    env: &E,
+    path: &Path,
+    number: u32,
+    bytes: u32,
+) -> Result<Segment<E::File>, String> {
+    let opened = env.open(path, OpenMode::ReadWrite).await;
+    let file = opened
+        .map_err(|source| format!("opening the value log segment {}: {source}", path.display()))?;
+    check_len(path, Some(file.len()), bytes)?;
+    Ok(Segment { number, bytes, file })
+}
+
+/// Holds the length of a segment's file, if there is one, against what the manifest says. Returns
+/// what is wrong with it.
+pub(crate) fn check_len(path: &Path, found: Option<u64>, bytes: u32) -> Result<(), String> {
+    let what = match found {
+        None => "the manifest names it, but it is not there".to_owned(),
+        Some(len) if len < u64::from(bytes) => {
+            format!("{len} bytes long, but the manifest says {bytes}: the file was cut short")
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(format!("{}: {what}; restore the directory from a backup", path.display()))
+}
+
+async fn check_header<E: Env>(
+    env: &E,
+    path: &Path,
+    segment: &Segment<E::File>,
+    identity: StoreIdentity,
+) {
+    let buffer = env.buffer(HEADER_BYTES as usize);
+    let (result, header) = segment.file.read(IoClass::Scrub, 0, buffer).await;
+    if result.is_err() || !header_matches(&header, identity, segment.number) {
         tracing::error!(path = %path.display(), "the segment's header is damaged; reading on");
     }
-    Ok(Segment { number, bytes, file })
 }
 
 /// Writes the header of a segment over `out`, which is [`HEADER_BYTES`] long.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use larder_runtime::simulation::{SimDisk, SimEnv, SimFile, Simulation, SimulationOptions};
 
+use super::LogSegments;
 use super::commit::{Append, Appended, Durability, LogOptions, Refused, ValueLog};
 use super::record::{Record, RecordKind};
 use super::recovery::{self, Outcome, ReplaySegment};
@@ -56,7 +57,7 @@ pub(crate) async fn prepare(env: &SimEnv, number: u32, bytes: u32) -> Segment<Si
 /// A log whose first segment is 0 and whose first sequence is 1.
 pub(crate) async fn start(env: &SimEnv, options: LogOptions) -> TestLog {
     let current = prepare(env, 0, SEGMENT_BYTES).await;
-    ValueLog::start(env, directory(), IDENTITY, options, current, Vec::new(), (1, 1000))
+    ValueLog::start(env, directory(), IDENTITY, options, current, LogSegments::default(), (1, 1000))
 }
 
 /// Appends a value of `len` bytes that are all `fill`, under a key that says so.

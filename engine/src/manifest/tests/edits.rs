@@ -47,7 +47,7 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         vec(any::<(u32, i64)>(), 0..4),
         any::<Option<u32>>(),
         vec(any::<(u32, u8)>(), 0..4),
-        vec(any::<(u32, u32)>(), 0..4),
+        vec(any::<(u32, u32, u32)>(), 0..4),
     );
     let rest =
         (proptest::option::of(position()), any::<Option<u64>>(), vec(any::<(u32, u64)>(), 0..4));
@@ -66,7 +66,11 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         live_bytes: segments.3,
         segment_id_next: segments.4,
         segments_collected: segments.5,
-        segment_expiries: segments.6,
+        segment_pointers: segments
+            .6
+            .into_iter()
+            .map(|(segment, expiry, end)| SegmentPointers { segment, expiry, end })
+            .collect(),
         expired_until: segments.4,
         replay_from: rest.0.map(|(segment, offset, sequence)| LogPosition {
             segment,
@@ -144,7 +148,10 @@ fn full_edit() -> Edit {
         segment_id_next: Some(5),
         namespace_generations: vec![NamespaceGeneration { namespace: 9, generation: 10 }],
         segments_collected: vec![(4, 2)],
-        segment_expiries: vec![(3, 1_800_000_000), (4, NEVER_EXPIRES)],
+        segment_pointers: vec![
+            SegmentPointers { segment: 3, expiry: 1_800_000_000, end: 0 },
+            SegmentPointers { segment: 4, expiry: NEVER_EXPIRES, end: 70_000 },
+        ],
         expired_until: Some(1_700_000_000),
     }
 }

@@ -7,6 +7,7 @@ use larder_runtime::simulation::{
     FailOperation, Failure, FaultPlan, OperationKind, OperationKinds,
 };
 
+use super::abandoned;
 use super::damage;
 use super::failures;
 use super::items;
@@ -121,6 +122,12 @@ fn segments_without_a_synced_directory_are_noticed() {
 fn pins_that_are_released_early_are_noticed() {
     let test = |_, _| items::a_freed_segment_is_readable_while_somebody_may_read_it();
     must_be_noticed("releasing pins early", Some(Defect::ReleasePinsEarly), test);
+}
+
+#[test]
+fn sealing_a_segment_at_damage_is_noticed() {
+    let test = |_, _| abandoned::a_damaged_segment_that_was_left_open_loses_nothing();
+    must_be_noticed("sealing at damage", Some(Defect::SealUnproven), test);
 }
 
 #[test]

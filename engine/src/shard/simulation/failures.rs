@@ -107,6 +107,9 @@ pub(super) fn run_with(failure: FailOperation, seed: u64, durability: Durability
             let told = error.is_some() || shard.stopped().is_some();
             assert!(told, "every write fails, and nobody is told");
         }
+        if failure.failure == Failure::QuotaExceeded {
+            assert_eq!(shard.stopped(), None, "space may come back");
+        }
         let end = shard.log.durable_end();
         model.borrow_mut().acknowledge(end);
     }
@@ -174,6 +177,20 @@ fn every_change_of_names_may_fail() {
 fn every_write_may_find_the_disk_full() {
     let kinds = OperationKinds::of(&[OperationKind::Write, OperationKind::Allocate]);
     fail_each("full", kinds, Failure::NoSpace, 1);
+}
+
+#[test]
+fn a_quota_that_is_used_up_stops_no_shard() {
+    let among = OperationKinds::of(&[OperationKind::Allocate]);
+    for sticky in [false, true] {
+        for index in 0.. {
+            let fail = FailOperation { index, among, failure: Failure::QuotaExceeded, sticky };
+            if !run_with(fail, 7 + index, Durability::Sync) {
+                assert!(index > 5, "the script allocates hardly anything");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

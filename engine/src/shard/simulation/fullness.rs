@@ -1,6 +1,6 @@
 //! A disk that fills up, and empties again.
 
-use larder_runtime::env::Env;
+use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::simulation::{SimEnv, Simulation};
 
 use super::harness::{self, TestShard, tiny_options};
@@ -9,6 +9,7 @@ use super::model::Reply;
 use super::smoke::{delete, get, run, set};
 use crate::error::EngineError;
 use crate::key::Key;
+use crate::manifest::Edit;
 use crate::operation::Outcome;
 use crate::shard::ShardOptions;
 
@@ -186,6 +187,86 @@ fn writes_are_refused_when_memtables_cannot_be_written_out() {
         panic!("a write hangs on the full disk");
     };
     life.block_on(futures_lite::future::or(filling, hanging)).expect("runs");
+}
+
+#[test]
+fn a_manifest_without_room_refuses_writes_until_there_is_some() {
+    let (mut life, shard) = start(&tiny_options());
+    let env = life.env();
+    let worker = shard.clone();
+    life.block_on(async move {
+        for number in 0..20 {
+            run(&worker, &key(number), set(&[number as u8; 100])).await;
+        }
+        env.sleep(100_000_000).await;
+        env.set_capacity(env.snapshot().used_bytes());
+        // Edits that need nothing but the manifest, until it has no room for them.
+        let committing = worker.clone();
+        let commits = env.clone();
+        let done = std::rc::Rc::new(std::cell::Cell::new(false));
+        let is_done = done.clone();
+        env.spawn(TaskQueue::Maintenance, async move {
+            for _ in 0..100 {
+                let edit = |state: &crate::manifest::State| {
+                    let version_ceiling = Some(state.version_ceiling);
+                    Some(Edit { version_ceiling, ..Edit::default() })
+                };
+                committing.commit_edit(edit).await.expect("goes on in the end");
+                commits.sleep(1_000_000).await;
+            }
+            is_done.set(true);
+        });
+        env.sleep(2_000_000_000).await;
+        assert!(!done.get() && worker.stopped().is_none());
+        assert!(worker.statistics().disk_full);
+        let refused = try_run(&worker, b"one more", set(&[1; 100])).await;
+        assert!(matches!(refused, Err(EngineError::Full)), "{refused:?}");
+        for number in 0..20 {
+            assert_eq!(run(&worker, &key(number), get()).await.value, vec![number as u8; 100]);
+        }
+        assert_eq!(run(&worker, &key(0), delete()).await.outcome, Outcome::Deleted);
+        env.set_capacity(2 * SMALL_DISK);
+        env.sleep(2_000_000_000).await;
+        assert!(done.get() && !worker.statistics().disk_full);
+        run(&worker, &key(0), set(&[0; 100])).await;
+    })
+    .expect("runs");
+    drop(shard);
+    let mut life = harness::life(2, life.crash());
+    let (shard, report) = harness::open_in(&mut life, &tiny_options());
+    assert_eq!(report.damage, []);
+    life.block_on(async move { check(&shard, 100, 0..20).await }).expect("runs");
+}
+
+#[test]
+fn a_shard_that_has_no_room_for_its_manifest_can_be_closed() {
+    let (mut life, shard) = start(&tiny_options());
+    let env = life.env();
+    life.block_on(async move {
+        for number in 0..20 {
+            run(&shard, &key(number), set(&[number as u8; 100])).await;
+        }
+        env.set_capacity(env.snapshot().used_bytes());
+        let committing = shard.clone();
+        env.spawn(TaskQueue::Maintenance, async move {
+            for _ in 0..100 {
+                let committed = committing.commit_edit(|_| Some(Edit::default())).await;
+                if matches!(committed, Err(EngineError::Full)) {
+                    break;
+                }
+            }
+        });
+        env.sleep(2_000_000_000).await;
+        assert!(shard.statistics().disk_full);
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+    let mut disk = life.crash();
+    disk.set_capacity(2 * SMALL_DISK);
+    let mut life = harness::life(2, disk);
+    let (shard, report) = harness::open_in(&mut life, &tiny_options());
+    assert_eq!(report.damage, []);
+    life.block_on(async move { check(&shard, 100, 0..20).await }).expect("runs");
 }
 
 #[test]

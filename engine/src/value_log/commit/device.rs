@@ -107,7 +107,7 @@ impl<E: Env> ValueLog<E> {
 
     async fn sync_segments(&self, numbers: &BTreeSet<u32>) -> Result<(), EngineError> {
         for &number in numbers {
-            let segment = self.shared.state.borrow().segments.get(&number).cloned();
+            let segment = self.shared.state.borrow().segments.open(number);
             // A segment that was freed holds nothing that could be missed.
             let Some(segment) = segment else { continue };
             if let Err(source) = segment.file.sync(IoClass::Commit).await {
@@ -210,7 +210,8 @@ impl<E: Env> ValueLog<E> {
             self.write_open_frame();
         }
         self.wait(|state| state.is_written(pointer)).await?;
-        let segment = self.shared.state.borrow().segments.get(&pointer.segment).cloned();
+        let segment = self.segment(pointer.segment).await;
+        let segment = segment.map_err(|error| damaged(error.to_string()))?;
         let Some(segment) = segment else {
             return Err(damaged("the segment is not there".to_owned()));
         };

@@ -1,6 +1,6 @@
 //! The log's state machine: what is open, on its way, written and durable. No I/O happens here.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use larder_runtime::buffer::Buffer;
@@ -11,6 +11,7 @@ use super::{Append, Appended, Durability, LogCounters, LogEnds, LogOptions, Refu
 use crate::entry::Pointer;
 use crate::manifest::SegmentSeal;
 use crate::value_log::frame::{self, FrameBuilder};
+use crate::value_log::log_segments::LogSegments;
 use crate::value_log::record::{self, Place};
 use crate::value_log::segment::{self, Segment};
 
@@ -34,7 +35,7 @@ pub(super) struct Mark {
 
 /// The log of one shard at one moment.
 pub(super) struct State<E: Env> {
-    pub(super) segments: BTreeMap<u32, Rc<Segment<E::File>>>,
+    pub(super) segments: LogSegments<E::File>,
     pub(super) current: Rc<Segment<E::File>>,
     pub(super) spare: Option<Rc<Segment<E::File>>>,
     /// The longest segment that an append has asked for and not got.
@@ -71,15 +72,13 @@ impl<E: Env> State<E> {
     /// A log with nothing appended to `current` yet.
     pub(super) fn new(
         current: Segment<E::File>,
-        segments: Vec<Segment<E::File>>,
+        mut segments: LogSegments<E::File>,
         (sequence_next, sequence_limit): (u64, u64),
     ) -> Self {
         let current = Rc::new(current);
-        let mut open_segments: BTreeMap<u32, Rc<Segment<E::File>>> =
-            segments.into_iter().map(|segment| (segment.number, Rc::new(segment))).collect();
-        open_segments.insert(current.number, Rc::clone(&current));
+        segments.add(Rc::clone(&current));
         Self {
-            segments: open_segments,
+            segments,
             current,
             spare: None,
             wanted_bytes: 0,
@@ -266,7 +265,7 @@ impl<E: Env> State<E> {
         let buffer = frame.buffer.take().expect("found by it");
         let (number, offset, sequence_end) = (frame.segment, frame.offset, frame.sequence_end);
         self.in_flight += 1;
-        let segment = self.segments.get(&number).expect("a frame's segment is open");
+        let segment = self.segments.open(number).expect("a frame's segment is open");
         Some((segment.file.clone(), offset, buffer, sequence_end))
     }
 

@@ -193,8 +193,15 @@ fn no_sequence_beyond_the_reserved_ones_is_used() {
         let options = options(Durability::Sync);
         let directory = test_log::directory();
         let identity = test_log::IDENTITY;
-        let log =
-            ValueLog::start(&env, directory, identity, options, current, Vec::new(), sequences);
+        let log = ValueLog::start(
+            &env,
+            directory,
+            identity,
+            options,
+            current,
+            LogSegments::default(),
+            sequences,
+        );
         assert!(log.needs_sequences());
         for sequence in 10..13 {
             assert_eq!(append(&log, 1, 10).expect("reserved").sequence, sequence);

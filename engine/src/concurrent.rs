@@ -4,10 +4,14 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
+/// How many of its files a start opens at a time: enough to keep a device busy, and few enough for
+/// the memory that reading their indexes takes.
+pub(crate) const OPENINGS_MAX: usize = 32;
+
 /// Runs `futures`, at most `limit` at a time, and returns their results in order.
 ///
 /// Every wake-up polls all that are under way, so this is for a handful.
-pub(super) async fn concurrently<F: Future>(
+pub(crate) async fn concurrently<F: Future>(
     limit: usize,
     futures: impl IntoIterator<Item = F>,
 ) -> Vec<F::Output> {
