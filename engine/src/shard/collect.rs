@@ -109,7 +109,7 @@ impl<E: Env> Shard<E> {
         })
     }
 
-    async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
+    pub(super) async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
         let Some(source) = self.log.segment(victim.number) else {
             return Err(EngineError::Read("the segment is not open".to_owned()));
         };

@@ -10,6 +10,7 @@
 
 mod canary;
 mod checks;
+mod collection_races;
 mod damage;
 mod exhaustive;
 mod expiries;

@@ -50,7 +50,7 @@ fn start(options: &ShardOptions) -> (Simulation, TestShard) {
 }
 
 /// Fills this many segments of the log with what is overwritten at once.
-async fn write_garbage(shard: &TestShard, segments: u32) {
+pub(super) async fn write_garbage(shard: &TestShard, segments: u32) {
     let first = shard.log.position().segment;
     while shard.log.position().segment < first + segments {
         run(shard, b"garbage", set(&[1; 4000])).await;
