@@ -8,6 +8,7 @@
 //! means. `canary` proves that the others
 //! notice what they are there for.
 
+mod backpressure;
 mod canary;
 mod checks;
 mod collection_races;

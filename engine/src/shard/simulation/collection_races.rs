@@ -105,6 +105,9 @@ fn prepare() -> Prepared {
     let (shard, _) = harness::open_in(&mut life, &options());
     let (segment, raced, witnesses) = life
         .block_on(async move {
+            // A cleared generation can be told from one that has never been.
+            let needs = shard.flush_all(None).await.expect("logs");
+            shard.wait_acknowledged(needs).await.expect("durable");
             run(&shard, RACED, set_until(&[1; 300], EXPIRY)).await;
             run(&shard, RACED, set_until(&[2; 500], EXPIRY)).await;
             for (number, key) in WITNESSES.into_iter().enumerate() {
@@ -142,7 +145,11 @@ impl Prepared {
         let end = known.sealed.expect("the log has gone on").end;
         let victim = Victim { number: self.segment, generation: known.generation, end };
         let shard = shard.clone();
-        Box::pin(async move { shard.collect(victim).await })
+        Box::pin(async move {
+            let result = shard.collect(victim).await;
+            shard.something_changed();
+            result
+        })
     }
 
     /// Whether the store still has the victim.
@@ -176,14 +183,11 @@ async fn settle(shard: &TestShard) {
 }
 
 /// Polls `future` so many times; its result if it has ended.
-async fn polled<F: Future>(
+async fn polled<F: Future + ?Sized>(
     env: &SimEnv,
     future: &mut Pin<Box<F>>,
     times: usize,
-) -> Option<F::Output>
-where
-    F: ?Sized,
-{
+) -> Option<F::Output> {
     for _ in 0..times {
         if let Some(result) = future::poll_once(future.as_mut()).await {
             return Some(result);
@@ -210,8 +214,9 @@ async fn unless_held_up<F: Future + ?Sized>(
 enum End {
     /// The power fails while the collection is held.
     CrashAmid,
-    /// The collection ends, and then the process is killed, or the power fails.
+    /// The process is killed when the collection has ended: a start replays its moves.
     Kill,
+    /// The power fails when the victim has been freed and its file is used again.
     Crash,
 }
 
@@ -221,6 +226,7 @@ fn race(prepared: &Prepared, rival: Rival, steps: usize, end: End) -> Option<boo
     let seed = steps as u64;
     let (mut life, shard) = prepared.start(seed);
     let env = life.env();
+    let began = env.unix_seconds();
     let witnesses = prepared.witnesses.clone();
     let mut collecting = prepared.collect(&shard);
     let segment = prepared.segment;
@@ -242,7 +248,11 @@ fn race(prepared: &Prepared, rival: Rival, steps: usize, end: End) -> Option<boo
             return Some((promise, was_amid));
         }
         collected.expect("nothing fails");
+        env.set_unix_seconds(began);
         promise.check(&shard, &witnesses, "after the collection").await;
+        if end == End::Kill {
+            return Some((promise, was_amid));
+        }
         settle(&shard).await;
         assert!(shard.is_gone(segment), "the victim is freed");
         promise.check(&shard, &witnesses, "after the victim was freed").await;
@@ -320,20 +330,20 @@ fn looks(shard: TestShard, _: SimEnv) -> Acting {
 }
 
 #[test]
-pub(super) fn collection_against_a_delete() {
+pub(super) fn against_a_delete() {
     race_at_each_step(deletes);
     race_at_each_step(|shard, env| merged(shard.clone(), deletes(shard, env)));
 }
 
 #[test]
-pub(super) fn collection_against_an_overwrite() {
+pub(super) fn against_an_overwrite() {
     race_at_each_step(overwrites);
     race_at_each_step(|shard, _| operate(shard, set(b"short"), Outcome::Stored));
     race_at_each_step(|shard, env| merged(shard.clone(), overwrites(shard, env)));
 }
 
 #[test]
-fn collection_against_an_append() {
+fn against_an_append() {
     race_at_each_step(|shard, _| {
         Box::pin(async move {
             run(&shard, RACED, store(StoreMode::Append, &[4; 10], None)).await;
@@ -346,7 +356,7 @@ fn collection_against_an_append() {
 }
 
 #[test]
-fn collection_against_a_compare_and_swap() {
+fn against_a_compare_and_swap() {
     race_at_each_step(|shard, _| {
         Box::pin(async move {
             let (_, version, _) = see(&shard, RACED).await.expect("it lives");
@@ -359,7 +369,7 @@ fn collection_against_a_compare_and_swap() {
 }
 
 #[test]
-fn collection_against_a_change_of_metadata_alone() {
+fn against_a_change_of_metadata_alone() {
     race_at_each_step(|shard, _| operate(shard, touched(EXPIRY + 1000), Outcome::Hit));
     race_at_each_step(|shard, _| {
         let touching = operate(shard.clone(), touched(EXPIRY + 1000), Outcome::Hit);
@@ -367,7 +377,17 @@ fn collection_against_a_change_of_metadata_alone() {
     });
 }
 
-/// The clock shows that the item has expired, and is then set back.
+/// The clock shows that the item has expired until the collection has ended, and is then set back.
+fn expires_for_long(shard: TestShard, env: SimEnv) -> Acting {
+    Box::pin(async move {
+        let promise = Promise::MayGo(see(&shard, RACED).await);
+        env.set_unix_seconds(u64::from(EXPIRY) + 1);
+        assert_eq!(see(&shard, RACED).await, None);
+        promise
+    })
+}
+
+/// The clock shows that the item has expired, and is set back at once.
 fn expires(shard: TestShard, env: SimEnv) -> Acting {
     Box::pin(async move {
         let now = env.unix_seconds();
@@ -380,8 +400,9 @@ fn expires(shard: TestShard, env: SimEnv) -> Acting {
 }
 
 #[test]
-fn collection_against_expiry_with_the_clock_leaping() {
+fn against_expiry_with_the_clock_leaping() {
     race_at_each_step(expires);
+    race_at_each_step(expires_for_long);
     race_at_each_step(|shard, env| {
         Box::pin(async move {
             let now = env.unix_seconds();
@@ -395,7 +416,7 @@ fn collection_against_expiry_with_the_clock_leaping() {
 }
 
 #[test]
-fn collection_against_a_clear() {
+fn against_a_clear() {
     let clears: Rival = |shard, _| {
         Box::pin(async move {
             let needs = shard.flush_all(None).await.expect("logs");
@@ -407,7 +428,7 @@ fn collection_against_a_clear() {
 }
 
 #[test]
-fn collection_against_flushes_and_merges_of_the_tables_that_point_into_it() {
+fn against_flushes_and_merges_of_the_tables_that_point_into_it() {
     race_at_each_step(|shard, env| {
         Box::pin(async move {
             run(&shard, b"other", set(&[6; 100])).await;
@@ -419,7 +440,7 @@ fn collection_against_flushes_and_merges_of_the_tables_that_point_into_it() {
 }
 
 #[test]
-fn collection_against_closing() {
+fn against_closing() {
     race_at_each_step(|shard, env| {
         Box::pin(async move {
             let promise = looks(shard.clone(), env).await;
@@ -471,12 +492,12 @@ fn hold(prepared: &Prepared, operation: &OperationBuf, steps: usize) -> Option<(
 }
 
 #[test]
-pub(super) fn a_reader_amid_reading_the_old_place() {
+pub(super) fn readers_of_the_old_place() {
     hold_at_each_step(&get(), |before, after| assert_eq!(before, after));
 }
 
 #[test]
-fn a_change_that_was_begun_at_the_old_place() {
+fn changes_begun_at_the_old_place() {
     let value = |seen: Seen| seen.expect("it lives").0;
     hold_at_each_step(&store(StoreMode::Append, &[4; 10], None), |before, after| {
         assert_eq!([value(before), vec![4; 10]].concat(), value(after));
@@ -515,7 +536,7 @@ fn crash_before(prepared: &Prepared, number: u64, end: End) -> Option<SimDisk> {
 }
 
 #[test]
-pub(super) fn a_crash_before_each_disk_operation_of_a_collection() {
+pub(super) fn crashes() {
     let prepared = prepare();
     for end in [End::Kill, End::Crash] {
         let mut number = 0;
