@@ -24,6 +24,12 @@ pub(crate) enum Defect {
     MarkTheLiving,
     /// A segment that a crash left open is sealed before the first thing in it that is no frame.
     SealUnproven,
+    /// The collector moves a record as it was looked up, whatever has become of its key meanwhile.
+    MoveAsLookedUp,
+    /// Copies of collected records are not synced before their keys point to them.
+    SkipCopySync,
+    /// A collected segment may go before the records of its moves are durable.
+    FreeVictimEarly,
     /// A memtable does not remember which segments its entries point into.
     ForgetPointers,
     /// Whether an older version may lie below a merge is not asked of the level right below it.
@@ -32,6 +38,8 @@ pub(crate) enum Defect {
     SkipTableDirectorySync,
     /// The directory is not synced when a segment has been made.
     SkipSegmentDirectorySync,
+    /// The directory is not synced when a manifest has been made.
+    SkipManifestDirectorySync,
     /// Freed files are used again although somebody may still read them.
     ReleasePinsEarly,
     /// Replay begins where the log stood when a flush ended, not where its memtable was frozen.

@@ -10,6 +10,7 @@
 mod abandoned;
 mod admission;
 mod background;
+mod backpressure;
 mod collect;
 pub mod execute;
 mod journal;
@@ -56,6 +57,7 @@ pub use space::Ingest;
 pub use statistics::Statistics;
 pub use warm::Announced;
 
+use backpressure::Backpressure;
 use journal::Journal;
 use namespaces::Namespaces;
 use pins::Pins;
@@ -123,13 +125,15 @@ impl Garbage {
     }
 }
 
-/// Holding answers back, so that writers do not run ahead of the collector.
+/// Holding answers back, so that writers do not run ahead of the collector, nor of merges.
 struct Pacing {
     pace: Cell<Pace>,
     gain: Cell<Gain>,
-    /// Whether the pace is kept: little headroom is left, and there is garbage.
+    backpressure: Cell<Backpressure>,
+    /// Whether one of them has a reason to: little headroom is left, and there is garbage; or merges
+    /// are behind.
     is_kept: Cell<bool>,
-    /// Answers that need the log beyond this are held back; `u64::MAX` if none are.
+    /// Answers that need the log beyond this are held back by the pace; `u64::MAX` if none are.
     held_end: Cell<u64>,
 }
 
@@ -138,6 +142,7 @@ impl Default for Pacing {
         Self {
             pace: Cell::default(),
             gain: Cell::default(),
+            backpressure: Cell::default(),
             is_kept: Cell::new(false),
             held_end: Cell::new(u64::MAX),
         }
@@ -200,22 +205,25 @@ impl State {
 
 impl<E: Env> Shard<E> {
     /// The log position up to which answers may be sent. It may go back, for answers that have not
-    /// been sent yet: see [`ValueLog::acknowledged_end`] and [`Pace`].
+    /// been sent yet: see [`ValueLog::acknowledged_end`], [`Pace`] and [`Backpressure`].
     pub fn acknowledged_end(&self) -> u64 {
         let end = self.log.acknowledged_end();
         if !self.pacing.is_kept.get() {
             return end;
         }
+        let now = self.env.now();
+        let next = end.min(self.log.sequence_next());
         let mut pace = self.pacing.pace.get();
-        let holds = pace.holds(self.env.now());
-        self.pacing.pace.set(pace);
-        if !holds {
-            self.pacing.held_end.set(u64::MAX);
-            return end;
+        let mut held_end = u64::MAX;
+        if pace.holds(now) {
+            held_end = self.pacing.held_end.get().min(next);
         }
-        let held_end = self.pacing.held_end.get().min(self.log.sequence_next()).min(end);
+        self.pacing.pace.set(pace);
         self.pacing.held_end.set(held_end);
-        held_end
+        let mut backpressure = self.pacing.backpressure.get();
+        let acknowledged_end = backpressure.acknowledged_end(next, now).min(held_end);
+        self.pacing.backpressure.set(backpressure);
+        acknowledged_end
     }
 
     /// Completes when answers that need the log up to `sequence_end` may be sent.

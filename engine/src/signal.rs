@@ -1,6 +1,7 @@
 //! Waking the tasks of one core when something that they wait for has changed.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
@@ -34,22 +35,44 @@ impl Signal {
     }
 }
 
-/// Lets one task of a core at a time do something that waits.
+/// Lets one task of a core at a time do something that waits, in the order in which they come: one
+/// that comes again and again does not keep the others out.
 #[derive(Default)]
 pub struct Exclusive {
     is_taken: Cell<bool>,
+    /// The tickets of those who wait.
+    waiting: RefCell<VecDeque<u64>>,
+    ticket_next: Cell<u64>,
     left: Signal,
 }
 
 /// Holds an [`Exclusive`] until it is dropped.
 pub struct Held<'a>(&'a Exclusive);
 
+/// A place in the line; leaving it lets the others look again.
+struct Ticket<'a>(&'a Exclusive, u64);
+
 impl Exclusive {
-    /// Completes when nobody else is in.
+    /// Completes when nobody else is in, and nobody who came before waits.
     pub async fn enter(&self) -> Held<'_> {
-        self.left.wait_for(|| (!self.is_taken.get()).then_some(())).await;
+        let number = self.ticket_next.get();
+        self.ticket_next.set(number + 1);
+        self.waiting.borrow_mut().push_back(number);
+        let ticket = Ticket(self, number);
+        let is_next = || !self.is_taken.get() && self.waiting.borrow().front() == Some(&number);
+        self.left.wait_for(|| is_next().then_some(())).await;
         self.is_taken.set(true);
+        drop(ticket);
         Held(self)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.borrow_mut().retain(|number| *number != self.1);
+        if !self.0.is_taken.get() {
+            self.0.left.notify();
+        }
     }
 }
 
@@ -95,5 +118,39 @@ mod tests {
         };
         future::block_on(future::zip(visit(), future::zip(visit(), visit())));
         assert_eq!(inside.get(), 0);
+    }
+
+    #[test]
+    fn who_comes_again_does_not_keep_others_out() {
+        let exclusive = Exclusive::default();
+        let order = RefCell::new(Vec::new());
+        let comes_again = async {
+            for _ in 0..3 {
+                let _held = exclusive.enter().await;
+                order.borrow_mut().push("again");
+                future::yield_now().await;
+            }
+        };
+        let other = async {
+            let _held = exclusive.enter().await;
+            order.borrow_mut().push("other");
+        };
+        future::block_on(future::zip(comes_again, other));
+        assert_eq!(*order.borrow(), ["again", "other", "again", "again"]);
+    }
+
+    #[test]
+    fn who_gives_up_waiting_lets_the_next_one_in() {
+        let exclusive = Exclusive::default();
+        let held = future::block_on(exclusive.enter());
+        let mut first = Box::pin(exclusive.enter());
+        let mut second = Box::pin(exclusive.enter());
+        for waiting in [&mut first, &mut second] {
+            assert!(future::block_on(future::poll_once(waiting.as_mut())).is_none());
+        }
+        drop(held);
+        drop(first);
+        drop(future::block_on(second));
+        drop(future::block_on(exclusive.enter()));
     }
 }

@@ -4,6 +4,7 @@ use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{Env, File, IoClass};
 
 use super::Newest;
+use crate::canary::{self, Defect};
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::value_log::frame::{self, FrameBuilder};
@@ -121,7 +122,12 @@ impl<E: Env> Output<E> {
         let bytes = u32::try_from(frame.buffer.len()).expect("a frame is under 4 GiB");
         let class = IoClass::GarbageCollection;
         let offset = u64::from(frame.offset);
-        let (result, buffer) = self.segment.file.write_durably(class, offset, frame.buffer).await;
+        let file = &self.segment.file;
+        let (result, buffer) = if canary::has(Defect::SkipCopySync) {
+            file.write(class, offset, frame.buffer).await
+        } else {
+            file.write_durably(class, offset, frame.buffer).await
+        };
         self.spare = Some(buffer);
         result.map_err(|source| {
             let name = segment::file_name(self.segment.number);

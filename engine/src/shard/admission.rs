@@ -6,7 +6,7 @@ use super::space::Ingest;
 use super::{Shard, State};
 use crate::error::EngineError;
 use crate::operation::Operation;
-use crate::value_log::commit::Refused;
+use crate::value_log::commit::{Place, Refused};
 
 /// Why a change was not made now.
 pub(super) enum NotApplied {
@@ -80,12 +80,24 @@ impl<E: Env> Shard<E> {
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.
     /// Deletes do, because they make room, and so does what reads.
     pub(super) fn queues(&self, operation: &Operation<'_>) -> bool {
-        let adds = matches!(operation, Operation::Store(_) | Operation::Arithmetic(_));
-        adds && !self.log.room().is_empty()
+        adds(operation) && !self.log.room().is_empty()
     }
 
-    /// Completes when a change of about `bytes` that had to wait may be tried again.
-    pub(super) async fn wait_for_room(&self, bytes: usize) {
-        self.log.room().wait(bytes as u64).await;
+    /// A place in the line for `operation`.
+    pub(super) fn place_for(&self, operation: &Operation<'_>) -> Place<'_> {
+        let (room, bytes) = (self.log.room(), operation.value_len() as u64);
+        if adds(operation) { room.place(bytes) } else { room.urgent_place(bytes) }
     }
+
+    /// Completes when a change of about `bytes` that is not a client's, or a client's that makes
+    /// room, and that had to wait may be tried again.
+    pub(super) async fn wait_for_room(&self, bytes: usize) {
+        let mut place = self.log.room().urgent_place(bytes as u64);
+        place.wait().await;
+        place.leave();
+    }
+}
+
+fn adds(operation: &Operation<'_>) -> bool {
+    matches!(operation, Operation::Store(_) | Operation::Arithmetic(_))
 }

@@ -110,7 +110,7 @@ impl<E: Env> Shard<E> {
         })
     }
 
-    async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
+    pub(super) async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
         // From now on no entry comes to point into it; see `is_leaving`.
         self.free.borrow_mut().leave(victim.number);
         let result = match self.log.segment(victim.number).await {
@@ -144,7 +144,9 @@ impl<E: Env> Shard<E> {
         }
         // The records of the moves are durable before their old places are gone. The keeper frees
         // the segment once no memtable names it: a replay must not need it.
-        self.log.flush().await?;
+        if !canary::has(Defect::FreeVictimEarly) {
+            self.log.flush().await?;
+        }
         self.garbage.collected.borrow_mut().insert(victim.number);
         Ok(())
     }
@@ -175,7 +177,8 @@ impl<E: Env> Shard<E> {
         if state.closing {
             return Err(Refused::Stopped);
         }
-        if self.index.table_changes() != newest.table_changes {
+        let is_blind = canary::has(Defect::MoveAsLookedUp);
+        if self.index.table_changes() != newest.table_changes && !is_blind {
             return Ok(None);
         }
         // Moves wait for a flush as all changes do: they would fill the memtable without a bound.
@@ -184,7 +187,7 @@ impl<E: Env> Shard<E> {
         }
         let hash = key_hash(key);
         let pointer_now = self.index.in_memtables(key, hash, |found| found.entry.pointer());
-        if pointer_now.is_some_and(|now| now != Some(from)) {
+        if pointer_now.is_some_and(|now| now != Some(from)) && !is_blind {
             return Ok(Some(false));
         }
         // The metadata is still that of `newest`: no change of metadata alone points into a segment
@@ -215,10 +218,7 @@ impl<E: Env> Shard<E> {
             pace.see(self.runway(u64::from(self.options.segment_bytes)));
         }
         self.pacing.pace.set(pace);
-        if self.pacing.is_kept.replace(is_kept) != is_kept {
-            self.work.notify();
-            self.log.changed().notify();
-        }
+        self.note_pace(is_kept);
     }
 
     /// Bytes that writers may still append before they have to wait for something to be freed.

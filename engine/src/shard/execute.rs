@@ -183,10 +183,10 @@ impl<E: Env> Shard<E> {
         operation: OperationBuf,
     ) -> Result<(Done, u64), EngineError> {
         let operation = operation.as_operation();
-        let mut has_waited = false;
+        let mut place = None;
         let result = loop {
             // Who was let go has waited; who comes waits behind those who do.
-            let attempt = if !has_waited && self.queues(&operation) {
+            let attempt = if place.is_none() && self.queues(&operation) {
                 Err(NotApplied::Wait)
             } else {
                 self.attempt(&mut waiting, &operation).await
@@ -196,17 +196,17 @@ impl<E: Env> Shard<E> {
                 Err(NotApplied::Failed(error)) => break Err(error),
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
                 Err(NotApplied::Wait) => {
-                    has_waited = true;
                     // It will look again, so it holds no file meanwhile: what it waits for may be
                     // that very file.
                     waiting.pin = None;
                     self.release_files();
-                    self.wait_for_room(operation.value_len()).await;
+                    place.get_or_insert_with(|| self.place_for(&operation)).wait().await;
                     waiting.pin = Some(self.pins.enter(self.env.now()));
                 }
             }
         };
-        if has_waited {
+        if let Some(place) = place {
+            place.leave();
             // It may have needed less room than it was given, or none.
             self.log.offer_room();
         }

@@ -9,8 +9,10 @@
 //! notice what they are there for.
 
 mod abandoned;
+mod backpressure;
 mod canary;
 mod checks;
+mod collection_races;
 mod damage;
 mod exhaustive;
 mod expiries;

@@ -64,10 +64,11 @@ pub struct SpaceStatistics {
     pub node_headroom: u64,
 }
 
-/// How far writers are held back for the collector.
+/// How far writers are held back for the collector, and for merges.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PaceStatistics {
-    /// Whether little headroom is left, and writers have to keep the collector's pace.
+    /// Whether little headroom is left, and writers have to keep the collector's pace; or merges are
+    /// behind, and writers are slowed.
     pub is_kept: bool,
     /// How often answers were held back.
     pub holds: u64,
@@ -159,8 +160,13 @@ impl<E: Env> Shard<E> {
     }
 
     fn pace_statistics(&self) -> PaceStatistics {
-        let (holds, held_nanoseconds) = self.pacing.pace.get().totals();
-        PaceStatistics { is_kept: self.pacing.is_kept.get(), holds, held_nanoseconds }
+        let pace = self.pacing.pace.get().totals();
+        let backpressure = self.pacing.backpressure.get().totals();
+        PaceStatistics {
+            is_kept: self.pacing.is_kept.get(),
+            holds: pace.0 + backpressure.0,
+            held_nanoseconds: pace.1 + backpressure.1,
+        }
     }
 
     fn recovery_statistics(&self) -> RecoveryStatistics {

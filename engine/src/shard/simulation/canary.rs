@@ -8,6 +8,7 @@ use larder_runtime::simulation::{
 };
 
 use super::abandoned;
+use super::collection_races;
 use super::damage;
 use super::failures;
 use super::items;
@@ -74,6 +75,27 @@ fn freeing_segments_early_is_noticed() {
 #[test]
 fn a_collector_that_moves_without_the_condition_is_noticed() {
     notices(Defect::MoveUnconditionally);
+}
+
+/// In races, which have no chance in them.
+fn races_notice(defect: Defect, race: fn()) {
+    must_be_noticed(&format!("{defect:?} in a race"), Some(defect), |_, _| race());
+}
+
+#[test]
+fn races_notice_defects_of_the_collector() {
+    races_notice(Defect::MoveUnconditionally, collection_races::against_an_overwrite);
+    races_notice(Defect::MoveAsLookedUp, collection_races::against_an_overwrite);
+    races_notice(Defect::MoveAsLookedUp, collection_races::against_a_delete);
+    races_notice(Defect::SkipCopySync, collection_races::crashes);
+    races_notice(Defect::FreeVictimEarly, collection_races::crashes);
+    races_notice(Defect::ReplayFromLater, collection_races::crashes);
+    races_notice(Defect::ReleasePinsEarly, collection_races::readers_of_the_old_place);
+}
+
+#[test]
+fn manifests_without_a_synced_directory_are_noticed() {
+    notices(Defect::SkipManifestDirectorySync);
 }
 
 #[test]

@@ -42,9 +42,12 @@ const FIGURES: [Figure; 15] = [
         "Bytes that may still be filled: collection begins when this is little.",
         |s| s.space.headroom,
     ),
-    ("larder_pace_kept", Type::Gauge, "1 while writers have to keep the collector's pace.", |s| {
-        u64::from(s.pace.is_kept)
-    }),
+    (
+        "larder_pace_kept",
+        Type::Gauge,
+        "1 while writers are kept at the pace of collector or merges.",
+        |s| u64::from(s.pace.is_kept),
+    ),
     ("larder_pace_holds_total", Type::Counter, "Times that answers to writers were held.", |s| {
         s.pace.holds
     }),

@@ -275,6 +275,6 @@ fn debt_grows_with_what_is_over_the_targets() {
     let debts = [4, 5, 10, 16, 40].map(|count| debt(&levels([level_zero(count)]), &OPTIONS));
     assert_eq!(debts, [0, 83, 500, DEBT_MAX, 3 * DEBT_MAX]);
     let one = |bytes| levels([Vec::new(), vec![table(1, bytes, 0..=9)]]);
-    let debts = [100, 8100, 16_100].map(|bytes| debt(&one(bytes), &OPTIONS));
-    assert_eq!(debts, [0, 500, DEBT_MAX]);
+    let debts = [100, 8100, 16_100, 64_099, 64_100].map(|bytes| debt(&one(bytes), &OPTIONS));
+    assert_eq!(debts, [0, 500, DEBT_MAX - 1, DEBT_MAX - 1, DEBT_MAX], "one run may be long");
 }
