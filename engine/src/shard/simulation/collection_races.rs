@@ -472,6 +472,8 @@ fn hold(prepared: &Prepared, operation: &OperationBuf, steps: usize) -> Option<(
     let (segment, witnesses) = (prepared.segment, prepared.witnesses.clone());
     let operation = operation.clone();
     let seen = life.block_on(async move {
+        // Who is held while it opens the segment would hold the others up.
+        see(&shard, WITNESSES[0]).await;
         let key = Key::memcached(RACED);
         let mut doing = Box::pin(shard.run(&key, operation, Reply::new));
         if polled(&env, &mut doing, steps).await.is_some() {
