@@ -64,27 +64,25 @@ impl<T: Zeroable> ZeroedSlice<T> {
 }
 
 impl ZeroedSlice<u8> {
+    /// Lets no more of the slice lie on huge pages: the kernel would bring back as a whole what is
+    /// given back in part.
+    pub fn use_small_pages(&mut self) {
+        if self.len >= HUGE_PAGE_BYTES {
+            // SAFETY: the range is this value's own mapping, whose contents this does not change.
+            unsafe { libc::madvise(self.memory.as_ptr().cast(), self.len, libc::MADV_NOHUGEPAGE) };
+        }
+    }
+
     /// Gives the memory of `range` back to the operating system: its bytes are zero from then on,
     /// and take no memory until they are written to. Both ends must be multiples of
     /// [`PAGE_BYTES`], but for the end of the slice. Says whether it was given back; if not, the
     /// bytes stay as they are. A slice of less than [`MAPPED_BYTES_MIN`] gives nothing back.
-    ///
-    /// After a range that is not of whole huge pages the slice gets no more of them, because the
-    /// kernel would bring back as a whole what was given back in part.
     pub fn release(&mut self, range: Range<usize>) -> bool {
         assert!(range.start <= range.end && range.end <= self.len, "a range of the slice");
-        let ends_whole = |unit: usize| range.end.is_multiple_of(unit) || range.end == self.len;
-        assert!(range.start.is_multiple_of(PAGE_BYTES) && ends_whole(PAGE_BYTES), "whole pages");
+        let ends_whole = range.end.is_multiple_of(PAGE_BYTES) || range.end == self.len;
+        assert!(range.start.is_multiple_of(PAGE_BYTES) && ends_whole, "whole pages");
         if self.len < MAPPED_BYTES_MIN || range.is_empty() {
             return false;
-        }
-        let is_huge = self.len >= HUGE_PAGE_BYTES;
-        if is_huge && !(range.start.is_multiple_of(HUGE_PAGE_BYTES) && ends_whole(HUGE_PAGE_BYTES))
-        {
-            // SAFETY: the range is this value's own mapping, whose contents this does not change.
-            unsafe {
-                libc::madvise(self.memory.as_ptr().cast(), self.len, libc::MADV_NOHUGEPAGE);
-            }
         }
         // SAFETY: the range lies in this value's own private anonymous mapping and begins at a page
         // of it, and zero bytes are a value of `u8`; `&mut self` says that nobody reads it. A
@@ -277,6 +275,7 @@ mod tests {
         assert_eq!(resident(&slice), BYTES);
         assert!(slice.release(BYTES / 2..BYTES));
         assert_eq!(resident(&slice), BYTES / 2);
+        slice.use_small_pages();
         assert!(slice.release(PAGE_BYTES..2 * PAGE_BYTES));
         assert_eq!(resident(&slice), BYTES / 2 - PAGE_BYTES);
         slice[PAGE_BYTES] = 1;
