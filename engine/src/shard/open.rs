@@ -8,6 +8,7 @@ use larder_runtime::disk_budget::{DiskBudget, Promise};
 use larder_runtime::env::{Env, TaskQueue};
 
 use super::journal::Journal;
+use super::memory::CacheRoom;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
 use super::replay_rate::ReplayRate;
@@ -155,7 +156,9 @@ impl<E: Env> Disk<'_, E> {
         journal.commit(|state| Some(opening_edit(state, outcome, first, sequences))).await?;
         let log =
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
+        let items = ItemCache::new(options.item_cache_bytes);
         let shard = Rc::new(Shard {
+            cache_room: CacheRoom::new(&options, &items, opening.index.blocks()),
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
             scrubber: Scrubber::new(env.clone(), identity.store, options.scrub),
@@ -173,7 +176,7 @@ impl<E: Env> Disk<'_, E> {
             unread: Signal::default(),
             free: RefCell::new(free),
             state: RefCell::new(State {
-                items: ItemCache::new(options.item_cache_bytes),
+                items,
                 namespaces: opening.namespaces,
                 key_scratch: Vec::new(),
                 full: Fullness::default(),
@@ -187,6 +190,7 @@ impl<E: Env> Disk<'_, E> {
             log,
             journal,
         });
+        shard.size_empty_caches();
         spawn_tasks(&env, &shard);
         shard.account();
         drop(promise);
@@ -215,6 +219,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>) {
     env.spawn(TaskQueue::Compaction, Rc::clone(shard).keep_compacting());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_space());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_removing_files());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_memory());
     env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_collecting());
     env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());

@@ -21,6 +21,7 @@ mod harness;
 mod history;
 mod items;
 mod lives;
+mod memory;
 mod mix;
 mod model;
 pub(crate) mod oracle;
