@@ -143,9 +143,9 @@ mod tests {
         // Connections and tasks of a core, the share of a shard; in MiB.
         for (memory, needs, expected) in [
             (32, MemoryNeeds { cores: 1, shards: 1, connections: 100, ..NEEDS }, (6, 1, 15)),
-            (128, NEEDS, (6, 1, 47)),
-            (512, NEEDS, (25, 6, 214)),
-            (1024, NEEDS, (51, 12, 435)),
+            (128, NEEDS, (6, 1, 45)),
+            (512, NEEDS, (25, 6, 210)),
+            (1024, NEEDS, (51, 12, 434)),
             (1024, MemoryNeeds { shards: 20, ..NEEDS }, (51, 12, 43)),
             (65_536, MemoryNeeds { cores: 64, shards: 64, ..NEEDS }, (102, 25, 890)),
         ] {
@@ -160,10 +160,10 @@ mod tests {
     fn what_is_least_depends_on_every_option() {
         for (needs, expected) in [
             (MemoryNeeds { cores: 1, shards: 1, connections: 100, ..NEEDS }, 31),
-            (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 41),
+            (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 40),
             (NEEDS, 65),
-            (MemoryNeeds { shards: 500, ..NEEDS }, 7537),
-            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 2741),
+            (MemoryNeeds { shards: 500, ..NEEDS }, 8007),
+            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3070),
         ] {
             assert_eq!(MemoryPlan::least(needs) >> 20, expected, "{needs:?}");
         }

@@ -102,7 +102,7 @@ impl<E: Env> Shard<E> {
         let room = &self.cache_room;
         let CacheBalance { tables, values, blocks } = room.balance;
         MemoryStatistics {
-            tables_and_caches_max: (tables + values.1 + blocks.1) as u64,
+            tables_and_caches_max: tables.saturating_add(values.1).saturating_add(blocks.1) as u64,
             excess: room.balance.sizes(room.given_up.get()).excess as u64,
         }
     }
