@@ -8,7 +8,8 @@
 //!
 //! Memory: arena, index and ghost are allocated once, at construction, within the capacity. The
 //! arena is zeroed lazily by the operating system, so what was never used is not resident. No
-//! operation allocates.
+//! operation allocates. The main queue can be made shorter and longer again ([`Cache::resize`]):
+//! what it no longer uses goes back to the operating system.
 //!
 //! Invariants:
 //! - the index names exactly the live entries of the two queues;
@@ -21,6 +22,8 @@ mod ghost;
 mod index;
 mod items;
 mod layout;
+mod pages;
+mod resize;
 mod ring;
 mod touched;
 
@@ -28,8 +31,6 @@ mod touched;
 mod tests;
 
 pub use items::{CachedItem, ItemCache, ItemHit};
-
-use larder_runtime::memory::HUGE_PAGE_BYTES;
 
 use arena::{Arena, Descriptor, Location};
 use eviction::{Effort, Queue};
@@ -50,6 +51,7 @@ pub struct Cache<const HEADER: usize> {
     index: Index,
     ghost: Ghost,
     layout: Layout,
+    capacity_max: usize,
     counters: CacheCounters,
 }
 
@@ -79,9 +81,10 @@ pub struct CacheCounters {
     pub evictions: u64,
     /// Inserted keys that had been evicted not long before.
     pub ghost_hits: u64,
-    /// Bytes of the cache that are in memory, its index included: what was ever written to.
+    /// Bytes of the cache that are in memory, its index included: what was written to and not given
+    /// back.
     pub resident_bytes: usize,
-    /// The capacity in bytes that the cache was made with.
+    /// The capacity in bytes that the cache has now.
     pub capacity: usize,
 }
 
@@ -108,13 +111,15 @@ impl<const HEADER: usize> Cache<HEADER> {
             index: Index::new(layout.index_entries),
             ghost: Ghost::new(layout.ghost_buckets),
             layout,
-            counters: CacheCounters { capacity: capacity_bytes, ..CacheCounters::default() },
+            capacity_max: capacity_bytes,
+            counters: CacheCounters::default(),
         };
         assert!(cache.reserved_bytes() <= capacity_bytes, "the cache is larger than its capacity");
         cache
     }
 
-    /// Bytes that the cache has allocated: fixed, and at most the capacity.
+    /// Addresses that the cache has reserved, in bytes: fixed, and at most the capacity that it was
+    /// made with.
     pub fn reserved_bytes(&self) -> usize {
         self.arena.len() + self.index.allocated_bytes() + self.ghost.allocated_bytes()
     }
@@ -209,18 +214,18 @@ impl<const HEADER: usize> Cache<HEADER> {
         self.index.clear();
         self.ghost.clear();
         self.counters.bytes_used = 0;
+        self.release_unused(usize::MAX);
     }
 
     /// What the cache holds and has done.
     pub fn counters(&self) -> CacheCounters {
-        let resident_bytes = self.resident_bytes();
-        CacheCounters { entries: self.index.len(), resident_bytes, ..self.counters }
-    }
-
-    fn resident_bytes(&self) -> usize {
-        let arena = [&self.small, &self.main]
-            .map(|ring| ring.used_bytes_max().next_multiple_of(HUGE_PAGE_BYTES).min(ring.len()));
-        arena.iter().sum::<usize>() + self.index.resident_bytes() + self.ghost.resident_bytes()
+        let tables = self.index.resident_bytes() + self.ghost.resident_bytes();
+        CacheCounters {
+            entries: self.index.len(),
+            resident_bytes: self.arena.resident_bytes() + tables,
+            capacity: self.capacity(),
+            ..self.counters
+        }
     }
 
     #[inline]
@@ -230,7 +235,7 @@ impl<const HEADER: usize> Cache<HEADER> {
 
     /// The bytes an entry takes in the arena; `None` if it is not admitted.
     fn admitted_bytes(&self, key: &[u8], value: &[u8]) -> Option<usize> {
-        let bytes_max = self.layout.entry_bytes_max();
+        let bytes_max = Layout::entry_bytes_max(self.main.len());
         if key.len() > usize::from(u16::MAX) || value.len() > bytes_max {
             return None;
         }

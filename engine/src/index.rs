@@ -311,6 +311,11 @@ impl<E: Env> Index<E> {
         self.pressure.get().memory_bytes + retired
     }
 
+    /// The blocks of tables that were read before.
+    pub fn blocks(&self) -> &BlockCache {
+        &self.blocks
+    }
+
     /// The index in numbers.
     pub fn statistics(&self) -> IndexStatistics {
         let contents = self.contents.borrow();

@@ -16,6 +16,7 @@ pub mod generations;
 pub mod index;
 pub mod key;
 pub mod manifest;
+pub mod memory;
 pub mod operation;
 pub mod scrub;
 pub mod shard;

@@ -15,6 +15,7 @@ mod collect;
 pub mod execute;
 mod journal;
 mod locate;
+mod memory;
 pub(crate) mod namespaces;
 mod open;
 mod operation_buffer;
@@ -50,6 +51,7 @@ use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
 pub use execute::{Answer, Attempt};
+pub use memory::MemoryStatistics;
 pub use open::OpenReport;
 pub use operation_buffer::OperationBuf;
 pub use options::ShardOptions;
@@ -59,6 +61,7 @@ pub use warm::Announced;
 
 use backpressure::Backpressure;
 use journal::Journal;
+use memory::CacheRoom;
 use namespaces::Namespaces;
 use pins::Pins;
 use replay_rate::ReplayRate;
@@ -172,6 +175,7 @@ pub struct Shard<E: Env> {
     waiting_since: Cell<Option<u64>>,
     pacing: Pacing,
     pins: Pins,
+    cache_room: CacheRoom,
     turns: Turns,
     /// The replay of this start.
     replay_rate: ReplayRate,

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use larder_engine::entry::state;
 use larder_engine::key::Key;
+use larder_engine::memory::ShardMemory;
 use larder_engine::operation::{Arithmetic, Delete, Operation, Outcome, Read, Store, StoreMode};
 use larder_engine::shard::{OperationBuf, Shard, ShardOptions};
 use larder_runtime::core_thread::{Core, CoreOptions};
@@ -28,7 +29,8 @@ fn fixture(format: u32) -> PathBuf {
 }
 
 fn options() -> ShardOptions {
-    let mut options = ShardOptions::for_memory(1, 3, 16 << 20);
+    let memory = ShardMemory::plan(16 << 20, 1 << 20).expect("it is enough");
+    let mut options = ShardOptions::for_memory(1, 3, &memory);
     options.segment_bytes = 64 << 10;
     options.memtable_bytes = 4 << 10;
     options.disk_reserve_bytes = 1 << 20;

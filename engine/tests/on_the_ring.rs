@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use larder_engine::key::Key;
+use larder_engine::memory::ShardMemory;
 use larder_engine::operation::{Delete, Operation, Outcome, Read, Store, StoreMode};
 use larder_engine::shard::{OperationBuf, Shard, ShardOptions};
 use larder_engine::value_log::Durability;
@@ -15,7 +16,8 @@ use larder_runtime::ring_env::RingEnv;
 type RingShard = Rc<Shard<RingEnv>>;
 
 fn options(durability: Durability) -> ShardOptions {
-    let mut options = ShardOptions::for_memory(0, 1, 16 << 20);
+    let memory = ShardMemory::plan(16 << 20, 1 << 20).expect("it is enough");
+    let mut options = ShardOptions::for_memory(0, 1, &memory);
     options.segment_bytes = 1 << 20;
     options.memtable_bytes = 64 << 10;
     options.disk_reserve_bytes = 1 << 20;

@@ -5,10 +5,7 @@
 //! - Large requests are received only against a grant, and all grants together fit into half of the
 //!   bound, so that those who ask for little always find room.
 
-use crate::limits::{
-    CONNECTION_ITEMS_MIN, CONNECTION_MEMORY_MIN, CONNECTION_MEMORY_PART, OUTPUT_HIGH_WATER,
-    OUTPUT_MARK_PRESSED,
-};
+use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MARK_PRESSED};
 
 /// Bytes that a connection holds, or all of a core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,13 +35,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The account of one of `cores` cores of a node that may use `memory` bytes and takes items of
-    /// up to `item_bytes`.
-    pub fn new(memory: u64, cores: usize, item_bytes: u64) -> Self {
-        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let share = bytes(memory) / cores.max(1) / CONNECTION_MEMORY_PART;
-        let items = bytes(item_bytes).saturating_mul(CONNECTION_ITEMS_MIN);
-        let bound = share.max(items).max(CONNECTION_MEMORY_MIN);
+    /// The account of a core whose connections may hold `bound` bytes.
+    pub fn new(bound: usize) -> Self {
         Self { bound, connections: Holding::default(), output: 0, mailboxes: 0 }
     }
 
@@ -144,6 +136,8 @@ pub fn heaviest<T>(mut holders: Vec<(usize, T)>, excess: usize) -> Vec<T> {
 mod tests {
     use super::*;
 
+    const BOUND: usize = 8 << 20;
+
     fn input(input: usize) -> Holding {
         Holding { input, ..Holding::default() }
     }
@@ -154,8 +148,8 @@ mod tests {
 
     #[test]
     fn the_sum_is_what_the_connections_hold() {
-        let mut ledger = Ledger::new(1 << 30, 2, 1 << 20);
-        assert_eq!(ledger.bound(), (1 << 29) / CONNECTION_MEMORY_PART);
+        let mut ledger = Ledger::new(BOUND);
+        assert_eq!(ledger.bound(), BOUND);
         let (mut first, mut second) = (Holding::default(), Holding::default());
         ledger.change(&mut first, Holding { input: 1, granted: 1, waiting: 300 });
         ledger.change(&mut second, Holding { input: 5000, granted: 0, waiting: 1 });
@@ -172,15 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn a_small_memory_still_leaves_room_for_requests() {
-        assert_eq!(Ledger::new(1, 64, 1).bound(), CONNECTION_MEMORY_MIN);
-        let ledger = Ledger::new(1, 64, 100 << 20);
-        assert!(ledger.grants(100 << 20), "a single item always finds room");
-    }
-
-    #[test]
     fn grants_take_half_and_the_rest_stays_for_the_small() {
-        let mut ledger = Ledger::new(0, 1, 0);
+        let mut ledger = Ledger::new(BOUND);
         let bound = ledger.bound();
         assert!(ledger.grants(bound / 2) && !ledger.grants(bound / 2 + 1));
         let mut counted = Holding::default();
@@ -192,7 +179,7 @@ mod tests {
 
     #[test]
     fn pressure_begins_at_half_and_the_bound_is_kept() {
-        let mut ledger = Ledger::new(0, 1, 0);
+        let mut ledger = Ledger::new(BOUND);
         let (bound, mut counted) = (ledger.bound(), Holding::default());
         for (held, mark) in [(bound / 2, OUTPUT_HIGH_WATER), (bound, OUTPUT_MARK_PRESSED)] {
             ledger.change(&mut counted, input(held));

@@ -21,6 +21,7 @@ pub mod launch;
 pub mod ledger;
 pub mod limits;
 pub mod memcached;
+pub mod memory_plan;
 pub mod mesh;
 pub mod process;
 pub mod routing;

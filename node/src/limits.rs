@@ -51,17 +51,29 @@ pub const OUTPUT_STALL_SECONDS_PRESSED: u64 = 5;
 /// core's memory for connections is more than half used.
 pub const OUTPUT_MARK_PRESSED: usize = 16 << 10;
 
-/// The part of a core's memory that its connections may hold: one in so many. The engine's caches
-/// and memtables take 82 %; this and what tables, the log and the allocator need is the rest.
+/// What is kept of `--memory` for the program itself, in bytes: the pages of its files, and what
+/// belongs to no core.
+pub const PROCESS_MEMORY: usize = 6 << 20;
+
+/// What is kept for each core's thread, in bytes: its stack, its ring and its queues.
+pub const CORE_MEMORY: usize = 512 << 10;
+
+/// What is kept for each connection that may be open and hold nothing, in bytes.
+pub const CONNECTION_BYTES: usize = 1 << 10;
+
+/// The part of a core's memory that its connections may hold: one in so many.
 pub const CONNECTION_MEMORY_PART: usize = 10;
 
-/// The least that the connections of a core may hold, in bytes: some requests of the largest
-/// default item.
-pub const CONNECTION_MEMORY_MIN: usize = 8 << 20;
+/// The least that the connections of a core may hold, in bytes.
+pub const CONNECTION_MEMORY_MIN: usize = 4 << 20;
 
 /// The same in items of the largest size: one is there several times while it passes from the
 /// socket to the shard and back, and others go on meanwhile.
 pub const CONNECTION_ITEMS_MIN: usize = 6;
+
+/// What tasks of a core may be expected to need, beside what its connections hold: one part in so
+/// many of that.
+pub const TASK_MEMORY_PART: usize = 4;
 
 /// A request of which more than so many bytes have yet to come is received only when the core has
 /// granted the memory for it. One receive buffer: a smaller one is here before anyone could say no.
@@ -158,9 +170,6 @@ pub const SPACE_AMPLIFICATION_DEFAULT: u32 = 150;
 /// Its range: below 1.1 every byte is copied more than five times.
 pub const SPACE_AMPLIFICATION_RANGE: std::ops::RangeInclusive<u32> = 110..=10_000;
 
-/// The least memory that a shard works with, in bytes: below it no cache holds anything useful.
-pub const SHARD_MEMORY_MIN: u64 = 16 << 20;
-
 /// Free disk space below which a new directory is not made, in bytes for each shard: its first two
 /// segments. One that is there starts with what it has left itself.
 pub const DISK_FREE_MIN: u64 = 128 << 20;
@@ -197,6 +206,7 @@ pub const FAILED_DRAIN_MILLISECONDS: u64 = 1000;
 const _: () = {
     assert!(CONNECTION_REQUESTS_RESUME < CONNECTION_REQUESTS_MAX);
     assert!(FILES_PER_SHARD_MIN < FILES_PER_CORE_MAX);
+    assert!(TASK_MEMORY_PART <= CONNECTION_ITEMS_MIN, "a task for any item may start");
     assert!(CONNECTION_WAITING_BYTES_MAX < CONNECTION_MEMORY_MIN);
     assert!(LANE_BYTES_MAX <= CONNECTION_WAITING_BYTES_MAX);
     assert!(SHARE_BYTES_SCARCE < LANE_BYTES_MAX && OUTPUT_MARK_PRESSED < OUTPUT_HIGH_WATER);

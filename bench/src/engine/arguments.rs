@@ -324,8 +324,8 @@ mod tests {
         assert_eq!(settings.threads_for(4).expect("fewer than shards"), 3);
         let error = settings.threads_for(2).expect_err("more than shards").to_string();
         assert!(error.contains("--threads"), "{error}");
-        assert_eq!(settings.shard_memory(2).expect("enough"), 28 << 20);
-        let error = settings.shard_memory(4).expect_err("too little").to_string();
+        assert_eq!(settings.shard_memory(2).expect("enough").total(), 28 << 20);
+        let error = settings.shard_memory(5).expect_err("too little").to_string();
         assert!(error.contains("--memory"), "{error}");
     }
 }

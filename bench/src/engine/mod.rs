@@ -153,7 +153,7 @@ fn plan(
         } else {
             Expectations::empty(keys.count(), may_expire)
         };
-        let options = shard_options(settings, (shard, shards), memory, &budget);
+        let options = shard_options(settings, (shard, shards), &memory, &budget);
         ShardPlan { directory: directory.clone(), options, keys, expectations }
     };
     Ok(plans.map(plan).collect())

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use larder_engine::memory::ShardMemory;
 use larder_engine::value_log::commit::Durability;
 use serde::{Serialize, Serializer};
 
@@ -23,10 +24,10 @@ const IN_FLIGHT_BYTES_MAX: usize = 1 << 30;
 /// The most shards: their directories' names have three digits.
 const SHARDS_MAX: u16 = 999;
 
-/// The least memory of a shard, in bytes, as the node asks for it.
-const SHARD_MEMORY_MIN: u64 = 16 << 20;
+/// The longest value that the node takes unless it is told otherwise, in bytes.
+const VALUE_BYTES_DEFAULT: usize = 1 << 20;
 
-/// The part of the memory that is not the shards', as the node keeps it.
+/// The part of the memory that is not the shards': the program, and what it keeps of each window.
 const SHARED_MEMORY_DIVISOR: u64 = 8;
 
 /// The range of a segment's length in bytes: room for the longest value on one side, and the
@@ -287,17 +288,19 @@ impl EngineSettings {
         Ok(threads)
     }
 
-    /// The memory of each of `shards` shards, in bytes.
+    /// The memory of each of `shards` shards.
     ///
     /// # Errors
     /// Too little for a shard to work with.
-    pub(super) fn shard_memory(&self, shards: u16) -> Result<u64, BenchError> {
+    pub(super) fn shard_memory(&self, shards: u16) -> Result<ShardMemory, BenchError> {
         let each = (self.memory - self.memory / SHARED_MEMORY_DIVISOR) / u64::from(shards);
-        if each < SHARD_MEMORY_MIN {
-            let reason = format!("each of {shards} shards needs {} MiB", SHARD_MEMORY_MIN >> 20);
-            return Err(BenchError::option("--memory", reason));
-        }
-        Ok(each)
+        let each = usize::try_from(each).unwrap_or(usize::MAX);
+        let value_bytes_max = self.value_size.max(VALUE_BYTES_DEFAULT);
+        ShardMemory::plan(each, value_bytes_max).ok_or_else(|| {
+            let least = ShardMemory::share_min(value_bytes_max) >> 20;
+            let reason = format!("each of {shards} shards needs {least} MiB");
+            BenchError::option("--memory", reason)
+        })
     }
 
     /// The processor that thread number `index` is kept on.

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
+use larder_engine::memory::ShardMemory;
 use larder_engine::shard::ShardOptions;
 use larder_runtime::disk_budget::DiskBudget;
 
 use super::EngineSettings;
 
-/// The settings of shard `shard` of `shards`, which may use `memory` bytes, and what `budget` has
-/// of the disk.
+/// The settings of shard `shard` of `shards`, which has so much memory, and what `budget` has of
+/// the disk.
 pub(super) fn shard_options(
     settings: &EngineSettings,
     (shard, shards): (u16, u16),
-    memory: u64,
+    memory: &ShardMemory,
     budget: &Arc<DiskBudget>,
 ) -> ShardOptions {
     let mut options = ShardOptions::for_memory(shard, shards, memory);
-    options.value_bytes_max = options.value_bytes_max.max(settings.value_size);
     options.segment_bytes =
         u32::try_from(settings.segment_bytes).expect("the option's range was checked");
     settings.space.apply(&mut options);

@@ -119,6 +119,8 @@ impl Serialize for SpaceCap {
 
 #[cfg(test)]
 mod tests {
+    use larder_engine::memory::ShardMemory;
+
     use super::*;
 
     #[test]
@@ -143,13 +145,14 @@ mod tests {
             disk_limit: Some(1 << 30),
             gc_rate: Some(8 << 20),
         };
-        let mut options = ShardOptions::for_memory(1, 4, 64 << 20);
+        let memory = ShardMemory::plan(64 << 20, 1 << 20).expect("it is enough");
+        let mut options = ShardOptions::for_memory(1, 4, &memory);
         limits.apply(&mut options);
         assert_eq!(options.recovery_log_bytes, 16 << 20);
         assert_eq!(options.collect_bytes_per_second, Some(2 << 20));
         assert_eq!(options.space_amplification_percent, u32::MAX);
         assert_eq!(limits.budget().limit(), Some(1 << 30));
-        let (mut given, defaults) = (options.clone(), ShardOptions::for_memory(1, 4, 64 << 20));
+        let (mut given, defaults) = (options.clone(), ShardOptions::for_memory(1, 4, &memory));
         SpaceBounds::default().apply(&mut given);
         assert_eq!(given.recovery_log_bytes, defaults.recovery_log_bytes);
         assert_eq!(given.collect_bytes_per_second, defaults.collect_bytes_per_second);

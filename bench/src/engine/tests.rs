@@ -182,7 +182,7 @@ fn items_that_expire_are_no_longer_live_and_may_be_missing() {
 fn tamper(settings: &EngineSettings, key: u64, value: &[u8]) {
     let store = StoreDirectory::prepare(settings).expect("the store");
     let memory = settings.shard_memory(1).expect("enough");
-    let options = shard_options(settings, (0, 1), memory, &settings.space.budget());
+    let options = shard_options(settings, (0, 1), &memory, &settings.space.budget());
     let mut core = Core::new(CoreOptions::default()).expect("a core");
     let opening = Shard::open(core.env(), &store.shards[0], options);
     let (shard, _) = core.block_on(Box::pin(opening)).expect("the shard");
@@ -259,7 +259,7 @@ fn run_expecting(
 ) -> VerifySummary {
     let store = StoreDirectory::prepare(settings).expect("the store");
     let memory = settings.shard_memory(1).expect("enough");
-    let options = shard_options(settings, (0, 1), memory, &settings.space.budget());
+    let options = shard_options(settings, (0, 1), &memory, &settings.space.budget());
     let plan = ShardPlan { directory: store.shards[0].clone(), options, keys, expectations };
     let settings = Arc::new(EngineSettings { verify: Some(KEYS), ..settings.clone() });
     let gauges = Arc::new(Gauges::new(1, settings.item_bytes()));

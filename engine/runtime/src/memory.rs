@@ -5,7 +5,7 @@
 //! the TLB.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
 /// Memory of at least this many bytes lies on huge pages.
@@ -13,6 +13,9 @@ pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Memory of at least this many bytes gets pages of its own: it is no part of the heap.
 pub const MAPPED_BYTES_MIN: usize = 128 << 10;
+
+/// The unit in which memory is given back to the operating system.
+pub const PAGE_BYTES: usize = 4096;
 
 /// The size and alignment of a cache line.
 const LINE_BYTES: usize = 64;
@@ -60,6 +63,38 @@ impl<T: Zeroable> ZeroedSlice<T> {
     }
 }
 
+impl ZeroedSlice<u8> {
+    /// Lets no more of the slice lie on huge pages: the kernel would bring back as a whole what is
+    /// given back in part.
+    pub fn use_small_pages(&mut self) {
+        if self.len >= HUGE_PAGE_BYTES {
+            // SAFETY: the range is this value's own mapping, whose contents this does not change.
+            unsafe { libc::madvise(self.memory.as_ptr().cast(), self.len, libc::MADV_NOHUGEPAGE) };
+        }
+    }
+
+    /// Gives the memory of `range` back to the operating system: its bytes are zero from then on,
+    /// and take no memory until they are written to. Both ends must be multiples of
+    /// [`PAGE_BYTES`], but for the end of the slice. Says whether it was given back; if not, the
+    /// bytes stay as they are. A slice of less than [`MAPPED_BYTES_MIN`] gives nothing back.
+    pub fn release(&mut self, range: Range<usize>) -> bool {
+        assert!(range.start <= range.end && range.end <= self.len, "a range of the slice");
+        let ends_whole = range.end.is_multiple_of(PAGE_BYTES) || range.end == self.len;
+        assert!(range.start.is_multiple_of(PAGE_BYTES) && ends_whole, "whole pages");
+        if self.len < MAPPED_BYTES_MIN || range.is_empty() {
+            return false;
+        }
+        // SAFETY: the range lies in this value's own private anonymous mapping and begins at a page
+        // of it, and zero bytes are a value of `u8`; `&mut self` says that nobody reads it. A
+        // mapping ends with a whole page, so nothing else lies behind the slice.
+        let given = unsafe {
+            let start = self.memory.as_ptr().add(range.start);
+            libc::madvise(start.cast(), range.len(), libc::MADV_DONTNEED)
+        };
+        given == 0
+    }
+}
+
 fn allocate(bytes: usize) -> NonNull<u8> {
     let layout = small_layout(bytes);
     // SAFETY: the size is not zero.
@@ -72,18 +107,38 @@ fn small_layout(bytes: usize) -> Layout {
 }
 
 fn map(bytes: usize) -> NonNull<u8> {
+    let is_huge = bytes >= HUGE_PAGE_BYTES;
+    let asked = if is_huge { bytes.saturating_add(HUGE_PAGE_BYTES) } else { bytes };
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new anonymous mapping touches nothing that exists.
-    let memory = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
-    if memory == libc::MAP_FAILED {
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), asked, protection, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
         handle_alloc_error(small_layout(bytes));
     }
-    if bytes >= HUGE_PAGE_BYTES {
-        // SAFETY: the range was just mapped. A refusal only means that pages stay small.
-        unsafe { libc::madvise(memory, bytes, libc::MADV_HUGEPAGE) };
+    let mapped = NonNull::new(mapped.cast()).expect("the kernel maps nothing at address 0");
+    if is_huge { align_to_huge_pages(mapped, bytes) } else { mapped }
+}
+
+/// Makes a mapping that is one huge page longer than `bytes` begin at a huge page and end after
+/// `bytes`, so that offsets into it say where huge pages begin.
+fn align_to_huge_pages(mapped: NonNull<u8>, bytes: usize) -> NonNull<u8> {
+    let before = mapped.addr().get().next_multiple_of(HUGE_PAGE_BYTES) - mapped.addr().get();
+    let kept = bytes.next_multiple_of(PAGE_BYTES);
+    let after = (bytes + HUGE_PAGE_BYTES).next_multiple_of(PAGE_BYTES) - before - kept;
+    // SAFETY: what is unmapped are whole pages at both ends of a mapping that nobody uses yet. A
+    // refusal of advice only means that pages stay small.
+    unsafe {
+        let memory = mapped.add(before);
+        if before > 0 {
+            libc::munmap(mapped.as_ptr().cast(), before);
+        }
+        if after > 0 {
+            libc::munmap(memory.add(kept).as_ptr().cast(), after);
+        }
+        libc::madvise(memory.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+        memory
     }
-    NonNull::new(memory.cast()).expect("the kernel maps nothing at address 0")
 }
 
 impl<T: Zeroable> Drop for ZeroedSlice<T> {
@@ -178,6 +233,53 @@ mod tests {
             }
             assert_eq!(slice.last().copied(), (len > 0).then_some(7));
         }
+    }
+
+    #[test]
+    fn released_memory_is_zero_again_and_the_rest_stays() {
+        for len in [MAPPED_BYTES_MIN, HUGE_PAGE_BYTES + 5, 3 * HUGE_PAGE_BYTES + 100] {
+            let mut slice: ZeroedSlice<u8> = ZeroedSlice::new(len);
+            let page = if len < HUGE_PAGE_BYTES { PAGE_BYTES } else { HUGE_PAGE_BYTES };
+            assert!(slice.as_ptr().addr().is_multiple_of(page));
+            slice.fill(7);
+            let middle = PAGE_BYTES..5 * PAGE_BYTES;
+            assert!(slice.release(middle.clone()));
+            for (at, byte) in slice.iter().enumerate() {
+                assert_eq!(*byte == 0, middle.contains(&at), "byte {at} of {len}");
+            }
+            slice[PAGE_BYTES] = 9;
+            let last = (len - 1) / PAGE_BYTES * PAGE_BYTES;
+            assert!(slice.release(last..len));
+            assert_eq!((slice[PAGE_BYTES], slice[last - 1], slice[last]), (9, 7, 0));
+            assert!(!slice.release(0..0), "nothing is nothing to give back");
+        }
+        let mut small: ZeroedSlice<u8> = ZeroedSlice::new(2 * PAGE_BYTES);
+        small.fill(7);
+        assert!(!small.release(0..PAGE_BYTES), "it lies in the heap");
+        assert!(small.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn released_memory_is_no_longer_resident() {
+        const BYTES: usize = 64 << 20;
+        let resident = |slice: &ZeroedSlice<u8>| -> usize {
+            let mut pages = vec![0u8; BYTES / PAGE_BYTES];
+            let start = slice.as_ptr().cast_mut().cast();
+            // SAFETY: the range is mapped, and there is a byte for each of its pages.
+            let result = unsafe { libc::mincore(start, BYTES, pages.as_mut_ptr()) };
+            assert_eq!(result, 0, "mincore");
+            pages.iter().filter(|page| **page & 1 == 1).count() * PAGE_BYTES
+        };
+        let mut slice: ZeroedSlice<u8> = ZeroedSlice::new(BYTES);
+        slice.fill(1);
+        assert_eq!(resident(&slice), BYTES);
+        assert!(slice.release(BYTES / 2..BYTES));
+        assert_eq!(resident(&slice), BYTES / 2);
+        slice.use_small_pages();
+        assert!(slice.release(PAGE_BYTES..2 * PAGE_BYTES));
+        assert_eq!(resident(&slice), BYTES / 2 - PAGE_BYTES);
+        slice[PAGE_BYTES] = 1;
+        assert_eq!(resident(&slice), BYTES / 2, "one page, not a huge one");
     }
 
     #[test]

@@ -6,7 +6,11 @@
 //! |            | u32        | u16       | u8    | u8      |
 //! ```
 
+use std::ops::Range;
+
 use larder_runtime::memory::{ZeroedSlice, prefetch};
+
+use super::pages::Pages;
 
 /// Entries start at multiples of this many bytes, so that 32 bits address 32 GiB.
 pub(super) const UNIT: usize = 8;
@@ -106,6 +110,7 @@ impl Descriptor {
 /// All entries' bytes.
 pub(super) struct Arena<const HEADER: usize> {
     bytes: ZeroedSlice<u8>,
+    pages: Pages,
 }
 
 impl<const HEADER: usize> Arena<HEADER> {
@@ -113,11 +118,50 @@ impl<const HEADER: usize> Arena<HEADER> {
     pub(super) const ENTRY_MIN: usize = (DESCRIPTOR_BYTES + HEADER).next_multiple_of(UNIT);
 
     pub(super) fn new(bytes: usize) -> Self {
-        Self { bytes: ZeroedSlice::new(bytes) }
+        Self { bytes: ZeroedSlice::new(bytes), pages: Pages::new(bytes) }
     }
 
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// How much of it is in memory.
+    pub(super) fn resident_bytes(&self) -> usize {
+        self.pages.resident_bytes()
+    }
+
+    /// Whether an entry lies in memory that was written to and not given back.
+    #[cfg(test)]
+    pub(super) fn is_in_memory(&self, location: Location, entry_bytes: usize) -> bool {
+        self.pages.are_in_memory(location.offset()..location.offset() + entry_bytes)
+    }
+
+    /// The length of what is given back at a time, in bytes.
+    pub(super) fn unit_bytes(&self) -> usize {
+        self.pages.unit_bytes()
+    }
+
+    /// Parts of the arena are going to be given back, so units come into memory one by one.
+    pub(super) fn prepare_release(&mut self) {
+        if self.pages.end_huge_pages() {
+            self.bytes.use_small_pages();
+        }
+    }
+
+    /// Gives back to the operating system what of `free` makes up whole units, at most `units_max`
+    /// of them, and says how many. No live entry may lie in `free`.
+    pub(super) fn release(&mut self, free: Range<usize>, units_max: usize) -> usize {
+        let mut from = free.start;
+        let mut units = 0;
+        while units < units_max
+            && let Some(unit) = self.pages.first_within(from..free.end)
+            && self.bytes.release(unit.clone())
+        {
+            self.pages.note_release(&unit);
+            from = unit.end;
+            units += 1;
+        }
+        units
     }
 
     #[inline]
@@ -196,7 +240,10 @@ impl<const HEADER: usize> Arena<HEADER> {
         key: &[u8],
         value: &[u8],
     ) {
-        let entry = &mut self.bytes[location.offset()..];
+        let offset = location.offset();
+        let len = DESCRIPTOR_BYTES + HEADER + key.len() + value.len();
+        self.pages.note_write(offset..offset + len);
+        let entry = &mut self.bytes[offset..];
         let (descriptor_bytes, rest) = entry.split_at_mut(DESCRIPTOR_BYTES);
         let (header_bytes, rest) = rest.split_at_mut(HEADER);
         let (key_bytes, rest) = rest.split_at_mut(key.len());
@@ -208,6 +255,7 @@ impl<const HEADER: usize> Arena<HEADER> {
 
     /// Copies the `bytes` bytes of an entry to another place, which may overlap the first.
     pub(super) fn copy(&mut self, from: Location, to: Location, bytes: usize) {
+        self.pages.note_write(to.offset()..to.offset() + bytes);
         self.bytes.copy_within(from.offset()..from.offset() + bytes, to.offset());
     }
 }

@@ -71,8 +71,17 @@ impl<const HEADER: usize> Cache<HEADER> {
         self.pop_tail(if from_small { Queue::Small } else { Queue::Main }, effort);
     }
 
-    fn pop_tail(&mut self, queue: Queue, effort: &mut Effort) {
+    pub(super) fn pop_tail(&mut self, queue: Queue, effort: &mut Effort) {
         let tail = self.ring(queue).tail().expect("a queue without room has entries");
+        let was_overhanging = queue == Queue::Main && self.main.is_overhanging();
+        self.dispose(queue, tail, effort);
+        if was_overhanging {
+            self.release_behind(tail);
+        }
+    }
+
+    /// Pops the entry at the tail, which is at this offset, and decides what becomes of it.
+    fn dispose(&mut self, queue: Queue, tail: usize, effort: &mut Effort) {
         let location = Location::at(tail);
         let descriptor = self.arena.descriptor(location);
         self.ring_mut(queue).pop(descriptor.entry_bytes::<HEADER>());
@@ -143,7 +152,7 @@ impl<const HEADER: usize> Cache<HEADER> {
     /// ghost remembers as many.
     fn main_entries_expected(&self) -> usize {
         match self.counters.bytes_used.checked_div(self.index.len()) {
-            Some(mean) => self.layout.main_bytes / mean,
+            Some(mean) => self.main.len() / mean,
             None => 0,
         }
     }

@@ -143,9 +143,20 @@ impl ItemCache {
         self.cache.counters()
     }
 
-    /// Bytes that the cache has allocated: fixed, and at most the capacity.
+    /// Addresses that the cache has reserved; see [`Cache::reserved_bytes`].
     pub fn reserved_bytes(&self) -> usize {
         self.cache.reserved_bytes()
+    }
+
+    /// Goes a step towards another capacity, and says whether it is reached; see
+    /// [`Cache::resize`].
+    pub fn resize(&mut self, capacity_bytes: usize) -> bool {
+        self.cache.resize(capacity_bytes)
+    }
+
+    /// The least capacity that [`Self::resize`] reaches.
+    pub fn capacity_min(&self) -> usize {
+        self.cache.capacity_min()
     }
 }
 

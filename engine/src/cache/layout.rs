@@ -10,11 +10,16 @@ const SMALL_PARTS: usize = 10;
 /// The longest entry is one part in this many of the main queue.
 const MAIN_ENTRY_PARTS: usize = 8;
 
+/// The main queue may be made so many times smaller.
+const MAIN_PARTS_MAX: usize = 8;
+const _: () = assert!(MAIN_PARTS_MAX <= MAIN_ENTRY_PARTS, "the longest entry fits");
+
 /// The longest entry that starts in the small queue is one part in this many of it: a longer one
 /// would push everything else out before it could be used again.
 const SMALL_ENTRY_PARTS: usize = 4;
 
-/// Sizes that stay as they are while the cache lives. All are 0 when no entry fits.
+/// Sizes that stay as they are while the cache lives, but for the main queue's, which is the most
+/// that it may be. All are 0 when no entry fits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) small_bytes: usize,
@@ -39,12 +44,19 @@ impl Layout {
         let small_bytes = arena / SMALL_PARTS / UNIT * UNIT;
         let main_bytes = (arena - small_bytes) / UNIT * UNIT;
         let layout = Self { small_bytes, main_bytes, index_entries, ghost_buckets };
-        if layout.entry_bytes_max() < entry_bytes_min { Self::default() } else { layout }
+        if Self::entry_bytes_max(main_bytes) < entry_bytes_min { Self::default() } else { layout }
     }
 
-    /// The longest entry that is admitted, in bytes of the arena.
-    pub(super) fn entry_bytes_max(&self) -> usize {
-        (self.main_bytes / MAIN_ENTRY_PARTS).min(u32::MAX as usize)
+    /// The longest entry that is admitted when the main queue has `main_bytes`, in bytes of the
+    /// arena.
+    pub(super) fn entry_bytes_max(main_bytes: usize) -> usize {
+        (main_bytes / MAIN_ENTRY_PARTS).min(u32::MAX as usize)
+    }
+
+    /// The least that the main queue may be made, in bytes: it holds any entry that it took when it
+    /// was whole.
+    pub(super) fn main_bytes_min(&self) -> usize {
+        self.main_bytes.div_ceil(MAIN_PARTS_MAX)
     }
 
     /// The longest entry that starts in the small queue.
@@ -84,7 +96,7 @@ mod tests {
             let layout = Layout::plan(capacity, 128, 48);
             prop_assert!(layout.small_bytes + layout.main_bytes >= capacity / 10 * 9);
             prop_assert!(layout.main_bytes >= layout.small_bytes * 9);
-            prop_assert!(layout.small_entry_bytes_max() < layout.entry_bytes_max());
+            prop_assert!(layout.small_entry_bytes_max() < Layout::entry_bytes_max(layout.main_bytes));
         }
     }
 

@@ -3,12 +3,12 @@ use larder_runtime::random::Random;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 
-type TestCache = Cache<HEADER>;
+pub(super) type TestCache = Cache<HEADER>;
 
 /// What the invariants at the top of the module say, checked by walking both queues.
-fn check(cache: &TestCache) {
+pub(super) fn check(cache: &TestCache) {
     let (mut entries, mut bytes) = (0, 0);
     for queue in [Queue::Small, Queue::Main] {
         let ring = cache.ring(queue);
@@ -19,6 +19,7 @@ fn check(cache: &TestCache) {
             assert_eq!(cache.queue_of(location), queue);
             let descriptor = cache.arena.descriptor(location);
             let entry_bytes = descriptor.entry_bytes::<HEADER>();
+            assert!(cache.arena.is_in_memory(location, entry_bytes), "an entry was given back");
             let held = cache.index.find(descriptor.hash, |held| held == location);
             assert_eq!(held.is_some(), !descriptor.dead, "indexed if and only if live");
             if !descriptor.dead {
@@ -28,24 +29,26 @@ fn check(cache: &TestCache) {
             next = ring.next(offset, entry_bytes);
         }
         assert_eq!(ring.live_entries, live);
+        assert!(ring.occupied() <= ring.len(), "{} of {}", ring.occupied(), ring.len());
         entries += live;
     }
     let counters = cache.counters();
     assert_eq!((counters.entries, counters.bytes_used), (entries, bytes));
     assert!(bytes <= cache.arena.len());
-    assert!(cache.reserved_bytes() <= counters.capacity);
+    assert!(cache.reserved_bytes() <= cache.capacity_max);
+    assert!(counters.resident_bytes <= cache.capacity_max);
 }
 
-fn key_of(number: u32) -> Vec<u8> {
+pub(super) fn key_of(number: u32) -> Vec<u8> {
     format!("key-{number:06}").into_bytes()
 }
 
-fn hash_of(number: u32) -> u64 {
+pub(super) fn hash_of(number: u32) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&key_of(number))
 }
 
 /// Stands for a read of the item: a look-up and, if it missed, the insert that follows.
-fn read(cache: &mut TestCache, number: u32, value: &[u8]) -> bool {
+pub(super) fn read(cache: &mut TestCache, number: u32, value: &[u8]) -> bool {
     let (hash, key) = (hash_of(number), key_of(number));
     let hit = cache.get(hash, &key).is_some();
     if !hit {
@@ -55,7 +58,7 @@ fn read(cache: &mut TestCache, number: u32, value: &[u8]) -> bool {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Insert { key: u8, value_len: usize },
     Get { key: u8 },
     ChangeHeader { key: u8 },
@@ -63,7 +66,7 @@ enum Step {
     Clear,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let value_len = prop_oneof![8 => 0usize..80, 3 => 0usize..400, 1 => 0usize..2000];
     let step = prop_oneof![
         40 => (0u8..60, value_len).prop_map(|(key, value_len)| Step::Insert { key, value_len }),
@@ -76,15 +79,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// A cache beside a map of what was inserted last.
-struct Pair {
-    cache: TestCache,
+pub(super) struct Pair {
+    pub(super) cache: TestCache,
     model: HashMap<u8, ([u8; HEADER], Vec<u8>)>,
     hashes: u64,
 }
 
 impl Pair {
     /// Keys share `hashes` hashes.
-    fn new(capacity: usize, entry_bytes_mean: usize, hashes: u64) -> Self {
+    pub(super) fn new(capacity: usize, entry_bytes_mean: usize, hashes: u64) -> Self {
         let cache = TestCache::with_entry_bytes(capacity, entry_bytes_mean);
         Self { cache, model: HashMap::new(), hashes }
     }
@@ -98,7 +101,7 @@ impl Pair {
         u64::from(key) % self.hashes
     }
 
-    fn apply(&mut self, step: &Step, number: u32) {
+    pub(super) fn apply(&mut self, step: &Step, number: u32) {
         match *step {
             Step::Insert { key, value_len } => self.insert(key, value_len, number),
             Step::Get { key } => {
@@ -223,7 +226,7 @@ fn the_same_length_is_overwritten_in_place() {
 #[test]
 fn an_entry_that_cannot_fit_takes_its_older_self_away() {
     let mut cache = TestCache::new(1 << 16);
-    let longest = cache.layout.entry_bytes_max() - arena::entry_bytes::<HEADER>(3, 0);
+    let longest = Layout::entry_bytes_max(cache.main.len()) - arena::entry_bytes::<HEADER>(3, 0);
     assert!(cache.insert(1, b"key", &[0; HEADER], b"small"));
     assert!(cache.insert(1, b"key", &[0; HEADER], &vec![1; longest / 8 * 8]));
     assert_eq!(cache.counters().entries, 1);

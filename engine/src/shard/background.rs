@@ -192,6 +192,8 @@ impl<E: Env> Shard<E> {
                 return self.log.stop(error.to_string());
             }
             self.space_changed();
+            // The caches may have more room.
+            self.work.notify();
         }
     }
 

@@ -10,6 +10,7 @@ use larder_runtime::env::{Env, TaskQueue};
 
 use super::abandoned::Abandoned;
 use super::journal::Journal;
+use super::memory::CacheRoom;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
 use super::replay_rate::ReplayRate;
@@ -160,7 +161,9 @@ impl<E: Env> Disk<'_, E> {
         journal.commit(edit, async || Ok(false)).await?;
         let log =
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
+        let items = ItemCache::new(options.item_cache_bytes);
         let shard = Rc::new(Shard {
+            cache_room: CacheRoom::new(&options, &items, opening.index.blocks()),
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
             scrubber: Scrubber::new(env.clone(), identity.store, options.scrub),
@@ -178,7 +181,7 @@ impl<E: Env> Disk<'_, E> {
             unread: Signal::default(),
             free: RefCell::new(free),
             state: RefCell::new(State {
-                items: ItemCache::new(options.item_cache_bytes),
+                items,
                 namespaces: opening.namespaces,
                 key_scratch: Vec::new(),
                 full: Fullness::default(),
@@ -192,6 +195,7 @@ impl<E: Env> Disk<'_, E> {
             log,
             journal,
         });
+        shard.size_empty_caches();
         spawn_tasks(&env, &shard, opening.abandoned);
         shard.account();
         drop(promise);
@@ -220,6 +224,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>, abandoned: Abandoned) {
     env.spawn(TaskQueue::Compaction, Rc::clone(shard).keep_compacting());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_space());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_removing_files());
+    env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_memory());
     env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_collecting());
     env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());

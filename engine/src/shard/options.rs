@@ -7,6 +7,7 @@ use larder_runtime::disk_budget::DiskBudget;
 use crate::index::IndexOptions;
 use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::TableOptions;
+use crate::memory::ShardMemory;
 use crate::scrub::ScrubOptions;
 use crate::value_log::LogOptions;
 
@@ -25,12 +26,14 @@ pub struct ShardOptions {
     pub inline_bytes_max: usize,
     /// The longest value.
     pub value_bytes_max: usize,
-    /// Memory of the value cache.
+    /// Memory of the value cache, at most.
     pub item_cache_bytes: usize,
-    /// Memory of the table block cache.
+    /// Memory of the table block cache, at most.
     pub block_cache_bytes: usize,
     /// Memory for marks of dead log records.
     pub dead_records_bytes: usize,
+    /// Memory of tables' indexes and filters above which the caches give up room.
+    pub table_memory_bytes: usize,
     /// Free space that is left to flushes, compaction and deletes when the disk fills up.
     pub disk_reserve_bytes: u64,
     /// Files of freed segments that are kept for use as new ones.
@@ -59,13 +62,9 @@ pub struct ShardOptions {
 }
 
 impl ShardOptions {
-    /// Settings for a shard that may use `memory` bytes in all.
-    ///
-    /// What is not given to the caches and memtables is for table indexes and filters, buffers on
-    /// their way to the device, and the allocator's loss.
-    pub fn for_memory(shard: u16, shards: u16, memory: u64) -> Self {
-        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-        let memtable_bytes = (memory / 16).clamp(256 << 10, 32 << 20);
+    /// Settings for a shard that has so much memory.
+    pub fn for_memory(shard: u16, shards: u16, memory: &ShardMemory) -> Self {
+        let memtable_bytes = memory.memtables / 2;
         let table_bytes = TableOptions::default().table_bytes;
         Self {
             shard,
@@ -73,10 +72,11 @@ impl ShardOptions {
             segment_bytes: 64 << 20,
             memtable_bytes,
             inline_bytes_max: 128,
-            value_bytes_max: 1 << 20,
-            item_cache_bytes: memory / 2,
-            block_cache_bytes: memory / 5,
-            dead_records_bytes: memory / 64,
+            value_bytes_max: memory.value_bytes_max,
+            item_cache_bytes: memory.value_cache,
+            block_cache_bytes: memory.block_cache,
+            table_memory_bytes: memory.tables,
+            dead_records_bytes: memory.dead_records,
             // A flush, one merge of a level 0 with what it overlaps, and the manifest.
             disk_reserve_bytes: 2 * memtable_bytes as u64 + 16 * table_bytes,
             free_segments_max: 8,
@@ -87,7 +87,11 @@ impl ShardOptions {
             scrub: ScrubOptions::default(),
             budget: DiskBudget::new(None),
             version_step: 1 << 24,
-            log: LogOptions::default(),
+            log: LogOptions {
+                queued_bytes_max: memory.log_queue,
+                kept_bytes_max: memory.log_buffers,
+                ..LogOptions::default()
+            },
             tables: TableOptions::default(),
             picker: PickerOptions::default(),
         }

@@ -25,6 +25,7 @@ mod history;
 mod items;
 mod lives;
 mod marks;
+mod memory;
 mod mix;
 mod model;
 mod openings;

@@ -2,7 +2,7 @@
 
 use larder_runtime::env::Env;
 
-use super::{Ingest, Shard};
+use super::{Ingest, MemoryStatistics, Shard};
 use crate::cache::CacheCounters;
 use crate::index::IndexStatistics;
 use crate::operation::Operation;
@@ -112,6 +112,8 @@ pub struct Statistics {
     pub unreadable_segments: u64,
     /// The space.
     pub space: SpaceStatistics,
+    /// The memory of caches and tables.
+    pub memory: MemoryStatistics,
     /// Holding writers back.
     pub pace: PaceStatistics,
     /// What a start would have to do.
@@ -138,6 +140,7 @@ impl<E: Env> Shard<E> {
             ingest: state.full.ingest,
             unreadable_segments: self.garbage.unreadable.borrow().len() as u64,
             space: self.space_statistics(),
+            memory: self.memory_statistics(),
             pace: self.pace_statistics(),
             recovery: self.recovery_statistics(),
             scrub: self.scrubber.counters(),

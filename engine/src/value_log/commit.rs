@@ -56,6 +56,8 @@ pub struct LogOptions {
     pub frames_in_flight_max: usize,
     /// Bytes of frames that are not written yet, above which appending has to wait.
     pub queued_bytes_max: usize,
+    /// Bytes of buffers that are kept for later frames.
+    pub kept_bytes_max: usize,
     /// [`ValueLog::needs`] is notified when no more than this many reserved sequences are left.
     pub sequences_low: u64,
     /// In the modes that do not wait for the flush: a frame is written when it has this many bytes.
@@ -71,6 +73,7 @@ impl Default for LogOptions {
             // frame smaller while the device still serves one flush at a time.
             frames_in_flight_max: 2,
             queued_bytes_max: 8 << 20,
+            kept_bytes_max: 4 << 20,
             sequences_low: 1 << 22,
             lazy_frame_bytes: 64 << 10,
         }
@@ -172,7 +175,7 @@ impl<E: Env> ValueLog<E> {
         segments: LogSegments<E::File>,
         sequences: (u64, u64),
     ) -> Self {
-        let state = State::new(current, segments, sequences);
+        let state = State::new(current, segments, sequences, options.kept_bytes_max);
         let log = Self {
             shared: Rc::new(Shared {
                 env: env.clone(),

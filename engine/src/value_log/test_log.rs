@@ -26,6 +26,7 @@ pub(crate) fn options(durability: Durability) -> LogOptions {
         frame_bytes_max: 8 << 10,
         frames_in_flight_max: 2,
         queued_bytes_max: 16 << 10,
+        kept_bytes_max: 4 << 20,
         sequences_low: 4,
         lazy_frame_bytes: 6 << 10,
     }

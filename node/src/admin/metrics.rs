@@ -11,6 +11,7 @@ use larder_runtime::file_cache::FileCacheCounters;
 use super::{AdminErrors, memory};
 use crate::counters::{CoreReport, ShardReport};
 use crate::memcached::statistics::Facts;
+use crate::memory_plan::MemoryPlan;
 use crate::process::{Usage, VERSION};
 
 /// The I/O classes' names, in the order of [`IoClass`](larder_runtime::env::IoClass).
@@ -109,7 +110,7 @@ pub fn render(
     out.family(ADMIN, Type::Counter, "Clients of the admin port that were not served.");
     out.sample(ADMIN, &[("step", &"accept")], admin.accept);
     out.sample(ADMIN, &[("step", &"client")], admin.client);
-    put_memory(&mut out, reports, &usage);
+    put_memory(&mut out, &facts.memory_plan, reports, &usage);
     put_cores(&mut out, reports);
     put_disk(&mut out, reports);
     put_files(&mut out, reports);
@@ -121,15 +122,24 @@ pub fn render(
 }
 
 /// Where the process's memory is.
-fn put_memory(out: &mut Exposition, reports: &[CoreReport], usage: &Usage) {
+fn put_memory(out: &mut Exposition, plan: &MemoryPlan, reports: &[CoreReport], usage: &Usage) {
     const NAME: &str = "larder_memory_bytes";
     out.family(
         NAME,
         Type::Gauge,
         "Resident memory by what it is for, as the node accounts for it.",
     );
-    for (part, bytes) in memory::parts(reports, usage) {
-        out.sample(NAME, &[("part", &part)], bytes);
+    let parts = memory::parts(reports, usage);
+    for (part, bytes) in &parts {
+        out.sample(NAME, &[("part", part)], bytes);
+    }
+    let sum: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
+    let all = "The parts of larder_memory_bytes together.";
+    out.single("larder_memory_accounted_bytes", Type::Gauge, all, sum);
+    const BOUND: &str = "larder_memory_bound_bytes";
+    out.family(BOUND, Type::Gauge, "The most that each part may take; together the memory option.");
+    for (part, bytes) in plan.parts() {
+        out.sample(BOUND, &[("part", &part)], bytes);
     }
     let bound = ("larder_connection_memory_limit_bytes", Type::Gauge, "What connections may hold.");
     out.by_core(reports, bound, |report| report.memory.bound);
@@ -248,7 +258,7 @@ fn put_operations(out: &mut Exposition, reports: &[CoreReport]) {
 
 type Figure = (&'static str, Type, &'static str, fn(&Statistics) -> u64);
 
-const FIGURES: [Figure; 22] = [
+const FIGURES: [Figure; 23] = [
     ("larder_cached_reads_total", Type::Counter, "Reads answered by the value cache.", |s| {
         s.operations.cached
     }),
@@ -282,6 +292,12 @@ const FIGURES: [Figure; 22] = [
     ("larder_table_memory_bytes", Type::Gauge, "Memory of table indexes and filters.", |s| {
         s.index.table_memory_bytes
     }),
+    (
+        "larder_memory_excess_bytes",
+        Type::Gauge,
+        "Memory of table indexes and filters beyond what the caches can give up.",
+        |s| s.memory.excess,
+    ),
     ("larder_segments", Type::Gauge, "Segments of the value log.", |s| s.segments),
     ("larder_segment_bytes", Type::Gauge, "Bytes of the segments' files.", |s| s.segment_bytes),
     ("larder_live_bytes", Type::Gauge, "Bytes of the log that tables point at.", |s| s.live_bytes),
@@ -402,6 +418,7 @@ mod tests {
             started: 100,
             cores: 2,
             memory: 1 << 30,
+            memory_plan: MemoryPlan::example(),
             port: 1,
             listen: String::new(),
             item_bytes_max: 1,
@@ -439,6 +456,9 @@ mod tests {
             "larder_connections{core=\"1\"} 3",
             "larder_memory_bytes{part=\"input\"} 10",
             "larder_memory_bytes{part=\"output\"} 12",
+            "larder_memory_accounted_bytes 22",
+            "larder_memory_bound_bytes{part=\"receive_buffers\"} 2097152",
+            "larder_memory_excess_bytes{shard=\"1\"} 0",
             "larder_receive_buffer_shortages_total{core=\"0\"} 2",
             "larder_uptime_seconds 60",
             "larder_admin_errors_total{step=\"accept\"} 4",

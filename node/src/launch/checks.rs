@@ -4,27 +4,23 @@ use std::path::{Path, PathBuf};
 
 use super::StartError;
 use crate::config::{CpuList, Size};
-use crate::limits::{DISK_FREE_MIN, SHARD_MEMORY_MIN};
+use crate::limits::DISK_FREE_MIN;
+use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 
-/// The part of the memory that is not the shards': code, stacks, rings, connections, replies on
-/// their way.
-const SHARED_MEMORY_DIVISOR: u64 = 8;
-
-/// The memory of each of `shards` shards.
-pub(super) fn shard_memory(memory: Size, shards: u16) -> Result<u64, StartError> {
+/// How the memory is divided.
+pub(super) fn plan_memory(memory: Size, needs: MemoryNeeds) -> Result<MemoryPlan, StartError> {
     let info = rustix::system::sysinfo();
     let physical = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
     if memory.0 > physical {
         return Err(StartError::TooMuchMemory { asked: memory, physical: Size(physical) });
     }
-    let each = (memory.0 - memory.0 / SHARED_MEMORY_DIVISOR) / u64::from(shards);
-    if each < SHARD_MEMORY_MIN {
-        let unit = SHARED_MEMORY_DIVISOR - 1;
-        let needed = u64::from(shards) * SHARD_MEMORY_MIN * SHARED_MEMORY_DIVISOR / unit;
-        let needed = Size(needed.next_multiple_of(1 << 20));
-        return Err(StartError::TooLittleMemory { asked: memory, shards, needed });
-    }
-    Ok(each)
+    let bytes = usize::try_from(memory.0).unwrap_or(usize::MAX);
+    MemoryPlan::new(bytes, needs).ok_or_else(|| StartError::TooLittleMemory {
+        asked: memory,
+        needs,
+        item: Size(needs.item_bytes as u64),
+        needed: Size(MemoryPlan::least(needs) as u64),
+    })
 }
 
 /// Refuses a new directory for which there is no space, and one that has outgrown its limit. Shards
@@ -109,11 +105,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_shared_by_the_shards_and_errors_name_the_option() {
-        assert_eq!(shard_memory(Size(256 << 20), 2).expect("enough"), 112 << 20);
-        let little = shard_memory(Size(32 << 20), 4).expect_err("too little").to_string();
-        assert!(little.contains("--memory 32M") && little.contains("74M"), "{little}");
-        let much = shard_memory(Size(1 << 60), 1).expect_err("too much").to_string();
+    fn memory_that_cannot_work_is_refused_with_the_option_and_the_figure() {
+        let needs = MemoryNeeds { cores: 2, shards: 4, connections: 1000, item_bytes: 1 << 20 };
+        let least = Size(MemoryPlan::least(needs) as u64);
+        plan_memory(least, needs).expect("enough");
+        let little =
+            plan_memory(Size(least.0 - (1 << 20)), needs).expect_err("too little").to_string();
+        let figures =
+            [&format!("give at least {least}"), "4 shards", "2 cores", "1000 connections", "1M"];
+        let has = |part: &&str| little.contains(*part);
+        assert!(little.contains("--memory") && figures.iter().all(has), "{little}");
+        let much = plan_memory(Size(1 << 60), needs).expect_err("too much").to_string();
         assert!(much.contains("--memory") && much.contains("has only"), "{much}");
     }
 

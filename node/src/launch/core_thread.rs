@@ -34,6 +34,8 @@ pub(super) struct CorePlan {
     pub shards: Vec<ShardPlan>,
     /// Files that the core keeps open at most.
     pub files_max: usize,
+    /// Recycled buffers for the disk, in bytes.
+    pub disk_buffer_bytes: usize,
     pub ends: Vec<Option<Ends>>,
     pub shared: Arc<Shared>,
     pub listeners: Vec<TcpListener>,
@@ -80,6 +82,7 @@ fn run(plan: CorePlan) -> Result<(), String> {
         core: plan.core,
         pin_to_cpu: Some(plan.cpu),
         output_high_water: OUTPUT_HIGH_WATER,
+        registered_bytes: plan.disk_buffer_bytes,
         ..CoreOptions::default()
     };
     let mut core = Core::new(options).map_err(|error| error.to_string())?;
@@ -166,6 +169,7 @@ fn close_shards(core: &mut Core, engines: Engines) -> Result<(), String> {
 mod tests {
     use super::*;
     use larder_engine::key::Key;
+    use larder_engine::memory::ShardMemory;
     use larder_engine::operation::{Operation, Store, StoreMode};
     use larder_engine::shard::OperationBuf;
 
@@ -176,8 +180,9 @@ mod tests {
         let directory = parent.path().join("shard-000");
         std::fs::create_dir(&directory).expect("a directory");
         let mut core = Core::new(CoreOptions::default()).expect("a ring");
+        let memory = ShardMemory::plan(32 << 20, 1 << 20).expect("it is enough");
         let options =
-            ShardOptions { memtable_bytes: 4096, ..ShardOptions::for_memory(0, 1, 32 << 20) };
+            ShardOptions { memtable_bytes: 4096, ..ShardOptions::for_memory(0, 1, &memory) };
         let plans = vec![ShardPlan { directory: directory.clone(), options }];
         let files = FileCache::new(core.env(), 16);
         let opened = open_shards(&mut core, &files, plans, &Cancel::default()).expect("it opens");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::file_system::Lack;
 use crate::config::{CpuList, Size};
+use crate::memory_plan::MemoryNeeds;
 
 /// Why the node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -126,13 +127,19 @@ pub enum StartError {
         /// What there is.
         physical: Size,
     },
-    /// Too little for the shards.
-    #[error("--memory {asked} is too little for {shards} shards: give at least {needed}")]
+    /// Too little for what it is divided for.
+    #[error(
+        "--memory {asked} is too little for {} shards, {} cores, {} connections and items of up \
+         to {item}: give at least {needed}",
+        needs.shards, needs.cores, needs.connections
+    )]
     TooLittleMemory {
         /// What was asked for.
         asked: Size,
-        /// The shards.
-        shards: u16,
+        /// What it is for.
+        needs: MemoryNeeds,
+        /// The longest item.
+        item: Size,
         /// What they need.
         needed: Size,
     },

@@ -32,6 +32,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use larder_engine::memory::ShardMemory;
 use larder_engine::shard::ShardOptions;
 use larder_protocol::memcached::{KEY_BYTES_MAX, Limits};
 use larder_runtime::disk_budget::DiskBudget;
@@ -46,6 +47,7 @@ use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
 use crate::memcached::statistics::Facts;
+use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 use crate::mesh;
 use crate::routing::core_of;
 use crate::service::Shared;
@@ -113,16 +115,21 @@ impl Launcher {
         let (path, asked) = (&config.data_dir, config.shards);
         let directory = directory::prepare(path, asked, default_shards, &mut patience)?;
         let shards = directory.shards.len() as u16;
-        let memory = checks::shard_memory(config.memory, shards)?;
         checks::check_space(path, &directory.shards, config.disk_limit)?;
         let needs = Needs { connections: config.max_connections, cores, shards };
         let descriptors = descriptors::obtain(needs)?;
-        let shared = Arc::new(Shared {
-            facts: facts(config, &listeners, cores, descriptors.connections),
-            limits: Limits {
-                item_bytes_max: usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX),
-                ..Limits::default()
+        let memory = checks::plan_memory(
+            config.memory,
+            MemoryNeeds {
+                cores,
+                shards,
+                connections: descriptors.connections,
+                item_bytes: item_bytes(config),
             },
+        )?;
+        let shared = Arc::new(Shared {
+            facts: facts(config, &listeners, cores, descriptors.connections, memory),
+            limits: Limits { item_bytes_max: item_bytes(config), ..Limits::default() },
             shards,
             connections: AtomicUsize::new(0),
         });
@@ -133,11 +140,18 @@ impl Launcher {
     }
 }
 
-fn facts(config: &Config, listeners: &Listeners, cores: usize, connections_max: usize) -> Facts {
+fn facts(
+    config: &Config,
+    listeners: &Listeners,
+    cores: usize,
+    connections_max: usize,
+    memory_plan: MemoryPlan,
+) -> Facts {
     Facts {
         started: unix_seconds(),
         cores,
         memory: config.memory.0,
+        memory_plan,
         port: listeners.memcached.port(),
         listen: config.listen.to_string(),
         item_bytes_max: config.max_item_size.0,
@@ -157,7 +171,7 @@ fn unix_seconds() -> u64 {
 fn shard_options(
     config: &Config,
     (shard, shards): (u16, u16),
-    memory: u64,
+    memory: &ShardMemory,
     budget: &Arc<DiskBudget>,
 ) -> ShardOptions {
     let mut options = ShardOptions::for_memory(shard, shards, memory);
@@ -167,11 +181,14 @@ fn shard_options(
     options.scrub.bytes_per_second =
         (config.scrub_rate.0 > 0).then(|| share(config.scrub_rate, shards));
     options.budget = Arc::clone(budget);
-    let item_bytes = usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX);
-    options.value_bytes_max = item_bytes;
     options.log.durability = config.durability.engine();
-    assert!(item_bytes > KEY_BYTES_MAX, "the option's range leaves room for any key");
+    assert!(options.value_bytes_max > KEY_BYTES_MAX, "the option's range leaves room for any key");
     options
+}
+
+/// The longest item.
+fn item_bytes(config: &Config) -> usize {
+    usize::try_from(config.max_item_size.0).unwrap_or(usize::MAX)
 }
 
 /// What one of `shards` gets of something that the node has.
@@ -184,8 +201,7 @@ struct Parts<'a> {
     config: &'a Config,
     cpus: &'a [usize],
     directory: DataDirectory,
-    /// Of each shard, in bytes.
-    memory: u64,
+    memory: MemoryPlan,
     /// Files that each core keeps open.
     files_max: usize,
     listeners: Listeners,
@@ -213,7 +229,8 @@ impl Parts<'_> {
         let mut plans: Vec<Vec<ShardPlan>> = self.cpus.iter().map(|_| Vec::new()).collect();
         for (number, directory) in self.directory.shards.iter().enumerate() {
             let number = number as u16;
-            let options = shard_options(config, (number, shared.shards), self.memory, &budget);
+            let options =
+                shard_options(config, (number, shared.shards), &self.memory.shards.1, &budget);
             let plan = ShardPlan { directory: directory.clone(), options };
             plans[core_of(number, cores)].push(plan);
         }
@@ -229,6 +246,7 @@ impl Parts<'_> {
                 cpu: *cpu,
                 shards,
                 files_max: self.files_max,
+                disk_buffer_bytes: self.memory.cores.1.disk_buffers,
                 ends,
                 shared: Arc::clone(shared),
                 listeners,

@@ -4,6 +4,7 @@ use larder_protocol::memcached::error;
 use larder_protocol::memcached::reply::{self, END};
 
 use crate::counters::{CoreReport, Counters};
+use crate::memory_plan::MemoryPlan;
 use crate::process::{self, MEMCACHED_VERSION, Usage};
 
 /// What is asked for.
@@ -52,6 +53,8 @@ pub struct Facts {
     pub cores: usize,
     /// The memory option, in bytes.
     pub memory: u64,
+    /// How it is divided.
+    pub memory_plan: MemoryPlan,
     /// The memcached port.
     pub port: u16,
     /// The address of the listeners.
@@ -275,6 +278,7 @@ mod tests {
             started: 1000,
             cores: 2,
             memory: 1 << 30,
+            memory_plan: MemoryPlan::example(),
             port: 11211,
             listen: "127.0.0.1".into(),
             item_bytes_max: 1 << 20,

@@ -108,7 +108,8 @@ impl CoreState {
         events: Sender<Event>,
     ) -> Self {
         let cores = mesh.cores();
-        let ledger = Ledger::new(shared.facts.memory, cores, shared.facts.item_bytes_max);
+        let share = shared.facts.memory_plan.cores.1;
+        let ledger = Ledger::new(share.connections);
         let item_bytes = usize::try_from(shared.facts.item_bytes_max).unwrap_or(usize::MAX);
         Self {
             core,
@@ -120,7 +121,7 @@ impl CoreState {
             inboxes: (0..cores).map(|_| None).collect(),
             spare_bytes: (0, 0),
             buffer_shortages: 0,
-            room: Room { expected_max: ledger.bound() / 4, held_max: ledger.bound() / 2 },
+            room: Room { expected_max: share.tasks, held_max: ledger.bound() / 2 },
             unknown_value_bytes: item_bytes / UNKNOWN_VALUE_PART,
             shared,
             counters: Counters::default(),

@@ -30,6 +30,17 @@ impl BlockCache {
         self.cache.borrow().counters()
     }
 
+    /// Goes a step towards another capacity, and says whether it is reached; see
+    /// [`Cache::resize`].
+    pub fn resize(&self, capacity_bytes: usize) -> bool {
+        self.cache.borrow_mut().resize(capacity_bytes)
+    }
+
+    /// The least capacity that [`Self::resize`] reaches.
+    pub fn capacity_min(&self) -> usize {
+        self.cache.borrow().capacity_min()
+    }
+
     /// Calls `look` with the bytes of a block, if it is here. `look` must not use the cache.
     pub(super) fn with_block<R>(
         &self,

@@ -47,6 +47,7 @@ pub(super) fn tiny_options() -> ShardOptions {
         item_cache_bytes: 0,
         block_cache_bytes: 0,
         dead_records_bytes: 64 << 10,
+        table_memory_bytes: 0,
         disk_reserve_bytes: 2 << 20,
         free_segments_max: 2,
         recovery_log_bytes: 512 << 10,
@@ -61,6 +62,7 @@ pub(super) fn tiny_options() -> ShardOptions {
             frame_bytes_max: 16 << 10,
             frames_in_flight_max: 2,
             queued_bytes_max: 64 << 10,
+            kept_bytes_max: 4 << 20,
             sequences_low: 1 << 10,
             lazy_frame_bytes: 8 << 10,
         },
@@ -91,9 +93,11 @@ pub(super) fn random_options(random: &mut Random) -> ShardOptions {
         rest_nanoseconds: 5_000_000,
     };
     options.memtable_bytes = random.pick(&[2 << 10, 4 << 10, 8 << 10, 16 << 10]);
-    options.item_cache_bytes = random.pick(&[0, 16 << 10, 128 << 10]);
+    options.item_cache_bytes = random.pick(&[0, 16 << 10, 256 << 10]);
     options.block_cache_bytes = random.pick(&[0, 32 << 10]);
     options.dead_records_bytes = random.pick(&[0, 2 << 10, 64 << 10]);
+    // The caches give room up from the first tables on.
+    options.table_memory_bytes = options.item_cache_bytes / 64;
     options.free_segments_max = random.pick(&[0, 1, 4]);
     options.recovery_log_bytes = random.pick(&[64 << 10, 256 << 10, 4 << 20]);
     options.space_amplification_percent = random.pick(&[110, 150, 300]);

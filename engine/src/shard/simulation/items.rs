@@ -23,13 +23,17 @@ pub(super) fn touched(expiry: u32) -> OperationBuf {
     OperationBuf::new(&touch(expiry))
 }
 
-fn start(seed: u64, options: &ShardOptions) -> (Simulation, TestShard) {
+pub(super) fn start(seed: u64, options: &ShardOptions) -> (Simulation, TestShard) {
     let mut life = harness::life(seed, harness::empty_disk(harness::CAPACITY));
     let (shard, _) = harness::open_in(&mut life, options);
     (life, shard)
 }
 
-fn restart(life: Simulation, shard: TestShard, options: &ShardOptions) -> (Simulation, TestShard) {
+pub(super) fn restart(
+    life: Simulation,
+    shard: TestShard,
+    options: &ShardOptions,
+) -> (Simulation, TestShard) {
     drop(shard);
     let mut life = harness::life(99, life.crash());
     let (shard, report) = harness::open_in(&mut life, options);

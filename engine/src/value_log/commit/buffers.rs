@@ -5,18 +5,20 @@ use larder_runtime::buffer::Buffer;
 /// The size of a frame's first buffer: most group commits fit it.
 pub(super) const FRAME_BUFFER_BYTES: usize = 64 << 10;
 
-/// How many bytes are kept for later frames.
-const KEPT_BYTES_MAX: usize = 4 << 20;
-
 /// Buffers of frames that were written. New memory is cleared by the kernel page by page, which
 /// costs more than building a frame in it.
-#[derive(Default)]
 pub(super) struct FrameBuffers {
     kept: Vec<Buffer>,
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl FrameBuffers {
+    /// None yet, and never more than `bytes_max` bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { kept: Vec::new(), bytes: 0, bytes_max }
+    }
+
     /// A buffer for at least `bytes`; `make` makes one if none is kept.
     pub(super) fn take(&mut self, bytes: usize, make: &dyn Fn(usize) -> Buffer) -> Buffer {
         match self.kept.iter().rposition(|buffer| buffer.capacity() >= bytes) {
@@ -31,7 +33,7 @@ impl FrameBuffers {
 
     /// Keeps a buffer that was written out, if there is room for it.
     pub(super) fn give(&mut self, buffer: Buffer) {
-        if self.bytes + buffer.capacity() <= KEPT_BYTES_MAX {
+        if self.bytes + buffer.capacity() <= self.bytes_max {
             self.bytes += buffer.capacity();
             self.kept.push(buffer);
         }
@@ -44,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_and_what_is_kept_is_bounded() {
-        let mut buffers = FrameBuffers::default();
+        let mut buffers = FrameBuffers::new(4 << 20);
         let make = |bytes: usize| Buffer::zeroed(bytes);
         let never = |bytes: usize| -> Buffer { panic!("{bytes} bytes are asked for anew") };
         let first = buffers.take(100, &make);
@@ -58,6 +60,6 @@ mod tests {
         for _ in 0..100 {
             buffers.give(Buffer::zeroed(1 << 20));
         }
-        assert!(buffers.bytes <= KEPT_BYTES_MAX);
+        assert!(buffers.bytes <= 4 << 20);
     }
 }

@@ -69,11 +69,12 @@ pub(super) struct State<E: Env> {
 }
 
 impl<E: Env> State<E> {
-    /// A log with nothing appended to `current` yet.
+    /// A log with nothing appended to `current` yet, which keeps so many bytes of buffers.
     pub(super) fn new(
         current: Segment<E::File>,
         mut segments: LogSegments<E::File>,
         (sequence_next, sequence_limit): (u64, u64),
+        kept_bytes_max: usize,
     ) -> Self {
         let current = Rc::new(current);
         segments.add(Rc::clone(&current));
@@ -98,7 +99,7 @@ impl<E: Env> State<E> {
             flushing: false,
             stopped: None,
             counters: LogCounters::default(),
-            buffers: FrameBuffers::default(),
+            buffers: FrameBuffers::new(kept_bytes_max),
             mark: Mark::default(),
             replayed_bytes: 0,
         }

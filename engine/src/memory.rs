@@ -1,0 +1,224 @@
+//! How a shard's memory is divided, and what its caches give up when tables need more: pure.
+//!
+//! Every part has a bound of its own, and the bounds add up to the shard's share. Tables' indexes
+//! and filters grow with the data: beyond their part they take from the value cache, and when that
+//! is at its least from the block cache.
+
+use crate::cache::ItemCache;
+use crate::index::table::BlockCache;
+
+/// The least that both caches get together, in bytes: below it they hold nothing useful.
+const CACHES_MIN: usize = 2 << 20;
+
+/// The bounds of a shard's parts of the memory, in bytes. They add up to its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardMemory {
+    /// The longest value that the parts were planned for.
+    pub value_bytes_max: usize,
+    /// Two memtables, one of which is being written out.
+    pub memtables: usize,
+    /// Frames of the log that wait for the device.
+    pub log_queue: usize,
+    /// Frames' buffers that are kept for later ones.
+    pub log_buffers: usize,
+    /// The one frame that may exceed the queue.
+    pub log_frame: usize,
+    /// What flushes, merges, collection and scrubbing read and write at a time.
+    pub maintenance: usize,
+    /// Which log records are known to be dead.
+    pub dead_records: usize,
+    /// Indexes and filters of tables, before caches give up room for them.
+    pub tables: usize,
+    /// The value cache, at its largest.
+    pub value_cache: usize,
+    /// The cache of tables' blocks, at its largest.
+    pub block_cache: usize,
+    /// What the allocator loses between allocations, and what is too little to be counted.
+    pub reserve: usize,
+}
+
+impl ShardMemory {
+    /// Divides `share` bytes for a shard whose values have up to `value_bytes_max`; `None` if that
+    /// is less than [`Self::share_min`].
+    pub fn plan(share: usize, value_bytes_max: usize) -> Option<Self> {
+        let mut plan = Self {
+            value_bytes_max,
+            memtables: 2 * (share / 16).clamp(256 << 10, 32 << 20),
+            log_queue: (share / 32).clamp(1 << 20, 8 << 20),
+            log_buffers: (share / 64).clamp(256 << 10, 4 << 20),
+            log_frame: value_bytes_max.max(1 << 20),
+            // Read-ahead of a merge's tables, the hashes of two tables' filters, the collector's
+            // window and frames, and a value that passes through them.
+            maintenance: (share / 16)
+                .clamp(4 << 20, 20 << 20)
+                .saturating_add(value_bytes_max.saturating_mul(2)),
+            dead_records: share / 64,
+            tables: share / 16,
+            value_cache: 0,
+            block_cache: 0,
+            reserve: share / 16,
+        };
+        let caches = share.checked_sub(plan.total()).filter(|caches| *caches >= CACHES_MIN)?;
+        plan.value_cache = caches / 7 * 5;
+        plan.block_cache = caches - plan.value_cache;
+        Some(plan)
+    }
+
+    /// The least share that suffices, in bytes, in whole MiB.
+    pub fn share_min(value_bytes_max: usize) -> usize {
+        let shares = (1usize..).map(|mebibytes| mebibytes << 20);
+        let fits = |share: &usize| Self::plan(*share, value_bytes_max).is_some();
+        shares.take_while(|share| *share < usize::MAX >> 1).find(fits).unwrap_or(usize::MAX)
+    }
+
+    /// The parts, by name.
+    pub fn parts(&self) -> [(&'static str, usize); 8] {
+        let log = self.log_queue.saturating_add(self.log_buffers).saturating_add(self.log_frame);
+        [
+            ("memtables", self.memtables),
+            ("log", log),
+            ("maintenance", self.maintenance),
+            ("dead_records", self.dead_records),
+            ("tables", self.tables),
+            ("value_cache", self.value_cache),
+            ("block_cache", self.block_cache),
+            ("reserve", self.reserve),
+        ]
+    }
+
+    /// What the parts come to: the share.
+    pub fn total(&self) -> usize {
+        self.parts().iter().fold(0, |sum, (_, bytes)| usize::saturating_add(sum, *bytes))
+    }
+}
+
+/// What the caches and the tables of a shard may have together, and how the caches make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheBalance {
+    /// What tables have without taking from the caches, in bytes.
+    pub tables: usize,
+    /// The value cache: its least capacity and its largest.
+    pub values: (usize, usize),
+    /// The block cache: the same.
+    pub blocks: (usize, usize),
+}
+
+/// What the caches are to be, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSizes {
+    /// The value cache's capacity.
+    pub values: usize,
+    /// The block cache's.
+    pub blocks: usize,
+    /// What tables take beyond all that the caches can give up.
+    pub excess: usize,
+}
+
+impl CacheBalance {
+    /// How a shard's caches, as they were made, share with tables that have `tables` bytes.
+    pub(crate) fn new(tables: usize, values: &ItemCache, blocks: &BlockCache) -> Self {
+        Self {
+            tables,
+            values: (values.capacity_min(), values.counters().capacity),
+            blocks: (blocks.capacity_min(), blocks.counters().capacity),
+        }
+    }
+
+    /// How much the caches are to give up for tables that take `table_bytes`, where they have given
+    /// up `now`. Not every change is followed: a cache that becomes smaller loses what it held.
+    pub fn given_up(&self, table_bytes: usize, now: usize) -> usize {
+        let step = (self.values.1 / 64).max(1);
+        let over = table_bytes.saturating_sub(self.tables);
+        let wanted = over.checked_next_multiple_of(step).unwrap_or(over);
+        if wanted > now || now - wanted > 2 * step { wanted } else { now }
+    }
+
+    /// The sizes of caches that give up `given_up`: first the value cache, down to its least.
+    pub fn sizes(&self, given_up: usize) -> CacheSizes {
+        let take = |(min, max): (usize, usize), wanted: usize| wanted.min(max.saturating_sub(min));
+        let of_values = take(self.values, given_up);
+        let of_blocks = take(self.blocks, given_up - of_values);
+        CacheSizes {
+            values: self.values.1 - of_values,
+            blocks: self.blocks.1 - of_blocks,
+            excess: given_up - of_values - of_blocks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn shares_are_divided_as_in_this_table() {
+        let mebibytes = |share: usize, value: usize| {
+            let plan = ShardMemory::plan(share << 20, value << 20).expect("enough");
+            plan.parts().map(|(_, bytes)| bytes >> 20)
+        };
+        // Memtables, log, maintenance, dead records, tables, value cache, block cache, reserve.
+        for (share, value, expected) in [
+            (16, 1, [2, 2, 6, 0, 1, 2, 1, 1]),
+            (112, 1, [14, 6, 9, 1, 7, 47, 19, 7]),
+            (896, 1, [64, 13, 22, 14, 56, 479, 191, 56]),
+            (896, 128, [64, 140, 276, 14, 56, 207, 82, 56]),
+            (65_536, 1, [64, 13, 22, 1024, 4096, 40_157, 16_063, 4096]),
+        ] {
+            assert_eq!(mebibytes(share, value), expected, "{share} MiB, values of {value} MiB");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_add_up_to_the_share_and_what_is_too_little_is_refused(
+            share in prop_oneof![0usize..64 << 20, 0usize..1 << 40, Just(usize::MAX)],
+            value in prop_oneof![1usize << 10..8 << 20, 1usize << 10..128 << 20, Just(usize::MAX)],
+        ) {
+            match ShardMemory::plan(share, value) {
+                Some(plan) => {
+                    prop_assert_eq!(plan.total(), share);
+                    prop_assert!(plan.value_cache + plan.block_cache >= CACHES_MIN);
+                    prop_assert!(plan.block_cache < plan.value_cache);
+                }
+                None => prop_assert!(value == usize::MAX || share < ShardMemory::share_min(value)),
+            }
+        }
+
+        #[test]
+        fn the_least_share_suffices_and_so_does_any_larger(
+            value in 1usize << 10..128 << 20,
+            more in 0usize..1 << 40,
+        ) {
+            let least = ShardMemory::share_min(value);
+            prop_assert!(ShardMemory::plan(least - (1 << 20), value).is_none());
+            prop_assert!(ShardMemory::plan(least + more, value).is_some());
+        }
+
+        #[test]
+        fn caches_and_tables_stay_within_what_they_have_together(
+            tables in 0usize..1 << 30,
+            values in (0usize..1 << 30, 0usize..1 << 30),
+            blocks in (0usize..1 << 30, 0usize..1 << 30),
+            steps in proptest::collection::vec(0usize..1 << 31, 1..30),
+        ) {
+            let ordered = |(min, more): (usize, usize)| (min, min + more);
+            let balance = CacheBalance { tables, values: ordered(values), blocks: ordered(blocks) };
+            let all = tables + balance.values.1 + balance.blocks.1;
+            let step = (balance.values.1 / 64).max(1);
+            let mut given_up = 0;
+            for table_bytes in steps {
+                given_up = balance.given_up(table_bytes, given_up);
+                let sizes = balance.sizes(given_up);
+                prop_assert!(sizes.values >= balance.values.0 && sizes.blocks >= balance.blocks.0);
+                let taken = table_bytes + sizes.values + sizes.blocks;
+                prop_assert!(taken <= all + sizes.excess, "{} of {}", taken, all);
+                prop_assert!(sizes.excess == 0 || sizes.blocks == balance.blocks.0);
+                prop_assert!(sizes.blocks == balance.blocks.1 || sizes.values == balance.values.0);
+                prop_assert_eq!(balance.given_up(table_bytes, given_up), given_up);
+                let over = table_bytes.saturating_sub(tables);
+                prop_assert!(given_up <= over + 3 * step, "what is not needed comes back");
+            }
+        }
+    }
+}
