@@ -331,10 +331,16 @@ impl<E: Env> Shard<E> {
             || self.free.borrow().has_files_in_use()
     }
 
-    /// Whether writing the memtable out may show what is dead, or let segments of the log go.
+    /// Whether writing the memtable out may show what is dead, or let segments of the log go. A
+    /// few deletes of long values take next to nothing of the log, and may hide much.
     pub(super) fn flush_would_help(&self) -> bool {
+        let enough = u64::from(self.options.segment_bytes / 8);
+        let hidden = || {
+            let estimate = self.index.estimate();
+            estimate.memtable_hiding.saturating_mul(estimate.mean_record_bytes)
+        };
         self.index.statistics().memtable_entries > 0
-            && self.log.bytes_since_mark() >= u64::from(self.options.segment_bytes / 8)
+            && (self.log.bytes_since_mark() >= enough || hidden() >= enough)
     }
 
     /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was
