@@ -306,9 +306,16 @@ impl<E: Env> Shard<E> {
     async fn look_again(&self) -> Result<(), EngineError> {
         // The segment that the log has got is counted already.
         let bytes = if self.log.has_spare() { 0 } else { self.options.segment_bytes };
-        if self.may_extend(bytes) && self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
-            self.open_ingest();
-            return Ok(());
+        while self.may_extend(bytes) {
+            if self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
+                self.open_ingest();
+                return Ok(());
+            }
+            // Files that are kept to be used again count as free for this shard alone: shards that
+            // all kept some would wait for each other's.
+            if !self.give_file_back().await? {
+                break;
+            }
         }
         self.close_ingest();
         Err(EngineError::Full)
