@@ -26,6 +26,8 @@ pub struct MemoryStatistics {
     pub tables_and_caches_max: u64,
     /// What indexes and filters of tables take beyond all that the caches can give up.
     pub excess: u64,
+    /// What the marks of dead records take.
+    pub dead_records: u64,
 }
 
 impl CacheRoom {
@@ -104,6 +106,7 @@ impl<E: Env> Shard<E> {
         MemoryStatistics {
             tables_and_caches_max: tables.saturating_add(values.1).saturating_add(blocks.1) as u64,
             excess: room.balance.sizes(room.given_up.get()).excess as u64,
+            dead_records: self.garbage.dead.borrow().memory_bytes() as u64,
         }
     }
 }

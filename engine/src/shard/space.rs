@@ -308,9 +308,16 @@ impl<E: Env> Shard<E> {
     async fn look_again(&self) -> Result<(), EngineError> {
         // The segment that the log has got is counted already.
         let bytes = if self.log.has_spare() { 0 } else { self.options.segment_bytes };
-        if self.may_extend(bytes) && self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
-            self.open_ingest();
-            return Ok(());
+        while self.may_extend(bytes) {
+            if self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
+                self.open_ingest();
+                return Ok(());
+            }
+            // Files that are kept to be used again count as free for this shard alone: shards that
+            // all kept some would wait for each other's.
+            if !self.give_file_back().await? {
+                break;
+            }
         }
         self.close_ingest();
         Err(EngineError::Full)
@@ -333,10 +340,16 @@ impl<E: Env> Shard<E> {
             || self.free.borrow().has_files_in_use()
     }
 
-    /// Whether writing the memtable out may show what is dead, or let segments of the log go.
+    /// Whether writing the memtable out may show what is dead, or let segments of the log go. A
+    /// few deletes of long values take next to nothing of the log, and may hide much.
     pub(super) fn flush_would_help(&self) -> bool {
+        let enough = u64::from(self.options.segment_bytes / 8);
+        let hidden = || {
+            let estimate = self.index.estimate();
+            estimate.memtable_hiding.saturating_mul(estimate.mean_record_bytes)
+        };
         self.index.statistics().memtable_entries > 0
-            && self.log.bytes_since_mark() >= u64::from(self.options.segment_bytes / 8)
+            && (self.log.bytes_since_mark() >= enough || hidden() >= enough)
     }
 
     /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was

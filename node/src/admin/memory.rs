@@ -38,6 +38,7 @@ struct CoreParts {
     disk_buffers: u64,
     memtables: u64,
     tables: u64,
+    dead_records: u64,
     value_cache: u64,
     block_cache: u64,
 }
@@ -55,13 +56,14 @@ impl CoreParts {
             let index = &shard.statistics.index;
             self.memtables += index.memtable_bytes;
             self.tables += index.table_memory_bytes;
+            self.dead_records += shard.statistics.memory.dead_records;
             self.value_cache += shard.statistics.items.resident_bytes as u64;
             self.block_cache += index.blocks.resident_bytes as u64;
         }
     }
 
     /// The parts that lie in the allocator's heap.
-    fn of_heap(&self) -> [(&'static str, u64); 8] {
+    fn of_heap(&self) -> [(&'static str, u64); 9] {
         [
             ("input", self.input),
             ("output", self.output),
@@ -71,6 +73,7 @@ impl CoreParts {
             ("disk_buffers", self.disk_buffers),
             ("memtables", self.memtables),
             ("tables", self.tables),
+            ("dead_records", self.dead_records),
         ]
     }
 }

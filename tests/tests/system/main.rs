@@ -10,6 +10,7 @@ mod bad_input;
 mod clients;
 mod crash;
 mod differential;
+mod full_disk;
 mod hostile;
 mod lifecycle;
 mod memory;

@@ -1,5 +1,8 @@
 //! A disk that fills up, and empties again.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::simulation::{SimEnv, Simulation};
 
@@ -149,6 +152,50 @@ fn a_value_too_long_for_the_space_left_does_not_hold_up_the_others() {
     .expect("runs");
 }
 
+/// Deletes keys, all at once, so that they share frames.
+async fn delete_together(env: &SimEnv, shard: &TestShard, range: std::ops::Range<usize>) {
+    let left = Rc::new(Cell::new(range.len()));
+    for number in range {
+        let (shard, left) = (shard.clone(), Rc::clone(&left));
+        env.spawn(TaskQueue::Foreground, async move {
+            assert_eq!(run(&shard, &key(number), delete()).await.outcome, Outcome::Deleted);
+            left.set(left.get() - 1);
+        });
+    }
+    while left.get() > 0 {
+        env.sleep(1_000_000).await;
+    }
+}
+
+#[test]
+fn deletes_of_large_values_make_room_although_they_fill_little_of_the_log() {
+    const VALUE_BYTES: usize = 10_000;
+    let options = ShardOptions {
+        segment_bytes: 4 << 20,
+        memtable_bytes: 1 << 20,
+        recovery_log_bytes: 16 << 20,
+        ..tiny_options()
+    };
+    let mut life = harness::life(1, harness::empty_disk(8 * SMALL_DISK));
+    let (shard, _) = harness::open_in(&mut life, &options);
+    let env = life.env();
+    life.block_on(async move {
+        let stored = fill(&shard, VALUE_BYTES).await;
+        env.sleep(1_000_000_000).await;
+        delete_together(&env, &shard, 0..stored / 2).await;
+        let log = shard.log.bytes_since_mark();
+        assert!(log < u64::from(options.segment_bytes) / 8, "{log} bytes of log");
+        env.sleep(5_000_000_000).await;
+        for number in 0..stored / 4 {
+            let reply = try_run(&shard, &key(number), set(&[number as u8; VALUE_BYTES])).await;
+            assert_eq!(reply.expect("there is space again").outcome, Outcome::Stored);
+        }
+        check(&shard, VALUE_BYTES, 0..stored / 4).await;
+        check(&shard, VALUE_BYTES, stored / 2..stored).await;
+    })
+    .expect("runs");
+}
+
 #[test]
 fn a_flush_of_everything_on_a_full_disk_answers() {
     let (mut life, shard) = start(&tiny_options());
@@ -203,7 +250,7 @@ fn a_manifest_without_room_refuses_writes_until_there_is_some() {
         // Edits that need nothing but the manifest, until it has no room for them.
         let committing = worker.clone();
         let commits = env.clone();
-        let done = std::rc::Rc::new(std::cell::Cell::new(false));
+        let done = Rc::new(Cell::new(false));
         let is_done = done.clone();
         env.spawn(TaskQueue::Maintenance, async move {
             for _ in 0..100 {

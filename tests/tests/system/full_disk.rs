@@ -1,0 +1,177 @@
+//! A disk that two shards fill to the brim: reads and deletes go on, writes are refused and come
+//! back by themselves, and a node that was killed there starts with everything it has
+//! acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use larder_tests::client::{Client, PATIENCE, set_request};
+use larder_tests::file_system::FileSystem;
+use larder_tests::node::{Node, NodeOptions};
+use larder_tests::scratch::Scratch;
+use larder_tests::{process, skip};
+
+const VALUE_BYTES: usize = 10_000;
+
+/// Requests in flight.
+const DEPTH: usize = 32;
+
+/// The disk is taken to be full when nothing was stored for so long.
+const FULL_AFTER: Duration = Duration::from_secs(1);
+
+/// What the disk has, unless `LARDER_FULL_DISK_MIB` says otherwise: twice what two shards keep free
+/// for deletes, flushes and merges.
+const DISK_MIB: u64 = 1100;
+
+fn value(key: &str) -> Vec<u8> {
+    let mut value = key.as_bytes().repeat(VALUE_BYTES / key.len() + 1);
+    value.truncate(VALUE_BYTES);
+    value
+}
+
+/// The node and what it must hold.
+struct Tried {
+    options: NodeOptions,
+    node: Option<Node>,
+    client: Client,
+    /// Keys that were stored, and not deleted.
+    stored: BTreeSet<String>,
+    /// Keys that were refused or deleted.
+    absent: BTreeSet<String>,
+}
+
+impl Tried {
+    fn start(options: NodeOptions) -> Self {
+        let node = Node::start(&options);
+        let client = node.client();
+        let (stored, absent) = (BTreeSet::new(), BTreeSet::new());
+        Self { options, node: Some(node), client, stored, absent }
+    }
+
+    fn kill_and_restart(&mut self) {
+        self.node.take().expect("it runs").kill();
+        let node = Node::start(&self.options);
+        self.client = node.client();
+        self.node = Some(node);
+    }
+
+    /// Stores new keys until they are refused; how many were stored.
+    fn fill(&mut self, name: &str) -> usize {
+        let before = self.stored.len();
+        let mut stored_at = Instant::now();
+        let mut batch = 0;
+        while stored_at.elapsed() < FULL_AFTER {
+            let keys: Vec<_> =
+                (0..DEPTH).map(|number| format!("{name}-{batch}-{number}")).collect();
+            batch += 1;
+            let requests: Vec<u8> =
+                keys.iter().flat_map(|key| set_request(key, &value(key))).collect();
+            self.client.send(&requests).expect("it is taken");
+            let mut answers = BTreeMap::new();
+            for key in keys {
+                let answer = self.client.line().expect("an answer");
+                *answers.entry(answer.clone()).or_insert(0) += 1;
+                match answer.as_str() {
+                    "STORED" => self.stored.insert(key),
+                    "SERVER_ERROR out of memory storing object" => self.absent.insert(key),
+                    other => panic!("set {key}: {other}"),
+                };
+            }
+            if answers.contains_key("STORED") {
+                stored_at = Instant::now();
+            } else {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        self.stored.len() - before
+    }
+
+    /// Deletes the first keys; each of them is there and must go.
+    fn delete(&mut self, count: usize) {
+        let keys: Vec<String> = self.stored.iter().take(count).cloned().collect();
+        for keys in keys.chunks(DEPTH) {
+            let requests: String = keys.iter().map(|key| format!("delete {key}\r\n")).collect();
+            self.client.send(requests.as_bytes()).expect("it is taken");
+            for key in keys {
+                assert_eq!(self.client.line().expect("an answer"), "DELETED", "{key}");
+                self.stored.remove(key);
+                self.absent.insert(key.clone());
+            }
+        }
+    }
+
+    /// Every `step`th key is as it must be.
+    fn check(&mut self, step: usize) {
+        for key in self.stored.iter().step_by(step) {
+            let item = self.client.get(key).expect("an answer");
+            assert!(item.is_some_and(|item| item.value == value(key)), "{key} is not what it was");
+        }
+        for key in self.absent.iter().step_by(step) {
+            assert_eq!(self.client.get(key).expect("an answer"), None, "{key} is there again");
+        }
+    }
+
+    /// A write is accepted again, soon and without a restart.
+    fn check_writes_come_back(&mut self, when: &str) {
+        let began = Instant::now();
+        let key = format!("back {when}").replace(' ', "-");
+        let is_stored = || self.client.set(&key, &value(&key)).expect("an answer") == "STORED";
+        assert!(process::wait_until(PATIENCE, is_stored), "writes stay refused {when}");
+        eprintln!("writes are accepted {when} after {} ms", began.elapsed().as_millis());
+        self.stored.insert(key);
+    }
+}
+
+/// Fills the disk, deletes half of it, fills it again, and kills the node.
+fn fill_and_delete(tried: &mut Tried) {
+    let stored = tried.fill("first");
+    assert!(stored > 1000, "only {stored} values fit");
+    tried.check(20);
+    tried.delete(stored / 2);
+    tried.check_writes_come_back("after half of the keys is deleted");
+    let again = tried.fill("second");
+    assert!(again > stored / 4, "half of {stored} is deleted, and only {again} fit again");
+    tried.kill_and_restart();
+    tried.check(1);
+}
+
+/// Others take all the space, and give it back.
+fn share_with_others(tried: &mut Tried, disk: &FileSystem) {
+    let taken = disk.take_all_but(1 << 20);
+    tried.fill("third");
+    tried.delete(500);
+    tried.check(20);
+    std::fs::remove_file(taken).expect("it is there");
+    tried.check_writes_come_back("when others have made room");
+}
+
+fn options(data: &Path) -> NodeOptions {
+    NodeOptions::new(data).shards(2)
+}
+
+fn disk_mib() -> u64 {
+    let asked = std::env::var("LARDER_FULL_DISK_MIB").ok();
+    asked.map_or(DISK_MIB, |asked| asked.parse().expect("LARDER_FULL_DISK_MIB is a number"))
+}
+
+#[test]
+fn a_full_disk_takes_writes_again_when_there_is_room() {
+    match FileSystem::new(disk_mib() << 20) {
+        Ok(disk) => {
+            let mut tried = Tried::start(options(&disk.path().join("data")));
+            fill_and_delete(&mut tried);
+            share_with_others(&mut tried, &disk);
+            tried.node.take().expect("it runs").stop();
+        }
+        Err(reason) => {
+            skip("a file system that is full (--disk-limit is tried instead)", &reason);
+            let scratch = Scratch::new("limit");
+            let limit = format!("{}M", disk_mib());
+            let options = options(scratch.path()).with("--disk-limit").with(limit);
+            let mut tried = Tried::start(options);
+            fill_and_delete(&mut tried);
+            tried.node.take().expect("it runs").stop();
+        }
+    }
+}
