@@ -133,8 +133,8 @@ struct Pacing {
     pace: Cell<Pace>,
     gain: Cell<Gain>,
     backpressure: Cell<Backpressure>,
-    /// Whether one of them has a reason to: little headroom is left, and there is garbage; or merges
-    /// are behind.
+    /// Whether one of them has a reason to: little headroom is left, and there is garbage; or
+    /// merges are behind.
     is_kept: Cell<bool>,
     /// Answers that need the log beyond this are held back by the pace; `u64::MAX` if none are.
     held_end: Cell<u64>,

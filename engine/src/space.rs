@@ -4,7 +4,8 @@
 //! follows
 //! from that, [`victims`] which segment is worth collecting, [`Pace`] when writers have to wait for
 //! the collector, [`Purpose`] who may use the last of the space, [`SpaceReport`] what every byte is
-//! for, [`DeadRecords`] which records are dead for sure. [`FreeSegments`] holds the files of freed segments. The shard's tasks carry it out.
+//! for, [`DeadRecords`] which records are dead for sure. [`FreeSegments`] holds the files of freed
+//! segments. The shard's tasks carry it out.
 
 mod dead_records;
 mod free_segments;

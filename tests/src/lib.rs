@@ -6,7 +6,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `LARDER_BINARY` | test this server instead of building one |
-//! | `LARDER_FULL_DISK_MIB` | how large the disk is that a test fills, 1,100 by default |
+//! | `LARDER_FULL_DISK_MIB` | how large the disk is that a test fills, 1,536 by default |
 //! | `LARDER_FUZZ_SECONDS` | how long each fuzz target runs; by default some thousand inputs |
 //! | `LARDER_KILLS` | how often the crash tests kill the server, 3 by default |
 //! | `LARDER_SEED` | the seed to run with again, as a failed test printed it |

@@ -6,7 +6,7 @@ use super::space::Ingest;
 use super::{Shard, State};
 use crate::error::EngineError;
 use crate::operation::Operation;
-use crate::value_log::commit::{Place, Refused};
+use crate::value_log::commit::{PlaceInLine, Refused};
 
 /// Why a change was not made now.
 pub(super) enum NotApplied {
@@ -84,7 +84,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// A place in the line for `operation`.
-    pub(super) fn place_for(&self, operation: &Operation<'_>) -> Place<'_> {
+    pub(super) fn place_for(&self, operation: &Operation<'_>) -> PlaceInLine<'_> {
         let (room, bytes) = (self.log.room(), operation.value_len() as u64);
         if adds(operation) { room.place(bytes) } else { room.urgent_place(bytes) }
     }

@@ -1,7 +1,7 @@
 //! How much writers are slowed while merges are behind.
 //!
-//! From [`DEBT_SLOW`] on, answers to writers go in rounds, which are the longer, and let the smaller
-//! a part of those who wait go, the closer the debt is to [`DEBT_MAX`]. There memtables are no
+//! From [`DEBT_SLOW`] on, answers to writers go in rounds, which are the longer, and let the
+//! smaller a part of those who wait go, the closer the debt is to [`DEBT_MAX`]. There memtables are no
 //! longer written out. So the rate of clients who wait for answers falls smoothly to what merges
 //! can keep up with, and there is no moment at which nobody is answered; that end stays as the last
 //! resort for clients who do not wait.

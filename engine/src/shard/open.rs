@@ -195,15 +195,22 @@ impl<E: Env> Disk<'_, E> {
             log,
             journal,
         });
-        shard.size_empty_caches();
         spawn_tasks(&env, &shard, opening.abandoned);
-        shard.account();
         drop(promise);
-        shard.log.mark(shard.replay_rate.bytes);
-        if replayed > REPLAYED_SEGMENTS_MAX || shard.is_flush_due() {
-            shard.freeze(&mut shard.state.borrow_mut());
-        }
+        shard.settle_in(replayed);
         Ok(shard)
+    }
+}
+
+impl<E: Env> Shard<E> {
+    /// Makes everything fit what was found, `replayed` segments of the log among it.
+    fn settle_in(&self, replayed: usize) {
+        self.size_empty_caches();
+        self.account();
+        self.log.mark(self.replay_rate.bytes);
+        if replayed > REPLAYED_SEGMENTS_MAX || self.is_flush_due() {
+            self.freeze(&mut self.state.borrow_mut());
+        }
     }
 }
 

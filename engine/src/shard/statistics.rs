@@ -67,8 +67,8 @@ pub struct SpaceStatistics {
 /// How far writers are held back for the collector, and for merges.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PaceStatistics {
-    /// Whether little headroom is left, and writers have to keep the collector's pace; or merges are
-    /// behind, and writers are slowed.
+    /// Whether little headroom is left, and writers have to keep the collector's pace; or merges
+    /// are behind, and writers are slowed.
     pub is_kept: bool,
     /// How often answers were held back.
     pub holds: u64,

@@ -22,7 +22,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 
-pub use self::room::{Place, Room};
+pub use self::room::{PlaceInLine, Room};
 use self::state::{Mark, State};
 use super::frame;
 use super::log_segments::LogSegments;

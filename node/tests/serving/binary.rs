@@ -54,7 +54,7 @@ fn errors_go_to_stderr_and_name_the_option() {
     let (output, _, stderr) = run(serve(directory.path(), 1).env("LARDER_DURABILITY", "fast"));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.starts_with("larder: environment: LARDER_DURABILITY = `fast`"), "{stderr}");
-    let (output, _, stderr) = run(serve(directory.path(), 1).args(["--shards", "500"]));
+    let (output, _, stderr) = run(serve(directory.path(), 1).args(["--shards", "100"]));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.contains("larder: --memory 192M is too little"), "{stderr}");
 }

@@ -40,7 +40,8 @@ proptest! {
         let mut pair = Pair::new(capacity, entry_bytes_mean, 6);
         let mut is_reached = true;
         for number in 0..fill as u32 {
-            pair.apply(&Step::Insert { key: (number % 60) as u8, value_len: number as usize % 999 }, number);
+            let (key, value_len) = ((number % 60) as u8, number as usize % 999);
+            pair.apply(&Step::Insert { key, value_len }, number);
         }
         for (number, change) in (0u32..).zip(&changes) {
             match change {
@@ -49,7 +50,8 @@ proptest! {
                     let wanted = capacity * percent / 100;
                     is_reached = (0..*steps).any(|_| pair.cache.resize(wanted));
                     prop_assert!(
-                        !is_reached || pair.cache.capacity() <= wanted.max(pair.cache.capacity_min())
+                        !is_reached
+                            || pair.cache.capacity() <= wanted.max(pair.cache.capacity_min())
                     );
                 }
             }

@@ -116,7 +116,7 @@ impl HashIndex {
             first = candidate.fingerprint;
             halves[first_bits(first, depth + 1) & 1].insert(candidate);
         }
-        // The entries for one part lie side by side; the new one takes over the second half of them.
+        // The entries for one part lie side by side; the new one takes over their second half.
         let entries = 1 << (self.depth - depth);
         let begin = first_bits(first, depth) * entries;
         self.directory[begin + entries / 2..begin + entries].fill(new_number);

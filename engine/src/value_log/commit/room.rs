@@ -48,7 +48,7 @@ enum Stage {
 
 /// A place in the line, kept from the first wait until the change was made or given up. One that is
 /// given up after it was let go lets the next one go: room that nobody takes must not be lost.
-pub struct Place<'a> {
+pub struct PlaceInLine<'a> {
     room: &'a Room,
     is_urgent: bool,
     bytes: u64,
@@ -58,13 +58,13 @@ pub struct Place<'a> {
 
 impl Room {
     /// A place for a change that needs about `bytes` of room and adds to the log.
-    pub fn place(&self, bytes: u64) -> Place<'_> {
-        Place { room: self, is_urgent: false, bytes, ticket: 0, stage: Stage::New }
+    pub fn place(&self, bytes: u64) -> PlaceInLine<'_> {
+        PlaceInLine { room: self, is_urgent: false, bytes, ticket: 0, stage: Stage::New }
     }
 
     /// A place for one that adds nothing, or makes room: it does not wait for those who add.
-    pub fn urgent_place(&self, bytes: u64) -> Place<'_> {
-        Place { is_urgent: true, ..self.place(bytes) }
+    pub fn urgent_place(&self, bytes: u64) -> PlaceInLine<'_> {
+        PlaceInLine { is_urgent: true, ..self.place(bytes) }
     }
 
     /// Lets those go who have waited longest, as many as fit into `bytes` and at least one.
@@ -116,7 +116,7 @@ impl Queue {
     }
 }
 
-impl Place<'_> {
+impl PlaceInLine<'_> {
     /// Completes when this place is let go.
     pub async fn wait(&mut self) {
         poll_fn(|context| self.poll(context.waker())).await;
@@ -165,7 +165,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for PlaceInLine<'_> {
     fn drop(&mut self) {
         let mut queue = self.room.queue.borrow_mut();
         if let Stage::Waiting(has_returned) = self.stage {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     /// The same for a wait at this place, which goes on where the last one stopped.
-    fn waits(place: &mut Place<'_>) -> bool {
+    fn waits(place: &mut PlaceInLine<'_>) -> bool {
         !poll(pin!(place.wait()))
     }
 
