@@ -1,10 +1,10 @@
 //! How much writers are slowed while merges are behind.
 //!
-//! From [`DEBT_SLOW`] on, answers to writers go in rounds, which are the longer, and let the
-//! smaller a part of those who wait go, the closer the debt is to [`DEBT_MAX`]. There memtables are no
-//! longer written out. So the rate of clients who wait for answers falls smoothly to what merges
-//! can keep up with, and there is no moment at which nobody is answered; that end stays as the last
-//! resort for clients who do not wait.
+//! From [`DEBT_SLOW`] on, answers to writers go in rounds. The closer the debt is to [`DEBT_MAX`],
+//! where memtables are no longer written out, the longer the rounds are, and the smaller a part of
+//! those who wait goes in each. So the rate of clients who wait for answers falls smoothly to what
+//! merges can keep up with, and there is no moment at which nobody is answered. That end stays as
+//! the last resort for clients who do not wait.
 
 use larder_runtime::env::Env;
 
