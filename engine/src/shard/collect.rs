@@ -10,6 +10,7 @@ use crate::collector::{CollectorHost, Fate, Newest, Passage, Separation, Victim}
 use crate::entry::{Entry, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::Host as _;
+use crate::index::memtable::Found;
 use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
 use crate::space::victims::{self, VictimCandidate};
@@ -181,12 +182,14 @@ impl<E: Env> Shard<E> {
         if self.index.has_frozen() && self.is_flush_due() && !state.full.flushes {
             return Err(Refused::Queued);
         }
-        let pointer_now = self.index.in_memtables(key, |found| found.entry.pointer());
-        if pointer_now.is_some_and(|now| now != Some(from)) {
-            return Ok(Some(false));
+        let now = |found: Found<'_>| (found.entry.pointer(), found.entry.metadata);
+        match self.index.in_memtables(key, now) {
+            Some((pointer, _)) if pointer != Some(from) => return Ok(Some(false)),
+            // No change of metadata alone points into a segment that is leaving. But a collection
+            // that failed has let its segment stay, and what it copied may wait for its frame still.
+            Some((_, metadata)) if metadata != newest.metadata => return Ok(None),
+            _ => {}
         }
-        // The metadata is still that of `newest`: no change of metadata alone points into a segment
-        // that is leaving.
         let payload = Payload::Separate(to, newest.value_len);
         let entry = Entry { metadata: newest.metadata, payload };
         let mut encoded = Vec::new();

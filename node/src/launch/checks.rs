@@ -109,7 +109,8 @@ mod tests {
         let needs = MemoryNeeds { cores: 2, shards: 4, connections: 1000, item_bytes: 1 << 20 };
         let least = Size(MemoryPlan::least(needs) as u64);
         plan_memory(least, needs).expect("enough");
-        let little = plan_memory(Size(least.0 - (1 << 20)), needs).expect_err("too little").to_string();
+        let little =
+            plan_memory(Size(least.0 - (1 << 20)), needs).expect_err("too little").to_string();
         let figures =
             [&format!("give at least {least}"), "4 shards", "2 cores", "1000 connections", "1M"];
         let has = |part: &&str| little.contains(*part);

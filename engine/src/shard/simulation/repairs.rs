@@ -40,7 +40,7 @@ fn flushed_store() -> (SimDisk, History) {
 /// The same after so many more segments and flushes: each adds edits to the manifest, or makes it
 /// switch files.
 fn flushed_store_with(more: u8) -> (SimDisk, History) {
-    let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let mut life = harness::life(3, harness::empty_disk(harness::CAPACITY));
     let mut options = damage::options();
     options.picker.level_zero_runs = 3;
     options.space_amplification_percent = 150;
