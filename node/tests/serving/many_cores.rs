@@ -76,6 +76,7 @@ fn flush_all_reaches_every_shard_and_keeps_its_place() {
 fn values_of_all_sizes_travel_between_cores() {
     let node = TestNode::start_with(2, |config| {
         config.max_item_size = larder::config::Size(8 << 20);
+        config.memory = larder::config::Size(256 << 20);
     });
     let mut client = node.connect();
     for (seed, len) in [0, 1, 4095, 4096, 4097, 70_000, 900 << 10, 6 << 20].into_iter().enumerate()
