@@ -115,7 +115,6 @@ impl Launcher {
         let (path, asked) = (&config.data_dir, config.shards);
         let directory = directory::prepare(path, asked, default_shards, &mut patience)?;
         let shards = directory.shards.len() as u16;
-        checks::check_space(path, &directory.shards, config.disk_limit)?;
         let needs = Needs { connections: config.max_connections, cores, shards };
         let descriptors = descriptors::obtain(needs)?;
         let memory = checks::plan_memory(
@@ -127,6 +126,7 @@ impl Launcher {
                 item_bytes: item_bytes(config),
             },
         )?;
+        checks::check_space(path, &directory.shards, config.disk_limit)?;
         let shared = Arc::new(Shared {
             facts: facts(config, &listeners, cores, descriptors.connections, memory),
             limits: Limits { item_bytes_max: item_bytes(config), ..Limits::default() },
