@@ -63,7 +63,7 @@ impl Tried {
         let mut batch = 0;
         while stored_at.elapsed() < FULL_AFTER {
             let keys: Vec<_> =
-                (0..DEPTH).map(|number| format!("{name}-{batch}-{number}")).collect();
+                (0..DEPTH).map(|number| format!("{name}-{batch:06}-{number:02}")).collect();
             batch += 1;
             let requests: Vec<u8> =
                 keys.iter().flat_map(|key| set_request(key, &value(key))).collect();
@@ -87,7 +87,7 @@ impl Tried {
         self.stored.len() - before
     }
 
-    /// Deletes the first keys; each of them is there and must go.
+    /// Deletes keys that were stored first; each of them is there and must go.
     fn delete(&mut self, count: usize) {
         let keys: Vec<String> = self.stored.iter().take(count).cloned().collect();
         for keys in keys.chunks(DEPTH) {
