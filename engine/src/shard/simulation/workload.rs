@@ -21,7 +21,7 @@ use crate::value_log::Durability;
 pub(super) type SharedModel = Rc<RefCell<Model>>;
 
 /// The longest that an operation may take where nothing is faulty, in virtual nanoseconds.
-const STALL_NANOSECONDS_MAX: u64 = 2_000_000_000;
+const STALL_NANOSECONDS_MAX: u64 = 4_000_000_000;
 
 /// The most tables of level 0 where nothing is faulty: four times as many as it is relieved at,
 /// and those of one flush, which is cut where it would overlap too much of level 1.
