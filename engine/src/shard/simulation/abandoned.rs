@@ -3,28 +3,17 @@
 
 use larder_runtime::simulation::{SimDisk, Simulation};
 
-use super::harness::{self, TestShard, tiny_options};
+use super::harness::{self, TestShard};
 use super::items::{flush_memtable, rest};
-use super::races::write_garbage;
+use super::races::{options, write_garbage};
 use super::smoke::{get, run, set};
 use crate::entry::Pointer;
 use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::Outcome;
-use crate::shard::ShardOptions;
 use crate::value_log::segment;
 
 const KEYS: [&[u8]; 2] = [b"first", b"second"];
-
-/// Memtables are written out when the test says so.
-fn options() -> ShardOptions {
-    let mut options = tiny_options();
-    options.memtable_bytes = 1 << 20;
-    options.recovery_log_bytes = 64 << 20;
-    options.space_amplification_percent = 110;
-    options.picker.level_zero_runs = 2;
-    options
-}
 
 async fn pointer(shard: &TestShard, record: &[u8]) -> Pointer {
     let key = Key::memcached(record).encode();

@@ -10,6 +10,7 @@ use larder_runtime::simulation::{FaultPlan, SimEnv, Simulation};
 
 use super::harness::{self, TestShard, tiny_options};
 use super::items::{flush_memtable, rest};
+use super::model::Reply;
 use super::smoke::{get, run, set, set_until};
 use crate::collector::{CollectorHost, Fate, Newest};
 use crate::entry::{Metadata, Pointer};
@@ -34,7 +35,7 @@ async fn held<F: Future>(env: &SimEnv, future: F) -> Pin<Box<F>> {
 }
 
 /// Memtables are written out and tables merged when the test says so.
-fn options() -> ShardOptions {
+pub(super) fn options() -> ShardOptions {
     let mut options = tiny_options();
     options.memtable_bytes = 1 << 20;
     options.recovery_log_bytes = 64 << 20;
@@ -77,6 +78,24 @@ async fn drop_expired(shard: &TestShard, env: &SimEnv) -> u32 {
     expiry
 }
 
+/// Lets `key`, which has a long value, be moved while a read of it is held. Returns where it was,
+/// and the read.
+async fn moved_while_read<'a>(
+    shard: &'a TestShard,
+    env: &SimEnv,
+) -> (Pointer, Pin<Box<impl Future<Output = Reply> + use<'a>>>) {
+    let from = harness::pointer(shard, b"key").expect("a long value");
+    // Not a victim before the look-up has begun.
+    shard.garbage.unreadable.borrow_mut().insert(from.segment);
+    write_garbage(shard, 60).await;
+    flush_memtable(shard).await;
+    let reading = held(env, run(shard, b"key", get())).await;
+    shard.garbage.unreadable.borrow_mut().clear();
+    rest(shard).await;
+    flush_memtable(shard).await;
+    (from, reading)
+}
+
 #[test]
 fn an_item_that_is_moved_while_it_is_looked_up_is_found() {
     let (mut life, shard) = start(&options());
@@ -84,15 +103,7 @@ fn an_item_that_is_moved_while_it_is_looked_up_is_found() {
     life.block_on(async move {
         let expiry = drop_expired(&shard, &env).await;
         run(&shard, b"key", set_until(&[7; 500], expiry)).await;
-        let from = harness::pointer(&shard, b"key").expect("a long value");
-        // Not a victim before the look-up has begun.
-        shard.garbage.unreadable.borrow_mut().insert(from.segment);
-        write_garbage(&shard, 60).await;
-        flush_memtable(&shard).await;
-        let reading = held(&env, run(&shard, b"key", get())).await;
-        shard.garbage.unreadable.borrow_mut().clear();
-        rest(&shard).await;
-        flush_memtable(&shard).await;
+        let (from, reading) = moved_while_read(&shard, &env).await;
         rest(&shard).await;
         assert!(shard.is_gone(from.segment), "the item was moved");
         let reply = reading.await;
@@ -107,15 +118,7 @@ fn a_reader_that_caches_the_old_place_does_not_make_the_new_one_dead() {
     let env = life.env();
     life.block_on(async move {
         run(&shard, b"key", set(&[7; 500])).await;
-        let from = harness::pointer(&shard, b"key").expect("a long value");
-        // Not a victim before the look-up has begun.
-        shard.garbage.unreadable.borrow_mut().insert(from.segment);
-        write_garbage(&shard, 60).await;
-        flush_memtable(&shard).await;
-        let reading = held(&env, run(&shard, b"key", get())).await;
-        shard.garbage.unreadable.borrow_mut().clear();
-        rest(&shard).await;
-        flush_memtable(&shard).await;
+        let (from, reading) = moved_while_read(&shard, &env).await;
         assert_eq!(reading.await.value, vec![7; 500]);
         let key = Key::memcached(b"key").encode();
         let look = |found: Found<'_>| found.entry.pointer();
