@@ -144,6 +144,21 @@ impl<const HEADER: usize> Cache<HEADER> {
         Some(self.arena.contents(location))
     }
 
+    /// Key, header and value of the entry with this hash whose header `is` accepts, without
+    /// counting a use, a hit or a miss.
+    pub fn peek_by_hash(
+        &self,
+        hash: u64,
+        is: impl Fn(&[u8; HEADER]) -> bool,
+    ) -> Option<(&[u8], &[u8])> {
+        let hash = mix(hash);
+        let fits = |location| {
+            self.arena.descriptor(location).hash == hash && is(self.arena.contents(location).0)
+        };
+        let location = self.index.find(hash, fits)?;
+        Some((self.arena.key(location), self.arena.contents(location).1))
+    }
+
     /// The header of `key`, to be changed in place, without counting a use, a hit or a miss.
     #[inline]
     pub fn header_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut [u8; HEADER]> {

@@ -22,6 +22,8 @@ pub(crate) enum Defect {
     MoveUnconditionally,
     /// A record counts as dead when its item's metadata have changed.
     MarkTheLiving,
+    /// Some records are missing from their segment's list.
+    ListSomeRecords,
     /// A segment that a crash left open is sealed before the first thing in it that is no frame.
     SealUnproven,
     /// The collector moves a record as it was looked up, whatever has become of its key meanwhile.

@@ -1,6 +1,9 @@
 //! Garbage collection of the value log: the live records of a mostly dead segment move, then the
 //! segment is freed.
 //!
+//! Where the segment's records are listed in memory, only those are looked at that are not known to be
+//! dead (`listed.rs`); otherwise all of the segment is read.
+//!
 //! Survivors go to segments of their own, by *generation*: how often they have been moved, so that
 //! what lives long is not mixed with what dies soon, and those that expire apart from those that do
 //! not. These segments are no part of the log: the log only gets a small record for each move,
@@ -18,6 +21,7 @@
 //! segment of which some part cannot be read is not freed: its keys answer with an error.
 
 pub mod abandoned;
+mod listed;
 mod output;
 
 use std::cell::RefCell;
@@ -29,8 +33,9 @@ use larder_runtime::env::{Env, IoClass};
 use crate::concurrent::concurrently;
 use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
+use crate::space::ListedPart;
 use crate::value_log::frame::{self, FrameHeader};
-use crate::value_log::record::{self, Place, RecordKind};
+use crate::value_log::record::{self, Head, Place, RecordKind};
 use crate::value_log::segment::{self, Segment};
 use crate::value_log::window::{Piece, Window};
 
@@ -38,6 +43,10 @@ use output::{Move, Output};
 
 /// How many look-ups of one segment's keys may be under way.
 const LOOK_UPS_MAX: usize = 16;
+
+/// So many moves follow each other before others get the core: their records share a frame of the
+/// log, which takes a page at least.
+const MOVES_AT_A_TIME: usize = 32;
 
 /// The generation of records that were moved.
 pub const GENERATION_MOVED: u8 = 1;
@@ -50,6 +59,15 @@ pub const GENERATION_EXPIRING: u8 = 3;
 
 /// What the collector needs of the shard around it.
 pub trait CollectorHost<E: Env> {
+    /// Of the records that are listed of a segment, from the `from`-th on, those that are not known
+    /// to be dead; see [`ListedRecords::part`]. `None` if there is no list.
+    ///
+    /// [`ListedRecords::part`]: crate::space::ListedRecords::part
+    fn listed(&self, segment: u32, from: usize, most: (usize, usize)) -> Option<ListedPart>;
+
+    /// Key and value of the record at `pointer`, whose key has this hash, if they are in memory.
+    fn in_memory(&self, hash: u64, pointer: Pointer) -> Option<(Vec<u8>, Vec<u8>)>;
+
     /// What memory alone can tell of the record of `key` at `pointer`.
     fn fate(&self, key: &[u8], pointer: Pointer) -> Fate;
 
@@ -160,6 +178,8 @@ pub struct Victim {
 pub struct Collected {
     /// Bytes of records that were moved.
     pub moved_bytes: u64,
+    /// Of these, bytes that were not read for it.
+    pub cached_bytes: u64,
     /// Records that were moved.
     pub moved: u64,
     /// Bytes of the segment that were dead, or are dead now.
@@ -229,15 +249,30 @@ impl<E: Env> Collector<E> {
         source: &Segment<E::File>,
         host: &impl CollectorHost<E>,
     ) -> Result<Collected, EngineError> {
+        let mut collected = Collected::default();
+        if !self.listed(victim, source, host, &mut collected).await? {
+            collected.dead_bytes = 0;
+            self.unlisted(victim, source, host, &mut collected).await?;
+        }
+        if !host.is_closing() {
+            self.write_out(host).await?;
+        }
+        Ok(collected)
+    }
+
+    /// Goes through all frames of `victim`.
+    async fn unlisted(
+        &self,
+        victim: Victim,
+        source: &Segment<E::File>,
+        host: &impl CollectorHost<E>,
+        collected: &mut Collected,
+    ) -> Result<(), EngineError> {
         let mut window = Window::new(&self.env, source, IoClass::GarbageCollection);
-        let mut collected = Collected { is_complete: true, ..Collected::default() };
         let mut offset = segment::HEADER_BYTES;
         let end = victim.end;
-        while offset < end {
-            collected.is_complete = false;
-            if host.is_closing() {
-                return Ok(collected);
-            }
+        collected.is_complete = offset >= end;
+        while offset < end && !host.is_closing() {
             let place = Place { store: self.store, segment: victim.number, offset };
             let header = match window.bytes(offset, frame::HEADER_BYTES).await {
                 Piece::Here(bytes) => FrameHeader::decode(bytes, place),
@@ -248,7 +283,7 @@ impl<E: Env> Collector<E> {
                 break;
             };
             let before = collected.moved_bytes;
-            let all_read = self.frame(victim, bytes, place, &header, host, &mut collected).await?;
+            let all_read = self.frame(victim, bytes, place, &header, host, collected).await?;
             let dead = u64::from(header.padded_len()) - (collected.moved_bytes - before);
             collected.dead_bytes += dead;
             if !all_read {
@@ -260,8 +295,7 @@ impl<E: Env> Collector<E> {
             host.passed(Passage { bytes: u64::from(header.padded_len()), dead, left }).await;
             self.env.yield_if_needed().await;
         }
-        self.write_out(host).await?;
-        Ok(collected)
+        Ok(())
     }
 
     /// Copies what lives of a frame; false if some of it cannot be read.
@@ -305,22 +339,25 @@ impl<E: Env> Collector<E> {
         for survivor in survivors {
             collected.moved += 1;
             collected.moved_bytes += survivor.record.len as u64;
-            self.copy(bytes, place, &survivor, host).await?;
+            let Survivor { record: Candidate { start, generation, .. }, newest } = survivor;
+            let at = Place { offset: place.offset + start as u32, ..place };
+            let found = record::decode_head(&bytes[start..], at).expect("it was decoded before");
+            let from = survivor.record.pointer(place);
+            self.copy(&found, from, newest, generation, host).await?;
         }
         Ok(true)
     }
 
-    /// Copies a record to the segment of its generation.
+    /// Copies the record `found` at `from` to the segment of its generation.
     async fn copy(
         &self,
-        bytes: &[u8],
-        place: Place,
-        survivor: &Survivor<'_>,
+        found: &Head<'_>,
+        from: Pointer,
+        newest: Newest,
+        generation: u8,
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
-        let Candidate { start, len, generation, .. } = survivor.record;
-        let at = Place { offset: place.offset + start as u32, ..place };
-        let found = record::decode_head(&bytes[start..], at).expect("it was decoded before");
+        let len = found.len;
         let mut output = self.outputs.borrow_mut().remove(&generation);
         if output.as_ref().is_some_and(|output| !output.has_room(len))
             && let Some(full) = output.take()
@@ -338,8 +375,7 @@ impl<E: Env> Collector<E> {
                 Output::new(self.store, segment)
             }
         };
-        let from = survivor.record.pointer(place);
-        let moves = match output.add(&self.env, &found, from, survivor.newest) {
+        let moves = match output.add(&self.env, found, from, newest) {
             Some(frame) => output.write(frame).await,
             None => Ok(Vec::new()),
         };
@@ -381,8 +417,10 @@ impl<E: Env> Collector<E> {
         moves: Vec<Move>,
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
-        for one in moves {
-            host.move_record(&one.key, one.newest, one.from, one.to).await?;
+        for some in moves.chunks(MOVES_AT_A_TIME) {
+            for one in some {
+                host.move_record(&one.key, one.newest, one.from, one.to).await?;
+            }
             self.env.yield_if_needed().await;
         }
         Ok(())

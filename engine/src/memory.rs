@@ -27,6 +27,8 @@ pub struct ShardMemory {
     pub maintenance: usize,
     /// Which log records are known to be dead.
     pub dead_records: usize,
+    /// Which records the newest segments of the log have.
+    pub listed_records: usize,
     /// Indexes and filters of tables, before caches give up room for them.
     pub tables: usize,
     /// The value cache, at its largest.
@@ -53,6 +55,7 @@ impl ShardMemory {
                 .clamp(4 << 20, 20 << 20)
                 .saturating_add(value_bytes_max.saturating_mul(2)),
             dead_records: share / 64,
+            listed_records: share / 64,
             tables: share / 16,
             value_cache: 0,
             block_cache: 0,
@@ -72,13 +75,14 @@ impl ShardMemory {
     }
 
     /// The parts, by name.
-    pub fn parts(&self) -> [(&'static str, usize); 8] {
+    pub fn parts(&self) -> [(&'static str, usize); 9] {
         let log = self.log_queue.saturating_add(self.log_buffers).saturating_add(self.log_frame);
         [
             ("memtables", self.memtables),
             ("log", log),
             ("maintenance", self.maintenance),
             ("dead_records", self.dead_records),
+            ("listed_records", self.listed_records),
             ("tables", self.tables),
             ("value_cache", self.value_cache),
             ("block_cache", self.block_cache),
@@ -157,13 +161,14 @@ mod tests {
             let plan = ShardMemory::plan(share << 20, value << 20).expect("enough");
             plan.parts().map(|(_, bytes)| bytes >> 20)
         };
-        // Memtables, log, maintenance, dead records, tables, value cache, block cache, reserve.
+        // Memtables, log, maintenance, dead records, listed ones, tables, value cache, block cache,
+        // reserve.
         for (share, value, expected) in [
-            (16, 1, [2, 2, 6, 0, 1, 2, 1, 1]),
-            (112, 1, [14, 6, 9, 1, 7, 47, 19, 7]),
-            (896, 1, [64, 13, 22, 14, 56, 479, 191, 56]),
-            (896, 128, [64, 140, 276, 14, 56, 207, 82, 56]),
-            (65_536, 1, [64, 13, 22, 1024, 4096, 40_157, 16_063, 4096]),
+            (16, 1, [2, 2, 6, 0, 0, 1, 2, 0, 1]),
+            (112, 1, [14, 6, 9, 1, 1, 7, 46, 18, 7]),
+            (896, 1, [64, 13, 22, 14, 14, 56, 469, 187, 56]),
+            (896, 128, [64, 140, 276, 14, 14, 56, 197, 78, 56]),
+            (65_536, 1, [64, 13, 22, 1024, 1024, 4096, 39_426, 15_770, 4096]),
         ] {
             assert_eq!(mebibytes(share, value), expected, "{share} MiB, values of {value} MiB");
         }

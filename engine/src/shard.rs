@@ -46,7 +46,7 @@ use crate::key::Key;
 use crate::manifest::{Edit, SegmentSeal};
 use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
-use crate::space::{DeadRecords, FreeSegments, Gain, Pace};
+use crate::space::{DeadRecords, FreeSegments, Gain, ListedRecords, Pace};
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
@@ -82,6 +82,8 @@ struct State {
 struct Garbage {
     /// Records that are known to be dead.
     dead: RefCell<DeadRecords>,
+    /// Records that entries came to point to since the start.
+    listed: RefCell<ListedRecords>,
     /// A segment is being collected.
     is_collecting: Cell<bool>,
     /// Segments of which nothing lives any more, until they are freed.
@@ -97,11 +99,13 @@ struct Garbage {
 }
 
 impl Garbage {
-    /// Nothing is known but until when expired things went, in Unix seconds.
-    fn since(expired_until: u32, options: &ShardOptions) -> Self {
+    /// Nothing is known but until when expired things went, in Unix seconds. The first segment that
+    /// is written to from now on has the number `first`.
+    fn since(expired_until: u32, first: u32, options: &ShardOptions) -> Self {
         let dead = DeadRecords::new(options.segment_bytes, options.dead_records_bytes);
         Self {
             dead: RefCell::new(dead),
+            listed: RefCell::new(ListedRecords::new(first, options.listed_records_bytes)),
             is_collecting: Cell::default(),
             collected: RefCell::default(),
             unreadable: RefCell::default(),

@@ -4,11 +4,12 @@
 //! follows
 //! from that, [`victims`] which segment is worth collecting, [`Pace`] when writers have to wait for
 //! the collector, [`Purpose`] who may use the last of the space, [`SpaceReport`] what every byte is
-//! for, [`DeadRecords`] which records are dead for sure. [`FreeSegments`] holds the files of freed
-//! segments. The shard's tasks carry it out.
+//! for, [`DeadRecords`] which records are dead for sure, [`ListedRecords`] which there are.
+//! [`FreeSegments`] holds the files of freed segments. The shard's tasks carry it out.
 
 mod dead_records;
 mod free_segments;
+mod listed_records;
 mod pace;
 mod purpose;
 mod report;
@@ -17,6 +18,7 @@ pub mod victims;
 
 pub use dead_records::DeadRecords;
 pub use free_segments::FreeSegments;
+pub use listed_records::{ListedPart, ListedRecord, ListedRecords};
 pub use pace::{Gain, Pace, Runway};
 pub use purpose::Purpose;
 pub use report::{PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};

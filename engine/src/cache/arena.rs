@@ -194,6 +194,11 @@ impl<const HEADER: usize> Arena<HEADER> {
         key_len == key.len() && self.body(location, descriptor)[HEADER..][..key_len] == *key
     }
 
+    pub(super) fn key(&self, location: Location) -> &[u8] {
+        let descriptor = self.descriptor(location);
+        &self.body(location, descriptor)[HEADER..][..usize::from(descriptor.key_len)]
+    }
+
     #[inline]
     pub(super) fn contents(&self, location: Location) -> (&[u8; HEADER], &[u8]) {
         let descriptor = self.descriptor(location);

@@ -89,6 +89,12 @@ impl ItemCache {
         decode(self.cache.peek(hash, key)?.0).pointer
     }
 
+    /// Key and value of the cached item whose record is the one at `pointer` in the log, if there is
+    /// one. Only the index knows whether the key still points there.
+    pub fn value_at(&self, hash: u64, pointer: Pointer) -> Option<(&[u8], &[u8])> {
+        self.cache.peek_by_hash(hash, |header| decode(header).pointer == Some(pointer))
+    }
+
     /// Makes this the item of `key`. Says whether the cache holds it now; if not, it holds no older
     /// item of the key either. See [`Cache::insert`].
     pub fn insert(&mut self, hash: u64, key: &[u8], item: &CachedItem, value: &[u8]) -> bool {
@@ -237,6 +243,23 @@ mod tests {
         assert!(cache.update_metadata(1, KEY, touched, 12));
         let expected = CachedItem { metadata: touched, sequence: 12, ..item(5) };
         assert_eq!(cache.access(1, KEY, 1010, false).map(|hit| hit.item), Some(expected));
+    }
+
+    #[test]
+    fn an_item_is_found_by_the_place_of_its_record() {
+        let mut cache = ItemCache::new(1 << 16);
+        let place = item(5).pointer.expect("it has one");
+        assert_eq!(cache.value_at(1, place), None);
+        // Two keys with the same hash.
+        let other = Pointer { offset: 8192, ..place };
+        assert!(cache.insert(1, KEY, &item(5), b"value"));
+        let at_other = CachedItem { pointer: Some(other), ..item(6) };
+        assert!(cache.insert(1, b"other", &at_other, b"another"));
+        assert_eq!(cache.value_at(1, place), Some((KEY, b"value".as_slice())));
+        assert_eq!(cache.value_at(1, other), Some((b"other".as_slice(), b"another".as_slice())));
+        assert_eq!(cache.value_at(2, place), None);
+        cache.move_value(1, KEY, place, Pointer { segment: 9, ..place });
+        assert_eq!(cache.value_at(1, place), None);
     }
 
     #[test]

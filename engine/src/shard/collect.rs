@@ -14,7 +14,7 @@ use crate::index::memtable::Found;
 use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
 use crate::space::victims::{self, VictimCandidate};
-use crate::space::{Purpose, Runway, SpaceUsage};
+use crate::space::{ListedPart, ListedRecord, Purpose, Runway, SpaceUsage};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
 use crate::value_log::record::{Record, RecordKind};
@@ -130,6 +130,7 @@ impl<E: Env> Shard<E> {
             let mut state = self.state.borrow_mut();
             state.operations.collected_records += collected.moved;
             state.operations.collected_bytes += collected.moved_bytes;
+            state.operations.collected_cached_bytes += collected.cached_bytes;
             state.operations.collections += 1;
         }
         if !collected.is_complete {
@@ -206,6 +207,7 @@ impl<E: Env> Shard<E> {
         let append = Append { record, payload_crc: crc32c::crc32c(&encoded) };
         let appended = self.log.append(&append)?;
         self.index.insert(key, hash, &entry, appended.sequence);
+        self.garbage.listed.borrow_mut().add(to, hash);
         state.items.move_value(hash, key, from, to);
         if self.is_flush_due() {
             self.freeze(&mut state);
@@ -215,8 +217,9 @@ impl<E: Env> Shard<E> {
 
     /// Begins or ends to keep writers at the collector's pace.
     pub(super) fn update_pace(&self) {
-        let slack = self.slack();
-        let is_kept = SpaceUsage::wants_pace(slack, &self.limits()) && self.can_collect();
+        let (usage, limits) = (self.usage(), self.limits());
+        let slack = usage.slack(&limits, self.log_left());
+        let is_kept = usage.wants_pace(slack, &limits) && self.can_collect();
         let mut pace = self.pacing.pace.get();
         pace.keep(is_kept, self.env.now());
         if !self.garbage.is_collecting.get() {
@@ -224,11 +227,6 @@ impl<E: Env> Shard<E> {
         }
         self.pacing.pace.set(pace);
         self.note_pace(is_kept);
-    }
-
-    /// Bytes that writers may still append before they have to wait for something to be freed.
-    fn slack(&self) -> u64 {
-        self.usage().slack(&self.limits(), self.log_left())
     }
 
     /// Bytes for which the log has its segments, but for what only deletes may use.
@@ -283,6 +281,20 @@ impl<E: Env> Shard<E> {
 }
 
 impl<E: Env> CollectorHost<E> for Shard<E> {
+    fn listed(&self, segment: u32, from: usize, most: (usize, usize)) -> Option<ListedPart> {
+        let dead = self.garbage.dead.borrow();
+        let lives = |record: &ListedRecord| {
+            !dead.has(Pointer { segment, offset: record.offset, len: record.len })
+        };
+        self.garbage.listed.borrow().part(segment, from, most, lives)
+    }
+
+    fn in_memory(&self, hash: u64, pointer: Pointer) -> Option<(Vec<u8>, Vec<u8>)> {
+        let state = self.state.borrow();
+        let (key, value) = state.items.value_at(hash, pointer)?;
+        Some((key.to_vec(), value.to_vec()))
+    }
+
     fn fate(&self, key: &[u8], pointer: Pointer) -> Fate {
         if self.garbage.dead.borrow().has(pointer)
             || !self.state.borrow().namespaces.generations().has_key(key)

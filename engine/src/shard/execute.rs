@@ -325,6 +325,9 @@ impl<E: Env> Shard<E> {
             let cached = state.items.place_of(change.hash, change.key);
             self.garbage.mark_dead([replaced, cached, change.located.pointer()]);
         }
+        if entry.pointer() == Some(appended.pointer) {
+            self.garbage.listed.borrow_mut().add(appended.pointer, change.hash);
+        }
         state.update_cache(change, kind, &entry, &payload, appended.sequence);
         self.note_written(appended.pointer.len);
         if self.is_flush_due() {

@@ -28,6 +28,8 @@ pub struct MemoryStatistics {
     pub excess: u64,
     /// What the marks of dead records take.
     pub dead_records: u64,
+    /// What the lists of records take.
+    pub listed_records: u64,
 }
 
 impl CacheRoom {
@@ -107,6 +109,7 @@ impl<E: Env> Shard<E> {
             tables_and_caches_max: tables.saturating_add(values.1).saturating_add(blocks.1) as u64,
             excess: room.balance.sizes(room.given_up.get()).excess as u64,
             dead_records: self.garbage.dead.borrow().memory_bytes() as u64,
+            listed_records: self.garbage.listed.borrow().memory_bytes() as u64,
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct ShardOptions {
     pub block_cache_bytes: usize,
     /// Memory for marks of dead log records.
     pub dead_records_bytes: usize,
+    /// Memory for the lists of records of the newest segments of the log.
+    pub listed_records_bytes: usize,
     /// Memory of tables' indexes and filters above which the caches give up room.
     pub table_memory_bytes: usize,
     /// Free space that is left to flushes, compaction and deletes when the disk fills up.
@@ -77,6 +79,7 @@ impl ShardOptions {
             block_cache_bytes: memory.block_cache,
             table_memory_bytes: memory.tables,
             dead_records_bytes: memory.dead_records,
+            listed_records_bytes: memory.listed_records,
             // A flush, one merge of a level 0 with what it overlaps, and the manifest.
             disk_reserve_bytes: 2 * memtable_bytes as u64 + 16 * table_bytes,
             free_segments_max: 8,
@@ -107,8 +110,8 @@ impl ShardOptions {
         }
     }
 
-    /// Log space that only deletes may use when the disk is full.
+    /// Log space that only deletes and the collector's moves may use when the log may not grow.
     pub fn delete_reserve_bytes(&self) -> u64 {
-        u64::from(self.segment_bytes / 8)
+        u64::from(self.segment_bytes / 4)
     }
 }

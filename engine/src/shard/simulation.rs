@@ -9,6 +9,7 @@
 //! notice what they are there for.
 
 mod abandoned;
+mod amplification;
 mod backpressure;
 mod canary;
 mod checks;
@@ -23,6 +24,7 @@ mod fullness;
 mod harness;
 mod history;
 mod items;
+mod listed;
 mod lives;
 mod marks;
 mod memory;

@@ -202,6 +202,7 @@ impl<E: Env> Shard<E> {
         for (number, bytes) in numbers.into_iter().zip(bytes) {
             self.garbage.collected.borrow_mut().remove(&number);
             self.garbage.dead.borrow_mut().forget(number);
+            self.garbage.listed.borrow_mut().forget(number);
             free.freed(number, bytes, moment);
         }
         drop(free);
@@ -291,7 +292,7 @@ impl<E: Env> Shard<E> {
 
     /// Deletes and moves go on when the log may not grow for writes: they are what frees space.
     async fn extend_for_removals(&self, bytes: u32) -> Result<(), EngineError> {
-        if self.log.space_left().0 < self.options.delete_reserve_bytes() {
+        if self.log.space_left().0 < self.options.delete_reserve_bytes() / 2 {
             self.note_full(|full| full.reserve_in_use = true);
             let extended = self.extend_log(bytes, Purpose::Removal).await;
             if matches!(extended, Err(EngineError::Full)) && self.flush_would_help() {
@@ -353,8 +354,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was
-    /// for
-    /// long, the estimate of what lives must be wrong, and the budget alone decides.
+    /// for long, the estimate of what lives must be wrong, and the budget alone decides.
     fn may_extend(&self, bytes: u32) -> bool {
         if self.usage().may_extend(&self.limits(), bytes) {
             self.waiting_since.set(None);

@@ -32,6 +32,8 @@ pub struct OperationCounters {
     pub collected_records: u64,
     /// Bytes of these records.
     pub collected_bytes: u64,
+    /// Of these bytes, what was copied from the value cache.
+    pub collected_cached_bytes: u64,
 }
 
 impl OperationCounters {

@@ -15,15 +15,15 @@ pub struct SpaceLimits {
     pub segment_bytes: u32,
 }
 
+impl SpaceLimits {
+    fn segments(&self, count: u64) -> u64 {
+        count * u64::from(self.segment_bytes)
+    }
+}
+
 /// Segments that a shard may take whatever lives: the current one, the spare, those of the log that
 /// wait for a flush, and those that collected records are moved to.
 pub(super) const FLOOR_SEGMENTS: u64 = 6;
-
-/// Segments of headroom below which garbage is collected.
-const COLLECT_BELOW: u64 = 4;
-
-/// Segments that writers may still fill below which they go at the collector's pace.
-const PACE_BELOW: u64 = 2;
 
 /// Files that are kept all the same, for the log and for the collector: a new file costs as many
 /// writes as it takes data.
@@ -31,10 +31,6 @@ const KEPT_WHEN_SCARCE: u64 = 2;
 
 /// Segments that the node must have left for files to be kept that nobody needs at the moment.
 const KEEP_ABOVE: u64 = 4;
-
-/// Segments of headroom that the log leaves to the collector: one to move records to, and one of
-/// the log for the records of the moves, and for deletes.
-const EXTEND_ABOVE: u64 = 2;
 
 /// What a shard takes and holds, in bytes unless it says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,8 +88,32 @@ impl SpaceUsage {
     /// What the files may take.
     pub fn cap(&self, limits: &SpaceLimits) -> u64 {
         let amplified = u128::from(self.live()) * u128::from(limits.amplification_percent) / 100;
-        let floor = FLOOR_SEGMENTS * u64::from(limits.segment_bytes);
+        let floor = limits.segments(FLOOR_SEGMENTS);
         u64::try_from(amplified).unwrap_or(u64::MAX).saturating_add(floor)
+    }
+
+    /// Whether at least two thirds of what the files may take need not live. Then there is a segment
+    /// of which a third lives at most whenever garbage is collected.
+    fn is_roomy(&self, limits: &SpaceLimits) -> bool {
+        self.cap(limits) / 3 >= self.live()
+    }
+
+    /// Headroom that the log leaves to the collector: a segment to move records to, and one of the
+    /// log for the records of the moves, and for deletes. Where few records are moved, the log has
+    /// room for that.
+    fn extend_above(&self, limits: &SpaceLimits) -> u64 {
+        limits.segments(if self.is_roomy(limits) { 1 } else { 2 })
+    }
+
+    /// What writers may still fill below which they go at the collector's pace. Where little lives,
+    /// a segment is much of what there is: the later garbage is collected the more of it is dead.
+    fn pace_below(&self, limits: &SpaceLimits) -> u64 {
+        limits.segments(if self.is_roomy(limits) { 1 } else { 2 })
+    }
+
+    /// Headroom below which garbage is collected.
+    fn collect_below(&self, limits: &SpaceLimits) -> u64 {
+        self.extend_above(limits) + self.pace_below(limits)
     }
 
     /// What may still be filled: by what the files may grow, and files that are used again.
@@ -108,48 +128,49 @@ impl SpaceUsage {
 
     /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already;
     /// at most `most` are. Close to the cap, or where the node has little left, only those are that
-    /// are needed next.
+    /// are needed next; above the cap none.
     pub fn keeps_file(&self, limits: &SpaceLimits, ready: u64, most: u64) -> bool {
-        let segment = u64::from(limits.segment_bytes);
-        let is_over = self.allocated + KEPT_WHEN_SCARCE * segment > self.cap(limits);
-        let is_scarce = self.left < KEEP_ABOVE * segment;
-        ready < if is_over || is_scarce { most.min(KEPT_WHEN_SCARCE) } else { most }
+        let cap = self.cap(limits);
+        if self.allocated > cap {
+            return false;
+        }
+        let is_close = self.allocated + limits.segments(KEPT_WHEN_SCARCE) > cap;
+        let is_scarce = self.left < limits.segments(KEEP_ABOVE);
+        ready < if is_close || is_scarce { most.min(KEPT_WHEN_SCARCE) } else { most }
     }
 
     /// Whether garbage should be collected, if there is some.
     pub fn wants_collection(&self, limits: &SpaceLimits) -> bool {
-        self.headroom(limits) < COLLECT_BELOW * u64::from(limits.segment_bytes)
+        self.headroom(limits) < self.collect_below(limits)
     }
 
     /// Bytes that writers may still append before they have to wait; `log` are those for which the
     /// log has its segments.
     pub fn slack(&self, limits: &SpaceLimits, log: u64) -> u64 {
-        let reserve = EXTEND_ABOVE * u64::from(limits.segment_bytes);
-        log.saturating_add(self.headroom(limits).saturating_sub(reserve))
+        log.saturating_add(self.headroom(limits).saturating_sub(self.extend_above(limits)))
     }
 
     /// How far writers and the collector have to go. `log` as for [`Self::slack`], `left` is what
     /// the collector has not gone through of its segment, and of what it goes through it frees
     /// `gain`.
     pub fn runway(&self, limits: &SpaceLimits, log: u64, left: u64, gain: Gain) -> Runway {
-        let wanted = (1 + EXTEND_ABOVE) * u64::from(limits.segment_bytes);
+        let wanted = limits.segments(1) + self.extend_above(limits);
         let missing = wanted.saturating_sub(self.headroom(limits));
         Runway { slack: self.slack(limits, log), work: left.max(gain.work_for(missing)) }
     }
 
     /// Whether writers with so much slack have to go at the collector's pace, if there is garbage.
-    pub fn wants_pace(slack: u64, limits: &SpaceLimits) -> bool {
-        slack < PACE_BELOW * u64::from(limits.segment_bytes)
+    pub fn wants_pace(&self, slack: u64, limits: &SpaceLimits) -> bool {
+        slack < self.pace_below(limits)
     }
 
     /// Whether the log may grow by `bytes`, as far as the cap goes; by 0 if it has got a segment
     /// from the reserve already. The limits of node and file system are for the budget to keep.
     pub fn may_extend(&self, limits: &SpaceLimits, bytes: u32) -> bool {
-        let segment = u64::from(limits.segment_bytes);
         // A long segment must not be refused for ever where little lives.
         let wanted = match u64::from(bytes.min(limits.segment_bytes)) {
-            0 => (EXTEND_ABOVE - 1) * segment,
-            bytes => bytes + EXTEND_ABOVE * segment,
+            0 => limits.segments(1),
+            bytes => bytes + self.extend_above(limits),
         };
         self.headroom_of_cap(limits) >= wanted
     }
@@ -204,7 +225,7 @@ mod tests {
         assert!(at(1000).may_extend(&LIMITS, 0) && !at(999).may_extend(&LIMITS, 0));
         let merging = SpaceUsage { merging: 500, ..at(3000) };
         assert_eq!(merging.headroom(&LIMITS), 2500, "what a merge takes is not for others");
-        let wants_pace = |slack| SpaceUsage::wants_pace(slack, &LIMITS);
+        let wants_pace = |slack| usage().wants_pace(slack, &LIMITS);
         assert!(!wants_pace(2000) && wants_pace(1999));
         assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
         assert!(at(3000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
@@ -235,6 +256,27 @@ mod tests {
         let scarce = SpaceUsage { left: 3999, ..below };
         assert!(scarce.keeps_file(&LIMITS, 1, 8) && !scarce.keeps_file(&LIMITS, 2, 8));
         assert!(!scarce.keeps_file(&LIMITS, 0, 0));
+        assert!(!SpaceUsage { allocated: cap + 1, ..usage() }.keeps_file(&LIMITS, 0, 8));
+    }
+
+    #[test]
+    fn where_little_lives_garbage_is_collected_late() {
+        let roomy = SpaceUsage { in_tables: 4000, table_entries: 4, table_bytes: 192, ..usage() };
+        let cap = roomy.cap(&LIMITS);
+        for (usage, extends, collects) in [(roomy, 1000, 2000), (usage(), 2000, 4000)] {
+            let cap = usage.cap(&LIMITS);
+            let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage };
+            assert!(at(extends + 1000).may_extend(&LIMITS, 1000));
+            assert!(!at(extends + 999).may_extend(&LIMITS, 1000));
+            assert!(at(1000).may_extend(&LIMITS, 0) && !at(999).may_extend(&LIMITS, 0));
+            assert_eq!(at(extends + 1).slack(&LIMITS, 0), 1);
+            assert!(at(collects - 1).wants_collection(&LIMITS));
+            assert!(!at(collects).wants_collection(&LIMITS));
+            // Nobody waits for a collector that has nothing to do.
+            assert!(!usage.wants_pace(at(collects).slack(&LIMITS, 0), &LIMITS));
+        }
+        let half = SpaceUsage { in_tables: cap / 2, table_entries: 4, table_bytes: 192, ..usage() };
+        assert!(roomy.is_roomy(&LIMITS) && !half.is_roomy(&LIMITS));
     }
 
     #[test]

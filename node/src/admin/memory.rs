@@ -39,6 +39,7 @@ struct CoreParts {
     memtables: u64,
     tables: u64,
     dead_records: u64,
+    listed_records: u64,
     value_cache: u64,
     block_cache: u64,
 }
@@ -57,13 +58,14 @@ impl CoreParts {
             self.memtables += index.memtable_bytes;
             self.tables += index.table_memory_bytes;
             self.dead_records += shard.statistics.memory.dead_records;
+            self.listed_records += shard.statistics.memory.listed_records;
             self.value_cache += shard.statistics.items.resident_bytes as u64;
             self.block_cache += index.blocks.resident_bytes as u64;
         }
     }
 
     /// The parts that lie in the allocator's heap.
-    fn of_heap(&self) -> [(&'static str, u64); 9] {
+    fn of_heap(&self) -> [(&'static str, u64); 10] {
         [
             ("input", self.input),
             ("output", self.output),
@@ -74,6 +76,7 @@ impl CoreParts {
             ("memtables", self.memtables),
             ("tables", self.tables),
             ("dead_records", self.dead_records),
+            ("listed_records", self.listed_records),
         ]
     }
 }

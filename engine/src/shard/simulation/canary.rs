@@ -104,6 +104,11 @@ fn marking_the_living_dead_is_noticed() {
 }
 
 #[test]
+fn lists_of_records_that_are_not_whole_are_noticed() {
+    notices(Defect::ListSomeRecords);
+}
+
+#[test]
 fn memtables_that_forget_their_pointers_are_noticed() {
     notices_in(Defect::ForgetPointers, |lives| {
         lives.mix.outlive_expiries();

@@ -47,6 +47,7 @@ pub(super) fn tiny_options() -> ShardOptions {
         item_cache_bytes: 0,
         block_cache_bytes: 0,
         dead_records_bytes: 64 << 10,
+        listed_records_bytes: 1 << 20,
         table_memory_bytes: 0,
         disk_reserve_bytes: 2 << 20,
         free_segments_max: 2,
@@ -96,6 +97,7 @@ pub(super) fn random_options(random: &mut Random) -> ShardOptions {
     options.item_cache_bytes = random.pick(&[0, 16 << 10, 256 << 10]);
     options.block_cache_bytes = random.pick(&[0, 32 << 10]);
     options.dead_records_bytes = random.pick(&[0, 2 << 10, 64 << 10]);
+    options.listed_records_bytes = random.pick(&[0, 128 << 10, 1 << 20]);
     // The caches give room up from the first tables on.
     options.table_memory_bytes = options.item_cache_bytes / 64;
     options.free_segments_max = random.pick(&[0, 1, 4]);

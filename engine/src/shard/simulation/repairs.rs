@@ -181,7 +181,7 @@ fn a_repaired_store_is_sound_and_holds_what_could_be_read() {
         repaired_files.iter().filter(|path| kind(&name(path))).count()
     };
     assert!(is(|name| name == "SUPERBLOCK") == 1, "{repaired_files:?}");
-    assert!(is(|name| table::parse_file_name(name).is_some()) > 2, "{repaired_files:?}");
+    assert!(is(|name| table::parse_file_name(name).is_some()) > 1, "{repaired_files:?}");
     assert!(is(|name| segment::parse_file_name(name).is_some()) > 2, "{repaired_files:?}");
     assert!(lost_keys > 0, "no damage has cost a key");
     assert!(left_alone < 100, "{left_alone} times nothing was done");

@@ -5,7 +5,7 @@ use larder_engine::shard::{Ingest, Statistics};
 use super::{Display, Exposition, Figure, NANOSECONDS, Type, shards};
 use crate::counters::CoreReport;
 
-const FIGURES: [Figure; 15] = [
+const FIGURES: [Figure; 16] = [
     ("larder_collections_total", Type::Counter, "Segments of the log that were collected.", |s| {
         s.operations.collections
     }),
@@ -15,6 +15,13 @@ const FIGURES: [Figure; 15] = [
     ("larder_collected_bytes_total", Type::Counter, "Bytes of log records so moved.", |s| {
         s.operations.collected_bytes
     }),
+    (
+        "larder_collected_cached_bytes_total",
+        Type::Counter,
+        "Of the bytes of log records moved by collections, those that were copied from the value \
+         cache and not read.",
+        |s| s.operations.collected_cached_bytes,
+    ),
     (
         "larder_unreadable_segments",
         Type::Gauge,
