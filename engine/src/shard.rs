@@ -32,7 +32,7 @@ mod turns;
 mod warm;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use larder_runtime::env::Env;
@@ -88,24 +88,23 @@ struct Garbage {
     collected: RefCell<BTreeSet<u32>>,
     /// Segments that were given up because something in them cannot be read.
     unreadable: RefCell<BTreeSet<u32>>,
-    /// The latest that the clock has shown when something was found expired whose segment then
-    /// went:
-    /// it stays gone if the clock is set back.
-    expired_until: Cell<u32>,
+    /// The latest that the clock has shown when something in a segment was found expired that goes
+    /// with the segment: it stays gone if the clock is set back.
+    expired: RefCell<BTreeMap<u32, u32>>,
     /// How long the collector owes to its rate limit, in nanoseconds.
     owed_nanoseconds: Cell<u64>,
 }
 
 impl Garbage {
-    /// Nothing is known but until when expired things went, in Unix seconds.
-    fn since(expired_until: u32, options: &ShardOptions) -> Self {
+    /// Nothing is known.
+    fn new(options: &ShardOptions) -> Self {
         let dead = DeadRecords::new(options.segment_bytes, options.dead_records_bytes);
         Self {
             dead: RefCell::new(dead),
             is_collecting: Cell::default(),
             collected: RefCell::default(),
             unreadable: RefCell::default(),
-            expired_until: Cell::new(expired_until),
+            expired: RefCell::default(),
             owed_nanoseconds: Cell::default(),
         }
     }
@@ -122,9 +121,17 @@ impl Garbage {
         }
     }
 
-    /// Notes that something was found expired at `now`, in Unix seconds, and may go.
-    fn note_expired(&self, now: u32) {
-        self.expired_until.set(self.expired_until.get().max(now));
+    /// Notes that something in `segment`, which takes no more entries, was found expired at `now`,
+    /// in Unix seconds, and goes with it.
+    fn note_expired(&self, segment: u32, now: u32) {
+        let mut expired = self.expired.borrow_mut();
+        let until = expired.entry(segment).or_insert(now);
+        *until = now.max(*until);
+    }
+
+    /// Forgets what was found expired in `segment`: it stays after all, and is there.
+    fn forget_expired(&self, segment: u32) {
+        self.expired.borrow_mut().remove(&segment);
     }
 }
 

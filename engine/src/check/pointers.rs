@@ -9,7 +9,7 @@ use larder_runtime::env::Env;
 use super::CheckError;
 use super::reader::Reader;
 use crate::entry::{Entry, Payload, Pointer, state};
-use crate::manifest::SegmentState;
+use crate::manifest::{SegmentState, State};
 use crate::value_log::record::{self, Place, RecordKind};
 use crate::value_log::segment;
 
@@ -27,16 +27,16 @@ pub(super) struct Pointers {
 pub(super) struct Dangling<'a> {
     pub(super) key: &'a [u8],
     pub(super) pointer: Pointer,
-    /// Whether the entry has an expiry.
-    pub(super) expires: bool,
     /// Whether the manifest no longer has the segment: its records were moved or had expired.
     pub(super) is_freed: bool,
+    /// Whether the manifest says that this one had.
+    pub(super) had_expired: bool,
     pub(super) reason: String,
 }
 
 struct Target {
     pointer: Pointer,
-    expires: bool,
+    expiry: u32,
     value_len: u32,
     version: u64,
     is_stale: bool,
@@ -51,7 +51,7 @@ impl Pointers {
         self.keys.extend_from_slice(key);
         self.targets.push(Target {
             pointer,
-            expires: entry.metadata.expiry != 0,
+            expiry: entry.metadata.expiry,
             value_len,
             version: entry.metadata.version,
             is_stale: entry.metadata.state & state::STALE != 0,
@@ -66,7 +66,7 @@ impl Pointers {
         env: &E,
         directory: &Path,
         store: u128,
-        segments: &BTreeMap<u32, SegmentState>,
+        state: &State,
         mut damaged: impl FnMut(Dangling<'_>),
     ) -> Result<u64, CheckError> {
         self.targets.sort_unstable_by_key(|target| target.pointer);
@@ -75,7 +75,7 @@ impl Pointers {
             env.yield_if_needed().await;
             let number = target.pointer.segment;
             if open.as_ref().is_none_or(|(of, _)| *of != number) {
-                open = Some((number, open_segment(env, directory, segments, number).await?));
+                open = Some((number, open_segment(env, directory, &state.segments, number).await?));
             }
             let reader = open.as_mut().and_then(|(_, reader)| reader.as_mut());
             let key = &self.keys[target.key.clone()];
@@ -83,8 +83,8 @@ impl Pointers {
                 damaged(Dangling {
                     key,
                     pointer: target.pointer,
-                    expires: target.expires,
-                    is_freed: !segments.contains_key(&number),
+                    is_freed: !state.segments.contains_key(&number),
+                    had_expired: state.had_expired(number, target.expiry),
                     reason,
                 });
             }

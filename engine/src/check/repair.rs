@@ -7,7 +7,7 @@
 //!   neighbours may be what it had overwritten or deleted: they go too, but for those that the
 //!   table's filter clears.
 //! - Entries that lead into a freed segment are left alone where a newer one hides them, or where
-//!   they have an expiry and so count as expired.
+//!   the manifest says that they had expired.
 //! - A segment is replaced by a copy in which every frame is intact that no start replays.
 //!
 //! New files first, then one edit of the manifest, and only then what it has made superfluous goes:
@@ -230,12 +230,11 @@ impl<E: Env> Repairer<'_, E> {
         let newer = self.looked_at.len();
         self.looked_at.push(Some(meta.clone()));
         let mut lost = BTreeSet::new();
-        let segments = &self.state.segments;
         let mut freed = BTreeMap::new();
-        let follow = pointers.follow(self.env, self.directory, store, segments, |found| {
+        let follow = pointers.follow(self.env, self.directory, store, &self.state, |found| {
             if !found.is_freed {
                 lost.insert(found.key.to_vec());
-            } else if !found.expires {
+            } else if !found.had_expired {
                 freed.insert(found.key.to_vec(), ());
             }
         });
@@ -321,9 +320,11 @@ impl<E: Env> Repairer<'_, E> {
     async fn commit(&mut self) -> Result<(), CheckError> {
         let synced = self.env.sync_directory(self.directory).await;
         synced.map_err(CheckError::io(self.directory, "sync"))?;
-        for (&number, known) in &self.state.segments {
+        let known = self.state.segments.iter().map(|(number, known)| (*number, known.live_bytes));
+        let expired = self.state.segments_expired.values();
+        for (number, known) in known.chain(expired.map(|gone| (gone.segment, gone.live_bytes))) {
             let live = self.live.get(&number).copied().unwrap_or(0);
-            let difference = i128::from(live) - i128::from(known.live_bytes);
+            let difference = i128::from(live) - i128::from(known);
             if let Ok(difference) = i64::try_from(difference)
                 && difference != 0
             {

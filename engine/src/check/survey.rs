@@ -192,10 +192,10 @@ impl<E: Env> Surveyor<'_, E> {
                 pointers.push(key, &found.entry);
             }
         }
-        let (report, segments) = (&mut self.report, &state.segments);
+        let report = &mut self.report;
         let name = segment::file_name(state.replay_from.segment);
-        let followed = pointers.follow(self.env, self.directory, store, segments, |found| {
-            let may_be_gone = found.expires || !log.namespaces.generations().has_key(found.key);
+        let followed = pointers.follow(self.env, self.directory, store, state, |found| {
+            let may_be_gone = found.had_expired || !log.namespaces.generations().has_key(found.key);
             if !(found.is_freed && may_be_gone) {
                 let what = dangling(found.key, found.pointer, &found.reason);
                 report.file(&name).problem(None, what);
@@ -233,12 +233,11 @@ impl<E: Env> Surveyor<'_, E> {
             file.problem(offset, what);
         }
         let mut freed = BTreeMap::new();
-        let segments = &state.segments;
-        let followed = pointers.follow(self.env, self.directory, store, segments, |found| {
+        let followed = pointers.follow(self.env, self.directory, store, state, |found| {
             let what = dangling(found.key, found.pointer, &found.reason);
             if !found.is_freed {
                 file.problem(None, what);
-            } else if !found.expires {
+            } else if !found.had_expired {
                 freed.insert(found.key.to_vec(), what);
             }
         });

@@ -114,6 +114,7 @@ impl<E: Env> Shard<E> {
     pub(super) async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
         // From now on no entry comes to point into it; see `is_leaving`.
         self.free.borrow_mut().leave(victim.number);
+        self.garbage.forget_expired(victim.number);
         let result = match self.log.segment(victim.number).await {
             Ok(Some(source)) => self.collector.collect(victim, &source, self).await,
             Ok(None) => Err(EngineError::Read("the segment is not there".to_owned())),
@@ -160,7 +161,7 @@ impl<E: Env> Shard<E> {
         }
         let now = self.unix_now();
         if entry.metadata.is_expired(now) {
-            self.garbage.note_expired(now);
+            self.garbage.note_expired(pointer.segment, now);
             return None;
         }
         let table_changes = self.index.table_changes();

@@ -144,7 +144,7 @@ impl<E: Env> Disk<'_, E> {
     ) -> Result<Rc<Shard<E>>, EngineError> {
         let Self { env, directory, identity } = self;
         let mut free = free_segments(files, &state, options.segment_bytes);
-        let garbage = Garbage::since(state.expired_until, &options);
+        let garbage = Garbage::new(&options);
         let number = state.segment_id_next.max(free.number_next());
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
         let bytes = options.segment_bytes;

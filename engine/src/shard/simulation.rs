@@ -24,6 +24,7 @@ mod harness;
 mod history;
 mod items;
 mod lives;
+mod lost_moves;
 mod marks;
 mod memory;
 mod mix;

@@ -60,7 +60,7 @@ pub(super) async fn write_garbage(shard: &TestShard, segments: u32) {
 }
 
 /// Lets the clock see `expiry` while a segment goes that held nothing else, and sets it back.
-async fn drop_expired(shard: &TestShard, env: &SimEnv) -> u32 {
+pub(super) async fn drop_expired(shard: &TestShard, env: &SimEnv) -> u32 {
     let now = env.unix_seconds();
     let expiry = now as u32 + 100;
     run(shard, b"expires", set_until(&[2; 500], expiry)).await;
