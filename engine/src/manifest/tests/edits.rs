@@ -380,7 +380,7 @@ fn what_had_expired_in_a_freed_segment_is_remembered_while_tables_point_into_it(
     let merged = |difference| Edit { live_bytes: vec![(0, difference)], ..Edit::default() };
     state.apply(&merged(-60)).expect("counts");
     assert_eq!(state.segments_expired[&0], expiry(0, 1000, 40));
-    assert_eq!(known(&state)[0], true);
+    assert!(known(&state)[0]);
     state.apply(&merged(-40)).expect("counts");
     assert_eq!(state.segments_expired.len(), 0);
     assert_eq!(known(&state), [false; 5]);

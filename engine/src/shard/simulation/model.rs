@@ -271,12 +271,17 @@ impl Model {
 
     /// Notes what the start says to be lost.
     fn doubt(&mut self, start: &Start<'_>) {
-        self.was_damaged |= !start.damage.is_empty();
-        let is_reported =
-            |sequence: u64| start.damage.iter().any(|damage| damage.lost.contains(&sequence));
+        self.note_damage(start.damage);
         // Sequences that are given out again tell nothing.
         let reused = start.sequence_next..self.sequence_end;
-        self.history.doubt(|_, sequence| is_reported(sequence) || reused.contains(&sequence));
+        self.history.doubt(|_, sequence| reused.contains(&sequence));
+    }
+
+    /// Notes damage that a start has reported.
+    pub(super) fn note_damage(&mut self, damage: &[Damage]) {
+        self.was_damaged |= !damage.is_empty();
+        let is_reported = |sequence| damage.iter().any(|damage| damage.lost.contains(&sequence));
+        self.history.doubt(|_, sequence| is_reported(sequence));
     }
 
     /// After how many of the changes the shard is as it was found: the least number that explains
