@@ -69,6 +69,9 @@ use space::Fullness;
 use statistics::OperationCounters;
 use turns::Turns;
 
+/// How often it is looked whether a memtable has been written out, in nanoseconds.
+const WRITE_OUT_STEP_NANOSECONDS: u64 = 1_000_000;
+
 struct State {
     items: ItemCache,
     namespaces: Namespaces,
@@ -329,6 +332,31 @@ impl<E: Env> Shard<E> {
             return SegmentSeal { sequence_last: state.version_ceiling - 1, ..seal };
         }
         seal
+    }
+
+    /// Writes everything out to tables that a start would replay now.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Stopped`], and [`EngineError::Full`] if there is no room for the tables.
+    pub async fn write_out(&self) -> Result<(), EngineError> {
+        let mut is_frozen = false;
+        loop {
+            if let Some(reason) = self.stopped() {
+                return Err(EngineError::Stopped(reason));
+            }
+            if self.state.borrow().full.flushes {
+                return Err(EngineError::Full);
+            }
+            if !self.index.has_frozen() {
+                if is_frozen {
+                    return Ok(());
+                }
+                self.freeze(&mut self.state.borrow_mut());
+                is_frozen = self.index.has_frozen();
+            }
+            self.env.sleep(WRITE_OUT_STEP_NANOSECONDS).await;
+        }
     }
 
     /// Makes everything that was acknowledged durable, in any durability mode.

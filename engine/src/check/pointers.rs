@@ -7,6 +7,7 @@ use std::path::Path;
 use larder_runtime::env::Env;
 
 use super::CheckError;
+use super::log::{self, Log};
 use super::reader::Reader;
 use crate::entry::{Entry, Payload, Pointer, state};
 use crate::manifest::{SegmentState, State};
@@ -44,6 +45,19 @@ struct Target {
 }
 
 impl Pointers {
+    /// The pointers of changes that no table has yet, but for those into the part of the log that
+    /// is replayed: replaying has read these.
+    pub(super) fn of_log(log: &Log, state: &State) -> Self {
+        let mut pointers = Self::default();
+        for (key, found) in log.changes.iter() {
+            let pointer = found.entry.pointer();
+            if pointer.is_some_and(|pointer| !log::is_replayed(state, pointer.segment)) {
+                pointers.push(key, &found.entry);
+            }
+        }
+        pointers
+    }
+
     /// Adds the pointer of an entry, if it has one.
     pub(super) fn push(&mut self, key: &[u8], entry: &Entry<'_>) {
         let Payload::Separate(pointer, value_len) = entry.payload else { return };

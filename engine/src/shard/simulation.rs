@@ -24,6 +24,7 @@ mod harness;
 mod history;
 mod items;
 mod lives;
+mod log_repairs;
 mod lost_moves;
 mod marks;
 mod memory;
