@@ -293,6 +293,12 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         // The value cache cannot tell: a reader that began before a move puts an item there with
         // the place that it was read from.
         let hash = key_hash(key);
+        if canary::has(Defect::BelieveTheCache) {
+            let cached = self.state.borrow().items.place_of(hash, key);
+            if cached.is_some_and(|cached| cached != pointer) {
+                return Fate::Dead;
+            }
+        }
         let newest = |entry: &Entry<'_>| self.newest_of(entry, pointer);
         let found = match self.index.in_memtables(key, hash, |found| newest(&found.entry)) {
             Some(found) => found,

@@ -169,7 +169,9 @@ impl<E: Env> Shard<E> {
             // The segment may have been freed while tables were read, and the item moved out of it:
             // only a look-up that began after that tells whether it is gone. And what had expired
             // is remembered no longer than tables have entries of it: they must be those of now.
-            let pointer = located.pointer().filter(|pointer| self.is_gone(pointer.segment));
+            let may_be_gone =
+                |pointer: &Pointer| located.metadata.expiry != 0 && self.is_gone(pointer.segment);
+            let pointer = located.pointer().filter(may_be_gone);
             if pointer.is_none() {
                 return Ok(located);
             }

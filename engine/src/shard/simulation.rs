@@ -17,6 +17,7 @@ mod damage;
 mod exhaustive;
 mod expiries;
 mod explained;
+mod failed_collections;
 mod failures;
 mod flips;
 mod fullness;
