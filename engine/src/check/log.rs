@@ -80,8 +80,8 @@ pub(super) async fn replay<E: Env>(
 }
 
 impl Log {
-    /// Whether it is no damage that an entry leads nowhere: what it pointed to had expired, or is of
-    /// a namespace that was emptied, and its segment was freed.
+    /// Whether it is no damage that an entry leads nowhere: what it pointed to had expired, or is
+    /// of a namespace that was emptied, and its segment was freed.
     pub(super) fn may_be_gone(&self, found: &Dangling<'_>) -> bool {
         let is_dead = || !self.namespaces.generations().has_key(found.key);
         found.is_freed && (found.had_expired || is_dead())

@@ -59,7 +59,7 @@ fn prepare() -> (SimDisk, Segments) {
         })
         .expect("runs");
     let mut disk = life.kill();
-    disk.lose_sector(&Path::new(harness::DIRECTORY).join(table::file_name(table)), 0);
+    disk.lose_sector(Path::new(harness::DIRECTORY).join(table::file_name(table)), 0);
     (disk, segments)
 }
 

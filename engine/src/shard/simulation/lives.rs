@@ -175,8 +175,8 @@ impl Lives {
         Some((simulation, shards))
     }
 
-    /// Notes what a start reports that crashes: damage at the end of a segment is reported once, and
-    /// then left out by the seal that the start has made.
+    /// Notes what a start reports that crashes: damage at the end of a segment is reported once,
+    /// and then left out by the seal that the start has made.
     fn note_reports(&self) {
         if self.device != Device::LosesWrites {
             return;

@@ -50,13 +50,13 @@ fn places(disk: &SimDisk, random: &mut Random) -> Vec<(PathBuf, u64)> {
 
 /// Compares what a repair has kept with what a start of the damaged store keeps, if there is such
 /// a start.
-fn compare(repaired: &Repair, disk: SimDisk, damaged: Option<Kept>, what: &str) {
+fn compare(repaired: &Repair, disk: SimDisk, damaged: Option<&Kept>, what: &str) {
     let (kept, reported) = start(disk).unwrap_or_else(|| panic!("{what}: it does not open"));
     assert_eq!(reported, 0, "{what}: a start reports damage again");
     for (key, found) in &kept {
         let text = key.escape_ascii();
         let found = found.as_ref().unwrap_or_else(|| panic!("{what}: {text} is damaged"));
-        match damaged.as_ref().map(|kept| &kept[key]) {
+        match damaged.map(|kept| &kept[key]) {
             Some(Some(before)) => assert_eq!(found, before, "{what}: {text}"),
             Some(None) => {
                 assert_eq!(found, &None, "{what}: {text} was unreadable");
@@ -95,7 +95,7 @@ fn a_repair_keeps_what_a_start_would_and_the_next_start_reports_nothing() {
             {
                 assert_eq!(repaired.lost_changes.is_empty(), *reported == 0, "{what}");
             }
-            compare(&repaired, after, before.map(|(kept, _)| kept), &what);
+            compare(&repaired, after, before.as_ref().map(|(kept, _)| kept), &what);
         }
     }
     eprintln!("{changes} lost changes, {keys} lost keys, {refused} could not have started");
