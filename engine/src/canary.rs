@@ -28,6 +28,8 @@ pub(crate) enum Defect {
     SealUnproven,
     /// The collector moves a record as it was looked up, whatever has become of its key meanwhile.
     MoveAsLookedUp,
+    /// The collector believes the value cache where a key's value is.
+    BelieveTheCache,
     /// Copies of collected records are not synced before their keys point to them.
     SkipCopySync,
     /// A collected segment may go before the records of its moves are durable.

@@ -18,6 +18,7 @@ pub(crate) mod segments;
 mod space;
 mod survey;
 mod tables;
+mod unflushed;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,14 @@ pub enum CheckError {
          directory from a backup"
     )]
     SetAside(String),
+    /// The log since the last flush is damaged, and what is left of it cannot be kept.
+    #[error("{}: what was not flushed cannot be written to tables: {reason}", path.display())]
+    NotWrittenOut {
+        /// The shard's directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// What is damaged tells what the rest means, so nothing of it can be dropped.
     #[error("{0}: restore the directory from a backup")]
     Unrepairable(String),

@@ -44,7 +44,8 @@ use std::path::{Path, PathBuf};
 use larder_runtime::env::Env;
 
 pub use self::edit::{
-    Edit, EditError, LogPosition, NEVER_EXPIRES, NamespaceGeneration, SegmentPointers, SegmentSeal,
+    Edit, EditError, LogPosition, NEVER_EXPIRES, NamespaceGeneration, SegmentExpiry,
+    SegmentPointers, SegmentSeal,
 };
 pub use self::error::ManifestError;
 pub use self::levels::{LEVELS, Levels};

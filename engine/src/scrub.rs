@@ -3,8 +3,9 @@
 //! A pass goes through all tables and then through all full segments, in small steps, and checks
 //! every checksum. Between two steps nothing is held, so that files can be removed; what a step has
 //! found counts only if its file is still the shard's afterwards, because the file of a freed
-//! segment is written anew under another number. Nothing is changed: who reads a damaged key is
-//! told so, and a merge sets damaged blocks aside.
+//! segment is written anew under another number. Who reads a damaged key is told so. A table in
+//! which something is damaged is written anew by a merge, which sets blocks aside that it cannot
+//! read; a segment stays as it is, and the collector moves what it can read of it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -109,6 +110,9 @@ pub trait ScrubHost<E: Env> {
     /// Told after each step: files that it has kept may go.
     fn has_let_go(&self);
 
+    /// Told when damage was found in a file.
+    fn has_found_damage(&self);
+
     /// Whether the work is to be broken off: the shard is being closed.
     fn is_closing(&self) -> bool;
 }
@@ -171,6 +175,9 @@ impl<E: Env> Scrubber<E> {
             host.has_let_go();
             if !is_there(file, host) {
                 return;
+            }
+            if !step.damage.is_empty() {
+                host.has_found_damage();
             }
             for (offset, what) in step.damage {
                 self.report(file, offset, &what);

@@ -32,7 +32,7 @@ mod turns;
 mod warm;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use larder_runtime::env::Env;
@@ -69,6 +69,9 @@ use space::Fullness;
 use statistics::OperationCounters;
 use turns::Turns;
 
+/// How often it is looked whether a memtable has been written out, in nanoseconds.
+const WRITE_OUT_STEP_NANOSECONDS: u64 = 1_000_000;
+
 struct State {
     items: ItemCache,
     namespaces: Namespaces,
@@ -90,18 +93,16 @@ struct Garbage {
     collected: RefCell<BTreeSet<u32>>,
     /// Segments that were given up because something in them cannot be read.
     unreadable: RefCell<BTreeSet<u32>>,
-    /// The latest that the clock has shown when something was found expired whose segment then
-    /// went:
-    /// it stays gone if the clock is set back.
-    expired_until: Cell<u32>,
+    /// The latest that the clock has shown when something in a segment was found expired that goes
+    /// with the segment: it stays gone if the clock is set back.
+    expired: RefCell<BTreeMap<u32, u32>>,
     /// How long the collector owes to its rate limit, in nanoseconds.
     owed_nanoseconds: Cell<u64>,
 }
 
 impl Garbage {
-    /// Nothing is known but until when expired things went, in Unix seconds. The first segment that
-    /// is written to from now on has the number `first`.
-    fn since(expired_until: u32, first: u32, options: &ShardOptions) -> Self {
+    /// Nothing is known. The first segment that is written to from now on has the number `first`.
+    fn new(first: u32, options: &ShardOptions) -> Self {
         let dead = DeadRecords::new(options.segment_bytes, options.dead_records_bytes);
         Self {
             dead: RefCell::new(dead),
@@ -109,7 +110,7 @@ impl Garbage {
             is_collecting: Cell::default(),
             collected: RefCell::default(),
             unreadable: RefCell::default(),
-            expired_until: Cell::new(expired_until),
+            expired: RefCell::default(),
             owed_nanoseconds: Cell::default(),
         }
     }
@@ -126,9 +127,17 @@ impl Garbage {
         }
     }
 
-    /// Notes that something was found expired at `now`, in Unix seconds, and may go.
-    fn note_expired(&self, now: u32) {
-        self.expired_until.set(self.expired_until.get().max(now));
+    /// Notes that something in `segment`, which takes no more entries, was found expired at `now`,
+    /// in Unix seconds, and goes with it.
+    fn note_expired(&self, segment: u32, now: u32) {
+        let mut expired = self.expired.borrow_mut();
+        let until = expired.entry(segment).or_insert(now);
+        *until = now.max(*until);
+    }
+
+    /// Forgets what was found expired in `segment`: it stays after all, and is there.
+    fn forget_expired(&self, segment: u32) {
+        self.expired.borrow_mut().remove(&segment);
     }
 }
 
@@ -326,6 +335,31 @@ impl<E: Env> Shard<E> {
             return SegmentSeal { sequence_last: state.version_ceiling - 1, ..seal };
         }
         seal
+    }
+
+    /// Writes everything out to tables that a start would replay now.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Stopped`], and [`EngineError::Full`] if there is no room for the tables.
+    pub async fn write_out(&self) -> Result<(), EngineError> {
+        let mut is_frozen = false;
+        loop {
+            if let Some(reason) = self.stopped() {
+                return Err(EngineError::Stopped(reason));
+            }
+            if self.state.borrow().full.flushes {
+                return Err(EngineError::Full);
+            }
+            if !self.index.has_frozen() {
+                if is_frozen {
+                    return Ok(());
+                }
+                self.freeze(&mut self.state.borrow_mut());
+                is_frozen = self.index.has_frozen();
+            }
+            self.env.sleep(WRITE_OUT_STEP_NANOSECONDS).await;
+        }
     }
 
     /// Makes everything that was acknowledged durable, in any durability mode.

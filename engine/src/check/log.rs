@@ -6,6 +6,7 @@ use std::path::Path;
 use larder_runtime::env::{Env, File, OpenMode};
 
 use super::CheckError;
+use super::pointers::Dangling;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
 use crate::index::memtable::Memtable;
@@ -76,6 +77,15 @@ pub(super) async fn replay<E: Env>(
         error => CheckError::Newer(error.to_string()),
     })?;
     Ok(Log { outcome, changes, namespaces, undecodable })
+}
+
+impl Log {
+    /// Whether it is no damage that an entry leads nowhere: what it pointed to had expired, or is
+    /// of a namespace that was emptied, and its segment was freed.
+    pub(super) fn may_be_gone(&self, found: &Dangling<'_>) -> bool {
+        let is_dead = || !self.namespaces.generations().has_key(found.key);
+        found.is_freed && (found.had_expired || is_dead())
+    }
 }
 
 fn is_of_namespace(kind: RecordKind) -> bool {

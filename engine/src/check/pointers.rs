@@ -7,9 +7,10 @@ use std::path::Path;
 use larder_runtime::env::Env;
 
 use super::CheckError;
+use super::log::{self, Log};
 use super::reader::Reader;
 use crate::entry::{Entry, Payload, Pointer, state};
-use crate::manifest::SegmentState;
+use crate::manifest::{SegmentState, State};
 use crate::value_log::record::{self, Place, RecordKind};
 use crate::value_log::segment;
 
@@ -27,16 +28,16 @@ pub(super) struct Pointers {
 pub(super) struct Dangling<'a> {
     pub(super) key: &'a [u8],
     pub(super) pointer: Pointer,
-    /// Whether the entry has an expiry.
-    pub(super) expires: bool,
     /// Whether the manifest no longer has the segment: its records were moved or had expired.
     pub(super) is_freed: bool,
+    /// Whether the manifest says that this one had.
+    pub(super) had_expired: bool,
     pub(super) reason: String,
 }
 
 struct Target {
     pointer: Pointer,
-    expires: bool,
+    expiry: u32,
     value_len: u32,
     version: u64,
     is_stale: bool,
@@ -44,6 +45,19 @@ struct Target {
 }
 
 impl Pointers {
+    /// The pointers of changes that no table has yet, but for those into the part of the log that
+    /// is replayed: replaying has read these.
+    pub(super) fn of_log(log: &Log, state: &State) -> Self {
+        let mut pointers = Self::default();
+        for (key, found) in log.changes.iter() {
+            let pointer = found.entry.pointer();
+            if pointer.is_some_and(|pointer| !log::is_replayed(state, pointer.segment)) {
+                pointers.push(key, &found.entry);
+            }
+        }
+        pointers
+    }
+
     /// Adds the pointer of an entry, if it has one.
     pub(super) fn push(&mut self, key: &[u8], entry: &Entry<'_>) {
         let Payload::Separate(pointer, value_len) = entry.payload else { return };
@@ -51,7 +65,7 @@ impl Pointers {
         self.keys.extend_from_slice(key);
         self.targets.push(Target {
             pointer,
-            expires: entry.metadata.expiry != 0,
+            expiry: entry.metadata.expiry,
             value_len,
             version: entry.metadata.version,
             is_stale: entry.metadata.state & state::STALE != 0,
@@ -66,7 +80,7 @@ impl Pointers {
         env: &E,
         directory: &Path,
         store: u128,
-        segments: &BTreeMap<u32, SegmentState>,
+        state: &State,
         mut damaged: impl FnMut(Dangling<'_>),
     ) -> Result<u64, CheckError> {
         self.targets.sort_unstable_by_key(|target| target.pointer);
@@ -75,7 +89,7 @@ impl Pointers {
             env.yield_if_needed().await;
             let number = target.pointer.segment;
             if open.as_ref().is_none_or(|(of, _)| *of != number) {
-                open = Some((number, open_segment(env, directory, segments, number).await?));
+                open = Some((number, open_segment(env, directory, &state.segments, number).await?));
             }
             let reader = open.as_mut().and_then(|(_, reader)| reader.as_mut());
             let key = &self.keys[target.key.clone()];
@@ -83,8 +97,8 @@ impl Pointers {
                 damaged(Dangling {
                     key,
                     pointer: target.pointer,
-                    expires: target.expires,
-                    is_freed: !segments.contains_key(&number),
+                    is_freed: !state.segments.contains_key(&number),
+                    had_expired: state.had_expired(number, target.expiry),
                     reason,
                 });
             }

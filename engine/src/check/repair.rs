@@ -7,14 +7,14 @@
 //!   neighbours may be what it had overwritten or deleted: they go too, but for those that the
 //!   table's filter clears.
 //! - Entries that lead into a freed segment are left alone where a newer one hides them, or where
-//!   they have an expiry and so count as expired.
+//!   the manifest says that they had expired.
 //! - A segment is replaced by a copy in which every frame is intact that no start replays.
 //!
 //! New files first, then one edit of the manifest, and only then what it has made superfluous goes:
 //! a crash at any moment leaves the old state or the new one.
 //!
-//! The part of the log that a start replays is left alone. Starting the shard keeps all of it that
-//! is readable and says what is not; once that is flushed, a further repair drops the rest.
+//! Where the part of the log is damaged that a start replays, all of it that is readable is written
+//! to tables first, and the repair begins again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,14 +26,15 @@ use super::patch::Patch;
 use super::pointers::Pointers;
 use super::reader::Reader;
 use super::tables::{self, Gap};
-use super::{CheckError, log, newest, segments};
+use super::{CheckError, log, newest, segments, unflushed};
 use crate::entry::{Entry, Metadata, Payload};
 use crate::index::table::{
     self, BlockCache, EntryBuf, Table, TableBuilder, TableIdentity, TableMeta, TableOptions,
     key_hash,
 };
 use crate::manifest::{self, Edit, Manifest, ManifestError, State};
-use crate::value_log::recovery;
+use crate::superblock::ShardIdentity;
+use crate::value_log::recovery::{self, Damage};
 use crate::value_log::segment::{self, StoreIdentity};
 
 /// What a repair has done.
@@ -46,6 +47,17 @@ pub struct Repair {
     /// Ranges in which any key may have lost its value: an encoded key before or at the first and
     /// one behind or at the last.
     pub lost_ranges: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Changes of unknown keys that no table had yet.
+    pub lost_changes: Vec<Damage>,
+}
+
+impl Repair {
+    fn add(&mut self, later: Self) {
+        self.done.extend(later.done);
+        self.lost_keys.extend(later.lost_keys);
+        self.lost_ranges.extend(later.lost_ranges);
+        self.lost_changes.extend(later.lost_changes);
+    }
 }
 
 /// Repairs the shard in `directory`, which nobody has open, as far as that is possible. A check
@@ -56,6 +68,24 @@ pub struct Repair {
 /// Those of [`super::check`]; [`CheckError::Unrepairable`] if superblock or manifest are unreadable
 /// or older than the files: then nothing tells what is in force.
 pub async fn repair<E: Env>(env: &E, directory: &Path) -> Result<Repair, CheckError> {
+    let mut round = one_round(env, directory).await?;
+    if let Some(identity) = round.damaged_log {
+        unflushed::write_out(env, directory, &identity).await?;
+        let done = "the log since the last flush: what is readable of it written to tables";
+        round.repair.done.push(done.to_owned());
+        round.repair.add(one_round(env, directory).await?.repair);
+    }
+    Ok(round.repair)
+}
+
+/// What a repair of everything but the part of the log that is replayed has come to.
+struct Round {
+    repair: Repair,
+    /// Whose log it is, if something of the part that is replayed is damaged.
+    damaged_log: Option<ShardIdentity>,
+}
+
+async fn one_round<E: Env>(env: &E, directory: &Path) -> Result<Round, CheckError> {
     let reading = manifest::read(env, directory).await.map_err(|error| match error {
         error @ (ManifestError::Damaged { .. } | ManifestError::Io { operation: "read", .. }) => {
             CheckError::Unrepairable(error.to_string())
@@ -76,7 +106,11 @@ pub async fn repair<E: Env>(env: &E, directory: &Path) -> Result<Repair, CheckEr
     if let Some(stub) = state.levels.iter().flatten().find(|meta| meta.is_stub()) {
         return Err(CheckError::SetAside(table::file_name(stub.id)));
     }
+    let completed = unflushed::complete_files(env, directory, &state).await?;
     let log = log::replay(env, directory, identity.store, &state).await?;
+    let is_damaged = unflushed::is_damaged(env, directory, identity.store, &state, &log).await?;
+    let lost = log.outcome.damage.iter().filter(|damage| !damage.lost.is_empty());
+    let repair = Repair { lost_changes: lost.cloned().collect(), ..Repair::default() };
     let mut repairer = Repairer {
         env,
         directory,
@@ -89,7 +123,7 @@ pub async fn repair<E: Env>(env: &E, directory: &Path) -> Result<Repair, CheckEr
         looked_at: Vec::new(),
         gaps: Vec::new(),
         live: BTreeMap::new(),
-        repair: Repair::default(),
+        repair,
     };
     for copy in &reading.bad_copies {
         repairer.repair.done.push(format!("SUPERBLOCK: copy {copy} written anew"));
@@ -99,9 +133,11 @@ pub async fn repair<E: Env>(env: &E, directory: &Path) -> Result<Repair, CheckEr
     if !repairer.repair.done.is_empty() {
         repairer.commit().await?;
     }
+    repairer.repair.done.extend(completed);
     repairer.patch_segments().await?;
     repairer.list_lost_keys().await?;
-    Ok(repairer.repair)
+    let damaged_log = is_damaged.then_some(reading.superblock.identity);
+    Ok(Round { repair: repairer.repair, damaged_log })
 }
 
 /// Whether the manifest seems to have lost its last edits: files that it names are gone while files
@@ -230,12 +266,11 @@ impl<E: Env> Repairer<'_, E> {
         let newer = self.looked_at.len();
         self.looked_at.push(Some(meta.clone()));
         let mut lost = BTreeSet::new();
-        let segments = &self.state.segments;
         let mut freed = BTreeMap::new();
-        let follow = pointers.follow(self.env, self.directory, store, segments, |found| {
+        let follow = pointers.follow(self.env, self.directory, store, &self.state, |found| {
             if !found.is_freed {
                 lost.insert(found.key.to_vec());
-            } else if !found.expires {
+            } else if !found.had_expired {
                 freed.insert(found.key.to_vec(), ());
             }
         });
@@ -321,9 +356,11 @@ impl<E: Env> Repairer<'_, E> {
     async fn commit(&mut self) -> Result<(), CheckError> {
         let synced = self.env.sync_directory(self.directory).await;
         synced.map_err(CheckError::io(self.directory, "sync"))?;
-        for (&number, known) in &self.state.segments {
+        let known = self.state.segments.iter().map(|(number, known)| (*number, known.live_bytes));
+        let expired = self.state.segments_expired.values();
+        for (number, known) in known.chain(expired.map(|gone| (gone.segment, gone.live_bytes))) {
             let live = self.live.get(&number).copied().unwrap_or(0);
-            let difference = i128::from(live) - i128::from(known.live_bytes);
+            let difference = i128::from(live) - i128::from(known);
             if let Ok(difference) = i64::try_from(difference)
                 && difference != 0
             {

@@ -184,19 +184,11 @@ impl<E: Env> Surveyor<'_, E> {
             let file = self.report.file(&segment::file_name(number));
             file.problem(u64::from(offset), "a record that should hold an entry does not");
         }
-        let mut pointers = Pointers::default();
-        for (key, found) in log.changes.iter() {
-            let pointer = found.entry.pointer();
-            // Replaying has read the records that lie in its part of the log.
-            if pointer.is_some_and(|pointer| !log::is_replayed(state, pointer.segment)) {
-                pointers.push(key, &found.entry);
-            }
-        }
-        let (report, segments) = (&mut self.report, &state.segments);
+        let mut pointers = Pointers::of_log(log, state);
+        let report = &mut self.report;
         let name = segment::file_name(state.replay_from.segment);
-        let followed = pointers.follow(self.env, self.directory, store, segments, |found| {
-            let may_be_gone = found.expires || !log.namespaces.generations().has_key(found.key);
-            if !(found.is_freed && may_be_gone) {
+        let followed = pointers.follow(self.env, self.directory, store, state, |found| {
+            if !log.may_be_gone(&found) {
                 let what = dangling(found.key, found.pointer, &found.reason);
                 report.file(&name).problem(None, what);
             }
@@ -233,12 +225,11 @@ impl<E: Env> Surveyor<'_, E> {
             file.problem(offset, what);
         }
         let mut freed = BTreeMap::new();
-        let segments = &state.segments;
-        let followed = pointers.follow(self.env, self.directory, store, segments, |found| {
+        let followed = pointers.follow(self.env, self.directory, store, state, |found| {
             let what = dangling(found.key, found.pointer, &found.reason);
             if !found.is_freed {
                 file.problem(None, what);
-            } else if !found.expires {
+            } else if !found.had_expired {
                 freed.insert(found.key.to_vec(), what);
             }
         });

@@ -44,14 +44,14 @@ impl<E: Env> Collector<E> {
             let before = collected.moved_bytes;
             let mut unread = Vec::new();
             for listed in part.records {
-                if !self.from_memory(victim, listed, host, collected).await? {
+                if !self.move_cached(victim, listed, host, collected).await? {
                     unread.push(listed);
                 }
             }
             let costs = unread.iter().map(|listed| READ_COST_BYTES.max(u64::from(listed.len)));
             let Some(left) = reads_left.checked_sub(costs.sum()) else { return Ok(false) };
             reads_left = left;
-            if !self.from_device(victim, source, &unread, host, collected).await? {
+            if !self.move_unread(victim, source, &unread, host, collected).await? {
                 return Ok(false);
             }
             from = part.next;
@@ -68,7 +68,7 @@ impl<E: Env> Collector<E> {
     }
 
     /// Moves a record that is in memory, if it lives. False if it is not in memory.
-    async fn from_memory(
+    async fn move_cached(
         &self,
         victim: Victim,
         listed: ListedRecord,
@@ -88,7 +88,7 @@ impl<E: Env> Collector<E> {
     }
 
     /// Moves those of `unread` that live. False if one of them cannot be read.
-    async fn from_device(
+    async fn move_unread(
         &self,
         victim: Victim,
         source: &Segment<E::File>,

@@ -40,7 +40,7 @@ pub use builder::TableBuilder;
 pub use entry_buffer::EntryBuf;
 pub use error::TableError;
 pub use format::TableIdentity;
-pub use iterator::{READ_AHEAD_BYTES, TableIterator};
+pub use iterator::{Patience, READ_AHEAD_BYTES, TableIterator};
 pub use meta::TableMeta;
 pub use pointed::Pointed;
 pub use reader::{Resident, Table};

@@ -223,5 +223,6 @@ fn candidate<'a, E: Env>(table: &'a Table<E>, generations: &Generations) -> Cand
         expiry_last: meta.expiry_last,
         hiding: table.hiding(),
         is_dead: is_one_generation && !generations.is_alive(first),
+        is_damaged: table.is_damaged(),
     }
 }

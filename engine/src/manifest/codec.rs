@@ -12,7 +12,9 @@ use flatbuffers::{
     Verifier, VerifierOptions, WIPOffset,
 };
 
-use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentPointers, SegmentSeal};
+use super::edit::{
+    Edit, LogPosition, NamespaceGeneration, SegmentExpiry, SegmentPointers, SegmentSeal,
+};
 use crate::index::table::TableMeta;
 
 /// The schema's `file_identifier`, which follows the root offset.
@@ -76,6 +78,7 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
             })
         });
     let segment_pointers = write_tables(builder, &edit.segment_pointers, write_pointers);
+    let segments_expired = write_tables(builder, &edit.segments_expired, write_expiry);
 
     let root = write_table(builder, |builder| {
         push_offset(builder, 0, tables_added);
@@ -92,7 +95,7 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         push_offset(builder, 11, namespace_generations);
         push_offset(builder, 12, segments_collected);
         push_offset(builder, 13, segment_pointers);
-        push_optional(builder, 14, edit.expired_until);
+        push_offset(builder, 15, segments_expired);
     });
     builder.finish(root, Some(IDENTIFIER));
     builder.finished_data().to_vec()
@@ -174,6 +177,14 @@ fn write_pointers(builder: &mut Builder<'_>, pointers: &SegmentPointers) -> Writ
         builder.push_slot(slot(0), pointers.segment, 0);
         builder.push_slot(slot(1), pointers.expiry, 0);
         builder.push_slot(slot(2), pointers.end, 0);
+    })
+}
+
+fn write_expiry(builder: &mut Builder<'_>, expiry: &SegmentExpiry) -> WrittenTable {
+    write_table(builder, |builder| {
+        builder.push_slot(slot(2), expiry.live_bytes, 0);
+        builder.push_slot(slot(0), expiry.segment, 0);
+        builder.push_slot(slot(1), expiry.until, 0);
     })
 }
 
@@ -315,7 +326,8 @@ impl Reader<'_> {
             namespace_generations,
             segments_collected,
             segment_pointers,
-            expired_until,
+            _expired_until,
+            segments_expired,
         ] = self.fields(root)?;
         Ok(Edit {
             tables_added: self.tables(tables_added, Self::table_meta)?,
@@ -341,7 +353,7 @@ impl Reader<'_> {
                 Ok((reader.u32(segment)?, reader.i64(delta)?))
             })?,
             segment_pointers: self.tables(segment_pointers, Self::pointers)?,
-            expired_until: expired_until.map(|at| self.u32(Some(at))).transpose()?,
+            segments_expired: self.tables(segments_expired, Self::expiry)?,
             replay_from: replay_from.map(|field| self.position(field)).transpose()?,
             version_ceiling: version_ceiling.map(|at| self.u64(Some(at))).transpose()?,
             table_id_next: table_id_next.map(|at| self.u64(Some(at))).transpose()?,
@@ -404,6 +416,15 @@ impl Reader<'_> {
             segment: self.u32(segment)?,
             expiry: self.u32(expiry)?,
             end: self.u32(end)?,
+        })
+    }
+
+    fn expiry(&mut self, table: usize) -> Decoded<SegmentExpiry> {
+        let [segment, until, live_bytes] = self.fields(table)?;
+        Ok(SegmentExpiry {
+            segment: self.u32(segment)?,
+            until: self.u32(until)?,
+            live_bytes: self.u64(live_bytes)?,
         })
     }
 

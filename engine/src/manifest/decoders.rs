@@ -3,7 +3,9 @@
 use larder_runtime::env::DISK_ALIGNMENT;
 
 use super::codec;
-use super::edit::{Edit, LogPosition, NamespaceGeneration, SegmentPointers, SegmentSeal};
+use super::edit::{
+    Edit, LogPosition, NamespaceGeneration, SegmentExpiry, SegmentPointers, SegmentSeal,
+};
 use super::log::recover;
 use super::record::{self, Heading, Kind, LogIdentity};
 use crate::index::table::TableMeta;
@@ -77,6 +79,7 @@ fn full_edit() -> Edit {
         segments_sealed: vec![SegmentSeal { segment: 1, end: 8192, sequence_last: 40 }],
         live_bytes: vec![(1, 500)],
         segment_pointers: vec![SegmentPointers { segment: 1, expiry: 2_000_000_000, end: 8000 }],
+        segments_expired: vec![SegmentExpiry { segment: 0, until: 1_900_000_000, live_bytes: 90 }],
         replay_from: Some(LogPosition { segment: 2, offset: 4096, sequence: 41 }),
         version_ceiling: Some(1000),
         table_id_next: Some(4),

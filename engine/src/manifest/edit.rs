@@ -37,6 +37,18 @@ pub struct SegmentPointers {
     pub end: u32,
 }
 
+/// A segment was freed that had held items which had expired, and tables still point into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentExpiry {
+    /// The segment's number, which is not used again.
+    pub segment: u32,
+    /// The latest clock, in Unix seconds, that had shown an item of the segment to be expired. One
+    /// that expires later was moved before the segment was freed.
+    pub until: u32,
+    /// The bytes of records that tables refer to, as of a segment that is there.
+    pub live_bytes: u64,
+}
+
 /// The expiry of what does not expire, where the latest of several is kept.
 pub const NEVER_EXPIRES: u32 = u32::MAX;
 
@@ -69,13 +81,13 @@ pub struct Edit {
     /// Segments whose file may be reused under another number.
     pub segments_freed: Vec<u32>,
     /// Changes of the bytes that live records take in a segment: (segment, difference). Those of a
-    /// segment that was freed count for nothing: an outdated entry may outlive its target.
+    /// segment that was freed count only while it is known for what had expired in it: an outdated
+    /// entry may outlive its target.
     pub live_bytes: Vec<(u32, i64)>,
     /// What is known of the entries that came to point into segments.
     pub segment_pointers: Vec<SegmentPointers>,
-    /// What has expired by this Unix second may be gone although entries point to it. It never goes
-    /// back.
-    pub expired_until: Option<u32>,
+    /// Segments that are gone and in which entries of tables may still name expired items.
+    pub segments_expired: Vec<SegmentExpiry>,
     /// Where replay starts from now on. Its sequence never goes back.
     pub replay_from: Option<LogPosition>,
     /// Versions below this may have been given out. It never goes back.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::edit::{Edit, EditError, NEVER_EXPIRES, SegmentPointers, SegmentSeal};
+use super::edit::{Edit, EditError, NEVER_EXPIRES, SegmentExpiry, SegmentPointers, SegmentSeal};
 
 /// A value-log segment as the manifest knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,23 @@ pub(super) fn plan(
         plan.id_next = id_next;
     }
     Ok(SegmentChanges { changed: plan.changed, id_next: plan.id_next })
+}
+
+/// What `edit` makes of the freed segments that are remembered: each until no table points into it.
+pub(super) fn apply_expired(expired: &mut BTreeMap<u32, SegmentExpiry>, edit: &Edit) {
+    let mut touched = BTreeMap::new();
+    for &(segment, difference) in &edit.live_bytes {
+        if let Some(before) = expired.get(&segment) {
+            *touched.entry(segment).or_insert(i128::from(before.live_bytes)) +=
+                i128::from(difference);
+        }
+    }
+    for (segment, sum) in touched {
+        let live_bytes = u64::try_from(sum.max(0)).unwrap_or(u64::MAX);
+        expired.entry(segment).and_modify(|expiry| expiry.live_bytes = live_bytes);
+    }
+    expired.extend(edit.segments_expired.iter().map(|expiry| (expiry.segment, *expiry)));
+    expired.retain(|_, expiry| expiry.live_bytes > 0);
 }
 
 impl SegmentPlan<'_> {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::edit::{Edit, EditError, LogPosition, NamespaceGeneration, SegmentPointers};
+use super::edit::{
+    Edit, EditError, LogPosition, NamespaceGeneration, SegmentExpiry, SegmentPointers,
+};
 use super::levels::{self, Levels};
 use super::segments::{self, SegmentState};
 
@@ -15,9 +17,9 @@ pub struct State {
     pub segments: BTreeMap<u32, SegmentState>,
     /// Where replay of the value log starts.
     pub replay_from: LogPosition,
-    /// What has expired by this Unix second may be gone although entries point to it: segments were
-    /// freed when the clock had reached it, and it may have been set back since.
-    pub expired_until: u32,
+    /// Freed segments by number, of which tables still name items that had expired by then: those
+    /// stay gone if the clock is set back. Any other entry that leads there has lost its record.
+    pub segments_expired: BTreeMap<u32, SegmentExpiry>,
     /// Versions below this may have been given out.
     pub version_ceiling: u64,
     /// The lowest table id that was never used.
@@ -57,7 +59,7 @@ impl State {
         }
         self.segment_id_next = segments.id_next;
         levels::commit(&mut self.levels, edit);
-        self.expired_until = self.expired_until.max(edit.expired_until.unwrap_or(0));
+        segments::apply_expired(&mut self.segments_expired, edit);
         self.replay_from = counters.replay_from;
         self.version_ceiling = counters.version_ceiling;
         self.table_id_next = counters.table_id_next;
@@ -65,6 +67,13 @@ impl State {
             self.namespace_generations.insert(flush.namespace, flush.generation);
         }
         Ok(())
+    }
+
+    /// Whether an item that expires at `expiry`, and whose record was in `segment`, had expired
+    /// when the segment was freed, so that it was not moved.
+    pub fn had_expired(&self, segment: u32, expiry: u32) -> bool {
+        let freed = self.segments_expired.get(&segment);
+        expiry != 0 && freed.is_some_and(|freed| expiry <= freed.until)
     }
 
     fn plan_counters(&self, edit: &Edit) -> Result<Counters, EditError> {
@@ -121,7 +130,7 @@ impl State {
                     end: state.pointers_end_max,
                 })
                 .collect(),
-            expired_until: (self.expired_until > 0).then_some(self.expired_until),
+            segments_expired: self.segments_expired.values().copied().collect(),
             replay_from: Some(self.replay_from),
             version_ceiling: Some(self.version_ceiling),
             table_id_next: Some(self.table_id_next),

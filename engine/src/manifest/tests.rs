@@ -89,10 +89,18 @@ fn random_edit(state: &State, random: &mut Random) -> Edit {
                 let end = random.below(64 << 20) as u32;
                 edit.segments_sealed.push(SegmentSeal { segment, end, sequence_last: 9 });
             }
-            (Some(_), 0) => edit.segments_freed.push(segment),
+            (Some(_), 0) => {
+                edit.segments_freed.push(segment);
+                let (until, live_bytes) = (random.below(100) as u32, known.live_bytes);
+                edit.segments_expired.push(SegmentExpiry { segment, until, live_bytes });
+            }
             (_, 1) => edit.live_bytes.push((segment, -(known.live_bytes as i64) / 2)),
             _ => {}
         }
+    }
+    for (&segment, expiry) in &state.segments_expired {
+        let gone = random.below(2) * expiry.live_bytes / (1 + random.below(2));
+        edit.live_bytes.push((segment, -(gone as i64)));
     }
     let sequence = state.replay_from.sequence + random.below(100);
     edit.replay_from = Some(LogPosition { segment, offset: 4096, sequence });

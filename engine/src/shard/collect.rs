@@ -14,7 +14,7 @@ use crate::index::memtable::Found;
 use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
 use crate::space::victims::{self, VictimCandidate};
-use crate::space::{ListedPart, ListedRecord, Purpose, Runway, SpaceUsage};
+use crate::space::{ListedPart, ListedRecord, Purpose, Runway};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
 use crate::value_log::record::{Record, RecordKind};
@@ -114,6 +114,7 @@ impl<E: Env> Shard<E> {
     pub(super) async fn collect(&self, victim: Victim) -> Result<(), EngineError> {
         // From now on no entry comes to point into it; see `is_leaving`.
         self.free.borrow_mut().leave(victim.number);
+        self.garbage.forget_expired(victim.number);
         let result = match self.log.segment(victim.number).await {
             Ok(Some(source)) => self.collector.collect(victim, &source, self).await,
             Ok(None) => Err(EngineError::Read("the segment is not there".to_owned())),
@@ -161,7 +162,7 @@ impl<E: Env> Shard<E> {
         }
         let now = self.unix_now();
         if entry.metadata.is_expired(now) {
-            self.garbage.note_expired(now);
+            self.garbage.note_expired(pointer.segment, now);
             return None;
         }
         let table_changes = self.index.table_changes();
@@ -304,6 +305,12 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         // The value cache cannot tell: a reader that began before a move puts an item there with
         // the place that it was read from.
         let hash = key_hash(key);
+        if canary::has(Defect::BelieveTheCache) {
+            let cached = self.state.borrow().items.place_of(hash, key);
+            if cached.is_some_and(|cached| cached != pointer) {
+                return Fate::Dead;
+            }
+        }
         let newest = |entry: &Entry<'_>| self.newest_of(entry, pointer);
         let found = match self.index.in_memtables(key, hash, |found| newest(&found.entry)) {
             Some(found) => found,

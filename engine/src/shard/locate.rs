@@ -109,14 +109,11 @@ impl<E: Env> Shard<E> {
 
     /// An item that had expired when its segment was freed stays gone, even if the clock goes back.
     /// Any other is never freed while it lives: where its segment is missing, reading it says so.
-    fn has_gone(&self, located: &Located) -> bool {
-        let until = self.garbage.expired_until.get();
-        let had_expired = located.metadata.expiry != 0 && located.metadata.expiry <= until;
-        had_expired && located.pointer().is_some_and(|pointer| self.is_gone(pointer.segment))
-    }
-
     fn unless_gone(&self, located: Located) -> Located {
-        if self.has_gone(&located) { Located::default() } else { located }
+        let journal = self.journal.state();
+        let had_expired =
+            |pointer: Pointer| journal.had_expired(pointer.segment, located.metadata.expiry);
+        if located.pointer().is_some_and(had_expired) { Located::default() } else { located }
     }
 
     /// The newest entry of `key` if memory says what it is; `None` if the device has to be asked.
@@ -166,16 +163,20 @@ impl<E: Env> Shard<E> {
             if let Some(located) = located {
                 return Ok(located);
             }
+            let table_changes = self.index.table_changes();
             let found = self.index.in_tables(key, hash).await?;
             let located = Located::from_table(found.as_ref().map(EntryBuf::as_entry));
             // The segment may have been freed while tables were read, and the item moved out of it:
-            // only a look-up that began after that tells whether it is gone.
-            let pointer = located.pointer().filter(|_| self.has_gone(&located));
+            // only a look-up that began after that tells whether it is gone. And what had expired
+            // is remembered no longer than tables have entries of it: they must be those of now.
+            let may_be_gone =
+                |pointer: &Pointer| located.metadata.expiry != 0 && self.is_gone(pointer.segment);
+            let pointer = located.pointer().filter(may_be_gone);
             if pointer.is_none() {
                 return Ok(located);
             }
-            if pointer == gone {
-                return Ok(Located::default());
+            if pointer == gone && self.index.table_changes() == table_changes {
+                return Ok(self.unless_gone(located));
             }
             gone = pointer;
         }

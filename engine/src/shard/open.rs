@@ -145,7 +145,7 @@ impl<E: Env> Disk<'_, E> {
         let Self { env, directory, identity } = self;
         let mut free = free_segments(files, &state, options.segment_bytes);
         let number = state.segment_id_next.max(free.number_next());
-        let garbage = Garbage::since(state.expired_until, number, &options);
+        let garbage = Garbage::new(number, &options);
         let origin = free.take().map_or(Origin::New, Origin::Recycled);
         let bytes = options.segment_bytes;
         options.budget.adopt(files.bytes);

@@ -54,6 +54,10 @@ impl<E: Env> ScrubHost<E> for Shard<E> {
         self.release_files();
     }
 
+    fn has_found_damage(&self) {
+        self.work.notify();
+    }
+
     fn is_closing(&self) -> bool {
         self.state.borrow().closing || self.log.stopped().is_some()
     }

@@ -11,7 +11,7 @@ use crate::canary::{self, Defect};
 use crate::error::EngineError;
 use crate::index::Host;
 use crate::index::compaction::picker::Choice;
-use crate::manifest::Edit;
+use crate::manifest::{Edit, SegmentExpiry, State};
 use crate::space::{Purpose, SpaceLimits, SpaceUsage};
 use crate::value_log::segment::{self, Origin, Segment};
 
@@ -147,7 +147,7 @@ impl<E: Env> Shard<E> {
                 && (is_empty || is_collected || canary::has(Defect::FreeSegmentEarly))
                 && !self.index.memtables_point_into(number);
             if is_dead && has_expired {
-                self.garbage.note_expired(now);
+                self.garbage.note_expired(number, now);
             }
             is_dead
         };
@@ -192,8 +192,8 @@ impl<E: Env> Shard<E> {
         self.commit_edit(|state| {
             let file_bytes = |number: &u32| state.segments.get(number).map(|s| s.file_bytes);
             bytes.extend(numbers.iter().filter_map(file_bytes));
-            let expired_until = Some(self.garbage.expired_until.get());
-            Some(Edit { segments_freed: numbers.clone(), expired_until, ..Edit::default() })
+            let segments_expired = self.segments_expired(&numbers, state);
+            Some(Edit { segments_freed: numbers.clone(), segments_expired, ..Edit::default() })
         })
         .await?;
         // Whoever began before this moment may still read the files.
@@ -203,11 +203,22 @@ impl<E: Env> Shard<E> {
             self.garbage.collected.borrow_mut().remove(&number);
             self.garbage.dead.borrow_mut().forget(number);
             self.garbage.listed.borrow_mut().forget(number);
+            self.garbage.forget_expired(number);
             free.freed(number, bytes, moment);
         }
         drop(free);
         self.log.needs().notify();
         Ok(())
+    }
+
+    /// What had expired in segments that are to be freed.
+    fn segments_expired(&self, numbers: &[u32], state: &State) -> Vec<SegmentExpiry> {
+        let expired = self.garbage.expired.borrow();
+        let of = |&segment: &u32| {
+            let live_bytes = state.segments.get(&segment)?.live_bytes;
+            Some(SegmentExpiry { segment, until: *expired.get(&segment)?, live_bytes })
+        };
+        numbers.iter().filter_map(of).collect()
     }
 
     async fn release_file(&self, number: u32, bytes: u32) -> Result<(), EngineError> {

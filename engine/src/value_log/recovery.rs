@@ -52,6 +52,8 @@ pub struct Damage {
     pub segment: u32,
     /// Bytes from the start of its file.
     pub offset: u32,
+    /// How many bytes are unreadable, those included that may never have been written.
+    pub bytes: u32,
     /// The changes that may be lost, by sequence; none where a damaged value is still known of.
     pub lost: Range<u64>,
     /// What is lost or damaged, for the log.
@@ -240,11 +242,16 @@ impl<E: Env> Replay<'_, E> {
         let what = format!("records from {expected} on are unreadable");
         match later {
             Some((_, header)) if canary::has(Defect::DropAfterDamage) => {
-                self.report(at, expected..header.sequence_first, what);
+                self.report(
+                    (at, self.bytes_until(at, None)),
+                    expected..header.sequence_first,
+                    what,
+                );
                 Next::GoTo(At { index: self.segments.len(), offset: 0 })
             }
             Some((next, header)) => {
-                self.report(at, expected..header.sequence_first, what);
+                let bytes = self.bytes_until(at, Some(next));
+                self.report((at, bytes), expected..header.sequence_first, what);
                 self.skip_to(header.sequence_first);
                 Next::GoTo(next)
             }
@@ -252,7 +259,7 @@ impl<E: Env> Replay<'_, E> {
                 let sealed = sealed_here.map_or(0, |seal| seal.sequence_last + 1);
                 // Without a seal nobody knows how many there were.
                 let lost_end = if sealed_here.is_some() { sealed } else { u64::MAX };
-                self.report(at, expected..lost_end, what);
+                self.report((at, self.bytes_until(at, None)), expected..lost_end, what);
                 self.skip_to(expected.max(sealed));
                 Next::GoTo(At { index: at.index + 1, offset: segment::HEADER_BYTES })
             }
@@ -264,9 +271,17 @@ impl<E: Env> Replay<'_, E> {
         self.previous = None;
     }
 
-    fn report(&mut self, at: At, lost: Range<u64>, what: String) {
+    fn report(&mut self, (at, bytes): (At, u32), lost: Range<u64>, what: String) {
         let segment = self.segments[at.index].segment.number;
-        self.outcome.damage.push(Damage { segment, offset: at.offset, lost, what });
+        self.outcome.damage.push(Damage { segment, offset: at.offset, bytes, lost, what });
+    }
+
+    /// How many bytes lie between `at` and `next`, or the end of the segment.
+    fn bytes_until(&self, at: At, next: Option<At>) -> u32 {
+        let source = &self.segments[at.index];
+        let end = source.seal.map_or(source.segment.bytes, |seal| seal.end);
+        let next = next.filter(|next| next.index == at.index);
+        next.map_or(end, |next| next.offset).saturating_sub(at.offset)
     }
 
     fn continues(&self, header: &FrameHeader) -> bool {
@@ -382,7 +397,12 @@ impl<E: Env> Replay<'_, E> {
     async fn broken_header(&mut self, at: At, header: &FrameHeader) -> Result<(), EngineError> {
         if self.frame_was_durable(at, header).await {
             let lost = header.sequence_first..header.sequence_end();
-            self.report(at, lost, format!("a frame of {} records has no end", header.count));
+            let bytes = self.bytes_until(at, None);
+            self.report(
+                (at, bytes),
+                lost,
+                format!("a frame of {} records has no end", header.count),
+            );
         } else {
             self.outcome.torn = true;
         }
@@ -408,7 +428,7 @@ impl<E: Env> Replay<'_, E> {
                 let end = record::find(bytes, offset + 1, place).unwrap_or(bytes.len());
                 let lost = header.sequence_first + index..header.sequence_end();
                 let what = format!("{} bytes of records are unreadable", end - offset);
-                self.report(at_record, lost, what);
+                self.report((at_record, (end - offset) as u32), lost, what);
                 offset = end;
                 index += 1;
                 continue;
@@ -417,7 +437,7 @@ impl<E: Env> Replay<'_, E> {
                 let key = crate::key::display(found.record.key);
                 let sequence = header.sequence_first + index;
                 let what = format!("the value of {key} is damaged");
-                self.report(at_record, sequence..sequence, what);
+                self.report((at_record, found.len as u32), sequence..sequence, what);
             }
             let pointer = Pointer { segment, offset: at_record.offset, len: found.len as u32 };
             visit(Replayed {

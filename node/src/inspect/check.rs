@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use larder_engine::check::{self, CheckError, Repair, Report};
 use larder_engine::key;
+use larder_engine::value_log::segment::file_name;
 use serde_json::{Value, json};
 
 use super::{Bytes, CheckArgs, EXIT_DAMAGE, Held, InspectError, print};
@@ -42,11 +43,22 @@ fn in_json(reports: &[(PathBuf, Report)], repairs: &[(PathBuf, Repair)], problem
         let keys = repair.lost_keys.iter().map(|key| key::display(key));
         let ranges = repair.lost_ranges.iter();
         let ranges = ranges.map(|(from, to)| [key::display(from), key::display(to)]);
+        let changes = repair.lost_changes.iter();
+        let changes = changes.map(|lost| {
+            json!({
+                "file": file_name(lost.segment),
+                "offset": lost.offset,
+                "bytes": lost.bytes,
+                "first": lost.lost.start,
+                "end": lost.lost.end,
+            })
+        });
         json!({
             "directory": path.display().to_string(),
             "done": repair.done,
             "lost_keys": keys.collect::<Vec<_>>(),
             "lost_ranges": ranges.collect::<Vec<_>>(),
+            "lost_changes": changes.collect::<Vec<_>>(),
         })
     });
     json!({ "problems": problems, "shards": shards, "repairs": repairs.collect::<Vec<_>>() })
@@ -67,6 +79,21 @@ fn repairs_for_people(repairs: &[(PathBuf, Repair)]) -> String {
             let (from, to) = (key::display(from), key::display(to));
             writeln!(text, "  LOST values of unknown keys from {from} to {to}")
                 .expect("a string takes all");
+        }
+        for lost in &repair.lost_changes {
+            let (name, offset, bytes) = (file_name(lost.segment), lost.offset, lost.bytes);
+            let first = lost.lost.start;
+            // Without a seal or a later frame nobody knows how many there were.
+            let last = match lost.lost.end {
+                u64::MAX => "on".to_owned(),
+                end => format!("to {}", end - 1),
+            };
+            writeln!(
+                text,
+                "  LOST changes of unknown keys: number {first} {last}, in {bytes} bytes from byte \
+                 {offset} of {name} on"
+            )
+            .expect("a string takes all");
         }
     }
     text

@@ -30,8 +30,9 @@ const CHECK_HELP: &str = "\
 Exit code: 0 no damage, 1 damage, 2 the check could not be run.
 
 A repair keeps everything that can be read. What cannot is dropped, and so is what it may have
-overwritten or deleted; the keys are listed. The log since the last flush is left to the next start
-of the node, which keeps what is readable of it.";
+overwritten or deleted; the keys are listed. Where the log since the last flush is damaged, what is
+readable of it is written to tables, as a start would keep it, and the numbers of the changes that
+are lost are listed; that takes room for a segment and the tables.";
 
 /// `larder check`.
 #[derive(Args, Clone, Debug)]

@@ -9,7 +9,7 @@ use larder_runtime::env::{Env, IoClass};
 use super::holes::Holes;
 use super::sorted_runs::{KeyRange, sorted_runs};
 use crate::entry::Entry;
-use crate::index::table::{READ_AHEAD_BYTES, Table, TableError, TableIterator};
+use crate::index::table::{Patience, READ_AHEAD_BYTES, Table, TableError, TableIterator};
 
 /// What becomes of a key's newest entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,9 @@ where
                 inputs.push(Input { age, table });
             }
         }
-        let runs = sorted_runs(inputs).into_iter().map(|run| Run::new(run, class)).collect();
+        let patience = Patience::default();
+        let runs = sorted_runs(inputs).into_iter();
+        let runs = runs.map(|run| Run::new(run, class, &patience)).collect();
         Self { runs, heap: Vec::new(), holes, filter, on_dropped, place: Place::BeforeFirst }
     }
 
@@ -213,13 +215,15 @@ struct Run<E: Env> {
     later: VecDeque<Input<E>>,
     current: Option<(usize, TableIterator<E>)>,
     class: IoClass,
+    patience: Patience,
     /// Blocks that were passed over and are not taken note of: age, table, number.
     passed_over: Vec<(usize, Rc<Table<E>>, u32)>,
 }
 
 impl<E: Env> Run<E> {
-    fn new(tables: Vec<Input<E>>, class: IoClass) -> Self {
-        Self { later: tables.into(), current: None, class, passed_over: Vec::new() }
+    fn new(tables: Vec<Input<E>>, class: IoClass, patience: &Patience) -> Self {
+        let (later, patience) = (tables.into(), patience.clone());
+        Self { later, current: None, class, patience, passed_over: Vec::new() }
     }
 
     async fn advance(&mut self) -> Result<bool, TableError> {
@@ -236,6 +240,7 @@ impl<E: Env> Run<E> {
             }
             let Some(Input { age, table }) = self.later.pop_front() else { return Ok(false) };
             let iterator = TableIterator::new(table, &[], self.class, READ_AHEAD_BYTES);
+            let iterator = iterator.with_patience(&self.patience);
             self.current = Some((age, iterator));
         }
     }

@@ -4,15 +4,17 @@
 //!
 //! 1. Tables that nobody needs go at once, unread: those of a dead generation, and those whose
 //!    entries have all expired and hide nothing.
-//! 2. Level 0 is relieved when it has too many runs, which look-ups visit one by one, or too many
+//! 2. A table that was found damaged is written again, where it is or, from level 0, into the next
+//!    level: what of it can be read stays, and what cannot becomes a stub.
+//! 3. Level 0 is relieved when it has too many runs, which look-ups visit one by one, or too many
 //!    tables. A table with nothing older in its range moves down as it is; else the oldest table
 //!    and what overlaps it, a slice of the level, is merged.
-//! 3. Hidden garbage is brought to light. A log record counts as live until a merge meets both its
+//! 4. Hidden garbage is brought to light. A log record counts as live until a merge meets both its
 //!    index entry and the newer one of its key, so what tables may hide is kept below a share of
 //!    everything: what hides most for the bytes that are rewritten goes down.
-//! 4. The fullest level that has reached its target gives the table that rewrites the fewest bytes
+//! 5. The fullest level that has reached its target gives the table that rewrites the fewest bytes
 //!    of the next level for each byte that it moves; one that overlaps nothing there moves unread.
-//! 5. Tables that are mostly tombstones or expired entries go down, or, where nothing lies deeper,
+//! 6. Tables that are mostly tombstones or expired entries go down, or, where nothing lies deeper,
 //!    are written again without them.
 //!
 //! Compaction comes to an end by itself: every choice takes tables away, takes entries down, or
@@ -59,6 +61,8 @@ pub struct Candidate<'a> {
     pub hiding: u32,
     /// Whether all its keys are of a generation that is dead for good.
     pub is_dead: bool,
+    /// Whether something in its file is not what was written.
+    pub is_damaged: bool,
 }
 
 impl KeyRange for Candidate<'_> {
@@ -156,6 +160,7 @@ pub fn pick(levels: &[Level<'_>], options: &PickerOptions, now: u32) -> Choice {
     let picture = Picture::new(levels, options, now);
     picture
         .remove_unneeded()
+        .or_else(|| picture.set_damage_aside())
         .or_else(|| picture.relieve_level_zero())
         .or_else(|| picture.uncover_garbage())
         .or_else(|| picture.shrink_fullest())

@@ -1,5 +1,6 @@
 //! Reads a table's entries in order, many blocks at a time.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -15,11 +16,31 @@ use crate::entry::Entry;
 /// Bytes that an iterator usually reads at once.
 pub const READ_AHEAD_BYTES: usize = 128 << 10;
 
-/// How often a block is read before it counts as bad.
-const ATTEMPTS_MAX: u32 = 3;
-
 /// How long to wait before a request that the device has refused is made again, in nanoseconds.
 const RETRY_NANOSECONDS: u64 = 500_000_000;
+
+/// How often that is waited for in all: a device that has lost many blocks must not hold up those
+/// who wait for a merge for as many waits.
+const WAITS_MAX: u32 = 4;
+
+/// How often a device that refuses a block is still waited for; shared by the iterators of a merge.
+#[derive(Clone)]
+pub struct Patience(Rc<Cell<u32>>);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Rc::new(Cell::new(WAITS_MAX)))
+    }
+}
+
+impl Patience {
+    /// Takes one of the waits; false if none is left.
+    fn take(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left > 0
+    }
+}
 
 /// The entries of a table from some key on.
 ///
@@ -48,6 +69,7 @@ pub struct TableIterator<E: Env> {
     is_whole: bool,
     entries_seen: u64,
     bad_blocks: Vec<u32>,
+    patience: Patience,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,8 +100,14 @@ impl<E: Env> TableIterator<E> {
             is_whole,
             entries_seen: 0,
             bad_blocks: Vec::new(),
+            patience: Patience::default(),
             table,
         }
+    }
+
+    /// The same with a patience that others share.
+    pub fn with_patience(self, patience: &Patience) -> Self {
+        Self { patience: patience.clone(), ..self }
     }
 
     /// The table that is read.
@@ -180,18 +208,23 @@ impl<E: Env> TableIterator<E> {
 
     async fn enter_next_block(&mut self) -> Result<(), TableError> {
         self.table.env().yield_if_needed().await;
-        let mut entered = self.try_enter_next_block(self.read_ahead_bytes as u64).await;
-        for _ in 1..ATTEMPTS_MAX {
-            match &entered {
-                Ok(()) => break,
-                Err(TableError::Io { .. }) => self.table.env().sleep(RETRY_NANOSECONDS).await,
-                Err(_) => {}
-            }
-            // Once more and alone: it may have been a neighbour, or the way here.
-            self.window_end = self.next_block;
-            entered = self.try_enter_next_block(0).await;
+        if self.try_enter_next_block(self.read_ahead_bytes as u64).await.is_ok() {
+            return Ok(());
         }
-        entered
+        // Alone: it may have been a neighbour, or the way here.
+        match self.enter_next_block_alone().await {
+            Ok(()) => return Ok(()),
+            Err(TableError::Io { .. }) if self.patience.take() => {
+                self.table.env().sleep(RETRY_NANOSECONDS).await;
+            }
+            Err(_) => {}
+        }
+        self.enter_next_block_alone().await
+    }
+
+    async fn enter_next_block_alone(&mut self) -> Result<(), TableError> {
+        self.window_end = self.next_block;
+        self.try_enter_next_block(0).await
     }
 
     async fn try_enter_next_block(&mut self, read_ahead_bytes: u64) -> Result<(), TableError> {

@@ -31,6 +31,8 @@ pub struct Table<E: Env> {
     pointed: SectionHandle,
     /// Of a thousand entries, so many hide an older one of their key: an estimate.
     hiding: Cell<u32>,
+    /// Something in the file was found not to be what was written.
+    is_damaged: Cell<bool>,
 }
 
 /// An answer that needs no device, or the news that one does.
@@ -92,7 +94,8 @@ impl<E: Env> Table<E> {
         }
         let (index, filter, pointed) = (Rc::new(index), Rc::new(filter), footer.pointed);
         let (meta, hiding) = (meta.clone(), Cell::new(HIDING_UNKNOWN));
-        Ok(Self { env, path, file, identity, meta, index, filter, pointed, hiding })
+        let is_damaged = Cell::new(false);
+        Ok(Self { env, path, file, identity, meta, index, filter, pointed, hiding, is_damaged })
     }
 
     /// Of a thousand entries, so many hide an older one of their key, if anything older is in the
@@ -104,6 +107,16 @@ impl<E: Env> Table<E> {
     /// Says what [`Self::hiding`] is.
     pub fn set_hiding(&self, share: u32) {
         self.hiding.set(share);
+    }
+
+    /// Whether scrubbing has found something in the file that is not what was written.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.get()
+    }
+
+    /// Says that it is so.
+    pub(super) fn note_damage(&self) {
+        self.is_damaged.set(true);
     }
 
     /// The same table as a stub in `level` that says which keys these blocks have lost.
@@ -119,6 +132,7 @@ impl<E: Env> Table<E> {
             filter: Rc::clone(&self.filter),
             pointed: self.pointed,
             hiding: self.hiding.clone(),
+            is_damaged: Cell::new(false),
         }
     }
 

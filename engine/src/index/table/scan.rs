@@ -48,8 +48,17 @@ impl<E: Env> Table<E> {
 
 impl<E: Env> Table<E> {
     /// Reads and checks blocks from number `from` on, about `bytes_max` of them; behind the last
-    /// one, footer, index, filter and segment list as they are on the device now.
+    /// one, footer, index, filter and segment list as they are on the device now. A table in which
+    /// something is damaged is to be written anew.
     pub(crate) async fn scrub(&self, from: u64, bytes_max: u64, class: IoClass) -> ScrubStep {
+        let step = self.scrub_step(from, bytes_max, class).await;
+        if !step.damage.is_empty() {
+            self.note_damage();
+        }
+        step
+    }
+
+    async fn scrub_step(&self, from: u64, bytes_max: u64, class: IoClass) -> ScrubStep {
         let mut step = ScrubStep::default();
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         let mut places = self.block_places().skip(from).peekable();

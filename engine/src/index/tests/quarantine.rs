@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use larder_runtime::env::Env as _;
+
 use super::*;
 use crate::index::table::file_name;
 use crate::manifest::NamespaceGeneration;
@@ -164,6 +166,32 @@ fn a_block_lost_in_the_middle() {
 fn a_block_lost_at_the_bottom() {
     in_level(2, true);
     in_level(2, false);
+}
+
+#[test]
+fn a_merge_over_many_lost_blocks_does_not_wait_for_each() {
+    let mut failing = filled(3);
+    let tables: Vec<TableMeta> = (0..3).flat_map(|level| failing.tables(level)).collect();
+    let mut lost = 0;
+    for table in &tables {
+        for block in 0..(table.file_bytes / 4096).saturating_sub(4) {
+            failing.lose_block(table, block, false);
+            lost += 1;
+        }
+    }
+    assert!(lost >= 8, "{lost} blocks were lost");
+    let now = |failing: &Failing| failing.fixture.simulation.env().now();
+    for round in 0..4 {
+        failing.write_all((0..300).map(|number| (number * 31 + round * 7) % 2500));
+        let mut began = now(&failing);
+        while failing.fixture.compact_once().expect("merges") {
+            let ended = now(&failing);
+            assert!(ended - began < 3_000_000_000, "a merge has taken {} ns", ended - began);
+            began = ended;
+        }
+        failing.check();
+    }
+    assert!(failing.stubs() > 0);
 }
 
 #[test]

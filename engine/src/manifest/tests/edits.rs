@@ -48,6 +48,7 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         any::<Option<u32>>(),
         vec(any::<(u32, u8)>(), 0..4),
         vec(any::<(u32, u32, u32)>(), 0..4),
+        vec(position(), 0..4),
     );
     let rest =
         (proptest::option::of(position()), any::<Option<u64>>(), vec(any::<(u32, u64)>(), 0..4));
@@ -71,7 +72,11 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
             .into_iter()
             .map(|(segment, expiry, end)| SegmentPointers { segment, expiry, end })
             .collect(),
-        expired_until: segments.4,
+        segments_expired: segments
+            .7
+            .into_iter()
+            .map(|(segment, until, live_bytes)| SegmentExpiry { segment, until, live_bytes })
+            .collect(),
         replay_from: rest.0.map(|(segment, offset, sequence)| LogPosition {
             segment,
             offset,
@@ -152,7 +157,11 @@ fn full_edit() -> Edit {
             SegmentPointers { segment: 3, expiry: 1_800_000_000, end: 0 },
             SegmentPointers { segment: 4, expiry: NEVER_EXPIRES, end: 70_000 },
         ],
-        expired_until: Some(1_700_000_000),
+        segments_expired: vec![SegmentExpiry {
+            segment: 2,
+            until: 1_700_000_000,
+            live_bytes: 1 << 40,
+        }],
     }
 }
 
@@ -344,6 +353,42 @@ fn impossible_edits_are_refused() {
     state
         .apply(&Edit { live_bytes: vec![(0, 9000)], ..Edit::default() })
         .expect("several entries may point at one record");
+}
+
+#[test]
+fn what_had_expired_in_a_freed_segment_is_remembered_while_tables_point_into_it() {
+    let mut state = State::default();
+    let expiry = |segment, until, live_bytes| SegmentExpiry { segment, until, live_bytes };
+    let opened = Edit {
+        segments_opened: vec![(0, 8192), (1, 8192)],
+        live_bytes: vec![(0, 100), (1, 70)],
+        ..Edit::default()
+    };
+    state.apply(&opened).expect("opens");
+    let freed = Edit {
+        segments_freed: vec![0, 1],
+        segments_expired: vec![expiry(0, 1000, 100)],
+        ..Edit::default()
+    };
+    state.apply(&freed).expect("frees");
+    let known = |state: &State| -> Vec<bool> {
+        let items = [(0, 999), (0, 1000), (0, 1001), (0, 0), (1, 999)];
+        items.iter().map(|&(segment, expiry)| state.had_expired(segment, expiry)).collect()
+    };
+    assert_eq!(known(&state), [true, true, false, false, false]);
+    // Merges drop the entries, in several steps; of the other segment nothing is known.
+    let merged = |difference| Edit { live_bytes: vec![(0, difference)], ..Edit::default() };
+    state.apply(&merged(-60)).expect("counts");
+    assert_eq!(state.segments_expired[&0], expiry(0, 1000, 40));
+    assert!(known(&state)[0]);
+    state.apply(&merged(-40)).expect("counts");
+    assert_eq!(state.segments_expired.len(), 0);
+    assert_eq!(known(&state), [false; 5]);
+    // More than there is can only come from damage, and is no reason to stop.
+    let again = Edit { segments_expired: vec![expiry(0, 1000, 5)], ..Edit::default() };
+    state.apply(&again).expect("says so");
+    state.apply(&merged(-60)).expect("counts");
+    assert_eq!(state.segments_expired.len(), 0);
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! Overwriting without an end: the files never take more than the cap.
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
 use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::random::Random;
-use larder_runtime::simulation::{FaultPlan, SimEnv};
+use larder_runtime::simulation::FaultPlan;
 
 use super::harness::{self, tiny_options};
 use super::smoke::{run, set};

@@ -10,10 +10,12 @@ use larder_runtime::simulation::{
 use super::abandoned;
 use super::collection_races;
 use super::damage;
+use super::failed_collections;
 use super::failures;
 use super::items;
 use super::lives::Lives;
 use super::model::Device;
+use super::races;
 use crate::canary::{self, Defect};
 use crate::value_log::Durability;
 
@@ -87,6 +89,8 @@ fn races_notice_defects_of_the_collector() {
     races_notice(Defect::MoveUnconditionally, collection_races::against_an_overwrite);
     races_notice(Defect::MoveAsLookedUp, collection_races::against_an_overwrite);
     races_notice(Defect::MoveAsLookedUp, collection_races::against_a_delete);
+    races_notice(Defect::MoveAsLookedUp, failed_collections::against_a_touch);
+    races_notice(Defect::BelieveTheCache, races::a_reader_that_caches_the_old_place);
     races_notice(Defect::SkipCopySync, collection_races::crashes);
     races_notice(Defect::FreeVictimEarly, collection_races::crashes);
     races_notice(Defect::ReplayFromLater, collection_races::crashes);

@@ -455,7 +455,7 @@ fn against_closing() {
 fn hold_at_each_step(operation: &OperationBuf, check: impl Fn(Seen, Seen)) {
     let prepared = prepare();
     let mut steps = 0;
-    while let Some((disk, seen)) = hold(&prepared, operation, steps) {
+    while let Some((disk, seen)) = hold(&prepared, RACED, operation, steps) {
         check(prepared.raced.clone(), seen.clone());
         prepared.check_again(disk, steps as u64, Promise::Exactly(seen));
         steps += 1;
@@ -463,9 +463,14 @@ fn hold_at_each_step(operation: &OperationBuf, check: impl Fn(Seen, Seen)) {
     assert!(steps > 1, "it has {steps} steps");
 }
 
-/// Holds an operation after `steps` steps; what is seen of the key in the end. `None` if it ended
-/// before.
-fn hold(prepared: &Prepared, operation: &OperationBuf, steps: usize) -> Option<(SimDisk, Seen)> {
+/// Holds an operation on `key` after `steps` steps; what is seen of the key that is raced for in
+/// the end. `None` if it ended before.
+fn hold(
+    prepared: &Prepared,
+    key: &'static [u8],
+    operation: &OperationBuf,
+    steps: usize,
+) -> Option<(SimDisk, Seen)> {
     let (mut life, shard) = prepared.start(steps as u64);
     let env = life.env();
     let collecting = prepared.collect(&shard);
@@ -474,7 +479,7 @@ fn hold(prepared: &Prepared, operation: &OperationBuf, steps: usize) -> Option<(
     let seen = life.block_on(async move {
         // Who is held while it opens the segment would hold the others up.
         see(&shard, WITNESSES[0]).await;
-        let key = Key::memcached(RACED);
+        let key = Key::memcached(key);
         let mut doing = Box::pin(shard.run(&key, operation, Reply::new));
         if polled(&env, &mut doing, steps).await.is_some() {
             return None;
@@ -496,6 +501,14 @@ fn hold(prepared: &Prepared, operation: &OperationBuf, steps: usize) -> Option<(
 #[test]
 pub(super) fn readers_of_the_old_place() {
     hold_at_each_step(&get(), |before, after| assert_eq!(before, after));
+    // Of an item that does not expire the old place is read, not looked for again.
+    let prepared = prepare();
+    let mut steps = 0;
+    while let Some((_, seen)) = hold(&prepared, WITNESSES[1], &get(), steps) {
+        assert_eq!(seen, prepared.raced);
+        steps += 1;
+    }
+    assert!(steps > 1, "it has {steps} steps");
 }
 
 #[test]

@@ -271,12 +271,17 @@ impl Model {
 
     /// Notes what the start says to be lost.
     fn doubt(&mut self, start: &Start<'_>) {
-        self.was_damaged |= !start.damage.is_empty();
-        let is_reported =
-            |sequence: u64| start.damage.iter().any(|damage| damage.lost.contains(&sequence));
+        self.note_damage(start.damage);
         // Sequences that are given out again tell nothing.
         let reused = start.sequence_next..self.sequence_end;
-        self.history.doubt(|_, sequence| is_reported(sequence) || reused.contains(&sequence));
+        self.history.doubt(|_, sequence| reused.contains(&sequence));
+    }
+
+    /// Notes damage that a start has reported.
+    pub(super) fn note_damage(&mut self, damage: &[Damage]) {
+        self.was_damaged |= !damage.is_empty();
+        let is_reported = |sequence| damage.iter().any(|damage| damage.lost.contains(&sequence));
+        self.history.doubt(|_, sequence| is_reported(sequence));
     }
 
     /// After how many of the changes the shard is as it was found: the least number that explains
@@ -340,15 +345,7 @@ impl Model {
         let gone = found.is_none() && has_expired(expected);
         // A device that loses writes may lose those by which the item was dropped.
         let returned = device == Device::LosesWrites && expected.is_none() && has_expired(found);
-        // A lost record of a move leaves the key pointing to a segment that is gone. The shard
-        // reports the damage. If its clock has ever shown a later time than the item's expiry, it
-        // takes the item for one that expired then, also if it is younger than that.
-        let was_ever = |item: &Item| self.clocks.iter().any(|now| item.is_gone(*now));
-        let hidden = device == Device::LosesWrites
-            && self.was_damaged
-            && found.is_none()
-            && expected.is_some_and(was_ever);
-        expected == found || gone || returned || hidden
+        expected == found || gone || returned
     }
 
     fn differences(&self, found: &Found, count: usize, start: &Start<'_>) -> Vec<String> {

@@ -6,8 +6,12 @@ use larder_runtime::simulation::SimDisk;
 
 use super::harness::{self, TestShard, tiny_options};
 use super::lives::Lives;
-use super::smoke::{run, set};
+use super::model::Reply;
+use super::smoke::{get, run, set};
+use crate::error::EngineError;
+use crate::index::compaction::picker::Choice;
 use crate::index::table;
+use crate::key::Key;
 use crate::scrub::{ScrubCounters, ScrubOptions};
 use crate::shard::ShardOptions;
 use crate::value_log::segment;
@@ -21,23 +25,35 @@ fn options() -> ShardOptions {
     }
 }
 
+const KEYS: u16 = 200;
+
 /// A store with a table and full segments, and the paths of one of each.
 fn store() -> (SimDisk, PathBuf, PathBuf) {
+    store_in_level(0)
+}
+
+/// The same with the table in this level.
+fn store_in_level(level: usize) -> (SimDisk, PathBuf, PathBuf) {
     let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
     let (shard, _) =
         harness::open_in(&mut life, &ShardOptions { scrub: ScrubOptions::default(), ..options() });
     let worker = shard.clone();
     let writing = async move {
-        for number in 0..200u16 {
+        for number in 0..KEYS {
             run(&worker, &number.to_be_bytes(), set(&[7; 2000])).await;
         }
         super::items::flush_memtable(&worker).await;
+        if level > 0 {
+            let table = worker.index.table_after(None).expect("a table");
+            let choice = Choice::Move { table, to: level as u8 };
+            worker.index.compact(choice, &*worker).await.expect("moves");
+        }
     };
     life.block_on(writing).expect("runs");
     assert_eq!(shard.statistics().scrub, ScrubCounters::default(), "it is turned off");
     let (table, segment) = {
         let journal = shard.journal.state();
-        let table = journal.levels.iter().flatten().next().expect("a table").id;
+        let table = journal.levels[level].first().expect("a table").id;
         let mut segments = journal.segments.range(..journal.replay_from.segment);
         let segment = segments.find(|(_, it)| it.sealed.is_some()).expect("a full segment");
         (table::file_name(table), segment::file_name(*segment.0))
@@ -103,15 +119,16 @@ fn a_flipped_byte_of_a_table_or_a_full_segment_is_found_once() {
 
 #[test]
 fn the_end_of_a_table_that_is_damaged_while_it_is_open_is_found() {
-    let (disk, table, _) = store();
+    let (disk, path, _) = store();
     let mut life = harness::life(2, disk);
     let (shard, _) = harness::open_in(&mut life, &options());
-    let len = shard.index.table_after(None).map(|id| shard.index.table(id).expect("there"));
-    let len = len.expect("a table").meta().file_bytes;
+    let name = path.file_name().and_then(|name| name.to_str());
+    let id = name.and_then(table::parse_file_name).expect("a table");
+    let len = shard.index.table(id).expect("there").meta().file_bytes;
     let env = life.env();
     let writing = async move {
         use larder_runtime::env::{Env, File, IoClass, OpenMode};
-        let file = env.open(&table, OpenMode::ReadWrite).await.expect("opens");
+        let file = env.open(&path, OpenMode::ReadWrite).await.expect("opens");
         let mut zeros = env.buffer(4096);
         zeros.fill(0);
         file.write(IoClass::Scrub, len - 4096, zeros).await.0.expect("written");
@@ -120,6 +137,62 @@ fn the_end_of_a_table_that_is_damaged_while_it_is_open_is_found() {
     life.advance(5_000_000_000).expect("runs");
     let found = shard.statistics().scrub;
     assert_eq!(found.damages, 1, "{found:?}");
+    // It was written anew from its blocks, so that the next start needs nothing of the old file.
+    assert!(shard.index.table(id).is_none() && shard.statistics().index.stubs == 0);
+    drop(shard);
+    let mut life = harness::life(3, life.crash());
+    let (shard, report) = harness::open_in(&mut life, &options());
+    assert_eq!(report.damage, []);
+    assert_eq!(life.block_on(lost_keys(shard)).expect("runs"), []);
+}
+
+/// The keys of the store that answer with an error. All others have their values.
+async fn lost_keys(shard: TestShard) -> Vec<u16> {
+    let mut lost = Vec::new();
+    for number in 0..KEYS {
+        let key = number.to_be_bytes();
+        match shard.run(&Key::memcached(&key), get(), Reply::new).await {
+            Ok(reply) => assert_eq!(reply.value, [7; 2000], "key {number}"),
+            Err(EngineError::Damaged { .. }) => lost.push(number),
+            Err(error) => panic!("key {number}: {error}"),
+        }
+    }
+    lost
+}
+
+#[test]
+fn a_damaged_block_that_nobody_has_read_is_set_aside_and_merges_go_on() {
+    for level in [0, 1] {
+        let (mut disk, table, _) = store_in_level(level);
+        disk.flip_bit(&table, 100, 3);
+        let mut life = harness::life(2, disk);
+        let (shard, _) = harness::open_in(&mut life, &options());
+        life.advance(5_000_000_000).expect("runs");
+        let statistics = shard.statistics();
+        assert_eq!((statistics.scrub.damages, statistics.index.stubs), (1, 1), "{statistics:?}");
+        assert!(shard.index.table_after(None).is_some(), "what was readable is in a new table");
+        let lost = life.block_on(lost_keys(shard.clone())).expect("runs");
+        assert!((1..KEYS as usize / 2).contains(&lost.len()), "{lost:?}");
+        // One of them is written again, and merges go over the stub.
+        let (worker, first) = (shard.clone(), lost[0]);
+        life.block_on(async move {
+            for number in [0, first, KEYS - 1] {
+                run(&worker, &number.to_be_bytes(), set(&[7; 2000])).await;
+                super::items::flush_memtable(&worker).await;
+                super::items::rest(&worker).await;
+            }
+        })
+        .expect("runs");
+        assert_eq!(shard.stopped(), None);
+        drop(shard);
+        let mut life = harness::life(3, life.crash());
+        let (shard, report) = harness::open_in(&mut life, &options());
+        assert_eq!(report.damage, []);
+        let still = life.block_on(lost_keys(shard)).expect("runs");
+        let but_one: Vec<u16> =
+            lost.into_iter().filter(|number| ![0, first, KEYS - 1].contains(number)).collect();
+        assert_eq!(still, but_one);
+    }
 }
 
 #[test]

@@ -35,6 +35,17 @@ impl<'a> Picture<'a> {
         (!tables.is_empty()).then_some(Choice::Remove { tables })
     }
 
+    /// Writes a damaged table again. It must not move unread: the damage would go with it.
+    pub(super) fn set_damage_aside(&self) -> Option<Choice> {
+        let is_damaged = |&(level, at): &(usize, usize)| self.levels[level].tables[at].is_damaged;
+        let (level, at) = self.positions().find(is_damaged)?;
+        if level == 0 {
+            return Some(self.merge(0, &self.with_older(0, at)));
+        }
+        let inputs = vec![self.levels[level].tables[at].id];
+        Some(Choice::Merge { inputs, to: level_number(level) })
+    }
+
     pub(super) fn relieve_level_zero(&self) -> Option<Choice> {
         let tables = &self.levels.first()?.tables;
         let runs = sorted_runs(tables).len() as u64;

@@ -32,6 +32,7 @@ struct SimulatedTable {
     smallest: Vec<u8>,
     largest: Vec<u8>,
     writes: BTreeMap<u32, Write>,
+    is_damaged: bool,
 }
 
 struct Simulator {
@@ -64,6 +65,7 @@ fn candidate(table: &SimulatedTable, living: u32) -> Candidate<'_> {
         expiry_last: last,
         hiding: 1000,
         is_dead: table.generation != living,
+        is_damaged: table.is_damaged,
     }
 }
 
@@ -108,7 +110,15 @@ impl Simulator {
             smallest: key(*writes.first_key_value().unwrap().0),
             largest: key(*writes.last_key_value().unwrap().0),
             writes,
+            is_damaged: false,
         }
+    }
+
+    /// Something is damaged in one table of any level.
+    fn damage(&mut self, chance: u8) {
+        let tables: Vec<_> = self.levels.iter_mut().flatten().collect();
+        let at = usize::from(chance) % tables.len().max(1);
+        tables.into_iter().skip(at).take(1).for_each(|table| table.is_damaged = true);
     }
 
     fn view(&self) -> Vec<Level<'_>> {
@@ -211,6 +221,7 @@ impl Simulator {
         let total: u64 = tables().map(|table| table.separate_bytes).sum();
         assert!(hidden_bytes(&levels, &self.options) <= total / self.options.hidden_part);
         assert!(tables().all(|table| !table.is_dead), "a dead table has stayed");
+        assert!(tables().all(|table| !table.is_damaged), "a damaged table has stayed");
     }
 
     fn check_answers(&self) {
@@ -262,6 +273,9 @@ proptest! {
             let keys: Vec<_> = keys.collect();
             simulator.flush(&keys);
             simulator.now += seconds;
+            if chance % 5 == 0 {
+                simulator.damage(chance);
+            }
             simulator.settle()?;
             simulator.check_shape();
             simulator.check_answers();
