@@ -25,8 +25,12 @@ pub(super) struct FirstSegment {
     pub(super) promise: Promise,
 }
 
-/// The longest first segment that there is space for, of the standard length at most. It may use
-/// the last there is, but for what the other shards need to begin with.
+/// What the manifest may grow by when the segment is made known in it, of each shard.
+const MANIFEST_STEP_BYTES: u64 = 256 << 10;
+
+/// The longest first segment that there is space for, of the standard length at most. It leaves
+/// what it takes to begin with it; the shortest may use the last there is, because the manifest
+/// has room mostly.
 ///
 /// # Errors
 ///
@@ -41,24 +45,24 @@ pub(super) fn choose<E: Env>(
         let promise = DiskBudget::promise(&options.budget, u64::from(bytes), left, || {
             env.free_space(directory)
         });
-        promise.map_err(|source| EngineError::io(directory, "asking for the free space of", &source))
+        promise
+            .map_err(|source| EngineError::io(directory, "asking for the free space of", &source))
     };
     let standard = options.segment_bytes;
     if let Some(number) = free.take() {
         let promise = promise(0, 0)?.ok_or(EngineError::Full)?;
         return Ok(FirstSegment { origin: Origin::Recycled(number), bytes: standard, promise });
     }
-    let others = u64::from(options.shards.saturating_sub(1)) * u64::from(FIRST_SEGMENT_BYTES_MIN);
+    let shortest = FIRST_SEGMENT_BYTES_MIN.min(standard);
+    let others = u64::from(options.shards.saturating_sub(1)) * u64::from(shortest);
+    let left = others + u64::from(options.shards) * MANIFEST_STEP_BYTES;
     let mut bytes = standard;
-    loop {
-        let left = if bytes == standard { 0 } else { others };
+    while bytes > shortest {
         if let Some(promise) = promise(bytes, left)? {
             return Ok(FirstSegment { origin: Origin::New, bytes, promise });
         }
-        if bytes <= FIRST_SEGMENT_BYTES_MIN {
-            return Err(EngineError::Full);
-        }
-        let half = (bytes / 2).next_multiple_of(DISK_ALIGNMENT as u32);
-        bytes = half.max(FIRST_SEGMENT_BYTES_MIN);
+        bytes = (bytes / 2).next_multiple_of(DISK_ALIGNMENT as u32).max(shortest);
     }
+    let promise = promise(shortest, 0)?.ok_or(EngineError::Full)?;
+    Ok(FirstSegment { origin: Origin::New, bytes: shortest, promise })
 }

@@ -231,11 +231,7 @@ impl<E: Env> Shard<E> {
     /// Whether another file is kept to be used again besides `ready`.
     fn keeps_file(&self, ready: u64) -> bool {
         !self.others_are_short()
-            && self.usage().keeps_file(
-                &self.limits(),
-                ready,
-                self.options.free_segments_max as u64,
-            )
+            && self.usage().keeps_file(&self.limits(), ready, self.options.free_segments_max as u64)
     }
 
     /// Whether another shard is refused space: files that this one keeps to use again would count
