@@ -16,7 +16,7 @@ use super::smoke::{delete, get, run, set};
 use crate::error::EngineError;
 use crate::index::table::TableOptions;
 use crate::operation::Outcome;
-use crate::shard::ShardOptions;
+use crate::shard::{Ingest, ShardOptions};
 
 const SHARDS: u16 = 2;
 const VALUE_BYTES: usize = 10_000;
@@ -284,4 +284,32 @@ fn a_shard_for_which_nothing_is_left_starts_when_there_is_room() {
     let mut life = harness::life(3, disk);
     let node = Node::start(&mut life, &ShardOptions { budget: DiskBudget::new(None), ..options });
     life.block_on(async move { node.check(&stored, &[]).await }).expect("runs");
+}
+
+#[test]
+fn who_is_refused_is_not_made_to_wait_until_there_is_space() {
+    let mut life = harness::life(1, harness::empty_disk(64 << 20));
+    let node = Node::start(&mut life, &options(1 << 20));
+    let env = life.env();
+    life.block_on(async move {
+        let stored = node.fill(0).await;
+        let is_done = Rc::new(Cell::new(false));
+        let (deleting, done) = (node.clone(), is_done.clone());
+        env.spawn(TaskQueue::Foreground, async move {
+            deleting.delete(&stored[..stored.len() / 2]).await;
+            deleting.wait_for_writes().await.expect("there is room");
+            done.set(true);
+        });
+        let ingest = || node.shards.iter().map(|shard| shard.state.borrow().full.ingest);
+        let mut before: Vec<Ingest> = ingest().collect();
+        assert!(before.contains(&Ingest::Refused), "{before:?}");
+        while !is_done.get() {
+            env.sleep(20_000).await;
+            for (before, now) in before.iter_mut().zip(ingest()) {
+                assert!((*before, now) != (Ingest::Refused, Ingest::Waiting), "it wavers");
+                *before = now;
+            }
+        }
+    })
+    .expect("runs");
 }
