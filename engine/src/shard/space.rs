@@ -316,7 +316,10 @@ impl<E: Env> Shard<E> {
             }
             extended?;
             self.log.changed_for_all();
-        } else if self.may_extend(0) && self.promise(0, Purpose::Ingest).is_ok() {
+        } else if self.state.borrow().full.ingest == Ingest::Refused
+            && self.may_extend(0)
+            && self.promise(0, Purpose::Ingest).is_ok()
+        {
             // The reserve is whole again, and what is left of a segment from it is for writes.
             self.note_full(|full| full.reserve_in_use = false);
         }
