@@ -13,6 +13,7 @@ mod background;
 mod backpressure;
 mod collect;
 pub mod execute;
+mod first_segment;
 mod journal;
 mod locate;
 mod memory;
@@ -21,6 +22,7 @@ mod open;
 mod operation_buffer;
 pub mod options;
 mod pins;
+mod refusals;
 mod replay_rate;
 mod scrub;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use larder_runtime::disk_budget::Shortage;
 use larder_runtime::env::Env;
 
 use crate::cache::ItemCache;
@@ -51,6 +54,7 @@ use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
 pub use execute::{Answer, Attempt};
+pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
 pub use memory::MemoryStatistics;
 pub use open::OpenReport;
 pub use operation_buffer::OperationBuf;
@@ -64,6 +68,7 @@ use journal::Journal;
 use memory::CacheRoom;
 use namespaces::Namespaces;
 use pins::Pins;
+use refusals::Refusals;
 use replay_rate::ReplayRate;
 use space::Fullness;
 use statistics::OperationCounters;
@@ -186,6 +191,9 @@ pub struct Shard<E: Env> {
     space_freed: Signal,
     /// Since when the log may not grow because of the cap, and nothing was freed.
     waiting_since: Cell<Option<u64>>,
+    /// Told to the node's other shards while this one is refused space.
+    shortage: RefCell<Option<Shortage>>,
+    refusals: Cell<Refusals>,
     pacing: Pacing,
     pins: Pins,
     cache_room: CacheRoom,
@@ -371,6 +379,7 @@ impl<E: Env> Shard<E> {
 impl<E: Env> Drop for Shard<E> {
     /// A shard that is gone has no part in the node's budget; its next start counts its files anew.
     fn drop(&mut self) {
+        self.shortage.take();
         self.options.budget.release(self.accounted.get());
     }
 }

@@ -170,10 +170,6 @@ pub const SPACE_AMPLIFICATION_DEFAULT: u32 = 150;
 /// Its range: below 1.1 every byte is copied more than five times.
 pub const SPACE_AMPLIFICATION_RANGE: std::ops::RangeInclusive<u32> = 110..=10_000;
 
-/// Free disk space below which a new directory is not made, in bytes for each shard: its first two
-/// segments. One that is there starts with what it has left itself.
-pub const DISK_FREE_MIN: u64 = 128 << 20;
-
 /// The most shards a directory may have: their index has 16 bits on disk, their names three digits.
 pub const SHARDS_MAX: u16 = 999;
 

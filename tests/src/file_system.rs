@@ -36,12 +36,18 @@ impl FileSystem {
     /// returned is removed.
     pub fn take_all_but(&self, bytes: u64) -> PathBuf {
         let path = self.mount.join("outside");
-        let file = std::fs::File::create(&path).expect("a file from outside");
-        let free = rustix::fs::statvfs(&self.mount).expect("a file system");
-        let taken = (free.f_bavail * free.f_frsize).saturating_sub(bytes);
-        let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&file, flags, 0, taken).expect("the space is there");
-        path
+        loop {
+            let file = std::fs::File::create(&path).expect("a file from outside");
+            let free = rustix::fs::statvfs(&self.mount).expect("a file system");
+            let taken = (free.f_bavail * free.f_frsize).saturating_sub(bytes);
+            let flags = rustix::fs::FallocateFlags::empty();
+            match rustix::fs::fallocate(&file, flags, 0, taken) {
+                Ok(()) => return path,
+                // A node that runs has taken some meanwhile.
+                Err(rustix::io::Errno::NOSPC) => {}
+                Err(error) => panic!("cannot take {taken} bytes: {error}"),
+            }
+        }
     }
 }
 

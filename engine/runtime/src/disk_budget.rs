@@ -18,6 +18,7 @@ pub struct DiskBudget {
     limit: u64,
     taken: AtomicU64,
     promised: AtomicU64,
+    shortages: AtomicU64,
 }
 
 /// Bytes that may be allocated. Dropped, it gives back what was not kept.
@@ -27,6 +28,18 @@ pub struct Promise {
     bytes: u64,
 }
 
+/// Says that somebody is refused space, until it is dropped.
+#[derive(Debug)]
+pub struct Shortage {
+    budget: Arc<DiskBudget>,
+}
+
+impl Drop for Shortage {
+    fn drop(&mut self) {
+        self.budget.shortages.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl DiskBudget {
     /// A budget of `limit` bytes; none means that the file system alone is the limit.
     pub fn new(limit: Option<u64>) -> Arc<Self> {
@@ -34,6 +47,7 @@ impl DiskBudget {
             limit: limit.unwrap_or(u64::MAX),
             taken: AtomicU64::new(0),
             promised: AtomicU64::new(0),
+            shortages: AtomicU64::new(0),
         })
     }
 
@@ -52,6 +66,17 @@ impl DiskBudget {
     pub fn headroom(&self, free: u64) -> u64 {
         let promised = self.promised.load(Ordering::Acquire);
         self.limit.saturating_sub(self.taken()).min(free.saturating_sub(promised))
+    }
+
+    /// Says that the caller is refused space, so that others give back what they can do without.
+    pub fn shortage(budget: &Arc<Self>) -> Shortage {
+        budget.shortages.fetch_add(1, Ordering::AcqRel);
+        Shortage { budget: Arc::clone(budget) }
+    }
+
+    /// How many are refused space at the moment.
+    pub fn shortages(&self) -> u64 {
+        self.shortages.load(Ordering::Acquire)
     }
 
     /// Counts files that were there before the budget.
@@ -182,6 +207,17 @@ mod tests {
         let error = DiskBudget::promise(&budget, 50, 0, || Err(io::Error::other("broken")));
         assert!(error.is_err());
         assert_eq!((budget.taken(), budget.headroom(70)), (0, 70));
+    }
+
+    #[test]
+    fn a_shortage_is_known_until_it_is_over() {
+        let budget = DiskBudget::new(None);
+        let (first, second) = (DiskBudget::shortage(&budget), DiskBudget::shortage(&budget));
+        assert_eq!(budget.shortages(), 2);
+        drop(first);
+        assert_eq!(budget.shortages(), 1);
+        drop(second);
+        assert_eq!(budget.shortages(), 0);
     }
 
     #[test]

@@ -264,6 +264,7 @@ impl<E: Env> Shard<E> {
         while !self.state.borrow().closing && self.log.stopped().is_none() {
             self.env.sleep(TICK_NANOSECONDS).await;
             self.update_pace();
+            self.tell_of_refusals();
             self.log.needs().notify();
             self.work.notify();
             let is_old = self.log.nanoseconds_since_mark() >= self.options.recovery_log_nanoseconds;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
-use larder_runtime::disk_budget::{DiskBudget, Promise};
 use larder_runtime::env::{Env, TaskQueue};
 
 use super::abandoned::Abandoned;
+use super::first_segment::{self, FirstSegment};
 use super::journal::Journal;
 use super::memory::CacheRoom;
 use super::namespaces::{self, Namespaces};
@@ -33,7 +33,7 @@ use crate::space::FreeSegments;
 use crate::superblock::ShardIdentity;
 use crate::value_log::record::RecordKind;
 use crate::value_log::recovery::{self, Damage, ReplaySegment, Replayed};
-use crate::value_log::segment::{self, Origin, StoreIdentity};
+use crate::value_log::segment::{self, StoreIdentity};
 use crate::value_log::{LogSegments, ValueLog};
 
 /// The file that a node locks in the directory above; it may be here in a single-shard store.
@@ -75,7 +75,9 @@ impl<E: Env> Shard<E> {
     /// # Errors
     ///
     /// [`EngineError::Open`], whose text names the file and what to do; [`EngineError::Full`] if
-    /// there is no room for a segment.
+    /// there is no room for a segment of [`FIRST_SEGMENT_BYTES_MIN`].
+    ///
+    /// [`FIRST_SEGMENT_BYTES_MIN`]: super::FIRST_SEGMENT_BYTES_MIN
     pub async fn open(
         env: E,
         directory: &Path,
@@ -146,10 +148,9 @@ impl<E: Env> Disk<'_, E> {
         let mut free = free_segments(files, &state, options.segment_bytes);
         let number = state.segment_id_next.max(free.number_next());
         let garbage = Garbage::new(number, &options);
-        let origin = free.take().map_or(Origin::New, Origin::Recycled);
-        let bytes = options.segment_bytes;
         options.budget.adopt(files.bytes);
-        let promise = promise_first(&env, directory, &options, origin)?;
+        let first = first_segment::choose(&env, directory, &options, &mut free)?;
+        let FirstSegment { origin, bytes, promise } = first;
         let current = segment::prepare(&env, directory, identity, number, bytes, origin).await?;
 
         let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
@@ -172,6 +173,8 @@ impl<E: Env> Disk<'_, E> {
             accounted: Cell::new(files.bytes),
             space_freed: Signal::default(),
             waiting_since: Cell::new(None),
+            shortage: RefCell::default(),
+            refusals: Cell::default(),
             pacing: Pacing::default(),
             pins: Pins::default(),
             turns: Turns::default(),
@@ -237,21 +240,6 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>, abandoned: Abandoned) {
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_scrubbing());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).seal_abandoned(abandoned));
-}
-
-/// Sets the space for a start's own segment aside; it may use the last there is.
-fn promise_first<E: Env>(
-    env: &E,
-    directory: &Path,
-    options: &ShardOptions,
-    origin: Origin,
-) -> Result<Promise, EngineError> {
-    let free = || env.free_space(directory);
-    let bytes = if origin == Origin::New { u64::from(options.segment_bytes) } else { 0 };
-    let promise = DiskBudget::promise(&options.budget, bytes, 0, free);
-    let promise = promise
-        .map_err(|source| EngineError::io(directory, "asking for the free space of", &source))?;
-    promise.ok_or(EngineError::Full)
 }
 
 /// The segments of the log that a start replays.

@@ -9,7 +9,10 @@ use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::TableOptions;
 use crate::memory::ShardMemory;
 use crate::scrub::ScrubOptions;
+use crate::space::Purpose;
 use crate::value_log::LogOptions;
+
+use super::space::MANIFEST_BYTES;
 
 /// A shard's settings. Sizes are in bytes.
 #[derive(Clone, Debug)]
@@ -63,6 +66,22 @@ pub struct ShardOptions {
     pub picker: PickerOptions,
 }
 
+/// The standard length of a segment: shorter on a small disk, of which a few segments would else be
+/// all.
+const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// So many segments make a shard's part of the disk at least, where they are longer than the least.
+///
+/// Besides what lives, a full shard has an open segment of the log and its spare, two that
+/// collected records are moved to, and an eighth of everything that is dead but not worth
+/// collecting. With so many segments more than that is dead when a half of the keys is deleted,
+/// whichever half.
+const SEGMENTS_OF_DISK_MIN: u64 = 32;
+
+/// A table has this part of a segment's length.
+const TABLES_OF_SEGMENT: u64 = 8;
+
 impl ShardOptions {
     /// Settings for a shard that has so much memory.
     pub fn for_memory(shard: u16, shards: u16, memory: &ShardMemory) -> Self {
@@ -71,7 +90,7 @@ impl ShardOptions {
         Self {
             shard,
             shards,
-            segment_bytes: 64 << 20,
+            segment_bytes: SEGMENT_BYTES_MAX as u32,
             memtable_bytes,
             inline_bytes_max: 128,
             value_bytes_max: memory.value_bytes_max,
@@ -80,8 +99,7 @@ impl ShardOptions {
             table_memory_bytes: memory.tables,
             dead_records_bytes: memory.dead_records,
             listed_records_bytes: memory.listed_records,
-            // A flush, one merge of a level 0 with what it overlaps, and the manifest.
-            disk_reserve_bytes: 2 * memtable_bytes as u64 + 16 * table_bytes,
+            disk_reserve_bytes: disk_reserve_bytes(memtable_bytes, table_bytes),
             free_segments_max: 8,
             recovery_log_bytes: (256 << 20) / u64::from(shards.max(1)),
             recovery_log_nanoseconds: 3600 * 1_000_000_000,
@@ -100,6 +118,27 @@ impl ShardOptions {
         }
     }
 
+    /// The same for a disk of `bytes`, which all shards of the store share: what is small there is
+    /// made of small parts. A shard that is there keeps the length of its segments.
+    pub fn on_disk_of(mut self, bytes: u64) -> Self {
+        let part = bytes / u64::from(self.shards.max(1)) / SEGMENTS_OF_DISK_MIN;
+        // A power of two, rounded down.
+        let segment_bytes = (1 << part.max(1).ilog2()).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        let table_bytes = self.tables.table_bytes.min(segment_bytes / TABLES_OF_SEGMENT);
+        self.segment_bytes = segment_bytes as u32;
+        self.memtable_bytes = self.memtable_bytes.min(segment_bytes as usize);
+        self.tables.table_bytes = table_bytes;
+        self.disk_reserve_bytes = disk_reserve_bytes(self.memtable_bytes, table_bytes);
+        self
+    }
+
+    /// Free bytes that a new shard needs in order to take writes.
+    pub fn disk_bytes_min(&self) -> u64 {
+        let left = Purpose::Ingest.left(self.disk_reserve_bytes, self.segment_bytes, 1);
+        // The log's first segment and the next.
+        left + 2 * u64::from(self.segment_bytes) + MANIFEST_BYTES
+    }
+
     /// The index's part of the settings.
     pub fn index(&self) -> IndexOptions {
         IndexOptions {
@@ -113,5 +152,49 @@ impl ShardOptions {
     /// Log space that only deletes and the collector's moves may use when the log may not grow.
     pub fn delete_reserve_bytes(&self) -> u64 {
         u64::from(self.segment_bytes / 4)
+    }
+}
+
+/// What a flush takes, one merge of a level 0 with what it overlaps, and the manifest.
+fn disk_reserve_bytes(memtable_bytes: usize, table_bytes: u64) -> u64 {
+    2 * memtable_bytes as u64 + 16 * table_bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_disk_of(bytes: u64, shards: u16) -> ShardOptions {
+        let memory = ShardMemory::plan(128 << 20, 1 << 20).expect("it is enough");
+        ShardOptions::for_memory(0, shards, &memory).on_disk_of(bytes)
+    }
+
+    #[test]
+    fn a_small_disk_has_short_segments() {
+        let segment = |bytes, shards| on_disk_of(bytes, shards).segment_bytes >> 20;
+        assert_eq!([4 << 30, 1 << 40, u64::MAX].map(|bytes| segment(bytes, 2)), [64; 3]);
+        assert_eq!(segment(1536 << 20, 2), 16);
+        assert_eq!([2048 << 20, 2047 << 20].map(|bytes| segment(bytes, 1)), [64, 32]);
+        assert_eq!([0, 1, 100 << 20].map(|bytes| segment(bytes, 1)), [4; 3]);
+    }
+
+    #[test]
+    fn most_of_a_small_disk_is_for_data() {
+        for mib in [512, 800, 1024, 1536, 4096] {
+            let options = on_disk_of(mib << 20, 2);
+            let kept = 2 * options.disk_bytes_min();
+            assert!(kept < (mib << 20) / 2, "{mib} MiB: {} MiB are kept", kept >> 20);
+        }
+    }
+
+    #[test]
+    fn a_large_disk_changes_nothing() {
+        let memory = ShardMemory::plan(256 << 20, 1 << 20).expect("it is enough");
+        let plain = ShardOptions::for_memory(0, 2, &memory);
+        let fitted = plain.clone().on_disk_of(1 << 40);
+        let sizes = |it: &ShardOptions| {
+            (it.segment_bytes, it.memtable_bytes, it.tables.table_bytes, it.disk_reserve_bytes)
+        };
+        assert_eq!(sizes(&plain), sizes(&fitted));
     }
 }

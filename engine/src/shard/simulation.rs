@@ -39,6 +39,7 @@ mod races;
 mod reach;
 mod repairs;
 mod scrubbing;
+mod small_disk;
 mod smoke;
 mod starts;
 mod workload;

@@ -7,6 +7,7 @@ use larder_runtime::disk_budget::{DiskBudget, Promise};
 use larder_runtime::env::Env;
 
 use super::Shard;
+use super::refusals::Line;
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
 use crate::index::Host;
@@ -23,7 +24,7 @@ const RETRY_NANOSECONDS: u64 = 50_000_000;
 const CAP_WAIT_NANOSECONDS_MAX: u64 = 200_000_000;
 
 /// What manifest and superblock may take besides what the manifest says of other files.
-const MANIFEST_BYTES: u64 = 2 << 20;
+pub(super) const MANIFEST_BYTES: u64 = 2 << 20;
 
 /// Whether the log may grow for changes that are not deletes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,11 @@ impl Fullness {
     pub(super) fn refuses(self) -> bool {
         self.ingest == Ingest::Refused || self.flushes || self.manifest
     }
+
+    /// Whether others had better give back what they can do without.
+    fn is_shortage(self) -> bool {
+        self.refuses() || self.collections
+    }
 }
 
 /// What the keeper found to do.
@@ -84,7 +90,7 @@ impl<E: Env> Shard<E> {
                 Task::Prepare(bytes) => self.prepare_segment(bytes).await,
                 Task::Release(number, bytes) => self.release_file(number, bytes).await,
                 Task::GiveBack => self.give_file_back().await.map(|_| ()),
-                Task::LookAgain => self.look_again().await,
+                Task::LookAgain => self.look_again(),
             };
             match result {
                 Ok(()) => {}
@@ -236,7 +242,15 @@ impl<E: Env> Shard<E> {
 
     /// Whether another file is kept to be used again besides `ready`.
     fn keeps_file(&self, ready: u64) -> bool {
-        self.usage().keeps_file(&self.limits(), ready, self.options.free_segments_max as u64)
+        !self.others_are_short()
+            && self.usage().keeps_file(&self.limits(), ready, self.options.free_segments_max as u64)
+    }
+
+    /// Whether another shard is refused space: files that this one keeps to use again would count
+    /// as free for this one alone, and shards that all kept some would wait for each other's.
+    fn others_are_short(&self) -> bool {
+        let own = u64::from(self.shortage.borrow().is_some());
+        self.options.budget.shortages() > own
     }
 
     async fn remove_file(&self, number: u32) -> Result<(), EngineError> {
@@ -266,8 +280,6 @@ impl<E: Env> Shard<E> {
             }
             Err(EngineError::Full) if standard => {
                 self.close_ingest();
-                // Where it is not the cap that refuses, others may need what is kept.
-                while self.may_extend(bytes) && self.give_file_back().await? {}
                 self.extend_for_removals(bytes).await?;
                 Err(EngineError::Full)
             }
@@ -291,10 +303,14 @@ impl<E: Env> Shard<E> {
         });
     }
 
-    /// Notes that the log may not grow for writes: they wait if something can be freed.
+    /// Notes that the log may not grow for writes: they wait if something can be freed. Where they
+    /// are refused already that has not been enough, and they stay so until there is space.
     fn close_ingest(&self) {
-        let ingest = if self.can_free_something() { Ingest::Waiting } else { Ingest::Refused };
-        self.note_full(|full| full.ingest = ingest);
+        let may_wait = self.can_free_something();
+        self.note_full(|full| {
+            let waits = may_wait && full.ingest != Ingest::Refused;
+            full.ingest = if waits { Ingest::Waiting } else { Ingest::Refused };
+        });
         if !self.is_freeing() && self.flush_would_help() {
             self.freeze(&mut self.state.borrow_mut());
         }
@@ -312,24 +328,23 @@ impl<E: Env> Shard<E> {
             }
             extended?;
             self.log.changed_for_all();
+        } else if self.state.borrow().full.ingest == Ingest::Refused
+            && self.may_extend(0)
+            && self.promise(0, Purpose::Ingest).is_ok()
+        {
+            // The reserve is whole again, and what is left of a segment from it is for writes.
+            self.note_full(|full| full.reserve_in_use = false);
         }
         Ok(())
     }
 
     /// While a segment from the reserve hides that one is wanted: is there space for writes again?
-    async fn look_again(&self) -> Result<(), EngineError> {
+    fn look_again(&self) -> Result<(), EngineError> {
         // The segment that the log has got is counted already.
         let bytes = if self.log.has_spare() { 0 } else { self.options.segment_bytes };
-        while self.may_extend(bytes) {
-            if self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
-                self.open_ingest();
-                return Ok(());
-            }
-            // Files that are kept to be used again count as free for this shard alone: shards that
-            // all kept some would wait for each other's.
-            if !self.give_file_back().await? {
-                break;
-            }
+        if self.may_extend(bytes) && self.promise(u64::from(bytes), Purpose::Ingest).is_ok() {
+            self.open_ingest();
+            return Ok(());
         }
         self.close_ingest();
         Err(EngineError::Full)
@@ -522,14 +537,30 @@ impl<E: Env> Shard<E> {
         if before == after {
             return;
         }
-        if !before.refuses() && after.refuses() {
+        if before.is_shortage() != after.is_shortage() {
+            let shortage = after.is_shortage().then(|| DiskBudget::shortage(&self.options.budget));
+            self.shortage.replace(shortage);
+        }
+        self.tell_of_refusals();
+        self.log.changed_for_all();
+    }
+
+    /// Says in the log whether writes are refused, if it has changed and it is time to.
+    pub(super) fn tell_of_refusals(&self) {
+        let is_refusing = self.state.borrow().full.refuses();
+        let mut refusals = self.refusals.get();
+        let line = refusals.see(is_refusing, self.env.now());
+        self.refusals.set(refusals);
+        let Some(Line { is_refusing, times }) = line else { return };
+        let (directory, times) = (self.directory.display(), times);
+        if is_refusing {
             tracing::warn!(
-                directory = %self.directory.display(),
+                %directory,
+                times,
                 "there is no space: writes are refused, reads and deletes go on"
             );
-        } else if before.refuses() && !after.refuses() {
-            tracing::info!("there is space again: writes are accepted");
+        } else {
+            tracing::info!(%directory, times, "there is space again: writes are accepted");
         }
-        self.log.changed_for_all();
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::StatVfs;
+
 use super::StartError;
 use crate::config::{CpuList, Size};
-use crate::limits::DISK_FREE_MIN;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 
 /// How the memory is divided.
@@ -23,12 +24,28 @@ pub(super) fn plan_memory(memory: Size, needs: MemoryNeeds) -> Result<MemoryPlan
     })
 }
 
-/// Refuses a new directory for which there is no space, and one that has outgrown its limit. Shards
-/// that are there start with the space that they have left themselves.
+/// How many bytes the data may take at most: those of the file system, or of `limit`.
+pub(super) fn disk_bytes(path: &Path, limit: Option<Size>) -> Result<u64, StartError> {
+    let space = space_of(path)?;
+    let bytes = space.f_blocks.saturating_mul(space.f_frsize);
+    Ok(limit.map_or(bytes, |limit| limit.0.min(bytes)))
+}
+
+fn space_of(path: &Path) -> Result<StatVfs, StartError> {
+    rustix::fs::statvfs(path).map_err(|source| StartError::DataDirectory {
+        operation: "ask for the space of",
+        path: path.to_owned(),
+        source: source.into(),
+    })
+}
+
+/// Refuses new shards for which there is no space, each of which needs `needed` bytes, and a
+/// directory that has outgrown its limit. Shards that are there start with whatever there is.
 pub(super) fn check_space(
     path: &Path,
     shards: &[PathBuf],
     limit: Option<Size>,
+    needed: u64,
 ) -> Result<(), StartError> {
     let mut taken = 0;
     let mut missing = 0;
@@ -38,10 +55,23 @@ pub(super) fn check_space(
             None => missing += 1,
         }
     }
-    if let Some(limit) = limit.filter(|limit| taken > limit.0) {
-        return Err(StartError::DiskLimit { limit, taken: Size(taken) });
+    let needed = Size(needed.saturating_mul(missing));
+    if let Some(limit) = limit {
+        if taken > limit.0 {
+            return Err(StartError::DiskLimit { limit, taken: Size(taken) });
+        }
+        if limit.0 - taken < needed.0 {
+            let needed = Size(taken.saturating_add(needed.0));
+            return Err(StartError::LowDiskLimit { limit, shards: missing, needed });
+        }
     }
-    check_free_space(path, missing)
+    let space = space_of(path)?;
+    let free = Size(space.f_bavail.saturating_mul(space.f_frsize));
+    if free.0 < needed.0 {
+        let path = path.to_owned();
+        return Err(StartError::DiskFull { path, free, shards: missing, needed });
+    }
+    Ok(())
 }
 
 /// Bytes of the files of a shard that is there; `None` if it is not.
@@ -53,21 +83,6 @@ fn bytes_of(shard: &Path) -> Option<u64> {
         return None;
     }
     Some(files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
-}
-
-fn check_free_space(path: &Path, shards: u16) -> Result<(), StartError> {
-    let space = rustix::fs::statvfs(path).map_err(|source| StartError::DataDirectory {
-        operation: "ask for the free space of",
-        path: path.to_owned(),
-        source: source.into(),
-    })?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    let needed = DISK_FREE_MIN.saturating_mul(u64::from(shards));
-    if free < needed {
-        let (free, needed) = (Size(free), Size(needed));
-        return Err(StartError::DiskFull { path: path.to_owned(), free, needed });
-    }
-    Ok(())
 }
 
 /// The CPUs to run on, one for each core.
@@ -120,6 +135,32 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the test brings a shard's directory")]
+    fn shards_that_are_there_need_no_space_and_new_ones_are_told_how_much() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let shards = [0, 1].map(|shard| directory.path().join(format!("shard-00{shard}")));
+        for shard in &shards {
+            std::fs::create_dir(shard).expect("a directory");
+        }
+        let check = |limit: Option<u64>, needed| {
+            check_space(directory.path(), &shards, limit.map(Size), needed)
+        };
+        check(None, 4096).expect("there is so much");
+        let error = check(None, 1 << 60).expect_err("there is not").to_string();
+        let path = directory.path().display().to_string();
+        let parts = [path.as_str(), "2 new shards", &Size(2 << 60).to_string(), "--data-dir"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        let error = check(Some(10 << 20), 6 << 20).expect_err("too low").to_string();
+        assert!(error.contains("--disk-limit 10M") && error.contains("at least 12M"), "{error}");
+        check(Some(12 << 20), 6 << 20).expect("as much as is needed");
+        for shard in &shards {
+            std::fs::write(shard.join("x"), [0; 4096]).expect("a file");
+        }
+        check(Some(8192), 1 << 60).expect("nothing is new");
+        assert!(check_space(Path::new("/no/such/directory"), &[], None, 1).is_err());
+    }
+
+    #[test]
     fn cpus_are_chosen_from_those_allowed() {
         let list = CpuList(vec![4, 2]);
         let choose = |cpus, cores| choose_among(&[1, 2, 4], cpus, cores);
@@ -134,25 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_without_room_is_refused() {
-        check_free_space(Path::new("/"), 0).expect("nothing needed");
-        let error = check_free_space(Path::new("/"), u16::MAX);
-        if let Err(error) = error {
-            assert!(error.to_string().contains("--data-dir"), "{error}");
-        }
-        assert!(check_free_space(Path::new("/no/such/directory"), 1).is_err());
-    }
-
-    #[test]
     #[allow(clippy::disallowed_methods, reason = "the fixture is made with the standard library")]
     fn a_limit_that_the_data_exceeds_is_named_with_both_figures() {
         let folder = tempfile::tempdir().expect("a folder");
         let shard = folder.path().join("shard-000");
         let shards = [shard.clone(), folder.path().join("shard-001")];
-        check_space(folder.path(), &[], Some(Size(0))).expect("nothing is there");
+        check_space(folder.path(), &[], Some(Size(0)), 1 << 20).expect("nothing is there");
         std::fs::create_dir(&shard).expect("made");
         std::fs::write(shard.join("segment"), [0; 3 << 10]).expect("written");
-        let error = check_space(folder.path(), &shards, Some(Size(2 << 10))).expect_err("more");
+        let error = check_space(folder.path(), &shards, Some(Size(2 << 10)), 1).expect_err("more");
         let text = error.to_string();
         assert!(["--disk-limit", "2K", "3K"].iter().all(|part| text.contains(part)), "{text}");
     }

@@ -2,13 +2,14 @@
 
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 
-use larder_engine::shard::{Shard, ShardOptions};
+use larder_engine::error::EngineError;
+use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
@@ -16,6 +17,7 @@ use larder_runtime::wake::RemoteWaker;
 
 use super::StartError;
 use super::cancel::Cancel;
+use crate::config::Size;
 use crate::control::{Control, Event};
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::mesh::{Ends, Mesh};
@@ -134,8 +136,7 @@ fn open_shards(
         tracing::info!(shard = number, "opening shard");
         let opening = Shard::open(files.clone(), &plan.directory, plan.options);
         let Some(opened) = core.block_on(Box::pin(cancel.or(opening))) else { return Ok(None) };
-        let (engine, report) =
-            opened.map_err(|error| format!("cannot open {}: {error}", plan.directory.display()))?;
+        let (engine, report) = opened.map_err(|error| cannot_open(&plan.directory, &error))?;
         let (records, torn) = (report.records, report.torn);
         tracing::info!(shard = number, created = report.created, records, torn, "shard open");
         for damage in &report.damage {
@@ -144,6 +145,18 @@ fn open_shards(
         engines.push((number, engine));
     }
     Ok(Some(engines))
+}
+
+/// Why a shard cannot be opened, and what to do.
+fn cannot_open(directory: &Path, error: &EngineError) -> String {
+    let advice = match error {
+        EngineError::Full => {
+            let needed = Size(u64::from(FIRST_SEGMENT_BYTES_MIN));
+            format!(": it needs {needed} to begin with; free some space, or raise --disk-limit")
+        }
+        _ => String::new(),
+    };
+    format!("cannot open {}: {error}{advice}", directory.display())
 }
 
 /// Makes everything durable, as far as each shard can.

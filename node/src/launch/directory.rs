@@ -48,8 +48,8 @@ pub(super) fn prepare(
     std::fs::create_dir_all(path).map_err(failed("create"))?;
     let may_pass = |error: &StartError| matches!(error, StartError::InUse { .. });
     let lock = patience.retry(may_pass, || lock(path))?;
-    file_system::check(path, &lock, &path.join(LOCK_FILE))?;
     let found = look(path)?;
+    file_system::check(path, &lock, &path.join(LOCK_FILE), found.has_data)?;
     let count = count(path, &found, requested, default)?;
     let shards: Vec<PathBuf> = (0..count).map(|shard| path.join(shard_name(shard))).collect();
     for shard in &shards {

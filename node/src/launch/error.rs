@@ -94,10 +94,10 @@ pub enum StartError {
         /// How many were asked for.
         requested: u16,
     },
-    /// The disk is full.
+    /// There is no space for shards that are not there yet.
     #[error(
-        "the disk of {path} has only {free} free, {needed} are needed to start; free some, or \
-         give another --data-dir",
+        "the file system of {path} has only {free} free, and {shards} new shards need {needed}: \
+         free some space, or give another --data-dir or fewer --shards",
         path = path.display()
     )]
     DiskFull {
@@ -105,7 +105,22 @@ pub enum StartError {
         path: PathBuf,
         /// Free bytes.
         free: Size,
-        /// Bytes needed.
+        /// The shards that are not there.
+        shards: u64,
+        /// Bytes that they need.
+        needed: Size,
+    },
+    /// The limit leaves no space for shards that are not there yet.
+    #[error(
+        "--disk-limit {limit} is too little for {shards} new shards: give at least {needed}, or \
+         fewer --shards"
+    )]
+    LowDiskLimit {
+        /// The limit.
+        limit: Size,
+        /// The shards that are not there.
+        shards: u64,
+        /// The least limit.
         needed: Size,
     },
     /// The data takes more than it may.

@@ -52,8 +52,14 @@ impl std::fmt::Display for Lack {
     }
 }
 
-/// Tries to reserve space, and direct I/O, without which the node runs but costs memory.
-pub(super) fn check(path: &Path, lock: &File, lock_path: &Path) -> Result<(), StartError> {
+/// Tries to reserve space, and direct I/O, without which the node runs but costs memory. Where
+/// `has_data`, the shards find out themselves whether there is space enough for them.
+pub(super) fn check(
+    path: &Path,
+    lock: &File,
+    lock_path: &Path,
+    has_data: bool,
+) -> Result<(), StartError> {
     let reserved = rustix::fs::fallocate(lock, FallocateFlags::empty(), 0, TRIED_BYTES);
     if let Err(error) = reserved {
         let error = io::Error::from(error);
@@ -61,7 +67,10 @@ pub(super) fn check(path: &Path, lock: &File, lock_path: &Path) -> Result<(), St
             io::ErrorKind::Unsupported => Some(Lack::Reservation),
             _ => Lack::of(&error),
         };
-        return Err(refused("reserve space in", path, lack, error));
+        let is_full = matches!(lack, Some(Lack::Space | Lack::Quota));
+        if !(is_full && has_data) {
+            return Err(refused("reserve space in", path, lack, error));
+        }
     }
     let emptied = rustix::fs::ftruncate(lock, 0).map_err(io::Error::from);
     emptied.map_err(|error| refused("truncate a file in", path, Lack::of(&error), error))?;
@@ -122,13 +131,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("LOCK");
         let lock = File::create(&path).expect("a file");
-        check(directory.path(), &lock, &path).expect("it can");
+        check(directory.path(), &lock, &path, false).expect("it can");
         assert_eq!(lock.metadata().expect("it is open").len(), 0, "nothing is left");
         // /dev/null has no space to reserve, as some file systems.
         let null = File::options().write(true).open("/dev/null").expect("it is there");
         let reserved = rustix::fs::fallocate(&null, FallocateFlags::empty(), 0, TRIED_BYTES);
         assert!(reserved.is_err());
-        let error = check(directory.path(), &null, &path).expect_err("it cannot").to_string();
+        let error = check(directory.path(), &null, &path, true).expect_err("it cannot");
+        let error = error.to_string();
         assert!(error.contains("reserve space"), "{error}");
     }
 }

@@ -126,7 +126,12 @@ impl Launcher {
                 item_bytes: item_bytes(config),
             },
         )?;
-        checks::check_space(path, &directory.shards, config.disk_limit)?;
+        let disk_bytes = checks::disk_bytes(path, config.disk_limit)?;
+        let budget = DiskBudget::new(config.disk_limit.map(|limit| limit.0));
+        let plan = ShardsPlan { config, shards, memory: &memory.shards.1, disk_bytes, budget };
+        let needed = plan.options(0).disk_bytes_min();
+        checks::check_space(path, &directory.shards, config.disk_limit, needed)?;
+        let options = (0..shards).map(|shard| plan.options(shard)).collect();
         let shared = Arc::new(Shared {
             facts: facts(config, &listeners, cores, descriptors.connections, memory),
             limits: Limits { item_bytes_max: item_bytes(config), ..Limits::default() },
@@ -135,7 +140,7 @@ impl Launcher {
         });
         let files_max = descriptors.files_per_core;
         let (cpus, shared) = (&cpus[..], &shared);
-        let parts = Parts { config, cpus, directory, memory, files_max, listeners, shared };
+        let parts = Parts { cpus, directory, options, memory, files_max, listeners, shared };
         parts.launch(self.queues)
     }
 }
@@ -168,22 +173,31 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn shard_options(
-    config: &Config,
-    (shard, shards): (u16, u16),
-    memory: &ShardMemory,
-    budget: &Arc<DiskBudget>,
-) -> ShardOptions {
-    let mut options = ShardOptions::for_memory(shard, shards, memory);
-    options.recovery_log_bytes = share(config.recovery_log, shards);
-    options.space_amplification_percent = config.max_space_amp.0;
-    options.collect_bytes_per_second = config.gc_rate.map(|rate| share(rate, shards));
-    options.scrub.bytes_per_second =
-        (config.scrub_rate.0 > 0).then(|| share(config.scrub_rate, shards));
-    options.budget = Arc::clone(budget);
-    options.log.durability = config.durability.engine();
-    assert!(options.value_bytes_max > KEY_BYTES_MAX, "the option's range leaves room for any key");
-    options
+/// What all shards have in common.
+struct ShardsPlan<'a> {
+    config: &'a Config,
+    shards: u16,
+    memory: &'a ShardMemory,
+    disk_bytes: u64,
+    budget: Arc<DiskBudget>,
+}
+
+impl ShardsPlan<'_> {
+    fn options(&self, shard: u16) -> ShardOptions {
+        let Self { config, shards, .. } = *self;
+        let mut options =
+            ShardOptions::for_memory(shard, shards, self.memory).on_disk_of(self.disk_bytes);
+        options.recovery_log_bytes = share(config.recovery_log, shards);
+        options.space_amplification_percent = config.max_space_amp.0;
+        options.collect_bytes_per_second = config.gc_rate.map(|rate| share(rate, shards));
+        options.scrub.bytes_per_second =
+            (config.scrub_rate.0 > 0).then(|| share(config.scrub_rate, shards));
+        options.budget = Arc::clone(&self.budget);
+        options.log.durability = config.durability.engine();
+        let value_bytes_max = options.value_bytes_max;
+        assert!(value_bytes_max > KEY_BYTES_MAX, "the option's range leaves room for any key");
+        options
+    }
 }
 
 /// The longest item.
@@ -198,9 +212,10 @@ fn share(size: Size, shards: u16) -> u64 {
 
 /// What a node is put together from.
 struct Parts<'a> {
-    config: &'a Config,
     cpus: &'a [usize],
     directory: DataDirectory,
+    /// Of each shard.
+    options: Vec<ShardOptions>,
     memory: MemoryPlan,
     /// Files that each core keeps open.
     files_max: usize,
@@ -224,15 +239,11 @@ impl Parts<'_> {
             cores: Vec::new(),
             cancel: Cancel::default(),
         };
-        let (shared, config, cores) = (self.shared, self.config, self.cpus.len());
-        let budget = DiskBudget::new(config.disk_limit.map(|limit| limit.0));
+        let (shared, cores) = (self.shared, self.cpus.len());
         let mut plans: Vec<Vec<ShardPlan>> = self.cpus.iter().map(|_| Vec::new()).collect();
-        for (number, directory) in self.directory.shards.iter().enumerate() {
-            let number = number as u16;
-            let options =
-                shard_options(config, (number, shared.shards), &self.memory.shards.1, &budget);
-            let plan = ShardPlan { directory: directory.clone(), options };
-            plans[core_of(number, cores)].push(plan);
+        for (directory, options) in self.directory.shards.iter().zip(self.options) {
+            let core = core_of(options.shard, cores);
+            plans[core].push(ShardPlan { directory: directory.clone(), options });
         }
         let parts = self.cpus.iter().zip(plans).zip(mesh::mailboxes(cores));
         let parts = parts.zip(self.listeners.by_core);

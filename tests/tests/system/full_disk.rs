@@ -20,8 +20,7 @@ const DEPTH: usize = 32;
 /// The disk is taken to be full when nothing was stored for so long.
 const FULL_AFTER: Duration = Duration::from_secs(1);
 
-/// What the disk has, unless `LARDER_FULL_DISK_MIB` says otherwise. Two shards keep 670 MiB of it
-/// free for deletes, flushes and merges, and need some segments of 64 MiB to collect garbage.
+/// What the disk has, unless `LARDER_FULL_DISK_MIB` says otherwise.
 const DISK_MIB: u64 = 1536;
 const DISK_VARIABLE: &str = "LARDER_FULL_DISK_MIB";
 
@@ -52,6 +51,10 @@ impl Tried {
 
     fn kill_and_restart(&mut self) {
         self.node.take().expect("it runs").kill();
+        self.start_again();
+    }
+
+    fn start_again(&mut self) {
         let node = Node::start(&self.options);
         self.client = node.client();
         self.node = Some(node);
@@ -88,9 +91,11 @@ impl Tried {
         self.stored.len() - before
     }
 
-    /// Deletes keys that were stored first; each of them is there and must go.
-    fn delete(&mut self, count: usize) {
-        let keys: Vec<String> = self.stored.iter().take(count).cloned().collect();
+    /// Deletes `count` of the keys, those that were stored first or every `step`th; each of them is
+    /// there and must go.
+    fn delete(&mut self, count: usize, step: usize) {
+        let keys = self.stored.iter().step_by(step).take(count);
+        let keys: Vec<String> = keys.cloned().collect();
         for keys in keys.chunks(DEPTH) {
             let requests: String = keys.iter().map(|key| format!("delete {key}\r\n")).collect();
             self.client.send(requests.as_bytes()).expect("it is taken");
@@ -135,15 +140,19 @@ impl Tried {
     }
 }
 
-/// Fills the disk, deletes half of it, fills it again, and kills the node.
+/// Fills the disk, deletes half of it in one order and another, fills it again each time, and kills
+/// the node.
 fn fill_and_delete(tried: &mut Tried) {
     let stored = tried.fill("first");
     assert!(stored > 1000, "only {stored} values fit");
     tried.check(20);
-    tried.delete(stored / 2);
-    tried.check_writes_come_back("after half of the keys is deleted");
-    let again = tried.fill("second");
-    assert!(again > stored / 4, "half of {stored} is deleted, and only {again} fit again");
+    for (when, step) in [("the oldest half", 1), ("every second", 2)] {
+        let all = tried.stored.len();
+        tried.delete(all / 2, step);
+        tried.check_writes_come_back(&format!("after {when} of the keys is deleted"));
+        let again = tried.fill(&format!("after-{step}"));
+        assert!(again > all / 4, "half of {all} is deleted, {when}, and only {again} fit again");
+    }
     tried.kill_and_restart();
     // By hand there is time for every key.
     tried.check(if std::env::var_os(DISK_VARIABLE).is_some() { 1 } else { 4 });
@@ -154,10 +163,24 @@ fn share_with_others(tried: &mut Tried, disk: &FileSystem) {
     let taken = disk.take_all_but(1 << 20);
     let stored = tried.fill("others");
     assert!(stored > 1000, "only {stored} values fit into the segments that are there");
-    tried.delete(500);
+    tried.delete(500, 1);
     tried.check(20);
     std::fs::remove_file(taken).expect("it is there");
     tried.check_writes_come_back("when others have made room");
+}
+
+/// Others take all the space while the node is down: it starts all the same, and serves what it has.
+/// When they have given it back, deletes make room again.
+fn start_beside_others(tried: &mut Tried, disk: &FileSystem) {
+    tried.node.take().expect("it runs").kill();
+    let taken = disk.take_all_but(1 << 20);
+    tried.start_again();
+    tried.check(40);
+    tried.delete(5, 2);
+    tried.check(40);
+    std::fs::remove_file(taken).expect("it is there");
+    tried.delete(tried.stored.len() / 3, 3);
+    tried.check_writes_come_back("when others have made room after a start");
 }
 
 fn options(data: &Path) -> NodeOptions {
@@ -170,12 +193,30 @@ fn disk_mib() -> u64 {
 }
 
 #[test]
+fn a_new_store_for_which_there_is_no_space_says_how_much_it_needs() {
+    match FileSystem::new(64 << 20) {
+        Ok(disk) => {
+            let path = disk.path().join("data");
+            let error = Node::try_start(&options(&path)).expect_err("there is no space");
+            let parts = [&*path.to_string_lossy(), "2 new shards need", "--data-dir"];
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        Err(reason) => skip("a file system that is too small", &reason),
+    }
+    let scratch = Scratch::new("low-limit");
+    let options = options(scratch.path()).with("--disk-limit").with("16M");
+    let error = Node::try_start(&options).expect_err("there is no space");
+    assert!(error.contains("--disk-limit 16M") && error.contains("give at least"), "{error}");
+}
+
+#[test]
 fn a_full_disk_takes_writes_again_when_there_is_room() {
     match FileSystem::new(disk_mib() << 20) {
         Ok(disk) => {
             let mut tried = Tried::start(options(&disk.path().join("data")));
             share_with_others(&mut tried, &disk);
             fill_and_delete(&mut tried);
+            start_beside_others(&mut tried, &disk);
             tried.node.take().expect("it runs").stop();
         }
         Err(reason) => {

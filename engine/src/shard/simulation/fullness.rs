@@ -22,7 +22,7 @@ fn key(number: usize) -> Vec<u8> {
     format!("key-{number:06}").into_bytes()
 }
 
-async fn try_run(
+pub(super) async fn try_run(
     shard: &TestShard,
     record: &[u8],
     operation: crate::shard::OperationBuf,
