@@ -251,6 +251,9 @@ impl<E: Env> Collector<E> {
     ) -> Result<Collected, EngineError> {
         let mut collected = Collected::default();
         if !self.listed(victim, source, host, &mut collected).await? {
+            // What was copied is moved before the records are gone through again: it would be copied
+            // a second time.
+            self.write_out(host).await?;
             collected.dead_bytes = 0;
             self.unlisted(victim, source, host, &mut collected).await?;
         }

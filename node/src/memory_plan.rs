@@ -160,10 +160,10 @@ mod tests {
     fn what_is_least_depends_on_every_option() {
         for (needs, expected) in [
             (MemoryNeeds { cores: 1, shards: 1, connections: 100, ..NEEDS }, 31),
-            (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 40),
+            (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 41),
             (NEEDS, 65),
-            (MemoryNeeds { shards: 500, ..NEEDS }, 8007),
-            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3070),
+            (MemoryNeeds { shards: 500, ..NEEDS }, 8180),
+            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3090),
         ] {
             assert_eq!(MemoryPlan::least(needs) >> 20, expected, "{needs:?}");
         }

@@ -151,7 +151,7 @@ impl ShardOptions {
 
     /// Log space that only deletes and the collector's moves may use when the log may not grow.
     pub fn delete_reserve_bytes(&self) -> u64 {
-        u64::from(self.segment_bytes / 4)
+        u64::from(self.segment_bytes / 8)
     }
 }
 

@@ -319,7 +319,7 @@ impl<E: Env> Shard<E> {
 
     /// Deletes and moves go on when the log may not grow for writes: they are what frees space.
     async fn extend_for_removals(&self, bytes: u32) -> Result<(), EngineError> {
-        if self.log.space_left().0 < self.options.delete_reserve_bytes() / 2 {
+        if self.log.space_left().0 < self.options.delete_reserve_bytes() {
             self.note_full(|full| full.reserve_in_use = true);
             let extended = self.extend_log(bytes, Purpose::Removal).await;
             if matches!(extended, Err(EngineError::Full)) && self.flush_would_help() {

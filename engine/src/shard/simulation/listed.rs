@@ -14,13 +14,20 @@ struct Outcome {
     reads: u64,
 }
 
-/// Fills a segment with 50 values of 1,000 bytes and with what is overwritten, overwrites the values
+const SEGMENT_BYTES: u32 = 256 << 10;
+
+/// Fills a segment of so many bytes with 50 values of 1,000 bytes and with what is overwritten, overwrites the values
 /// but for every `lives_each`-th, and collects the segment, with so large a value cache and memory
 /// for lists. All keys are in the memtable.
-fn collect(lives_each: u64, item_cache_bytes: usize, listed_records_bytes: usize) -> Outcome {
+fn collect(
+    segment_bytes: u32,
+    lives_each: u64,
+    item_cache_bytes: usize,
+    listed_records_bytes: usize,
+) -> Outcome {
     let mut options = tiny_options();
     // A lone client's record has a frame of its own, of 4 KiB.
-    options.segment_bytes = 256 << 10;
+    options.segment_bytes = segment_bytes;
     options.memtable_bytes = 1 << 20;
     options.recovery_log_bytes = 64 << 20;
     options.item_cache_bytes = item_cache_bytes;
@@ -36,7 +43,7 @@ fn collect(lives_each: u64, item_cache_bytes: usize, listed_records_bytes: usize
             run(&shard, &key(number), set(&[number as u8; 1000])).await;
         }
         let first = harness::pointer(&shard, &key(0)).expect("a long value").segment;
-        for _ in 0..30 {
+        while harness::pointer(&shard, b"filler").is_none_or(|place| place.segment == first) {
             run(&shard, b"filler", set(&[1; 1000])).await;
         }
         for number in (0..50).filter(|number| !lives(*number)) {
@@ -66,14 +73,19 @@ fn collect(lives_each: u64, item_cache_bytes: usize, listed_records_bytes: usize
 #[test]
 fn what_lives_of_a_listed_segment_is_found_without_reading_it() {
     const LISTS: usize = 1 << 20;
-    let cached = collect(10, 1 << 20, LISTS);
+    let cached = collect(SEGMENT_BYTES, 10, 1 << 20, LISTS);
     assert_eq!((cached.reads, cached.cached_bytes), (0, cached.moved_bytes), "{cached:?}");
     assert!(cached.moved_bytes > 5000, "{cached:?}");
-    let lone = collect(49, 0, LISTS);
+    let lone = collect(SEGMENT_BYTES, 49, 0, LISTS);
     assert_eq!((lone.reads, lone.cached_bytes), (2, 0), "a read for each: {lone:?}");
     assert!(lone.moved_bytes > 2000, "{lone:?}");
-    let many = collect(2, 0, LISTS);
+    let many = collect(SEGMENT_BYTES, 2, 0, LISTS);
     assert_eq!(many.reads, 1, "to read all at once costs less: {many:?}");
-    let unlisted = collect(10, 1 << 20, 0);
+    let unlisted = collect(SEGMENT_BYTES, 10, 1 << 20, 0);
     assert_eq!((unlisted.reads, unlisted.cached_bytes), (1, 0), "{unlisted:?}");
+    // The segment is read after some records were read one by one: none is moved twice.
+    let both = collect(1 << 20, 1, 0, LISTS);
+    let record = lone.moved_bytes / 2;
+    assert_eq!(both.moved_bytes, 50 * record, "{both:?}");
+    assert_eq!(both.reads, 2 * 16 + 1, "{both:?}");
 }

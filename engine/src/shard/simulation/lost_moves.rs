@@ -8,7 +8,7 @@ use larder_runtime::simulation::SimDisk;
 use super::harness::{self, TestShard};
 use super::items::{flush_memtable, rest};
 use super::model::Reply;
-use super::races::{self, drop_expired, write_garbage};
+use super::races::{self, collect_segment, drop_expired, write_garbage};
 use super::smoke::{get, run, set, set_until};
 use crate::key::Key;
 use crate::manifest::LogPosition;
@@ -26,7 +26,7 @@ async fn moved(shard: &TestShard, expiry: u32) -> LogPosition {
     flush_memtable(shard).await;
     let position = shard.log.position();
     shard.garbage.unreadable.borrow_mut().clear();
-    shard.something_changed();
+    collect_segment(shard, from).await;
     rest(shard).await;
     assert!(shard.is_gone(from), "the item was moved");
     run(shard, b"moved", get()).await;

@@ -79,6 +79,7 @@ fn caches_give_room_to_tables_and_get_it_back() {
             let worker = &worker;
             let all = write_until(worker, |now| now.index.blocks.capacity < 200 << 10).await;
             assert_eq!(worker.statistics().memory.excess, 0);
+            worker.sync().await.expect("the log is written");
             values_only.max(all)
         })
         .expect("runs");

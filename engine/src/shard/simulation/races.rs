@@ -12,7 +12,7 @@ use super::harness::{self, TestShard, tiny_options};
 use super::items::{flush_memtable, rest};
 use super::model::Reply;
 use super::smoke::{get, run, set, set_until};
-use crate::collector::{CollectorHost, Fate, Newest};
+use crate::collector::{CollectorHost, Fate, Newest, Victim};
 use crate::entry::{Metadata, Pointer};
 use crate::index::memtable::Found;
 use crate::index::table::key_hash;
@@ -78,6 +78,14 @@ pub(super) async fn drop_expired(shard: &TestShard, env: &SimEnv) -> u32 {
     expiry
 }
 
+/// Collects a segment that the log has left.
+pub(super) async fn collect_segment(shard: &TestShard, number: u32) {
+    let known = shard.journal.state().segments[&number];
+    let end = known.sealed.expect("the log has gone on").end;
+    let victim = Victim { number, generation: known.generation, end };
+    shard.collect(victim).await.expect("nothing fails");
+}
+
 /// Lets `key`, which has a long value, be moved while a read of it is held. Returns where it was,
 /// and the read.
 async fn moved_while_read<'a>(
@@ -98,6 +106,7 @@ async fn moved_while_read<'a>(
     shard.index.in_tables(&key, key_hash(&key)).await.expect("readable");
     let reading = held(env, run(shard, b"key", get())).await;
     shard.garbage.unreadable.borrow_mut().clear();
+    collect_segment(shard, from.segment).await;
     rest(shard).await;
     flush_memtable(shard).await;
     (from, reading)
