@@ -116,6 +116,11 @@ pub const BATCH_TURN_REQUESTS: usize = 1024;
 /// See [`BATCH_TURN_REQUESTS`].
 pub const BATCH_TURN_BYTES: usize = 1 << 20;
 
+/// How long a turn goes on with connections whose requests or replies wait, in nanoseconds: as long
+/// as it may run tasks. Those who are left over come first in the next turn, after what has arrived
+/// meanwhile.
+pub const TURN_NANOSECONDS: u64 = 200_000;
+
 /// Batches that one core may have on their way to another.
 pub const MAILBOX_BATCHES: usize = 64;
 

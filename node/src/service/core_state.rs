@@ -12,6 +12,7 @@ use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use super::lanes::{Lanes, Room, charged};
+use super::refused::Want;
 use super::shards::{Completion, Origin, Shards, Tried};
 use crate::connection::{After, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
@@ -95,6 +96,9 @@ pub(super) struct CoreState {
     gathers: HashMap<u64, Gather>,
     gather_next: u64,
     pub(super) scratch: Vec<u8>,
+    /// What the request that was refused last waits for; nothing if its connection has others under
+    /// way.
+    pub(super) refused_want: Option<Want>,
 }
 
 impl CoreState {
@@ -135,6 +139,7 @@ impl CoreState {
             gathers: HashMap::new(),
             gather_next: 0,
             scratch: Vec::new(),
+            refused_want: None,
         }
     }
 
@@ -163,6 +168,17 @@ impl CoreState {
         if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
 
+    /// How long the reply to `command` of this core's shard would be, if it is so long that it may
+    /// not be made now. Without pressure any may, and nothing is looked up.
+    #[inline]
+    fn reply_to_refuse(&mut self, shard: u16, command: &Command<'_>) -> Option<usize> {
+        if !self.ledger.is_pressed() {
+            return None;
+        }
+        let bytes = self.shards.reply_bytes_known(shard, command, self.now)?;
+        (!self.ledger.allows_reply(bytes)).then_some(bytes)
+    }
+
     pub(super) fn start(
         &mut self,
         origin: Origin,
@@ -174,9 +190,20 @@ impl CoreState {
         self.shards.start(origin, shard, command, self.now, expected_bytes);
     }
 
-    /// Whether requests of other connections that were refused may be asked for again.
-    pub(super) fn may_admit(&self) -> bool {
-        self.room.admits(self.under_way(), Load::default(), 0) && self.load.waiting < FORWARDED_MAX
+    /// Whether a connection with nothing under way may have what it was refused.
+    pub(super) fn can_give(&self, want: Want) -> bool {
+        match want {
+            Want::Task(bytes) => self.room.admits(self.under_way(), Load::default(), bytes),
+            Want::Line(core) => self.mesh.has_room(core),
+            Want::Reply(bytes) => self.ledger.allows_reply(bytes),
+        }
+    }
+
+    /// Refuses a request of a connection whose others hold `own`, for want of `want`.
+    fn refuse(&mut self, own: Load, want: Want) -> Handled {
+        self.counters.refused += 1;
+        self.refused_want = (own == Load::default()).then_some(want);
+        Handled::Refused
     }
 
     /// Whether a request with a value of so many bytes may be sent to another core.
@@ -455,25 +482,26 @@ impl Handler for Dispatch<'_> {
         let shard = state.shards.shard_of(command);
         let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(shard, state.mesh.cores());
+        let own = asked.load;
         if core == state.core {
+            if let Some(bytes) = state.reply_to_refuse(shard, command) {
+                return state.refuse(own, Want::Reply(bytes));
+            }
             let counters = &mut state.counters;
             let tried = state.shards.try_execute(shard, command, state.now, counters, out);
             if let Tried::Done { after, is_error } = tried {
                 return Handled::Done { after, is_error };
             }
-        }
-        if core == state.core {
-            let Ok(expected_bytes) = state.admit(shard, command, asked.load) else {
-                return Handled::Refused;
+            let expected_bytes = match state.admit(shard, command, own) {
+                Ok(expected_bytes) => expected_bytes,
+                Err(bytes) => return state.refuse(own, Want::Task(bytes)),
             };
             state.start(Origin::Connection(place), shard, command, expected_bytes);
             return Handled::Waiting { expected_bytes };
         }
         let bytes = command.value_bytes();
-        if !state.may_forward(asked.load, bytes)
-            || !state.mesh.send_request(core, place, shard, command)
-        {
-            return Handled::Refused;
+        if !state.may_forward(own, bytes) || !state.mesh.send_request(core, place, shard, command) {
+            return state.refuse(own, Want::Line(core));
         }
         state.counters.forwarded += 1;
         Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes }

@@ -246,6 +246,21 @@ impl Shards {
         TASK_BYTES + given + 2 * read
     }
 
+    /// How long the value is that the reply to `command` brings, if it brings one and that is known
+    /// without reading the index from the device.
+    pub(super) fn reply_bytes_known(
+        &mut self,
+        shard: u16,
+        command: &Command<'_>,
+        now: u32,
+    ) -> Option<usize> {
+        let operation = command.operation(now);
+        let is_read = matches!(operation, Operation::Read(_)) && operation.need() == Need::Value;
+        let key = command.key(&mut self.key_scratch);
+        let engine = &self.local[usize::from(shard)].as_ref().expect("it is local").engine;
+        is_read.then(|| engine.value_bytes_known(&Key::memcached(key), now)).flatten()
+    }
+
     /// Carries `command` out in a task; [`Shards::take_completions`] brings its end.
     pub(super) fn start(
         &mut self,

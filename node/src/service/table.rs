@@ -17,8 +17,8 @@ pub(super) struct Entry {
     pub is_queued: bool,
     /// Whether it is on the list of those that wait for a log.
     pub awaits_log: bool,
-    /// Whether it is on the list of those that wait for the core's limits.
-    pub is_starved: bool,
+    /// Whether it is in a row of those that were refused something.
+    pub is_refused: bool,
     /// The tick in which it was last heard of.
     pub active_at: u64,
     /// Since when its output is above the mark and does not move, and how much there is.
@@ -62,7 +62,7 @@ impl Table {
             has_ended: false,
             is_queued: false,
             awaits_log: false,
-            is_starved: false,
+            is_refused: false,
             active_at: tick,
             stalled: None,
             counted: Load::default(),
