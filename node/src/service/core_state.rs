@@ -13,7 +13,8 @@ use larder_runtime::ring_env::RingEnv;
 
 use super::lanes::{Lanes, Room, charged};
 use super::refused::Want;
-use super::shards::{Completion, Origin, Shards, Tried};
+use super::shards::{Completion, LogNeed, Origin, Shards, Tried, log_need};
+use super::shares::{Part, Shares};
 use crate::connection::{After, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
 use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
@@ -82,6 +83,10 @@ pub(super) struct CoreState {
     pub ledger: Ledger,
     /// Requests that tasks carry out, and what they are expected to need.
     pub(super) tasks: Load,
+    /// What tasks are expected to add to the logs, in bytes.
+    adding: usize,
+    /// Who may append to the logs.
+    pub(super) shares: Shares,
     /// What other cores' connections have under way here.
     pub lanes: Lanes<ParkedRequest>,
     /// By core, the batch whose requests are being carried out, and how many of them are.
@@ -121,6 +126,8 @@ impl CoreState {
             files,
             ledger,
             tasks: Load::default(),
+            adding: 0,
+            shares: Shares::default(),
             lanes: Lanes::new(cores),
             inboxes: (0..cores).map(|_| None).collect(),
             spare_bytes: (0, 0),
@@ -168,6 +175,12 @@ impl CoreState {
         if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
 
+    /// Whether a connection with this part of the logs may append `need` to them now.
+    pub(super) fn may_append(&self, part: Part, need: LogNeed) -> bool {
+        let before_it = if need.adds > 0 { self.adding } else { 0 };
+        self.shares.allows(part, self.shards.backlog().waiting + before_it, need.bytes)
+    }
+
     /// How long the reply to `command` of this core's shard would be, if it is so long that it may
     /// not be made now. Without pressure any may, and nothing is looked up.
     #[inline]
@@ -187,6 +200,7 @@ impl CoreState {
         expected_bytes: usize,
     ) {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
+        self.adding += log_need(command, self.now).map_or(0, |need| need.adds);
         self.shards.start(origin, shard, command, self.now, expected_bytes);
     }
 
@@ -195,6 +209,7 @@ impl CoreState {
         match want {
             Want::Task(bytes) => self.room.admits(self.under_way(), Load::default(), bytes),
             Want::Line(core) => self.mesh.has_room(core),
+            Want::Log(part, need) => self.may_append(part, need),
             Want::Reply(bytes) => self.ledger.allows_reply(bytes),
         }
     }
@@ -270,6 +285,7 @@ impl CoreState {
         let task = Load { waiting: 1, expected_bytes, bytes: 0 };
         if !matches!(origin, Origin::Ask { .. }) {
             self.tasks = self.tasks - task;
+            self.adding -= completion.adds;
         }
         if let (Origin::Ask { core, ask }, Err(failure)) = (origin, &completion.result) {
             return self.send_flushed(core, ask, Err(failure.to_string()));
@@ -459,6 +475,8 @@ impl CoreState {
 pub(super) struct Dispatch<'a> {
     pub state: &'a mut CoreState,
     pub connection: u64,
+    /// What the connection has appended to the core's logs.
+    pub part: &'a mut Part,
 }
 
 impl Handler for Dispatch<'_> {
@@ -487,15 +505,22 @@ impl Handler for Dispatch<'_> {
             if let Some(bytes) = state.reply_to_refuse(shard, command) {
                 return state.refuse(own, Want::Reply(bytes));
             }
+            let need = log_need(command, state.now);
+            if let Some(need) = need.filter(|need| !state.may_append(*self.part, *need)) {
+                return state.refuse(own, Want::Log(*self.part, need));
+            }
             let counters = &mut state.counters;
             let tried = state.shards.try_execute(shard, command, state.now, counters, out);
+            let bytes = need.map_or(0, |need| need.bytes);
             if let Tried::Done { after, is_error } = tried {
+                state.shares.note(self.part, bytes);
                 return Handled::Done { after, is_error };
             }
             let expected_bytes = match state.admit(shard, command, own) {
                 Ok(expected_bytes) => expected_bytes,
                 Err(bytes) => return state.refuse(own, Want::Task(bytes)),
             };
+            state.shares.note(self.part, bytes);
             state.start(Origin::Connection(place), shard, command, expected_bytes);
             return Handled::Waiting { expected_bytes };
         }

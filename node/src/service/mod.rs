@@ -10,6 +10,7 @@ mod other_cores;
 mod pressure;
 mod refused;
 mod shards;
+mod shares;
 mod table;
 
 use std::cell::Cell;
@@ -145,13 +146,14 @@ impl NodeService {
         let Some(out) = network.output(id) else { return };
         let written = out.len();
         let mut output = Output::new(out, pending, self.state.ledger.output_mark());
-        let mut dispatch = Dispatch { state: &mut self.state, connection: id.into() };
+        let Entry { connection, part, active_at, .. } = &mut *entry;
+        let mut dispatch = Dispatch { state: &mut self.state, connection: id.into(), part };
         let stop = match bytes {
             Some(bytes) => {
-                entry.active_at = self.ticks_seen;
-                entry.connection.receive(bytes, &mut output, &mut dispatch, &mut self.spares)
+                *active_at = self.ticks_seen;
+                connection.receive(bytes, &mut output, &mut dispatch, &mut self.spares)
             }
-            None => entry.connection.resume(&mut output, &mut dispatch, &mut self.spares),
+            None => connection.resume(&mut output, &mut dispatch, &mut self.spares),
         };
         let written = out.len() - written;
         self.state.counters.bytes_written += written as u64;
@@ -309,6 +311,8 @@ impl NodeService {
     /// Looks at the logs, and at those who wait for them if one has moved.
     fn observe_logs(&mut self) -> bool {
         let mut stopped = Vec::new();
+        let backlog = self.state.shards.backlog();
+        self.state.shares.see(backlog, self.state.env.now());
         let has_moved = self.state.shards.observe(&mut stopped);
         for (shard, reason) in stopped {
             tracing::error!(shard, "the shard takes no more writes: {reason}");

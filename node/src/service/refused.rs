@@ -12,7 +12,10 @@ use std::collections::VecDeque;
 
 use larder_runtime::network::{ConnectionId, Network};
 
+use super::shards::LogNeed;
+use super::shares::Part;
 use super::{NodeService, queue};
+use crate::limits::LOG_SMALL_BYTES;
 
 /// What a refused request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) enum Want {
     Task(usize),
     /// Room in the line to a core.
     Line(usize),
+    /// Room in the logs for one who has appended so much.
+    Log(Part, LogNeed),
     /// That replies of so many bytes may be made.
     Reply(usize),
 }
@@ -31,6 +36,8 @@ pub(super) struct Refused {
     tasks: VecDeque<(ConnectionId, Want)>,
     lines: Vec<VecDeque<(ConnectionId, Want)>>,
     replies: VecDeque<(ConnectionId, Want)>,
+    /// Those who want room in the logs: for a small change, and for a large one.
+    logs: [VecDeque<(ConnectionId, Want)>; 2],
 }
 
 impl Refused {
@@ -44,13 +51,15 @@ impl Refused {
             Want::Task(_) => &mut self.tasks,
             Want::Line(core) => &mut self.lines[core],
             Want::Reply(_) => &mut self.replies,
+            Want::Log(_, need) => &mut self.logs[usize::from(need.bytes > LOG_SMALL_BYTES)],
         };
         row.push_back((id, want));
     }
 
     /// Takes the first of a row whose want can be given.
     pub(super) fn next(&mut self, can_give: impl Fn(Want) -> bool) -> Option<ConnectionId> {
-        let rows = [&mut self.tasks, &mut self.replies].into_iter().chain(&mut self.lines);
+        let rows = [&mut self.tasks, &mut self.replies].into_iter();
+        let rows = rows.chain(&mut self.logs).chain(&mut self.lines);
         let mut firsts = rows.filter_map(|row| row.pop_front_if(|&mut (_, want)| can_give(want)));
         firsts.next().map(|(id, _)| id)
     }
@@ -61,7 +70,8 @@ impl Refused {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.tasks.len() + self.replies.len() + self.lines.iter().map(VecDeque::len).sum::<usize>()
+        let many = self.logs.iter().chain(&self.lines);
+        self.tasks.len() + self.replies.len() + many.map(VecDeque::len).sum::<usize>()
     }
 }
 
@@ -133,5 +143,18 @@ mod tests {
         assert_eq!(refused.next(small), None);
         let all: Vec<_> = std::iter::from_fn(|| refused.any()).collect();
         assert_eq!(all, ids(0..3));
+    }
+
+    #[test]
+    fn a_small_change_does_not_wait_behind_large_ones() {
+        let mut refused = Refused::new(1);
+        let want = |bytes| Want::Log(Part::default(), LogNeed { bytes, adds: bytes });
+        for (number, bytes) in [(0, LOG_SMALL_BYTES + 1), (1, LOG_SMALL_BYTES), (2, 1)] {
+            refused.push(number.into(), want(bytes));
+        }
+        let small = |want| matches!(want, Want::Log(_, need) if need.bytes <= LOG_SMALL_BYTES);
+        assert_eq!(refused.next(small), Some(1.into()));
+        assert_eq!(refused.next(small), Some(2.into()));
+        assert_eq!((refused.next(small), refused.len()), (None, 1));
     }
 }

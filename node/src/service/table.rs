@@ -2,6 +2,7 @@
 
 use larder_runtime::network::ConnectionId;
 
+use super::shares::Part;
 use crate::connection::{Connection, Load};
 use crate::ledger::Holding;
 
@@ -23,6 +24,8 @@ pub(super) struct Entry {
     pub active_at: u64,
     /// Since when its output is above the mark and does not move, and how much there is.
     pub stalled: Option<(u64, usize)>,
+    /// What it has appended to the core's logs.
+    pub part: Part,
     /// Its part of the core's load.
     pub counted: Load,
     /// Its part of the ledger; its output is counted by the network.
@@ -65,6 +68,7 @@ impl Table {
             is_refused: false,
             active_at: tick,
             stalled: None,
+            part: Part::default(),
             counted: Load::default(),
             holding: Holding::default(),
             granted_at: None,
