@@ -11,6 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::engine::EngineArgs;
 use crate::error::BenchError;
 use crate::host;
+use crate::load::hostile::HostileArgs;
 use crate::load::{Distribution, Protocol, Ratio, Settings};
 
 /// `larder bench`.
@@ -26,6 +27,8 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     /// Load a server that speaks memcached's protocol and report rate, latency and CPU time
     Run(RunArgs),
+    /// Make requests at a fixed rate while other connections misbehave, and report latencies
+    Hostile(HostileArgs),
     /// Load the storage engine inside this process, without sockets, and watch its disk space
     Engine(Box<EngineArgs>),
 }
@@ -219,7 +222,7 @@ impl RunArgs {
     }
 }
 
-fn resolve(target: &str) -> Result<SocketAddr, BenchError> {
+pub(crate) fn resolve(target: &str) -> Result<SocketAddr, BenchError> {
     let Some(host) = target.strip_prefix("memcached://") else {
         let reason = format!("`{target}` is not known; write memcached://HOST:PORT");
         return Err(BenchError::option("--target", reason));

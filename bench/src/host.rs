@@ -14,7 +14,9 @@ use std::path::Path;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit,
+};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -71,9 +73,27 @@ pub(crate) fn start_detached(body: impl FnOnce() + Send + 'static) {
 
 /// Keeps the calling thread on one processor; the number must be at most [`CPU_MAX`].
 pub(crate) fn pin_thread(cpu: usize) -> io::Result<()> {
+    pin_thread_to(&[cpu])
+}
+
+/// Keeps the calling thread, and those that it starts, on these processors; each number must be at
+/// most [`CPU_MAX`].
+pub(crate) fn pin_thread_to(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu);
+    for &cpu in cpus {
+        set.set(cpu);
+    }
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// How nice the calling thread is to others, from -20 to 19.
+pub(crate) fn niceness() -> io::Result<i32> {
+    Ok(getpriority_process(None)?)
+}
+
+/// Changes it for the calling thread and those that it starts; less takes a right to it.
+pub(crate) fn set_niceness(nice: i32) -> io::Result<()> {
+    Ok(setpriority_process(None, nice)?)
 }
 
 /// Raises the soft limit of open files to the hard one; child processes inherit it.

@@ -33,6 +33,7 @@ pub use error::BenchError;
 pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.command {
         BenchCommand::Run(run_args) => run_load(&run_args),
+        BenchCommand::Hostile(hostile_args) => run_hostile(&hostile_args),
         BenchCommand::Engine(engine_args) => run_engine(&engine_args),
     }
 }
@@ -51,6 +52,12 @@ fn run_engine(args: &engine::EngineArgs) -> Result<(), BenchError> {
         0 => Ok(()),
         count => Err(BenchError::EngineWrongValues { count, first: summary.wrong_value_first }),
     }
+}
+
+fn run_hostile(args: &load::hostile::HostileArgs) -> Result<(), BenchError> {
+    let summary = load::hostile::measure(args)?;
+    print!("{}", load::hostile::render(&summary));
+    args.json.as_ref().map_or(Ok(()), |path| write_json("--json", path, &summary))
 }
 
 fn write_json(

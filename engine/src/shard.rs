@@ -251,6 +251,12 @@ impl<E: Env> Shard<E> {
         acknowledged_end
     }
 
+    /// Bytes of the log that wait for the device, and those that it has taken since the start.
+    #[inline]
+    pub fn log_backlog(&self) -> (usize, u64) {
+        self.log.backlog()
+    }
+
     /// Completes when answers that need the log up to `sequence_end` may be sent.
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub struct Counters {
     pub shed_connections: u64,
     /// Requests of other cores that had to wait for their client to read, or for a place.
     pub parked: u64,
+    /// Times that a request was refused for the moment because its core had reached a limit.
+    pub refused: u64,
     /// Times that a connection was not read from because a limit was reached.
     pub conn_yields: u64,
     /// Commands sent to another core.
@@ -130,7 +132,7 @@ impl Counters {
     }
 
     /// Every counter with its name.
-    pub fn named(&self) -> [(&'static str, u64); 30] {
+    pub fn named(&self) -> [(&'static str, u64); 31] {
         macro_rules! named {
             ($($name:ident),* $(,)?) => { [$((stringify!($name), self.$name)),*] };
         }
@@ -162,6 +164,7 @@ impl Counters {
             stalled_readers,
             shed_connections,
             parked,
+            refused,
             conn_yields,
             forwarded,
             damaged,

@@ -112,6 +112,16 @@ impl Ledger {
         }
     }
 
+    /// Whether a reply of so many bytes may be made: a small one up to the bound, a large one only
+    /// where it leaves the upper half of it to the small, but always one at a time.
+    pub fn allows_reply(&self, bytes: usize) -> bool {
+        let total = self.total();
+        if bytes <= OUTPUT_MARK_PRESSED {
+            return total <= self.bound;
+        }
+        total == 0 || total + bytes <= self.bound / 4 * 3
+    }
+
     /// How many bytes have to be given back now; 0 while the bound is kept. A little more than the
     /// bound asks for, so that this is not needed again at once.
     pub fn excess(&self) -> usize {
@@ -175,6 +185,19 @@ mod tests {
         assert!(!ledger.grants(1));
         ledger.change(&mut counted, input(bound - 10));
         assert!(ledger.grants(10) && !ledger.grants(11));
+    }
+
+    #[test]
+    fn large_replies_leave_room_for_small_ones() {
+        let mut ledger = Ledger::new(BOUND);
+        let large = 1 << 20;
+        assert!(ledger.allows_reply(2 * BOUND), "one always goes");
+        ledger.set_output(BOUND / 4 * 3 - large);
+        assert!(ledger.allows_reply(large) && !ledger.allows_reply(large + 1));
+        ledger.set_output(BOUND);
+        assert!(ledger.allows_reply(OUTPUT_MARK_PRESSED) && !ledger.allows_reply(large));
+        ledger.set_output(BOUND + 1);
+        assert!(!ledger.allows_reply(0));
     }
 
     #[test]

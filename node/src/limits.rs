@@ -100,6 +100,23 @@ pub const LANE_BYTES_MAX: usize = 512 << 10;
 /// is longer is charged to it.
 pub const REPLY_COVERED_BYTES: usize = 256;
 
+/// What waits for the device in front of a core's logs should be written in about so long, in
+/// nanoseconds: it is what a change of a client that writes little has before it.
+pub const LOG_WAIT_NANOSECONDS: u64 = 5_000_000;
+
+/// The least that may wait there however slow the device is, in bytes: fewer would make each flush
+/// pay for too little.
+pub const LOG_BUDGET_MIN: usize = 512 << 10;
+
+/// The most, however fast it is: two frames on their way, and what follows them.
+pub const LOG_BUDGET_MAX: usize = 4 << 20;
+
+/// A change up to so many bytes is small: the first of a connection goes beyond the budget.
+pub const LOG_SMALL_BYTES: usize = 16 << 10;
+
+/// What a record takes in the log besides its value, in bytes, roughly.
+pub const LOG_RECORD_BYTES: usize = 64;
+
 /// What a task needs besides the values that it works on, in bytes, roughly.
 pub const TASK_BYTES: usize = 1024;
 
@@ -115,6 +132,11 @@ pub const BATCH_TURN_REQUESTS: usize = 1024;
 
 /// See [`BATCH_TURN_REQUESTS`].
 pub const BATCH_TURN_BYTES: usize = 1 << 20;
+
+/// How long a turn goes on with connections whose requests or replies wait, in nanoseconds: as long
+/// as it may run tasks. Those who are left over come first in the next turn, after what has arrived
+/// meanwhile.
+pub const TURN_NANOSECONDS: u64 = 200_000;
 
 /// Batches that one core may have on their way to another.
 pub const MAILBOX_BATCHES: usize = 64;
@@ -207,6 +229,7 @@ const _: () = {
     assert!(LANE_BYTES_MAX <= CONNECTION_WAITING_BYTES_MAX);
     assert!(SHARE_BYTES_SCARCE < LANE_BYTES_MAX && OUTPUT_MARK_PRESSED < OUTPUT_HIGH_WATER);
     assert!(SHARE_REQUESTS_SCARCE < TASKS_MAX && FORWARDED_SHARE_SCARCE < FORWARDED_MAX);
+    assert!(LOG_SMALL_BYTES < LOG_BUDGET_MIN / 4 && LOG_BUDGET_MIN < LOG_BUDGET_MAX);
     assert!(MAILBOX_BATCHES.is_power_of_two());
     assert!(BATCH_COPY_BYTES_MAX < BATCH_KEPT_BYTES_MAX);
 };

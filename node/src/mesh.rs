@@ -297,6 +297,11 @@ impl Mesh {
         self.lines[core].as_mut().expect("a core does not write to itself")
     }
 
+    /// Whether the line to `core` takes another command.
+    pub fn has_room(&self, core: usize) -> bool {
+        self.lines[core].as_ref().is_some_and(|line| !line.gathering.is_full())
+    }
+
     /// Sends a command to a shard of `core`; false if the line is full and it is not sent.
     pub fn send_request(
         &mut self,

@@ -9,6 +9,7 @@ pub(crate) mod data;
 pub(crate) mod distribution;
 mod encoder;
 mod exchange;
+pub mod hostile;
 mod progress;
 pub(crate) mod random;
 mod reply;

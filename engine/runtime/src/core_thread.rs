@@ -37,7 +37,7 @@ use crate::wake::RemoteWaker;
 /// Glances at the ring between two looks at the mailboxes and the clock while spinning.
 const GLANCES_PER_LOOK: u32 = 32;
 /// Completions that one turn handles at most.
-pub(crate) const COMPLETIONS_PER_TURN: usize = 256;
+pub(crate) const COMPLETIONS_PER_TURN: usize = 64;
 /// How long a turn handles completions, in nanoseconds; as long as it may run tasks.
 const COMPLETIONS_NANOSECONDS: u64 = QUANTUM;
 /// Between two looks at the clock while completions are handled, in units of one completion or

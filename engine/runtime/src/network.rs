@@ -93,7 +93,8 @@ pub trait Service {
 
 pub(crate) struct Listener {
     pub(crate) fd: Option<OwnedFd>,
-    pub(crate) is_armed: bool,
+    /// Accepts in the ring.
+    pub(crate) armed: usize,
     pub(crate) is_stopping: bool,
     /// Not to be armed before that time, in nanoseconds.
     pub(crate) retry_at: u64,
@@ -231,7 +232,7 @@ impl Network {
     pub fn listen(&mut self, listener: TcpListener) -> usize {
         sockets::prepare_listener(&listener).expect("a TCP listener takes TCP options");
         let fd = Some(OwnedFd::from(listener));
-        self.listeners.push(Listener { fd, is_armed: false, is_stopping: false, retry_at: 0 });
+        self.listeners.push(Listener { fd, armed: 0, is_stopping: false, retry_at: 0 });
         self.has_listener_change = true;
         self.listeners.len() - 1
     }
@@ -253,7 +254,7 @@ impl Network {
 
     /// When a listener that had to wait may be armed again, in nanoseconds.
     pub(crate) fn retry_at(&self) -> Option<u64> {
-        let waiting = |listener: &&Listener| !listener.is_armed && !listener.is_stopping;
+        let waiting = |listener: &&Listener| listener.armed == 0 && !listener.is_stopping;
         self.listeners.iter().filter(waiting).map(|listener| listener.retry_at).min()
     }
 

@@ -15,6 +15,11 @@ use crate::sockets;
 /// How long accepting waits after the process ran out of descriptors or memory.
 pub(crate) const ACCEPT_RETRY_NANOSECONDS: u64 = 100_000_000;
 
+/// Connections that a listener accepts in one turn at most. A multishot accept takes all that have
+/// come, and the first bytes of each follow at once: clients that connect by the thousand would keep
+/// the core from everybody else for as long.
+pub(crate) const ACCEPTS_PER_TURN: usize = 8;
+
 /// How long after their bytes silent connections are probed.
 pub(crate) const PROBE_NANOSECONDS: u64 = 1_000_000_000;
 
@@ -146,10 +151,8 @@ impl Network {
         now: u64,
     ) {
         let index = key.index as usize;
-        if !completion.more {
-            self.listeners[index].is_armed = false;
-            self.has_listener_change = true;
-        }
+        self.listeners[index].armed -= 1;
+        self.has_listener_change = true;
         if completion.result < 0 {
             self.accept_failed(index, -completion.result, now);
             return;
@@ -336,19 +339,19 @@ impl Network {
     fn flush_listeners<R: Ring>(&mut self, port: &mut Port<R>, now: u64) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             let Some(fd) = listener.fd.as_ref().map(AsRawFd::as_raw_fd) else { continue };
+            if listener.is_stopping {
+                if listener.armed == 0 {
+                    listener.fd = None;
+                } else {
+                    let token = Token::without_slot(Kind::Cancel);
+                    port.push_plain(token, Operation::CancelFile { fd });
+                }
+                continue;
+            }
             let key = Key { index: index as u32, generation: 0 };
-            let token = Token::new(Kind::Accept, key);
-            match (listener.is_stopping, listener.is_armed) {
-                (true, true) => {
-                    let cancel = Operation::Cancel { token: token.encode() };
-                    port.push_plain(Token::without_slot(Kind::Cancel), cancel);
-                }
-                (true, false) => listener.fd = None,
-                (false, false) if listener.retry_at <= now => {
-                    listener.is_armed = true;
-                    port.push_plain(token, Operation::Accept { fd });
-                }
-                (false, _) => {}
+            while listener.armed < ACCEPTS_PER_TURN && listener.retry_at <= now {
+                listener.armed += 1;
+                port.push_plain(Token::new(Kind::Accept, key), Operation::Accept { fd });
             }
         }
     }

@@ -72,7 +72,7 @@ pub enum Operation {
         /// Bytes from the start of the file.
         len: u64,
     },
-    /// Accepts connections until cancelled (multishot); each result is a descriptor.
+    /// Accepts one connection; the result is its descriptor.
     Accept {
         /// The listening socket.
         fd: RawFd,

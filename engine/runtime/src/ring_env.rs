@@ -53,6 +53,11 @@ pub struct RingEnv {
 }
 
 impl RingEnv {
+    /// The monotonic clock as it is now; [`Env::now`] is the time at which the turn began.
+    pub fn precise_now(&self) -> u64 {
+        clock::monotonic_nanoseconds()
+    }
+
     pub(crate) fn new(shared: Rc<Shared>) -> Self {
         Self { shared }
     }

@@ -14,7 +14,7 @@ const KEEPALIVE_PROBES: libc::c_int = 6;
 /// dropped so tries again only after a second.
 const BACKLOG: libc::c_int = 4096;
 
-/// Makes a listener ready for multishot accepts. Linux hands the options on to accepted sockets,
+/// Makes a listener ready for accepts by the ring. Linux hands the options on to accepted sockets,
 /// so accepting costs no further system calls.
 ///
 /// It is made blocking: on a non-blocking socket the ring would report EAGAIN instead of waiting.

@@ -211,7 +211,8 @@ fn entry(operation: Operation) -> Entry {
         Operation::Remove { path } => opcode::UnlinkAt::new(HERE, path).build(),
         Operation::Allocate { fd, len } => opcode::Fallocate::new(Fd(fd), len).build(),
         Operation::Accept { fd } => {
-            opcode::AcceptMulti::new(Fd(fd)).flags(libc::SOCK_CLOEXEC).build()
+            let (address, len) = (std::ptr::null_mut(), std::ptr::null_mut());
+            opcode::Accept::new(Fd(fd), address, len).flags(libc::SOCK_CLOEXEC).build()
         }
         Operation::Receive { fd, once: false } => {
             opcode::RecvMulti::new(Fd(fd), RECEIVE_GROUP).build()

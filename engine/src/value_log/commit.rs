@@ -226,6 +226,16 @@ impl<E: Env> ValueLog<E> {
         }
     }
 
+    /// Bytes that were appended and are not written, and those that were written since the start,
+    /// padding included. Nothing waits in a log that has stopped.
+    pub fn backlog(&self) -> (usize, u64) {
+        let state = self.shared.state.borrow();
+        let written = state.counters.frame_bytes - state.queued_bytes as u64;
+        let open = state.open.as_ref().map_or(0, frame::FrameBuilder::len);
+        let is_running = state.stopped.is_none();
+        (if is_running { state.queued_bytes + open } else { 0 }, written)
+    }
+
     /// Those who wait for room to append.
     pub fn room(&self) -> &Room {
         &self.shared.room

@@ -283,6 +283,11 @@ impl Connection {
         self.slots.next_is_ready()
     }
 
+    /// When the next reply may leave, if it is there.
+    pub fn next_after(&self) -> Option<After> {
+        self.slots.next_after()
+    }
+
     /// Whether some of what was received is not taken yet.
     pub fn has_input(&self) -> bool {
         !self.input.is_empty()

@@ -214,6 +214,14 @@ impl Slots {
         self.slots.front().is_some_and(|slot| !matches!(slot.state, State::Waiting { .. }))
     }
 
+    /// When the first slot's reply may leave, if it has come.
+    pub(super) fn next_after(&self) -> Option<After> {
+        match &self.slots.front()?.state {
+            State::Waiting { .. } => None,
+            State::Held { after, .. } | State::Own(Arrival { after, .. }) => Some(*after),
+        }
+    }
+
     /// Sends the first slot's reply if it may leave; returns whether it did.
     pub(super) fn release_one(&mut self, handler: &mut impl Handler, out: &mut Vec<u8>) -> bool {
         let (after, is_error) = match self.slots.front() {

@@ -12,7 +12,9 @@ use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use super::lanes::{Lanes, Room, charged};
-use super::shards::{Completion, Origin, Shards, Tried};
+use super::refused::Want;
+use super::shards::{Completion, LogNeed, Origin, Shards, Tried, log_need};
+use super::shares::{Part, Shares};
 use crate::connection::{After, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
 use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
@@ -81,6 +83,10 @@ pub(super) struct CoreState {
     pub ledger: Ledger,
     /// Requests that tasks carry out, and what they are expected to need.
     pub(super) tasks: Load,
+    /// What tasks are expected to add to the logs, in bytes.
+    adding: usize,
+    /// Who may append to the logs.
+    pub(super) shares: Shares,
     /// What other cores' connections have under way here.
     pub lanes: Lanes<ParkedRequest>,
     /// By core, the batch whose requests are being carried out, and how many of them are.
@@ -95,6 +101,9 @@ pub(super) struct CoreState {
     gathers: HashMap<u64, Gather>,
     gather_next: u64,
     pub(super) scratch: Vec<u8>,
+    /// What the request that was refused last waits for; nothing if its connection has others under
+    /// way.
+    pub(super) refused_want: Option<Want>,
 }
 
 impl CoreState {
@@ -117,6 +126,8 @@ impl CoreState {
             files,
             ledger,
             tasks: Load::default(),
+            adding: 0,
+            shares: Shares::default(),
             lanes: Lanes::new(cores),
             inboxes: (0..cores).map(|_| None).collect(),
             spare_bytes: (0, 0),
@@ -135,6 +146,7 @@ impl CoreState {
             gathers: HashMap::new(),
             gather_next: 0,
             scratch: Vec::new(),
+            refused_want: None,
         }
     }
 
@@ -163,6 +175,23 @@ impl CoreState {
         if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
 
+    /// Whether a connection with this part of the logs may append `need` to them now.
+    pub(super) fn may_append(&self, part: Part, need: LogNeed) -> bool {
+        let before_it = if need.adds > 0 { self.adding } else { 0 };
+        self.shares.allows(part, self.shards.backlog().waiting + before_it, need.bytes)
+    }
+
+    /// How long the reply to `command` of this core's shard would be, if it is so long that it may
+    /// not be made now. Without pressure any may, and nothing is looked up.
+    #[inline]
+    fn reply_to_refuse(&mut self, shard: u16, command: &Command<'_>) -> Option<usize> {
+        if !self.ledger.is_pressed() {
+            return None;
+        }
+        let bytes = self.shards.reply_bytes_known(shard, command, self.now)?;
+        (!self.ledger.allows_reply(bytes)).then_some(bytes)
+    }
+
     pub(super) fn start(
         &mut self,
         origin: Origin,
@@ -171,12 +200,25 @@ impl CoreState {
         expected_bytes: usize,
     ) {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
+        self.adding += log_need(command, self.now).map_or(0, |need| need.adds);
         self.shards.start(origin, shard, command, self.now, expected_bytes);
     }
 
-    /// Whether requests of other connections that were refused may be asked for again.
-    pub(super) fn may_admit(&self) -> bool {
-        self.room.admits(self.under_way(), Load::default(), 0) && self.load.waiting < FORWARDED_MAX
+    /// Whether a connection with nothing under way may have what it was refused.
+    pub(super) fn can_give(&self, want: Want) -> bool {
+        match want {
+            Want::Task(bytes) => self.room.admits(self.under_way(), Load::default(), bytes),
+            Want::Line(core) => self.mesh.has_room(core),
+            Want::Log(part, need) => self.may_append(part, need),
+            Want::Reply(bytes) => self.ledger.allows_reply(bytes),
+        }
+    }
+
+    /// Refuses a request of a connection whose others hold `own`, for want of `want`.
+    fn refuse(&mut self, own: Load, want: Want) -> Handled {
+        self.counters.refused += 1;
+        self.refused_want = (own == Load::default()).then_some(want);
+        Handled::Refused
     }
 
     /// Whether a request with a value of so many bytes may be sent to another core.
@@ -243,6 +285,7 @@ impl CoreState {
         let task = Load { waiting: 1, expected_bytes, bytes: 0 };
         if !matches!(origin, Origin::Ask { .. }) {
             self.tasks = self.tasks - task;
+            self.adding -= completion.adds;
         }
         if let (Origin::Ask { core, ask }, Err(failure)) = (origin, &completion.result) {
             return self.send_flushed(core, ask, Err(failure.to_string()));
@@ -432,6 +475,8 @@ impl CoreState {
 pub(super) struct Dispatch<'a> {
     pub state: &'a mut CoreState,
     pub connection: u64,
+    /// What the connection has appended to the core's logs.
+    pub part: &'a mut Part,
 }
 
 impl Handler for Dispatch<'_> {
@@ -455,25 +500,33 @@ impl Handler for Dispatch<'_> {
         let shard = state.shards.shard_of(command);
         let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(shard, state.mesh.cores());
+        let own = asked.load;
         if core == state.core {
+            if let Some(bytes) = state.reply_to_refuse(shard, command) {
+                return state.refuse(own, Want::Reply(bytes));
+            }
+            let need = log_need(command, state.now);
+            if let Some(need) = need.filter(|need| !state.may_append(*self.part, *need)) {
+                return state.refuse(own, Want::Log(*self.part, need));
+            }
             let counters = &mut state.counters;
             let tried = state.shards.try_execute(shard, command, state.now, counters, out);
+            let bytes = need.map_or(0, |need| need.bytes);
             if let Tried::Done { after, is_error } = tried {
+                state.shares.note(self.part, bytes);
                 return Handled::Done { after, is_error };
             }
-        }
-        if core == state.core {
-            let Ok(expected_bytes) = state.admit(shard, command, asked.load) else {
-                return Handled::Refused;
+            let expected_bytes = match state.admit(shard, command, own) {
+                Ok(expected_bytes) => expected_bytes,
+                Err(bytes) => return state.refuse(own, Want::Task(bytes)),
             };
+            state.shares.note(self.part, bytes);
             state.start(Origin::Connection(place), shard, command, expected_bytes);
             return Handled::Waiting { expected_bytes };
         }
         let bytes = command.value_bytes();
-        if !state.may_forward(asked.load, bytes)
-            || !state.mesh.send_request(core, place, shard, command)
-        {
-            return Handled::Refused;
+        if !state.may_forward(own, bytes) || !state.mesh.send_request(core, place, shard, command) {
+            return state.refuse(own, Want::Line(core));
         }
         state.counters.forwarded += 1;
         Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes }

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::shares::Part;
 use crate::connection::Load;
 use crate::limits::{
     CONNECTION_WAITING_BYTES_MAX, LANE_BYTES_MAX, REPLY_COVERED_BYTES, SHARE_BYTES_SCARCE,
@@ -59,6 +60,8 @@ impl Room {
 struct Lane<T> {
     connection: u64,
     load: Load,
+    /// What the connection has appended to this core's logs.
+    part: Part,
     parked: VecDeque<T>,
     /// What the first of those that are parked is expected to need, if it has to wait for a place.
     wants: Option<usize>,
@@ -102,8 +105,9 @@ impl<T> Lanes<T> {
         if let Some(old) = lanes[index].take() {
             self.load = self.load - old.load;
         }
-        let load = Load::default();
-        lanes[index] = Some(Lane { connection, load, parked: VecDeque::new(), wants: None });
+        let (load, part) = (Load::default(), Part::default());
+        let parked = VecDeque::new();
+        lanes[index] = Some(Lane { connection, load, part, parked, wants: None });
     }
 
     /// Whether a connection has a lane still.
@@ -114,6 +118,18 @@ impl<T> Lanes<T> {
     /// The account of a connection.
     pub(super) fn load_of(&mut self, core: usize, connection: u64) -> Load {
         self.get(core, connection).map_or(Load::default(), |lane| lane.load)
+    }
+
+    /// What a connection has appended to this core's logs.
+    pub(super) fn part_of(&mut self, core: usize, connection: u64) -> Part {
+        self.get(core, connection).map_or(Part::default(), |lane| lane.part)
+    }
+
+    /// Notes that a connection has appended to them; nothing if it is gone.
+    pub(super) fn note(&mut self, core: usize, connection: u64, note: impl FnOnce(&mut Part)) {
+        if let Some(lane) = self.get(core, connection) {
+            note(&mut lane.part);
+        }
     }
 
     /// The sum of all accounts.
@@ -222,7 +238,9 @@ impl<T> Lane<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shares::Shares;
     use super::*;
+    use crate::limits::{LOG_BUDGET_MIN, LOG_SMALL_BYTES};
 
     const ROOM: Room = Room { expected_max: 1 << 20, held_max: 1 << 20 };
 
@@ -287,6 +305,23 @@ mod tests {
         assert_eq!((lanes.next(ROOM, Load::default()), lanes.parked()), (None, 0));
         lanes.close(0, next);
         assert_eq!(lanes.load(), Load::default());
+    }
+
+    #[test]
+    fn what_a_lane_has_appended_counts_for_its_connection_only() {
+        let (mut lanes, mut shares): (Lanes<u32>, _) = (Lanes::new(1), Shares::default());
+        for connection in [3, 4] {
+            lanes.open(0, connection);
+        }
+        lanes.note(0, 3, |part| shares.note(part, LOG_BUDGET_MIN));
+        let allows = |lanes: &mut Lanes<u32>, connection| {
+            shares.allows(lanes.part_of(0, connection), LOG_BUDGET_MIN, LOG_SMALL_BYTES)
+        };
+        assert!(!allows(&mut lanes, 3) && allows(&mut lanes, 4));
+        // The same place in the table, another connection.
+        lanes.open(0, (1 << 32) + 3);
+        lanes.note(0, 3, |_| panic!("it is gone"));
+        assert_eq!(lanes.part_of(0, (1 << 32) + 3), Part::default());
     }
 
     #[test]

@@ -8,7 +8,9 @@ mod core_state;
 mod lanes;
 mod other_cores;
 mod pressure;
+mod refused;
 mod shards;
+mod shares;
 mod table;
 
 use std::cell::Cell;
@@ -25,17 +27,18 @@ use larder_runtime::file_cache::FileCache;
 use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 
-use crate::connection::{Arrival, Output, SpareInputs, Stop};
+use crate::connection::{Arrival, Output, Release, SpareInputs, Stop};
 use crate::control::{Control, Event};
 use crate::ledger::Holding;
 use crate::limits::{
     OUTPUT_HIGH_WATER, OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS, OUTPUT_STALL_SECONDS_PRESSED,
-    TURN_MESSAGES_MAX,
+    TURN_MESSAGES_MAX, TURN_NANOSECONDS,
 };
 use crate::mesh::{Batch, Mesh, Place};
 
 pub use core_state::Shared;
 use core_state::{Arrived, CoreState, Dispatch};
+use refused::{Refused, Want};
 use shards::{Completion, Shards};
 use table::{Entry, Table};
 
@@ -69,12 +72,12 @@ pub struct NodeService {
     table: Table,
     spares: SpareInputs,
     control: Receiver<Control>,
-    /// Connections to look at in this turn.
-    ready: Vec<ConnectionId>,
+    /// Connections to look at, in order: as many in a turn as it has time for.
+    ready: VecDeque<ConnectionId>,
     /// Connections whose next reply waits for a log.
     awaiting_log: Vec<ConnectionId>,
-    /// Connections that the core's limits have refused, in the order in which they ask again.
-    starved: VecDeque<ConnectionId>,
+    /// Connections that the core's limits have refused.
+    refused: Refused,
     /// Connections with a part of a large request, whose rest was not granted yet, in order.
     want_grant: VecDeque<ConnectionId>,
     /// Scratch for the end of commands.
@@ -84,6 +87,8 @@ pub struct NodeService {
     ticks_seen: u64,
     /// The tick of the last warning that connections hold too much.
     warned_at: u64,
+    /// When the service's part of this turn began.
+    turn_began: u64,
     is_turn: bool,
     /// Whether the clock was read in this turn.
     is_clock_read: bool,
@@ -102,19 +107,21 @@ impl NodeService {
         let shards = Shards::new(env.clone(), shared.shards, engines);
         let mut state = CoreState::new(core, env, files, shared, mesh, shards, events);
         state.start_turn();
+        let refused = Refused::new(state.mesh.cores());
         Self {
             state,
             table: Table::default(),
             spares: SpareInputs::default(),
             control,
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             awaiting_log: Vec::new(),
-            starved: VecDeque::new(),
+            refused,
             want_grant: VecDeque::new(),
             completions: Vec::new(),
             ticks,
             ticks_seen: 0,
             warned_at: 0,
+            turn_began: 0,
             is_turn: false,
             is_clock_read: false,
             is_mesh_blocked: false,
@@ -139,13 +146,14 @@ impl NodeService {
         let Some(out) = network.output(id) else { return };
         let written = out.len();
         let mut output = Output::new(out, pending, self.state.ledger.output_mark());
-        let mut dispatch = Dispatch { state: &mut self.state, connection: id.into() };
+        let Entry { connection, part, active_at, .. } = &mut *entry;
+        let mut dispatch = Dispatch { state: &mut self.state, connection: id.into(), part };
         let stop = match bytes {
             Some(bytes) => {
-                entry.active_at = self.ticks_seen;
-                entry.connection.receive(bytes, &mut output, &mut dispatch, &mut self.spares)
+                *active_at = self.ticks_seen;
+                connection.receive(bytes, &mut output, &mut dispatch, &mut self.spares)
             }
-            None => entry.connection.resume(&mut output, &mut dispatch, &mut self.spares),
+            None => connection.resume(&mut output, &mut dispatch, &mut self.spares),
         };
         let written = out.len() - written;
         self.state.counters.bytes_written += written as u64;
@@ -174,12 +182,22 @@ impl NodeService {
         if entry.connection.waits_for_log() && !std::mem::replace(&mut entry.awaits_log, true) {
             self.awaiting_log.push(id);
         }
+        // A reply that may leave and has not is kept back by the output, whatever stopped parsing.
+        let may_leave = |after| self.state.shards.release(after) != Release::Later;
+        let is_held_back =
+            stop == Stop::Output || entry.connection.next_after().is_some_and(may_leave);
         // No send will end that could say when to go on.
-        let is_refused = stop == Stop::Output && pending <= OUTPUT_MARK_PRESSED;
-        if (stop == Stop::Core || is_refused) && !std::mem::replace(&mut entry.is_starved, true) {
-            self.starved.push_back(id);
+        let waits_for_ledger = is_held_back && pending <= OUTPUT_MARK_PRESSED;
+        let want = match stop {
+            Stop::Core if !waits_for_ledger => self.state.refused_want.take(),
+            _ => waits_for_ledger.then_some(Want::Reply(0)),
+        };
+        if let Some(want) = want
+            && !std::mem::replace(&mut entry.is_refused, true)
+        {
+            self.refused.push(id, want);
         }
-        if stop == Stop::Output && pending <= OUTPUT_HIGH_WATER {
+        if is_held_back && pending <= OUTPUT_HIGH_WATER {
             network.expect_drained(id);
         }
         // The network says when the output is down again only if it was above the mark at the end
@@ -293,6 +311,8 @@ impl NodeService {
     /// Looks at the logs, and at those who wait for them if one has moved.
     fn observe_logs(&mut self) -> bool {
         let mut stopped = Vec::new();
+        let backlog = self.state.shards.backlog();
+        self.state.shares.see(backlog, self.state.env.now());
         let has_moved = self.state.shards.observe(&mut stopped);
         for (shard, reason) in stopped {
             tracing::error!(shard, "the shard takes no more writes: {reason}");
@@ -311,31 +331,27 @@ impl NodeService {
         has_moved
     }
 
+    /// Goes on with the connections that something has happened to, for as long as a turn has.
     fn drive_ready(&mut self, network: &mut Network) -> bool {
-        let may_go_on = self.state.ledger.excess() == 0 && !self.is_mesh_blocked;
-        for _ in 0..self.starved.len() {
-            if !may_go_on || !self.state.may_admit() {
-                break;
-            }
-            let id = self.starved.pop_front().expect("there are so many");
-            if let Some(entry) = self.table.get_mut(id) {
-                entry.is_starved = false;
-                self.drive(network, id, None);
-            }
-        }
+        let mut has_any = self.drive_refused(network);
         self.grant_again();
-        let mut ready = std::mem::take(&mut self.ready);
-        let has_any = !ready.is_empty();
-        for id in ready.drain(..) {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            has_any = true;
             if let Some(entry) = self.table.get_mut(id) {
                 entry.is_queued = false;
                 self.drive(network, id, None);
             }
-        }
-        if self.ready.is_empty() {
-            self.ready = ready;
+            if self.is_turn_long() {
+                break;
+            }
         }
         has_any
+    }
+
+    /// Whether the turn has taken the time that connections have in one.
+    fn is_turn_long(&self) -> bool {
+        self.state.env.precise_now() - self.turn_began >= TURN_NANOSECONDS
     }
 
     /// Once a second: closes connections that were silent for too long, or do not read.
@@ -344,6 +360,7 @@ impl NodeService {
         self.ticks_seen = now;
         self.state.spare_bytes = (self.spares.memory(), network.spare_memory());
         self.revoke_grants(network);
+        self.retry_refused();
         let (mark, patience) = if self.state.ledger.is_pressed() {
             (OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS_PRESSED)
         } else {
@@ -379,9 +396,9 @@ impl NodeService {
 }
 
 /// Puts a connection on the list of those to look at.
-fn queue(ready: &mut Vec<ConnectionId>, entry: &mut Entry) {
+fn queue(ready: &mut VecDeque<ConnectionId>, entry: &mut Entry) {
     if !std::mem::replace(&mut entry.is_queued, true) {
-        ready.push(entry.id);
+        ready.push_back(entry.id);
     }
 }
 
@@ -457,8 +474,11 @@ impl Service for NodeService {
         }
     }
 
-    fn drained(&mut self, network: &mut Network, connection: ConnectionId) {
-        self.drive(network, connection, None);
+    fn drained(&mut self, _network: &mut Network, connection: ConnectionId) {
+        // What follows may be as large as what was sent: it takes its turn with others.
+        if let Some(entry) = self.table.get_mut(connection) {
+            queue(&mut self.ready, entry);
+        }
     }
 
     fn closed(&mut self, connection: ConnectionId) {
@@ -475,6 +495,7 @@ impl Service for NodeService {
 
     fn turn(&mut self, network: &mut Network) -> bool {
         self.is_turn = true;
+        self.turn_began = self.state.env.precise_now();
         if !std::mem::replace(&mut self.is_clock_read, true) {
             self.state.start_turn();
         }

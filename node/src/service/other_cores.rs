@@ -2,7 +2,7 @@
 //! one where their connection has used up its share.
 
 use super::core_state::CoreState;
-use super::shards::{Origin, Tried};
+use super::shards::{Origin, Tried, log_need};
 use crate::connection::Load;
 use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::memcached::command::Command;
@@ -102,6 +102,11 @@ impl CoreState {
         command: &Command<'_>,
     ) -> Result<usize, usize> {
         let origin = Origin::Core { core, place };
+        let need = log_need(command, self.now);
+        let part = self.lanes.part_of(core, place.connection);
+        if let Some(need) = need.filter(|need| !self.may_append(part, *need)) {
+            return Err(need.bytes);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let counters = &mut self.counters;
@@ -125,6 +130,9 @@ impl CoreState {
             }
         };
         self.scratch = scratch;
+        if let (Ok(_), Some(need)) = (result, need) {
+            self.lanes.note(core, place.connection, |part| self.shares.note(part, need.bytes));
+        }
         if self.scratch.capacity() > BATCH_KEPT_BYTES_MAX {
             self.scratch = Vec::new();
         }

@@ -13,9 +13,10 @@ use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
+use super::shares::Backlog;
 use crate::connection::{After, ByteQueue, Release};
 use crate::counters::{Counters, ShardReport, ShardSpace};
-use crate::limits::TASK_BYTES;
+use crate::limits::{LOG_RECORD_BYTES, TASK_BYTES};
 use crate::memcached::answer::{self, Tally};
 use crate::memcached::command::{Command, Kind};
 use crate::memcached::travel::describe;
@@ -42,6 +43,8 @@ pub(super) struct Completion {
     pub result: Result<Finished, EngineError>,
     /// What it was expected to need, in bytes.
     pub expected_bytes: usize,
+    /// What it was expected to add to the log, in bytes.
+    pub adds: usize,
     kind: Kind,
     on_error: OnError,
 }
@@ -246,6 +249,33 @@ impl Shards {
         TASK_BYTES + given + 2 * read
     }
 
+    /// How long the value is that the reply to `command` brings, if it brings one and that is known
+    /// without reading the index from the device.
+    pub(super) fn reply_bytes_known(
+        &mut self,
+        shard: u16,
+        command: &Command<'_>,
+        now: u32,
+    ) -> Option<usize> {
+        let operation = command.operation(now);
+        let is_read = matches!(operation, Operation::Read(_)) && operation.need() == Need::Value;
+        let key = command.key(&mut self.key_scratch);
+        let engine = &self.local[usize::from(shard)].as_ref().expect("it is local").engine;
+        is_read.then(|| engine.value_bytes_known(&Key::memcached(key), now)).flatten()
+    }
+
+    /// What the core's logs have to take.
+    #[inline]
+    pub(super) fn backlog(&self) -> Backlog {
+        let mut sum = Backlog::default();
+        for local in self.local.iter().flatten() {
+            let (waiting, written) = local.engine.log_backlog();
+            sum.waiting += waiting;
+            sum.written += written;
+        }
+        sum
+    }
+
     /// Carries `command` out in a task; [`Shards::take_completions`] brings its end.
     pub(super) fn start(
         &mut self,
@@ -269,6 +299,7 @@ impl Shards {
             answer::put(&mut out, &command, value_bytes, found, now);
             (out, found.outcome)
         };
+        let adds = log_need(command, now).map_or(0, |need| need.adds);
         let operation = OperationBuf::new(&command.operation(now));
         let execution = engine.execute(&Key::memcached(key), operation, respond);
         self.env.spawn(TaskQueue::Foreground, async move {
@@ -285,7 +316,8 @@ impl Shards {
                 outcome: Some(outcome),
                 needs,
             });
-            let completion = Completion { origin, shard, result, expected_bytes, kind, on_error };
+            let completion =
+                Completion { origin, shard, result, expected_bytes, adds, kind, on_error };
             completions.borrow_mut().push(completion);
         });
     }
@@ -304,6 +336,7 @@ impl Shards {
                     shard,
                     result,
                     expected_bytes: 0,
+                    adds: 0,
                     kind: Kind::Other,
                     on_error: OnError::Silence,
                 });
@@ -431,6 +464,29 @@ impl Completion {
                 self.on_error.put(&mut bytes, &failure);
                 (bytes, After::NOTHING, true)
             }
+        }
+    }
+}
+
+/// What a command may append to its shard's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogNeed {
+    /// How much, in bytes, roughly.
+    pub bytes: usize,
+    /// How much of it adds to what the shard holds. What adds nothing, or makes room, does not wait
+    /// for what does.
+    pub adds: usize,
+}
+
+/// What `command` may append to the log; `None` if it only reads.
+#[inline]
+pub(super) fn log_need(command: &Command<'_>, now: u32) -> Option<LogNeed> {
+    let operation = command.operation(now);
+    let bytes = LOG_RECORD_BYTES + command.value_bytes();
+    match operation {
+        Operation::Store(_) | Operation::Arithmetic(_) => Some(LogNeed { bytes, adds: bytes }),
+        Operation::Read(_) | Operation::Delete(_) => {
+            operation.may_write().then_some(LogNeed { bytes, adds: 0 })
         }
     }
 }

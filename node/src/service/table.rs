@@ -2,6 +2,7 @@
 
 use larder_runtime::network::ConnectionId;
 
+use super::shares::Part;
 use crate::connection::{Connection, Load};
 use crate::ledger::Holding;
 
@@ -17,12 +18,14 @@ pub(super) struct Entry {
     pub is_queued: bool,
     /// Whether it is on the list of those that wait for a log.
     pub awaits_log: bool,
-    /// Whether it is on the list of those that wait for the core's limits.
-    pub is_starved: bool,
+    /// Whether it is in a row of those that were refused something.
+    pub is_refused: bool,
     /// The tick in which it was last heard of.
     pub active_at: u64,
     /// Since when its output is above the mark and does not move, and how much there is.
     pub stalled: Option<(u64, usize)>,
+    /// What it has appended to the core's logs.
+    pub part: Part,
     /// Its part of the core's load.
     pub counted: Load,
     /// Its part of the ledger; its output is counted by the network.
@@ -62,9 +65,10 @@ impl Table {
             has_ended: false,
             is_queued: false,
             awaits_log: false,
-            is_starved: false,
+            is_refused: false,
             active_at: tick,
             stalled: None,
+            part: Part::default(),
             counted: Load::default(),
             holding: Holding::default(),
             granted_at: None,

@@ -66,7 +66,7 @@ fn the_first_bytes_after_a_sleep_find_the_time_of_now() {
     core.network().listen(listener);
     let clock = Rc::new(Cell::new(100));
     let accept = |operation: &Operation| matches!(operation, Operation::Accept { .. });
-    ring.when_idle(move |kernel| kernel.complete(accept, accepted, true));
+    ring.when_idle(move |kernel| kernel.complete(accept, accepted, false));
     for step in 1..=3 {
         let clock = Rc::clone(&clock);
         ring.when_idle(move |kernel: &mut FakeKernel| {

@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use crate::core_thread::{Core, CoreOptions};
 use crate::fake_ring::{FakeKernel, FakeRing, Reply};
-use crate::network_events::{ACCEPT_RETRY_NANOSECONDS, LINGER_NANOSECONDS, PROBE_NANOSECONDS};
+use crate::network_events::{
+    ACCEPT_RETRY_NANOSECONDS, ACCEPTS_PER_TURN, LINGER_NANOSECONDS, PROBE_NANOSECONDS,
+};
 use crate::ring::Operation;
 use crate::sockets::tests::reset;
 
@@ -116,7 +118,7 @@ impl Fixture {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         self.clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         let socket = listener.accept().unwrap().0.into_raw_fd();
-        self.ring.when_idle(move |kernel| kernel.complete(is_accept, socket, true));
+        self.ring.when_idle(move |kernel| kernel.complete(is_accept, socket, false));
     }
 
     fn step(&self, step: impl FnOnce(&mut FakeKernel) + 'static) {
@@ -230,22 +232,48 @@ fn an_accept_that_stops_is_armed_again() {
     let mut service = Recorder::default();
     fixture.run(&mut service);
     assert_eq!(service.events, ["connected 0"]);
-    assert_eq!(fixture.ring.count(is_accept), 2);
+    assert_eq!(fixture.ring.count(is_accept), ACCEPTS_PER_TURN + 2);
+}
+
+#[test]
+fn a_turn_accepts_a_few_of_many_who_connect_at_once() {
+    const COMERS: usize = 3 * ACCEPTS_PER_TURN;
+    let mut fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut sockets = Vec::new();
+    for _ in 0..COMERS {
+        fixture.clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        sockets.push(listener.accept().unwrap().0.into_raw_fd());
+    }
+    for some in sockets.chunks(ACCEPTS_PER_TURN) {
+        let some = some.to_vec();
+        // All accepts that are in the ring are taken, and no other one would be.
+        fixture.step(move |kernel| {
+            some.iter().for_each(|socket| kernel.complete(is_accept, *socket, false));
+            assert!(!kernel.is_waiting(is_accept));
+        });
+    }
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0"; COMERS]);
+    assert_eq!(fixture.ring.count(is_accept), COMERS + ACCEPTS_PER_TURN);
 }
 
 #[test]
 fn accepting_backs_off_when_descriptors_run_out() {
     let mut fixture = Fixture::new();
-    fixture.step(|kernel| kernel.complete(is_accept, -libc::EMFILE, false));
+    fixture.step(|kernel| {
+        (0..ACCEPTS_PER_TURN).for_each(|_| kernel.complete(is_accept, -libc::EMFILE, false));
+    });
     fixture.step(|kernel| assert!(!kernel.is_waiting(is_accept), "it waits before it tries again"));
     let mut service = Recorder::default();
     fixture.run(&mut service);
-    assert_eq!(fixture.ring.count(is_accept), 1);
+    assert_eq!(fixture.ring.count(is_accept), ACCEPTS_PER_TURN);
     assert!(fixture.core.network().deadline().is_some());
     let env = fixture.core.env();
     fixture.core.block_on(crate::env::Env::sleep(&env, ACCEPT_RETRY_NANOSECONDS));
     fixture.run(&mut service);
-    assert_eq!(fixture.ring.count(is_accept), 2);
+    assert_eq!(fixture.ring.count(is_accept), 2 * ACCEPTS_PER_TURN);
 }
 
 #[test]
