@@ -226,12 +226,18 @@ impl<E: Env> ValueLog<E> {
         }
     }
 
-    /// Bytes that were appended and are not written, and those that were written since the start,
-    /// padding included. Nothing waits in a log that has stopped.
+    /// Bytes that wait for the device, and those that were written since the start, padding
+    /// included. Nothing waits in a log that has stopped; an open frame that is to become longer
+    /// before it is written waits for more, not for the device.
     pub fn backlog(&self) -> (usize, u64) {
+        let options = &self.shared.options;
         let state = self.shared.state.borrow();
         let written = state.counters.frame_bytes - state.queued_bytes as u64;
-        let open = state.open.as_ref().map_or(0, frame::FrameBuilder::len);
+        let is_due = |bytes: &usize| match options.durability {
+            Durability::Sync => true,
+            Durability::Interval(_) | Durability::None => *bytes >= options.lazy_frame_bytes,
+        };
+        let open = state.open.as_ref().map(frame::FrameBuilder::len).filter(is_due).unwrap_or(0);
         let is_running = state.stopped.is_none();
         (if is_running { state.queued_bytes + open } else { 0 }, written)
     }

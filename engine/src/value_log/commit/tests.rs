@@ -88,6 +88,32 @@ fn records_that_arrive_meanwhile_share_a_frame() {
 }
 
 #[test]
+fn a_frame_that_is_to_become_longer_does_not_wait_for_the_device() {
+    let backlogs = |durability| {
+        with_log(1, durability, |_, log| async move {
+            let before = log.backlog().0;
+            append(&log, 1, 300).expect("fits");
+            let one = log.backlog().0;
+            while log.backlog().0 == one {
+                append(&log, 1, 300).expect("fits");
+            }
+            let more = log.backlog().0;
+            log.flush().await.expect("flushes");
+            (before, one, more, log.backlog())
+        })
+    };
+    let (before, one, more, (waiting, written)) = backlogs(Durability::Sync);
+    assert!(before == 0 && one > 300 && more > one + 300, "{one} and {more} bytes");
+    assert!(waiting == 0 && written >= more as u64, "{written} of {more} bytes are written");
+    for durability in [Durability::Interval(1_000_000), Durability::None] {
+        let (before, one, more, (waiting, written)) = backlogs(durability);
+        assert_eq!((before, one, waiting), (0, 0, 0), "{durability:?}");
+        let due = options(durability).lazy_frame_bytes;
+        assert!(more >= due && written >= more as u64, "{durability:?}: {more} bytes");
+    }
+}
+
+#[test]
 fn records_are_readable_wherever_they_are() {
     for durability in [Durability::Sync, Durability::Interval(1_000_000), Durability::None] {
         with_log(1, durability, |_, log| async move {
