@@ -1,8 +1,8 @@
 //! Garbage collection of the value log: the live records of a mostly dead segment move, then the
 //! segment is freed.
 //!
-//! Where the segment's records are listed in memory, only those are looked at that are not known to be
-//! dead (`listed.rs`); otherwise all of the segment is read.
+//! Where the segment's records are listed in memory, only those are looked at that are not known to
+//! be dead (`listed.rs`); otherwise all of the segment is read.
 //!
 //! Survivors go to segments of their own, by *generation*: how often they have been moved, so that
 //! what lives long is not mixed with what dies soon, and those that expire apart from those that do
@@ -251,8 +251,8 @@ impl<E: Env> Collector<E> {
     ) -> Result<Collected, EngineError> {
         let mut collected = Collected::default();
         if !self.listed(victim, source, host, &mut collected).await? {
-            // What was copied is moved before the records are gone through again: it would be copied
-            // a second time.
+            // What was copied is moved before the records are gone through again: it would be
+            // copied a second time.
             self.write_out(host).await?;
             collected.dead_bytes = 0;
             self.unlisted(victim, source, host, &mut collected).await?;

@@ -16,8 +16,8 @@ use crate::sockets;
 pub(crate) const ACCEPT_RETRY_NANOSECONDS: u64 = 100_000_000;
 
 /// Connections that a listener accepts in one turn at most. A multishot accept takes all that have
-/// come, and the first bytes of each follow at once: clients that connect by the thousand would keep
-/// the core from everybody else for as long.
+/// come, and the first bytes of each follow at once: clients that connect by the thousand would
+/// keep the core from everybody else for as long.
 pub(crate) const ACCEPTS_PER_TURN: usize = 8;
 
 /// How long after their bytes silent connections are probed.

@@ -89,8 +89,8 @@ impl ItemCache {
         decode(self.cache.peek(hash, key)?.0).pointer
     }
 
-    /// Key and value of the cached item whose record is the one at `pointer` in the log, if there is
-    /// one. Only the index knows whether the key still points there.
+    /// Key and value of the cached item whose record is the one at `pointer` in the log, if there
+    /// is one. Only the index knows whether the key still points there.
     pub fn value_at(&self, hash: u64, pointer: Pointer) -> Option<(&[u8], &[u8])> {
         self.cache.peek_by_hash(hash, |header| decode(header).pointer == Some(pointer))
     }

@@ -92,8 +92,8 @@ impl SpaceUsage {
         u64::try_from(amplified).unwrap_or(u64::MAX).saturating_add(floor)
     }
 
-    /// Whether at least two thirds of what the files may take need not live. Then there is a segment
-    /// of which a third lives at most whenever garbage is collected.
+    /// Whether at least two thirds of what the files may take need not live. Then there is a
+    /// segment of which a third lives at most whenever garbage is collected.
     fn is_roomy(&self, limits: &SpaceLimits) -> bool {
         self.cap(limits) / 3 >= self.live()
     }

@@ -1,9 +1,9 @@
 //! Connections whose next request was refused, by what they wait for.
 //!
 //! A refused request is parsed again only when what it was refused can be given, or once a second:
-//! while a core has nothing to give, those who wait cost it nothing and it may sleep. Each row is in
-//! the order of refusal and only its first is looked at, so whoever wants much is not passed over,
-//! and who waits for one thing is not held up by those who wait for another.
+//! while a core has nothing to give, those who wait cost it nothing and it may sleep. Each row is
+//! in the order of refusal and only its first is looked at, so whoever wants much is not passed
+//! over, and who waits for one thing is not held up by those who wait for another.
 //!
 //! Only connections with no request under way wait here: the end of any of a connection's own
 //! requests has it looked at anyway.

@@ -10,8 +10,8 @@
 //! replies takes no part of the budget with it. Invariants:
 //! - While a quarter of the budget is free of others, anyone may append anything.
 //! - Beyond it a connection has its share of the budget in a round, and the budget is not passed,
-//!   but for the first change of a connection in a round: a large one may be the one that passes it,
-//!   and a small one goes beyond, up to four times the budget.
+//!   but for the first change of a connection in a round: a large one may be the one that passes
+//!   it, and a small one goes beyond, up to four times the budget.
 
 use crate::limits::{LOG_BUDGET_MAX, LOG_BUDGET_MIN, LOG_SMALL_BYTES, LOG_WAIT_NANOSECONDS};
 

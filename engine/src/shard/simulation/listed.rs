@@ -16,9 +16,9 @@ struct Outcome {
 
 const SEGMENT_BYTES: u32 = 256 << 10;
 
-/// Fills a segment of so many bytes with 50 values of 1,000 bytes and with what is overwritten, overwrites the values
-/// but for every `lives_each`-th, and collects the segment, with so large a value cache and memory
-/// for lists. All keys are in the memtable.
+/// Fills a segment of so many bytes with 50 values of 1,000 bytes and with what is overwritten,
+/// overwrites the values but for every `lives_each`-th, and collects the segment, with so large a
+/// value cache and memory for lists. All keys are in the memtable.
 fn collect(
     segment_bytes: u32,
     lives_each: u64,
