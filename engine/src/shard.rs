@@ -49,7 +49,7 @@ use crate::key::Key;
 use crate::manifest::{Edit, SegmentSeal};
 use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
-use crate::space::{DeadRecords, FreeSegments, Gain, ListedRecords, Pace};
+use crate::space::{DeadRecords, FreeSegments, Gain, ListedRecords, Pace, SteadyLive};
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
@@ -189,6 +189,8 @@ pub struct Shard<E: Env> {
     accounted: Cell<u64>,
     /// Files were freed or given back.
     space_freed: Signal,
+    /// What lived lately, for the cap.
+    lived: Cell<SteadyLive>,
     /// Since when the log may not grow because of the cap, and nothing was freed.
     waiting_since: Cell<Option<u64>>,
     /// Told to the node's other shards while this one is refused space.

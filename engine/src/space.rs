@@ -13,6 +13,7 @@ mod listed_records;
 mod pace;
 mod purpose;
 mod report;
+mod steady;
 mod usage;
 pub mod victims;
 
@@ -22,4 +23,5 @@ pub use listed_records::{ListedPart, ListedRecord, ListedRecords};
 pub use pace::{Gain, Pace, Runway};
 pub use purpose::Purpose;
 pub use report::{PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};
+pub use steady::SteadyLive;
 pub use usage::{SpaceLimits, SpaceUsage};

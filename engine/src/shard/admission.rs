@@ -6,6 +6,7 @@ use super::space::Ingest;
 use super::{Shard, State};
 use crate::error::EngineError;
 use crate::operation::Operation;
+use crate::space::Purpose;
 use crate::value_log::commit::{PlaceInLine, Refused};
 
 /// Why a change was not made now.
@@ -71,10 +72,16 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether a change for which the log has no segment fails. A delete waits as long as flushes
-    /// go on: they let the log go.
+    /// go on, which let the log go, or will go on when the next one is tried.
     pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
         let full = state.full;
-        full.manifest || (full.ingest == Ingest::Refused && (!removes || full.flushes))
+        let is_stuck = || full.flushes && !self.has_room_to_flush();
+        full.manifest || (full.ingest == Ingest::Refused && (!removes || is_stuck()))
+    }
+
+    /// Whether there is room to write the frozen memtable out, if there is one.
+    fn has_room_to_flush(&self) -> bool {
+        self.promise(self.index.flush_bytes(), Purpose::Flush).is_ok()
     }
 
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.

@@ -503,11 +503,13 @@ impl<E: Env> Shard<E> {
             self.options.shards,
         );
         let left = budget.headroom(free).saturating_sub(ingest);
-        SpaceUsage {
+        let merging = (index.table_bytes / 2).min(2 * self.options.picker.merge_bytes);
+        let mut usage = SpaceUsage {
             // Manifest and superblock do not grow with what is stored.
             allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
             recyclable: self.recyclable(),
-            merging: (index.table_bytes / 2).min(2 * self.options.picker.merge_bytes),
+            // Tables that were replaced and wait for their removal are allocated still.
+            merging: merging.saturating_sub(self.index.doomed_bytes()),
             left: left / u64::from(self.options.shards.max(1)),
             in_tables: estimate.visible_bytes,
             mean_record: estimate.mean_record_bytes,
@@ -515,7 +517,12 @@ impl<E: Env> Shard<E> {
             table_bytes: index.table_bytes,
             memtable_hiding: estimate.memtable_hiding,
             memtable_referenced: index.memtable_separate_bytes,
-        }
+            lived: 0,
+        };
+        let mut lived = self.lived.get();
+        usage.lived = lived.see(usage.live(), self.env.now());
+        self.lived.set(lived);
+        usage
     }
 
     /// The limits that the usage is held against.

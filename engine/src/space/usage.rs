@@ -55,6 +55,8 @@ pub struct SpaceUsage {
     pub memtable_hiding: u64,
     /// Log records that entries of memtables point to.
     pub memtable_referenced: u64,
+    /// What was taken for living lately; see [`super::SteadyLive`].
+    pub lived: u64,
 }
 
 /// What a record has besides key and value: its head, and what encodes the key's parts.
@@ -87,7 +89,8 @@ impl SpaceUsage {
 
     /// What the files may take.
     pub fn cap(&self, limits: &SpaceLimits) -> u64 {
-        let amplified = u128::from(self.live()) * u128::from(limits.amplification_percent) / 100;
+        let live = self.live().max(self.lived);
+        let amplified = u128::from(live) * u128::from(limits.amplification_percent) / 100;
         let floor = limits.segments(FLOOR_SEGMENTS);
         u64::try_from(amplified).unwrap_or(u64::MAX).saturating_add(floor)
     }
