@@ -200,6 +200,30 @@ impl<const HEADER: usize> Cache<HEADER> {
         true
     }
 
+    /// Makes `value` the value of a key that is not here, if it takes nobody's place: if there is
+    /// more room than is used. Says whether the cache holds it now.
+    pub fn insert_spare(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        header: &[u8; HEADER],
+        value: &[u8],
+    ) -> bool {
+        let hash = mix(hash);
+        let Some(entry_bytes) = self.admitted_bytes(key, value) else { return false };
+        // What lives in the small queue may have to move.
+        let room = self.main.len().saturating_sub(self.counters.bytes_used);
+        let is_spare = entry_bytes <= room && !self.index.is_full();
+        if !is_spare || !self.index.has_room_for(hash) || self.find(hash, key).is_some() {
+            return false;
+        }
+        let location = self.claim(Queue::Main, entry_bytes);
+        let descriptor = Descriptor::new(hash, key, value, 0);
+        self.arena.write(location, descriptor, header, key, value);
+        self.link(Queue::Main, location, descriptor);
+        true
+    }
+
     /// Starts bringing near the part of the index that a look-up of `hash` reads.
     #[inline]
     pub fn prefetch_index(&self, hash: u64) {

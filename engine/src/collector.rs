@@ -234,6 +234,11 @@ impl<E: Env> Collector<E> {
         self.written_to.borrow().contains(&number)
     }
 
+    /// What can still be copied before some generation needs a new segment, in bytes.
+    pub fn room(&self) -> u64 {
+        self.outputs.borrow().values().map(Output::room).min().unwrap_or(0)
+    }
+
     /// Moves everything that lives in `victim`, whose open segment is `source`.
     ///
     /// Until it is over, no entry may come to point into the victim. Afterwards the caller flushes

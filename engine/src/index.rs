@@ -390,6 +390,7 @@ impl<E: Env> Index<E> {
             class,
             tables: self.options.tables,
             cuts: self.output_cuts(level),
+            blocks: Some(self.blocks.clone()),
         }
     }
 

@@ -20,7 +20,7 @@ pub mod victims;
 pub use dead_records::DeadRecords;
 pub use free_segments::FreeSegments;
 pub use listed_records::{ListedPart, ListedRecord, ListedRecords};
-pub use pace::{Gain, Pace, Runway};
+pub use pace::{Collecting, Gain, Pace, Runway};
 pub use purpose::Purpose;
 pub use report::{PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};
 pub use steady::SteadyLive;

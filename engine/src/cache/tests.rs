@@ -60,6 +60,7 @@ pub(super) fn read(cache: &mut TestCache, number: u32, value: &[u8]) -> bool {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Insert { key: u8, value_len: usize },
+    InsertSpare { key: u8, value_len: usize },
     Get { key: u8 },
     ChangeHeader { key: u8 },
     Remove { key: u8 },
@@ -69,7 +70,10 @@ pub(super) enum Step {
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let value_len = prop_oneof![8 => 0usize..80, 3 => 0usize..400, 1 => 0usize..2000];
     let step = prop_oneof![
-        40 => (0u8..60, value_len).prop_map(|(key, value_len)| Step::Insert { key, value_len }),
+        30 => (0u8..60, value_len.clone())
+            .prop_map(|(key, value_len)| Step::Insert { key, value_len }),
+        10 => (0u8..60, value_len)
+            .prop_map(|(key, value_len)| Step::InsertSpare { key, value_len }),
         40 => (0u8..60).prop_map(|key| Step::Get { key }),
         8 => (0u8..60).prop_map(|key| Step::ChangeHeader { key }),
         10 => (0u8..60).prop_map(|key| Step::Remove { key }),
@@ -104,6 +108,7 @@ impl Pair {
     pub(super) fn apply(&mut self, step: &Step, number: u32) {
         match *step {
             Step::Insert { key, value_len } => self.insert(key, value_len, number),
+            Step::InsertSpare { key, value_len } => self.insert_spare(key, value_len, number),
             Step::Get { key } => {
                 let name = Self::key(key);
                 let hash = self.hash(key);
@@ -137,11 +142,27 @@ impl Pair {
         }
     }
 
-    fn insert(&mut self, key: u8, value_len: usize, number: u32) {
-        let name = Self::key(key);
+    fn content(key: u8, value_len: usize, number: u32) -> ([u8; HEADER], Vec<u8>) {
         let mut header = [key; HEADER];
         header[1..].copy_from_slice(&number.to_le_bytes());
-        let value: Vec<u8> = (0..value_len).map(|at| (number as usize + at) as u8).collect();
+        (header, (0..value_len).map(|at| (number as usize + at) as u8).collect())
+    }
+
+    /// Only what is not here is taken in.
+    fn insert_spare(&mut self, key: u8, value_len: usize, number: u32) {
+        let name = Self::key(key);
+        let (header, value) = Self::content(key, value_len, number);
+        let was_held = self.cache.peek(self.hash(key), &name).is_some();
+        if self.cache.insert_spare(self.hash(key), &name, &header, &value) {
+            assert!(!was_held, "key {key}");
+            assert_eq!(self.cache.peek(self.hash(key), &name), Some((&header, value.as_slice())));
+            self.model.insert(name_id(&name), (header, value));
+        }
+    }
+
+    fn insert(&mut self, key: u8, value_len: usize, number: u32) {
+        let name = Self::key(key);
+        let (header, value) = Self::content(key, value_len, number);
         let held = self.cache.insert(self.hash(key), &name, &header, &value);
         let peeked = self.cache.peek(self.hash(key), &name);
         assert_eq!(peeked, held.then_some((&header, value.as_slice())));
@@ -177,6 +198,28 @@ proptest! {
             check(&pair.cache);
         }
     }
+}
+
+#[test]
+fn what_is_put_in_where_there_is_room_to_spare_takes_nobody_s_place() {
+    let mut cache = TestCache::with_entry_bytes(200_000, 1000);
+    let value = [7; 1000];
+    for number in 0..50 {
+        assert!(!read(&mut cache, number, &value));
+        assert!(read(&mut cache, number, &value));
+    }
+    let mut spare = 0;
+    for number in 1000..2000 {
+        let (hash, key) = (hash_of(number), key_of(number));
+        spare += u32::from(cache.insert_spare(hash, &key, &[0; HEADER], &value));
+        check(&cache);
+    }
+    assert!((80..150).contains(&spare), "{spare} of about 120 for which there is room");
+    assert_eq!(cache.counters().evictions, 0);
+    assert!((0..50).all(|number| read(&mut cache, number, &value)), "somebody had to go");
+    // Where something is gone there is room again.
+    assert!(cache.remove(hash_of(3), &key_of(3)));
+    assert!(cache.insert_spare(hash_of(5000), &key_of(5000), &[0; HEADER], &value));
 }
 
 #[test]

@@ -69,6 +69,12 @@ impl<E: Env> Output<E> {
         self.offset
     }
 
+    /// Bytes that records may still take, about.
+    pub(super) fn room(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, FrameBuilder::len);
+        u64::from(self.segment.bytes - self.offset).saturating_sub(open as u64)
+    }
+
     /// Whether a record of `len` bytes fits.
     pub(super) fn has_room(&self, len: usize) -> bool {
         let open = self.open.as_ref().map_or(frame::HEADER_BYTES, FrameBuilder::len);

@@ -70,10 +70,19 @@ impl<E: Env> Index<E> {
             let Some(table) = unread else { return Ok(()) };
             self.removing_bytes.set(table.meta().file_bytes);
             let path = self.directory.join(table::file_name(table.meta().id));
+            self.forget_blocks(&table).await;
             drop(table);
             let removed = self.env.remove(&path).await;
             self.removing_bytes.set(0);
             removed.map_err(|source| EngineError::io(&path, "removing", &source))?;
+        }
+    }
+
+    /// Drops the cached blocks of a table that nobody reads any more: ids are not used again.
+    async fn forget_blocks(&self, table: &Table<E>) {
+        for block in 0..table.blocks() {
+            table.forget_block(block, &self.blocks);
+            self.env.yield_if_needed().await;
         }
     }
 

@@ -315,6 +315,24 @@ fn a_file_stays_as_long_as_a_look_up_may_read_it() {
 }
 
 #[test]
+fn blocks_that_were_just_written_are_not_read_and_those_of_gone_tables_are_not_kept() {
+    let mut fixture = Fixture::with(8, IndexOptions { block_cache_bytes: 1 << 20, ..options() });
+    for round in 0..12 {
+        for number in 0..200 {
+            fixture.insert(number * 7 % 400 + round, separate);
+        }
+        fixture.flush();
+        fixture.compact().expect("merges");
+    }
+    let contents = fixture.index.contents.borrow();
+    let blocks: usize = contents.tables.tables().map(|table| table.blocks()).sum();
+    drop(contents);
+    assert_eq!(fixture.index.blocks().counters().entries, blocks);
+    fixture.check();
+    assert_eq!(fixture.index.blocks().counters().misses, 0);
+}
+
+#[test]
 fn a_table_that_cannot_be_opened_at_once_is_opened_again_or_given_up() {
     for (failures, flushes) in [(1, true), (2, true), (3, false)] {
         let mut fixture = Fixture::new(8);

@@ -14,7 +14,7 @@ use crate::index::memtable::Found;
 use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
 use crate::space::victims::{self, VictimCandidate};
-use crate::space::{ListedPart, ListedRecord, Purpose, Runway};
+use crate::space::{Collecting, ListedPart, ListedRecord, Purpose, Runway};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
 use crate::value_log::record::{Record, RecordKind};
@@ -207,6 +207,9 @@ impl<E: Env> Shard<E> {
             Record { kind: RecordKind::Repoint, metadata: entry.metadata, key, payload: &encoded };
         let append = Append { record, payload_crc: crc32c::crc32c(&encoded) };
         let appended = self.log.append(&append)?;
+        // It takes of the log what writers would have: they go the slower.
+        self.note_written(appended.pointer.len);
+        self.waiting_since.set(None);
         self.index.insert(key, hash, &entry, appended.sequence);
         self.garbage.listed.borrow_mut().add(to, hash);
         state.items.move_value(hash, key, from, to);
@@ -237,7 +240,8 @@ impl<E: Env> Shard<E> {
 
     /// How far writers and the collector have to go, which has `left` bytes of its segment.
     fn runway(&self, left: u64) -> Runway {
-        self.usage().runway(&self.limits(), self.log_left(), left, self.pacing.gain.get())
+        let (room, gain) = (self.collector.room(), self.pacing.gain.get());
+        self.usage().runway(&self.limits(), self.log_left(), Collecting { left, room, gain })
     }
 
     fn can_collect(&self) -> bool {

@@ -503,7 +503,7 @@ impl<E: Env> Shard<E> {
             self.options.shards,
         );
         let left = budget.headroom(free).saturating_sub(ingest);
-        let merging = (index.table_bytes / 2).min(2 * self.options.picker.merge_bytes);
+        let merging = index.table_bytes.min(2 * self.options.picker.merge_bytes);
         let mut usage = SpaceUsage {
             // Manifest and superblock do not grow with what is stored.
             allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),

@@ -53,10 +53,47 @@ impl Gain {
         }
     }
 
-    /// How many bytes have to be gone through until so many are free.
-    pub(super) fn work_for(self, bytes: u64) -> u64 {
-        let work = u128::from(bytes) * u128::from(self.passed) / u128::from(self.dead.max(1));
-        u64::try_from(work).unwrap_or(u64::MAX).max(bytes)
+    /// How many of so many bytes are likely to live.
+    fn live_in(self, bytes: u64) -> u64 {
+        let live = u128::from(self.passed - self.dead) * u128::from(bytes);
+        u64::try_from(live / u128::from(self.passed.max(1))).unwrap_or(u64::MAX)
+    }
+}
+
+/// Where the collector is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collecting {
+    /// Bytes of its segment that it has not gone through.
+    pub left: u64,
+    /// What it can copy before it needs another segment, in bytes.
+    pub room: u64,
+    /// What it frees.
+    pub gain: Gain,
+}
+
+/// So many segments are looked ahead at most.
+const SEGMENTS_AHEAD_MAX: u64 = 64;
+
+impl Collecting {
+    /// Bytes to go through until `missing` more are free. Space comes and goes in whole segments of
+    /// `segment` bytes: one is freed when all of it was gone through, and another taken whenever
+    /// the copies have filled the last.
+    pub(super) fn work_for(self, missing: u64, segment: u64) -> u64 {
+        let (mut work, mut room) = (self.left, self.room);
+        let (mut freed, mut taken) = (0u64, 0u64);
+        let mut copied = self.gain.live_in(self.left);
+        for _ in 0..SEGMENTS_AHEAD_MAX {
+            let beyond = copied.saturating_sub(room).div_ceil(segment.max(1));
+            taken = taken.saturating_add(beyond.saturating_mul(segment));
+            room = room.saturating_add(beyond.saturating_mul(segment)).saturating_sub(copied);
+            freed = freed.saturating_add(segment);
+            if freed >= missing.saturating_add(taken) {
+                break;
+            }
+            work = work.saturating_add(segment);
+            copied = self.gain.live_in(segment);
+        }
+        work
     }
 }
 
@@ -199,15 +236,36 @@ mod tests {
     #[test]
     fn the_gain_is_that_of_late() {
         let mut gain = Gain::default();
-        assert_eq!(gain.work_for(100), 100, "nothing is known yet");
+        assert_eq!(gain.live_in(100), 0, "nothing is known yet");
         gain.see(1000, 250, 1000);
-        assert_eq!(gain.work_for(100), 400);
+        assert_eq!(gain.live_in(100), 75);
         for _ in 0..20 {
             gain.see(1000, 500, 1000);
         }
-        assert!((200..210).contains(&gain.work_for(100)), "{gain:?}");
+        assert!((50..53).contains(&gain.live_in(100)), "{gain:?}");
         gain.see(u64::MAX, 0, u64::MAX);
-        assert!(gain.work_for(1) > 1 << 40);
+        assert_eq!(gain.live_in(100), 99);
+    }
+
+    #[test]
+    fn space_comes_and_goes_in_whole_segments() {
+        let mut gain = Gain::default();
+        gain.see(1000, 500, 1 << 20);
+        let work = |left, room, missing| Collecting { left, room, gain }.work_for(missing, 1000);
+        assert_eq!(work(300, 1000, 1), 300, "its own segment is enough");
+        assert_eq!(work(300, 1000, 1000), 300);
+        assert_eq!(work(300, 1000, 1001), 1300);
+        assert_eq!(work(1000, 499, 1), 2000, "the copies take as much as is freed");
+        assert_eq!(work(1000, 500, 1), 1000);
+        // 500 are copied each time: room for the first two, then one in two goes for copies.
+        assert_eq!(work(1000, 1000, 2000), 2000);
+        assert_eq!(work(1000, 1000, 3000), 4000);
+        let nothing = Collecting { left: 1000, ..Collecting::default() };
+        assert_eq!(nothing.work_for(3000, 1000), 3000);
+        let mut all_lives = Gain::default();
+        all_lives.see(1000, 0, 1 << 20);
+        let never = Collecting { left: 1, room: 0, gain: all_lives };
+        assert_eq!(never.work_for(1, 1000), 1 + SEGMENTS_AHEAD_MAX * 1000);
     }
 
     #[test]

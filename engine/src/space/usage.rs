@@ -4,7 +4,7 @@
 //! drops the entry which points to it. It is known from both sides: at most what entries point to;
 //! at least that less what newer entries may hide. The cap goes by the lower bound.
 
-use super::pace::{Gain, Runway};
+use super::pace::{Collecting, Runway};
 
 /// A shard's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,19 +147,25 @@ impl SpaceUsage {
         self.headroom(limits) < self.collect_below(limits)
     }
 
-    /// Bytes that writers may still append before they have to wait; `log` are those for which the
-    /// log has its segments.
-    pub fn slack(&self, limits: &SpaceLimits, log: u64) -> u64 {
-        log.saturating_add(self.headroom(limits).saturating_sub(self.extend_above(limits)))
+    /// Segments that the log may take now.
+    fn segments_for_log(&self, limits: &SpaceLimits) -> u64 {
+        let headroom = self.headroom(limits).saturating_sub(self.extend_above(limits));
+        headroom / limits.segments(1).max(1)
     }
 
-    /// How far writers and the collector have to go. `log` as for [`Self::slack`], `left` is what
-    /// the collector has not gone through of its segment, and of what it goes through it frees
-    /// `gain`.
-    pub fn runway(&self, limits: &SpaceLimits, log: u64, left: u64, gain: Gain) -> Runway {
-        let wanted = limits.segments(1) + self.extend_above(limits);
+    /// Bytes that writers may still append before they have to wait; `log` are those for which the
+    /// log has its segments. It gets whole ones only.
+    pub fn slack(&self, limits: &SpaceLimits, log: u64) -> u64 {
+        log.saturating_add(limits.segments(self.segments_for_log(limits)))
+    }
+
+    /// How far writers and the collector have to go until the log may take one segment more than
+    /// it may now. `log` as for [`Self::slack`].
+    pub fn runway(&self, limits: &SpaceLimits, log: u64, collecting: Collecting) -> Runway {
+        let wanted = limits.segments(self.segments_for_log(limits) + 1) + self.extend_above(limits);
         let missing = wanted.saturating_sub(self.headroom(limits));
-        Runway { slack: self.slack(limits, log), work: left.max(gain.work_for(missing)) }
+        let work = collecting.work_for(missing, limits.segments(1));
+        Runway { slack: self.slack(limits, log), work }
     }
 
     /// Whether writers with so much slack have to go at the collector's pace, if there is garbage.
@@ -238,12 +244,13 @@ mod tests {
     fn the_runway_ends_where_the_log_may_grow_again() {
         let cap = usage().cap(&LIMITS);
         let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
-        let mut gain = Gain::default();
-        gain.see(4000, 1000, 1 << 20);
-        let runway = |headroom| at(headroom).runway(&LIMITS, 700, 300, gain);
-        assert_eq!(runway(5000), Runway { slack: 3700, work: 300 });
-        assert_eq!(runway(2500), Runway { slack: 1200, work: 2000 }, "a quarter of it is gain");
-        assert_eq!(runway(0), Runway { slack: 700, work: 12_000 });
+        let collecting = Collecting { left: 300, ..Collecting::default() };
+        let runway = |headroom| at(headroom).runway(&LIMITS, 700, collecting);
+        assert_eq!(runway(4999), Runway { slack: 2700, work: 300 });
+        assert_eq!(runway(2999), Runway { slack: 700, work: 300 }, "a part is no segment");
+        assert_eq!(runway(2000), Runway { slack: 700, work: 300 });
+        assert_eq!(runway(1999), Runway { slack: 700, work: 1300 });
+        assert_eq!(runway(0), Runway { slack: 700, work: 2300 });
     }
 
     #[test]
@@ -272,7 +279,9 @@ mod tests {
             assert!(at(extends + 1000).may_extend(&LIMITS, 1000));
             assert!(!at(extends + 999).may_extend(&LIMITS, 1000));
             assert!(at(1000).may_extend(&LIMITS, 0) && !at(999).may_extend(&LIMITS, 0));
-            assert_eq!(at(extends + 1).slack(&LIMITS, 0), 1);
+            let segment = extends + 1000;
+            assert_eq!(at(segment).slack(&LIMITS, 0), 1000);
+            assert_eq!(at(segment - 1).slack(&LIMITS, 0), 0, "the log takes whole segments");
             assert!(at(collects - 1).wants_collection(&LIMITS));
             assert!(!at(collects).wants_collection(&LIMITS));
             // Nobody waits for a collector that has nothing to do.

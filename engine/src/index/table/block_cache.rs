@@ -7,7 +7,8 @@ use crate::cache::{Cache, CacheCounters};
 
 /// The blocks of one shard's tables, by table id and block number. Clones share the blocks.
 ///
-/// Blocks of removed tables are not taken out: ids are never used again, so they age away.
+/// What is written is kept at once where that takes nobody's place: blocks that a merge has moved
+/// need not be read again, and where all blocks fit none ever is.
 #[derive(Clone)]
 pub struct BlockCache {
     cache: Rc<RefCell<Cache<0>>>,
@@ -58,6 +59,19 @@ impl BlockCache {
         let key = block_key(table, block);
         let hash = xxhash_rust::xxh3::xxh3_64(&key);
         self.cache.borrow_mut().insert(hash, &key, &[], bytes);
+    }
+
+    /// Keeps a block that is being written, if there is room to spare.
+    pub(super) fn keep_written(&self, table: u64, block: u32, bytes: &[u8]) {
+        let key = block_key(table, block as usize);
+        let hash = xxhash_rust::xxh3::xxh3_64(&key);
+        self.cache.borrow_mut().insert_spare(hash, &key, &[], bytes);
+    }
+
+    /// Drops a block of a table that is gone.
+    pub(super) fn forget(&self, table: u64, block: usize) {
+        let key = block_key(table, block);
+        self.cache.borrow_mut().remove(xxhash_rust::xxh3::xxh3_64(&key), &key);
     }
 }
 

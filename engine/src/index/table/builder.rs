@@ -5,6 +5,7 @@ use std::path::Path;
 use larder_runtime::env::{Env, IoClass};
 
 use super::block::BlockBuilder;
+use super::block_cache::BlockCache;
 use super::block_index::BlockIndexBuilder;
 use super::error::TableError;
 use super::filter::Filter;
@@ -37,6 +38,8 @@ pub struct TableBuilder<E: Env> {
     pointed: Pointed,
     /// Whether some entry is an item that never expires.
     never_expires: bool,
+    /// Where blocks are kept as they are written.
+    blocks: Option<BlockCache>,
 }
 
 impl<E: Env> TableBuilder<E> {
@@ -69,7 +72,13 @@ impl<E: Env> TableBuilder<E> {
             meta: TableMeta { id: identity.table, level, ..TableMeta::default() },
             pointed: Pointed::default(),
             never_expires: false,
+            blocks: None,
         }
+    }
+
+    /// Has blocks kept in `blocks` as they are written, where there is room to spare.
+    pub fn keeping(self, blocks: Option<BlockCache>) -> Self {
+        Self { blocks, ..self }
     }
 
     /// Adds an entry and writes out what fills a chunk.
@@ -156,6 +165,9 @@ impl<E: Env> TableBuilder<E> {
     async fn finish_block(&mut self) -> Result<(), TableError> {
         let handle = self.block.seal(self.identity, self.writer.position());
         self.writer.append_padded(self.block.sealed()).await?;
+        if let Some(blocks) = &self.blocks {
+            blocks.keep_written(self.identity.table, self.index.blocks(), self.block.sealed());
+        }
         self.index.end_block(handle);
         self.block.clear();
         Ok(())

@@ -253,6 +253,16 @@ impl<E: Env> Table<E> {
         blocks.with_block(self.meta.id, number, look).unwrap_or(Resident::NeedsDevice)
     }
 
+    /// How many data blocks there are.
+    pub fn blocks(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Drops a block from the cache.
+    pub fn forget_block(&self, block: usize, blocks: &BlockCache) {
+        blocks.forget(self.meta.id, block);
+    }
+
     /// The number of the block that may hold `key`; `None` if range or filter rule it out.
     fn locate(&self, key: &[u8], hash: u64) -> Option<usize> {
         let in_range = self.meta.smallest.as_slice() <= key && key <= self.meta.largest.as_slice();

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use larder_runtime::env::{Env, IoClass};
 
-use super::{TableBuilder, TableError, TableIdentity, TableMeta, TableOptions, file_name};
+use super::{
+    BlockCache, TableBuilder, TableError, TableIdentity, TableMeta, TableOptions, file_name,
+};
 use crate::entry::Entry;
 use crate::generations::generation_of;
 
@@ -24,6 +26,8 @@ pub struct SequenceOptions<E: Env> {
     pub tables: TableOptions,
     /// Keys, in increasing order, before which a table ends.
     pub cuts: Vec<Vec<u8>>,
+    /// Where blocks are kept as they are written, if anywhere.
+    pub blocks: Option<BlockCache>,
 }
 
 /// Tables that are being written one after the other.
@@ -107,5 +111,6 @@ impl<E: Env, I: FnMut() -> u64> TableSequence<E, I> {
             options.class,
             options.tables,
         )
+        .keeping(options.blocks.clone())
     }
 }

@@ -211,6 +211,32 @@ fn a_lookup_reads_once_and_then_comes_from_the_cache() {
 }
 
 #[test]
+fn blocks_are_kept_as_they_are_written_until_they_are_forgotten() {
+    let env = TestDisk::new();
+    let (model, options) = (model(300, 100), TableOptions::default());
+    let blocks = BlockCache::new(CACHE_BYTES);
+    let builder = TableBuilder::new(env.env(), directory(), IDENTITY, 1, IoClass::Flush, options);
+    let mut builder = builder.keeping(Some(blocks.clone()));
+    let meta = env.block_on(async {
+        for (key, entry) in &model {
+            builder.add(key, &entry.as_entry()).await.unwrap();
+        }
+        builder.finish().await.unwrap().unwrap()
+    });
+    let table = open(&env, &meta).unwrap();
+    let opened = env.reads();
+    for (key, entry) in &model {
+        assert_eq!(get(&env, &table, key, &blocks).unwrap().as_ref(), Some(entry));
+    }
+    assert_eq!(env.reads(), opened, "a block was read that had just been written");
+    assert_eq!(blocks.counters().entries, table.blocks());
+    (0..table.blocks()).for_each(|block| table.forget_block(block, &blocks));
+    assert_eq!(blocks.counters().entries, 0);
+    assert_eq!(get(&env, &table, &meta.smallest, &blocks).unwrap().as_ref(), model.values().next());
+    assert_eq!(env.reads(), opened + 1);
+}
+
+#[test]
 fn an_iterator_starts_where_it_is_told() {
     let env = TestDisk::new();
     let model = model(500, 200);

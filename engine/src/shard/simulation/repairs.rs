@@ -265,7 +265,7 @@ fn a_deleted_or_overwritten_value_stays_so_when_a_newer_block_is_lost() {
 #[test]
 fn a_manifest_that_has_lost_its_last_edits_makes_no_repair_drop_anything() {
     let (mut cuts, mut refused) = (0, 0);
-    for more in 0..16 {
+    for more in 0..32 {
         let (disk, _) = flushed_store_with(more);
         let (cut, refusals) = cut_manifest_everywhere(&disk);
         cuts += cut;

@@ -90,6 +90,7 @@ impl Store {
             class: IoClass::Compaction,
             tables: options,
             cuts: Vec::new(),
+            blocks: None,
         };
         let filter = |_: &[u8], entry: &Entry<'_>, _| {
             if drops_tombstones && entry.is_tombstone() { Verdict::Drop } else { Verdict::Keep }
