@@ -200,8 +200,8 @@ impl<const HEADER: usize> Cache<HEADER> {
         true
     }
 
-    /// Makes `value` the value of a key that is not here, if it takes nobody's place: if there is
-    /// more room than is used. Says whether the cache holds it now.
+    /// Makes `value` the value of a key that is not here, if it takes nobody's place: if main
+    /// can hold all that lives, and this. Says whether the cache holds it now.
     pub fn insert_spare(
         &mut self,
         hash: u64,
@@ -211,9 +211,8 @@ impl<const HEADER: usize> Cache<HEADER> {
     ) -> bool {
         let hash = mix(hash);
         let Some(entry_bytes) = self.admitted_bytes(key, value) else { return false };
-        // What lives in the small queue may have to move.
-        let room = self.main.len().saturating_sub(self.counters.bytes_used);
-        let is_spare = entry_bytes <= room && !self.index.is_full();
+        // All that lives in the small queue may yet be moved to main.
+        let is_spare = entry_bytes <= self.spare_bytes() && !self.index.is_full();
         if !is_spare || !self.index.has_room_for(hash) || self.find(hash, key).is_some() {
             return false;
         }

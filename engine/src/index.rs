@@ -257,7 +257,7 @@ impl<E: Env> Index<E> {
     }
 
     /// Bytes that writing the frozen memtable out may take at most; 0 if there is none.
-    pub fn flush_bytes(&self) -> u64 {
+    pub fn flush_bytes_max(&self) -> u64 {
         let contents = self.contents.borrow();
         contents.frozen.as_ref().map_or(0, |frozen| 2 * frozen.memtable.bytes() as u64)
     }

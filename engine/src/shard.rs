@@ -189,9 +189,11 @@ pub struct Shard<E: Env> {
     accounted: Cell<u64>,
     /// Files were freed or given back.
     space_freed: Signal,
+    /// Tables are being merged.
+    is_merging: Cell<bool>,
     /// What lived lately, for the cap.
     lived: Cell<SteadyLive>,
-    /// Since when the log may not grow because of the cap, and nothing was freed.
+    /// Since when the log may not grow because of the cap, and nothing was freed or moved.
     waiting_since: Cell<Option<u64>>,
     /// Told to the node's other shards while this one is refused space.
     shortage: RefCell<Option<Shortage>>,

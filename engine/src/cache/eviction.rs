@@ -4,9 +4,11 @@
 //! - small, used at least [`PROMOTION_USES`] times, or main has room that was never used: to main.
 //! - small otherwise: evicted, its hash remembered in the ghost.
 //! - main, used since it last passed: back to the head with one use less.
+//! - main, while much of the room is taken by what is dead: back to the head.
 //! - main otherwise: evicted.
 
 use super::arena::{Descriptor, Location};
+use super::layout::Layout;
 use super::{Cache, Ring};
 
 /// Uses in the small queue that earn an entry its place in main.
@@ -108,9 +110,19 @@ impl<const HEADER: usize> Cache<HEADER> {
                 let unused_room = !self.index.is_full() && self.main.has_unused(bytes);
                 (descriptor.uses >= PROMOTION_USES || unused_room, 0)
             }
-            Queue::Main => (descriptor.uses > 0, descriptor.uses.saturating_sub(1)),
+            Queue::Main => {
+                let kept = descriptor.uses > 0 || self.spare_bytes() > 0;
+                (kept, descriptor.uses.saturating_sub(1))
+            }
         };
         (kept && effort.take(bytes)).then_some(uses)
+    }
+
+    /// What may still come in without anybody having to go, in bytes: all that lives would fit into
+    /// main, and the longest entry besides.
+    pub(super) fn spare_bytes(&self) -> usize {
+        let main = self.main.len();
+        (main - Layout::entry_bytes_max(main).min(main)).saturating_sub(self.counters.bytes_used)
     }
 
     /// Copies a popped entry to the head of main. Its old bytes stay valid until then: room in main

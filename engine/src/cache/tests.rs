@@ -223,6 +223,25 @@ fn what_is_put_in_where_there_is_room_to_spare_takes_nobody_s_place() {
 }
 
 #[test]
+fn what_is_dead_goes_before_what_was_not_used() {
+    let mut cache = TestCache::with_entry_bytes(200_000, 1000);
+    let mut random = Random::new(3);
+    let mut held: Vec<u32> = Vec::new();
+    // Several rounds of the queue, half of which is dead at any time.
+    for number in 0..2000 {
+        let (hash, key) = (hash_of(number), key_of(number));
+        if held.len() >= 80 {
+            let gone = held.swap_remove(random.index(held.len()));
+            assert!(cache.remove(hash_of(gone), &key_of(gone)), "{gone} had to go");
+        }
+        assert!(cache.insert_spare(hash, &key, &[0; HEADER], &[7; 1000]), "{number}");
+        held.push(number);
+        check(&cache);
+    }
+    assert_eq!(cache.counters().evictions, 0);
+}
+
+#[test]
 fn long_random_runs_wrap_around_and_stay_exact() {
     for seed in 0..8u64 {
         let mut random = Random::new(seed);

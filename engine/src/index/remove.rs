@@ -78,7 +78,7 @@ impl<E: Env> Index<E> {
         }
     }
 
-    /// Drops the cached blocks of a table that nobody reads any more: ids are not used again.
+    /// Drops the cached blocks of a table that nobody reads any more: nobody can ask for them.
     async fn forget_blocks(&self, table: &Table<E>) {
         for block in 0..table.blocks() {
             table.forget_block(block, &self.blocks);

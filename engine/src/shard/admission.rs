@@ -75,13 +75,13 @@ impl<E: Env> Shard<E> {
     /// go on, which let the log go, or will go on when the next one is tried.
     pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
         let full = state.full;
-        let is_stuck = || full.flushes && !self.has_room_to_flush();
+        let is_stuck = || full.flushes && (full.flushes_in_vain || !self.has_room_to_flush());
         full.manifest || (full.ingest == Ingest::Refused && (!removes || is_stuck()))
     }
 
     /// Whether there is room to write the frozen memtable out, if there is one.
-    fn has_room_to_flush(&self) -> bool {
-        self.promise(self.index.flush_bytes(), Purpose::Flush).is_ok()
+    pub(super) fn has_room_to_flush(&self) -> bool {
+        self.promise(self.index.flush_bytes_max(), Purpose::Flush).is_ok()
     }
 
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.

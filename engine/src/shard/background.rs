@@ -107,13 +107,20 @@ impl<E: Env> Shard<E> {
         while self.work.wait_for(next).await {
             match self.index.flush(&*self).await {
                 Ok(()) => {
-                    self.note_full(|full| full.flushes = false);
+                    self.note_full(|full| {
+                        full.flushes = false;
+                        full.flushes_in_vain = false;
+                    });
                     self.something_changed();
                 }
                 Err(EngineError::Full) => match self.give_file_back().await {
                     Ok(true) => {}
                     Ok(false) => {
-                        self.note_full(|full| full.flushes = true);
+                        let flushes_in_vain = self.has_room_to_flush();
+                        self.note_full(|full| {
+                            full.flushes = true;
+                            full.flushes_in_vain = flushes_in_vain;
+                        });
                         self.env.sleep(RETRY_FULL_NANOSECONDS).await;
                     }
                     Err(error) => return self.log.stop(error.to_string()),
@@ -141,7 +148,10 @@ impl<E: Env> Shard<E> {
             if choice == Choice::Nothing {
                 return;
             }
-            match self.index.compact(choice, &*self).await {
+            self.is_merging.set(true);
+            let compacted = self.index.compact(choice, &*self).await;
+            self.is_merging.set(false);
+            match compacted {
                 Ok(()) => {
                     self.note_full(|full| full.merges = false);
                     self.something_changed();

@@ -172,6 +172,7 @@ impl<E: Env> Disk<'_, E> {
             segment_numbers: Exclusive::default(),
             accounted: Cell::new(files.bytes),
             space_freed: Signal::default(),
+            is_merging: Cell::new(false),
             lived: Cell::default(),
             waiting_since: Cell::new(None),
             shortage: RefCell::default(),

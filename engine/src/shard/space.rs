@@ -23,6 +23,9 @@ const RETRY_NANOSECONDS: u64 = 50_000_000;
 /// nanoseconds.
 const CAP_WAIT_NANOSECONDS_MAX: u64 = 200_000_000;
 
+/// Space is kept for a merge of tables of so many segments' length; of longer ones for half.
+const MERGE_SEGMENTS: u64 = 2;
+
 /// What manifest and superblock may take besides what the manifest says of other files.
 pub(super) const MANIFEST_BYTES: u64 = 2 << 20;
 
@@ -44,6 +47,8 @@ pub(super) struct Fullness {
     pub ingest: Ingest,
     /// There is no room to write the memtable out.
     pub flushes: bool,
+    /// The file system refused what there should have been room for.
+    pub flushes_in_vain: bool,
     /// There is no room for an edit of the manifest.
     pub manifest: bool,
     /// Merging tables does not go on: there is no room, or damage has stopped it.
@@ -503,13 +508,11 @@ impl<E: Env> Shard<E> {
             self.options.shards,
         );
         let left = budget.headroom(free).saturating_sub(ingest);
-        let merging = index.table_bytes.min(2 * self.options.picker.merge_bytes);
         let mut usage = SpaceUsage {
             // Manifest and superblock do not grow with what is stored.
             allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
             recyclable: self.recyclable(),
-            // Tables that were replaced and wait for their removal are allocated still.
-            merging: merging.saturating_sub(self.index.doomed_bytes()),
+            merging: self.merging_bytes(index.table_bytes),
             left: left / u64::from(self.options.shards.max(1)),
             in_tables: estimate.visible_bytes,
             mean_record: estimate.mean_record_bytes,
@@ -523,6 +526,16 @@ impl<E: Env> Shard<E> {
         usage.lived = lived.see(usage.live(), self.env.now());
         self.lived.set(lived);
         usage
+    }
+
+    /// What is kept for a merge of these many bytes of tables. Between merges, tables that were
+    /// replaced and wait for their removal, which is soon, count as a part of it.
+    fn merging_bytes(&self, table_bytes: u64) -> u64 {
+        // Where values stand in the tables, a merge of all of them does not fit below the cap.
+        let whole = table_bytes.min(MERGE_SEGMENTS * u64::from(self.options.segment_bytes));
+        let bytes = whole.max(table_bytes / 2).min(2 * self.options.picker.merge_bytes);
+        let doomed = if self.is_merging.get() { 0 } else { self.index.doomed_bytes() };
+        bytes.saturating_sub(doomed)
     }
 
     /// The limits that the usage is held against.

@@ -1,13 +1,12 @@
 //! When writers have to wait for the collector. Pure: bytes and nanoseconds in, a decision out.
 //!
 //! While little headroom is left, writers may append what is left to them at the rate at which the
-//! collector gets through its segment, so that the next segment is free when the last one is full
-//! ([`Runway`]). A writer that runs ahead is not refused: its answers are held back, so that
-//! clients who wait for answers slow down by themselves, at no cost for the core. No answer is held
-//! longer than [`HOLD_NANOSECONDS_MAX`]: while the collector makes no progress, writers get an ever
-//! smaller part of what is left.
+//! collector goes on, so that the log may grow again when it is full ([`Runway`]). A writer that
+//! runs ahead is not refused: its answers are held back, so that clients who wait for answers slow
+//! down by themselves, at no cost for the core. Answers are held for [`HOLD_NANOSECONDS_MAX`] at a
+//! time; then what was written beyond is forgiven, and writers get a small part of what is left.
 
-/// The longest that answers are held back without any progress of the collector.
+/// The longest that answers are held back at a time.
 const HOLD_NANOSECONDS_MAX: u64 = 20_000_000;
 
 /// Bytes by which writers may run ahead.
@@ -21,7 +20,7 @@ const PART_PER_HOLD: u64 = 1024;
 pub struct Runway {
     /// Bytes that writers may still append before they have to wait for a free segment.
     pub slack: u64,
-    /// Bytes that the collector has to go through until it frees one.
+    /// Bytes that the collector has to go through until the log may take another segment.
     pub work: u64,
 }
 

@@ -30,7 +30,7 @@ impl SteadyLive {
             self.at = now;
             let behind = u128::from(self.bytes.saturating_sub(live));
             let fall = behind * u128::from(elapsed) / u128::from(FOLLOW_NANOSECONDS);
-            // After a longer time it may fall too far: it is brought back below.
+            // After a longer time it may fall too far: the clamp below raises it again.
             self.bytes = self.bytes.saturating_sub(u64::try_from(fall).unwrap_or(u64::MAX));
         }
         self.bytes = self.bytes.clamp(live, live.saturating_add(live / BEHIND_PART));

@@ -129,6 +129,14 @@ impl SpaceUsage {
         self.cap(limits).saturating_add(self.recyclable).saturating_sub(taken)
     }
 
+    /// What has to be freed until there is so much headroom.
+    fn missing(&self, limits: &SpaceLimits, headroom: u64) -> u64 {
+        let taken = self.allocated.saturating_add(self.merging);
+        let below_cap = self.cap(limits).saturating_add(self.recyclable);
+        let of_cap = taken.saturating_add(headroom).saturating_sub(below_cap);
+        of_cap.max(headroom.saturating_sub(self.left.saturating_add(self.recyclable)))
+    }
+
     /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already;
     /// at most `most` are. Close to the cap, or where the node has little left, only those are that
     /// are needed next; above the cap none.
@@ -163,7 +171,7 @@ impl SpaceUsage {
     /// it may now. `log` as for [`Self::slack`].
     pub fn runway(&self, limits: &SpaceLimits, log: u64, collecting: Collecting) -> Runway {
         let wanted = limits.segments(self.segments_for_log(limits) + 1) + self.extend_above(limits);
-        let missing = wanted.saturating_sub(self.headroom(limits));
+        let missing = self.missing(limits, wanted);
         let work = collecting.work_for(missing, limits.segments(1));
         Runway { slack: self.slack(limits, log), work }
     }
@@ -251,6 +259,8 @@ mod tests {
         assert_eq!(runway(2000), Runway { slack: 700, work: 300 });
         assert_eq!(runway(1999), Runway { slack: 700, work: 1300 });
         assert_eq!(runway(0), Runway { slack: 700, work: 2300 });
+        let above = SpaceUsage { allocated: cap + 500, ..usage() };
+        assert_eq!(above.runway(&LIMITS, 700, collecting).work, 3300, "over the cap");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Data blocks that were read before. A block is verified before it is put in, and not again.
+//! Data blocks that were read before. A block that was read is verified before it
+//! is put in, one that is written needs no check; none is verified again.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -150,7 +150,7 @@ impl<E: Env> TableBuilder<E> {
             Ok(()) => Ok(Some(self.meta)),
             Err(error) => {
                 // The first error says more than one of the removal would.
-                let _removed = self.writer.remove().await;
+                let _removed = self.abandon().await;
                 Err(error)
             }
         }
@@ -159,6 +159,10 @@ impl<E: Env> TableBuilder<E> {
     /// Gives the table up and removes its file, if there is one yet. Durable only after the
     /// directory was synced.
     pub async fn abandon(self) -> Result<(), TableError> {
+        if let Some(blocks) = &self.blocks {
+            (0..self.index.blocks() as usize)
+                .for_each(|block| blocks.forget(self.identity.table, block));
+        }
         self.writer.remove().await
     }
 

@@ -286,16 +286,28 @@ fn cut_manifest_everywhere(disk: &SimDisk) -> (usize, usize) {
         let mut cut = disk.clone();
         cut.truncate(&path, end as u64);
         cuts += 1;
-        let before = checks::contents(&cut);
+        let mut before = checks::contents(&cut);
         let (repaired, after) = repair(cut);
+        let mut has_forgotten = false;
         match repaired {
-            Ok(repaired) => assert_eq!(repaired, Repair::default(), "cut at {end}"),
+            Ok(mut repaired) => {
+                // Of a segment that was freed with the edits that are lost only the name is there.
+                let is_name = |done: &String| done.ends_with("forgotten, its file is gone");
+                has_forgotten = repaired.done.extract_if(.., |done| is_name(done)).count() > 0;
+                assert_eq!(repaired, Repair::default(), "cut at {end}");
+            }
             Err(error) => {
                 assert!(error.to_string().contains("older than its files"), "{error}");
                 refused += 1;
             }
         }
-        assert_eq!(checks::contents(&after), before, "cut at {end}");
+        let mut after = checks::contents(&after);
+        if has_forgotten {
+            for files in [&mut before, &mut after] {
+                files.retain(|(path, _)| !is_manifest(Path::new(path)));
+            }
+        }
+        assert!(after == before, "cut at {end}: files were changed");
     }
     (cuts, refused)
 }
