@@ -148,6 +148,8 @@ impl Garbage {
 
 /// Holding answers back, so that writers do not run ahead of the collector, nor of merges.
 struct Pacing {
+    /// What lived lately, for the cap.
+    lived: Cell<SteadyLive>,
     pace: Cell<Pace>,
     gain: Cell<Gain>,
     backpressure: Cell<Backpressure>,
@@ -161,6 +163,7 @@ struct Pacing {
 impl Default for Pacing {
     fn default() -> Self {
         Self {
+            lived: Cell::default(),
             pace: Cell::default(),
             gain: Cell::default(),
             backpressure: Cell::default(),
@@ -191,8 +194,6 @@ pub struct Shard<E: Env> {
     space_freed: Signal,
     /// Tables are being merged.
     is_merging: Cell<bool>,
-    /// What lived lately, for the cap.
-    lived: Cell<SteadyLive>,
     /// Since when the log may not grow because of the cap, and nothing was freed or moved.
     waiting_since: Cell<Option<u64>>,
     /// Told to the node's other shards while this one is refused space.

@@ -173,7 +173,6 @@ impl<E: Env> Disk<'_, E> {
             accounted: Cell::new(files.bytes),
             space_freed: Signal::default(),
             is_merging: Cell::new(false),
-            lived: Cell::default(),
             waiting_since: Cell::new(None),
             shortage: RefCell::default(),
             refusals: Cell::default(),

@@ -522,9 +522,9 @@ impl<E: Env> Shard<E> {
             memtable_referenced: index.memtable_separate_bytes,
             lived: 0,
         };
-        let mut lived = self.lived.get();
+        let mut lived = self.pacing.lived.get();
         usage.lived = lived.see(usage.live(), self.env.now());
-        self.lived.set(lived);
+        self.pacing.lived.set(lived);
         usage
     }
 
