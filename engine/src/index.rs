@@ -256,12 +256,6 @@ impl<E: Env> Index<E> {
         self.contents.borrow().active.bytes() >= self.options.memtable_bytes
     }
 
-    /// Bytes that writing the frozen memtable out may take at most; 0 if there is none.
-    pub fn flush_bytes_max(&self) -> u64 {
-        let contents = self.contents.borrow();
-        contents.frozen.as_ref().map_or(0, |frozen| 2 * frozen.memtable.bytes() as u64)
-    }
-
     /// Whether a frozen memtable waits to be flushed.
     pub fn has_frozen(&self) -> bool {
         self.contents.borrow().frozen.is_some()

@@ -24,7 +24,7 @@ impl<E: Env> Index<E> {
         let Some(frozen) = self.contents.borrow().frozen.clone() else { return Ok(()) };
         // A pointer becomes durable only after its target.
         host.sync_log().await?;
-        let _reserved = host.reserve(self.flush_bytes_max(), Purpose::Flush)?;
+        let _reserved = host.reserve(2 * frozen.memtable.bytes() as u64, Purpose::Flush)?;
         let mut live = LiveBytes::default();
         let outputs = self.write_memtable(&frozen, &mut live).await?;
         let opened = self.open_outputs(&outputs, IoClass::Flush).await?;

@@ -6,7 +6,6 @@ use super::space::Ingest;
 use super::{Shard, State};
 use crate::error::EngineError;
 use crate::operation::Operation;
-use crate::space::Purpose;
 use crate::value_log::commit::{PlaceInLine, Refused};
 
 /// Why a change was not made now.
@@ -72,16 +71,10 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether a change for which the log has no segment fails. A delete waits as long as flushes
-    /// go on, which let the log go, or will go on when the next one is tried.
+    /// go on: they let the log go.
     pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
         let full = state.full;
-        let is_stuck = || full.flushes && (full.flushes_in_vain || !self.has_room_to_flush());
-        full.manifest || (full.ingest == Ingest::Refused && (!removes || is_stuck()))
-    }
-
-    /// Whether there is room to write the frozen memtable out, if there is one.
-    pub(super) fn has_room_to_flush(&self) -> bool {
-        self.promise(self.index.flush_bytes_max(), Purpose::Flush).is_ok()
+        full.manifest || (full.ingest == Ingest::Refused && (!removes || full.flushes))
     }
 
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.

@@ -107,20 +107,13 @@ impl<E: Env> Shard<E> {
         while self.work.wait_for(next).await {
             match self.index.flush(&*self).await {
                 Ok(()) => {
-                    self.note_full(|full| {
-                        full.flushes = false;
-                        full.flushes_in_vain = false;
-                    });
+                    self.note_full(|full| full.flushes = false);
                     self.something_changed();
                 }
                 Err(EngineError::Full) => match self.give_file_back().await {
                     Ok(true) => {}
                     Ok(false) => {
-                        let flushes_in_vain = self.has_room_to_flush();
-                        self.note_full(|full| {
-                            full.flushes = true;
-                            full.flushes_in_vain = flushes_in_vain;
-                        });
+                        self.note_full(|full| full.flushes = true);
                         self.env.sleep(RETRY_FULL_NANOSECONDS).await;
                     }
                     Err(error) => return self.log.stop(error.to_string()),

@@ -47,8 +47,6 @@ pub(super) struct Fullness {
     pub ingest: Ingest,
     /// There is no room to write the memtable out.
     pub flushes: bool,
-    /// The file system refused what there should have been room for.
-    pub flushes_in_vain: bool,
     /// There is no room for an edit of the manifest.
     pub manifest: bool,
     /// Merging tables does not go on: there is no room, or damage has stopped it.

@@ -275,28 +275,6 @@ fn a_shard_starts_where_others_have_left_next_to_nothing() {
 }
 
 #[test]
-fn no_delete_is_refused_once_there_is_room() {
-    let (mut life, options, stored, used) = start_beside_others(48 << 10);
-    let node = Node::start(&mut life, &options);
-    let env = life.env();
-    life.block_on(async move {
-        let mut deleted = 0;
-        loop {
-            match try_run(&node.shards[0], &key(stored[deleted]), delete()).await {
-                Ok(_) => deleted += 1,
-                Err(EngineError::Full) => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        assert!(deleted + 100 < stored.len(), "only {} keys: the log had room", stored.len());
-        env.set_capacity(used + (64 << 20));
-        node.delete(&stored[deleted..]).await;
-        node.check(&[], &stored).await;
-    })
-    .expect("runs");
-}
-
-#[test]
 fn a_shard_for_which_nothing_is_left_starts_when_there_is_room() {
     let (mut life, options, stored, used) = start_beside_others(0);
     let opened = life.block_on(harness::open(life.env(), options.clone())).expect("runs");
