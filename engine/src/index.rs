@@ -44,7 +44,8 @@ use crate::manifest::{self, LogPosition};
 use compaction::picker::{self, PickerOptions};
 use memtable::Memtable;
 use table::{
-    BlockCache, SequenceOptions, Table, TableError, TableIdentity, TableMeta, TableOptions,
+    ALL, BlockCache, Hiding, SequenceOptions, Table, TableError, TableIdentity, TableMeta,
+    TableOptions,
 };
 use tables::Tables;
 
@@ -139,9 +140,8 @@ pub struct Index<E: Env> {
     /// Tables that the manifest no longer names, and whose files look-ups may still read.
     retired: RefCell<Vec<Rc<Table<E>>>>,
     pressure: Cell<Pressure>,
-    /// Of a thousand entries of memtables, so many hide one of a table, if they are like those that
-    /// were flushed last.
-    memtable_hiding: Cell<u32>,
+    /// What entries of memtables hide, if they are like those that were flushed last.
+    memtable_hiding: Cell<Hiding>,
     counters: Cell<IndexCounters>,
     /// How often the tables have changed.
     table_changes: Cell<u64>,
@@ -159,8 +159,8 @@ pub struct Estimate {
     pub hidden_bytes: u64,
     /// The mean length of the log records that items in tables point to.
     pub mean_record_bytes: u64,
-    /// How many entries of memtables hide one of a table.
-    pub memtable_hiding: u64,
+    /// Bytes of log records that tables point to and entries of memtables hide.
+    pub memtable_hidden_bytes: u64,
 }
 
 /// What the tables' shape means for others; known anew when it changes.
@@ -199,7 +199,7 @@ impl<E: Env> Index<E> {
             }),
             retired: RefCell::default(),
             pressure: Cell::default(),
-            memtable_hiding: Cell::new(hiding::ALL),
+            memtable_hiding: Cell::default(),
             counters: Cell::default(),
             table_changes: Cell::default(),
             removing_bytes: Cell::default(),
@@ -296,11 +296,14 @@ impl<E: Env> Index<E> {
         let sum = |of: fn(&Memtable) -> u64| memtables.iter().flatten().map(|m| of(m)).sum::<u64>();
         let tombstones = sum(Memtable::tombstones);
         let puts = sum(|memtable| memtable.len() as u64) - tombstones;
-        let share = u64::from(self.memtable_hiding.get());
-        Estimate {
-            memtable_hiding: tombstones + puts * share / u64::from(hiding::ALL),
-            ..self.pressure.get().estimate
-        }
+        let hiding = self.memtable_hiding.get();
+        let estimate = self.pressure.get().estimate;
+        let mean = estimate.mean_record_bytes;
+        // What is deleted was there.
+        let removals = Hiding { share: ALL, ..hiding };
+        let removed = removals.bytes(tombstones, tombstones.saturating_mul(mean));
+        let replaced = hiding.bytes(puts, sum(Memtable::separate_bytes));
+        Estimate { memtable_hidden_bytes: removed.saturating_add(replaced), ..estimate }
     }
 
     /// Bytes of memory that open tables take, those included that only look-ups under way still
@@ -438,7 +441,7 @@ impl<E: Env> Index<E> {
                 visible_bytes: picker::visible_bytes(&view, &self.options.picker),
                 hidden_bytes: picker::hidden_bytes(&view, &self.options.picker),
                 mean_record_bytes: picker::mean_record_bytes(&view, &self.options.picker),
-                memtable_hiding: 0,
+                memtable_hidden_bytes: 0,
             },
             memory_bytes: tables.memory_bytes(),
         });

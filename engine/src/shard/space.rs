@@ -374,10 +374,7 @@ impl<E: Env> Shard<E> {
     /// few deletes of long values take next to nothing of the log, and may hide much.
     pub(super) fn flush_would_help(&self) -> bool {
         let enough = u64::from(self.options.segment_bytes / 8);
-        let hidden = || {
-            let estimate = self.index.estimate();
-            estimate.memtable_hiding.saturating_mul(estimate.mean_record_bytes)
-        };
+        let hidden = || self.index.estimate().memtable_hidden_bytes;
         self.index.statistics().memtable_entries > 0
             && (self.log.bytes_since_mark() >= enough || hidden() >= enough)
     }
@@ -516,7 +513,7 @@ impl<E: Env> Shard<E> {
             mean_record: estimate.mean_record_bytes,
             table_entries: index.table_entries,
             table_bytes: index.table_bytes,
-            memtable_hiding: estimate.memtable_hiding,
+            memtable_hidden: estimate.memtable_hidden_bytes,
             memtable_referenced: index.memtable_separate_bytes,
             lived: 0,
         };

@@ -51,8 +51,8 @@ pub struct SpaceUsage {
     pub table_entries: u64,
     /// Files of tables.
     pub table_bytes: u64,
-    /// Entries of memtables that hide one of a table: how many, an estimate.
-    pub memtable_hiding: u64,
+    /// Log records that entries of tables point to and entries of memtables hide: an estimate.
+    pub memtable_hidden: u64,
     /// Log records that entries of memtables point to.
     pub memtable_referenced: u64,
     /// What was taken for living lately; see [`super::SteadyLive`].
@@ -84,7 +84,7 @@ impl SpaceUsage {
 
     /// Bytes of log records that live, as far as only tables point to them.
     fn records_in_tables(&self) -> u64 {
-        self.in_tables.saturating_sub(self.memtable_hiding.saturating_mul(self.mean_record))
+        self.in_tables.saturating_sub(self.memtable_hidden)
     }
 
     /// What the files may take.
@@ -217,9 +217,9 @@ mod tests {
         assert_eq!(usage().live(), 100_000 - 43 * 88);
         let fresh = SpaceUsage { memtable_referenced: 11_360, ..usage() };
         assert_eq!(fresh.live(), 111_360 - 43 * 98);
-        let overwrites = SpaceUsage { memtable_hiding: 10, ..fresh };
+        let overwrites = SpaceUsage { memtable_hidden: 11_360, ..fresh };
         assert_eq!(overwrites.live(), usage().live(), "as many are overwritten as are new");
-        let deletes = SpaceUsage { memtable_hiding: 1000, ..usage() };
+        let deletes = SpaceUsage { memtable_hidden: 1_136_000, ..usage() };
         assert_eq!(deletes.live(), 0);
         let empty = SpaceUsage { memtable_referenced: 5000, ..SpaceUsage::default() };
         assert_eq!(empty.live(), 5000);

@@ -29,6 +29,7 @@ mod debt;
 mod picture;
 
 use super::sorted_runs::KeyRange;
+use crate::index::table::Hiding;
 
 pub use debt::{DEBT_MAX, debt};
 use picture::Picture;
@@ -56,9 +57,8 @@ pub struct Candidate<'a> {
     pub expiry_max: u32,
     /// The Unix second from which on no entry that has an expiry is an item; 0 if none has one.
     pub expiry_last: u32,
-    /// Of a thousand entries so many hide an older one of their key, if anything older is in the
-    /// table's range.
-    pub hiding: u32,
+    /// What its entries hide of older ones.
+    pub hiding: Hiding,
     /// Whether all its keys are of a generation that is dead for good.
     pub is_dead: bool,
     /// Whether something in its file is not what was written.

@@ -13,11 +13,10 @@ use super::error::{Malformed, TableError};
 use super::filter::Filter;
 use super::footer::{FOOTER_BYTES, FORMAT_VERSION, Footer, FooterKind};
 use super::format::{Section, SectionHandle, TableIdentity, padded};
-use super::{BlockCache, EntryBuf, Pointed, TableMeta, file_name};
+use super::{BlockCache, EntryBuf, Hiding, Pointed, TableMeta, file_name};
 use crate::entry::Entry;
 
 /// What is taken to be hidden by a table of which nothing is known: as much as can be.
-const HIDING_UNKNOWN: u32 = 1000;
 
 /// A table that is open for reading.
 pub struct Table<E: Env> {
@@ -29,8 +28,7 @@ pub struct Table<E: Env> {
     index: Rc<BlockIndex>,
     filter: Rc<Filter>,
     pointed: SectionHandle,
-    /// Of a thousand entries, so many hide an older one of their key: an estimate.
-    hiding: Cell<u32>,
+    hiding: Cell<Hiding>,
     /// Something in the file was found not to be what was written.
     is_damaged: Cell<bool>,
 }
@@ -93,20 +91,19 @@ impl<E: Env> Table<E> {
             return Err(TableError::damaged(&path, index_offset)(what));
         }
         let (index, filter, pointed) = (Rc::new(index), Rc::new(filter), footer.pointed);
-        let (meta, hiding) = (meta.clone(), Cell::new(HIDING_UNKNOWN));
+        let (meta, hiding) = (meta.clone(), Cell::new(Hiding::default()));
         let is_damaged = Cell::new(false);
         Ok(Self { env, path, file, identity, meta, index, filter, pointed, hiding, is_damaged })
     }
 
-    /// Of a thousand entries, so many hide an older one of their key, if anything older is in the
-    /// table's range; all, until it is estimated.
-    pub fn hiding(&self) -> u32 {
+    /// What its entries hide of older ones.
+    pub fn hiding(&self) -> Hiding {
         self.hiding.get()
     }
 
     /// Says what [`Self::hiding`] is.
-    pub fn set_hiding(&self, share: u32) {
-        self.hiding.set(share);
+    pub fn set_hiding(&self, hiding: Hiding) {
+        self.hiding.set(hiding);
     }
 
     /// Whether scrubbing has found something in the file that is not what was written.

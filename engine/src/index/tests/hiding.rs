@@ -74,10 +74,35 @@ fn memtables_are_taken_to_be_like_what_was_flushed_last() {
     (0..KEYS).for_each(|number| fixture.insert(number, separate));
     fixture.flush();
     (0..100).for_each(|number| fixture.insert(number, separate));
-    assert_eq!(fixture.index.estimate().memtable_hiding, 0, "all were new");
+    let hidden = |fixture: &Fixture| fixture.index.estimate().memtable_hidden_bytes;
+    assert_eq!(hidden(&fixture), 0, "all were new");
     (100..110).for_each(|number| fixture.insert(number, tombstone));
-    assert_eq!(fixture.index.estimate().memtable_hiding, 10, "what is deleted was there");
+    let record = u64::from(RECORD_BYTES);
+    assert_eq!(hidden(&fixture), 10 * record, "what is deleted was there");
     fixture.flush();
     (0..50).for_each(|number| fixture.insert(number, separate));
-    assert_eq!(fixture.index.estimate().memtable_hiding, 50);
+    assert_eq!(hidden(&fixture), 50 * record);
+}
+
+#[test]
+fn small_items_that_are_written_often_hide_no_large_ones() {
+    const LARGE: u32 = 100_000;
+    let mut fixture = Fixture::with(5, unmerged());
+    let large = |version| {
+        let pointer = Pointer { segment: 0, offset: 4096, len: LARGE };
+        let metadata = Metadata { version, ..Metadata::default() };
+        EntryBuf::new(&Entry { metadata, payload: Payload::Separate(pointer, LARGE - 100) })
+    };
+    (0..KEYS / 10).for_each(|number| fixture.insert(2 * KEYS + number, large));
+    let all = ALL_BYTES + u64::from(KEYS / 10) * u64::from(LARGE);
+    for round in 0..4 {
+        (0..KEYS).for_each(|number| fixture.insert(number, separate));
+        if round > 0 {
+            let hidden = fixture.index.estimate().memtable_hidden_bytes;
+            assert!(is_about(hidden, if round == 1 { 0 } else { ALL_BYTES }), "{hidden}");
+        }
+        fixture.flush();
+        let estimate = fixture.index.estimate();
+        assert!(is_about(estimate.visible_bytes, all), "{round}: {estimate:?}");
+    }
 }

@@ -39,6 +39,7 @@ fn options() -> ShardOptions {
     let mut options = ShardOptions { memtable_bytes: 1 << 10, ..tiny_options() };
     options.picker.level_zero_runs = 10_000;
     options.picker.level_zero_tables = 10_000;
+    options.space_amplification_percent = 10_000;
     options.scrub.bytes_per_second = None;
     options
 }

@@ -142,13 +142,11 @@ impl<'a> Picture<'a> {
         group
     }
 
-    /// How many bytes of log records the entries of a table may hide, if they hide records of
-    /// `mean` bytes.
+    /// How many bytes of log records the entries of a table may hide. Where nothing that they hide
+    /// was seen, those may be of `mean` bytes, or as long as their own.
     fn may_hide(&self, level: usize, at: usize, mean: u64) -> u64 {
         let Candidate { separate_bytes, entries, hiding, .. } = self.levels[level].tables[at];
-        let most = separate_bytes.max(entries.saturating_mul(mean));
-        let part = u128::from(most) * u128::from(hiding) / 1000;
-        u64::try_from(part).unwrap_or(u64::MAX)
+        hiding.bytes(entries, separate_bytes.max(entries.saturating_mul(mean)))
     }
 
     /// What tables over older ones may hide, in bytes of log records.
@@ -164,10 +162,13 @@ impl<'a> Picture<'a> {
         let mean = self.mean_record_bytes();
         let hidden = self.positions().filter(|&(level, at)| self.covers(level, at));
         let hidden = hidden.map(|(level, at)| {
-            let Candidate { entries, hiding, .. } = self.levels[level].tables[at];
-            u128::from(entries) * u128::from(mean) * u128::from(hiding) / 1000
+            let Candidate { entries, tombstones, separate_bytes, hiding, .. } =
+                self.levels[level].tables[at];
+            // Most items are written again with the length that they had.
+            let unseen = separate_bytes.saturating_add(tombstones.saturating_mul(mean));
+            hiding.bytes(entries, unseen)
         });
-        let hidden = u64::try_from(hidden.sum::<u128>()).unwrap_or(u64::MAX);
+        let hidden = hidden.fold(0, u64::saturating_add);
         // Of samples the shares are; rather too little is taken to live than too much.
         let hidden = hidden.saturating_add(hidden / UNCERTAIN_PART);
         let all = self.all_tables().map(|table| table.separate_bytes);

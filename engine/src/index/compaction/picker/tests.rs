@@ -22,7 +22,7 @@ fn key(number: u8) -> &'static [u8] {
 
 fn table(id: u64, bytes: u64, keys: RangeInclusive<u8>) -> Candidate<'static> {
     let (smallest, largest) = (key(*keys.start()), key(*keys.end()));
-    Candidate { id, bytes, smallest, largest, entries: 10, hiding: 1000, ..Candidate::default() }
+    Candidate { id, bytes, smallest, largest, entries: 10, ..Candidate::default() }
 }
 
 fn level(tables: Vec<Candidate<'static>>) -> Level<'static> {
@@ -203,10 +203,10 @@ fn what_is_visible_goes_by_how_much_of_each_level_hides_something() {
     let mut levels = levels([vec![of(1, 1000, 10)], vec![of(2, 3000, 30)], vec![of(3, 6000, 60)]]);
     assert_eq!(mean_record_bytes(&levels, &OPTIONS), 100);
     assert_eq!(visible_bytes(&levels, &OPTIONS), 6000 - 125, "as if all of it were hidden");
-    levels[1].tables[0].hiding = 500;
+    levels[1].tables[0].hiding.share = 500;
     assert_eq!(visible_bytes(&levels, &OPTIONS), 7500 - 2500 / 32);
     assert_eq!(hidden_bytes(&levels, &OPTIONS), 2500);
-    levels[0].tables[0].hiding = 0;
+    levels[0].tables[0].hiding.share = 0;
     assert_eq!(visible_bytes(&levels, &OPTIONS), 8500 - 1500 / 32);
     // A tombstone hides as much as any other entry, and has nothing to be hidden.
     levels[0] = level(vec![Candidate { tombstones: 10, ..of(1, 0, 10) }]);

@@ -63,7 +63,7 @@ fn candidate(table: &SimulatedTable, living: u32) -> Candidate<'_> {
         expiring_bytes: items().filter(|write| write.expiry != 0).map(Write::separate_bytes).sum(),
         expiry_max: if never { 0 } else { last.max(1) },
         expiry_last: last,
-        hiding: 1000,
+        hiding: Hiding::default(),
         is_dead: table.generation != living,
         is_damaged: table.is_damaged,
     }
