@@ -14,9 +14,7 @@ use std::path::Path;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{
-    Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -86,12 +84,8 @@ pub(crate) fn pin_thread_to(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// How nice the calling thread is to others, from -20 to 19.
-pub(crate) fn niceness() -> io::Result<i32> {
-    Ok(getpriority_process(None)?)
-}
-
-/// Changes it for the calling thread and those that it starts; less takes a right to it.
+/// Sets how nice the calling thread and those that it starts are to others, from -20 to 19; less
+/// than before takes a right to it.
 pub(crate) fn set_niceness(nice: i32) -> io::Result<()> {
     Ok(setpriority_process(None, nice)?)
 }

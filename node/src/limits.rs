@@ -117,6 +117,9 @@ pub const LOG_SMALL_BYTES: usize = 16 << 10;
 /// What a record takes in the log besides its value, in bytes, roughly.
 pub const LOG_RECORD_BYTES: usize = 64;
 
+/// A task that is expected to need no more is small: a quarter of what tasks may need is for such.
+pub const TASK_SMALL_BYTES: usize = 64 << 10;
+
 /// What a task needs besides the values that it works on, in bytes, roughly.
 pub const TASK_BYTES: usize = 1024;
 
@@ -137,6 +140,24 @@ pub const BATCH_TURN_BYTES: usize = 1 << 20;
 /// as it may run tasks. Those who are left over come first in the next turn, after what has arrived
 /// meanwhile.
 pub const TURN_NANOSECONDS: u64 = 200_000;
+
+/// What a turn does for connections in which bytes have come, in bytes as
+/// [`TURN_REQUEST_BYTES`] counts them. The others wait, those excepted that have used little.
+pub const TURN_BYTES: u64 = 1 << 20;
+
+/// What a request counts besides the bytes that are copied for it: what could be copied meanwhile.
+pub const TURN_REQUEST_BYTES: u64 = 256;
+
+/// How far a connection that uses less than others stays behind them, in the same bytes: so much it
+/// may use before all others.
+pub const CREDIT_BYTES: u64 = 256 << 10;
+
+/// How far a new connection begins behind those that use little: who connects again and again gets
+/// nothing for it.
+pub const NEWCOMER_BYTES: u64 = CREDIT_BYTES;
+
+/// Input of a connection that waits for its turn above which it is not received from.
+pub const WAITING_INPUT_BYTES: usize = 64 << 10;
 
 /// Batches that one core may have on their way to another.
 pub const MAILBOX_BATCHES: usize = 64;
@@ -231,5 +252,6 @@ const _: () = {
     assert!(SHARE_REQUESTS_SCARCE < TASKS_MAX && FORWARDED_SHARE_SCARCE < FORWARDED_MAX);
     assert!(LOG_SMALL_BYTES < LOG_BUDGET_MIN / 4 && LOG_BUDGET_MIN < LOG_BUDGET_MAX);
     assert!(MAILBOX_BATCHES.is_power_of_two());
+    assert!(CREDIT_BYTES < TURN_BYTES);
     assert!(BATCH_COPY_BYTES_MAX < BATCH_KEPT_BYTES_MAX);
 };

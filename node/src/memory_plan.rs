@@ -9,6 +9,9 @@ use crate::limits::{
     CONNECTION_MEMORY_PART, CORE_MEMORY, PROCESS_MEMORY, TASK_MEMORY_PART,
 };
 
+/// The least that a core has for disk buffers, and the steps in which it gets more, in bytes.
+const DISK_BUFFERS_MIN: usize = 1 << 20;
+
 /// What a node's memory is divided for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryNeeds {
@@ -55,6 +58,12 @@ impl MemoryPlan {
     /// Divides `memory` bytes; `None` if that is too little: see [`Self::least`].
     pub fn new(memory: usize, needs: MemoryNeeds) -> Option<Self> {
         let core = CoreShare::new(memory, needs);
+        // Disk buffers come in steps, which could take more than what they came with.
+        let least = CoreShare { disk_buffers: DISK_BUFFERS_MIN, ..core };
+        Self::with_cores(memory, needs, core).or_else(|| Self::with_cores(memory, needs, least))
+    }
+
+    fn with_cores(memory: usize, needs: MemoryNeeds, core: CoreShare) -> Option<Self> {
         let process = PROCESS_MEMORY;
         let idle_connections = needs.connections.checked_mul(CONNECTION_BYTES)?;
         let others = core.total().checked_mul(needs.cores)?;
@@ -115,8 +124,8 @@ impl CoreShare {
             connections,
             tasks: connections / TASK_MEMORY_PART,
             receive_buffers,
-            disk_buffers: (share / 64 / (1 << 20) * (1 << 20))
-                .clamp(1 << 20, defaults.registered_bytes),
+            disk_buffers: (share / 64 / DISK_BUFFERS_MIN * DISK_BUFFERS_MIN)
+                .clamp(DISK_BUFFERS_MIN, defaults.registered_bytes),
             thread: CORE_MEMORY,
         }
     }
@@ -162,10 +171,20 @@ mod tests {
             (MemoryNeeds { cores: 1, shards: 1, connections: 100, ..NEEDS }, 31),
             (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 41),
             (NEEDS, 65),
-            (MemoryNeeds { shards: 500, ..NEEDS }, 8180),
+            (MemoryNeeds { shards: 500, ..NEEDS }, 8173),
             (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3090),
         ] {
             assert_eq!(MemoryPlan::least(needs) >> 20, expected, "{needs:?}");
+        }
+    }
+
+    #[test]
+    fn more_memory_is_never_too_little() {
+        // Where each core would get one more step of disk buffers, the shards would get less.
+        let needs = MemoryNeeds { cores: 65, shards: 135, item_bytes: 5_375_232, ..NEEDS };
+        let least = MemoryPlan::least(needs);
+        for more in 0..100 {
+            assert!(MemoryPlan::new(least + (more << 20), needs).is_some(), "{more} MiB more");
         }
     }
 

@@ -66,9 +66,11 @@ impl Default for IoQueueOptions {
             // At 128 random reads in flight NVMe devices give close to their full rate; beyond
             // it each read waits longer and no more of them are done.
             requests_in_flight_max: 128,
-            // 128 requests of 128 KiB: large requests do not need all the slots to fill the
-            // bandwidth. At 2 GB/s they take 8 ms, which bounds what a read finds ahead of it.
-            bytes_in_flight_max: 16 << 20,
+            // Large requests do not need all the slots to fill the bandwidth: 4 MiB do where the
+            // device answers within 2 ms at 2 GB/s, and that bounds what a commit or a read finds
+            // ahead of it. On a virtual disk reads of 1 MiB came at 923 MB/s one by one, at 851
+            // four by four within 4.8 ms, and at 784 sixteen by sixteen within 21 ms.
+            bytes_in_flight_max: 4 << 20,
         }
     }
 }

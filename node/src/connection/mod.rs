@@ -175,6 +175,8 @@ pub struct Connection {
     /// How many of them there must be before the parser can say more.
     needed: usize,
     slots: Slots,
+    /// How many requests were taken.
+    requests: u64,
     /// The number of the retrieval line that is being taken, or was last.
     line: u32,
     is_in_line: bool,
@@ -207,6 +209,17 @@ impl Connection {
             self.append(&bytes[taken..]);
         }
         stop
+    }
+
+    /// Takes bytes that were received, and no request of them before [`Self::resume`].
+    pub fn store(&mut self, bytes: &[u8], spares: &mut SpareInputs) {
+        if self.is_closing {
+            return;
+        }
+        if self.input.is_empty() {
+            self.input = spares.take();
+        }
+        self.append(bytes);
     }
 
     /// Keeps bytes for later. The memory grows with what has come, by half of it at a time, and not
@@ -271,6 +284,16 @@ impl Connection {
     /// Sends what may leave, in order.
     pub fn release(&mut self, output: &mut Output<'_>, handler: &mut impl Handler) {
         while !output.is_full() && self.slots.release_one(handler, output.bytes) {}
+    }
+
+    /// How many requests were taken since the connection began.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Bytes that were received and not taken.
+    pub fn input_len(&self) -> usize {
+        self.input.len() - self.start
     }
 
     /// Whether every request that was taken is answered.
@@ -371,6 +394,7 @@ impl Connection {
                     return (stop, taken);
                 }
                 self.needed = 0;
+                self.requests += 1;
                 taken += one.step.consumed;
             }
         }

@@ -12,7 +12,7 @@ use super::shares::Part;
 use crate::connection::Load;
 use crate::limits::{
     CONNECTION_WAITING_BYTES_MAX, LANE_BYTES_MAX, REPLY_COVERED_BYTES, SHARE_BYTES_SCARCE,
-    SHARE_REQUESTS_SCARCE, TASKS_MAX,
+    SHARE_REQUESTS_SCARCE, TASK_SMALL_BYTES, TASKS_MAX,
 };
 
 /// The part of a reply's bytes that is charged to the lane that it is made for. The rest is covered
@@ -41,7 +41,13 @@ impl Room {
     /// Whether a request that is expected to need `bytes` may start to wait, where tasks and
     /// replies of all connections hold `all` and those of its own hold `own`.
     pub(super) fn admits(&self, all: Load, own: Load, bytes: usize) -> bool {
-        let is_full = all.expected_bytes > 0 && all.expected_bytes + bytes > self.expected_max;
+        // Of what needs much one always goes, if hardly anything else is under way.
+        let small = self.expected_max / 4;
+        let is_full = if bytes > TASK_SMALL_BYTES {
+            all.expected_bytes > small && all.expected_bytes + bytes > self.expected_max - small
+        } else {
+            all.expected_bytes > 0 && all.expected_bytes + bytes > self.expected_max
+        };
         if all.waiting >= TASKS_MAX || is_full {
             return false;
         }
@@ -334,5 +340,9 @@ mod tests {
         assert!(!ROOM.admits(load(TASKS_MAX, 0, 0), Load::default(), 1), "no more tasks");
         assert!(!ROOM.admits(load(1, 1 << 20, 0), Load::default(), 1), "no more bytes");
         assert!(ROOM.admits(Load::default(), Load::default(), 10 << 20), "one always goes");
+        let (large, many) = (256 << 10, load(1, 600 << 10, 0));
+        assert!(!ROOM.admits(many, Load::default(), large), "a quarter is for the small");
+        assert!(ROOM.admits(many, Load::default(), TASK_SMALL_BYTES));
+        assert!(ROOM.admits(load(1, 512 << 10, 0), Load::default(), large));
     }
 }

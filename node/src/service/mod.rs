@@ -12,6 +12,7 @@ mod refused;
 mod shards;
 mod shares;
 mod table;
+mod turns;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -32,7 +33,7 @@ use crate::control::{Control, Event};
 use crate::ledger::Holding;
 use crate::limits::{
     OUTPUT_HIGH_WATER, OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS, OUTPUT_STALL_SECONDS_PRESSED,
-    TURN_MESSAGES_MAX, TURN_NANOSECONDS,
+    TURN_MESSAGES_MAX, TURN_NANOSECONDS, WAITING_INPUT_BYTES,
 };
 use crate::mesh::{Batch, Mesh, Place};
 
@@ -41,6 +42,7 @@ use core_state::{Arrived, CoreState, Dispatch};
 use refused::{Refused, Want};
 use shards::{Completion, Shards};
 use table::{Entry, Table};
+use turns::{Turns, Work};
 
 pub use shards::Engine;
 
@@ -72,8 +74,8 @@ pub struct NodeService {
     table: Table,
     spares: SpareInputs,
     control: Receiver<Control>,
-    /// Connections to look at, in order: as many in a turn as it has time for.
-    ready: VecDeque<ConnectionId>,
+    /// Connections to look at: as many in a turn as it has time for.
+    ready: Turns,
     /// Connections whose next reply waits for a log.
     awaiting_log: Vec<ConnectionId>,
     /// Connections that the core's limits have refused.
@@ -113,7 +115,7 @@ impl NodeService {
             table: Table::default(),
             spares: SpareInputs::default(),
             control,
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             awaiting_log: Vec::new(),
             refused,
             want_grant: VecDeque::new(),
@@ -147,6 +149,8 @@ impl NodeService {
         let written = out.len();
         let mut output = Output::new(out, pending, self.state.ledger.output_mark());
         let Entry { connection, part, active_at, .. } = &mut *entry;
+        let requests = connection.requests();
+        let input = connection.input_len() + bytes.map_or(0, <[u8]>::len);
         let mut dispatch = Dispatch { state: &mut self.state, connection: id.into(), part };
         let stop = match bytes {
             Some(bytes) => {
@@ -156,6 +160,9 @@ impl NodeService {
             None => connection.resume(&mut output, &mut dispatch, &mut self.spares),
         };
         let written = out.len() - written;
+        let taken = input.saturating_sub(entry.connection.input_len());
+        let requests = entry.connection.requests() - requests;
+        self.ready.charge(&mut entry.mark, Work { requests, bytes: taken + written });
         self.state.counters.bytes_written += written as u64;
         self.state.ledger.add_output(written);
         account(&mut self.state, entry);
@@ -195,7 +202,7 @@ impl NodeService {
         if let Some(want) = want
             && !std::mem::replace(&mut entry.is_refused, true)
         {
-            self.refused.push(id, want);
+            self.refused.push(id, entry.mark, want);
         }
         if is_held_back && pending <= OUTPUT_HIGH_WATER {
             network.expect_drained(id);
@@ -275,6 +282,7 @@ impl NodeService {
                 self.state.passed(core, connection, bytes.len());
             }
             let written = out.len() - before;
+            self.ready.charge(&mut entry.mark, Work { requests: 0, bytes: written });
             self.state.counters.bytes_written += written as u64;
             self.state.ledger.add_output(written);
             account(&mut self.state, entry);
@@ -336,7 +344,7 @@ impl NodeService {
         let mut has_any = self.drive_refused(network);
         self.grant_again();
         for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop_front() else { break };
+            let Some(id) = self.ready.pop() else { break };
             has_any = true;
             if let Some(entry) = self.table.get_mut(id) {
                 entry.is_queued = false;
@@ -396,9 +404,9 @@ impl NodeService {
 }
 
 /// Puts a connection on the list of those to look at.
-fn queue(ready: &mut VecDeque<ConnectionId>, entry: &mut Entry) {
+fn queue(ready: &mut Turns, entry: &mut Entry) {
     if !std::mem::replace(&mut entry.is_queued, true) {
-        ready.push_back(entry.id);
+        ready.push(entry.mark, entry.id);
     }
 }
 
@@ -433,6 +441,7 @@ async fn count_seconds(env: RingEnv, ticks: Rc<Cell<u64>>) {
 
 impl Service for NodeService {
     fn begin_turn(&mut self) {
+        self.ready.begin();
         self.is_clock_read = false;
     }
 
@@ -443,7 +452,7 @@ impl Service for NodeService {
         _listener: usize,
         peer: SocketAddr,
     ) -> bool {
-        self.table.insert(connection, self.ticks_seen);
+        self.table.insert(connection, self.ticks_seen, self.ready.newcomer());
         self.state.open_connections = self.table.len();
         self.state.counters.total_connections += 1;
         let open = self.state.shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -464,7 +473,18 @@ impl Service for NodeService {
 
     fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
         self.state.counters.bytes_read += bytes.len() as u64;
-        self.drive(network, connection, Some(bytes));
+        let Some(entry) = self.table.get_mut(connection) else { return };
+        if !entry.is_queued && self.ready.may_go(entry.mark) {
+            return self.drive(network, connection, Some(bytes));
+        }
+        entry.active_at = self.ticks_seen;
+        entry.connection.store(bytes, &mut self.spares);
+        account(&mut self.state, entry);
+        queue(&mut self.ready, entry);
+        if !entry.is_paused && entry.connection.input_len() > WAITING_INPUT_BYTES {
+            entry.is_paused = true;
+            network.pause(connection);
+        }
     }
 
     fn ended(&mut self, network: &mut Network, connection: ConnectionId) {

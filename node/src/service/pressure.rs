@@ -27,7 +27,7 @@ impl NodeService {
             (!entry.is_leaving).then_some((held, entry.id))
         };
         let holders: Vec<_> = self.table.iter_mut().filter_map(held).collect();
-        let chosen = heaviest(holders, excess);
+        let chosen = heaviest(holders, excess, self.state.ledger.bound());
         for id in chosen {
             self.shed(network, id);
         }

@@ -1,21 +1,23 @@
 //! Connections whose next request was refused, by what they wait for.
 //!
 //! A refused request is parsed again only when what it was refused can be given, or once a second:
-//! while a core has nothing to give, those who wait cost it nothing and it may sleep. Each row is
-//! in the order of refusal and only its first is looked at, so whoever wants much is not passed
-//! over, and who waits for one thing is not held up by those who wait for another.
+//! while a core has nothing to give, those who wait cost it nothing and it may sleep. In each row
+//! those come first that have used least of the core's time, and only the first is looked at, so
+//! whoever wants much is not passed over, and who waits for one thing is not held up by those who
+//! wait for another, nor who wants little by those who want much.
 //!
 //! Only connections with no request under way wait here: the end of any of a connection's own
 //! requests has it looked at anyway.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use larder_runtime::network::{ConnectionId, Network};
 
 use super::shards::LogNeed;
 use super::shares::Part;
+use super::turns::Mark;
 use super::{NodeService, queue};
-use crate::limits::LOG_SMALL_BYTES;
+use crate::limits::{LOG_SMALL_BYTES, OUTPUT_MARK_PRESSED, TASK_SMALL_BYTES};
 
 /// What a refused request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,38 +32,51 @@ pub(super) enum Want {
     Reply(usize),
 }
 
-/// Those who wait.
+/// Those who wait for one thing: by mark, and of one mark by who came first.
+#[derive(Clone, Debug, Default)]
+struct Row(BTreeMap<(Mark, u64), (ConnectionId, Want)>);
+
+impl Row {
+    fn pop_if(&mut self, can_give: impl FnOnce(Want) -> bool) -> Option<ConnectionId> {
+        let first = self.0.first_entry()?;
+        can_give(first.get().1).then(|| first.remove().0)
+    }
+}
+
+/// Those who wait. Where there are two rows for one thing, the first is for those who want little
+/// of it.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    tasks: VecDeque<(ConnectionId, Want)>,
-    lines: Vec<VecDeque<(ConnectionId, Want)>>,
-    replies: VecDeque<(ConnectionId, Want)>,
-    /// Those who want room in the logs: for a small change, and for a large one.
-    logs: [VecDeque<(ConnectionId, Want)>; 2],
+    tasks: [Row; 2],
+    replies: [Row; 2],
+    logs: [Row; 2],
+    lines: Vec<Row>,
+    /// How many have come so far.
+    order: u64,
 }
 
 impl Refused {
     pub(super) fn new(cores: usize) -> Self {
-        Self { lines: vec![VecDeque::new(); cores], ..Self::default() }
+        Self { lines: vec![Row::default(); cores], ..Self::default() }
     }
 
-    /// Puts a connection at the end of the row for what it wants.
-    pub(super) fn push(&mut self, id: ConnectionId, want: Want) {
+    /// Puts a connection with this mark into the row for what it wants.
+    pub(super) fn push(&mut self, id: ConnectionId, mark: Mark, want: Want) {
         let row = match want {
-            Want::Task(_) => &mut self.tasks,
+            Want::Task(bytes) => &mut self.tasks[usize::from(bytes > TASK_SMALL_BYTES)],
             Want::Line(core) => &mut self.lines[core],
-            Want::Reply(_) => &mut self.replies,
+            Want::Reply(bytes) => &mut self.replies[usize::from(bytes > OUTPUT_MARK_PRESSED)],
             Want::Log(_, need) => &mut self.logs[usize::from(need.bytes > LOG_SMALL_BYTES)],
         };
-        row.push_back((id, want));
+        self.order += 1;
+        row.0.insert((mark, self.order), (id, want));
     }
 
     /// Takes the first of a row whose want can be given.
     pub(super) fn next(&mut self, can_give: impl Fn(Want) -> bool) -> Option<ConnectionId> {
-        let rows = [&mut self.tasks, &mut self.replies].into_iter();
+        let rows = self.tasks.iter_mut().chain(&mut self.replies);
         let rows = rows.chain(&mut self.logs).chain(&mut self.lines);
-        let mut firsts = rows.filter_map(|row| row.pop_front_if(|&mut (_, want)| can_give(want)));
-        firsts.next().map(|(id, _)| id)
+        rows.into_iter().find_map(|row| row.pop_if(&can_give))
     }
 
     /// Takes the first of any row.
@@ -70,8 +85,8 @@ impl Refused {
     }
 
     pub(super) fn len(&self) -> usize {
-        let many = self.logs.iter().chain(&self.lines);
-        self.tasks.len() + self.replies.len() + many.map(VecDeque::len).sum::<usize>()
+        let rows = self.tasks.iter().chain(&self.replies).chain(&self.logs).chain(&self.lines);
+        rows.map(|row| row.0.len()).sum()
     }
 }
 
@@ -107,6 +122,7 @@ impl NodeService {
 
 #[cfg(test)]
 mod tests {
+    use super::super::turns::{Turns, Work};
     use super::*;
 
     fn ids(numbers: std::ops::Range<u64>) -> Vec<ConnectionId> {
@@ -118,7 +134,7 @@ mod tests {
         let mut refused = Refused::new(2);
         for (id, want) in ids(0..3).into_iter().zip([Want::Task(9), Want::Line(1), Want::Reply(5)])
         {
-            refused.push(id, want);
+            refused.push(id, Mark::default(), want);
         }
         assert_eq!((refused.next(|_| false), refused.len()), (None, 3));
         let asked = std::cell::RefCell::new(Vec::new());
@@ -135,9 +151,9 @@ mod tests {
         let mut refused = Refused::new(1);
         // The first wants much; those behind it want little and wait for it.
         for (number, bytes) in [(0, 1000), (1, 1), (2, 1)] {
-            refused.push(number.into(), Want::Task(bytes));
+            refused.push(number.into(), Mark::default(), Want::Task(bytes));
         }
-        refused.push(3.into(), Want::Reply(1));
+        refused.push(3.into(), Mark::default(), Want::Reply(1));
         let small = |want| matches!(want, Want::Task(1) | Want::Reply(_));
         assert_eq!(refused.next(small), Some(3.into()), "another row goes on");
         assert_eq!(refused.next(small), None);
@@ -146,11 +162,25 @@ mod tests {
     }
 
     #[test]
+    fn who_has_used_least_is_the_first_of_a_row() {
+        let mut refused = Refused::new(1);
+        let (mut turns, mut greedy) = (Turns::default(), Mark::default());
+        turns.charge(&mut greedy, Work { requests: 1, bytes: 1 << 20 });
+        refused.push(0.into(), greedy, Want::Task(1 << 20));
+        refused.push(1.into(), Mark::default(), Want::Task(1 << 20));
+        assert_eq!((refused.any(), refused.any()), (Some(1.into()), Some(0.into())));
+        refused.push(0.into(), Mark::default(), Want::Task(1 << 20));
+        refused.push(1.into(), greedy, Want::Task(1 << 10));
+        let small = |want| matches!(want, Want::Task(bytes) if bytes < 1 << 20);
+        assert_eq!(refused.next(small), Some(1.into()), "for little there is more room");
+    }
+
+    #[test]
     fn a_small_change_does_not_wait_behind_large_ones() {
         let mut refused = Refused::new(1);
         let want = |bytes| Want::Log(Part::default(), LogNeed { bytes, adds: bytes });
         for (number, bytes) in [(0, LOG_SMALL_BYTES + 1), (1, LOG_SMALL_BYTES), (2, 1)] {
-            refused.push(number.into(), want(bytes));
+            refused.push(number.into(), Mark::default(), want(bytes));
         }
         let small = |want| matches!(want, Want::Log(_, need) if need.bytes <= LOG_SMALL_BYTES);
         assert_eq!(refused.next(small), Some(1.into()));

@@ -3,6 +3,7 @@
 use larder_runtime::network::ConnectionId;
 
 use super::shares::Part;
+use super::turns::Mark;
 use crate::connection::{Connection, Load};
 use crate::ledger::Holding;
 
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub stalled: Option<(u64, usize)>,
     /// What it has appended to the core's logs.
     pub part: Part,
+    /// How much of the core's time it has used.
+    pub mark: Mark,
     /// Its part of the core's load.
     pub counted: Load,
     /// Its part of the ledger; its output is counted by the network.
@@ -53,7 +56,7 @@ fn index(id: ConnectionId) -> usize {
 }
 
 impl Table {
-    pub(super) fn insert(&mut self, id: ConnectionId, tick: u64) {
+    pub(super) fn insert(&mut self, id: ConnectionId, tick: u64, mark: Mark) {
         let index = index(id);
         if index >= self.entries.len() {
             self.entries.resize_with(index + 1, || None);
@@ -69,6 +72,7 @@ impl Table {
             active_at: tick,
             stalled: None,
             part: Part::default(),
+            mark,
             counted: Load::default(),
             holding: Holding::default(),
             granted_at: None,
@@ -110,10 +114,10 @@ mod tests {
     fn a_number_that_is_used_again_does_not_find_the_new_connection() {
         let mut table = Table::default();
         let (old, new) = (ConnectionId::from(5), ConnectionId::from((1 << 32) + 5));
-        table.insert(old, 0);
+        table.insert(old, 0, Mark::default());
         assert!(table.get_mut(old).is_some() && table.get_mut(new).is_none());
         assert!(table.remove(new).is_none() && table.remove(old).is_some());
-        table.insert(new, 0);
+        table.insert(new, 0, Mark::default());
         assert!(table.get_mut(old).is_none());
         assert_eq!((table.len(), table.iter_mut().count()), (1, 1));
     }

@@ -39,6 +39,11 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How nice the polite client's thread is, if it may: attackers must not keep it from its clock.
 const NICENESS_MIN: i32 = -20;
 
+/// How nice the attackers' threads are. They give way to the kernel's own threads on their
+/// processor: one of them ends the server's direct writes, wherever the device's interrupt came in
+/// (seen on Linux 6.18), and was kept from it for seconds.
+const NICENESS_ATTACKERS: i32 = 19;
+
 const RATE_MAX: u32 = 1_000_000;
 const CONNECTIONS_MAX: usize = 1000;
 const THREADS_MAX: usize = 64;
@@ -215,12 +220,11 @@ pub fn measure(args: &HostileArgs) -> Result<HostileSummary, BenchError> {
     let encoder = Encoder::new(&settings);
     let mut client = Polite::connect(target, &encoder, KEYS, args.rate, args.connections)?;
     let waiting = |source| failed("waiting with epoll", source);
-    let niceness = host::niceness().map_err(|source| failed("reading the niceness", source))?;
     // Without the right to it the client shares the processor with the attackers as an equal.
     let _ = host::set_niceness(NICENESS_MIN);
     let calm = client.run(calm).map_err(waiting)?;
     let before = args.sample()?;
-    let (attacked, deeds) = beside_attackers(args, target, niceness, || client.run(duration))?;
+    let (attacked, deeds) = beside_attackers(args, target, || client.run(duration))?;
     let after = args.sample()?;
     let server = before.zip(after).map(|(before, after)| ProcessSummary {
         resident_peak_bytes: after.resident_peak_bytes,
@@ -245,7 +249,6 @@ pub fn measure(args: &HostileArgs) -> Result<HostileSummary, BenchError> {
 fn beside_attackers(
     args: &HostileArgs,
     target: SocketAddr,
-    niceness: i32,
     client: impl FnOnce() -> io::Result<Latencies>,
 ) -> Result<(Latencies, Deeds), BenchError> {
     let is_over = AtomicBool::new(false);
@@ -257,7 +260,7 @@ fn beside_attackers(
             let is_over = &is_over;
             let body = move || {
                 // A thread may always give way to others.
-                host::set_niceness(niceness)?;
+                host::set_niceness(NICENESS_ATTACKERS)?;
                 Attackers::new(target, args.attack, first, threads)?.run(is_over)
             };
             match host::start_thread(scope, format!("attacker-{first}"), body) {

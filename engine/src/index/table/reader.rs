@@ -16,8 +16,6 @@ use super::format::{Section, SectionHandle, TableIdentity, padded};
 use super::{BlockCache, EntryBuf, Hiding, Pointed, TableMeta, file_name};
 use crate::entry::Entry;
 
-/// What is taken to be hidden by a table of which nothing is known: as much as can be.
-
 /// A table that is open for reading.
 pub struct Table<E: Env> {
     env: E,
