@@ -172,7 +172,7 @@ mod tests {
             (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 41),
             (NEEDS, 65),
             (MemoryNeeds { shards: 500, ..NEEDS }, 8173),
-            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3090),
+            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3084),
         ] {
             assert_eq!(MemoryPlan::least(needs) >> 20, expected, "{needs:?}");
         }

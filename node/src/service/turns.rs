@@ -3,8 +3,8 @@
 //! Start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996) over bytes: each connection has a
 //! mark, which what is done for it moves on, and who has the lowest goes first. The present is the
 //! mark of the connection that went last. Marks of those who are idle do not stay behind it by more
-//! than [`CREDIT_BYTES`], and who has used little comes before those who use much, however many they
-//! are. As long as nobody waits and a turn has done little, whoever comes is served at once.
+//! than [`CREDIT_BYTES`], and who has used little comes before those who use much, however many
+//! they are. As long as nobody waits and a turn has done little, whoever comes is served at once.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
