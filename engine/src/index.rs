@@ -19,6 +19,7 @@ mod live_bytes;
 mod look_up;
 pub mod memtable;
 mod remove;
+pub mod scan;
 pub mod table;
 mod tables;
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod options;
 mod pins;
 mod refusals;
 mod replay_rate;
+mod scan;
 mod scrub;
 #[cfg(test)]
 pub(crate) mod simulation;

@@ -81,7 +81,7 @@ impl<E: Env> Index<E> {
     }
 }
 
-fn not_read(key: &[u8], error: &TableError) -> EngineError {
+pub(super) fn not_read(key: &[u8], error: &TableError) -> EngineError {
     let (key, reason) = (crate::key::display(key), error.to_string());
     match error {
         TableError::Io { .. } => EngineError::Read(format!("{key}: {reason}")),

@@ -205,6 +205,28 @@ impl Memtable {
         self.slots.drop_some() | self.order.drop_some() | self.hashes.drop_some()
     }
 
+    /// The entries of keys from `start` on and below `end`, if there is one, in ascending order, or
+    /// in descending order if `is_reverse`.
+    pub fn range<'a>(
+        &'a self,
+        start: &'a [u8],
+        end: Option<&'a [u8]>,
+        is_reverse: bool,
+    ) -> impl Iterator<Item = (&'a [u8], Found<'a>)> {
+        let key_of = |slot| &*self.slots[slot].key;
+        let slots: Box<dyn Iterator<Item = u32> + 'a> = if is_reverse {
+            Box::new(self.order.below(end, key_of))
+        } else {
+            Box::new(self.order.from(start, key_of))
+        };
+        let entries = slots.map(|slot| &self.slots[slot]);
+        let entries = entries.map(|slot| (&*slot.key, slot.change.as_found()));
+        let is_within = move |key: &[u8]| {
+            if is_reverse { key >= start } else { end.is_none_or(|end| key < end) }
+        };
+        entries.take_while(move |(key, _)| is_within(key))
+    }
+
     /// All entries in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found<'_>)> {
         let slots = self.order.iter().map(|slot| &self.slots[slot]);

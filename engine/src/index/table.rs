@@ -29,6 +29,7 @@ mod reader;
 mod sample;
 mod scan;
 mod sequence;
+mod walk;
 mod writer;
 
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use pointed::Pointed;
 pub use reader::{Resident, Table};
 pub use scan::{BlockPlace, visit_block};
 pub use sequence::{SequenceOptions, TableSequence};
+pub use walk::TableWalk;
 
 /// How tables are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -144,6 +144,17 @@ impl<E: Env> Tables<E> {
         newest.map(Visit::Table).chain(level_zero_stubs).chain(deeper)
     }
 
+    /// The tables as sorted runs, from new to old.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &[Rc<Table<E>>]> {
+        let deeper = self.levels.iter().skip(1).map(|level| level.tables.as_slice());
+        self.level_zero_runs.iter().map(Vec::as_slice).chain(deeper)
+    }
+
+    /// What says which keys are lost.
+    pub(super) fn stubs(&self) -> impl Iterator<Item = &Rc<Table<E>>> {
+        self.levels.iter().flat_map(|level| &level.stubs)
+    }
+
     /// The tables of `level`, in key order if it is not level 0.
     pub(super) fn level(&self, level: usize) -> &[Rc<Table<E>>] {
         self.levels.get(level).map_or(&[], |level| &level.tables)

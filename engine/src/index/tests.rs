@@ -14,8 +14,10 @@ use crate::entry::{Metadata, Payload, Pointer};
 use crate::key::Key;
 
 mod hiding;
+
 mod opening;
 mod quarantine;
+mod scans;
 
 const DIRECTORY: &str = "/shard";
 const RECORD_BYTES: u32 = 1000;

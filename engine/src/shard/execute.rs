@@ -425,15 +425,18 @@ impl<E: Env> Shard<E> {
             let (buffer, range) = self.log.read(pointer, key, IoClass::Read).await?;
             self.state.borrow_mut().operations.value_reads += 1;
             if range.len() != value_len as usize {
-                return Err(EngineError::Damaged {
-                    key: crate::key::display(key),
-                    reason: "the value has another length than the index says".to_owned(),
-                });
+                return Err(other_length(key));
             }
             located.value = Some(buffer[range].to_vec());
         }
         Ok(())
     }
+}
+
+/// The error of a value that is not what the index says.
+pub(super) fn other_length(key: &[u8]) -> EngineError {
+    let reason = "the value has another length than the index says".to_owned();
+    EngineError::Damaged { key: crate::key::display(key), reason }
 }
 
 /// An operation that waits: its place in the key's line, and its hold on the files that it may

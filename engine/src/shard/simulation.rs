@@ -38,6 +38,7 @@ pub(crate) mod oracle;
 mod races;
 mod reach;
 mod repairs;
+mod scans;
 mod scrubbing;
 mod small_disk;
 mod smoke;

@@ -79,6 +79,35 @@ impl Order {
         self.blocks.iter().flat_map(|block| &block.ranked).map(|ranked| ranked.slot)
     }
 
+    /// The slots of keys from `key` on, in ascending order.
+    pub(super) fn from<'a>(
+        &self,
+        key: &[u8],
+        key_of: impl Fn(u32) -> &'a [u8],
+    ) -> impl Iterator<Item = u32> {
+        let number = self.block_of(key, &key_of);
+        let block = self.blocks.get(number);
+        let at = block.map_or(0, |block| block.position(key, &key_of).unwrap_or_else(|at| at));
+        let blocks = self.blocks.get(number..).unwrap_or_default();
+        blocks.iter().flat_map(|block| &block.ranked).skip(at).map(|ranked| ranked.slot)
+    }
+
+    /// The slots of keys below `key`, all without one, in descending order.
+    pub(super) fn below<'a>(
+        &self,
+        key: Option<&[u8]>,
+        key_of: impl Fn(u32) -> &'a [u8],
+    ) -> impl Iterator<Item = u32> {
+        let number = key.map_or(self.blocks.len(), |key| self.block_of(key, &key_of));
+        let last = self.blocks.get(number).map_or(&[][..], |block| {
+            let end = key.map(|key| block.position(key, &key_of).unwrap_or_else(|at| at));
+            &block.ranked[..end.unwrap_or(block.ranked.len())]
+        });
+        let blocks = &self.blocks[..number.min(self.blocks.len())];
+        let before = blocks.iter().rev().flat_map(|block| block.ranked.iter().rev());
+        last.iter().rev().chain(before).map(|ranked| ranked.slot)
+    }
+
     /// Frees a block; false if there was none.
     pub(super) fn drop_some(&mut self) -> bool {
         self.blocks.pop().is_some()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use larder_runtime::env::Env as _;
 
 use super::*;
+use crate::index::scan::ScanRange;
 use crate::index::table::file_name;
 use crate::manifest::NamespaceGeneration;
 
@@ -83,7 +84,26 @@ impl Failing {
                 Err(error) => panic!("key {number}: {error}"),
             }
         }
+        self.check_scan(damaged);
         damaged
+    }
+
+    /// A scan says that something is lost, or has everything.
+    fn check_scan(&mut self, damaged: usize) {
+        for is_reverse in [false, true] {
+            let range = ScanRange { start: Vec::new(), end: None, is_reverse };
+            match self.fixture.scan(&range) {
+                Ok((found, _)) => {
+                    assert_eq!(damaged, 0);
+                    let living = |(_, entry): &&(u32, EntryBuf)| !entry.as_entry().is_tombstone();
+                    let expected = self.fixture.expected(&range);
+                    let expected: Vec<_> = expected.iter().filter(living).collect();
+                    assert_eq!(found.iter().filter(living).collect::<Vec<_>>(), expected);
+                }
+                Err(EngineError::Damaged { .. } | EngineError::Read(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     fn stubs(&self) -> u64 {

@@ -1,0 +1,146 @@
+//! Pages: items of a namespace in order, as they are at one moment.
+
+use crate::entry::Metadata;
+use crate::key::Key;
+
+/// What a page is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    namespace: u32,
+    /// Encoded, without the namespace; the least key.
+    start: Vec<u8>,
+    /// As `start`: the key that all are below, if not all of the namespace are meant.
+    end: Option<Vec<u8>>,
+    /// Whether the greatest key comes first.
+    pub is_reverse: bool,
+    /// Whether values are left out.
+    pub keys_only: bool,
+    /// The most items, at least one.
+    pub items_max: usize,
+    /// The most bytes of keys and values; the first item comes however long it is.
+    pub bytes_max: usize,
+}
+
+/// Bytes of an encoded key that say the namespace.
+const NAMESPACE_BYTES: usize = 4;
+
+/// Items and bytes of a page unless they are said.
+const ITEMS_MAX_DEFAULT: usize = 1024;
+const BYTES_MAX_DEFAULT: usize = 1 << 20;
+
+impl Scan {
+    /// All items of a namespace, by record.
+    pub fn of_namespace(namespace: u32) -> Self {
+        Self {
+            namespace,
+            start: Vec::new(),
+            end: None,
+            is_reverse: false,
+            keys_only: false,
+            items_max: ITEMS_MAX_DEFAULT,
+            bytes_max: BYTES_MAX_DEFAULT,
+        }
+    }
+
+    /// The items of a record.
+    pub fn of_record(namespace: u32, record: &[u8]) -> Self {
+        Self::of_items(namespace, record, b"")
+    }
+
+    /// The items of a record whose keys begin with `prefix`.
+    pub fn of_items(namespace: u32, record: &[u8], prefix: &[u8]) -> Self {
+        let start = encoded(&Key { namespace, record, item: prefix });
+        let end = behind(&start);
+        Self { start, end, ..Self::of_namespace(namespace) }
+    }
+
+    /// Leaves out the items before `item` of `record`.
+    pub fn from(mut self, record: &[u8], item: &[u8]) -> Self {
+        let start = encoded(&Key { namespace: self.namespace, record, item });
+        self.start = self.start.max(start);
+        self
+    }
+
+    /// Leaves out `item` of `record` and what is behind it.
+    pub fn below(mut self, record: &[u8], item: &[u8]) -> Self {
+        let end = encoded(&Key { namespace: self.namespace, record, item });
+        self.end = Some(self.end.map_or(end.clone(), |before| before.min(end)));
+        self
+    }
+
+    /// Goes on where a page has ended.
+    pub fn after(mut self, place: &PagePlace) -> Self {
+        if self.is_reverse {
+            self.end = Some(place.0.clone());
+        } else {
+            // No key lies between one and the same with a zero byte behind it.
+            self.start.clone_from(&place.0);
+            self.start.push(0);
+        }
+        self
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> u32 {
+        self.namespace
+    }
+
+    /// The encoded bounds where the namespace has this generation.
+    pub(crate) fn bounds(&self, generation: u32) -> (Vec<u8>, Option<Vec<u8>>) {
+        let whole = |key: &[u8]| [&generation.to_be_bytes(), key].concat();
+        let end = match &self.end {
+            Some(end) => Some(whole(end)),
+            None => generation.checked_add(1).map(|next| next.to_be_bytes().to_vec()),
+        };
+        (whole(&self.start), end)
+    }
+}
+
+/// A key without its namespace.
+fn encoded(key: &Key<'_>) -> Vec<u8> {
+    key.encode().split_off(NAMESPACE_BYTES)
+}
+
+/// The least key that is greater than all that begin with `prefix`, if there is one.
+fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte != 0xFF)?;
+    let mut behind = prefix[..=last].to_vec();
+    behind[last] += 1;
+    Some(behind)
+}
+
+/// Where a page has ended: the key behind which the next one begins, without its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagePlace(Vec<u8>);
+
+impl PagePlace {
+    pub(crate) fn at(encoded: &[u8]) -> Self {
+        Self(encoded[NAMESPACE_BYTES..].to_vec())
+    }
+}
+
+/// An item of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageItem {
+    /// The record id.
+    pub record: Vec<u8>,
+    /// The item key.
+    pub item: Vec<u8>,
+    /// What is known of it besides.
+    pub metadata: Metadata,
+    /// How long the value is, in bytes.
+    pub value_len: usize,
+    /// The value, unless values were left out.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Items in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The items.
+    pub items: Vec<PageItem>,
+    /// Where the next page begins; `None` if there is no more.
+    pub next: Option<PagePlace>,
+    /// How far the log has to be acknowledged before the page may be sent; 0 for not at all.
+    pub needs: u64,
+}

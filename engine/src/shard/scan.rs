@@ -1,0 +1,171 @@
+//! Pages of items in order.
+//!
+//! What a page shows is one moment's: memtables and tables are looked at once, when it begins, and
+//! a pin keeps the segments that they point into. Values are read in the order in which they lie
+//! on the device. The value cache gives what it has, and keeps it as it is.
+
+use std::rc::Rc;
+
+use larder_runtime::env::{Env, IoClass};
+
+use super::Shard;
+use super::execute::other_length;
+use crate::concurrent::concurrently;
+use crate::entry::{Payload, Pointer};
+use crate::error::EngineError;
+use crate::index::scan::{IndexScan, ScanRange, Scanned};
+use crate::index::table::key_hash;
+use crate::key;
+use crate::scan::{Page, PageItem, PagePlace, Scan};
+
+/// Values of a page that are read at a time: what a device needs for most of its rate.
+const READS_MAX: usize = 32;
+
+/// Entries that a page looks at for each item that it may have, and at least: behind many deleted
+/// items a page ends early, so that none takes without end.
+const EXAMINED_PER_ITEM: usize = 4;
+const EXAMINED_MIN: usize = 4096;
+
+/// After so many entries others may have a turn.
+const TURN_ENTRIES: usize = 64;
+
+/// A value that is still to be read.
+struct Unread {
+    /// The item's place in the page.
+    item: usize,
+    key: Vec<u8>,
+    pointer: Pointer,
+}
+
+impl<E: Env> Shard<E> {
+    /// A page of the items that `scan` asks for and that live: a snapshot of one moment after the
+    /// call.
+    ///
+    /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has more,
+    /// and a copy of at most 1,024 entries of memtables.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Damaged`] and [`EngineError::Read`] if part of the range, or a value in it,
+    /// cannot be read.
+    pub fn scan(
+        self: &Rc<Self>,
+        scan: Scan,
+    ) -> impl Future<Output = Result<Page, EngineError>> + use<E> {
+        let shard = Rc::clone(self);
+        async move {
+            shard.apply_due_flush().await?;
+            // Before the index is looked at: what it points to stays until the page is there.
+            let pin = shard.pins.enter(shard.env.now());
+            let (begun, needs) = shard.begin(&scan);
+            let page = shard.page(&scan, begun, needs, shard.unix_now()).await;
+            drop(pin);
+            shard.release_files();
+            page
+        }
+    }
+
+    fn begin(&self, scan: &Scan) -> (IndexScan<E>, u64) {
+        let state = self.state.borrow();
+        let (start, end) = scan.bounds(state.namespaces.generation(scan.namespace()));
+        let range = ScanRange { start, end, is_reverse: scan.is_reverse };
+        (self.index.scan(range, IoClass::Scan), state.namespaces.flushed_end())
+    }
+
+    async fn page(
+        &self,
+        scan: &Scan,
+        mut begun: IndexScan<E>,
+        needs: u64,
+        now: u32,
+    ) -> Result<Page, EngineError> {
+        let mut page = Page { needs, ..Page::default() };
+        let (mut unread, mut bytes, mut examined) = (Vec::new(), 0, 0);
+        let examined_max = EXAMINED_MIN.max(scan.items_max.saturating_mul(EXAMINED_PER_ITEM));
+        let mut last: Option<Vec<u8>> = None;
+        loop {
+            let Some(scanned) = self.index.next_scanned(&mut begun).await? else {
+                page.next = begun.cut_at().map(PagePlace::at);
+                break;
+            };
+            page.needs = page.needs.max(scanned.sequence_end);
+            let item = self.page_item(&scanned, now);
+            let more = item.as_ref().map_or(0, |item| {
+                let value = if scan.keys_only { 0 } else { item.value_len };
+                scanned.key.len() + value
+            });
+            let is_full = page.items.len() >= scan.items_max.max(1)
+                || (bytes + more > scan.bytes_max && !page.items.is_empty());
+            if (is_full && item.is_some()) || examined >= examined_max {
+                page.next = last.as_deref().map(PagePlace::at);
+                break;
+            }
+            examined += 1;
+            bytes += more;
+            if let Some(mut item) = item {
+                if scan.keys_only {
+                    item.value = None;
+                } else if let Some(pointer) = scanned.entry.as_entry().pointer() {
+                    let key = scanned.key.clone();
+                    unread.push(Unread { item: page.items.len(), key, pointer });
+                }
+                page.items.push(item);
+            }
+            last = Some(scanned.key);
+            if examined % TURN_ENTRIES == 0 {
+                self.env.yield_if_needed().await;
+            }
+        }
+        self.read_values(&mut page, unread).await?;
+        Ok(page)
+    }
+
+    /// The item that an entry stands for, if it lives; with its value if that is in the index.
+    fn page_item(&self, scanned: &Scanned, now: u32) -> Option<PageItem> {
+        let entry = scanned.entry.as_entry();
+        let metadata = entry.metadata;
+        let had_expired =
+            |pointer: Pointer| self.journal.state().had_expired(pointer.segment, metadata.expiry);
+        if metadata.is_expired(now) || entry.pointer().is_some_and(had_expired) {
+            return None;
+        }
+        let (value_len, value) = match entry.payload {
+            Payload::Tombstone => return None,
+            Payload::Inline(value) => (value.len(), Some(value.to_vec())),
+            Payload::Separate(_, len) => (len as usize, None),
+        };
+        let key::DecodedKey { record, item, .. } =
+            key::decode(&scanned.key).expect("the index has encoded keys");
+        Some(PageItem { record, item, metadata, value_len, value })
+    }
+
+    /// Brings the values, from the value cache or from the device.
+    async fn read_values(&self, page: &mut Page, unread: Vec<Unread>) -> Result<(), EngineError> {
+        let mut reads = Vec::new();
+        {
+            let state = self.state.borrow();
+            for unread in unread {
+                let cached = state.items.value_at(key_hash(&unread.key), unread.pointer);
+                match cached.filter(|(key, _)| *key == unread.key) {
+                    Some((_, value)) => page.items[unread.item].value = Some(value.to_vec()),
+                    None => reads.push(unread),
+                }
+            }
+        }
+        reads.sort_unstable_by_key(|read| (read.pointer.segment, read.pointer.offset));
+        let read = |unread: Unread| async move {
+            let found = self.log.read(unread.pointer, &unread.key, IoClass::Scan).await;
+            (unread, found.map(|(buffer, range)| buffer[range].to_vec()))
+        };
+        for found in concurrently(READS_MAX, reads.into_iter().map(read)).await {
+            let (Unread { item, key, .. }, value) = found;
+            let (item, value) = (&mut page.items[item], value?);
+            self.state.borrow_mut().operations.value_reads += 1;
+            if value.len() != item.value_len {
+                return Err(other_length(&key));
+            }
+            item.value = Some(value);
+        }
+        Ok(())
+    }
+}
