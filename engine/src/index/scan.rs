@@ -11,8 +11,8 @@ use super::table::{BlockCache, EntryBuf, Table, TableError, TableWalk};
 use super::tables::Tables;
 use crate::error::EngineError;
 
-/// Entries of memtables that one scan copies at most. A scan that meets the last of them ends there:
-/// the memtable may have changed behind it.
+/// Entries of memtables that one scan copies at most. A scan that meets the last of them ends
+/// there: the memtable may have changed behind it.
 const COPIES_MAX: usize = 1024;
 
 /// The keys of a scan, encoded, and its direction.

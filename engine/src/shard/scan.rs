@@ -41,8 +41,8 @@ impl<E: Env> Shard<E> {
     /// A page of the items that `scan` asks for and that live: a snapshot of one moment after the
     /// call.
     ///
-    /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has more,
-    /// and a copy of at most 1,024 entries of memtables.
+    /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has
+    /// more, and a copy of at most 1,024 entries of memtables.
     ///
     /// # Errors
     ///

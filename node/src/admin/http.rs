@@ -2,7 +2,7 @@
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Page {
+pub enum AdminPage {
     /// `/`.
     Overview,
     /// `/metrics`.
@@ -21,7 +21,7 @@ pub enum Parsed {
     /// Not whole yet.
     Partial,
     /// A page, and whether its body is wanted.
-    Page(Page, bool),
+    AdminPage(AdminPage, bool),
     /// An error with this status.
     Refused(Status),
 }
@@ -70,16 +70,16 @@ pub fn parse(head: &[u8]) -> Parsed {
     }
     let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
     let page = match target.split('?').next().unwrap_or_default() {
-        "/" => Page::Overview,
-        "/metrics" => Page::Metrics,
-        "/healthz" => Page::Health,
-        "/space" => Page::Space,
-        "/space.json" => Page::SpaceJson,
+        "/" => AdminPage::Overview,
+        "/metrics" => AdminPage::Metrics,
+        "/healthz" => AdminPage::Health,
+        "/space" => AdminPage::Space,
+        "/space.json" => AdminPage::SpaceJson,
         _ => return Parsed::Refused(Status::NotFound),
     };
     match method {
-        "GET" => Parsed::Page(page, true),
-        "HEAD" => Parsed::Page(page, false),
+        "GET" => Parsed::AdminPage(page, true),
+        "HEAD" => Parsed::AdminPage(page, false),
         _ => Parsed::Refused(Status::MethodNotAllowed),
     }
 }
@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn pages_are_found_and_everything_else_refused() {
         for (head, parsed) in [
-            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Parsed::Page(Page::Overview, true)),
-            ("GET /metrics HTTP/1.0\r\n\r\n", Parsed::Page(Page::Metrics, true)),
-            ("GET /metrics?x=1 HTTP/1.1\r\n\r\n", Parsed::Page(Page::Metrics, true)),
-            ("HEAD /healthz HTTP/1.1\r\n\r\n", Parsed::Page(Page::Health, false)),
-            ("GET /space HTTP/1.1\r\n\r\n", Parsed::Page(Page::Space, true)),
-            ("HEAD /space.json HTTP/1.1\r\n\r\n", Parsed::Page(Page::SpaceJson, false)),
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Parsed::AdminPage(AdminPage::Overview, true)),
+            ("GET /metrics HTTP/1.0\r\n\r\n", Parsed::AdminPage(AdminPage::Metrics, true)),
+            ("GET /metrics?x=1 HTTP/1.1\r\n\r\n", Parsed::AdminPage(AdminPage::Metrics, true)),
+            ("HEAD /healthz HTTP/1.1\r\n\r\n", Parsed::AdminPage(AdminPage::Health, false)),
+            ("GET /space HTTP/1.1\r\n\r\n", Parsed::AdminPage(AdminPage::Space, true)),
+            ("HEAD /space.json HTTP/1.1\r\n\r\n", Parsed::AdminPage(AdminPage::SpaceJson, false)),
             ("GET /other HTTP/1.1\r\n\r\n", Parsed::Refused(Status::NotFound)),
             ("POST / HTTP/1.1\r\n\r\n", Parsed::Refused(Status::MethodNotAllowed)),
             ("GET / HTTP/1.1\r\nHost:", Parsed::Partial),

@@ -23,7 +23,7 @@ use crate::limits::{
 };
 use crate::process;
 use crate::service::Shared;
-use http::{Page, Parsed, Status};
+use http::{AdminPage, Parsed, Status};
 
 const THREAD: &str = "larder-admin";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -136,7 +136,7 @@ impl Server {
     fn serve_client(&self, mut client: TcpStream) -> io::Result<()> {
         let deadline = now() + Duration::from_millis(ADMIN_CLIENT_MILLISECONDS);
         let answer = match read_request(&mut client, deadline)? {
-            Parsed::Page(page, with_body) => self.page(page, with_body),
+            Parsed::AdminPage(page, with_body) => self.page(page, with_body),
             Parsed::Refused(status) => http::refusal(status),
             Parsed::Partial => http::refusal(Status::HeadTooLarge),
         };
@@ -149,24 +149,24 @@ impl Server {
         Ok(())
     }
 
-    fn page(&self, page: Page, with_body: bool) -> Vec<u8> {
+    fn page(&self, page: AdminPage, with_body: bool) -> Vec<u8> {
         let facts = &self.shared.facts;
         let (status, media_type, body) = match page {
-            Page::Overview => {
+            AdminPage::Overview => {
                 (Status::Ok, HTML, metrics::overview(facts, &self.reports(), unix_seconds()))
             }
-            Page::Metrics => {
+            AdminPage::Metrics => {
                 let usage = process::usage();
                 let now = unix_seconds();
                 let body = metrics::render(facts, &self.reports(), usage, self.errors, now);
                 (Status::Ok, METRICS, body)
             }
-            Page::Health => match metrics::health(&self.reports(), facts.cores) {
+            AdminPage::Health => match metrics::health(&self.reports(), facts.cores) {
                 Ok(()) => (Status::Ok, TEXT, "ok\n".to_owned()),
                 Err(reason) => (Status::Unavailable, TEXT, reason),
             },
-            Page::Space | Page::SpaceJson => match self.space() {
-                Ok(shards) if page == Page::Space => {
+            AdminPage::Space | AdminPage::SpaceJson => match self.space() {
+                Ok(shards) if page == AdminPage::Space => {
                     (Status::Ok, TEXT, shards.iter().map(ShardSpace::for_people).collect())
                 }
                 Ok(shards) => {
