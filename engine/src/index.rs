@@ -300,8 +300,9 @@ impl<E: Env> Index<E> {
         let hiding = self.memtable_hiding.get();
         let estimate = self.pressure.get().estimate;
         let mean = estimate.mean_record_bytes;
-        // What is deleted was there.
-        let removals = Hiding { share: ALL, ..hiding };
+        // What is deleted was there, and no change without a log record to hide tells how long.
+        let record_bytes = hiding.record_bytes.filter(|bytes| *bytes > 0);
+        let removals = Hiding { share: ALL, record_bytes };
         let removed = removals.bytes(tombstones, tombstones.saturating_mul(mean));
         let replaced = hiding.bytes(puts, sum(Memtable::separate_bytes));
         Estimate { memtable_hidden_bytes: removed.saturating_add(replaced), ..estimate }

@@ -131,10 +131,10 @@ impl Ledger {
 }
 
 /// Of connections and what they hold, those who hold most: as many as together hold `excess`. Who
-/// holds less than half of an equal part of the `bound` is never chosen: all of those together fit
-/// into half of it, so what is too much is not theirs.
-pub fn heaviest<T>(mut holders: Vec<(usize, T)>, excess: usize, bound: usize) -> Vec<T> {
-    let little = bound / 2 / holders.len().max(1);
+/// holds less than an equal part of `little` is not chosen: all of those together hold no more than
+/// that, so what is too much is not theirs.
+pub fn heaviest<T>(mut holders: Vec<(usize, T)>, excess: usize, little: usize) -> Vec<T> {
+    let little = little / holders.len().max(1);
     holders.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
     let mut freed = 0;
     let chosen = holders.into_iter().take_while(|(held, _)| {
@@ -218,11 +218,11 @@ mod tests {
     #[test]
     fn those_who_hold_most_go_first_and_no_more_than_needed() {
         let holders = || vec![(10, 'a'), (500, 'b'), (0, 'c'), (300, 'd')];
-        assert_eq!(heaviest(holders(), 0, 40), Vec::<char>::new());
-        assert_eq!(heaviest(holders(), 500, 40), ['b']);
-        assert_eq!(heaviest(holders(), 501, 40), ['b', 'd']);
-        assert_eq!(heaviest(holders(), 10_000, 40), ['b', 'd', 'a']);
-        assert_eq!(heaviest(holders(), 10_000, 80), ['b', 'd'], "others hold what is too much");
-        assert_eq!(heaviest(Vec::<(usize, char)>::new(), 1, 80), []);
+        assert_eq!(heaviest(holders(), 0, 20), Vec::<char>::new());
+        assert_eq!(heaviest(holders(), 500, 20), ['b']);
+        assert_eq!(heaviest(holders(), 501, 20), ['b', 'd']);
+        assert_eq!(heaviest(holders(), 10_000, 20), ['b', 'd', 'a']);
+        assert_eq!(heaviest(holders(), 10_000, 40), ['b', 'd'], "others hold what is too much");
+        assert_eq!(heaviest(Vec::<(usize, char)>::new(), 1, 40), []);
     }
 }

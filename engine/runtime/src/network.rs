@@ -170,6 +170,11 @@ impl Network {
         self.connections.get(connection.key()).map_or(0, Connection::output_pending)
     }
 
+    /// The memory that a connection's unsent output takes, in bytes.
+    pub fn output_memory_of(&self, connection: ConnectionId) -> usize {
+        self.connections.get(connection.key()).map_or(0, Connection::output_memory)
+    }
+
     /// The memory that unsent output of all connections takes, in bytes, as of the last turn's end.
     pub fn output_memory(&self) -> usize {
         self.output_memory

@@ -87,6 +87,8 @@ pub struct NodeService {
     /// Seconds since the start, counted by a task.
     ticks: Rc<Cell<u64>>,
     ticks_seen: u64,
+    /// Since which tick connections hold more than they may.
+    excess_since: Option<u64>,
     /// The tick of the last warning that connections hold too much.
     warned_at: u64,
     /// When the service's part of this turn began.
@@ -122,6 +124,7 @@ impl NodeService {
             completions: Vec::new(),
             ticks,
             ticks_seen: 0,
+            excess_since: None,
             warned_at: 0,
             turn_began: 0,
             is_turn: false,
@@ -161,7 +164,8 @@ impl NodeService {
         };
         let written = out.len() - written;
         let taken = input.saturating_sub(entry.connection.input_len());
-        let requests = entry.connection.requests() - requests;
+        // A part of a request is work as well.
+        let requests = (entry.connection.requests() - requests).max(1);
         self.ready.charge(&mut entry.mark, Work { requests, bytes: taken + written });
         self.state.counters.bytes_written += written as u64;
         self.state.ledger.add_output(written);
@@ -481,7 +485,8 @@ impl Service for NodeService {
         entry.connection.store(bytes, &mut self.spares);
         account(&mut self.state, entry);
         queue(&mut self.ready, entry);
-        if !entry.is_paused && entry.connection.input_len() > WAITING_INPUT_BYTES {
+        let most = if self.state.ledger.is_pressed() { 0 } else { WAITING_INPUT_BYTES };
+        if !entry.is_paused && entry.connection.input_len() > most {
             entry.is_paused = true;
             network.pause(connection);
         }

@@ -91,8 +91,7 @@ impl Refused {
 }
 
 impl NodeService {
-    /// Goes on with those who were refused what can be given now. Each asks once at most, since one
-    /// that is refused again waits at its row's end.
+    /// Goes on with those who were refused what can be given now, for as long as a turn has.
     pub(super) fn drive_refused(&mut self, network: &mut Network) -> bool {
         let mut has_any = false;
         for _ in 0..self.refused.len() {
