@@ -300,7 +300,8 @@ impl<E: Env> Index<E> {
         let hiding = self.memtable_hiding.get();
         let estimate = self.pressure.get().estimate;
         let mean = estimate.mean_record_bytes;
-        // What is deleted was there, and no change without a log record to hide tells how long.
+        // What is deleted was there. How long it was is not known where only items without a log
+        // record were met.
         let record_bytes = hiding.record_bytes.filter(|bytes| *bytes > 0);
         let removals = Hiding { share: ALL, record_bytes };
         let removed = removals.bytes(tombstones, tombstones.saturating_mul(mean));
