@@ -42,7 +42,8 @@ impl<E: Env> Shard<E> {
     /// call.
     ///
     /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has
-    /// more, and a copy of at most 1,024 entries of memtables.
+    /// more; a copy of at most 1,024 entries of memtables; and up to 128 KiB for each sorted run of
+    /// tables in the range.
     ///
     /// # Errors
     ///

@@ -9,8 +9,6 @@ const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 /// Input, its answer to the letter. The connection must go on.
 fn answered() -> Vec<(Vec<u8>, String)> {
     let long_key = "k".repeat(251);
-    let long_opaque = "o".repeat(32);
-    let flags = " s".repeat(21);
     // 20 digits, or bytes, more than the largest item.
     let too_large = "x".repeat(1 << 20);
     let length = too_large.len();
@@ -58,6 +56,17 @@ fn answered() -> Vec<(Vec<u8>, String)> {
         "STORED\r\nSERVER_ERROR object too large for cache\r\nVALUE big 0 1\r\nx\r\nEND\r\n",
     );
 
+    rows.extend(answered_tokens());
+    rows.into_iter().map(|(input, answer)| (input.into_bytes(), answer)).collect()
+}
+
+/// Of these, what is wrong in a number or a flag.
+fn answered_tokens() -> Vec<(String, String)> {
+    let long_opaque = "o".repeat(32);
+    let flags = " s".repeat(21);
+    let mut rows: Vec<(String, String)> = Vec::new();
+    let mut row = |input: &str, answer: &str| rows.push((input.to_owned(), answer.to_owned()));
+
     let non_numeric = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
     row(
         "set t 0 0 1\r\nx\r\nincr t 1\r\nma t\r\n",
@@ -85,7 +94,7 @@ fn answered() -> Vec<(Vec<u8>, String)> {
     row("ma a !\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n");
     row("ms a 1 v v\r\nx\r\n", "CLIENT_ERROR duplicate flag\r\n");
     row("shutdown\r\n", "SERVER_ERROR: shutdown not enabled\r\n");
-    rows.into_iter().map(|(input, answer)| (input.into_bytes(), answer)).collect()
+    rows
 }
 
 /// Input that ends the connection without an answer.
