@@ -5,6 +5,7 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::Shard;
+use super::space::Ingest;
 use crate::canary::{self, Defect};
 use crate::collector::{CollectorHost, Fate, Newest, Passage, Separation, Victim};
 use crate::entry::{Entry, Payload, Pointer};
@@ -42,10 +43,10 @@ impl<E: Env> Shard<E> {
             if self.state.borrow().closing || self.log.stopped().is_some() {
                 return Some(None);
             }
-            if !self.usage().wants_collection(&self.limits()) {
-                return None;
-            }
-            self.next_victim().map(Some)
+            // Whoever waits for space counts on every victim there is; see `is_freeing`.
+            let is_awaited = self.state.borrow().full.ingest != Ingest::Open;
+            let is_wanted = is_awaited || self.usage().wants_collection(&self.limits());
+            if is_wanted { self.next_victim().map(Some) } else { None }
         };
         while let Some(victim) = self.work.wait_for(next).await {
             self.garbage.is_collecting.set(true);

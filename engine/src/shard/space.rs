@@ -502,13 +502,15 @@ impl<E: Env> Shard<E> {
             self.options.segment_bytes,
             self.options.shards,
         );
-        let left = budget.headroom(free).saturating_sub(ingest);
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let left = signed(budget.headroom(free)) - signed(ingest);
+        let shared_by = if left > 0 { i64::from(self.options.shards.max(1)) } else { 1 };
         let mut usage = SpaceUsage {
             // Manifest and superblock do not grow with what is stored.
             allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
             recyclable: self.recyclable(),
             merging: self.merging_bytes(index.table_bytes),
-            left: left / u64::from(self.options.shards.max(1)),
+            left: left / shared_by,
             in_tables: estimate.visible_bytes,
             mean_record: estimate.mean_record_bytes,
             table_entries: index.table_entries,

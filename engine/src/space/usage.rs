@@ -41,8 +41,9 @@ pub struct SpaceUsage {
     pub recyclable: u64,
     /// What a merge may take until the tables that it replaces are gone.
     pub merging: u64,
-    /// What the node has left for this shard, by its limit and by the file system.
-    pub left: u64,
+    /// What the node has left for this shard's writes, by its limit and by the file system, without
+    /// what is recyclable. Negative where it lacks of what writes have to leave to others.
+    pub left: i64,
     /// Log records that entries of tables point to, and that no newer table hides: an estimate.
     pub in_tables: u64,
     /// Their mean length.
@@ -121,7 +122,12 @@ impl SpaceUsage {
 
     /// What may still be filled: by what the files may grow, and files that are used again.
     pub fn headroom(&self, limits: &SpaceLimits) -> u64 {
-        self.headroom_of_cap(limits).min(self.left.saturating_add(self.recyclable))
+        self.headroom_of_cap(limits).min(self.headroom_of_node())
+    }
+
+    /// Files that are used again stand for what others are short of, too: they would be given back.
+    fn headroom_of_node(&self) -> u64 {
+        self.recyclable.saturating_add_signed(self.left)
     }
 
     fn headroom_of_cap(&self, limits: &SpaceLimits) -> u64 {
@@ -134,7 +140,8 @@ impl SpaceUsage {
         let taken = self.allocated.saturating_add(self.merging);
         let below_cap = self.cap(limits).saturating_add(self.recyclable);
         let of_cap = taken.saturating_add(headroom).saturating_sub(below_cap);
-        of_cap.max(headroom.saturating_sub(self.left.saturating_add(self.recyclable)))
+        let of_node = i128::from(headroom) - i128::from(self.recyclable) - i128::from(self.left);
+        of_cap.max(u64::try_from(of_node.max(0)).unwrap_or(u64::MAX))
     }
 
     /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already;
@@ -146,7 +153,7 @@ impl SpaceUsage {
             return false;
         }
         let is_close = self.allocated + limits.segments(KEPT_WHEN_SCARCE) > cap;
-        let is_scarce = self.left < limits.segments(KEEP_ABOVE);
+        let is_scarce = i128::from(self.left) < i128::from(limits.segments(KEEP_ABOVE));
         ready < if is_close || is_scarce { most.min(KEPT_WHEN_SCARCE) } else { most }
     }
 
@@ -202,7 +209,7 @@ mod tests {
     fn usage() -> SpaceUsage {
         SpaceUsage {
             allocated: 100_000,
-            left: u64::MAX,
+            left: i64::MAX,
             in_tables: 100_000,
             mean_record: 1136,
             table_entries: 100,
@@ -307,5 +314,19 @@ mod tests {
         assert_eq!(tight.headroom(&LIMITS), 3000);
         assert!(tight.wants_collection(&LIMITS));
         assert_eq!(tight.slack(&LIMITS, 10), 1010);
+    }
+
+    #[test]
+    fn files_to_be_used_again_stand_for_what_the_node_lacks() {
+        // Writes are refused space here, so garbage has to be collected: nobody else frees any.
+        let small = SpaceUsage { allocated: 3000, in_tables: 0, ..usage() };
+        let lacking = SpaceUsage { recyclable: 2000, left: -1500, ..small };
+        assert_eq!(lacking.headroom(&LIMITS), 500);
+        assert!(lacking.wants_collection(&LIMITS));
+        assert!(!lacking.keeps_file(&LIMITS, 2, 8));
+        let far = SpaceUsage { left: -9000, ..lacking };
+        assert_eq!(far.headroom(&LIMITS), 0);
+        let work = |usage: SpaceUsage| usage.runway(&LIMITS, 0, Collecting::default()).work;
+        assert_eq!(work(far) - work(lacking), 7000, "what lacks has to be freed as well");
     }
 }

@@ -256,7 +256,10 @@ impl Lives {
             Err(Stopped::Crashed) => {
                 shards.iter().for_each(|shard| self.reach.note_crash(&env, shard));
             }
-            Err(stopped) => panic!("the run stopped: {stopped}"),
+            Err(stopped) => {
+                let seconds = env.now() / 1_000_000_000;
+                panic!("after {seconds} s of virtual time: {stopped}; does an operation wait?")
+            }
         }
         for (member, shard) in self.members.iter().zip(&shards) {
             if end == End::Close {
