@@ -121,7 +121,15 @@ pub enum Need {
     Value,
 }
 
-impl Operation<'_> {
+impl<'a> Operation<'a> {
+    /// The value that the operation brings; empty if it brings none.
+    pub fn value(&self) -> &'a [u8] {
+        match self {
+            Self::Store(store) => store.value,
+            Self::Read(_) | Self::Delete(_) | Self::Arithmetic(_) => &[],
+        }
+    }
+
     /// What has to be known of the item.
     pub fn need(&self) -> Need {
         match self {
@@ -138,10 +146,22 @@ impl Operation<'_> {
 
     /// Bytes of the value that the operation brings.
     pub fn value_len(&self) -> usize {
-        match self {
-            Self::Store(store) => store.value.len(),
-            Self::Read(_) | Self::Delete(_) | Self::Arithmetic(_) => 0,
+        self.value().len()
+    }
+
+    /// The same with another value, if it brings one.
+    pub fn with_value<'v>(&self, value: &'v [u8]) -> Operation<'v> {
+        match *self {
+            Self::Read(read) => Operation::Read(read),
+            Self::Store(store) => Operation::Store(Store { value, ..store }),
+            Self::Delete(delete) => Operation::Delete(delete),
+            Self::Arithmetic(arithmetic) => Operation::Arithmetic(arithmetic),
         }
+    }
+
+    /// The same with an empty value.
+    pub fn without_value(&self) -> Operation<'static> {
+        self.with_value(&[])
     }
 
     /// Whether the operation can change anything.

@@ -9,6 +9,7 @@
 
 mod abandoned;
 mod admission;
+mod answer;
 mod background;
 mod backpressure;
 mod collect;
@@ -54,7 +55,8 @@ use crate::space::{DeadRecords, FreeSegments, Gain, ListedRecords, Pace, SteadyL
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
-pub use execute::{Answer, Attempt};
+pub use answer::{Answer, AnswerBuf};
+pub use execute::Attempt;
 pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
 pub use memory::MemoryStatistics;
 pub use open::OpenReport;

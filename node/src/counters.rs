@@ -3,14 +3,62 @@
 use std::path::PathBuf;
 
 use larder_engine::error::EngineError;
+use larder_engine::operation::Outcome;
 use larder_engine::shard::Statistics;
 use larder_engine::space::SpaceReport;
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::file_cache::FileCacheCounters;
 use larder_runtime::ring_env::LoopCounters;
 
-use crate::memcached::answer::Tally;
-use crate::memcached::command::Kind;
+/// As what a request counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A read.
+    Get {
+        /// Whether it also sets an expiry.
+        touches: bool,
+    },
+    /// A store with a comparison.
+    CompareAndStore,
+    /// Any other store.
+    Store,
+    /// `delete`, `md`.
+    Delete,
+    /// `incr`, `ma`.
+    Increment,
+    /// `decr`, `ma`.
+    Decrement,
+    /// `touch`.
+    Touch,
+    /// A store whose value is over the limit.
+    TooLarge,
+    /// What is not counted.
+    Other,
+}
+
+/// What a command did, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// The item was there, or was stored.
+    Hit,
+    /// It was not.
+    Miss,
+    /// The item had another CAS id.
+    BadValue,
+    /// It failed, or there is nothing to count.
+    Other,
+}
+
+impl From<Outcome> for Tally {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => Self::Hit,
+            Outcome::Miss | Outcome::NotFound => Self::Miss,
+            Outcome::Exists => Self::BadValue,
+            Outcome::NotStored | Outcome::NotNumeric | Outcome::TooLarge => Self::Other,
+        }
+    }
+}
 
 /// What the connections of one core have asked for, and what its shards have answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +130,12 @@ pub struct Counters {
 impl Counters {
     /// Counts a finished command.
     #[inline]
-    pub fn count(&mut self, kind: Kind, tally: Tally) {
+    pub fn count(&mut self, kind: Kind, outcome: Outcome) {
+        self.store_too_large += u64::from(outcome == Outcome::TooLarge);
+        self.count_tally(kind, Tally::from(outcome));
+    }
+
+    fn count_tally(&mut self, kind: Kind, tally: Tally) {
         let (hits, misses) = match kind {
             Kind::Get { touches } => {
                 self.cmd_get += 1;
@@ -123,7 +176,7 @@ impl Counters {
 
     /// Counts a command that failed.
     pub fn count_failure(&mut self, kind: Kind, error: &EngineError) {
-        self.count(kind, Tally::Other);
+        self.count_tally(kind, Tally::Other);
         match error {
             EngineError::Full => self.store_no_memory += 1,
             EngineError::Damaged { .. } => self.damaged += 1,
@@ -256,7 +309,7 @@ mod tests {
             (Kind::TooLarge, Tally::Miss),
             (Kind::Other, Tally::Hit),
         ] {
-            counters.count(kind, tally);
+            counters.count_tally(kind, tally);
         }
         let expected = Counters {
             cmd_get: 2,
@@ -278,5 +331,18 @@ mod tests {
         counters.count_failure(Kind::Store, &EngineError::Full);
         assert_eq!((counters.cmd_set, counters.store_no_memory), (5, 1));
         assert!(counters.named().contains(&("cmd_set", 5)));
+    }
+
+    #[test]
+    fn outcomes_are_counted_as_hits_and_misses() {
+        for (outcome, tally) in [
+            (Outcome::Hit, Tally::Hit),
+            (Outcome::Number(1), Tally::Hit),
+            (Outcome::NotFound, Tally::Miss),
+            (Outcome::Exists, Tally::BadValue),
+            (Outcome::NotNumeric, Tally::Other),
+        ] {
+            assert_eq!(Tally::from(outcome), tally);
+        }
     }
 }

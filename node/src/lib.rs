@@ -2,7 +2,7 @@
 //! runtime.
 //!
 //! ```text
-//!   config -> launch -> one thread per core: service -> connection -> memcached (parse, answer)
+//!   config -> launch -> one thread per core: service -> connection -> a protocol (memcached)
 //!                   |                           |-> engine's shards (routing)
 //!                   |                           '-> mesh: messages to the other cores
 //!                   '-> admin: metrics over HTTP
@@ -12,10 +12,12 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod codec;
 pub mod config;
 pub mod connection;
 pub mod control;
 pub mod counters;
+pub mod facts;
 pub mod inspect;
 pub mod launch;
 pub mod ledger;
@@ -24,5 +26,6 @@ pub mod memcached;
 pub mod memory_plan;
 pub mod mesh;
 pub mod process;
+pub mod request;
 pub mod routing;
 pub mod service;

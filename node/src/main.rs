@@ -32,12 +32,12 @@ enum Command {
     Space(SpaceArgs),
 }
 
-type Failure = Box<dyn std::error::Error>;
+type NoAnswer = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(&args),
-        Command::Bench(args) => larder_bench::run(args).map_err(Failure::from),
+        Command::Bench(args) => larder_bench::run(args).map_err(NoAnswer::from),
         Command::Check(args) => return inspect::check(&args),
         Command::Space(args) => return inspect::space(&args),
     };
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &ServeArgs) -> Result<(), Failure> {
+fn serve(args: &ServeArgs) -> Result<(), NoAnswer> {
     let config = config::load(args, std::env::vars_os())?;
     if args.print_config {
         write!(std::io::stdout(), "{}", config.to_toml())?;
@@ -72,7 +72,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start_log(config: &Config) -> Result<(), Failure> {
+fn start_log(config: &Config) -> Result<(), NoAnswer> {
     let filter = EnvFilter::try_new(&config.log_level)
         .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -80,7 +80,7 @@ fn start_log(config: &Config) -> Result<(), Failure> {
 }
 
 /// The first signal stops the node in good order, the second at once.
-fn watch_signals(stopper: Stopper) -> Result<(), Failure> {
+fn watch_signals(stopper: Stopper) -> Result<(), NoAnswer> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let watch = move || {
         let mut signals = signals.forever();

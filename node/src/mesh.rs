@@ -7,18 +7,20 @@
 //! Invariants:
 //! - Messages from one core to another arrive in the order in which they were sent.
 //! - Requests are refused when the batch that gathers them is full and cannot be handed over;
-//!   replies never are, because there are no more of them than requests.
+//!   answers never are, because there are no more of them than requests.
 
+use larder_engine::key::Key;
+use larder_engine::operation::Operation;
+use larder_engine::shard::{Answer, AnswerBuf};
 use larder_runtime::mailbox::{self, Receiver, Sender};
 use larder_runtime::wake::RemoteWaker;
 
-use crate::counters::CoreReport;
+use crate::counters::{CoreReport, Kind};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
     BATCHES_KEPT_MAX, MAILBOX_BATCHES,
 };
-use crate::memcached::command::Command;
-use crate::memcached::travel::{Description, describe};
+use crate::request::{ItemRequest, NoAnswer};
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,44 +40,83 @@ enum Bytes {
     Own(Vec<u8>),
 }
 
-/// A command for a shard of the core that it is sent to.
+/// A request without its bytes: those of the record, the item and the value stand behind each
+/// other.
+#[derive(Clone, Copy, Debug)]
+struct RequestHead {
+    namespace: u32,
+    record_bytes: u16,
+    item_bytes: u16,
+    kind: Kind,
+    replaces: bool,
+    /// With an empty value.
+    operation: Operation<'static>,
+}
+
+impl RequestHead {
+    fn of(request: &ItemRequest<'_>) -> Self {
+        let ItemRequest { key, operation, kind, replaces } = *request;
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
+        Self {
+            namespace: key.namespace,
+            record_bytes: length(key.record),
+            item_bytes: length(key.item),
+            kind,
+            replaces,
+            operation: operation.without_value(),
+        }
+    }
+
+    /// The request with these bytes.
+    fn request<'a>(&self, bytes: &'a [u8]) -> ItemRequest<'a> {
+        let (record, rest) = bytes.split_at(usize::from(self.record_bytes));
+        let (item, value) = rest.split_at(usize::from(self.item_bytes));
+        ItemRequest {
+            key: Key { namespace: self.namespace, record, item },
+            operation: self.operation.with_value(value),
+            kind: self.kind,
+            replaces: self.replaces,
+        }
+    }
+}
+
+/// A request for a shard of the core that it is sent to.
 #[derive(Debug)]
 pub struct RequestMessage {
-    /// Who waits for the reply.
+    /// Who waits for the answer.
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    /// The command.
-    pub description: Description,
+    head: RequestHead,
     bytes: Bytes,
 }
 
 /// A request that was taken out of its batch.
 #[derive(Debug)]
 pub struct ParkedRequest {
-    /// Who waits for the reply.
+    /// Who waits for the answer.
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    description: Description,
+    head: RequestHead,
     bytes: Vec<u8>,
 }
 
 impl ParkedRequest {
-    /// The command.
-    pub fn command(&self) -> Command<'_> {
-        self.description.command(&self.bytes)
+    /// The request.
+    pub fn request(&self) -> ItemRequest<'_> {
+        self.head.request(&self.bytes)
     }
 }
 
-/// A reply that may leave.
+/// An answer that may leave.
 #[derive(Debug)]
-pub struct ReplyMessage {
+pub struct AnswerMessage {
     /// Who waits for it.
     pub place: Place,
-    /// Whether it is an error line.
-    pub is_error: bool,
-    bytes: Bytes,
+    /// Without its value.
+    answer: Result<Answer<'static>, NoAnswer>,
+    value: Bytes,
 }
 
 /// What one core wants of all.
@@ -86,32 +127,32 @@ pub enum Ask {
     /// The same, and to set its counters to zero.
     Reset,
     /// To drop every item of its shards, now or at a Unix second.
-    Flush(Option<u32>),
+    Clear(Option<u32>),
 }
 
-/// Messages that are rare and not a client's command.
+/// Messages that are rare and not a client's request.
 #[derive(Debug)]
 pub enum Note {
     /// A question, with a number that the answer names.
     Ask(u64, Ask),
     /// A core's figures.
     Report(u64, Box<CoreReport>),
-    /// A shard is flushed, or why it is not.
-    Flushed(u64, Result<(), String>),
+    /// A shard is cleared, or why it is not.
+    Cleared(u64, Result<(), String>),
 }
 
 /// What a core says to another within a turn.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Commands.
+    /// Requests.
     pub requests: Vec<RequestMessage>,
-    /// Replies to commands.
-    pub replies: Vec<ReplyMessage>,
-    /// The rest. They count as sent after the commands of the same batch.
+    /// Answers to requests.
+    pub answers: Vec<AnswerMessage>,
+    /// The rest. They count as sent after the requests of the same batch.
     pub notes: Vec<Note>,
-    /// Connections, and bytes of replies that were passed to their clients.
+    /// Connections, and bytes of values that were passed to their clients.
     pub credits: Vec<(u64, usize)>,
-    /// Connections that are closed. They count as sent after the commands of the same batch.
+    /// Connections that are closed. They count as sent after the requests of the same batch.
     pub closed: Vec<u64>,
     bytes: Vec<u8>,
     own_bytes: usize,
@@ -120,7 +161,7 @@ pub struct Batch {
 impl Batch {
     fn is_empty(&self) -> bool {
         self.requests.is_empty()
-            && self.replies.is_empty()
+            && self.answers.is_empty()
             && self.notes.is_empty()
             && self.credits.is_empty()
             && self.closed.is_empty()
@@ -133,7 +174,7 @@ impl Batch {
 
     fn clear(&mut self) {
         self.requests.clear();
-        self.replies.clear();
+        self.answers.clear();
         self.notes.clear();
         self.credits.clear();
         self.closed.clear();
@@ -151,39 +192,41 @@ impl Batch {
         }
     }
 
-    /// A request's command.
-    pub fn command<'a>(&'a self, request: &'a RequestMessage) -> Command<'a> {
-        request.description.command(self.bytes_of(&request.bytes))
+    /// The request of a message.
+    pub fn request<'a>(&'a self, message: &'a RequestMessage) -> ItemRequest<'a> {
+        message.head.request(self.bytes_of(&message.bytes))
     }
 
-    /// Takes a request's command out of the batch, to be carried out later.
+    /// Takes a request out of the batch, to be carried out later.
     pub fn park(&mut self, request: usize) -> ParkedRequest {
-        let RequestMessage { place, shard, description, bytes } = &mut self.requests[request];
+        let RequestMessage { place, shard, head, bytes } = &mut self.requests[request];
         let bytes = match bytes {
             Bytes::Shared(start, end) => self.bytes[*start..*end].to_vec(),
             Bytes::Own(bytes) => std::mem::take(bytes),
         };
-        ParkedRequest { place: *place, shard: *shard, description: *description, bytes }
+        ParkedRequest { place: *place, shard: *shard, head: *head, bytes }
     }
 
     /// The memory that the batch holds, in bytes.
     fn memory(&self) -> usize {
         self.requests.capacity() * size_of::<RequestMessage>()
-            + self.replies.capacity() * size_of::<ReplyMessage>()
+            + self.answers.capacity() * size_of::<AnswerMessage>()
             + self.bytes.capacity()
             + self.own_bytes
     }
 
-    /// A reply's bytes.
-    pub fn reply<'a>(&'a self, reply: &'a ReplyMessage) -> &'a [u8] {
-        self.bytes_of(&reply.bytes)
+    /// The answer of a message.
+    pub fn answer<'a>(&'a self, message: &'a AnswerMessage) -> Result<Answer<'a>, NoAnswer> {
+        message.answer.map(|answer| answer.with_value(self.bytes_of(&message.value)))
     }
 
-    fn push_request(&mut self, place: Place, shard: u16, command: &Command<'_>) {
+    fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
         let start = self.bytes.len();
-        let description = describe(command, true, &mut self.bytes);
+        self.bytes.extend_from_slice(request.key.record);
+        self.bytes.extend_from_slice(request.key.item);
+        self.bytes.extend_from_slice(request.operation.value());
         let bytes = self.settle(start);
-        self.requests.push(RequestMessage { place, shard, description, bytes });
+        self.requests.push(RequestMessage { place, shard, head: RequestHead::of(request), bytes });
     }
 
     /// Moves bytes that were appended since `start` into a vector of their own if they are many.
@@ -196,19 +239,21 @@ impl Batch {
         Bytes::Own(self.bytes.split_off(start))
     }
 
-    fn push_reply(&mut self, place: Place, bytes: &[u8], is_error: bool) {
+    fn push_answer(&mut self, place: Place, answer: Result<&Answer<'_>, NoAnswer>) {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        let bytes = self.settle(start);
-        self.replies.push(ReplyMessage { place, is_error, bytes });
+        self.bytes.extend_from_slice(answer.map_or(&[], |answer| answer.value));
+        let value = self.settle(start);
+        let answer = answer.map(Answer::without_value);
+        self.answers.push(AnswerMessage { place, answer, value });
     }
 
-    fn push_own_reply(&mut self, place: Place, bytes: Vec<u8>, is_error: bool) {
-        if bytes.len() <= BATCH_COPY_BYTES_MAX {
-            return self.push_reply(place, &bytes, is_error);
+    fn push_own_answer(&mut self, place: Place, answer: AnswerBuf) {
+        if answer.value_bytes() <= BATCH_COPY_BYTES_MAX {
+            return self.push_answer(place, Ok(&answer.as_answer()));
         }
-        self.own_bytes += bytes.len();
-        self.replies.push(ReplyMessage { place, is_error, bytes: Bytes::Own(bytes) });
+        let (answer, value) = answer.into_parts();
+        self.own_bytes += value.len();
+        self.answers.push(AnswerMessage { place, answer: Ok(answer), value: Bytes::Own(value) });
     }
 }
 
@@ -297,35 +342,40 @@ impl Mesh {
         self.lines[core].as_mut().expect("a core does not write to itself")
     }
 
-    /// Whether the line to `core` takes another command.
+    /// Whether the line to `core` takes another request.
     pub fn has_room(&self, core: usize) -> bool {
         self.lines[core].as_ref().is_some_and(|line| !line.gathering.is_full())
     }
 
-    /// Sends a command to a shard of `core`; false if the line is full and it is not sent.
+    /// Sends a request to a shard of `core`; false if the line is full and it is not sent.
     pub fn send_request(
         &mut self,
         core: usize,
         place: Place,
         shard: u16,
-        command: &Command<'_>,
+        request: &ItemRequest<'_>,
     ) -> bool {
         let line = self.line(core);
         if line.gathering.is_full() && !line.hand_over() {
             return false;
         }
-        line.gathering.push_request(place, shard, command);
+        line.gathering.push_request(place, shard, request);
         true
     }
 
-    /// Sends a reply to a command of `core`.
-    pub fn send_reply(&mut self, core: usize, place: Place, bytes: &[u8], is_error: bool) {
-        self.line(core).gathering.push_reply(place, bytes, is_error);
+    /// Sends the answer to a request of `core`.
+    pub fn send_answer(
+        &mut self,
+        core: usize,
+        place: Place,
+        answer: Result<&Answer<'_>, NoAnswer>,
+    ) {
+        self.line(core).gathering.push_answer(place, answer);
     }
 
-    /// Sends a reply that has a vector of its own.
-    pub fn send_own_reply(&mut self, core: usize, place: Place, bytes: Vec<u8>, is_error: bool) {
-        self.line(core).gathering.push_own_reply(place, bytes, is_error);
+    /// Sends an answer whose value needs not be copied.
+    pub fn send_own_answer(&mut self, core: usize, place: Place, answer: AnswerBuf) {
+        self.line(core).gathering.push_own_answer(place, answer);
     }
 
     /// Sends a note.
@@ -333,7 +383,7 @@ impl Mesh {
         self.line(core).gathering.notes.push(note);
     }
 
-    /// Tells `core` that a reply of so many charged bytes has been passed to its client.
+    /// Tells `core` that a value of so many charged bytes has been passed to its client.
     pub fn send_credit(&mut self, core: usize, connection: u64, bytes: usize) {
         let credits = &mut self.line(core).gathering.credits;
         match credits.last_mut() {
@@ -401,18 +451,21 @@ impl Mesh {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use larder_protocol::memcached::{Request, Store, StoreVerb};
+    use larder_engine::operation::{Delete, Outcome, Store, StoreMode};
 
-    fn store(value: &[u8]) -> Command<'_> {
-        Command::Keyed(Request::Store(Store {
-            verb: StoreVerb::Set,
-            key: b"key",
-            client_flags: 0,
-            exptime: 0,
+    fn store(value: &[u8]) -> ItemRequest<'_> {
+        let operation = Operation::Store(Store {
+            mode: StoreMode::Append,
             value,
-            cas: None,
-            noreply: false,
-        }))
+            client_flags: 1,
+            expiry: 2,
+            compare: Some(3),
+            invalidate: true,
+            vivify: Some(4),
+            version: Some(5),
+        });
+        let key = Key { namespace: 9, record: b"record", item: b"item" };
+        ItemRequest { key, operation, kind: Kind::Store, replaces: true }
     }
 
     fn place(sequence: u64) -> Place {
@@ -420,19 +473,27 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_carries_commands_and_replies_of_any_length() {
+    fn a_batch_carries_requests_and_answers_of_any_length() {
         let mut batch = Batch::default();
         let large = vec![b'x'; BATCH_COPY_BYTES_MAX + 1];
-        batch.push_request(place(0), 7, &store(b"small"));
-        batch.push_request(place(1), 7, &store(&large));
-        batch.push_request(place(2), 7, &store(b"third"));
-        batch.push_reply(place(3), b"STORED\r\n", false);
-        batch.push_own_reply(place(4), large.clone(), false);
-        let commands: Vec<Command<'_>> =
-            batch.requests.iter().map(|request| batch.command(request)).collect();
-        assert_eq!(commands, [store(b"small"), store(&large), store(b"third")]);
-        let replies: Vec<&[u8]> = batch.replies.iter().map(|reply| batch.reply(reply)).collect();
-        assert_eq!(replies, [&b"STORED\r\n"[..], &large]);
+        let operation = Operation::Delete(Delete::default());
+        let delete = ItemRequest { operation, kind: Kind::Delete, replaces: false, ..store(b"") };
+        let sent = [store(b"small"), store(&large), delete, store(b"fourth")];
+        for (sequence, request) in sent.iter().enumerate() {
+            batch.push_request(place(sequence as u64), 7, request);
+        }
+        let hit = Answer::nothing(Outcome::Hit, 5);
+        batch.push_answer(place(3), Ok(&hit.with_value(b"value")));
+        batch.push_answer(place(4), Err(NoAnswer::Damaged));
+        batch.push_own_answer(place(5), AnswerBuf::with_value(&hit, large.clone()));
+        let requests: Vec<_> =
+            batch.requests.iter().map(|message| batch.request(message)).collect();
+        assert_eq!(requests, sent);
+        let answers: Vec<_> = batch.answers.iter().map(|message| batch.answer(message)).collect();
+        let expected =
+            [Ok(hit.with_value(b"value")), Err(NoAnswer::Damaged), Ok(hit.with_value(&large))];
+        assert_eq!(answers, expected);
+        assert_eq!(batch.park(1).request(), store(&large));
         batch.clear();
         assert!(batch.is_empty() && !batch.is_full());
     }

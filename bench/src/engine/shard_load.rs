@@ -215,7 +215,7 @@ impl ShardLoad {
         let values = &self.values;
         let attempt = self
             .engine
-            .try_execute(&key, &operation, given, |answer| inspect(answer, number, values));
+            .try_execute(&key, None, &operation, given, |answer| inspect(answer, number, values));
         let held = match attempt {
             Attempt::Done { value: ended, needs } => Some(Held { needs, ticket, ended }),
             Attempt::Failed(error) => Some(Held { needs: 0, ticket, ended: Ended::Failed(error) }),
@@ -241,11 +241,13 @@ impl ShardLoad {
         let values = Rc::clone(&self.values);
         let ended = Rc::clone(&self.ended);
         let operation = OperationBuf::new(operation);
-        let execution =
-            self.engine.execute(key, operation, move |answer| inspect(answer, number, &values));
+        let execution = self.engine.execute(key, operation);
         self.env.spawn(TaskQueue::Foreground, async move {
             let held = match execution.await {
-                Ok((ended, needs)) => Held { needs, ticket, ended },
+                Ok((answer, needs)) => {
+                    let ended = inspect(&answer.as_answer(), number, &values);
+                    Held { needs, ticket, ended }
+                }
                 Err(error) => Held { needs: 0, ticket, ended: Ended::Failed(error) },
             };
             ended.borrow_mut().push(held);

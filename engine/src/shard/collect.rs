@@ -273,7 +273,7 @@ impl<E: Env> Shard<E> {
             self.log.needs().notify();
             self.work.notify();
             let is_old = self.log.nanoseconds_since_mark() >= self.options.recovery_log_nanoseconds;
-            let is_wanted = self.state.borrow().full.ingest != super::space::Ingest::Open;
+            let is_wanted = self.state.borrow().full.ingest != Ingest::Open;
             // Tables of a cleared generation go once the manifest knows that it is dead.
             let is_cleared = {
                 let state = self.state.borrow();

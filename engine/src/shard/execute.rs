@@ -6,10 +6,12 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::admission::NotApplied;
+use super::answer::{Answer, AnswerBuf};
 use super::locate::{Located, Place};
 use super::operation_buffer::OperationBuf;
 use super::pins::Pin;
 use super::turns::Turn;
+use super::warm::Announced;
 use super::{Shard, State};
 use crate::cache::CachedItem;
 use crate::canary::{self, Defect};
@@ -17,28 +19,9 @@ use crate::entry::{Entry, Metadata, Payload};
 use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::Key;
-use crate::operation::{self, Context, Decision, Effect, Lease, Need, Operation, Outcome};
+use crate::operation::{self, Context, Effect, Need, Operation, Outcome};
 use crate::value_log::Append;
 use crate::value_log::record::{Record, RecordKind};
-
-/// What an operation found and did, borrowed for the time of the answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
-    /// What happened.
-    pub outcome: Outcome,
-    /// The item's metadata after the operation.
-    pub metadata: Metadata,
-    /// The value, if it was asked for.
-    pub value: &'a [u8],
-    /// The value's length in bytes, known also when the value was not asked for.
-    pub value_len: usize,
-    /// What a reader is told about recaching.
-    pub lease: Lease,
-    /// Unix second of the last access before this one; `now` if it is not known.
-    pub last_access: u32,
-    /// Whether the item was read before, as far as the cache remembers.
-    pub fetched: bool,
-}
 
 /// How an attempt to answer at once ended.
 #[derive(Debug)]
@@ -58,13 +41,15 @@ pub enum Attempt<R> {
 
 impl<E: Env> Shard<E> {
     /// Does `operation` on `key` if that needs no waiting; `respond` gets the answer, whose value
-    /// may be borrowed from the cache. `now` is in Unix seconds.
+    /// may be borrowed from the cache. `now` is in Unix seconds. `announced` is what
+    /// [`Shard::announce`] has returned for that very key, if it was asked.
     ///
     /// A value in RAM is answered without allocating. On [`Attempt::Later`] nothing was done:
     /// call [`Shard::execute`].
     pub fn try_execute<R>(
         &self,
         key: &Key<'_>,
+        announced: Option<Announced>,
         operation: &Operation<'_>,
         now: u32,
         respond: impl FnOnce(&Answer<'_>) -> R,
@@ -83,7 +68,7 @@ impl<E: Env> Shard<E> {
             Attempt::Later
         } else {
             state.set_generation(key.namespace, &mut encoded);
-            let hash = key_hash(&encoded);
+            let hash = Announced::hash_of(announced, &encoded);
             self.try_encoded(state, &encoded, hash, operation, now, respond)
         };
         state.key_scratch = encoded;
@@ -111,11 +96,11 @@ impl<E: Env> Shard<E> {
             let needs = item.item.sequence + 1;
             state.operations.cached += 1;
             let answer = if item_is_there {
-                cached_answer(&item.item, item.value, read.leases)
+                Answer::of_cached(&item.item, item.value, read.leases)
             } else if read.vivify.is_some() {
                 return Attempt::Later;
             } else {
-                Answer { outcome: Outcome::Miss, ..nothing(now) }
+                Answer::nothing(Outcome::Miss, now)
             };
             return Attempt::Done { value: respond(&answer), needs };
         }
@@ -127,7 +112,7 @@ impl<E: Env> Shard<E> {
             },
         };
         match self.finish(state, key, hash, operation, located, now) {
-            Ok((done, needs)) => Attempt::Done { value: respond(&done.answer()), needs },
+            Ok((done, needs)) => Attempt::Done { value: respond(&done.as_answer()), needs },
             Err(NotApplied::Wait | NotApplied::LookAgain) => Attempt::Later,
             Err(NotApplied::Failed(error)) => Attempt::Failed(error),
         }
@@ -147,17 +132,13 @@ impl<E: Env> Shard<E> {
     /// Does `operation` on `key`, waiting for whatever it takes. The operation takes its place in
     /// the key's line now, not when the future is first polled.
     ///
-    /// Returns what `respond` returned and how far the log has to be acknowledged before the
-    /// answer may be sent, as for [`Attempt::Done`].
-    pub fn execute<R>(
+    /// Returns the answer and how far the log has to be acknowledged before it may be sent, as for
+    /// [`Attempt::Done`].
+    pub fn execute(
         self: &Rc<Self>,
         key: &Key<'_>,
         operation: OperationBuf,
-        respond: impl FnOnce(&Answer<'_>) -> R + 'static,
-    ) -> impl Future<Output = Result<(R, u64), EngineError>> + 'static
-    where
-        R: 'static,
-    {
+    ) -> impl Future<Output = Result<(AnswerBuf, u64), EngineError>> + use<E> {
         let mut encoded = Vec::new();
         key.encode_into(&mut encoded);
         let mut waiting = Waiting {
@@ -171,9 +152,7 @@ impl<E: Env> Shard<E> {
         async move {
             waiting.turn.come().await;
             waiting.pin = Some(shard.pins.enter(shard.env.now()));
-            let done = shard.execute_in_turn(waiting, operation).await;
-            let (done, needs) = done?;
-            Ok((respond(&done.answer()), needs))
+            shard.execute_in_turn(waiting, operation).await
         }
     }
 
@@ -181,7 +160,7 @@ impl<E: Env> Shard<E> {
         &self,
         mut waiting: Waiting,
         operation: OperationBuf,
-    ) -> Result<(Done, u64), EngineError> {
+    ) -> Result<(AnswerBuf, u64), EngineError> {
         let operation = operation.as_operation();
         let mut place = None;
         let result = loop {
@@ -219,7 +198,7 @@ impl<E: Env> Shard<E> {
         &self,
         waiting: &mut Waiting,
         operation: &Operation<'_>,
-    ) -> Result<(Done, u64), NotApplied> {
+    ) -> Result<(AnswerBuf, u64), NotApplied> {
         self.apply_due_flush().await.map_err(NotApplied::Failed)?;
         let (namespace, key) = (waiting.namespace, &mut waiting.encoded);
         self.state.borrow().set_generation(namespace, key);
@@ -259,15 +238,15 @@ impl<E: Env> Shard<E> {
     }
 
     /// Does `operation` and waits until its answer may be given: the form for tools and tests.
-    pub async fn run<R: 'static>(
+    pub async fn run<R>(
         self: &Rc<Self>,
         key: &Key<'_>,
         operation: OperationBuf,
-        respond: impl FnOnce(&Answer<'_>) -> R + 'static,
+        respond: impl FnOnce(&Answer<'_>) -> R,
     ) -> Result<R, EngineError> {
-        let (value, needs) = self.execute(key, operation, respond).await?;
+        let (answer, needs) = self.execute(key, operation).await?;
         self.wait_acknowledged(needs).await?;
-        Ok(value)
+        Ok(respond(&answer.as_answer()))
     }
 
     /// Decides and applies, with everything that has to be known at hand.
@@ -279,7 +258,7 @@ impl<E: Env> Shard<E> {
         operation: &Operation<'_>,
         located: Located,
         now: u32,
-    ) -> Result<(Done, u64), NotApplied> {
+    ) -> Result<(AnswerBuf, u64), NotApplied> {
         let context = Context {
             version_next: self.log.sequence_next(),
             value_bytes_max: self.options.value_bytes_max,
@@ -299,7 +278,7 @@ impl<E: Env> Shard<E> {
         } else if let Operation::Read(read) = operation {
             self.cache_located(state, key, hash, &located, now, read.quiet);
         }
-        Ok((Done::new(&decision, located, now), needs))
+        Ok((AnswerBuf::new(operation, &decision, located, now), needs))
     }
 
     /// Makes a change: log, memtable, cache. Returns the log position that covers it.
@@ -517,75 +496,4 @@ fn changes(read: &operation::Read, metadata: &Metadata) -> bool {
         read.recache_before.is_some_and(|limit| metadata.expiry != 0 && metadata.expiry < limit);
     let wins = read.leases && !sent && (metadata.state & STALE != 0 || recache);
     wins || read.expiry.is_some_and(|expiry| expiry != metadata.expiry)
-}
-
-fn nothing(now: u32) -> Answer<'static> {
-    Answer {
-        outcome: Outcome::Miss,
-        metadata: Metadata::default(),
-        value: &[],
-        value_len: 0,
-        lease: Lease::default(),
-        last_access: now,
-        fetched: false,
-    }
-}
-
-fn cached_answer<'a>(item: &CachedItem, value: &'a [u8], leases: bool) -> Answer<'a> {
-    use crate::entry::state::{STALE, WIN_SENT};
-    let state = if leases { item.metadata.state } else { 0 };
-    Answer {
-        outcome: Outcome::Hit,
-        metadata: item.metadata,
-        value,
-        value_len: value.len(),
-        lease: Lease { won: false, stale: state & STALE != 0, already_sent: state & WIN_SENT != 0 },
-        last_access: item.last_access,
-        fetched: item.fetched,
-    }
-}
-
-/// A finished operation, holding what its answer borrows.
-struct Done {
-    outcome: Outcome,
-    metadata: Metadata,
-    lease: Lease,
-    value: Option<Vec<u8>>,
-    value_len: usize,
-    last_access: u32,
-    fetched: bool,
-}
-
-impl Done {
-    fn new(decision: &Decision<'_>, located: Located, now: u32) -> Self {
-        let value_len = match &decision.effect {
-            Effect::Put(_, value) => value.len(),
-            Effect::None | Effect::Remark(_) | Effect::Remove => located.value_len(),
-        };
-        let value = match decision.effect {
-            Effect::None | Effect::Remark(_) => located.value,
-            Effect::Put(..) | Effect::Remove => None,
-        };
-        Self {
-            outcome: decision.outcome,
-            metadata: decision.metadata,
-            lease: decision.lease,
-            value,
-            value_len,
-            last_access: located.last_access.unwrap_or(now),
-            fetched: located.fetched,
-        }
-    }
-
-    fn answer(&self) -> Answer<'_> {
-        Answer {
-            outcome: self.outcome,
-            metadata: self.metadata,
-            value: self.value.as_deref().unwrap_or_default(),
-            value_len: self.value_len,
-            lease: self.lease,
-            last_access: self.last_access,
-            fetched: self.fetched,
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! An operation that has to wait, with its bytes.
 
-use crate::operation::{self, Operation};
+use crate::operation::Operation;
 
 /// An operation that owns its bytes, for the time that it waits.
 #[derive(Clone, Debug)]
@@ -12,25 +12,11 @@ pub struct OperationBuf {
 impl OperationBuf {
     /// A copy of `operation`.
     pub fn new(operation: &Operation<'_>) -> Self {
-        let (operation, value) = match operation {
-            Operation::Read(read) => (Operation::Read(*read), Vec::new()),
-            Operation::Delete(delete) => (Operation::Delete(*delete), Vec::new()),
-            Operation::Arithmetic(arithmetic) => (Operation::Arithmetic(*arithmetic), Vec::new()),
-            Operation::Store(store) => {
-                let value = store.value.to_vec();
-                (Operation::Store(operation::Store { value: &[], ..*store }), value)
-            }
-        };
-        Self { operation, value }
+        Self { operation: operation.without_value(), value: operation.value().to_vec() }
     }
 
     /// The operation.
     pub fn as_operation(&self) -> Operation<'_> {
-        match self.operation {
-            Operation::Store(store) => {
-                Operation::Store(operation::Store { value: &self.value, ..store })
-            }
-            other => other,
-        }
+        self.operation.with_value(&self.value)
     }
 }

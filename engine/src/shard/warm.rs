@@ -10,9 +10,24 @@ use super::Shard;
 use crate::index::table::key_hash;
 use crate::key::Key;
 
-/// An announced key, for [`Shard::bring_item`].
+/// An announced key, for [`Shard::bring_item`] and [`Shard::try_execute`].
 #[derive(Clone, Copy, Debug)]
-pub struct Announced(u64);
+pub struct Announced {
+    hash: u64,
+    /// The generation of the key's namespace that the hash is of.
+    generation: [u8; 4],
+}
+
+impl Announced {
+    /// The hash of an encoded key, which need not be computed again if it was announced.
+    #[inline]
+    pub(super) fn hash_of(announced: Option<Self>, encoded: &[u8]) -> u64 {
+        match announced {
+            Some(announced) if encoded[..4] == announced.generation => announced.hash,
+            _ => key_hash(encoded),
+        }
+    }
+}
 
 impl<E: Env> Shard<E> {
     /// First step: starts bringing the index's line for `key`.
@@ -22,14 +37,15 @@ impl<E: Env> Shard<E> {
         let mut encoded = std::mem::take(&mut state.key_scratch);
         state.encode_key(key, &mut encoded);
         let hash = key_hash(&encoded);
+        let generation = [encoded[0], encoded[1], encoded[2], encoded[3]];
         state.key_scratch = encoded;
         state.items.prefetch_index(hash);
-        Announced(hash)
+        Announced { hash, generation }
     }
 
     /// Second step, some requests later: starts bringing the item itself.
     #[inline]
     pub fn bring_item(&self, announced: Announced) {
-        self.state.borrow().items.prefetch_item(announced.0);
+        self.state.borrow().items.prefetch_item(announced.hash);
     }
 }

@@ -10,7 +10,7 @@ use larder_runtime::file_cache::FileCacheCounters;
 
 use super::{AdminErrors, memory};
 use crate::counters::{CoreReport, ShardReport};
-use crate::memcached::statistics::Facts;
+use crate::facts::Facts;
 use crate::memory_plan::MemoryPlan;
 use crate::process::{Usage, VERSION};
 
@@ -413,27 +413,10 @@ mod tests {
         vec![report(0), report(1)]
     }
 
-    fn facts() -> Facts {
-        Facts {
-            started: 100,
-            cores: 2,
-            memory: 1 << 30,
-            memory_plan: MemoryPlan::example(),
-            port: 1,
-            listen: String::new(),
-            item_bytes_max: 1,
-            connections_max: 1,
-            idle_timeout: 0,
-            flush_enabled: true,
-            shutdown_enabled: true,
-            durability: String::new(),
-        }
-    }
-
     #[test]
     fn every_sample_belongs_to_a_family_that_is_described_once() {
         let admin = AdminErrors { accept: 4, client: 5 };
-        let text = render(&facts(), &reports(), Usage::default(), admin, 160);
+        let text = render(&Facts::example(), &reports(), Usage::default(), admin, 1060);
         let mut families = BTreeSet::new();
         let mut current = String::new();
         for line in text.lines() {
@@ -486,7 +469,7 @@ mod tests {
 
     #[test]
     fn the_overview_links_to_the_rest() {
-        let page = overview(&facts(), &reports(), 160);
+        let page = overview(&Facts::example(), &reports(), 1060);
         for part in ["href=\"/metrics\"", "href=\"/healthz\"", "60 s", "<td>6</td>", "<td>81</td>"]
         {
             assert!(page.contains(part), "{part} in {page}");

@@ -1,42 +1,48 @@
-//! Requests that are parsed before the one in front of them is carried out.
+//! Messages that are cut before the one in front of them is carried out.
 //!
 //! Knowing the next keys early lets the shard bring their items near while it still works on
 //! others: a pipelined read of a value in RAM then costs a fraction of its cache misses.
 
-use larder_protocol::memcached::{Limits, Parsed, Parser, Request, Step};
+use super::Handler;
+use crate::codec::{Codec, Extent};
+use crate::request::Target;
 
-/// How many requests are parsed ahead. More would push each other's lines out of the nearest cache.
+/// How many messages are cut ahead. More would push each other's lines out of the nearest cache.
 const AHEAD_MAX: usize = 16;
 
-/// One parsed request, and the parser as it was before it.
-#[derive(Debug)]
-pub(super) struct One<'a> {
-    pub(super) before: Parser,
-    pub(super) step: Step<'a>,
+/// One message, and the protocol as it was before it.
+pub(super) struct One<'a, P: Codec> {
+    pub(super) before: P::Mark,
+    pub(super) message: P::Message<'a>,
+    /// Where it goes, if it was announced.
+    pub(super) target: Option<Target>,
 }
 
-/// What the front of the input holds, up to [`AHEAD_MAX`] requests.
-pub(super) struct Ahead<'a> {
-    ones: [Option<One<'a>>; AHEAD_MAX],
+/// What the front of the input holds, up to [`AHEAD_MAX`] messages.
+pub(super) struct Ahead<'a, P: Codec> {
+    ones: [Option<One<'a, P>>; AHEAD_MAX],
     len: usize,
 }
 
-impl<'a> Ahead<'a> {
-    /// Parses the front of `input`, which is not empty. The last of what is found may be that more
+impl<'a, P: Codec> Ahead<'a, P> {
+    /// Cuts the front of `input`, which is not empty. The last of what is found may be that more
     /// input is needed, or that the connection ends.
-    pub(super) fn parse(parser: &mut Parser, limits: &Limits, input: &'a [u8]) -> Self {
+    #[inline]
+    pub(super) fn cut(protocol: &mut P, input: &'a [u8]) -> Self {
         let mut ahead = Self { ones: [const { None }; AHEAD_MAX], len: 0 };
         let mut rest = input;
         while ahead.len < AHEAD_MAX && !rest.is_empty() {
-            let before = parser.clone();
-            let step = parser.next(limits, rest);
-            rest = &rest[step.consumed..];
-            let is_last = matches!(
-                step.parsed,
-                Parsed::NeedMore { .. } | Parsed::Close(_) | Parsed::Request(Request::Quit)
-            );
-            ahead.ones[ahead.len] = Some(One { before, step });
+            let before = protocol.mark();
+            let message = protocol.cut(rest);
+            let one = ahead.ones[ahead.len].insert(One { before, message, target: None });
             ahead.len += 1;
+            let is_last = match P::extent(&one.message) {
+                Extent::Whole { consumed } => {
+                    rest = &rest[consumed..];
+                    P::is_last(&one.message)
+                }
+                Extent::Part { .. } | Extent::Close => true,
+            };
             if is_last {
                 break;
             }
@@ -44,35 +50,24 @@ impl<'a> Ahead<'a> {
         ahead
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.len
+    /// Tells the handler of the keys that come, if there is more than one message to tell of.
+    #[inline]
+    pub(super) fn announce(&mut self, room: &mut P::Room, handler: &mut impl Handler) {
+        if self.len <= 1 {
+            return;
+        }
+        for one in self.ones[..self.len].iter_mut().flatten() {
+            if let Extent::Whole { .. } = P::extent(&one.message)
+                && let Some(key) = P::key(&one.message, room)
+            {
+                one.target = Some(handler.announce(&key));
+            }
+        }
+        handler.announced();
     }
 
     /// What was found, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &One<'a>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &One<'a, P>> {
         self.ones[..self.len].iter().flatten()
     }
-
-    /// The requests among it that name a key.
-    pub(super) fn keyed(&self) -> impl Iterator<Item = &Request<'a>> {
-        self.iter().filter_map(|one| match &one.step.parsed {
-            Parsed::Request(request) => is_keyed(request).then_some(request),
-            Parsed::NeedMore { .. } | Parsed::Malformed(_) | Parsed::Close(_) => None,
-        })
-    }
-}
-
-fn is_keyed(request: &Request<'_>) -> bool {
-    !matches!(
-        request,
-        Request::GetEnd
-            | Request::FlushAll { .. }
-            | Request::Version
-            | Request::Verbosity { .. }
-            | Request::Stats { .. }
-            | Request::Quit
-            | Request::Shutdown(_)
-            | Request::MetaNoop
-    )
 }

@@ -1,13 +1,12 @@
 //! One client's connection, without its socket: bytes in, commands out, replies in, bytes out.
 //!
 //! Invariants:
-//! - Replies leave in the order of the requests. A request whose reply cannot leave at once has a
-//!   slot; slots are numbered by a sequence that never repeats in a connection.
-//! - While there is no slot, replies are written straight to the output.
+//! - Replies leave in the order that the protocol has. A request whose reply cannot leave at once
+//!   has a slot; slots are numbered by a sequence that never repeats in a connection.
+//! - While no other reply has to leave before, replies are written straight to the output.
 //! - At a limit nothing more is parsed: what has arrived stays in `input`, and the caller pauses
 //!   the socket. So memory is bounded by the limits, one receive buffer, and one reply.
-//! - After an error in the answer to a retrieval line, nothing more of that line is sent: the error
-//!   stands in the place of `END`.
+//! - After an error in the answers to a group of requests, nothing more of that group is sent.
 
 mod ahead;
 mod byte_queue;
@@ -16,21 +15,21 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use larder_protocol::memcached::reply::{self, END};
-use larder_protocol::memcached::{Limits, Malformed, Parsed, Parser, Request};
+use larder_engine::key::Key;
+use larder_engine::shard::{Answer, AnswerBuf};
 
+use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX,
     SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
-use crate::memcached::command::Command;
-use crate::process::MEMCACHED_VERSION;
+use crate::request::{Answered, ItemRequest, NoAnswer, NodeRequest, Target};
 
-use ahead::Ahead;
+use ahead::{Ahead, One};
 
 pub use byte_queue::ByteQueue;
+use slots::Slots;
 pub use slots::{Arrival, Load};
-use slots::{Slots, State};
 
 /// When a reply may leave: once `shard`'s log is acknowledged up to `needs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +63,10 @@ pub enum Handled {
     Done {
         /// When it may leave.
         after: After,
-        /// Whether it is an error line.
+        /// Whether it is an error.
         is_error: bool,
     },
-    /// The reply will come through [`Connection::complete`].
+    /// The reply will come through [`Conversation::complete`].
     Waiting {
         /// How long it may be expected to be.
         expected_bytes: usize,
@@ -78,21 +77,31 @@ pub enum Handled {
 
 /// What carries requests out.
 pub trait Handler {
-    /// The parser's limits.
-    fn limits(&self) -> &Limits;
-    /// Learns that `command` is going to be asked for soon. Nothing depends on it but speed.
-    fn announce(&mut self, command: &Command<'_>);
+    /// The Unix second.
+    fn now(&self) -> u32;
+    /// Where requests on `key` go.
+    fn target(&self, key: &Key<'_>) -> Target;
+    /// The same for a request that is going to be asked for soon.
+    fn announce(&mut self, key: &Key<'_>) -> Target;
     /// All that is known of the near future was announced.
     fn announced(&mut self);
-    /// Carries out `command`, whose place among the connection's requests `asked` names.
-    fn command(&mut self, command: &Command<'_>, asked: Asked, out: &mut Vec<u8>) -> Handled;
-    /// Carries out a request that concerns the whole node. The connection has no earlier request
-    /// that is not answered, and takes no later one before this one is.
-    fn node_request(&mut self, request: &Request<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled;
+    /// Carries out `request`, whose place among the connection's requests `asked` names. If it is
+    /// done at once, `put` gets the answer, or why there is none.
+    fn request(
+        &mut self,
+        request: &ItemRequest<'_>,
+        target: Target,
+        asked: Asked,
+        put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
+    ) -> Handled;
+    /// Starts to carry out a request that concerns the whole node. The connection has no earlier
+    /// request that is not answered, and takes no later one before this one is.
+    fn node_request(&mut self, request: NodeRequest, sequence: u64) -> Handled;
     /// Whether a reply may leave.
     fn release(&self, after: After) -> Release;
-    /// Learns that a reply of so many bytes that came from `core` is in the client's output.
-    fn passed(&mut self, core: usize, bytes: usize);
+    /// Learns that a reply with a value of so many bytes that came from `core` is in the client's
+    /// output.
+    fn passed(&mut self, core: usize, value_bytes: usize);
 }
 
 /// Which of a connection's requests is asked for, and what those before it hold.
@@ -165,21 +174,83 @@ impl SpareInputs {
     }
 }
 
-/// One connection.
-#[derive(Debug, Default)]
-pub struct Connection {
-    parser: Parser,
+/// A connection, whatever its protocol.
+pub trait Conversation {
+    /// Takes bytes that were received, and no request of them before it is driven again.
+    fn store(&mut self, bytes: &[u8], spares: &mut SpareInputs);
+    /// Takes the end of the request at `sequence`.
+    fn complete(&mut self, sequence: u64, arrival: Arrival);
+    /// Takes an answer that came from `core` and may leave. It leaves at once if it may be the next
+    /// and the client takes its replies; returns whether it did. `now` is in Unix seconds.
+    fn complete_now(
+        &mut self,
+        sequence: u64,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        core: usize,
+        now: u32,
+        output: &mut Output<'_>,
+    ) -> bool;
+    /// How many requests were taken since the connection began.
+    fn requests(&self) -> u64;
+    /// Bytes that were received and not taken.
+    fn input_len(&self) -> usize;
+    /// Whether every request that was taken is answered.
+    fn is_answered(&self) -> bool;
+    /// Whether a reply is there and waits only for its permission to leave.
+    fn waits_for_log(&self) -> bool;
+    /// When the next reply may leave, if it is there.
+    fn next_after(&self) -> Option<After>;
+    /// Whether some of what was received is not taken yet.
+    fn has_input(&self) -> bool;
+    /// What the requests that are not answered hold and wait for.
+    fn load(&self) -> Load;
+    /// Bytes of memory that hold what was received and not taken.
+    fn input_bytes(&self) -> usize;
+    /// Bytes of memory that requests hold which are not answered.
+    fn waiting_bytes(&self) -> usize;
+    /// How long the input must become before the request at its front is whole, as far as is
+    /// known: 0 if no part of a request is there.
+    fn input_needed(&self) -> usize;
+    /// Takes no more requests.
+    fn close(&mut self);
+    /// Appends what a client is told that comes when there are too many.
+    fn put_turned_away(&self, out: &mut Vec<u8>);
+}
+
+/// A connection whose requests `H` carries out.
+pub trait Drive<H: Handler>: Conversation {
+    /// Takes bytes that were received.
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        output: &mut Output<'_>,
+        handler: &mut H,
+        spares: &mut SpareInputs,
+    ) -> Stop;
+    /// Sends what may leave, and goes on with what was received.
+    fn resume(
+        &mut self,
+        output: &mut Output<'_>,
+        handler: &mut H,
+        spares: &mut SpareInputs,
+    ) -> Stop;
+}
+
+/// One connection that speaks `P`.
+#[derive(Debug)]
+pub struct Connection<P: Codec> {
+    protocol: P,
     /// Bytes received and not taken yet, from `start`.
     input: Vec<u8>,
     start: usize,
-    /// How many of them there must be before the parser can say more.
+    /// How many of them there must be before the protocol can say more.
     needed: usize,
-    slots: Slots,
+    slots: Slots<P>,
     /// How many requests were taken.
     requests: u64,
-    /// The number of the retrieval line that is being taken, or was last.
-    line: u32,
-    is_in_line: bool,
+    /// The number of the group that is being taken, or was last.
+    group: u32,
+    is_in_group: bool,
     /// Parsing stopped at [`CONNECTION_REQUESTS_MAX`] slots.
     is_throttled: bool,
     /// A request for the whole node is under way.
@@ -187,13 +258,99 @@ pub struct Connection {
     is_closing: bool,
 }
 
-impl Connection {
-    /// Takes bytes that were received.
-    pub fn receive(
+impl<P: Codec> Conversation for Connection<P> {
+    fn store(&mut self, bytes: &[u8], spares: &mut SpareInputs) {
+        if self.is_closing {
+            return;
+        }
+        if self.input.is_empty() {
+            self.input = spares.take();
+        }
+        self.append(bytes);
+    }
+
+    fn complete(&mut self, sequence: u64, arrival: Arrival) {
+        self.slots.complete(sequence, arrival);
+    }
+
+    fn complete_now(
+        &mut self,
+        sequence: u64,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        core: usize,
+        now: u32,
+        output: &mut Output<'_>,
+    ) -> bool {
+        let is_passed = self.slots.may_leave_next(sequence) && !output.is_full();
+        if is_passed {
+            self.slots.pass(&self.protocol, sequence, answer, now, output.bytes);
+        } else {
+            let answered = match answer {
+                Ok(answer) => Answered::Item(AnswerBuf::with_value(answer, answer.value.to_vec())),
+                Err(failure) => Answered::Failed(failure),
+            };
+            self.complete(sequence, Arrival { answered, after: After::NOTHING, core: Some(core) });
+        }
+        is_passed
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    fn input_len(&self) -> usize {
+        self.input.len() - self.start
+    }
+
+    fn is_answered(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn waits_for_log(&self) -> bool {
+        self.slots.next_after().is_some()
+    }
+
+    fn next_after(&self) -> Option<After> {
+        self.slots.next_after()
+    }
+
+    fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    fn load(&self) -> Load {
+        self.slots.load()
+    }
+
+    fn input_bytes(&self) -> usize {
+        self.input.capacity()
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.slots.memory()
+    }
+
+    fn input_needed(&self) -> usize {
+        if self.input.is_empty() { 0 } else { self.needed }
+    }
+
+    fn close(&mut self) {
+        self.is_closing = true;
+        self.input = Vec::new();
+        self.start = 0;
+    }
+
+    fn put_turned_away(&self, out: &mut Vec<u8>) {
+        self.protocol.put_turned_away(out);
+    }
+}
+
+impl<P: Codec, H: Handler> Drive<H> for Connection<P> {
+    fn receive(
         &mut self,
         bytes: &[u8],
         output: &mut Output<'_>,
-        handler: &mut impl Handler,
+        handler: &mut H,
         spares: &mut SpareInputs,
     ) -> Stop {
         if self.is_closing {
@@ -211,37 +368,13 @@ impl Connection {
         stop
     }
 
-    /// Takes bytes that were received, and no request of them before [`Self::resume`].
-    pub fn store(&mut self, bytes: &[u8], spares: &mut SpareInputs) {
-        if self.is_closing {
-            return;
-        }
-        if self.input.is_empty() {
-            self.input = spares.take();
-        }
-        self.append(bytes);
-    }
-
-    /// Keeps bytes for later. The memory grows with what has come, by half of it at a time, and not
-    /// beyond the request that it is for.
-    fn append(&mut self, bytes: &[u8]) {
-        let len = self.input.len() + bytes.len();
-        if len > self.input.capacity() {
-            let end = (self.start + self.needed).max(len);
-            let capacity = (len + len / 2).min(end).max(len);
-            self.input.reserve_exact(capacity - self.input.len());
-        }
-        self.input.extend_from_slice(bytes);
-    }
-
-    /// Sends what may leave, and goes on with what was received.
-    pub fn resume(
+    fn resume(
         &mut self,
         output: &mut Output<'_>,
-        handler: &mut impl Handler,
+        handler: &mut H,
         spares: &mut SpareInputs,
     ) -> Stop {
-        self.release(output, handler);
+        while !output.is_full() && self.slots.release_one(&self.protocol, handler, output.bytes) {}
         let input = std::mem::take(&mut self.input);
         let (stop, taken) = self.parse(&input[self.start..], output, handler);
         self.start += taken;
@@ -255,93 +388,36 @@ impl Connection {
         }
         stop
     }
+}
 
-    /// Takes the reply to the request at `sequence`.
-    pub fn complete(&mut self, sequence: u64, arrival: Arrival) {
-        self.slots.complete(sequence, State::Own(arrival));
-    }
-
-    /// Takes a reply that came from `core` and may leave. It leaves at once if it is the next one
-    /// and the client takes its replies; returns whether it did.
-    pub fn complete_now(
-        &mut self,
-        sequence: u64,
-        bytes: &[u8],
-        is_error: bool,
-        core: usize,
-        output: &mut Output<'_>,
-    ) -> bool {
-        let is_passed = self.slots.is_next(sequence) && !output.is_full();
-        if is_passed {
-            self.slots.pass(bytes, is_error, output.bytes);
-        } else {
-            let (bytes, after) = (bytes.to_vec(), After::NOTHING);
-            self.complete(sequence, Arrival { bytes, after, is_error, core: Some(core) });
+impl<P: Codec> Connection<P> {
+    /// A connection that begins.
+    pub fn new(protocol: P) -> Self {
+        Self {
+            protocol,
+            input: Vec::new(),
+            start: 0,
+            needed: 0,
+            slots: Slots::default(),
+            requests: 0,
+            group: 0,
+            is_in_group: false,
+            is_throttled: false,
+            is_barred: false,
+            is_closing: false,
         }
-        is_passed
     }
 
-    /// Sends what may leave, in order.
-    pub fn release(&mut self, output: &mut Output<'_>, handler: &mut impl Handler) {
-        while !output.is_full() && self.slots.release_one(handler, output.bytes) {}
-    }
-
-    /// How many requests were taken since the connection began.
-    pub fn requests(&self) -> u64 {
-        self.requests
-    }
-
-    /// Bytes that were received and not taken.
-    pub fn input_len(&self) -> usize {
-        self.input.len() - self.start
-    }
-
-    /// Whether every request that was taken is answered.
-    pub fn is_answered(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// Whether the next reply is there and waits only for its permission to leave.
-    pub fn waits_for_log(&self) -> bool {
-        self.slots.next_is_ready()
-    }
-
-    /// When the next reply may leave, if it is there.
-    pub fn next_after(&self) -> Option<After> {
-        self.slots.next_after()
-    }
-
-    /// Whether some of what was received is not taken yet.
-    pub fn has_input(&self) -> bool {
-        !self.input.is_empty()
-    }
-
-    /// What the requests that are not answered hold and wait for.
-    pub fn load(&self) -> Load {
-        self.slots.load()
-    }
-
-    /// Bytes of memory that hold what was received and not taken.
-    pub fn input_bytes(&self) -> usize {
-        self.input.capacity()
-    }
-
-    /// Bytes of memory that requests hold which are not answered.
-    pub fn waiting_bytes(&self) -> usize {
-        self.slots.memory()
-    }
-
-    /// How long the input must become before the request at its front is whole, as far as is known:
-    /// 0 if no part of a request is there.
-    pub fn input_needed(&self) -> usize {
-        if self.input.is_empty() { 0 } else { self.needed }
-    }
-
-    /// Takes no more requests.
-    pub fn close(&mut self) {
-        self.is_closing = true;
-        self.input = Vec::new();
-        self.start = 0;
+    /// Keeps bytes for later. The memory grows with what has come, by half of it at a time, and not
+    /// beyond the request that it is for.
+    fn append(&mut self, bytes: &[u8]) {
+        let len = self.input.len() + bytes.len();
+        if len > self.input.capacity() {
+            let end = (self.start + self.needed).max(len);
+            let capacity = (len + len / 2).min(end).max(len);
+            self.input.reserve_exact(capacity - self.input.len());
+        }
+        self.input.extend_from_slice(bytes);
     }
 
     /// Why nothing more may be taken now, if so.
@@ -371,6 +447,7 @@ impl Connection {
         handler: &mut impl Handler,
     ) -> (Stop, usize) {
         let mut taken = 0;
+        let mut room = P::Room::default();
         loop {
             if let Some(stop) = self.limit(output) {
                 return (stop, taken);
@@ -379,205 +456,138 @@ impl Connection {
             if rest.len() < self.needed.max(1) {
                 return (Stop::Input, taken);
             }
-            let ahead = Ahead::parse(&mut self.parser, handler.limits(), rest);
-            announce(&ahead, handler);
+            let mut ahead = Ahead::cut(&mut self.protocol, rest);
+            ahead.announce(&mut room, handler);
             for one in ahead.iter() {
-                let stop = match one.step.parsed {
-                    Parsed::NeedMore { bytes } => {
-                        self.needed = bytes;
-                        return (Stop::Input, taken + one.step.consumed);
+                let consumed = match P::extent(&one.message) {
+                    Extent::Whole { consumed } => consumed,
+                    Extent::Part { consumed, needed } => {
+                        self.needed = needed;
+                        return (Stop::Input, taken + consumed);
                     }
-                    _ => self.take_one(&one.step.parsed, output, handler),
+                    Extent::Close => {
+                        self.close();
+                        continue;
+                    }
                 };
-                if let Some(stop) = stop {
-                    self.parser = one.before.clone();
+                if let Some(stop) = self.take_one(one, &mut room, output, handler) {
+                    self.protocol.rewind(&one.before);
                     return (stop, taken);
                 }
                 self.needed = 0;
                 self.requests += 1;
-                taken += one.step.consumed;
+                taken += consumed;
             }
         }
     }
 
-    /// Takes what was parsed; `Some` if it cannot be taken now.
+    /// Takes one message; `Some` if it cannot be taken now.
     #[inline]
     fn take_one(
         &mut self,
-        parsed: &Parsed<'_>,
+        one: &One<'_, P>,
+        room: &mut P::Room,
         output: &mut Output<'_>,
         handler: &mut impl Handler,
     ) -> Option<Stop> {
         if let Some(stop) = self.limit(output) {
             return Some(stop);
         }
-        match parsed {
-            Parsed::NeedMore { .. } => None,
-            Parsed::Request(request) => self.request(request, output, handler),
-            Parsed::Malformed(malformed) => self.malformed(malformed, output, handler),
-            Parsed::Close(_) => {
+        let message = &one.message;
+        let grouping = P::grouping(message);
+        if grouping == Grouping::Member && !self.is_in_group {
+            self.is_in_group = true;
+            self.group = self.group.wrapping_add(1).max(1);
+        }
+        let stop = match self.protocol.meaning(message, room, handler.now()) {
+            Meaning::Constant => {
+                self.constant(message, output);
+                None
+            }
+            Meaning::Keyed(request) => {
+                let target = one.target.unwrap_or_else(|| handler.target(&request.key));
+                self.request(message, &request, target, output, handler)
+            }
+            Meaning::Node(request) => self.node_request(message, request, handler),
+            Meaning::Close => {
                 self.close();
                 None
             }
-        }
-    }
-
-    /// Takes one request; `Some` if it cannot be taken now.
-    #[inline]
-    fn request(
-        &mut self,
-        request: &Request<'_>,
-        output: &mut Output<'_>,
-        handler: &mut impl Handler,
-    ) -> Option<Stop> {
-        match request {
-            Request::Get(_) => {
-                if !self.is_in_line {
-                    self.is_in_line = true;
-                    self.line = self.line.wrapping_add(1).max(1);
-                }
-                self.command(&Command::Keyed(*request), output, handler)
-            }
-            Request::GetEnd => {
-                self.constant(END, output);
-                self.is_in_line = false;
-                None
-            }
-            Request::Version => {
-                let put = |out: &mut Vec<u8>| reply::version(out, MEMCACHED_VERSION);
-                self.written(put, output);
-                None
-            }
-            Request::Verbosity { noreply } => {
-                self.constant(if *noreply { b"" } else { reply::OK }, output);
-                None
-            }
-            Request::MetaNoop => {
-                self.constant(reply::META_NOOP, output);
-                None
-            }
-            Request::Quit => {
-                self.close();
-                None
-            }
-            Request::FlushAll { .. } | Request::Stats { .. } | Request::Shutdown(_) => {
-                self.node_request(request, output, handler)
-            }
-            _ => self.command(&Command::Keyed(*request), output, handler),
-        }
-    }
-
-    fn malformed(
-        &mut self,
-        malformed: &Malformed<'_>,
-        output: &mut Output<'_>,
-        handler: &mut impl Handler,
-    ) -> Option<Stop> {
-        let Malformed { reply, is_suppressed, drop_key } = *malformed;
-        let stop = if let Some(key) = drop_key {
-            self.command(&Command::Drop { key, reply, is_suppressed }, output, handler)
-        } else {
-            let put = |out: &mut Vec<u8>| {
-                if !is_suppressed {
-                    reply::line(out, reply);
-                }
-            };
-            self.written(put, output);
-            None
         };
-        self.is_in_line &= stop.is_some();
+        self.is_in_group &= grouping != Grouping::Last || stop.is_some();
         stop
     }
 
+    /// The number of the group that a message is of; 0 for none.
+    fn group_number(&self) -> u32 {
+        if self.is_in_group { self.group } else { 0 }
+    }
+
     #[inline]
-    fn command(
+    fn request(
         &mut self,
-        command: &Command<'_>,
+        message: &P::Message<'_>,
+        request: &ItemRequest<'_>,
+        target: Target,
         output: &mut Output<'_>,
         handler: &mut impl Handler,
     ) -> Option<Stop> {
-        let load = self.slots.load();
-        self.take(output, handler, |handler, sequence, out| {
-            handler.command(command, Asked { sequence, load }, out)
-        })
+        let group = self.group_number();
+        let asked = Asked { sequence: self.slots.next_sequence(), load: self.slots.load() };
+        let is_direct = P::ORDER == Order::AsDone || self.slots.is_empty();
+        let Self { protocol, slots, .. } = self;
+        let out = if is_direct { &mut *output.bytes } else { slots.held_tail() };
+        let (before, now) = (out.len(), handler.now());
+        let put = |answer: Result<&Answer<'_>, NoAnswer>| protocol.put(message, answer, now, out);
+        match handler.request(request, target, asked, put) {
+            Handled::Refused => return Some(Stop::Core),
+            Handled::Waiting { expected_bytes } => {
+                slots.push_waiting(group, expected_bytes, protocol.token(message));
+            }
+            Handled::Done { after, is_error } if is_direct => {
+                if handler.release(after) == Release::Now {
+                    slots.pass_written(before, group, is_error, output.bytes);
+                } else {
+                    slots.hold_from(output.bytes, before, group, after, is_error);
+                }
+            }
+            Handled::Done { after, is_error } => slots.push_held(before, group, after, is_error),
+        }
+        None
     }
 
     fn node_request(
         &mut self,
-        request: &Request<'_>,
-        output: &mut Output<'_>,
+        message: &P::Message<'_>,
+        request: NodeRequest,
         handler: &mut impl Handler,
     ) -> Option<Stop> {
         if !self.slots.is_empty() {
             return Some(Stop::Barrier);
         }
-        let stop = self.take(output, handler, |handler, sequence, out| {
-            handler.node_request(request, sequence, out)
-        });
-        self.is_barred |= !self.slots.is_empty();
-        stop
-    }
-
-    fn constant(&mut self, bytes: &[u8], output: &mut Output<'_>) {
-        self.written(|out| out.extend_from_slice(bytes), output);
-    }
-
-    /// Takes a request whose reply is known.
-    fn written(&mut self, put: impl FnOnce(&mut Vec<u8>), output: &mut Output<'_>) {
-        let line = self.line_number();
-        if self.slots.is_empty() {
-            let before = output.bytes.len();
-            put(output.bytes);
-            self.slots.pass_written(before, line, false, output.bytes);
-        } else {
-            self.slots.hold(line, put);
-        }
-    }
-
-    fn line_number(&self) -> u32 {
-        if self.is_in_line { self.line } else { 0 }
-    }
-
-    #[inline]
-    fn take<H: Handler>(
-        &mut self,
-        output: &mut Output<'_>,
-        handler: &mut H,
-        act: impl FnOnce(&mut H, u64, &mut Vec<u8>) -> Handled,
-    ) -> Option<Stop> {
-        let line = self.line_number();
-        let sequence = self.slots.next_sequence();
-        let is_direct = self.slots.is_empty();
-        let out = if is_direct { &mut *output.bytes } else { self.slots.held_tail() };
-        let before = out.len();
-        match act(handler, sequence, out) {
+        match handler.node_request(request, self.slots.next_sequence()) {
             Handled::Refused => return Some(Stop::Core),
             Handled::Waiting { expected_bytes } => {
-                assert_eq!(out.len(), before, "a request that waits has written no reply");
-                self.slots.push_waiting(line, expected_bytes);
+                let token = self.protocol.token(message);
+                self.slots.push_waiting(0, expected_bytes, token);
+                self.is_barred = true;
             }
-            Handled::Done { after, is_error } if is_direct => {
-                if handler.release(after) == Release::Now {
-                    self.slots.pass_written(before, line, is_error, output.bytes);
-                } else {
-                    self.slots.hold_from(output.bytes, before, line, after, is_error);
-                }
-            }
-            Handled::Done { after, is_error } => {
-                self.slots.push_held(before, line, after, is_error);
-            }
+            Handled::Done { .. } => {}
         }
         None
     }
-}
 
-/// Tells the handler of the keys that come, if there is more than one to tell of.
-#[inline]
-fn announce(ahead: &Ahead<'_>, handler: &mut impl Handler) {
-    if ahead.len() > 1 {
-        for request in ahead.keyed() {
-            handler.announce(&Command::Keyed(*request));
+    /// Takes a message whose answer the protocol knows.
+    fn constant(&mut self, message: &P::Message<'_>, output: &mut Output<'_>) {
+        let group = self.group_number();
+        if P::ORDER == Order::AsDone || self.slots.is_empty() {
+            let before = output.bytes.len();
+            self.protocol.put_constant(message, output.bytes);
+            self.slots.pass_written(before, group, false, output.bytes);
+        } else {
+            let before = self.slots.held_tail().len();
+            self.protocol.put_constant(message, self.slots.held_tail());
+            self.slots.push_held(before, group, After::NOTHING, false);
         }
-        handler.announced();
     }
 }

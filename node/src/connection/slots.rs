@@ -1,43 +1,48 @@
-//! Requests whose replies have not left, in order.
+//! Requests whose replies have not left.
+//!
+//! Where replies leave as their requests came, the first slot's is the next. Where they leave as
+//! they are done, those that have come and may not leave yet stand in two rows: what is held, and
+//! what came from elsewhere. The first of each row is the next.
 
 use std::collections::VecDeque;
 use std::ops::{Add, Sub};
 
-use larder_protocol::memcached::reply;
+use larder_engine::shard::Answer;
 
 use super::{After, ByteQueue, Handler, Release};
-use crate::memcached::answer::STOPPED;
+use crate::codec::{Codec, Order};
+use crate::request::{Answered, NoAnswer};
 
 /// More slots than this are given back to the allocator when all are answered.
 const KEPT_SLOTS: usize = 64;
 
 /// One request.
 #[derive(Debug)]
-struct Slot {
-    state: State,
-    /// The retrieval line it is of; 0 for none.
-    line: u32,
+struct Slot<T> {
+    state: State<T>,
+    /// The group it is of; 0 for none.
+    group: u32,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
-    /// The reply has not come.
-    Waiting { expected_bytes: usize },
+enum State<T> {
+    /// The answer has not come.
+    Waiting { expected_bytes: usize, token: T },
     /// The reply is the next `len` bytes of those held.
     Held { len: usize, after: After, is_error: bool },
-    /// The reply came from a task or from another core, and could not leave at once.
-    Own(Arrival),
+    /// The answer came from a task or from another core, and could not leave at once.
+    Own { arrival: Arrival, token: T },
+    /// The reply has left before those of earlier requests.
+    Left,
 }
 
-/// A reply that came from a task or from another core.
+/// An answer that came from a task or from another core.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The reply.
-    pub bytes: Vec<u8>,
+    /// The answer.
+    pub answered: Answered,
     /// When it may leave.
     pub after: After,
-    /// Whether it is an error line.
-    pub is_error: bool,
     /// The core that is to learn when it is passed to the client's output.
     pub core: Option<usize>,
 }
@@ -77,27 +82,40 @@ impl Sub for Load {
     }
 }
 
-impl Load {
-    /// Notes that the reply of a slot in this state has come.
-    fn arrived(&mut self, state: &State) {
-        let State::Waiting { expected_bytes } = state else { panic!("two replies to one request") };
-        self.waiting -= 1;
-        self.expected_bytes -= expected_bytes;
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Slots {
-    slots: VecDeque<Slot>,
+/// The slots of a connection that speaks `P`.
+#[derive(Debug)]
+pub(super) struct Slots<P: Codec> {
+    slots: VecDeque<Slot<P::Token>>,
     /// The sequence of the first slot.
     first: u64,
     held: ByteQueue,
+    /// Where replies leave as they are done: the slots that are held, and those with an answer of
+    /// their own, by sequence in the order in which they came.
+    held_row: VecDeque<u64>,
+    own_row: VecDeque<u64>,
     load: Load,
-    /// The rest of this retrieval line's answer is not sent; 0 for none.
-    cut_line: u32,
+    /// Bytes of the tokens besides their own size.
+    token_bytes: usize,
+    /// The rest of this group's answers is not sent; 0 for none.
+    cut_group: u32,
 }
 
-impl Slots {
+impl<P: Codec> Default for Slots<P> {
+    fn default() -> Self {
+        Self {
+            slots: VecDeque::new(),
+            first: 0,
+            held: ByteQueue::default(),
+            held_row: VecDeque::new(),
+            own_row: VecDeque::new(),
+            load: Load::default(),
+            token_bytes: 0,
+            cut_group: 0,
+        }
+    }
+}
+
+impl<P: Codec> Slots<P> {
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -119,28 +137,25 @@ impl Slots {
         self.held.tail()
     }
 
-    pub(super) fn push_waiting(&mut self, line: u32, expected_bytes: usize) {
+    pub(super) fn push_waiting(&mut self, group: u32, expected_bytes: usize, token: P::Token) {
         self.load.waiting += 1;
         self.load.expected_bytes += expected_bytes;
-        self.slots.push_back(Slot { state: State::Waiting { expected_bytes }, line });
+        self.token_bytes += P::token_bytes(&token);
+        self.slots.push_back(Slot { state: State::Waiting { expected_bytes, token }, group });
     }
 
     /// Pushes a slot for what was appended to the held bytes since they were `before` long.
     /// A reply of no bytes needs none.
-    pub(super) fn push_held(&mut self, before: usize, line: u32, after: After, is_error: bool) {
+    pub(super) fn push_held(&mut self, before: usize, group: u32, after: After, is_error: bool) {
         let len = self.held.tail().len() - before;
         if len > 0 {
             self.load.bytes += len;
+            if P::ORDER == Order::AsDone {
+                self.held_row.push_back(self.next_sequence());
+            }
             let state = State::Held { len, after, is_error };
-            self.slots.push_back(Slot { state, line });
+            self.slots.push_back(Slot { state, group });
         }
-    }
-
-    /// Pushes a slot for a reply that may leave when it is its turn.
-    pub(super) fn hold(&mut self, line: u32, put: impl FnOnce(&mut Vec<u8>)) {
-        let before = self.held.tail().len();
-        put(self.held.tail());
-        self.push_held(before, line, After::NOTHING, false);
     }
 
     /// Moves what was appended to `out` since it was `before` long into a slot.
@@ -148,128 +163,216 @@ impl Slots {
         &mut self,
         out: &mut Vec<u8>,
         before: usize,
-        line: u32,
+        group: u32,
         after: After,
         is_error: bool,
     ) {
         let held_before = self.held.tail().len();
         self.held.tail().extend_from_slice(&out[before..]);
         out.truncate(before);
-        self.push_held(held_before, line, after, is_error);
+        self.push_held(held_before, group, after, is_error);
     }
 
     /// Notes that what was appended to `out` since it was `before` long has left, and takes it back
-    /// if its line was cut.
+    /// if its group was cut.
     #[inline]
     pub(super) fn pass_written(
         &mut self,
         before: usize,
-        line: u32,
+        group: u32,
         is_error: bool,
         out: &mut Vec<u8>,
     ) {
-        if line == 0 {
+        if group == 0 {
             return;
         }
-        if line == self.cut_line {
+        if group == self.cut_group {
             out.truncate(before);
         } else if is_error {
-            self.cut_line = line;
+            self.cut_group = group;
         }
     }
 
     /// The memory of the slots and of replies that wait in them, in bytes.
     pub(super) fn memory(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.load.bytes + self.load.expected_bytes
+        let rows = (self.held_row.capacity() + self.own_row.capacity()) * size_of::<u64>();
+        self.slots.capacity() * size_of::<Slot<P::Token>>()
+            + rows
+            + self.token_bytes
+            + self.load.bytes
+            + self.load.expected_bytes
     }
 
-    /// Whether `sequence` is the first slot.
-    pub(super) fn is_next(&self, sequence: u64) -> bool {
-        sequence == self.first && !self.slots.is_empty()
+    /// Whether the answer to the request at `sequence` may leave before all others.
+    pub(super) fn may_leave_next(&self, sequence: u64) -> bool {
+        P::ORDER == Order::AsDone || (sequence == self.first && !self.slots.is_empty())
     }
 
-    /// Sends the first slot's reply.
-    pub(super) fn pass(&mut self, bytes: &[u8], is_error: bool, out: &mut Vec<u8>) {
-        let slot = self.pop();
-        self.load.arrived(&slot.state);
+    /// Sends the answer to the request at `sequence`, which may leave next.
+    pub(super) fn pass(
+        &mut self,
+        protocol: &P,
+        sequence: u64,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        now: u32,
+        out: &mut Vec<u8>,
+    ) {
+        let (token, group) = self.arrived(sequence);
         let before = out.len();
-        out.extend_from_slice(bytes);
-        self.pass_written(before, slot.line, is_error, out);
+        protocol.put_waited(&token, answer, now, out);
+        self.pass_written(before, group, answer.is_err(), out);
+        self.leave();
     }
 
-    /// Stores the reply of the slot at `sequence`.
-    pub(super) fn complete(&mut self, sequence: u64, state: State) {
+    /// Stores the end of the request at `sequence`.
+    pub(super) fn complete(&mut self, sequence: u64, arrival: Arrival) {
+        let (token, _) = self.arrived(sequence);
+        self.load.bytes += arrival.answered.value_bytes();
+        self.token_bytes += P::token_bytes(&token);
+        if P::ORDER == Order::AsDone {
+            self.own_row.push_back(sequence);
+        }
+        *self.state(sequence) = State::Own { arrival, token };
+    }
+
+    fn slot(&mut self, sequence: u64) -> &mut Slot<P::Token> {
         let index = sequence.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let slot = index.and_then(|index| self.slots.get_mut(index));
-        let slot = slot.expect("a slot stays until its reply has come");
-        self.load.arrived(&slot.state);
-        if let State::Own(arrival) = &state {
-            self.load.bytes += arrival.bytes.len();
-        }
-        slot.state = state;
+        slot.expect("a slot stays until its reply has left")
     }
 
-    /// Whether the first slot's reply has come.
-    pub(super) fn next_is_ready(&self) -> bool {
-        self.slots.front().is_some_and(|slot| !matches!(slot.state, State::Waiting { .. }))
+    fn state(&mut self, sequence: u64) -> &mut State<P::Token> {
+        &mut self.slot(sequence).state
     }
 
-    /// When the first slot's reply may leave, if it has come.
-    pub(super) fn next_after(&self) -> Option<After> {
-        match &self.slots.front()?.state {
-            State::Waiting { .. } => None,
-            State::Held { after, .. } | State::Own(Arrival { after, .. }) => Some(*after),
-        }
-    }
-
-    /// Sends the first slot's reply if it may leave; returns whether it did.
-    pub(super) fn release_one(&mut self, handler: &mut impl Handler, out: &mut Vec<u8>) -> bool {
-        let (after, is_error) = match self.slots.front() {
-            None | Some(Slot { state: State::Waiting { .. }, .. }) => return false,
-            Some(Slot { state: State::Held { after, is_error, .. }, .. })
-            | Some(Slot { state: State::Own(Arrival { after, is_error, .. }), .. }) => {
-                (*after, *is_error)
-            }
+    /// Takes the token of a request whose answer has come.
+    fn arrived(&mut self, sequence: u64) -> (P::Token, u32) {
+        let slot = self.slot(sequence);
+        let group = slot.group;
+        let State::Waiting { expected_bytes, token } =
+            std::mem::replace(&mut slot.state, State::Left)
+        else {
+            panic!("two replies to one request")
         };
+        self.load.waiting -= 1;
+        self.load.expected_bytes -= expected_bytes;
+        self.token_bytes -= P::token_bytes(&token);
+        (token, group)
+    }
+
+    fn after_of(&self, sequence: u64) -> Option<After> {
+        let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        match &self.slots.get(index)?.state {
+            State::Waiting { .. } | State::Left => None,
+            State::Held { after, .. } => Some(*after),
+            State::Own { arrival, .. } => Some(arrival.after),
+        }
+    }
+
+    /// When the next reply may leave, if it has come. Where there are two that could be the next,
+    /// that of the later is told only if there is no earlier one.
+    pub(super) fn next_after(&self) -> Option<After> {
+        match P::ORDER {
+            Order::AsAsked => self.after_of(self.first),
+            Order::AsDone => {
+                let next = self.own_row.front().or(self.held_row.front())?;
+                self.after_of(*next)
+            }
+        }
+    }
+
+    /// Sends the next reply if it may leave; returns whether there was one.
+    pub(super) fn release_one(
+        &mut self,
+        protocol: &P,
+        handler: &mut impl Handler,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match P::ORDER {
+            Order::AsAsked => self.release_at(self.first, protocol, handler, out),
+            Order::AsDone => {
+                if let Some(&sequence) = self.own_row.front()
+                    && self.release_at(sequence, protocol, handler, out)
+                {
+                    self.own_row.pop_front();
+                    return true;
+                }
+                let Some(&sequence) = self.held_row.front() else { return false };
+                let is_released = self.release_at(sequence, protocol, handler, out);
+                if is_released {
+                    self.held_row.pop_front();
+                }
+                is_released
+            }
+        }
+    }
+
+    fn release_at(
+        &mut self,
+        sequence: u64,
+        protocol: &P,
+        handler: &mut impl Handler,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(after) = self.after_of(sequence) else { return false };
         let release = handler.release(after);
         if release == Release::Later {
             return false;
         }
-        let slot = self.pop();
         let before = out.len();
-        let len = match slot.state {
-            State::Waiting { .. } => unreachable!("it was looked at above"),
-            State::Held { len, .. } => {
+        let slot = self.slot(sequence);
+        let group = slot.group;
+        let is_error = match std::mem::replace(&mut slot.state, State::Left) {
+            State::Waiting { .. } | State::Left => unreachable!("it was looked at above"),
+            State::Held { len, is_error, .. } => {
+                let reply = self.held.front(len);
                 if release == Release::Now {
-                    out.extend_from_slice(self.held.front(len));
+                    out.extend_from_slice(reply);
+                } else {
+                    protocol.put_stopped(reply, out);
                 }
                 self.held.consume(len);
-                len
+                self.load.bytes -= len;
+                is_error
             }
-            State::Own(Arrival { bytes, core, .. }) => {
-                if release == Release::Now {
-                    out.extend_from_slice(&bytes);
+            State::Own { arrival, token } => {
+                self.token_bytes -= P::token_bytes(&token);
+                let value_bytes = arrival.answered.value_bytes();
+                let now = handler.now();
+                match &arrival.answered {
+                    _ if release == Release::Never => {
+                        protocol.put_waited(&token, Err(NoAnswer::Stopped), now, out);
+                    }
+                    Answered::Item(answer) => {
+                        protocol.put_waited(&token, Ok(&answer.as_answer()), now, out);
+                    }
+                    Answered::Node(answer) => protocol.put_node(&token, answer, out),
+                    Answered::Failed(failure) => {
+                        protocol.put_waited(&token, Err(*failure), now, out);
+                    }
                 }
-                if let Some(core) = core {
-                    handler.passed(core, bytes.len());
+                if let Some(core) = arrival.core {
+                    handler.passed(core, value_bytes);
                 }
-                bytes.len()
+                self.load.bytes -= value_bytes;
+                arrival.answered.is_failed()
             }
         };
-        self.load.bytes -= len;
-        if release == Release::Never && len > 0 {
-            reply::line(out, STOPPED);
-        }
-        self.pass_written(before, slot.line, is_error || release == Release::Never, out);
+        self.pass_written(before, group, is_error || release == Release::Never, out);
+        self.leave();
         true
     }
 
-    fn pop(&mut self) -> Slot {
-        let slot = self.slots.pop_front().expect("the caller has seen it");
-        self.first += 1;
+    /// Forgets the first slots as far as their replies have left.
+    fn leave(&mut self) {
+        while let Some(Slot { state: State::Left, .. }) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+        }
         if self.slots.is_empty() && self.slots.capacity() > KEPT_SLOTS {
             self.slots = VecDeque::new();
+            self.held_row = VecDeque::new();
+            self.own_row = VecDeque::new();
         }
-        slot
     }
 }

@@ -1,13 +1,133 @@
 use std::collections::HashMap;
 
-use larder_protocol::memcached::error;
+use larder_engine::operation::Outcome;
+use larder_protocol::memcached::reply::END;
+use larder_protocol::memcached::{Step, error};
 use proptest::prelude::*;
 
 use super::*;
+use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
+use crate::memcached::Memcached;
 use crate::memcached::answer::{DAMAGED, STOPPED};
+use crate::memcached::command::Command;
+use crate::process::MEMCACHED_VERSION;
+use crate::request::NodeAnswer;
 
-/// Answers commands from a script: a key's first letter says how.
+/// memcached's protocol, but for the answers: they show the key, or the value if there is one. Its
+/// replies leave as they are done if `IS_LOOSE`.
+struct Marked<const IS_LOOSE: bool>(Memcached);
+
+/// The key and whether the client wants no answer.
+type Mark = (String, bool);
+
+fn mark(step: &Step<'_>) -> Mark {
+    let command = Command::of(&step.parsed);
+    let mut scratch = Default::default();
+    let key = if command.is_keyed() { command.key(&mut scratch) } else { b"node" };
+    (String::from_utf8(key.to_vec()).expect("text"), command.is_noreply())
+}
+
+fn put_marked((key, is_noreply): &Mark, answer: Result<&Answer<'_>, NoAnswer>, out: &mut Vec<u8>) {
+    match answer {
+        _ if *is_noreply => {}
+        Ok(answer) if !answer.value.is_empty() => out.extend_from_slice(answer.value),
+        Ok(_) => out.extend_from_slice(format!("<{key}>").as_bytes()),
+        Err(_) => out.extend_from_slice(format!("{DAMAGED}\r\n").as_bytes()),
+    }
+}
+
+impl<const IS_LOOSE: bool> Codec for Marked<IS_LOOSE> {
+    const ORDER: Order = if IS_LOOSE { Order::AsDone } else { Order::AsAsked };
+
+    type Message<'a> = Step<'a>;
+    type Mark = <Memcached as Codec>::Mark;
+    type Room = <Memcached as Codec>::Room;
+    type Token = Mark;
+
+    fn mark(&self) -> Self::Mark {
+        self.0.mark()
+    }
+
+    fn rewind(&mut self, mark: &Self::Mark) {
+        self.0.rewind(mark);
+    }
+
+    fn cut<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        self.0.cut(input)
+    }
+
+    fn extent(message: &Step<'_>) -> Extent {
+        Memcached::extent(message)
+    }
+
+    fn is_last(message: &Step<'_>) -> bool {
+        Memcached::is_last(message)
+    }
+
+    fn key<'s>(message: &'s Step<'_>, room: &'s mut Self::Room) -> Option<Key<'s>> {
+        Memcached::key(message, room)
+    }
+
+    fn meaning<'s>(
+        &self,
+        message: &'s Step<'_>,
+        room: &'s mut Self::Room,
+        now: u32,
+    ) -> Meaning<'s> {
+        self.0.meaning(message, room, now)
+    }
+
+    fn grouping(message: &Step<'_>) -> Grouping {
+        Memcached::grouping(message)
+    }
+
+    fn put_constant(&self, message: &Step<'_>, out: &mut Vec<u8>) {
+        self.0.put_constant(message, out);
+    }
+
+    fn put(
+        &self,
+        message: &Step<'_>,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        _: u32,
+        out: &mut Vec<u8>,
+    ) {
+        put_marked(&mark(message), answer, out);
+    }
+
+    fn token(&self, message: &Step<'_>) -> Mark {
+        mark(message)
+    }
+
+    fn token_bytes(token: &Mark) -> usize {
+        token.0.capacity()
+    }
+
+    fn put_waited(
+        &self,
+        token: &Mark,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        _: u32,
+        out: &mut Vec<u8>,
+    ) {
+        put_marked(token, answer, out);
+    }
+
+    fn put_node(&self, _: &Mark, _: &NodeAnswer, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"<node>");
+    }
+
+    fn put_stopped(&self, reply: &[u8], out: &mut Vec<u8>) {
+        self.0.put_stopped(reply, out);
+    }
+
+    fn put_turned_away(&self, out: &mut Vec<u8>) {
+        self.0.put_turned_away(out);
+    }
+}
+
+/// Answers requests from a script: a key's first letter says how.
 ///
 /// - `a`: at once
 /// - `n`: at once, when the log has reached the number that follows
@@ -15,13 +135,12 @@ use crate::memcached::answer::{DAMAGED, STOPPED};
 /// - `r`: refused while `is_full`
 /// - `e`: at once, with an error
 struct Fake {
-    limits: Limits,
     acknowledged: u64,
     is_stopped: bool,
     is_full: bool,
     /// Sequences of what waits, with the key.
     waiting: Vec<(u64, String)>,
-    commands: usize,
+    requests: usize,
     node_requests: usize,
     /// Cores and how long their replies were that have left.
     passed: Vec<(usize, usize)>,
@@ -32,12 +151,11 @@ struct Fake {
 impl Fake {
     fn new() -> Self {
         Self {
-            limits: Limits::default(),
             acknowledged: 0,
             is_stopped: false,
             is_full: false,
             waiting: Vec::new(),
-            commands: 0,
+            requests: 0,
             node_requests: 0,
             passed: Vec::new(),
             announced: Vec::new(),
@@ -45,44 +163,57 @@ impl Fake {
     }
 }
 
-fn reply_to(key: &str) -> Vec<u8> {
-    if key.starts_with('e') { format!("{DAMAGED}\r\n") } else { format!("<{key}>") }.into_bytes()
+/// An answer with this value.
+fn item(value: &[u8]) -> Answer<'_> {
+    Answer::nothing(Outcome::Hit, 0).with_value(value)
+}
+
+fn key_of(key: &Key<'_>) -> String {
+    String::from_utf8(key.record.to_vec()).expect("text")
 }
 
 impl Handler for Fake {
-    fn limits(&self) -> &Limits {
-        &self.limits
+    fn now(&self) -> u32 {
+        0
     }
 
-    fn announce(&mut self, command: &Command<'_>) {
-        let mut scratch = Default::default();
-        let key = String::from_utf8(command.key(&mut scratch).to_vec()).expect("text");
-        self.announced.push(key);
+    fn target(&self, _: &Key<'_>) -> Target {
+        Target { shard: 0, announced: None }
+    }
+
+    fn announce(&mut self, key: &Key<'_>) -> Target {
+        self.announced.push(key_of(key));
+        self.target(key)
     }
 
     fn announced(&mut self) {
         self.announced.push("|".into());
     }
 
-    fn command(&mut self, command: &Command<'_>, asked: Asked, out: &mut Vec<u8>) -> Handled {
-        let mut scratch = Default::default();
-        let key = String::from_utf8(command.key(&mut scratch).to_vec()).expect("text");
+    fn request(
+        &mut self,
+        request: &ItemRequest<'_>,
+        _: Target,
+        asked: Asked,
+        put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
+    ) -> Handled {
+        let key = key_of(&request.key);
         if key.starts_with('r') && self.is_full {
             return Handled::Refused;
         }
-        self.commands += 1;
+        self.requests += 1;
         if key.starts_with('w') {
             self.waiting.push((asked.sequence, key));
             return Handled::Waiting { expected_bytes: 10 };
         }
-        if !command.is_noreply() {
-            out.extend_from_slice(&reply_to(&key));
-        }
+        let is_error = key.starts_with('e');
+        let answer = item(b"");
+        put(if is_error { Err(NoAnswer::Damaged) } else { Ok(&answer) });
         let needs = key.strip_prefix('n').and_then(|digits| digits.parse().ok()).unwrap_or(0);
-        Handled::Done { after: After { shard: 0, needs }, is_error: key.starts_with('e') }
+        Handled::Done { after: After { shard: 0, needs }, is_error }
     }
 
-    fn node_request(&mut self, _: &Request<'_>, sequence: u64, _: &mut Vec<u8>) -> Handled {
+    fn node_request(&mut self, _: NodeRequest, sequence: u64) -> Handled {
         self.node_requests += 1;
         self.waiting.push((sequence, "node".into()));
         Handled::Waiting { expected_bytes: 10 }
@@ -101,14 +232,15 @@ impl Handler for Fake {
     }
 }
 
-/// A reply of this core's that may leave.
-fn arrival(bytes: Vec<u8>) -> Arrival {
-    Arrival { bytes, after: After::NOTHING, is_error: false, core: None }
+/// An answer of this core's that may leave.
+fn arrival(value: &[u8]) -> Arrival {
+    let answered = Answered::Item(AnswerBuf::with_value(&item(b""), value.to_vec()));
+    Arrival { answered, after: After::NOTHING, core: None }
 }
 
 /// A connection, what it has sent, and what answers it.
-struct Bench {
-    connection: Connection,
+struct Bench<const IS_LOOSE: bool = false> {
+    connection: Connection<Marked<IS_LOOSE>>,
     fake: Fake,
     out: Vec<u8>,
     spares: SpareInputs,
@@ -116,8 +248,20 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with_items(1 << 20)
+    }
+
+    /// Whose longest item has so many bytes.
+    fn with_items(item_bytes_max: u64) -> Self {
+        Self::begin(item_bytes_max)
+    }
+}
+
+impl<const IS_LOOSE: bool> Bench<IS_LOOSE> {
+    fn begin(item_bytes_max: u64) -> Self {
+        let facts = Facts { item_bytes_max, flush_enabled: true, ..Facts::example() };
         Self {
-            connection: Connection::default(),
+            connection: Connection::new(Marked(Memcached::new(&std::sync::Arc::new(facts)))),
             fake: Fake::new(),
             out: Vec::new(),
             spares: SpareInputs::default(),
@@ -141,8 +285,8 @@ impl Bench {
     /// Answers what waits for `key`, and goes on.
     fn complete(&mut self, key: &str) -> Stop {
         let index = self.fake.waiting.iter().position(|(_, waiting)| waiting == key);
-        let (sequence, key) = self.fake.waiting.remove(index.expect("it waits"));
-        self.connection.complete(sequence, arrival(reply_to(&key)));
+        let (sequence, _) = self.fake.waiting.remove(index.expect("it waits"));
+        self.connection.complete(sequence, arrival(b""));
         self.resume()
     }
 
@@ -174,8 +318,9 @@ fn a_reply_that_is_next_leaves_without_a_detour() {
     let mut bench = Bench::new();
     bench.receive("get w1 w2\r\n");
     let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
-    assert!(!bench.connection.complete_now(1, b"second", false, 4, &mut output));
-    assert!(bench.connection.complete_now(0, b"first", false, 3, &mut output));
+    let connection = &mut bench.connection;
+    assert!(!connection.complete_now(1, Ok(&item(b"second")), 4, 0, &mut output));
+    assert!(connection.complete_now(0, Ok(&item(b"first")), 3, 0, &mut output));
     assert_eq!(bench.sent(), "first");
     assert_eq!(bench.fake.passed, []);
     bench.resume();
@@ -234,7 +379,7 @@ fn requests_without_a_reply_take_no_slot() {
     bench.receive("delete w noreply\r\nget a\r\n");
     assert_eq!(bench.sent(), "");
     bench.complete("w");
-    assert_eq!(bench.sent(), "<w><a>END\r\n");
+    assert_eq!(bench.sent(), "<a>END\r\n");
 }
 
 #[test]
@@ -262,11 +407,10 @@ fn malformed_lines_are_answered_in_order() {
 
 #[test]
 fn a_value_that_is_too_large_drops_the_key() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with_items(1024);
     let value = "v".repeat(2000);
-    bench.fake.limits.item_bytes_max = 1024;
     bench.receive(format!("set abc 0 0 2000\r\n{value}\r\nget a\r\n"));
-    assert_eq!(bench.fake.commands, 2);
+    assert_eq!(bench.fake.requests, 2);
     assert_eq!(bench.sent(), "<abc><a>END\r\n");
 }
 
@@ -283,7 +427,7 @@ fn a_pipeline_of_a_million_requests_takes_bounded_memory() {
             assert!(bench.fake.waiting.len() <= CONNECTION_REQUESTS_MAX);
             for (sequence, _) in std::mem::take(&mut bench.fake.waiting) {
                 answered += 1;
-                bench.connection.complete(sequence, arrival(b"x".to_vec()));
+                bench.connection.complete(sequence, arrival(b"x"));
             }
             stop = bench.resume();
             bench.out.clear();
@@ -300,9 +444,9 @@ fn nothing_is_executed_for_a_client_that_does_not_read() {
     let chunk = format!("get {key}\r\n").repeat(10_000);
     assert_eq!(bench.receive(&chunk), Stop::Output);
     assert!(bench.out.len() <= OUTPUT_HIGH_WATER + key.len() + 16);
-    let executed = bench.fake.commands;
+    let executed = bench.fake.requests;
     assert_eq!(bench.resume(), Stop::Output);
-    assert_eq!(bench.fake.commands, executed);
+    assert_eq!(bench.fake.requests, executed);
     let mut sent = bench.out.len();
     loop {
         bench.out.clear();
@@ -320,8 +464,7 @@ fn replies_that_are_there_wait_for_a_client_that_does_not_read() {
     let mut bench = Bench::new();
     bench.receive("get w1 w2 w3\r\n");
     for (sequence, _) in std::mem::take(&mut bench.fake.waiting) {
-        let bytes = vec![b'x'; OUTPUT_HIGH_WATER];
-        bench.connection.complete(sequence, arrival(bytes));
+        bench.connection.complete(sequence, arrival(&[b'x'; OUTPUT_HIGH_WATER]));
     }
     bench.resume();
     assert_eq!(bench.out.len(), 2 * OUTPUT_HIGH_WATER, "up to the mark and one reply");
@@ -334,8 +477,7 @@ fn replies_that_are_there_wait_for_a_client_that_does_not_read() {
 fn held_bytes_of_one_connection_are_limited() {
     let mut bench = Bench::new();
     bench.receive("get w1 w2\r\n");
-    let large = vec![b'x'; CONNECTION_WAITING_BYTES_MAX];
-    bench.connection.complete(1, arrival(large));
+    bench.connection.complete(1, arrival(&vec![b'x'; CONNECTION_WAITING_BYTES_MAX]));
     assert_eq!(bench.receive("get a\r\n"), Stop::Requests);
     bench.complete("w1");
     bench.out.clear();
@@ -358,9 +500,9 @@ fn refused_requests_are_asked_again() {
 fn requests_for_the_whole_node_wait_for_those_before_and_hold_up_those_after() {
     let mut bench = Bench::new();
     assert_eq!(bench.receive("get w1\r\nflush_all\r\nget a1\r\n"), Stop::Barrier);
-    assert_eq!((bench.fake.node_requests, bench.fake.commands), (0, 1));
+    assert_eq!((bench.fake.node_requests, bench.fake.requests), (0, 1));
     assert_eq!(bench.complete("w1"), Stop::Barrier);
-    assert_eq!((bench.fake.node_requests, bench.fake.commands), (1, 1));
+    assert_eq!((bench.fake.node_requests, bench.fake.requests), (1, 1));
     assert_eq!(bench.complete("node"), Stop::Input);
     assert_eq!(bench.sent(), "<w1>END\r\n<node><a1>END\r\n");
 }
@@ -381,8 +523,7 @@ fn quit_and_bad_lines_close_after_what_came_before() {
 
 #[test]
 fn the_input_grows_with_what_arrives_and_not_with_what_is_announced() {
-    let mut bench = Bench::new();
-    bench.fake.limits.item_bytes_max = 64 << 20;
+    let mut bench = Bench::with_items(64 << 20);
     assert_eq!(bench.receive("set a 0 0 60000000\r\n"), Stop::Input);
     assert!(bench.connection.input.capacity() < 1024);
     for _ in 0..100 {
@@ -453,5 +594,29 @@ fn a_pipeline_is_announced_before_it_is_carried_out() {
     assert!(bench.fake.announced.is_empty(), "a single request gains nothing");
     bench.receive("mg a2 v\r\nmn\r\nget a3 a4\r\nmg a5");
     assert_eq!(bench.fake.announced, ["a2", "a3", "a4", "|"]);
-    assert_eq!(bench.fake.commands, 4);
+    assert_eq!(bench.fake.requests, 4);
+}
+
+#[test]
+fn where_replies_leave_as_they_are_done_none_waits_for_another() {
+    let mut bench = Bench::<true>::begin(1 << 20);
+    bench.receive("mg w1\r\nmg a1\r\nmg w2\r\nmd n5\r\nmd n7\r\nmg a2\r\n");
+    assert_eq!(bench.sent(), "<a1><a2>");
+    assert!(bench.connection.waits_for_log());
+    bench.complete("w2");
+    assert_eq!(bench.sent(), "<w2>");
+    bench.fake.acknowledged = 5;
+    bench.resume();
+    assert_eq!(bench.sent(), "<n5>");
+    let before = bench.connection.load();
+    assert_eq!((before.waiting, before.bytes), (1, "<n7>".len()));
+    let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
+    assert!(bench.connection.complete_now(0, Ok(&item(b"first")), 3, 0, &mut output));
+    bench.fake.is_stopped = true;
+    bench.resume();
+    assert_eq!(bench.sent(), format!("first{STOPPED}\r\n"));
+    assert!(bench.connection.is_answered());
+    assert_eq!(bench.connection.load(), Load::default());
+    bench.receive("mg a3\r\n");
+    assert_eq!(bench.sent(), "<a3>");
 }

@@ -20,8 +20,9 @@ use super::cancel::Cancel;
 use crate::config::Size;
 use crate::control::{Control, Event};
 use crate::limits::OUTPUT_HIGH_WATER;
+use crate::memcached::Memcached;
 use crate::mesh::{Ends, Mesh};
-use crate::service::{Engine, NodeService, Setup, Shared};
+use crate::service::{Engine, Entrance, NodeService, Setup, Shared};
 
 /// A shard that a core is to open.
 pub(super) struct ShardPlan {
@@ -100,10 +101,13 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let is_heard = plan.events.send(Event::Opened(plan.core)).is_ok();
     let Some(Step::Serve) = plan.steps.recv().ok().filter(|_| is_heard) else { return Ok(()) };
     drop(plan.steps);
+    let facts = Arc::clone(&plan.shared.facts);
+    let memcached = Entrance::new(move || Memcached::new(&facts));
     let setup = Setup {
         core: plan.core,
         env: core.env(),
         files,
+        entrances: vec![memcached; plan.listeners.len()],
         shared: plan.shared,
         mesh: Mesh::new(plan.ends, &wakers),
         engines: engines.clone(),
@@ -215,7 +219,7 @@ mod tests {
         }));
         // A memtable that is full cannot become a table where there is no directory.
         while engine.stopped().is_none() {
-            let stored = core.block_on(engine.execute(&key, store.clone(), |_| ()));
+            let stored = core.block_on(engine.execute(&key, store.clone()));
             assert!(stored.is_ok() || engine.stopped().is_some(), "{stored:?}");
         }
         let error = close_shards(&mut core, engines).expect_err("it has stopped");

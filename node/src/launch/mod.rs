@@ -34,7 +34,7 @@ use std::time::{Duration, SystemTime};
 
 use larder_engine::memory::ShardMemory;
 use larder_engine::shard::ShardOptions;
-use larder_protocol::memcached::{KEY_BYTES_MAX, Limits};
+use larder_protocol::memcached::KEY_BYTES_MAX;
 use larder_runtime::disk_budget::DiskBudget;
 use larder_runtime::wake::RemoteWaker;
 
@@ -45,8 +45,8 @@ pub use supervisor::{CoreHandle, RunningNode, Stopper};
 use crate::admin::Admin;
 use crate::config::{Config, Size};
 use crate::control::Event;
+use crate::facts::Facts;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
-use crate::memcached::statistics::Facts;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 use crate::mesh;
 use crate::routing::core_of;
@@ -133,8 +133,7 @@ impl Launcher {
         checks::check_space(path, &directory.shards, config.disk_limit, needed)?;
         let options = (0..shards).map(|shard| plan.options(shard)).collect();
         let shared = Arc::new(Shared {
-            facts: facts(config, &listeners, cores, descriptors.connections, memory),
-            limits: Limits { item_bytes_max: item_bytes(config), ..Limits::default() },
+            facts: Arc::new(facts(config, &listeners, cores, descriptors.connections, memory)),
             shards,
             connections: AtomicUsize::new(0),
         });

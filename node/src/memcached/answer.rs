@@ -1,12 +1,12 @@
 //! What the engine found and did, as bytes for the client.
 
-use larder_engine::error::EngineError;
 use larder_engine::operation::Outcome;
 use larder_engine::shard::Answer;
 use larder_protocol::memcached::reply::{self, ArithmeticReply, DeleteReply, StoreReply};
 use larder_protocol::memcached::{ITEM_OVERHEAD_BYTES, KeyScratch, Request, error};
 
 use super::command::Command;
+use crate::request::NoAnswer;
 
 /// The bytes of this key cannot be read back.
 pub const DAMAGED: &str = "SERVER_ERROR stored data of this key is damaged";
@@ -14,8 +14,6 @@ pub const DAMAGED: &str = "SERVER_ERROR stored data of this key is damaged";
 pub const STOPPED: &str = "SERVER_ERROR the shard has stopped taking writes";
 /// The device would not give the bytes.
 pub const READ_FAILED: &str = "SERVER_ERROR reading from the disk failed";
-/// The node stops, or the core that owns the key is gone.
-pub const UNAVAILABLE: &str = "SERVER_ERROR the node is stopping";
 
 /// Appends the answer to `command`, which came with a value of `value_bytes` and was done at Unix
 /// second `now`. A command that has waited has its value no more.
@@ -27,8 +25,8 @@ pub fn put(
     now: u32,
 ) {
     let request = match command {
-        Command::Keyed(request) => request,
-        Command::Drop { reply, is_suppressed, .. } => {
+        Command::Request(request) => request,
+        Command::Drop { reply, is_suppressed, .. } | Command::Line { reply, is_suppressed } => {
             if !is_suppressed {
                 reply::line(out, reply);
             }
@@ -166,38 +164,15 @@ fn seconds_left(expiry: u32, now: u32) -> i64 {
 }
 
 /// Appends the answer to a command that failed, unless the client wants none.
-pub fn put_error(out: &mut Vec<u8>, is_noreply: bool, failure: &EngineError) {
-    let text = match failure {
-        EngineError::Damaged { .. } => DAMAGED,
-        EngineError::Full => error::OUT_OF_MEMORY_STORING,
-        EngineError::Stopped(_) | EngineError::Open(_) => STOPPED,
-        EngineError::Read(_) => READ_FAILED,
+pub fn put_failure(out: &mut Vec<u8>, command: &Command<'_>, failure: NoAnswer) {
+    let text = match (command, failure) {
+        (Command::Drop { reply, .. }, _) => reply,
+        (_, NoAnswer::Damaged) => DAMAGED,
+        (_, NoAnswer::Full) => error::OUT_OF_MEMORY_STORING,
+        (_, NoAnswer::Stopped) => STOPPED,
+        (_, NoAnswer::ReadFailed) => READ_FAILED,
     };
-    if !is_noreply {
+    if !command.is_noreply() {
         reply::line(out, text);
-    }
-}
-
-/// What a command did, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tally {
-    /// The item was there, or was stored.
-    Hit,
-    /// It was not.
-    Miss,
-    /// The item had another CAS id.
-    BadValue,
-    /// It failed, or there is nothing to count.
-    Other,
-}
-
-impl From<Outcome> for Tally {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => Self::Hit,
-            Outcome::Miss | Outcome::NotFound => Self::Miss,
-            Outcome::Exists => Self::BadValue,
-            Outcome::NotStored | Outcome::NotNumeric | Outcome::TooLarge => Self::Other,
-        }
     }
 }

@@ -2,15 +2,24 @@
 
 use larder_engine::operation::{self, EXPIRED, Operation, Read, StoreMode};
 use larder_protocol::memcached::{
-    Direction, Expiry, GetRequest, KeyScratch, MetaFlags, Request, StoreVerb, WireKey, error,
-    expiry_from_exptime,
+    Direction, Expiry, GetRequest, KeyScratch, Malformed, MetaFlags, Parsed, Request, StoreVerb,
+    WireKey, error, expiry_from_exptime,
 };
 
-/// Something that one shard does.
+use crate::counters::Kind;
+
+/// What a client has sent, whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// A client's request on a key.
-    Keyed(Request<'a>),
+    /// A request, well formed.
+    Request(&'a Request<'a>),
+    /// Answer with a line.
+    Line {
+        /// The answer, without its line end.
+        reply: &'static str,
+        /// Whether the client wants no answer.
+        is_suppressed: bool,
+    },
     /// Drop the key's item, because a newer value was refused, and answer with a line.
     Drop {
         /// The key.
@@ -22,33 +31,23 @@ pub enum Command<'a> {
     },
 }
 
-/// Kinds of commands, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `get`, `gets`, `mg`, and `gat`, `gats`.
-    Get {
-        /// Whether it also sets an expiry.
-        touches: bool,
-    },
-    /// A store with a comparison.
-    CompareAndStore,
-    /// Any other store.
-    Store,
-    /// `delete`, `md`.
-    Delete,
-    /// `incr`, `ma`.
-    Increment,
-    /// `decr`, `ma`.
-    Decrement,
-    /// `touch`.
-    Touch,
-    /// A store whose value is over the limit.
-    TooLarge,
-    /// What is not counted.
-    Other,
-}
-
 impl<'a> Command<'a> {
+    /// What was parsed.
+    ///
+    /// # Panics
+    /// If it is not whole.
+    #[inline]
+    pub fn of(parsed: &'a Parsed<'a>) -> Self {
+        match parsed {
+            Parsed::Request(request) => Self::Request(request),
+            Parsed::Malformed(Malformed { reply, is_suppressed, drop_key }) => match drop_key {
+                Some(key) => Self::Drop { key: *key, reply, is_suppressed: *is_suppressed },
+                None => Self::Line { reply, is_suppressed: *is_suppressed },
+            },
+            Parsed::NeedMore { .. } | Parsed::Close(_) => panic!("{parsed:?} is no command"),
+        }
+    }
+
     /// The key; a base64 key is decoded into `scratch`.
     ///
     /// # Panics
@@ -59,7 +58,8 @@ impl<'a> Command<'a> {
     {
         match self {
             Self::Drop { key, .. } => key.bytes(scratch),
-            Self::Keyed(request) => match request {
+            Self::Line { .. } => panic!("{self:?} has no key"),
+            Self::Request(request) => match request {
                 Request::Get(get) => get.key,
                 Request::Store(store) => store.key,
                 Request::Delete(delete) => delete.key,
@@ -75,11 +75,31 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// Whether one shard carries it out.
+    #[inline]
+    pub fn is_keyed(&self) -> bool {
+        match self {
+            Self::Drop { .. } => true,
+            Self::Line { .. } => false,
+            Self::Request(request) => !matches!(
+                request,
+                Request::GetEnd
+                    | Request::FlushAll { .. }
+                    | Request::Version
+                    | Request::Verbosity { .. }
+                    | Request::Stats { .. }
+                    | Request::Quit
+                    | Request::Shutdown(_)
+                    | Request::MetaNoop
+            ),
+        }
+    }
+
     /// The length of the value that came with it.
     pub fn value_bytes(&self) -> usize {
         match self {
-            Self::Keyed(Request::Store(store)) => store.value.len(),
-            Self::Keyed(Request::MetaSet(set)) => set.value.len(),
+            Self::Request(Request::Store(store)) => store.value.len(),
+            Self::Request(Request::MetaSet(set)) => set.value.len(),
             _ => 0,
         }
     }
@@ -89,7 +109,7 @@ impl<'a> Command<'a> {
     /// # Panics
     /// If it is a request without a key.
     pub fn operation(&self, now: u32) -> Operation<'a> {
-        let Self::Keyed(request) = self else {
+        let Self::Request(request) = self else {
             return Operation::Delete(operation::Delete::default());
         };
         match request {
@@ -124,9 +144,9 @@ impl<'a> Command<'a> {
     /// How it is counted.
     pub fn kind(&self) -> Kind {
         let request = match self {
-            Self::Keyed(request) => request,
+            Self::Request(request) => request,
             Self::Drop { reply, .. } if *reply == error::TOO_LARGE => return Kind::TooLarge,
-            Self::Drop { .. } => return Kind::Other,
+            Self::Drop { .. } | Self::Line { .. } => return Kind::Other,
         };
         let arithmetic = |direction| match direction {
             Direction::Increment => Kind::Increment,
@@ -150,8 +170,8 @@ impl<'a> Command<'a> {
     /// replace it, so what is there is stale.
     pub fn drops_old_item(&self) -> bool {
         match self {
-            Self::Keyed(Request::Store(store)) => store.verb == StoreVerb::Set,
-            Self::Keyed(Request::MetaSet(_)) => true,
+            Self::Request(Request::Store(store)) => store.verb == StoreVerb::Set,
+            Self::Request(Request::MetaSet(_)) => true,
             _ => false,
         }
     }
@@ -159,12 +179,13 @@ impl<'a> Command<'a> {
     /// Whether even errors are not sent.
     pub fn is_noreply(&self) -> bool {
         match self {
-            Self::Drop { is_suppressed, .. } => *is_suppressed,
-            Self::Keyed(Request::Store(store)) => store.noreply,
-            Self::Keyed(Request::Delete(delete)) => delete.noreply,
-            Self::Keyed(Request::Arithmetic(arithmetic)) => arithmetic.noreply,
-            Self::Keyed(Request::Touch(touch)) => touch.noreply,
-            Self::Keyed(_) => false,
+            Self::Drop { is_suppressed, .. } | Self::Line { is_suppressed, .. } => *is_suppressed,
+            Self::Request(Request::Store(store)) => store.noreply,
+            Self::Request(Request::Delete(delete)) => delete.noreply,
+            Self::Request(Request::Arithmetic(arithmetic)) => arithmetic.noreply,
+            Self::Request(Request::Touch(touch)) => touch.noreply,
+            Self::Request(Request::FlushAll { noreply, .. }) => *noreply,
+            Self::Request(_) => false,
         }
     }
 }

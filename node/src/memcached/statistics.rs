@@ -4,7 +4,7 @@ use larder_protocol::memcached::error;
 use larder_protocol::memcached::reply::{self, END};
 
 use crate::counters::{CoreReport, Counters};
-use crate::memory_plan::MemoryPlan;
+use crate::facts::Facts;
 use crate::process::{self, MEMCACHED_VERSION, Usage};
 
 /// What is asked for.
@@ -42,35 +42,6 @@ impl Section {
             _ => Self::Unknown,
         }
     }
-}
-
-/// What the node was told, as far as `stats` shows it.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// Unix second at which the node started.
-    pub started: u64,
-    /// Cores that the node runs on.
-    pub cores: usize,
-    /// The memory option, in bytes.
-    pub memory: u64,
-    /// How it is divided.
-    pub memory_plan: MemoryPlan,
-    /// The memcached port.
-    pub port: u16,
-    /// The address of the listeners.
-    pub listen: String,
-    /// The largest item, in bytes.
-    pub item_bytes_max: u64,
-    /// The most connections.
-    pub connections_max: usize,
-    /// Seconds after which silent connections are closed; 0 for never.
-    pub idle_timeout: u64,
-    /// Whether `flush_all` is allowed.
-    pub flush_enabled: bool,
-    /// Whether `shutdown` is allowed.
-    pub shutdown_enabled: bool,
-    /// The durability mode.
-    pub durability: String,
 }
 
 /// Appends the answer. `reports` has one for each core, `now` is in Unix seconds.
@@ -274,20 +245,7 @@ mod tests {
     }
 
     fn text_of(section: Section, reports: &[CoreReport]) -> String {
-        let facts = Facts {
-            started: 1000,
-            cores: 2,
-            memory: 1 << 30,
-            memory_plan: MemoryPlan::example(),
-            port: 11211,
-            listen: "127.0.0.1".into(),
-            item_bytes_max: 1 << 20,
-            connections_max: 99,
-            idle_timeout: 0,
-            flush_enabled: true,
-            shutdown_enabled: false,
-            durability: "sync".into(),
-        };
+        let facts = Facts::example();
         let mut out = Vec::new();
         put(&mut out, section, &facts, reports, 1060);
         String::from_utf8(out).expect("text")

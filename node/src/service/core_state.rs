@@ -5,24 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
 
-use larder_protocol::memcached::reply;
-use larder_protocol::memcached::{Limits, Request, ShutdownMode, error};
+use larder_engine::key::Key;
+use larder_engine::shard::Answer;
 use larder_runtime::env::Env;
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use super::lanes::{Lanes, Room, charged};
 use super::refused::Want;
-use super::shards::{Completion, LogNeed, Origin, Shards, Tried, log_need};
+use super::shards::{Clearing, Completion, LogNeed, Origin, Released, Shards, Tried, log_need};
 use super::shares::{Part, Shares};
-use crate::connection::{After, Asked, Handled, Handler, Load, Release};
+use crate::connection::{After, Arrival, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
 use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
+use crate::facts::Facts;
 use crate::ledger::Ledger;
 use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES};
-use crate::memcached::command::{Command, flush_time};
-use crate::memcached::statistics::{self, Facts, Section};
 use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place};
+use crate::request::{Answered, ItemRequest, NoAnswer, NodeAnswer, NodeRequest, Target};
 use crate::routing::core_of;
 
 /// A value whose length is not known before its index is read is expected to have this part of the
@@ -32,37 +32,21 @@ const UNKNOWN_VALUE_PART: usize = 4;
 /// What all cores of a node are told alike.
 #[derive(Debug)]
 pub struct Shared {
-    /// What `stats` shows.
-    pub facts: Facts,
-    /// The parser's limits.
-    pub limits: Limits,
+    /// What the node was told.
+    pub facts: Arc<Facts>,
     /// Shards of the store.
     pub shards: u16,
     /// Connections of the whole node now.
     pub connections: AtomicUsize,
 }
 
-/// What an answer that is gathered from all cores is for.
-#[derive(Clone, Copy, Debug)]
-enum Purpose {
-    Statistics(Section),
-    Flush { noreply: bool },
-}
-
+/// An answer that is gathered from all cores.
 struct Gather {
     place: Place,
-    purpose: Purpose,
+    what: Ask,
     remaining: usize,
     reports: Vec<CoreReport>,
     failure: Option<String>,
-}
-
-/// A reply for a connection of this core, from elsewhere.
-pub(super) struct Arrived {
-    pub place: Place,
-    pub bytes: Vec<u8>,
-    pub after: After,
-    pub is_error: bool,
 }
 
 pub(super) struct CoreState {
@@ -96,8 +80,8 @@ pub(super) struct CoreState {
     pub spare_bytes: (usize, usize),
     pub buffer_shortages: u64,
     unknown_value_bytes: usize,
-    /// Replies for connections that are to be told in this turn.
-    pub arrived: Vec<Arrived>,
+    /// Answers for connections that are to be told in this turn.
+    pub arrived: Vec<(Place, Arrival)>,
     gathers: HashMap<u64, Gather>,
     gather_next: u64,
     pub(super) scratch: Vec<u8>,
@@ -161,16 +145,16 @@ impl CoreState {
         Load { bytes, ..self.tasks }
     }
 
-    /// What a task for `command` is expected to need if it may start now, where requests of its own
+    /// What a task for `request` is expected to need if it may start now, where requests of its own
     /// connection hold `own`.
     pub(super) fn admit(
         &mut self,
         shard: u16,
-        command: &Command<'_>,
+        request: &ItemRequest<'_>,
         own: Load,
     ) -> Result<usize, usize> {
         let unknown = self.unknown_value_bytes;
-        let bytes = self.shards.expected_bytes(shard, command, self.now, unknown);
+        let bytes = self.shards.expected_bytes(shard, request, self.now, unknown);
         let is_admitted = self.room.admits(self.under_way(), own, bytes);
         if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
@@ -181,14 +165,14 @@ impl CoreState {
         self.shares.allows(part, self.shards.backlog().waiting + before_it, need.bytes)
     }
 
-    /// How long the reply to `command` of this core's shard would be, if it is so long that it may
+    /// How long the reply to `request` of this core's shard would be, if it is so long that it may
     /// not be made now. Without pressure any may, and nothing is looked up.
     #[inline]
-    fn reply_to_refuse(&mut self, shard: u16, command: &Command<'_>) -> Option<usize> {
+    fn reply_to_refuse(&self, shard: u16, request: &ItemRequest<'_>) -> Option<usize> {
         if !self.ledger.is_pressed() {
             return None;
         }
-        let bytes = self.shards.reply_bytes_known(shard, command, self.now)?;
+        let bytes = self.shards.reply_bytes_known(shard, request, self.now)?;
         (!self.ledger.allows_reply(bytes)).then_some(bytes)
     }
 
@@ -196,12 +180,12 @@ impl CoreState {
         &mut self,
         origin: Origin,
         shard: u16,
-        command: &Command<'_>,
+        request: &ItemRequest<'_>,
         expected_bytes: usize,
     ) {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
-        self.adding += log_need(command, self.now).map_or(0, |need| need.adds);
-        self.shards.start(origin, shard, command, self.now, expected_bytes);
+        self.adding += log_need(request).map_or(0, |need| need.adds);
+        self.shards.start(origin, shard, request, expected_bytes);
     }
 
     /// Whether a connection with nothing under way may have what it was refused.
@@ -234,110 +218,88 @@ impl CoreState {
 
     /// Learns that a connection has got a reply of another core.
     #[inline]
-    pub(super) fn passed(&mut self, core: usize, connection: u64, reply_bytes: usize) {
-        let bytes = charged(reply_bytes);
+    pub(super) fn passed(&mut self, core: usize, connection: u64, value_bytes: usize) {
+        let bytes = charged(value_bytes);
         if bytes > 0 {
             self.mesh.send_credit(core, connection, bytes);
         }
     }
 
-    /// Sends a reply to where its command came from, now or when it may leave.
-    pub(super) fn deliver(&mut self, origin: Origin, bytes: &[u8], after: After, is_error: bool) {
+    /// Sends an answer to the core that its request came from, now or when it may leave.
+    pub(super) fn deliver(
+        &mut self,
+        (core, place): (usize, Place),
+        answer: Result<&Answer<'_>, NoAnswer>,
+        after: After,
+    ) {
         match self.shards.release(after) {
-            Release::Now => self.send(origin, bytes, is_error),
+            Release::Now => self.mesh.send_answer(core, place, answer),
             Release::Never => {
-                let line = super::shards::stopped_line(bytes.len());
-                self.credit_difference(origin, bytes.len(), line.len());
-                self.send(origin, line, true);
+                let charged = charged(answer.map_or(0, |answer| answer.value.len()));
+                if charged > 0 {
+                    self.lanes.credit(core, place.connection, charged);
+                }
+                self.mesh.send_answer(core, place, Err(NoAnswer::Stopped));
             }
-            Release::Later => self.shards.hold(origin, bytes, after, is_error),
+            Release::Later => self.shards.hold((core, place), answer, after),
         }
     }
 
-    /// Takes back what was charged for a reply that another one replaces.
-    fn credit_difference(&mut self, origin: Origin, before: usize, now: usize) {
-        let bytes = charged(before).saturating_sub(charged(now));
-        if let Origin::Core { core, place } = origin
-            && bytes > 0
-        {
-            self.lanes.credit(core, place.connection, bytes);
-        }
-    }
-
-    fn send(&mut self, origin: Origin, bytes: &[u8], is_error: bool) {
-        match origin {
-            Origin::Core { core, place } => self.mesh.send_reply(core, place, bytes, is_error),
-            Origin::Ask { core, ask } => {
-                let failure = || String::from_utf8_lossy(bytes).trim_end().to_owned();
-                self.send_flushed(core, ask, if is_error { Err(failure()) } else { Ok(()) });
-            }
-            Origin::Connection(place) => {
-                let bytes = bytes.to_vec();
-                self.arrived.push(Arrived { place, bytes, after: After::NOTHING, is_error });
-            }
-        }
-    }
-
-    /// Takes the end of a command that had to wait.
+    /// Takes the end of a request that had to wait.
     pub(super) fn completed(&mut self, completion: Completion) {
         let origin = completion.origin;
         let expected_bytes = completion.expected_bytes;
         let task = Load { waiting: 1, expected_bytes, bytes: 0 };
-        if !matches!(origin, Origin::Ask { .. }) {
-            self.tasks = self.tasks - task;
-            self.adding -= completion.adds;
-        }
-        if let (Origin::Ask { core, ask }, Err(failure)) = (origin, &completion.result) {
-            return self.send_flushed(core, ask, Err(failure.to_string()));
-        }
-        let (bytes, after, is_error) = completion.settle(&mut self.counters);
-        if let Origin::Core { core, place } = origin {
-            if !self.lanes.is_open(core, place.connection) {
-                return;
-            }
-            self.lanes.change(core, place.connection, |load| load - task);
-            self.lanes.charge(core, place.connection, bytes.len());
-        }
-        match origin {
+        self.tasks = self.tasks - task;
+        self.adding -= completion.adds;
+        let (answered, after) = completion.settle(&mut self.counters);
+        let (core, place) = match origin {
             Origin::Connection(place) => {
-                self.arrived.push(Arrived { place, bytes, after, is_error });
+                return self.arrived.push((place, Arrival { answered, after, core: None }));
             }
-            Origin::Core { core, place } if self.shards.release(after) == Release::Now => {
-                self.mesh.send_own_reply(core, place, bytes, is_error);
+            Origin::Core { core, place } => (core, place),
+        };
+        if !self.lanes.is_open(core, place.connection) {
+            return;
+        }
+        self.lanes.change(core, place.connection, |load| load - task);
+        self.lanes.charge(core, place.connection, answered.value_bytes());
+        match answered {
+            Answered::Item(answer) if self.shards.release(after) == Release::Now => {
+                self.mesh.send_own_answer(core, place, answer);
             }
-            _ => self.deliver(origin, &bytes, after, is_error),
+            Answered::Item(answer) => self.deliver((core, place), Ok(&answer.as_answer()), after),
+            Answered::Failed(failure) => self.deliver((core, place), Err(failure), after),
+            Answered::Node(answer) => panic!("a shard answers for the whole node: {answer:?}"),
         }
     }
 
-    /// Sends the held replies that may leave now.
+    /// Sends the held answers that may leave now.
     pub(super) fn release_held(&mut self) {
-        let (mesh, lanes, core) = (&mut self.mesh, &mut self.lanes, self.core);
-        let mut flushed = Vec::new();
-        self.shards.release_held(|released| match released.origin {
-            Origin::Core { core, place } => {
-                let bytes = charged(released.held_bytes) - charged(released.bytes.len());
-                if bytes > 0 {
-                    lanes.credit(core, place.connection, bytes);
-                }
-                mesh.send_reply(core, place, released.bytes, released.is_error);
+        let (mesh, lanes) = (&mut self.mesh, &mut self.lanes);
+        self.shards.release_held(|Released { core, place, answer, held_bytes }| {
+            let sent = answer.map_or(0, |answer| answer.value.len());
+            let bytes = charged(held_bytes) - charged(sent);
+            if bytes > 0 {
+                lanes.credit(core, place.connection, bytes);
             }
-            Origin::Ask { core, ask } => flushed.push((core, ask, released.is_error)),
-            Origin::Connection(place) => {
-                panic!("core {core} holds a reply for its own connection {place:?}")
-            }
+            mesh.send_answer(core, place, answer);
         });
-        for (core, ask, is_error) in flushed {
-            let stopped = || Err(crate::memcached::answer::STOPPED.to_owned());
-            self.send_flushed(core, ask, if is_error { stopped() } else { Ok(()) });
-        }
     }
 
-    fn send_flushed(&mut self, core: usize, ask: u64, result: Result<(), String>) {
-        if core == self.core {
-            self.gathered(ask, result.map(|()| None));
-        } else {
-            self.mesh.send_note(core, Note::Flushed(ask, result));
+    /// Tells the cores that asked of the shards that were cleared; returns whether there were any.
+    pub(super) fn take_clearings(&mut self) -> bool {
+        let clearings = self.shards.take_clearings();
+        let has_any = !clearings.is_empty();
+        for Clearing { core, ask, result } in clearings {
+            let result = result.map_err(|failure| failure.to_string());
+            if core == self.core {
+                self.gathered(ask, result.map(|()| None));
+            } else {
+                self.mesh.send_note(core, Note::Cleared(ask, result));
+            }
         }
+        has_any
     }
 
     fn memory(&self) -> CoreMemory {
@@ -375,8 +337,8 @@ impl CoreState {
     }
 
     pub(super) fn answer_ask(&mut self, core: usize, ask: u64, what: Ask) {
-        if let Ask::Flush(at) = what {
-            return self.shards.start_flush(core, ask, at);
+        if let Ask::Clear(at) = what {
+            return self.shards.start_clearing(core, ask, at);
         }
         if what == Ask::Reset {
             self.counters = Counters::default();
@@ -389,14 +351,14 @@ impl CoreState {
         }
     }
 
-    fn start_gather(&mut self, place: Place, purpose: Purpose, what: Ask) {
+    fn start_gather(&mut self, place: Place, what: Ask) {
         let ask = self.gather_next;
         self.gather_next += 1;
         let remaining = match what {
-            Ask::Flush(_) => usize::from(self.shared.shards),
+            Ask::Clear(_) => usize::from(self.shared.shards),
             Ask::Report | Ask::Reset => self.mesh.cores(),
         };
-        let gather = Gather { place, purpose, remaining, reports: Vec::new(), failure: None };
+        let gather = Gather { place, what, remaining, reports: Vec::new(), failure: None };
         self.gathers.insert(ask, gather);
         for peer in self.mesh.peers().collect::<Vec<_>>() {
             self.mesh.send_note(peer, Note::Ask(ask, what));
@@ -417,50 +379,18 @@ impl CoreState {
         }
         let mut gather = self.gathers.remove(&ask).expect("it was just looked at");
         gather.reports.sort_by_key(|report| report.core);
-        let mut bytes = Vec::new();
-        let is_error = gather.failure.is_some();
-        match gather.purpose {
-            Purpose::Statistics(section) => {
-                let now = u64::from(self.now);
-                statistics::put(&mut bytes, section, &self.shared.facts, &gather.reports, now);
+        let answered = match (gather.failure, gather.what) {
+            (Some(failure), _) => {
+                tracing::error!("clearing all shards failed: {failure}");
+                Answered::Failed(NoAnswer::Stopped)
             }
-            Purpose::Flush { noreply: true } => {}
-            Purpose::Flush { noreply: false } if is_error => {
-                reply::line(&mut bytes, crate::memcached::answer::STOPPED);
+            (None, Ask::Clear(_)) => Answered::Node(NodeAnswer::Cleared),
+            (None, Ask::Report | Ask::Reset) => {
+                Answered::Node(NodeAnswer::Reports(gather.reports, self.now))
             }
-            Purpose::Flush { noreply: false } => bytes.extend_from_slice(reply::OK),
-        }
-        if let Some(failure) = &gather.failure {
-            tracing::error!("flush_all failed: {failure}");
-        }
-        let (place, after) = (gather.place, After::NOTHING);
-        self.arrived.push(Arrived { place, bytes, after, is_error });
-    }
-
-    fn flush_all(
-        &mut self,
-        delay: Option<i32>,
-        noreply: bool,
-        place: Place,
-    ) -> Option<&'static str> {
-        if !self.shared.facts.flush_enabled {
-            return Some(if noreply { "" } else { error::FLUSH_NOT_ALLOWED });
-        }
-        self.counters.cmd_flush += 1;
-        let at = flush_time(delay, self.now);
-        self.start_gather(place, Purpose::Flush { noreply }, Ask::Flush(at));
-        None
-    }
-
-    fn shutdown(&mut self, mode: ShutdownMode) -> &'static str {
-        if !self.shared.facts.shutdown_enabled {
-            return error::SHUTDOWN_NOT_ENABLED;
-        }
-        if mode == ShutdownMode::Unknown {
-            return error::BAD_SHUTDOWN_MODE;
-        }
-        self.tell(Event::StopRequested("a client's shutdown command"));
-        ""
+        };
+        let arrival = Arrival { answered, after: After::NOTHING, core: None };
+        self.arrived.push((gather.place, arrival));
     }
 
     /// Tells the supervisor; one that is gone needs to know nothing.
@@ -480,13 +410,20 @@ pub(super) struct Dispatch<'a> {
 }
 
 impl Handler for Dispatch<'_> {
-    fn limits(&self) -> &Limits {
-        &self.state.shared.limits
+    #[inline]
+    fn now(&self) -> u32 {
+        self.state.now
     }
 
     #[inline]
-    fn announce(&mut self, command: &Command<'_>) {
-        self.state.shards.announce(command);
+    fn target(&self, key: &Key<'_>) -> Target {
+        self.state.shards.target(key)
+    }
+
+    #[inline]
+    fn announce(&mut self, key: &Key<'_>) -> Target {
+        let Target { shard, .. } = self.state.shards.target(key);
+        Target { shard, announced: self.state.shards.announce(shard, key) }
     }
 
     #[inline]
@@ -495,64 +432,66 @@ impl Handler for Dispatch<'_> {
     }
 
     #[inline]
-    fn command(&mut self, command: &Command<'_>, asked: Asked, out: &mut Vec<u8>) -> Handled {
+    fn request(
+        &mut self,
+        request: &ItemRequest<'_>,
+        target: Target,
+        asked: Asked,
+        put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
+    ) -> Handled {
         let state = &mut *self.state;
-        let shard = state.shards.shard_of(command);
+        let shard = target.shard;
         let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(shard, state.mesh.cores());
         let own = asked.load;
         if core == state.core {
-            if let Some(bytes) = state.reply_to_refuse(shard, command) {
+            if let Some(bytes) = state.reply_to_refuse(shard, request) {
                 return state.refuse(own, Want::Reply(bytes));
             }
-            let need = log_need(command, state.now);
+            let need = log_need(request);
             if let Some(need) = need.filter(|need| !state.may_append(*self.part, *need)) {
                 return state.refuse(own, Want::Log(*self.part, need));
             }
             let counters = &mut state.counters;
-            let tried = state.shards.try_execute(shard, command, state.now, counters, out);
+            let tried = state.shards.try_execute(target, request, state.now, counters, put);
             let bytes = need.map_or(0, |need| need.bytes);
             if let Tried::Done { after, is_error } = tried {
                 state.shares.note(self.part, bytes);
                 return Handled::Done { after, is_error };
             }
-            let expected_bytes = match state.admit(shard, command, own) {
+            let expected_bytes = match state.admit(shard, request, own) {
                 Ok(expected_bytes) => expected_bytes,
                 Err(bytes) => return state.refuse(own, Want::Task(bytes)),
             };
             state.shares.note(self.part, bytes);
-            state.start(Origin::Connection(place), shard, command, expected_bytes);
+            state.start(Origin::Connection(place), shard, request, expected_bytes);
             return Handled::Waiting { expected_bytes };
         }
-        let bytes = command.value_bytes();
-        if !state.may_forward(own, bytes) || !state.mesh.send_request(core, place, shard, command) {
+        let bytes = request.operation.value_len();
+        if !state.may_forward(own, bytes) || !state.mesh.send_request(core, place, shard, request) {
             return state.refuse(own, Want::Line(core));
         }
         state.counters.forwarded += 1;
         Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes }
     }
 
-    fn node_request(&mut self, request: &Request<'_>, sequence: u64, out: &mut Vec<u8>) -> Handled {
+    fn node_request(&mut self, request: NodeRequest, sequence: u64) -> Handled {
         let place = Place { connection: self.connection, sequence };
         let state = &mut *self.state;
-        let line = match request {
-            Request::FlushAll { delay, noreply } => state.flush_all(*delay, *noreply, place),
-            Request::Shutdown(mode) => Some(state.shutdown(*mode)),
-            Request::Stats { arguments } => {
-                let section = Section::from_arguments(arguments);
-                let what = if section == Section::Reset { Ask::Reset } else { Ask::Report };
-                state.start_gather(place, Purpose::Statistics(section), what);
-                None
+        let ask = match request {
+            NodeRequest::Clear(at) => {
+                state.counters.cmd_flush += 1;
+                Ask::Clear(at)
             }
-            other => panic!("{other:?} is not for the whole node"),
+            NodeRequest::Reports { reset: true } => Ask::Reset,
+            NodeRequest::Reports { reset: false } => Ask::Report,
+            NodeRequest::Stop => {
+                state.tell(Event::StopRequested("a client's shutdown command"));
+                return Handled::Done { after: After::NOTHING, is_error: false };
+            }
         };
-        let Some(line) = line else {
-            return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
-        };
-        if !line.is_empty() {
-            reply::line(out, line);
-        }
-        Handled::Done { after: After::NOTHING, is_error: false }
+        state.start_gather(place, ask);
+        Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES }
     }
 
     #[inline]
@@ -560,7 +499,7 @@ impl Handler for Dispatch<'_> {
         self.state.shards.release(after)
     }
 
-    fn passed(&mut self, core: usize, bytes: usize) {
-        self.state.passed(core, self.connection, bytes);
+    fn passed(&mut self, core: usize, value_bytes: usize) {
+        self.state.passed(core, self.connection, value_bytes);
     }
 }

@@ -1,6 +1,6 @@
 //! What one core does for its connections: the wiring between sockets, shards and other cores.
 //!
-//! Bytes go to the connection's state machine, which hands commands to [`core_state`]; replies come
+//! Bytes go to the connection's state machine, which hands requests to [`core_state`]; answers come
 //! back from there at once, or in a later turn. [`NodeService`] decides in which turn which
 //! connection is looked at again, and when its socket is read from.
 
@@ -22,13 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 
-use larder_protocol::memcached::{error, reply};
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 
-use crate::connection::{Arrival, Output, Release, SpareInputs, Stop};
+use crate::codec::Codec;
+use crate::connection::{Connection, Output, Release, SpareInputs, Stop};
 use crate::control::{Control, Event};
 use crate::ledger::Holding;
 use crate::limits::{
@@ -38,15 +38,32 @@ use crate::limits::{
 use crate::mesh::{Batch, Mesh, Place};
 
 pub use core_state::Shared;
-use core_state::{Arrived, CoreState, Dispatch};
+use core_state::{CoreState, Dispatch};
 use refused::{Refused, Want};
 use shards::{Completion, Shards};
-use table::{Entry, Table};
+use table::{Client, Entry, Table};
 use turns::{Turns, Work};
 
 pub use shards::Engine;
 
 const TICK_NANOSECONDS: u64 = 1_000_000_000;
+
+/// What begins to speak with a client: one for each listener.
+#[derive(Clone)]
+pub struct Entrance(Arc<dyn Fn() -> Client + Send + Sync>);
+
+impl Entrance {
+    /// The entrance to a listener whose clients speak the protocols that `begin` returns.
+    pub fn new<P: Codec + 'static>(begin: impl Fn() -> P + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || Box::new(Connection::new(begin()))))
+    }
+}
+
+impl std::fmt::Debug for Entrance {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Entrance")
+    }
+}
 
 /// What a core is given to serve with.
 pub struct Setup {
@@ -58,6 +75,8 @@ pub struct Setup {
     pub files: FileCache<RingEnv>,
     /// What all cores are told.
     pub shared: Arc<Shared>,
+    /// By listener, who speaks with its clients.
+    pub entrances: Vec<Entrance>,
     /// The lines to the other cores.
     pub mesh: Mesh,
     /// The core's shards, open.
@@ -71,6 +90,7 @@ pub struct Setup {
 /// The service of one core.
 pub struct NodeService {
     state: CoreState,
+    entrances: Vec<Entrance>,
     table: Table,
     spares: SpareInputs,
     control: Receiver<Control>,
@@ -105,7 +125,7 @@ pub struct NodeService {
 impl NodeService {
     /// A service that starts to count seconds at once.
     pub fn new(setup: Setup) -> Self {
-        let Setup { core, env, files, shared, mesh, engines, control, events } = setup;
+        let Setup { core, env, files, shared, entrances, mesh, engines, control, events } = setup;
         let ticks = Rc::new(Cell::new(0));
         env.spawn(TaskQueue::Maintenance, count_seconds(env.clone(), Rc::clone(&ticks)));
         let shards = Shards::new(env.clone(), shared.shards, engines);
@@ -114,6 +134,7 @@ impl NodeService {
         let refused = Refused::new(state.mesh.cores());
         Self {
             state,
+            entrances,
             table: Table::default(),
             spares: SpareInputs::default(),
             control,
@@ -254,8 +275,8 @@ impl NodeService {
         for core in self.state.mesh.next_order() {
             while taken < TURN_MESSAGES_MAX && !self.state.has_batch(core) {
                 let Some(batch) = self.state.mesh.receive(core) else { break };
-                taken += 1 + batch.requests.len() + batch.replies.len();
-                self.receive_replies(network, core, &batch);
+                taken += 1 + batch.requests.len() + batch.answers.len();
+                self.receive_answers(network, core, &batch);
                 self.state.take_batch(core, batch);
                 self.state.work_on_batch(core);
                 has_any = true;
@@ -268,9 +289,11 @@ impl NodeService {
         has_any | self.state.work_on_parked()
     }
 
-    fn receive_replies(&mut self, network: &mut Network, core: usize, batch: &Batch) {
-        for message in &batch.replies {
-            let bytes = batch.reply(message);
+    fn receive_answers(&mut self, network: &mut Network, core: usize, batch: &Batch) {
+        let now = self.state.now;
+        for message in &batch.answers {
+            let answer = batch.answer(message);
+            let answer = answer.as_ref().map_err(|failure| *failure);
             let Place { connection, sequence } = message.place;
             let id = ConnectionId::from(connection);
             let pending = network.output_pending(id);
@@ -280,10 +303,9 @@ impl NodeService {
             queue(&mut self.ready, entry);
             let before = out.len();
             let mut output = Output::new(out, pending, mark);
-            let is_error = message.is_error;
-            let connection_state = &mut entry.connection;
-            if connection_state.complete_now(sequence, bytes, is_error, core, &mut output) {
-                self.state.passed(core, connection, bytes.len());
+            if entry.connection.complete_now(sequence, answer, core, now, &mut output) {
+                let value_bytes = answer.map_or(0, |answer| answer.value.len());
+                self.state.passed(core, connection, value_bytes);
             }
             let written = out.len() - before;
             self.ready.charge(&mut entry.mark, Work { requests: 0, bytes: written });
@@ -293,7 +315,7 @@ impl NodeService {
         }
     }
 
-    /// Takes the commands that have ended in tasks.
+    /// Takes the requests that have ended in tasks.
     fn receive_completions(&mut self) -> bool {
         let mut completions = std::mem::take(&mut self.completions);
         self.state.shards.take_completions(&mut completions);
@@ -302,17 +324,16 @@ impl NodeService {
             self.state.completed(completion);
         }
         self.completions = completions;
-        has_any
+        has_any | self.state.take_clearings()
     }
 
-    /// Hands replies that came from elsewhere to their connections.
+    /// Hands answers that came from elsewhere to their connections.
     fn receive_arrived(&mut self) -> bool {
         let arrived = std::mem::take(&mut self.state.arrived);
         let has_any = !arrived.is_empty();
-        for Arrived { place, bytes, after, is_error } in arrived {
+        for (place, arrival) in arrived {
             let id = ConnectionId::from(place.connection);
             let Some(entry) = self.table.get_mut(id) else { continue };
-            let arrival = Arrival { bytes, after, is_error, core: None };
             entry.connection.complete(place.sequence, arrival);
             account(&mut self.state, entry);
             queue(&mut self.ready, entry);
@@ -453,10 +474,11 @@ impl Service for NodeService {
         &mut self,
         network: &mut Network,
         connection: ConnectionId,
-        _listener: usize,
+        listener: usize,
         peer: SocketAddr,
     ) -> bool {
-        self.table.insert(connection, self.ticks_seen, self.ready.newcomer());
+        let client = (self.entrances[listener].0)();
+        self.table.insert(connection, client, self.ticks_seen, self.ready.newcomer());
         self.state.open_connections = self.table.len();
         self.state.counters.total_connections += 1;
         let open = self.state.shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -464,13 +486,13 @@ impl Service for NodeService {
             return !self.is_draining;
         }
         self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(entry) = self.table.get_mut(connection) {
-            entry.is_admitted = false;
-        }
         self.state.counters.rejected_connections += 1;
         tracing::debug!(%peer, open, "too many connections; raise --max-connections");
-        if let Some(out) = network.output(connection) {
-            reply::line(out, error::TOO_MANY_CONNECTIONS);
+        if let Some(entry) = self.table.get_mut(connection) {
+            entry.is_admitted = false;
+            if let Some(out) = network.output(connection) {
+                entry.connection.put_turned_away(out);
+            }
         }
         false
     }

@@ -1,12 +1,17 @@
 //! Requests of other cores' connections: carried out batch by batch, in parts, and parked one by
 //! one where their connection has used up its share.
 
+use larder_engine::shard::{Announced, Answer};
+
 use super::core_state::CoreState;
 use super::shards::{Origin, Tried, log_need};
 use crate::connection::Load;
 use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
-use crate::memcached::command::Command;
 use crate::mesh::{Batch, Note, Place};
+use crate::request::{ItemRequest, Target};
+
+/// How many requests of a batch are announced before the first of them is carried out.
+const ANNOUNCED_MAX: usize = 16;
 
 impl CoreState {
     /// Takes a batch of another core in; its requests are carried out by and by. There must be none
@@ -30,17 +35,23 @@ impl CoreState {
         let Some((mut batch, first)) = self.inboxes[core].take() else { return };
         let mut reply_bytes = 0;
         let last = batch.requests.len().min(first + BATCH_TURN_REQUESTS);
+        let mut targets = [None; ANNOUNCED_MAX];
         for index in first..last {
             if reply_bytes > BATCH_TURN_BYTES {
                 self.inboxes[core] = Some((batch, index));
                 return;
             }
-            let request = &batch.requests[index];
-            let (place, shard) = (request.place, request.shard);
+            let ahead = (index - first) % ANNOUNCED_MAX;
+            if ahead == 0 {
+                self.announce(&batch, index..last.min(index + ANNOUNCED_MAX), &mut targets);
+            }
+            let message = &batch.requests[index];
+            let (place, shard) = (message.place, message.shard);
+            let target = Target { shard, announced: targets[ahead] };
             self.lanes.open(core, place.connection);
             let is_scarce = self.room.is_scarce(self.under_way());
             let wants = if self.lanes.may_execute(core, place.connection, is_scarce) {
-                match self.carry_out(core, place, shard, &batch.command(request)) {
+                match self.carry_out(core, place, target, &batch.request(message)) {
                     Ok(bytes) => {
                         reply_bytes += bytes;
                         continue;
@@ -62,7 +73,7 @@ impl CoreState {
             match note {
                 Note::Ask(ask, what) => self.answer_ask(core, ask, what),
                 Note::Report(ask, report) => self.gathered(ask, Ok(Some(*report))),
-                Note::Flushed(ask, result) => self.gathered(ask, result.map(|()| None)),
+                Note::Cleared(ask, result) => self.gathered(ask, result.map(|()| None)),
             }
         }
         for connection in batch.closed.drain(..) {
@@ -81,7 +92,8 @@ impl CoreState {
             }
             let all = self.under_way();
             let Some((core, parked)) = self.lanes.next(self.room, all) else { continue };
-            match self.carry_out(core, parked.place, parked.shard, &parked.command()) {
+            let target = Target { shard: parked.shard, announced: None };
+            match self.carry_out(core, parked.place, target, &parked.request()) {
                 Ok(bytes) => {
                     has_any = true;
                     reply_bytes += bytes;
@@ -92,44 +104,62 @@ impl CoreState {
         has_any
     }
 
-    /// Carries a command of another core out, or starts to. Returns how long the reply is, as far
-    /// as it is known, or the bytes for which there is no room yet.
+    /// Starts bringing near what these requests of a batch will touch.
+    fn announce(
+        &mut self,
+        batch: &Batch,
+        range: std::ops::Range<usize>,
+        targets: &mut [Option<Announced>; ANNOUNCED_MAX],
+    ) {
+        for (message, target) in batch.requests[range].iter().zip(targets) {
+            *target = self.shards.announce(message.shard, &batch.request(message).key);
+        }
+        self.shards.announced();
+    }
+
+    /// Carries a request of another core out, or starts to. Returns how long the answer's value is,
+    /// as far as it is known, or the bytes for which there is no room yet.
     fn carry_out(
         &mut self,
         core: usize,
         place: Place,
-        shard: u16,
-        command: &Command<'_>,
+        target: Target,
+        request: &ItemRequest<'_>,
     ) -> Result<usize, usize> {
-        let origin = Origin::Core { core, place };
-        let need = log_need(command, self.now);
+        let need = log_need(request);
         let part = self.lanes.part_of(core, place.connection);
         if let Some(need) = need.filter(|need| !self.may_append(part, *need)) {
             return Err(need.bytes);
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        let counters = &mut self.counters;
-        let tried = self.shards.try_execute(shard, command, self.now, counters, &mut scratch);
+        let mut value = std::mem::take(&mut self.scratch);
+        value.clear();
+        let mut given = None;
+        let Self { shards, counters, now, .. } = self;
+        let tried = shards.try_execute(target, request, *now, counters, |answer| {
+            value.extend_from_slice(answer.map_or(&[], |answer| answer.value));
+            given = Some(answer.map(Answer::without_value));
+        });
         let result = match tried {
-            Tried::Done { after, is_error } => {
-                let len = scratch.len();
-                self.lanes.charge(core, place.connection, len);
-                self.deliver(origin, &scratch, after, is_error);
-                Ok(len)
+            Tried::Done { after, .. } => {
+                self.lanes.charge(core, place.connection, value.len());
+                let answer = given.expect("what is done has an answer");
+                let answer = answer.map(|answer| answer.with_value(&value));
+                let answer = answer.as_ref().map_err(|failure| *failure);
+                self.deliver((core, place), answer, after);
+                Ok(value.len())
             }
             Tried::Later => {
                 let own = self.lanes.load_of(core, place.connection);
-                let admitted = self.admit(shard, command, own);
+                let admitted = self.admit(target.shard, request, own);
                 admitted.map(|expected_bytes| {
                     let task = Load { waiting: 1, expected_bytes, bytes: 0 };
                     self.lanes.change(core, place.connection, |load| load + task);
-                    self.start(origin, shard, command, expected_bytes);
+                    self.start(Origin::Core { core, place }, target.shard, request, expected_bytes);
                     0
                 })
             }
         };
-        self.scratch = scratch;
+        self.scratch = value;
         if let (Ok(_), Some(need)) = (result, need) {
             self.lanes.note(core, place.connection, |part| self.shares.note(part, need.bytes));
         }

@@ -1,4 +1,4 @@
-//! A core's shards: commands in, replies out, whoever asked.
+//! A core's shards: requests in, answers out, whoever asked.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,21 +6,18 @@ use std::rc::Rc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
-use larder_engine::operation::{Delete, Need, Operation, Outcome};
-use larder_engine::shard::{Announced, Attempt, OperationBuf, Shard};
-use larder_protocol::memcached::{KeyScratch, WireKey, error, reply};
+use larder_engine::operation::{Delete, Need, Operation};
+use larder_engine::shard::{Announced, Answer, AnswerBuf, Attempt, OperationBuf, Shard};
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use super::shares::Backlog;
 use crate::connection::{After, ByteQueue, Release};
-use crate::counters::{Counters, ShardReport, ShardSpace};
+use crate::counters::{Counters, Kind, ShardReport, ShardSpace};
 use crate::limits::{LOG_RECORD_BYTES, TASK_BYTES};
-use crate::memcached::answer::{self, Tally};
-use crate::memcached::command::{Command, Kind};
-use crate::memcached::travel::describe;
 use crate::mesh::Place;
+use crate::request::{Answered, ItemRequest, NoAnswer, Target};
 
 /// One shard's engine on the production runtime.
 pub type Engine = Shard<FileCache<RingEnv>>;
@@ -32,91 +29,62 @@ pub(super) enum Origin {
     Connection(Place),
     /// A connection of another core.
     Core { core: usize, place: Place },
-    /// A core that asked all shards to be flushed; its number for that.
-    Ask { core: usize, ask: u64 },
 }
 
-/// A command that had to wait, and its end.
+/// A request that had to wait, and its end.
 pub(super) struct Completion {
     pub origin: Origin,
     pub shard: u16,
-    pub result: Result<Finished, EngineError>,
+    /// The answer, and how far the log has to be acknowledged before it may leave.
+    pub result: Result<(AnswerBuf, u64), EngineError>,
     /// What it was expected to need, in bytes.
     pub expected_bytes: usize,
     /// What it was expected to add to the log, in bytes.
     pub adds: usize,
     kind: Kind,
-    on_error: OnError,
 }
 
-pub(super) struct Finished {
-    pub bytes: Vec<u8>,
-    outcome: Option<Outcome>,
-    pub needs: u64,
+/// The end of clearing one shard for a core that asked.
+pub(super) struct Clearing {
+    pub core: usize,
+    pub ask: u64,
+    pub result: Result<(), EngineError>,
 }
 
-/// What a client gets when its command fails.
-#[derive(Clone, Copy)]
-enum OnError {
-    /// Nothing.
-    Silence,
-    /// The error's own line.
-    Line,
-    /// This line.
-    Reply(&'static str),
-}
-
-impl OnError {
-    fn of(command: &Command<'_>) -> Self {
-        match command {
-            _ if command.is_noreply() => Self::Silence,
-            Command::Drop { reply, .. } => Self::Reply(reply),
-            Command::Keyed(_) => Self::Line,
-        }
-    }
-
-    fn put(self, out: &mut Vec<u8>, failure: &EngineError) {
-        match self {
-            Self::Silence => {}
-            Self::Line => answer::put_error(out, false, failure),
-            Self::Reply(line) => reply::line(out, line),
-        }
-    }
-}
-
-/// A reply for another core that may not leave yet.
-struct HeldReply {
-    origin: Origin,
+/// An answer for another core that may not leave yet; its value stands in the shard's queue.
+struct HeldAnswer {
+    core: usize,
+    place: Place,
     needs: u64,
-    len: usize,
-    is_error: bool,
+    answer: Result<Answer<'static>, NoAnswer>,
+    value_bytes: usize,
 }
 
 struct LocalShard {
     engine: Rc<Engine>,
-    /// Replies in the order in which they came. Their positions need not be in order, but those
+    /// Answers in the order in which they came. Their positions need not be in order, but those
     /// that come later are rarely acknowledged earlier.
-    held: VecDeque<HeldReply>,
-    held_bytes: ByteQueue,
+    held: VecDeque<HeldAnswer>,
+    held_values: ByteQueue,
     acknowledged_seen: u64,
     stopped: Option<String>,
 }
 
-/// How an attempt to carry a command out at once ended.
+/// How an attempt to carry a request out at once ended.
 pub(super) enum Tried {
-    /// The reply is appended.
+    /// The answer was given.
     Done { after: After, is_error: bool },
     /// Nothing was done: it has to wait.
     Later,
 }
 
-/// A reply that may leave for where it came from.
+/// An answer that may leave for the core that its request came from.
 pub(super) struct Released<'a> {
-    pub origin: Origin,
-    pub bytes: &'a [u8],
-    /// How long the reply was that was held, which is another if it must never leave.
+    pub core: usize,
+    pub place: Place,
+    pub answer: Result<&'a Answer<'a>, NoAnswer>,
+    /// How long the value was that was held; less is sent if it must never leave.
     pub held_bytes: usize,
-    pub is_error: bool,
 }
 
 /// The shards of one core.
@@ -125,7 +93,7 @@ pub(super) struct Shards {
     /// By number; `None` for those of other cores.
     local: Vec<Option<LocalShard>>,
     completions: Rc<RefCell<Vec<Completion>>>,
-    key_scratch: KeyScratch,
+    clearings: Rc<RefCell<Vec<(u16, Clearing)>>>,
     announced: Vec<(u16, Announced)>,
 }
 
@@ -136,30 +104,28 @@ impl Shards {
             local[usize::from(number)] = Some(LocalShard {
                 engine,
                 held: VecDeque::new(),
-                held_bytes: ByteQueue::default(),
+                held_values: ByteQueue::default(),
                 acknowledged_seen: 0,
                 stopped: None,
             });
         }
-        let key_scratch = KeyScratch::default();
-        Self { env, local, completions: Rc::default(), key_scratch, announced: Vec::new() }
+        let (completions, clearings) = (Rc::default(), Rc::default());
+        Self { env, local, completions, clearings, announced: Vec::new() }
     }
 
-    /// The shard that owns a command's key.
+    /// Where requests on `key` go.
     #[inline]
-    pub(super) fn shard_of(&mut self, command: &Command<'_>) -> u16 {
-        let shards = self.local.len() as u16;
-        crate::routing::shard_of(command.key(&mut self.key_scratch), shards)
+    pub(super) fn target(&self, key: &Key<'_>) -> Target {
+        let shard = crate::routing::shard_of(key.record, self.local.len() as u16);
+        Target { shard, announced: None }
     }
 
-    /// Starts bringing near what `command` will touch, if its shard is one of these.
+    /// Starts bringing near what requests on `key` will touch, if `shard` is one of these.
     #[inline]
-    pub(super) fn announce(&mut self, command: &Command<'_>) {
-        let shard = self.shard_of(command);
-        if let Some(local) = &self.local[usize::from(shard)] {
-            let key = command.key(&mut self.key_scratch);
-            self.announced.push((shard, local.engine.announce(&Key::memcached(key))));
-        }
+    pub(super) fn announce(&mut self, shard: u16, key: &Key<'_>) -> Option<Announced> {
+        let announced = self.local[usize::from(shard)].as_ref()?.engine.announce(key);
+        self.announced.push((shard, announced));
+        Some(announced)
     }
 
     /// Goes on with what was announced.
@@ -173,7 +139,7 @@ impl Shards {
     }
 
     fn local(&self, shard: u16) -> &LocalShard {
-        self.local[usize::from(shard)].as_ref().expect("the command was routed to this core")
+        self.local[usize::from(shard)].as_ref().expect("the request was routed to this core")
     }
 
     fn numbered(&self) -> impl Iterator<Item = (u16, &LocalShard)> {
@@ -181,87 +147,82 @@ impl Shards {
         numbered.filter_map(|(number, local)| Some((number as u16, local.as_ref()?)))
     }
 
-    /// Carries `command` out if that needs no waiting, and appends the reply to `out`.
+    /// Carries `request` out if that needs no waiting; `put` gets the answer.
     #[inline]
     pub(super) fn try_execute(
         &mut self,
-        shard: u16,
-        command: &Command<'_>,
+        target: Target,
+        request: &ItemRequest<'_>,
         now: u32,
         counters: &mut Counters,
-        out: &mut Vec<u8>,
+        put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Tried {
-        let local = self.local[usize::from(shard)].as_ref();
-        let local = local.expect("the command was routed to this core");
-        let key = command.key(&mut self.key_scratch);
-        let operation = command.operation(now);
-        let attempt = local.engine.try_execute(&Key::memcached(key), &operation, now, |found| {
-            answer::put(out, command, command.value_bytes(), found, now);
-            found.outcome
+        let Target { shard, announced } = target;
+        let engine = &self.local(shard).engine;
+        let mut put = Some(put);
+        let mut put = |answer: Result<&Answer<'_>, NoAnswer>| {
+            put.take().expect("there is one answer")(answer);
+        };
+        let ItemRequest { key, operation, kind, .. } = request;
+        let attempt = engine.try_execute(key, announced, operation, now, |answer| {
+            put(Ok(answer));
+            answer.outcome
         });
         match attempt {
             Attempt::Done { value: outcome, needs } => {
-                count(counters, command.kind(), outcome);
+                counters.count(*kind, outcome);
                 Tried::Done { after: After { shard, needs }, is_error: false }
             }
             Attempt::Later => Tried::Later,
-            Attempt::Failed(EngineError::Full) if command.drops_old_item() => {
-                counters.count_failure(command.kind(), &EngineError::Full);
-                let key = key.to_vec();
-                let drop = Command::Drop {
-                    key: WireKey::plain(&key),
-                    reply: error::OUT_OF_MEMORY_STORING,
-                    is_suppressed: command.is_noreply(),
-                };
-                self.try_execute(shard, &drop, now, counters, out)
-            }
             Attempt::Failed(failure) => {
+                let mut after = After::NOTHING;
+                if matches!(failure, EngineError::Full) && request.replaces {
+                    let delete = Operation::Delete(Delete::default());
+                    match engine.try_execute(key, announced, &delete, now, |_| ()) {
+                        Attempt::Done { needs, .. } => after = After { shard, needs },
+                        Attempt::Later => return Tried::Later,
+                        Attempt::Failed(failure) => note_failure(shard, &failure),
+                    }
+                }
                 note_failure(shard, &failure);
-                counters.count_failure(command.kind(), &failure);
-                OnError::of(command).put(out, &failure);
-                Tried::Done { after: After::NOTHING, is_error: true }
+                counters.count_failure(*kind, &failure);
+                put(Err(NoAnswer::from(&failure)));
+                Tried::Done { after, is_error: true }
             }
         }
     }
 
-    /// How many bytes `command` may be expected to need while a task carries it out: a value that
+    /// How many bytes `request` may be expected to need while a task carries it out: a value that
     /// is read from the device is there twice for a moment. `unknown` stands for a value whose
     /// length the index has to be read for.
     pub(super) fn expected_bytes(
-        &mut self,
+        &self,
         shard: u16,
-        command: &Command<'_>,
+        request: &ItemRequest<'_>,
         now: u32,
         unknown: usize,
     ) -> usize {
-        let operation = command.operation(now);
-        let given = match &operation {
-            Operation::Store(store) => store.value.len(),
-            Operation::Read(_) | Operation::Delete(_) | Operation::Arithmetic(_) => 0,
-        };
+        let ItemRequest { key, operation, .. } = request;
         let read = if operation.need() == Need::Value {
-            let key = command.key(&mut self.key_scratch);
-            let engine = &self.local[usize::from(shard)].as_ref().expect("it is local").engine;
-            engine.value_bytes_known(&Key::memcached(key), now).unwrap_or(unknown)
+            self.local(shard).engine.value_bytes_known(key, now).unwrap_or(unknown)
         } else {
             0
         };
-        TASK_BYTES + given + 2 * read
+        TASK_BYTES + operation.value_len() + 2 * read
     }
 
-    /// How long the value is that the reply to `command` brings, if it brings one and that is known
-    /// without reading the index from the device.
+    /// How long the value is that the answer to `request` brings, if it brings one and that is
+    /// known without reading the index from the device.
     pub(super) fn reply_bytes_known(
-        &mut self,
+        &self,
         shard: u16,
-        command: &Command<'_>,
+        request: &ItemRequest<'_>,
         now: u32,
     ) -> Option<usize> {
-        let operation = command.operation(now);
+        let ItemRequest { key, operation, .. } = request;
         let is_read = matches!(operation, Operation::Read(_)) && operation.need() == Need::Value;
-        let key = command.key(&mut self.key_scratch);
-        let engine = &self.local[usize::from(shard)].as_ref().expect("it is local").engine;
-        is_read.then(|| engine.value_bytes_known(&Key::memcached(key), now)).flatten()
+        let known = || self.local(shard).engine.value_bytes_known(key, now);
+        is_read.then(known).flatten()
     }
 
     /// What the core's logs have to take.
@@ -276,77 +237,64 @@ impl Shards {
         sum
     }
 
-    /// Carries `command` out in a task; [`Shards::take_completions`] brings its end.
+    /// Carries `request` out in a task; [`Shards::take_completions`] brings its end.
     pub(super) fn start(
         &mut self,
         origin: Origin,
         shard: u16,
-        command: &Command<'_>,
-        now: u32,
+        request: &ItemRequest<'_>,
         expected_bytes: usize,
     ) {
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
-        let key = command.key(&mut self.key_scratch);
-        let (kind, on_error) = (command.kind(), OnError::of(command));
-        let stale_key = command.drops_old_item().then(|| key.to_vec());
-        let mut bytes = Vec::new();
-        let description = describe(command, false, &mut bytes);
-        let value_bytes = command.value_bytes();
-        let respond = move |found: &larder_engine::shard::Answer<'_>| {
-            let mut out = Vec::new();
-            let command = description.command(&bytes);
-            answer::put(&mut out, &command, value_bytes, found, now);
-            (out, found.outcome)
-        };
-        let adds = log_need(command, now).map_or(0, |need| need.adds);
-        let operation = OperationBuf::new(&command.operation(now));
-        let execution = engine.execute(&Key::memcached(key), operation, respond);
+        let ItemRequest { key, operation, kind, replaces } = *request;
+        let stale = replaces.then(|| (key.namespace, key.record.to_vec(), key.item.to_vec()));
+        let adds = log_need(request).map_or(0, |need| need.adds);
+        let execution = engine.execute(&key, OperationBuf::new(&operation));
         self.env.spawn(TaskQueue::Foreground, async move {
             let result = execution.await;
-            if let (Err(EngineError::Full), Some(key)) = (&result, stale_key) {
+            if let (Err(EngineError::Full), Some((namespace, record, item))) = (&result, stale) {
+                let key = Key { namespace, record: &record, item: &item };
                 let delete = OperationBuf::new(&Operation::Delete(Delete::default()));
-                let deleted = engine.execute(&Key::memcached(&key), delete, |_| ()).await;
-                if let Err(failure) = deleted {
+                if let Err(failure) = engine.execute(&key, delete).await {
                     note_failure(shard, &failure);
                 }
             }
-            let result = result.map(|((bytes, outcome), needs)| Finished {
-                bytes,
-                outcome: Some(outcome),
-                needs,
-            });
-            let completion =
-                Completion { origin, shard, result, expected_bytes, adds, kind, on_error };
+            let completion = Completion { origin, shard, result, expected_bytes, adds, kind };
             completions.borrow_mut().push(completion);
         });
     }
 
-    /// Flushes every shard for a core that asked.
-    pub(super) fn start_flush(&self, core: usize, ask: u64, at: Option<u32>) {
+    /// Clears every shard for a core that asked.
+    pub(super) fn start_clearing(&self, core: usize, ask: u64, at: Option<u32>) {
         for (shard, local) in self.numbered() {
             let engine = Rc::clone(&local.engine);
-            let completions = Rc::clone(&self.completions);
+            let clearings = Rc::clone(&self.clearings);
             self.env.spawn(TaskQueue::Foreground, async move {
-                let result = engine.flush_all(at).await;
-                let result =
-                    result.map(|needs| Finished { bytes: Vec::new(), outcome: None, needs });
-                completions.borrow_mut().push(Completion {
-                    origin: Origin::Ask { core, ask },
-                    shard,
-                    result,
-                    expected_bytes: 0,
-                    adds: 0,
-                    kind: Kind::Other,
-                    on_error: OnError::Silence,
-                });
+                let result = match engine.flush_all(at).await {
+                    Ok(needs) => engine.wait_acknowledged(needs).await,
+                    Err(error) => Err(error),
+                };
+                clearings.borrow_mut().push((shard, Clearing { core, ask, result }));
             });
         }
     }
 
-    /// Moves the commands that ended since the last call to `into`.
+    /// Moves the requests that ended since the last call to `into`.
     pub(super) fn take_completions(&self, into: &mut Vec<Completion>) {
         into.append(&mut self.completions.borrow_mut());
+    }
+
+    /// The shards that were cleared since the last call.
+    pub(super) fn take_clearings(&self) -> Vec<Clearing> {
+        let clearings = std::mem::take(&mut *self.clearings.borrow_mut());
+        let noted = |(shard, clearing): (u16, Clearing)| {
+            if let Err(failure) = &clearing.result {
+                note_failure(shard, failure);
+            }
+            clearing
+        };
+        clearings.into_iter().map(noted).collect()
     }
 
     /// Whether a reply may leave.
@@ -362,16 +310,27 @@ impl Shards {
         if local.stopped.is_some() { Release::Never } else { Release::Later }
     }
 
-    /// Holds a reply for elsewhere until it may leave.
-    pub(super) fn hold(&mut self, origin: Origin, bytes: &[u8], after: After, is_error: bool) {
+    /// Holds an answer for another core until it may leave.
+    pub(super) fn hold(
+        &mut self,
+        (core, place): (usize, Place),
+        answer: Result<&Answer<'_>, NoAnswer>,
+        after: After,
+    ) {
         let local = self.local[usize::from(after.shard)].as_mut();
-        let local = local.expect("replies are held where they come from");
-        local.held_bytes.tail().extend_from_slice(bytes);
-        let len = bytes.len();
-        local.held.push_back(HeldReply { origin, needs: after.needs, len, is_error });
+        let local = local.expect("answers are held where they come from");
+        let value = answer.map_or(&[][..], |answer| answer.value);
+        local.held_values.tail().extend_from_slice(value);
+        local.held.push_back(HeldAnswer {
+            core,
+            place,
+            needs: after.needs,
+            answer: answer.map(Answer::without_value),
+            value_bytes: value.len(),
+        });
     }
 
-    /// Hands out the held replies that may leave.
+    /// Hands out the held answers that may leave.
     pub(super) fn release_held(&mut self, mut deliver: impl FnMut(Released<'_>)) {
         for local in self.local.iter_mut().flatten() {
             if local.held.is_empty() {
@@ -379,20 +338,18 @@ impl Shards {
             }
             let acknowledged = local.engine.acknowledged_end();
             let is_stopped = local.stopped.is_some();
-            while let Some(reply) = local.held.front() {
-                let is_acknowledged = reply.needs <= acknowledged;
+            while let Some(held) = local.held.front() {
+                let is_acknowledged = held.needs <= acknowledged;
                 if !is_acknowledged && !is_stopped {
                     break;
                 }
-                let HeldReply { origin, len, is_error, .. } = *reply;
-                let bytes = local.held_bytes.front(len);
-                if is_acknowledged {
-                    deliver(Released { origin, bytes, held_bytes: len, is_error });
-                } else {
-                    let bytes = stopped_line(len);
-                    deliver(Released { origin, bytes, held_bytes: len, is_error: true });
-                }
-                local.held_bytes.consume(len);
+                let HeldAnswer { core, place, answer, value_bytes: held_bytes, .. } = *held;
+                let value = local.held_values.front(held_bytes);
+                let answer = answer.map(|answer| answer.with_value(value));
+                let answer = if is_acknowledged { answer } else { Err(NoAnswer::Stopped) };
+                let answer = answer.as_ref().map_err(|failure| *failure);
+                deliver(Released { core, place, answer, held_bytes });
+                local.held_values.consume(held_bytes);
                 local.held.pop_front();
             }
         }
@@ -418,9 +375,9 @@ impl Shards {
         has_moved
     }
 
-    /// Bytes of replies for other cores that may not leave yet.
+    /// Bytes of values for other cores that may not leave yet.
     pub(super) fn held_bytes(&self) -> usize {
-        self.local.iter().flatten().map(|local| local.held_bytes.len()).sum()
+        self.local.iter().flatten().map(|local| local.held_values.len()).sum()
     }
 
     pub(super) fn space(&self) -> Vec<ShardSpace> {
@@ -441,34 +398,24 @@ impl Shards {
     }
 }
 
-/// What a client gets in the place of a reply of `len` bytes that must not leave.
-pub(super) fn stopped_line(len: usize) -> &'static [u8] {
-    const LINE: &[u8] = b"SERVER_ERROR the shard has stopped taking writes\r\n";
-    if len == 0 { b"" } else { LINE }
-}
-
 impl Completion {
-    /// The reply, when it may leave, and whether it is an error.
-    pub(super) fn settle(self, counters: &mut Counters) -> (Vec<u8>, After, bool) {
+    /// The end of the request, and when it may be told.
+    pub(super) fn settle(self, counters: &mut Counters) -> (Answered, After) {
         match self.result {
-            Ok(finished) => {
-                if let Some(outcome) = finished.outcome {
-                    count(counters, self.kind, outcome);
-                }
-                (finished.bytes, After { shard: self.shard, needs: finished.needs }, false)
+            Ok((answer, needs)) => {
+                counters.count(self.kind, answer.as_answer().outcome);
+                (Answered::Item(answer), After { shard: self.shard, needs })
             }
             Err(failure) => {
                 note_failure(self.shard, &failure);
                 counters.count_failure(self.kind, &failure);
-                let mut bytes = Vec::new();
-                self.on_error.put(&mut bytes, &failure);
-                (bytes, After::NOTHING, true)
+                (Answered::Failed(NoAnswer::from(&failure)), After::NOTHING)
             }
         }
     }
 }
 
-/// What a command may append to its shard's log.
+/// What a request may append to its shard's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogNeed {
     /// How much, in bytes, roughly.
@@ -478,11 +425,11 @@ pub(super) struct LogNeed {
     pub adds: usize,
 }
 
-/// What `command` may append to the log; `None` if it only reads.
+/// What `request` may append to the log; `None` if it only reads.
 #[inline]
-pub(super) fn log_need(command: &Command<'_>, now: u32) -> Option<LogNeed> {
-    let operation = command.operation(now);
-    let bytes = LOG_RECORD_BYTES + command.value_bytes();
+pub(super) fn log_need(request: &ItemRequest<'_>) -> Option<LogNeed> {
+    let operation = &request.operation;
+    let bytes = LOG_RECORD_BYTES + operation.value_len();
     match operation {
         Operation::Store(_) | Operation::Arithmetic(_) => Some(LogNeed { bytes, adds: bytes }),
         Operation::Read(_) | Operation::Delete(_) => {
@@ -491,15 +438,9 @@ pub(super) fn log_need(command: &Command<'_>, now: u32) -> Option<LogNeed> {
     }
 }
 
-#[inline]
-fn count(counters: &mut Counters, kind: Kind, outcome: Outcome) {
-    counters.count(kind, Tally::from(outcome));
-    counters.store_too_large += u64::from(outcome == Outcome::TooLarge);
-}
-
 fn note_failure(shard: u16, failure: &EngineError) {
     match failure {
         EngineError::Full => tracing::debug!(shard, "a write was refused: {failure}"),
-        _ => tracing::error!(shard, "a command failed: {failure}"),
+        _ => tracing::error!(shard, "a request failed: {failure}"),
     }
 }

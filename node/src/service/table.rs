@@ -2,15 +2,19 @@
 
 use larder_runtime::network::ConnectionId;
 
+use super::core_state::Dispatch;
 use super::shares::Part;
 use super::turns::Mark;
-use crate::connection::{Connection, Load};
+use crate::connection::{Drive, Load};
 use crate::ledger::Holding;
+
+/// A connection of this core, whatever its protocol.
+pub(super) type Client = Box<dyn for<'a> Drive<Dispatch<'a>>>;
 
 /// A connection and what the service knows of it.
 pub(super) struct Entry {
     pub id: ConnectionId,
-    pub connection: Connection,
+    pub connection: Client,
     /// Whether the socket is not read from.
     pub is_paused: bool,
     /// Whether the peer will send no more.
@@ -56,14 +60,14 @@ fn index(id: ConnectionId) -> usize {
 }
 
 impl Table {
-    pub(super) fn insert(&mut self, id: ConnectionId, tick: u64, mark: Mark) {
+    pub(super) fn insert(&mut self, id: ConnectionId, connection: Client, tick: u64, mark: Mark) {
         let index = index(id);
         if index >= self.entries.len() {
             self.entries.resize_with(index + 1, || None);
         }
         let entry = Entry {
             id,
-            connection: Connection::default(),
+            connection,
             is_paused: false,
             has_ended: false,
             is_queued: false,
@@ -109,15 +113,22 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::Connection;
+    use crate::facts::Facts;
+    use crate::memcached::Memcached;
+
+    fn client() -> Client {
+        Box::new(Connection::new(Memcached::new(&std::sync::Arc::new(Facts::example()))))
+    }
 
     #[test]
     fn a_number_that_is_used_again_does_not_find_the_new_connection() {
         let mut table = Table::default();
         let (old, new) = (ConnectionId::from(5), ConnectionId::from((1 << 32) + 5));
-        table.insert(old, 0, Mark::default());
+        table.insert(old, client(), 0, Mark::default());
         assert!(table.get_mut(old).is_some() && table.get_mut(new).is_none());
         assert!(table.remove(new).is_none() && table.remove(old).is_some());
-        table.insert(new, 0, Mark::default());
+        table.insert(new, client(), 0, Mark::default());
         assert!(table.get_mut(old).is_none());
         assert_eq!((table.len(), table.iter_mut().count()), (1, 1));
     }

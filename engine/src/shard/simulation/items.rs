@@ -168,23 +168,23 @@ fn a_store_does_not_overtake_those_that_wait_for_room() {
     let now = shard.unix_now();
     let attempt = |operation: &OperationBuf| {
         let key = Key::memcached(b"small");
-        shard.try_execute(&key, &operation.as_operation(), now, |answer| answer.outcome)
+        shard.try_execute(&key, None, &operation.as_operation(), now, |answer| answer.outcome)
     };
     let is_done = |operation| matches!(attempt(&operation), Attempt::Done { .. });
     assert!(is_done(set(b"value")));
     // No segment is as long as that, so it waits for one.
-    let large = shard.execute(&Key::memcached(b"large"), set(&[b'v'; 100 << 10]), |_| ());
+    let large = shard.execute(&Key::memcached(b"large"), set(&[b'v'; 100 << 10]));
     let mut large = Box::pin(large);
     let polled = futures_lite::future::block_on(futures_lite::future::poll_once(large.as_mut()));
     assert!(polled.is_none(), "there is no room");
     assert!(matches!(attempt(&set(b"later")), Attempt::Later), "others wait");
     assert!(is_done(get()) && is_done(delete()), "these need none, or make some");
-    let mut small = Box::pin(shard.execute(&Key::memcached(b"small"), set(b"later"), |_| ()));
+    let mut small = Box::pin(shard.execute(&Key::memcached(b"small"), set(b"later")));
     let polled = futures_lite::future::block_on(futures_lite::future::poll_once(small.as_mut()));
     assert!(polled.is_none(), "it waits behind the large one");
     let both = async move { (large.await, small.await) };
     let (large, small) = life.block_on(both).expect("runs");
-    let (((), large), ((), small)) = (large.expect("stored"), small.expect("stored"));
+    let ((_, large), (_, small)) = (large.expect("stored"), small.expect("stored"));
     assert!(large < small, "{large} and {small} are in the log's order");
 }
 

@@ -47,10 +47,15 @@ pub(super) async fn perform(
     };
     let key = name.as_key();
     let borrowed = operation.as_operation();
-    let (reply, needs) = match shard.try_execute(&key, &borrowed, began, Reply::new) {
+    // As the node does with pipelined requests.
+    let announced = began.is_multiple_of(2).then(|| shard.announce(&key));
+    let (reply, needs) = match shard.try_execute(&key, announced, &borrowed, began, Reply::new) {
         Attempt::Done { value, needs } => (value, needs),
         Attempt::Failed(error) => return Err(error),
-        Attempt::Later => shard.execute(&key, operation.clone(), Reply::new).await?,
+        Attempt::Later => {
+            let (answer, needs) = shard.execute(&key, operation.clone()).await?;
+            (Reply::new(&answer.as_answer()), needs)
+        }
     };
     {
         let mut model = model.borrow_mut();

@@ -1,11 +1,11 @@
 use larder_engine::entry::Metadata;
-use larder_engine::error::EngineError;
 use larder_engine::operation::{Lease, Outcome};
 use larder_engine::shard::Answer;
 
-use super::super::answer::{Tally, put, put_error};
-use super::super::travel::describe;
+use super::super::answer::{put, put_failure};
+use super::super::token::Token;
 use super::*;
+use crate::request::NoAnswer;
 
 const NOW: u32 = 1_800_000_000;
 
@@ -23,7 +23,8 @@ fn answer(outcome: Outcome) -> Answer<'static> {
 
 fn text(line: &str, answer: &Answer<'_>) -> String {
     let mut out = b"before|".to_vec();
-    let command = command(line);
+    let parsed = parsed(line);
+    let command = Command::of(&parsed);
     put(&mut out, &command, command.value_bytes(), answer, NOW);
     let text = String::from_utf8(out).expect("text");
     text.strip_prefix("before|").expect("what was there stays").to_owned()
@@ -111,32 +112,22 @@ fn a_refused_value_is_answered_with_its_error() {
 
 #[test]
 fn failures_are_server_errors() {
-    let damaged = EngineError::Damaged { key: "k".into(), reason: "bad".into() };
-    for (error, reply) in [
-        (damaged, "SERVER_ERROR stored data of this key is damaged\r\n"),
-        (EngineError::Full, "SERVER_ERROR out of memory storing object\r\n"),
-        (EngineError::Stopped("x".into()), "SERVER_ERROR the shard has stopped taking writes\r\n"),
-        (EngineError::Read("x".into()), "SERVER_ERROR reading from the disk failed\r\n"),
+    for (failure, reply) in [
+        (NoAnswer::Damaged, "SERVER_ERROR stored data of this key is damaged\r\n"),
+        (NoAnswer::Full, "SERVER_ERROR out of memory storing object\r\n"),
+        (NoAnswer::Stopped, "SERVER_ERROR the shard has stopped taking writes\r\n"),
+        (NoAnswer::ReadFailed, "SERVER_ERROR reading from the disk failed\r\n"),
     ] {
         let mut out = Vec::new();
-        put_error(&mut out, true, &error);
+        put_failure(&mut out, &Command::of(&parsed("delete k noreply\r\n")), failure);
         assert!(out.is_empty());
-        put_error(&mut out, false, &error);
+        put_failure(&mut out, &Command::of(&parsed("delete k\r\n")), failure);
         assert_eq!(out, reply.as_bytes());
     }
-}
-
-#[test]
-fn outcomes_are_counted_as_hits_and_misses() {
-    for (outcome, tally) in [
-        (Outcome::Hit, Tally::Hit),
-        (Outcome::Number(1), Tally::Hit),
-        (Outcome::NotFound, Tally::Miss),
-        (Outcome::Exists, Tally::BadValue),
-        (Outcome::NotNumeric, Tally::Other),
-    ] {
-        assert_eq!(Tally::from(outcome), tally);
-    }
+    let mut out = Vec::new();
+    let too_large = format!("set k 0 0 {}\r\n", 1 << 20);
+    put_failure(&mut out, &Command::of(&parsed(&too_large)), NoAnswer::Stopped);
+    assert_eq!(out, b"SERVER_ERROR object too large for cache\r\n");
 }
 
 #[test]
@@ -146,12 +137,11 @@ fn a_store_that_has_waited_still_knows_the_length_of_its_value() {
         (Outcome::Exists, "EX s5\r\n"),
         (Outcome::NotFound, "NF s5\r\n"),
     ] {
-        let sent = command("ms k 5 s\r\nvalue\r\n");
-        let mut bytes = Vec::new();
-        let description = describe(&sent, false, &mut bytes);
+        let token = Token::new(&Command::of(&parsed("ms k 5 s\r\nvalue\r\n")));
         let mut out = Vec::new();
         let found = answer(outcome);
-        put(&mut out, &description.command(&bytes), sent.value_bytes(), &found, NOW);
+        let kept = token.parsed();
+        put(&mut out, &Command::of(&kept), token.value_bytes(), &found, NOW);
         assert_eq!(String::from_utf8(out).expect("text"), reply);
     }
 }

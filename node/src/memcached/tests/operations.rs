@@ -1,7 +1,8 @@
 use larder_engine::operation::{Arithmetic, Delete, EXPIRED, Operation, Read, Store, StoreMode};
 
-use super::super::command::{Kind, flush_time};
+use super::super::command::flush_time;
 use super::*;
+use crate::counters::Kind;
 
 const NOW: u32 = 1_800_000_000;
 
@@ -57,7 +58,8 @@ fn reads_and_their_expiries() {
         ("mg k R-1\r\n", get, META_READ),
         ("me k\r\n", Kind::Other, Read { value: false, quiet: true, ..READ }),
     ] {
-        let command = command(line);
+        let parsed = parsed(line);
+        let command = Command::of(&parsed);
         assert_eq!(command.operation(NOW), Operation::Read(read), "{line:?}");
         assert_eq!(command.kind(), kind, "{line:?}");
     }
@@ -97,13 +99,14 @@ fn stores_in_every_mode() {
         ),
         ("ms k 1 ME\r\nv\r\n", Kind::Store, mode(StoreMode::Add)),
     ] {
-        let command = command(line);
+        let parsed = parsed(line);
+        let command = Command::of(&parsed);
         assert_eq!(command.operation(NOW), Operation::Store(store), "{line:?}");
         assert_eq!(command.kind(), kind, "{line:?}");
     }
-    assert!(command("set k 0 0 1\r\nv\r\n").drops_old_item());
-    assert!(command("ms k 1 MA\r\nv\r\n").drops_old_item());
-    assert!(!command("add k 0 0 1\r\nv\r\n").drops_old_item());
+    let drops = |line| Command::of(&parsed(line)).drops_old_item();
+    assert!(drops("set k 0 0 1\r\nv\r\n") && drops("ms k 1 MA\r\nv\r\n"));
+    assert!(!drops("add k 0 0 1\r\nv\r\n"));
 }
 
 #[test]
@@ -123,11 +126,14 @@ fn deletes() {
         ),
         ("md k x\r\n", Delete { clear_value: true, ..Delete::default() }),
     ] {
-        assert_eq!(command(line).operation(NOW), Operation::Delete(delete), "{line:?}");
-        assert_eq!(command(line).kind(), Kind::Delete);
+        let parsed = parsed(line);
+        let command = Command::of(&parsed);
+        assert_eq!(command.operation(NOW), Operation::Delete(delete), "{line:?}");
+        assert_eq!(command.kind(), Kind::Delete);
     }
     let too_large = format!("set k 0 0 {}\r\n", 1 << 20);
-    assert_eq!(command(&too_large).operation(NOW), Operation::Delete(Delete::default()));
+    let operation = Operation::Delete(Delete::default());
+    assert_eq!(Command::of(&parsed(&too_large)).operation(NOW), operation);
 }
 
 #[test]
@@ -149,8 +155,10 @@ fn arithmetic() {
             },
         ),
     ] {
-        assert_eq!(command(line).operation(NOW), Operation::Arithmetic(arithmetic), "{line:?}");
-        assert_eq!(command(line).kind(), kind, "{line:?}");
+        let parsed = parsed(line);
+        let command = Command::of(&parsed);
+        assert_eq!(command.operation(NOW), Operation::Arithmetic(arithmetic), "{line:?}");
+        assert_eq!(command.kind(), kind, "{line:?}");
     }
 }
 
@@ -165,11 +173,11 @@ fn flush_delays() {
 #[test]
 fn noreply_and_keys() {
     let mut scratch = Default::default();
-    assert_eq!(command("mg Zm9v b v\r\n").key(&mut scratch), b"foo");
-    assert_eq!(command("touch abc 1\r\n").key(&mut scratch), b"abc");
+    assert_eq!(Command::of(&parsed("mg Zm9v b v\r\n")).key(&mut scratch), b"foo");
+    assert_eq!(Command::of(&parsed("touch abc 1\r\n")).key(&mut scratch), b"abc");
     for line in ["delete k noreply\r\n", "incr k 1 noreply\r\n", "touch k 1 noreply\r\n"] {
-        assert!(command(line).is_noreply(), "{line:?}");
+        assert!(Command::of(&parsed(line)).is_noreply(), "{line:?}");
     }
-    assert!(!command("mg k q\r\n").is_noreply(), "quiet commands are told of errors");
+    assert!(!Command::of(&parsed("mg k q\r\n")).is_noreply(), "quiet commands are told of errors");
     assert!(matches!(request("get k\r\n"), Request::Get(_)));
 }

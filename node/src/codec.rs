@@ -1,0 +1,143 @@
+//! What a protocol is to a connection: one module that turns bytes into requests and answers into
+//! bytes. Connections, messages between cores, shards and limits know none by name.
+
+use std::fmt::Debug;
+
+use larder_engine::key::Key;
+use larder_engine::shard::Answer;
+
+use crate::request::{ItemRequest, NoAnswer, NodeAnswer, NodeRequest};
+
+/// In which order replies leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As their requests came.
+    AsAsked,
+    /// As they are done.
+    AsDone,
+}
+
+/// How much of a message there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole {
+        /// How many bytes of the input it took.
+        consumed: usize,
+    },
+    /// A part.
+    Part {
+        /// How many bytes of it are done with.
+        consumed: usize,
+        /// How many there must be behind those before another try can say more.
+        needed: usize,
+    },
+    /// Nothing that could be answered: the connection ends.
+    Close,
+}
+
+/// What a message means.
+#[derive(Clone, Copy, Debug)]
+pub enum Meaning<'a> {
+    /// The protocol answers it by itself.
+    Constant,
+    /// It is for the shard that owns a key.
+    Keyed(ItemRequest<'a>),
+    /// It is for the whole node. It waits for the connection's earlier requests, and later
+    /// ones wait for it.
+    Node(NodeRequest),
+    /// The connection ends when what came before is answered.
+    Close,
+}
+
+/// Whether a message is one of a group, of whose answer nothing more is sent after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// It is none.
+    Alone,
+    /// It is, or begins one.
+    Member,
+    /// It ends one.
+    Last,
+}
+
+/// A protocol, as one connection has it.
+pub trait Codec {
+    /// In which order replies leave.
+    const ORDER: Order;
+
+    /// A message as it stands in the input, or what is there of it.
+    type Message<'a>;
+    /// How far the input is understood, so that a message can be cut again.
+    type Mark;
+    /// Room for keys that do not stand in the input as they are.
+    type Room: Default;
+    /// What is kept of a message whose answer is encoded later.
+    type Token: Debug;
+
+    /// Where the protocol stands.
+    fn mark(&self) -> Self::Mark;
+
+    /// Goes back to where it stood.
+    fn rewind(&mut self, mark: &Self::Mark);
+
+    /// Cuts the next message from the front of `input`, which is not empty.
+    fn cut<'a>(&mut self, input: &'a [u8]) -> Self::Message<'a>;
+
+    /// How much of the message there is. All other functions want whole ones.
+    fn extent(message: &Self::Message<'_>) -> Extent;
+
+    /// Whether nothing behind the message is to be looked at before it is carried out.
+    fn is_last(message: &Self::Message<'_>) -> bool;
+
+    /// The key of a message that means [`Meaning::Keyed`].
+    fn key<'s>(message: &'s Self::Message<'_>, room: &'s mut Self::Room) -> Option<Key<'s>>;
+
+    /// What the message means at Unix second `now`.
+    fn meaning<'s>(
+        &self,
+        message: &'s Self::Message<'_>,
+        room: &'s mut Self::Room,
+        now: u32,
+    ) -> Meaning<'s>;
+
+    /// Whether the message is one of a group.
+    fn grouping(message: &Self::Message<'_>) -> Grouping;
+
+    /// Appends the answer to a message that means [`Meaning::Constant`].
+    fn put_constant(&self, message: &Self::Message<'_>, out: &mut Vec<u8>);
+
+    /// Appends the answer to a message, at Unix second `now`.
+    fn put(
+        &self,
+        message: &Self::Message<'_>,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        now: u32,
+        out: &mut Vec<u8>,
+    );
+
+    /// What has to be kept of the message.
+    fn token(&self, message: &Self::Message<'_>) -> Self::Token;
+
+    /// The memory that a token has besides its own size, in bytes.
+    fn token_bytes(token: &Self::Token) -> usize;
+
+    /// As [`Codec::put`], for a message that has waited.
+    fn put_waited(
+        &self,
+        token: &Self::Token,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        now: u32,
+        out: &mut Vec<u8>,
+    );
+
+    /// The same where the whole node was asked.
+    fn put_node(&self, token: &Self::Token, answer: &NodeAnswer, out: &mut Vec<u8>);
+
+    /// Appends what says that `reply`, which is not sent, must never leave because its shard has
+    /// stopped.
+    fn put_stopped(&self, reply: &[u8], out: &mut Vec<u8>);
+
+    /// Appends what a client is told that comes when there are too many.
+    fn put_turned_away(&self, out: &mut Vec<u8>);
+}

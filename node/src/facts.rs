@@ -1,0 +1,53 @@
+//! What the node was told and has found at its start.
+
+use crate::memory_plan::MemoryPlan;
+
+/// What the node was told, as all who tell of it need it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Unix second at which the node started.
+    pub started: u64,
+    /// Cores that the node runs on.
+    pub cores: usize,
+    /// The memory option, in bytes.
+    pub memory: u64,
+    /// How it is divided.
+    pub memory_plan: MemoryPlan,
+    /// The memcached port.
+    pub port: u16,
+    /// The address of the listeners.
+    pub listen: String,
+    /// The largest item, in bytes.
+    pub item_bytes_max: u64,
+    /// The most connections.
+    pub connections_max: usize,
+    /// Seconds after which silent connections are closed; 0 for never.
+    pub idle_timeout: u64,
+    /// Whether `flush_all` is allowed.
+    pub flush_enabled: bool,
+    /// Whether `shutdown` is allowed.
+    pub shutdown_enabled: bool,
+    /// The durability mode.
+    pub durability: String,
+}
+
+#[cfg(test)]
+impl Facts {
+    /// Those of a node with two cores that began at Unix second 1000.
+    pub(crate) fn example() -> Self {
+        Self {
+            started: 1000,
+            cores: 2,
+            memory: 1 << 30,
+            memory_plan: MemoryPlan::example(),
+            port: 11211,
+            listen: "127.0.0.1".into(),
+            item_bytes_max: 1 << 20,
+            connections_max: 99,
+            idle_timeout: 0,
+            flush_enabled: true,
+            shutdown_enabled: false,
+            durability: "sync".into(),
+        }
+    }
+}

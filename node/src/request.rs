@@ -1,0 +1,106 @@
+//! What a client wants and what it is told, in the words of no protocol.
+
+use larder_engine::error::EngineError;
+use larder_engine::key::Key;
+use larder_engine::operation::Operation;
+use larder_engine::shard::{Announced, AnswerBuf};
+
+use crate::counters::{CoreReport, Kind};
+
+/// What one shard is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemRequest<'a> {
+    /// The item's key.
+    pub key: Key<'a>,
+    /// What happens to the item.
+    pub operation: Operation<'a>,
+    /// As what it counts.
+    pub kind: Kind,
+    /// Whether the old item goes if there is no room for the new one: it was to be replaced, so
+    /// what is there is stale.
+    pub replaces: bool,
+}
+
+/// Where a request goes: computed once, and carried.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The shard that owns the key.
+    pub shard: u16,
+    /// What the shard computed of the key, if it is one of this core's and was told before.
+    pub announced: Option<Announced>,
+}
+
+/// What the whole node is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRequest {
+    /// Drop every item of the default namespace, now or at a Unix second.
+    Clear(Option<u32>),
+    /// Tell each core's figures, and perhaps set its counters to zero.
+    Reports {
+        /// Whether counters are set to zero.
+        reset: bool,
+    },
+    /// Stop.
+    Stop,
+}
+
+/// What the whole node answers.
+#[derive(Clone, Debug)]
+pub enum NodeAnswer {
+    /// The items are gone, or will be.
+    Cleared,
+    /// The figures, by core, at a Unix second.
+    Reports(Vec<CoreReport>, u32),
+    /// It will stop.
+    Stopping,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The bytes of the key cannot be read back.
+    Damaged,
+    /// There is no room for the value.
+    Full,
+    /// The shard has seen a failed write and takes no more.
+    Stopped,
+    /// The device would not give the bytes.
+    ReadFailed,
+}
+
+impl From<&EngineError> for NoAnswer {
+    fn from(error: &EngineError) -> Self {
+        match error {
+            EngineError::Damaged { .. } => Self::Damaged,
+            EngineError::Full => Self::Full,
+            EngineError::Stopped(_) | EngineError::Open(_) => Self::Stopped,
+            EngineError::Read(_) => Self::ReadFailed,
+        }
+    }
+}
+
+/// How a request that had to wait has ended.
+#[derive(Clone, Debug)]
+pub enum Answered {
+    /// What became of the item.
+    Item(AnswerBuf),
+    /// What the whole node says.
+    Node(NodeAnswer),
+    /// Nothing did.
+    Failed(NoAnswer),
+}
+
+impl Answered {
+    /// Bytes of the value that it brings.
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Self::Item(answer) => answer.value_bytes(),
+            Self::Node(_) | Self::Failed(_) => 0,
+        }
+    }
+
+    /// Whether it is a failure.
+    pub fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
