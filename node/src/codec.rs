@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use larder_engine::key::Key;
 use larder_engine::shard::Answer;
 
-use crate::request::{ItemRequest, NoAnswer, NodeAnswer, NodeRequest};
+use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest};
 
 /// In which order replies leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,8 @@ pub enum Meaning<'a> {
     /// It is for the whole node. It waits for the connection's earlier requests, and later
     /// ones wait for it.
     Node(NodeRequest),
-    /// The connection ends when what came before is answered.
+    /// The protocol answers it by itself, perhaps with nothing, and the connection ends when it and
+    /// what came before are answered.
     Close,
 }
 
@@ -93,18 +94,18 @@ pub trait Codec {
     /// The key of a message that means [`Meaning::Keyed`].
     fn key<'s>(message: &'s Self::Message<'_>, room: &'s mut Self::Room) -> Option<Key<'s>>;
 
-    /// What the message means at Unix second `now`.
+    /// What the message means, by the nanosecond at which it was received, and now.
     fn meaning<'s>(
         &self,
         message: &'s Self::Message<'_>,
         room: &'s mut Self::Room,
-        now: u32,
+        at: (u64, Moment),
     ) -> Meaning<'s>;
 
     /// Whether the message is one of a group.
     fn grouping(message: &Self::Message<'_>) -> Grouping;
 
-    /// Appends the answer to a message that means [`Meaning::Constant`].
+    /// Appends the answer to a message that means [`Meaning::Constant`] or [`Meaning::Close`].
     fn put_constant(&self, message: &Self::Message<'_>, out: &mut Vec<u8>);
 
     /// Appends the answer to a message, at Unix second `now`.
@@ -122,12 +123,13 @@ pub trait Codec {
     /// The memory that a token has besides its own size, in bytes.
     fn token_bytes(token: &Self::Token) -> usize;
 
-    /// As [`Codec::put`], for a message that has waited.
+    /// As [`Codec::put`], for a message that has waited. `at` has the Unix second, and how often
+    /// the request has gone from one core to another.
     fn put_waited(
         &self,
         token: &Self::Token,
         answer: Result<&Answer<'_>, NoAnswer>,
-        now: u32,
+        at: (u32, u8),
         out: &mut Vec<u8>,
     );
 

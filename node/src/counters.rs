@@ -125,6 +125,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Commands that failed because of damage.
     pub damaged: u64,
+    /// Requests that were not begun because their deadline was past.
+    pub too_late: u64,
 }
 
 impl Counters {
@@ -185,7 +187,7 @@ impl Counters {
     }
 
     /// Every counter with its name.
-    pub fn named(&self) -> [(&'static str, u64); 31] {
+    pub fn named(&self) -> [(&'static str, u64); 32] {
         macro_rules! named {
             ($($name:ident),* $(,)?) => { [$((stringify!($name), self.$name)),*] };
         }
@@ -221,6 +223,7 @@ impl Counters {
             conn_yields,
             forwarded,
             damaged,
+            too_late,
         )
     }
 }

@@ -13,8 +13,12 @@ pub struct Facts {
     pub memory: u64,
     /// How it is divided.
     pub memory_plan: MemoryPlan,
+    /// Shards of the store.
+    pub shards: u16,
     /// The memcached port.
     pub port: u16,
+    /// The first of the native ports that cores have for themselves, if they have such.
+    pub native_core_ports: Option<u16>,
     /// The address of the listeners.
     pub listen: String,
     /// The largest item, in bytes.
@@ -40,7 +44,9 @@ impl Facts {
             cores: 2,
             memory: 1 << 30,
             memory_plan: MemoryPlan::example(),
+            shards: 2,
             port: 11211,
+            native_core_ports: None,
             listen: "127.0.0.1".into(),
             item_bytes_max: 1 << 20,
             connections_max: 99,

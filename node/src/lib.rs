@@ -2,7 +2,7 @@
 //! runtime.
 //!
 //! ```text
-//!   config -> launch -> one thread per core: service -> connection -> a protocol (memcached)
+//!   config -> launch -> one thread per core: service -> connection -> a protocol's codec
 //!                   |                           |-> engine's shards (routing)
 //!                   |                           '-> mesh: messages to the other cores
 //!                   '-> admin: metrics over HTTP
@@ -25,6 +25,7 @@ pub mod limits;
 pub mod memcached;
 pub mod memory_plan;
 pub mod mesh;
+pub mod native;
 pub mod process;
 pub mod request;
 pub mod routing;

@@ -48,6 +48,7 @@ struct RequestHead {
     record_bytes: u16,
     item_bytes: u16,
     kind: Kind,
+    deadline: Option<u64>,
     replaces: bool,
     /// With an empty value.
     operation: Operation<'static>,
@@ -55,13 +56,14 @@ struct RequestHead {
 
 impl RequestHead {
     fn of(request: &ItemRequest<'_>) -> Self {
-        let ItemRequest { key, operation, kind, replaces } = *request;
+        let ItemRequest { key, operation, kind, deadline, replaces } = *request;
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
         Self {
             namespace: key.namespace,
             record_bytes: length(key.record),
             item_bytes: length(key.item),
             kind,
+            deadline,
             replaces,
             operation: operation.without_value(),
         }
@@ -75,6 +77,7 @@ impl RequestHead {
             key: Key { namespace: self.namespace, record, item },
             operation: self.operation.with_value(value),
             kind: self.kind,
+            deadline: self.deadline,
             replaces: self.replaces,
         }
     }
@@ -465,7 +468,7 @@ mod tests {
             version: Some(5),
         });
         let key = Key { namespace: 9, record: b"record", item: b"item" };
-        ItemRequest { key, operation, kind: Kind::Store, replaces: true }
+        ItemRequest { key, operation, kind: Kind::Store, deadline: Some(8), replaces: true }
     }
 
     fn place(sequence: u64) -> Place {

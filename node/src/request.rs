@@ -16,9 +16,21 @@ pub struct ItemRequest<'a> {
     pub operation: Operation<'a>,
     /// As what it counts.
     pub kind: Kind,
+    /// When nobody waits for the answer any more, on the clock that cores share, in nanoseconds: it
+    /// is not begun then.
+    pub deadline: Option<u64>,
     /// Whether the old item goes if there is no room for the new one: it was to be replaced, so
     /// what is there is stale.
     pub replaces: bool,
+}
+
+/// The time of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// In Unix seconds.
+    pub second: u32,
+    /// On the clock that cores share and nobody sets, in nanoseconds.
+    pub nanoseconds: u64,
 }
 
 /// Where a request goes: computed once, and carried.
@@ -66,6 +78,8 @@ pub enum NoAnswer {
     Stopped,
     /// The device would not give the bytes.
     ReadFailed,
+    /// The deadline was past before the work had begun.
+    TooLate,
 }
 
 impl From<&EngineError> for NoAnswer {

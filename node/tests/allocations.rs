@@ -73,6 +73,7 @@ fn a_get_that_is_answered_from_ram_allocates_nothing() {
         data_dir: directory.path().join("data"),
         memory: Size(128 << 20),
         memcached_port: 0,
+        native_port: 0,
         admin_port: 0,
         cores: Some(1),
         ..Config::default()

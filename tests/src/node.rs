@@ -93,6 +93,7 @@ pub struct Node {
     /// The line that says it is ready, once it has been printed; disconnected at the end of stdout.
     ready: Receiver<String>,
     address: SocketAddr,
+    native: SocketAddr,
     admin: SocketAddr,
     /// Holds the log.
     scratch: Scratch,
@@ -127,7 +128,7 @@ impl Node {
             .arg(&options.data_dir)
             .args(["--shards", &options.shards.to_string()])
             .args(["--memory", options.memory, "--listen", "127.0.0.1"])
-            .args(["--memcached-port", "0", "--admin-port", "0"])
+            .args(["--memcached-port", "0", "--native-port", "0", "--admin-port", "0"])
             .args(["--durability", options.durability])
             .args(&options.more)
             .stdin(Stdio::null())
@@ -137,7 +138,8 @@ impl Node {
             .unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { child, ready: first_line(stdout), address, admin: address, scratch }
+        let ready = first_line(stdout);
+        Self { child, ready, address, native: address, admin: address, scratch }
     }
 
     fn wait_ready(&mut self) -> Result<(), String> {
@@ -152,9 +154,10 @@ impl Node {
                 return Err(failed(self, &format!("the server ended ({status:?})")));
             }
         };
-        match (address_of("memcached", &line), address_of("admin", &line)) {
-            (Some(address), Some(admin)) => {
-                (self.address, self.admin) = (address, admin);
+        let of = |name| address_of(name, &line);
+        match (of("memcached"), of("native"), of("admin")) {
+            (Some(address), Some(native), Some(admin)) => {
+                (self.address, self.native, self.admin) = (address, native, admin);
                 Ok(())
             }
             _ => Err(failed(self, &format!("the server printed {line:?}"))),
@@ -164,6 +167,11 @@ impl Node {
     /// Where memcached clients are served.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where native clients are served.
+    pub fn native(&self) -> SocketAddr {
+        self.native
     }
 
     /// A new connection; fails the test if there is none.

@@ -4,7 +4,7 @@ use super::locate::Located;
 use crate::cache::CachedItem;
 use crate::entry::Metadata;
 use crate::entry::state::{STALE, WIN_SENT};
-use crate::operation::{Decision, Effect, Lease, Operation, Outcome};
+use crate::operation::{Decision, Effect, Lease, Operation, Outcome, Read};
 
 /// What an operation found and did, borrowed for the time of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +39,13 @@ impl<'a> Answer<'a> {
         }
     }
 
-    pub(super) fn of_cached(item: &CachedItem, value: &'a [u8], leases: bool) -> Self {
-        let state = if leases { item.metadata.state } else { 0 };
+    pub(super) fn of_cached(item: &CachedItem, value: &'a [u8], read: &Read) -> Self {
+        let state = if read.leases { item.metadata.state } else { 0 };
         let (stale, already_sent) = (state & STALE != 0, state & WIN_SENT != 0);
         Self {
             outcome: Outcome::Hit,
             metadata: item.metadata,
-            value,
+            value: if read.value { value } else { &[] },
             value_len: value.len(),
             lease: Lease { won: false, stale, already_sent },
             last_access: item.last_access,

@@ -96,7 +96,7 @@ impl<E: Env> Shard<E> {
             let needs = item.item.sequence + 1;
             state.operations.cached += 1;
             let answer = if item_is_there {
-                Answer::of_cached(&item.item, item.value, read.leases)
+                Answer::of_cached(&item.item, item.value, read)
             } else if read.vivify.is_some() {
                 return Attempt::Later;
             } else {

@@ -37,6 +37,10 @@ pub struct Config {
     pub memcached_port: u16,
     /// Core `i` also listens on this port plus `i`.
     pub core_ports: Option<u16>,
+    /// The native port; 0 picks a free one.
+    pub native_port: u16,
+    /// Core `i` also listens for native clients on this port plus `i`.
+    pub native_core_ports: Option<u16>,
     /// The admin port; 0 picks a free one.
     pub admin_port: u16,
     /// When writes are acknowledged.
@@ -78,6 +82,8 @@ impl Default for Config {
             listen: IpAddr::from([127, 0, 0, 1]),
             memcached_port: 11211,
             core_ports: None,
+            native_port: 9411,
+            native_core_ports: None,
             admin_port: 9412,
             durability: DurabilityMode::Sync,
             recovery_log: Size(limits::RECOVERY_LOG_DEFAULT),

@@ -57,6 +57,12 @@ pub struct Options {
     /// Core i also listens on this port + i
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub core_ports: Option<u16>,
+    /// Port for the native protocol; 0 picks a free one [default: 9411]
+    #[arg(long, value_name = "PORT")]
+    pub native_port: Option<u16>,
+    /// Core i also listens for native clients on this port + i
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub native_core_ports: Option<u16>,
     /// Port for metrics and health over HTTP; 0 picks a free one [default: 9412]
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,

@@ -185,6 +185,8 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         listen: first!(listen).unwrap_or(default.listen),
         memcached_port: first!(memcached_port).unwrap_or(default.memcached_port),
         core_ports: first!(core_ports),
+        native_port: first!(native_port).unwrap_or(default.native_port),
+        native_core_ports: first!(native_core_ports),
         admin_port: first!(admin_port).unwrap_or(default.admin_port),
         durability: first!(durability).unwrap_or(default.durability),
         recovery_log: first!(recovery_log).unwrap_or(default.recovery_log),

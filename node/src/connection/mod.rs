@@ -23,7 +23,7 @@ use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX,
     SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
-use crate::request::{Answered, ItemRequest, NoAnswer, NodeRequest, Target};
+use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeRequest, Target};
 
 use ahead::{Ahead, One};
 
@@ -77,8 +77,8 @@ pub enum Handled {
 
 /// What carries requests out.
 pub trait Handler {
-    /// The Unix second.
-    fn now(&self) -> u32;
+    /// The time of this turn.
+    fn now(&self) -> Moment;
     /// Where requests on `key` go.
     fn target(&self, key: &Key<'_>) -> Target;
     /// The same for a request that is going to be asked for soon.
@@ -176,8 +176,9 @@ impl SpareInputs {
 
 /// A connection, whatever its protocol.
 pub trait Conversation {
-    /// Takes bytes that were received, and no request of them before it is driven again.
-    fn store(&mut self, bytes: &[u8], spares: &mut SpareInputs);
+    /// Takes bytes that were received at nanosecond `now`, and no request of them before it is
+    /// driven again.
+    fn store(&mut self, bytes: &[u8], now: u64, spares: &mut SpareInputs);
     /// Takes the end of the request at `sequence`.
     fn complete(&mut self, sequence: u64, arrival: Arrival);
     /// Takes an answer that came from `core` and may leave. It leaves at once if it may be the next
@@ -246,6 +247,8 @@ pub struct Connection<P: Codec> {
     /// How many of them there must be before the protocol can say more.
     needed: usize,
     slots: Slots<P>,
+    /// When the last of them was received, in nanoseconds.
+    received_at: u64,
     /// How many requests were taken.
     requests: u64,
     /// The number of the group that is being taken, or was last.
@@ -259,14 +262,14 @@ pub struct Connection<P: Codec> {
 }
 
 impl<P: Codec> Conversation for Connection<P> {
-    fn store(&mut self, bytes: &[u8], spares: &mut SpareInputs) {
+    fn store(&mut self, bytes: &[u8], now: u64, spares: &mut SpareInputs) {
         if self.is_closing {
             return;
         }
         if self.input.is_empty() {
             self.input = spares.take();
         }
-        self.append(bytes);
+        self.append(bytes, now);
     }
 
     fn complete(&mut self, sequence: u64, arrival: Arrival) {
@@ -283,7 +286,7 @@ impl<P: Codec> Conversation for Connection<P> {
     ) -> bool {
         let is_passed = self.slots.may_leave_next(sequence) && !output.is_full();
         if is_passed {
-            self.slots.pass(&self.protocol, sequence, answer, now, output.bytes);
+            self.slots.pass(&self.protocol, sequence, answer, (now, 1), output.bytes);
         } else {
             let answered = match answer {
                 Ok(answer) => Answered::Item(AnswerBuf::with_value(answer, answer.value.to_vec())),
@@ -356,14 +359,15 @@ impl<P: Codec, H: Handler> Drive<H> for Connection<P> {
         if self.is_closing {
             return Stop::Closing;
         }
+        let now = handler.now().nanoseconds;
         if !self.input.is_empty() {
-            self.append(bytes);
+            self.append(bytes, now);
             return self.resume(output, handler, spares);
         }
         let (stop, taken) = self.parse(bytes, output, handler);
         if taken < bytes.len() && stop != Stop::Closing {
             self.input = spares.take();
-            self.append(&bytes[taken..]);
+            self.append(&bytes[taken..], now);
         }
         stop
     }
@@ -398,6 +402,7 @@ impl<P: Codec> Connection<P> {
             input: Vec::new(),
             start: 0,
             needed: 0,
+            received_at: 0,
             slots: Slots::default(),
             requests: 0,
             group: 0,
@@ -410,7 +415,8 @@ impl<P: Codec> Connection<P> {
 
     /// Keeps bytes for later. The memory grows with what has come, by half of it at a time, and not
     /// beyond the request that it is for.
-    fn append(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8], now: u64) {
+        self.received_at = now;
         let len = self.input.len() + bytes.len();
         if len > self.input.capacity() {
             let end = (self.start + self.needed).max(len);
@@ -499,7 +505,9 @@ impl<P: Codec> Connection<P> {
             self.is_in_group = true;
             self.group = self.group.wrapping_add(1).max(1);
         }
-        let stop = match self.protocol.meaning(message, room, handler.now()) {
+        let now = handler.now();
+        let asked = if self.input.is_empty() { now.nanoseconds } else { self.received_at };
+        let stop = match self.protocol.meaning(message, room, (asked, now)) {
             Meaning::Constant => {
                 self.constant(message, output);
                 None
@@ -510,6 +518,7 @@ impl<P: Codec> Connection<P> {
             }
             Meaning::Node(request) => self.node_request(message, request, handler),
             Meaning::Close => {
+                self.constant(message, output);
                 self.close();
                 None
             }
@@ -537,7 +546,7 @@ impl<P: Codec> Connection<P> {
         let is_direct = P::ORDER == Order::AsDone || self.slots.is_empty();
         let Self { protocol, slots, .. } = self;
         let out = if is_direct { &mut *output.bytes } else { slots.held_tail() };
-        let (before, now) = (out.len(), handler.now());
+        let (before, now) = (out.len(), handler.now().second);
         let put = |answer: Result<&Answer<'_>, NoAnswer>| protocol.put(message, answer, now, out);
         match handler.request(request, target, asked, put) {
             Handled::Refused => return Some(Stop::Core),

@@ -208,18 +208,19 @@ impl<P: Codec> Slots<P> {
         P::ORDER == Order::AsDone || (sequence == self.first && !self.slots.is_empty())
     }
 
-    /// Sends the answer to the request at `sequence`, which may leave next.
+    /// Sends the answer to the request at `sequence`, which may leave next. `at` is what
+    /// [`Codec::put_waited`] is told.
     pub(super) fn pass(
         &mut self,
         protocol: &P,
         sequence: u64,
         answer: Result<&Answer<'_>, NoAnswer>,
-        now: u32,
+        at: (u32, u8),
         out: &mut Vec<u8>,
     ) {
         let (token, group) = self.arrived(sequence);
         let before = out.len();
-        protocol.put_waited(&token, answer, now, out);
+        protocol.put_waited(&token, answer, at, out);
         self.pass_written(before, group, answer.is_err(), out);
         self.leave();
     }
@@ -338,17 +339,17 @@ impl<P: Codec> Slots<P> {
             State::Own { arrival, token } => {
                 self.token_bytes -= P::token_bytes(&token);
                 let value_bytes = arrival.answered.value_bytes();
-                let now = handler.now();
+                let at = (handler.now().second, u8::from(arrival.core.is_some()));
                 match &arrival.answered {
                     _ if release == Release::Never => {
-                        protocol.put_waited(&token, Err(NoAnswer::Stopped), now, out);
+                        protocol.put_waited(&token, Err(NoAnswer::Stopped), at, out);
                     }
                     Answered::Item(answer) => {
-                        protocol.put_waited(&token, Ok(&answer.as_answer()), now, out);
+                        protocol.put_waited(&token, Ok(&answer.as_answer()), at, out);
                     }
                     Answered::Node(answer) => protocol.put_node(&token, answer, out),
                     Answered::Failed(failure) => {
-                        protocol.put_waited(&token, Err(*failure), now, out);
+                        protocol.put_waited(&token, Err(*failure), at, out);
                     }
                 }
                 if let Some(core) = arrival.core {

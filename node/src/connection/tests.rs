@@ -73,7 +73,7 @@ impl<const IS_LOOSE: bool> Codec for Marked<IS_LOOSE> {
         &self,
         message: &'s Step<'_>,
         room: &'s mut Self::Room,
-        now: u32,
+        now: (u64, Moment),
     ) -> Meaning<'s> {
         self.0.meaning(message, room, now)
     }
@@ -108,7 +108,7 @@ impl<const IS_LOOSE: bool> Codec for Marked<IS_LOOSE> {
         &self,
         token: &Mark,
         answer: Result<&Answer<'_>, NoAnswer>,
-        _: u32,
+        _: (u32, u8),
         out: &mut Vec<u8>,
     ) {
         put_marked(token, answer, out);
@@ -173,8 +173,8 @@ fn key_of(key: &Key<'_>) -> String {
 }
 
 impl Handler for Fake {
-    fn now(&self) -> u32 {
-        0
+    fn now(&self) -> Moment {
+        Moment { second: 0, nanoseconds: 0 }
     }
 
     fn target(&self, _: &Key<'_>) -> Target {

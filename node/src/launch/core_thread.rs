@@ -17,11 +17,13 @@ use larder_runtime::wake::RemoteWaker;
 
 use super::StartError;
 use super::cancel::Cancel;
+use super::listeners::Door;
 use crate::config::Size;
 use crate::control::{Control, Event};
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
 use crate::mesh::{Ends, Mesh};
+use crate::native::Native;
 use crate::service::{Engine, Entrance, NodeService, Setup, Shared};
 
 /// A shard that a core is to open.
@@ -41,7 +43,7 @@ pub(super) struct CorePlan {
     pub disk_buffer_bytes: usize,
     pub ends: Vec<Option<Ends>>,
     pub shared: Arc<Shared>,
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<(TcpListener, Door)>,
     pub steps: Receiver<Step>,
     pub control: Receiver<Control>,
     /// Set when the start is given up.
@@ -101,13 +103,19 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let is_heard = plan.events.send(Event::Opened(plan.core)).is_ok();
     let Some(Step::Serve) = plan.steps.recv().ok().filter(|_| is_heard) else { return Ok(()) };
     drop(plan.steps);
-    let facts = Arc::clone(&plan.shared.facts);
-    let memcached = Entrance::new(move || Memcached::new(&facts));
+    let entrance = |(_, door): &(TcpListener, Door)| {
+        let (facts, core) = (Arc::clone(&plan.shared.facts), plan.core);
+        match door {
+            Door::Memcached => Entrance::new(move || Memcached::new(&facts)),
+            Door::Native => Entrance::new(move || Native::new(&facts, core)),
+        }
+    };
+    let entrances = plan.listeners.iter().map(entrance).collect();
     let setup = Setup {
         core: plan.core,
         env: core.env(),
         files,
-        entrances: vec![memcached; plan.listeners.len()],
+        entrances,
         shared: plan.shared,
         mesh: Mesh::new(plan.ends, &wakers),
         engines: engines.clone(),
@@ -115,7 +123,7 @@ fn run(plan: CorePlan) -> Result<(), String> {
         events: plan.events,
     };
     let mut service = NodeService::new(setup);
-    for listener in plan.listeners {
+    for (listener, _) in plan.listeners {
         core.network().listen(listener);
     }
     core.run(&mut service, &|service: &NodeService| service.is_finished());

@@ -199,8 +199,10 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The ports of the cores do not fit below 65,536.
-    #[error("--core-ports {base} is too high for {cores} cores: the last port would be over 65535")]
+    #[error("{option} {base} is too high for {cores} cores: the last port would be over 65535")]
     CorePorts {
+        /// The option that sets them.
+        option: &'static str,
         /// The first port.
         base: u16,
         /// The cores.

@@ -13,12 +13,20 @@ use crate::config::Config;
 /// Connections that may wait to be accepted, per listener.
 const BACKLOG: i32 = 1024;
 
+/// Which protocol is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Memcached,
+    Native,
+}
+
 /// The listeners of all cores.
 #[derive(Debug)]
 pub(super) struct Listeners {
     /// One list for each core.
-    pub by_core: Vec<Vec<TcpListener>>,
+    pub by_core: Vec<Vec<(TcpListener, Door)>>,
     pub memcached: SocketAddr,
+    pub native: SocketAddr,
     pub admin: TcpListener,
     /// The first of the per-core ports.
     pub core_ports: Option<u16>,
@@ -35,34 +43,49 @@ pub(super) fn bind(
 }
 
 fn bind_now(config: &Config, cores: usize) -> Result<Listeners, StartError> {
-    let asked = SocketAddr::new(config.listen, config.memcached_port);
-    if asked.port() != 0 {
-        // All cores listen on one port, and the kernel spreads the connections over them. It would
-        // also share the port with another process that has bound it in the same way.
-        drop(listener(asked, false, "--memcached-port")?);
-    }
-    let first = listener(asked, true, "--memcached-port")?;
-    let memcached = first.local_addr().map_err(|source| StartError::Listen {
-        address: asked,
-        option: "--memcached-port",
-        source,
-    })?;
-    let mut first = Some(first);
-    let mut by_core: Vec<Vec<TcpListener>> = Vec::new();
-    for core in 0..cores {
-        let shared = first.take().map_or_else(|| listener(memcached, true, "--memcached-port"), Ok);
-        let mut listeners = vec![shared?];
-        if let Some(base) = config.core_ports {
+    let asked = |port| SocketAddr::new(config.listen, port);
+    let (memcached, shared) = bind_shared(asked(config.memcached_port), cores, "--memcached-port")?;
+    let (native, native_shared) = bind_shared(asked(config.native_port), cores, "--native-port")?;
+    let mut by_core = Vec::new();
+    for (core, (shared, native_shared)) in shared.into_iter().zip(native_shared).enumerate() {
+        let mut listeners = vec![(shared, Door::Memcached), (native_shared, Door::Native)];
+        let own = [
+            (config.core_ports, "--core-ports", Door::Memcached),
+            (config.native_core_ports, "--native-core-ports", Door::Native),
+        ];
+        for (base, option, door) in own {
+            let Some(base) = base else { continue };
             let port = u16::try_from(core).ok().and_then(|core| base.checked_add(core));
-            let port = port.ok_or(StartError::CorePorts { base, cores })?;
-            let address = SocketAddr::new(config.listen, port);
-            listeners.push(listener(address, false, "--core-ports")?);
+            let port = port.ok_or(StartError::CorePorts { base, cores, option })?;
+            listeners.push((listener(asked(port), false, option)?, door));
         }
         by_core.push(listeners);
     }
-    let admin = SocketAddr::new(config.listen, config.admin_port);
-    let admin = listener(admin, false, "--admin-port")?;
-    Ok(Listeners { by_core, memcached, admin, core_ports: config.core_ports })
+    let admin = listener(asked(config.admin_port), false, "--admin-port")?;
+    Ok(Listeners { by_core, memcached, native, admin, core_ports: config.core_ports })
+}
+
+/// One listener for each core, all on one port, over which the kernel spreads the connections.
+fn bind_shared(
+    asked: SocketAddr,
+    cores: usize,
+    option: &'static str,
+) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
+    if asked.port() != 0 {
+        // It would also share the port with another process that has bound it in the same way.
+        drop(listener(asked, false, option)?);
+    }
+    let first = listener(asked, true, option)?;
+    let address = first.local_addr().map_err(|source| StartError::Listen {
+        address: asked,
+        option,
+        source,
+    })?;
+    let mut listeners = vec![first];
+    for _ in 1..cores {
+        listeners.push(listener(address, true, option)?);
+    }
+    Ok((address, listeners))
 }
 
 fn listener(
@@ -103,10 +126,11 @@ mod tests {
 
     #[test]
     fn all_cores_share_the_port_that_was_picked() {
-        let config = Config { memcached_port: 0, admin_port: 0, ..Config::default() };
+        let config =
+            Config { memcached_port: 0, native_port: 0, admin_port: 0, ..Config::default() };
         let listeners = bind_now(&config, 3).expect("free ports");
         assert_ne!(listeners.memcached.port(), 0);
-        for listener in listeners.by_core.iter().flatten() {
+        for listener in listeners.by_core.iter().map(|listeners| &listeners[0].0) {
             assert_eq!(listener.local_addr().expect("bound"), listeners.memcached);
         }
         let taken = Config { memcached_port: listeners.memcached.port(), ..config.clone() };
@@ -119,7 +143,7 @@ mod tests {
 
     #[test]
     fn an_address_that_becomes_free_is_waited_for() {
-        let free = Config { memcached_port: 0, admin_port: 0, ..Config::default() };
+        let free = Config { memcached_port: 0, native_port: 0, admin_port: 0, ..Config::default() };
         let held = bind_now(&free, 1).expect("free ports");
         let admin_port = held.admin.local_addr().expect("bound").port();
         let config = Config { memcached_port: held.memcached.port(), admin_port, ..free };
@@ -144,6 +168,7 @@ mod tests {
     fn core_ports_beyond_the_last_port_are_refused() {
         let config = Config {
             memcached_port: 0,
+            native_port: 0,
             admin_port: 0,
             core_ports: Some(u16::MAX),
             ..Config::default()

@@ -64,6 +64,8 @@ use supervisor::Queues;
 pub struct Addresses {
     /// The memcached port.
     pub memcached: SocketAddr,
+    /// The native port.
+    pub native: SocketAddr,
     /// The admin port.
     pub admin: SocketAddr,
     /// The first of the per-core ports.
@@ -75,8 +77,9 @@ pub struct Addresses {
 impl std::fmt::Display for Addresses {
     /// The line that says that the node is ready.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { memcached, admin, core_ports, shards } = self;
-        write!(formatter, "larder ready memcached={memcached} admin={admin} shards={shards}")?;
+        let Self { memcached, native, admin, core_ports, shards } = self;
+        write!(formatter, "larder ready memcached={memcached} native={native} admin={admin}")?;
+        write!(formatter, " shards={shards}")?;
         core_ports.map_or(Ok(()), |base| write!(formatter, " cores={base}.."))
     }
 }
@@ -133,7 +136,13 @@ impl Launcher {
         checks::check_space(path, &directory.shards, config.disk_limit, needed)?;
         let options = (0..shards).map(|shard| plan.options(shard)).collect();
         let shared = Arc::new(Shared {
-            facts: Arc::new(facts(config, &listeners, cores, descriptors.connections, memory)),
+            facts: Arc::new(facts(
+                config,
+                &listeners,
+                (cores, shards),
+                descriptors.connections,
+                memory,
+            )),
             shards,
             connections: AtomicUsize::new(0),
         });
@@ -147,7 +156,7 @@ impl Launcher {
 fn facts(
     config: &Config,
     listeners: &Listeners,
-    cores: usize,
+    (cores, shards): (usize, u16),
     connections_max: usize,
     memory_plan: MemoryPlan,
 ) -> Facts {
@@ -156,7 +165,9 @@ fn facts(
         cores,
         memory: config.memory.0,
         memory_plan,
+        shards,
         port: listeners.memcached.port(),
+        native_core_ports: config.native_core_ports,
         listen: config.listen.to_string(),
         item_bytes_max: config.max_item_size.0,
         connections_max,
@@ -276,6 +287,7 @@ impl Parts<'_> {
         };
         let addresses = Addresses {
             memcached: self.listeners.memcached,
+            native: self.listeners.native,
             admin: admin.address(),
             core_ports: self.listeners.core_ports,
             shards: shared.shards,

@@ -171,6 +171,7 @@ pub fn put_failure(out: &mut Vec<u8>, command: &Command<'_>, failure: NoAnswer) 
         (_, NoAnswer::Full) => error::OUT_OF_MEMORY_STORING,
         (_, NoAnswer::Stopped) => STOPPED,
         (_, NoAnswer::ReadFailed) => READ_FAILED,
+        (_, NoAnswer::TooLate) => panic!("no command of this protocol has a deadline"),
     };
     if !command.is_noreply() {
         reply::line(out, text);

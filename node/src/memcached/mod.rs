@@ -20,7 +20,7 @@ use larder_protocol::memcached::{
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::facts::Facts;
 use crate::process::MEMCACHED_VERSION;
-use crate::request::{ItemRequest, NoAnswer, NodeAnswer, NodeRequest};
+use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest};
 use command::{Command, flush_time};
 use statistics::Section;
 use token::Token;
@@ -105,15 +105,21 @@ impl Codec for Memcached {
     }
 
     #[inline]
-    fn meaning<'s>(&self, step: &'s Step<'_>, room: &'s mut KeyScratch, now: u32) -> Meaning<'s> {
+    fn meaning<'s>(
+        &self,
+        step: &'s Step<'_>,
+        room: &'s mut KeyScratch,
+        (_, now): (u64, Moment),
+    ) -> Meaning<'s> {
         let command = Command::of(&step.parsed);
         match command {
             Command::Line { .. } => Meaning::Constant,
-            Command::Request(request) if !command.is_keyed() => self.unkeyed(request, now),
+            Command::Request(request) if !command.is_keyed() => self.unkeyed(request, now.second),
             Command::Request(_) | Command::Drop { .. } => Meaning::Keyed(ItemRequest {
                 key: Key::memcached(command.key(room)),
-                operation: command.operation(now),
+                operation: command.operation(now.second),
                 kind: command.kind(),
+                deadline: None,
                 replaces: command.drops_old_item(),
             }),
         }
@@ -177,7 +183,7 @@ impl Codec for Memcached {
         &self,
         token: &Token,
         answer: Result<&Answer<'_>, NoAnswer>,
-        now: u32,
+        (now, _): (u32, u8),
         out: &mut Vec<u8>,
     ) {
         let parsed = token.parsed();

@@ -133,6 +133,7 @@ fn add(sum: &mut Counters, other: &Counters) {
         conn_yields,
         forwarded,
         damaged,
+        too_late,
     );
 }
 
@@ -150,7 +151,7 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
     ];
     // Some are of this node alone: the metrics show them.
     let named = total.counters.named();
-    let own = ["stalled_readers", "refused", "forwarded", "damaged"];
+    let own = ["stalled_readers", "refused", "forwarded", "damaged", "too_late"];
     let shown = named.iter().filter(|(name, _)| !own.contains(name));
     lines.extend(shown.map(|(name, value)| ((*name).into(), value.to_string())));
     lines.extend([

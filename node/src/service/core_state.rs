@@ -22,7 +22,7 @@ use crate::facts::Facts;
 use crate::ledger::Ledger;
 use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES};
 use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place};
-use crate::request::{Answered, ItemRequest, NoAnswer, NodeAnswer, NodeRequest, Target};
+use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, Target};
 use crate::routing::core_of;
 
 /// A value whose length is not known before its index is read is expected to have this part of the
@@ -411,8 +411,8 @@ pub(super) struct Dispatch<'a> {
 
 impl Handler for Dispatch<'_> {
     #[inline]
-    fn now(&self) -> u32 {
-        self.state.now
+    fn now(&self) -> Moment {
+        Moment { second: self.state.now, nanoseconds: self.state.env.now() }
     }
 
     #[inline]

@@ -504,7 +504,7 @@ impl Service for NodeService {
             return self.drive(network, connection, Some(bytes));
         }
         entry.active_at = self.ticks_seen;
-        entry.connection.store(bytes, &mut self.spares);
+        entry.connection.store(bytes, self.state.env.now(), &mut self.spares);
         account(&mut self.state, entry);
         queue(&mut self.ready, entry);
         let most = if self.state.ledger.is_pressed() { 0 } else { WAITING_INPUT_BYTES };

@@ -158,6 +158,11 @@ impl Shards {
         put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Tried {
         let Target { shard, announced } = target;
+        if request.deadline.is_some_and(|deadline| self.env.now() > deadline) {
+            counters.too_late += 1;
+            put(Err(NoAnswer::TooLate));
+            return Tried::Done { after: After::NOTHING, is_error: true };
+        }
         let engine = &self.local(shard).engine;
         let mut put = Some(put);
         let mut put = |answer: Result<&Answer<'_>, NoAnswer>| {
@@ -247,7 +252,7 @@ impl Shards {
     ) {
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
-        let ItemRequest { key, operation, kind, replaces } = *request;
+        let ItemRequest { key, operation, kind, replaces, .. } = *request;
         let stale = replaces.then(|| (key.namespace, key.record.to_vec(), key.item.to_vec()));
         let adds = log_need(request).map_or(0, |need| need.adds);
         let execution = engine.execute(&key, OperationBuf::new(&operation));

@@ -17,6 +17,7 @@ pub(crate) fn config(directory: &Path, cores: usize) -> Config {
         data_dir: directory.join("data"),
         memory: Size(192 << 20),
         memcached_port: 0,
+        native_port: 0,
         admin_port: 0,
         cores: Some(cores),
         ..Config::default()

@@ -25,7 +25,8 @@ fn limited(command: &Command, descriptors: u64) -> Command {
 }
 
 fn small(directory: &Path) -> Command {
-    let mut command = larder(&["serve", "--memcached-port", "0", "--admin-port", "0"]);
+    let mut command = larder(&["serve", "--memcached-port", "0", "--native-port", "0"]);
+    command.args(["--admin-port", "0"]);
     command.args(["--cores", "1", "--memory", "32M", "--durability", "none", "--data-dir"]);
     command.arg(directory);
     command

@@ -11,5 +11,6 @@ mod inspect;
 mod lifecycle;
 mod limits;
 mod many_cores;
+mod native;
 mod process;
 mod starts;

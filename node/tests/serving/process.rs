@@ -17,7 +17,8 @@ pub(crate) fn larder(arguments: &[&str]) -> Command {
 
 /// `larder serve` on free ports.
 pub(crate) fn serve(directory: &Path, cores: usize) -> Command {
-    let mut command = larder(&["serve", "--memcached-port", "0", "--admin-port", "0"]);
+    let mut command = larder(&["serve", "--memcached-port", "0", "--native-port", "0"]);
+    command.args(["--admin-port", "0"]);
     command.args(["--cores", &cores.to_string(), "--memory", "192M", "--data-dir"]).arg(directory);
     command
 }

@@ -10,7 +10,8 @@ const IN_USE: &str = "is in use";
 
 fn on_port(directory: &std::path::Path, port: u16) -> Command {
     let port = port.to_string();
-    let mut command = larder(&["serve", "--memcached-port", &port, "--admin-port", "0"]);
+    let mut command = larder(&["serve", "--memcached-port", &port, "--native-port", "0"]);
+    command.args(["--admin-port", "0"]);
     command.args(["--cores", "2", "--memory", "192M", "--data-dir"]).arg(directory);
     command
 }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use larder_engine::check::decoders::{DECODERS, Decoder};
 use larder_protocol::memcached::{Limits, Parsed, Parser};
+use larder_protocol::native::reply::NativeReply;
+use larder_protocol::native::{HelloReply, NativeLimits, NativeParsed, NativeParser};
 use larder_tests::seed;
 
 use mutate::Mutator;
@@ -119,6 +121,63 @@ macro_rules! targets {
 
 targets! {
     superblock manifest edit segment_header frame record footer index filter pointed block entry key
+}
+
+#[test]
+fn native() {
+    let target = Decoder {
+        name: "native",
+        seeds: native_seeds,
+        decode: parse_native,
+        reseal: |_| {},
+        expansion_max: 4,
+    };
+    fuzz(&target);
+}
+
+/// The vectors, some at a time, and a hello.
+fn native_seeds() -> Vec<Vec<u8>> {
+    let path = larder_tests::tidy::root().join("protocol/vectors/requests.json");
+    let text = std::fs::read_to_string(path).expect("the vectors are there");
+    let vectors: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    let bytes = |vector: &serde_json::Value| -> Vec<u8> {
+        let text = vector["hex"].as_str().expect("hexadecimal").as_bytes();
+        let digit = |digit: u8| char::from(digit).to_digit(16).expect("a digit") as u8;
+        text.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    };
+    let mut seeds: Vec<Vec<u8>> =
+        vectors.chunks(3).map(|some| some.iter().flat_map(bytes).collect()).collect();
+    seeds.push(HelloReply { shards: 2, core_ports: vec![1, 2], ..Default::default() }.encode());
+    seeds
+}
+
+/// Parses all of the bytes, as they come in two reads, as requests, as replies and as a hello;
+/// whether all were requests, or they were a hello.
+fn parse_native(bytes: &[u8]) -> bool {
+    let _ = NativeReply::read(bytes, 1 << 20);
+    if HelloReply::decode(bytes).is_ok() {
+        return true;
+    }
+    let limits = NativeLimits { value_bytes_max: 4096 };
+    let mut parser = NativeParser::default();
+    let (mut at, mut refused) = (0, 0);
+    for end in [bytes.len() / 2, bytes.len()] {
+        loop {
+            let step = parser.next(&limits, &bytes[at..end]);
+            assert!(step.consumed <= end - at, "more consumed than there is");
+            at += step.consumed;
+            match step.parsed {
+                NativeParsed::NeedMore { bytes: needed } => {
+                    assert!(needed > end - at, "it asks for what is there");
+                    break;
+                }
+                NativeParsed::Close => return false,
+                NativeParsed::Request(..) => {}
+                NativeParsed::Refused(_) => refused += 1,
+            }
+        }
+    }
+    refused == 0
 }
 
 #[test]

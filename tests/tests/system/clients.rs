@@ -8,11 +8,11 @@ use larder_tests::scratch::Scratch;
 use larder_tests::{skip, tidy};
 
 /// Runs the command against servers of one and of two shards.
-fn on_each_server(mut run: impl FnMut(SocketAddr)) {
+fn on_each_server(mut run: impl FnMut(&Node)) {
     for shards in [1, 2] {
         let scratch = Scratch::new("clients");
         let node = Node::start(&NodeOptions::new(scratch.path()).shards(shards));
-        run(node.address());
+        run(&node);
         node.stop();
     }
 }
@@ -41,7 +41,8 @@ fn the_conformance_tool_is_content() {
         skip("memcapable", "it is not installed (apt-get install libmemcached-tools)");
         return;
     };
-    on_each_server(|address| {
+    on_each_server(|node| {
+        let address = node.address();
         let output = Command::new(tool)
             .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-a"])
             .args(["-t", "20"])
@@ -61,13 +62,14 @@ fn the_tools_report_is_understood() {
     assert_eq!(passed(report), ["ascii get"]);
 }
 
-fn run_python(script: &str) {
+fn run_python(script: &str, address: impl Fn(&Node) -> SocketAddr) {
     let Some(python) = std::env::var_os("LARDER_TEST_PYTHON") else {
         skip(script, "LARDER_TEST_PYTHON does not name a Python that has the client");
         return;
     };
     let path = tidy::root().join("tests/clients").join(script);
-    on_each_server(|address| {
+    on_each_server(|node| {
+        let address = address(node);
         let output = Command::new(&python)
             .arg(&path)
             .args([address.ip().to_string(), address.port().to_string()])
@@ -81,10 +83,15 @@ fn run_python(script: &str) {
 
 #[test]
 fn python_memcached_is_served() {
-    run_python("python_memcached.py");
+    run_python("python_memcached.py", Node::address);
 }
 
 #[test]
 fn pymemcache_is_served() {
-    run_python("python_pymemcache.py");
+    run_python("python_pymemcache.py", Node::address);
+}
+
+#[test]
+fn a_client_that_was_written_from_the_document_is_served() {
+    run_python("python_native.py", Node::native);
 }

@@ -17,3 +17,4 @@ mod memory;
 mod metrics;
 mod space;
 mod tidy;
+mod vectors;

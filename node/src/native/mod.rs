@@ -1,0 +1,348 @@
+//! The native port: requests to operations, answers to bytes. No I/O and no storage.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED};
+use larder_engine::operation::{
+    Arithmetic, Delete, EXPIRED, Operation, Outcome, Read, Store, StoreMode,
+};
+use larder_engine::shard::Answer;
+use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
+use larder_protocol::native::{
+    ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
+    ItemKey, NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep,
+    Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestHead, TouchItem, VERSION,
+};
+
+use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
+use crate::counters::Kind;
+use crate::facts::Facts;
+use crate::limits::CONNECTION_REQUESTS_MAX;
+use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer};
+
+/// The native protocol, as one connection has it.
+#[derive(Clone, Debug)]
+pub struct Native {
+    parser: NativeParser,
+    limits: NativeLimits,
+    facts: Arc<Facts>,
+    core: usize,
+}
+
+impl Native {
+    /// For a connection to `core` that begins.
+    pub fn new(facts: &Arc<Facts>, core: usize) -> Self {
+        let value_bytes_max = usize::try_from(facts.item_bytes_max).unwrap_or(usize::MAX);
+        let limits = NativeLimits { value_bytes_max };
+        Self { parser: NativeParser::default(), limits, facts: Arc::clone(facts), core }
+    }
+
+    fn hello(&self) -> HelloReply {
+        let facts = &self.facts;
+        let short = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let long = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let port = |base: u16| (0..facts.cores).map(move |core| base.wrapping_add(short(core)));
+        HelloReply {
+            version: u16::from(VERSION),
+            software: concat!("larder ", env!("CARGO_PKG_VERSION")).to_owned(),
+            shards: facts.shards,
+            hash_seed: ROUTE_SEED,
+            cores: short(facts.cores),
+            core: short(self.core),
+            core_ports: facts.native_core_ports.into_iter().flat_map(port).collect(),
+            record_bytes_max: long(RECORD_BYTES_MAX),
+            item_bytes_max: long(ITEM_BYTES_MAX),
+            value_bytes_max: long(self.limits.value_bytes_max),
+            body_bytes_max: long(self.limits.body_bytes_max()),
+            requests_max: long(CONNECTION_REQUESTS_MAX),
+            opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
+        }
+    }
+}
+
+/// What is kept of a request whose answer is encoded later.
+#[derive(Clone, Copy, Debug)]
+pub struct NativeToken {
+    head: ReplyHead,
+    /// Whether a put demanded that there is an item.
+    wants_item: bool,
+}
+
+impl NativeToken {
+    fn of(head: &RequestHead, request: &NativeRequest<'_>) -> Self {
+        let RequestHead { id, opcode, has_checksum, .. } = *head;
+        let wants_item = match request {
+            NativeRequest::Put(put) => !matches!(put.mode, PutMode::IfAbsent),
+            _ => true,
+        };
+        let head = ReplyHead { id, opcode: opcode as u8, has_checksum, hops: 0 };
+        Self { head, wants_item }
+    }
+
+    fn put(&self, answer: Result<&Answer<'_>, NoAnswer>, out: &mut Vec<u8>) {
+        let head = self.head;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(no_answer) => {
+                let status = match no_answer {
+                    NoAnswer::Damaged => NativeStatus::Damaged,
+                    NoAnswer::Full => NativeStatus::Full,
+                    NoAnswer::Stopped => NativeStatus::Stopped,
+                    NoAnswer::ReadFailed => NativeStatus::ReadFailed,
+                    NoAnswer::TooLate => NativeStatus::DeadlinePassed,
+                };
+                return reply::put_error(out, head, status, status.text());
+            }
+        };
+        let metadata = &answer.metadata;
+        match answer.outcome {
+            Outcome::Hit => reply::put_item(
+                out,
+                head,
+                &NativeItem {
+                    version: metadata.version,
+                    client_flags: metadata.client_flags,
+                    expiry: metadata.expiry,
+                    value_len: u32::try_from(answer.value_len).unwrap_or(u32::MAX),
+                    value: answer.value,
+                },
+            ),
+            Outcome::Stored => reply::put_version(out, head, metadata.version),
+            Outcome::Deleted => reply::put(out, head, NativeStatus::Ok, |_| ()),
+            Outcome::Number(number) => reply::put_number(out, head, number, metadata.version),
+            Outcome::Miss | Outcome::NotFound => put_status(out, head, NativeStatus::Absent),
+            Outcome::NotStored if self.wants_item => put_status(out, head, NativeStatus::Absent),
+            Outcome::NotStored => put_status(out, head, NativeStatus::Exists),
+            Outcome::Exists => put_status(out, head, NativeStatus::VersionDiffers),
+            Outcome::NotNumeric => put_status(out, head, NativeStatus::NotANumber),
+            Outcome::TooLarge => {
+                reply::put_error(out, head, NativeStatus::TooLarge, NativeStatus::TooLarge.text());
+            }
+        }
+    }
+}
+
+/// Appends a reply that is nobody's mistake, and says all by its status.
+fn put_status(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus) {
+    reply::put(out, head, status, |_| ());
+}
+
+/// What one shard is to do for `request`.
+fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<'a>, Kind)> {
+    let expiry = |ttl: u32| match ttl {
+        0 => 0,
+        // A clock that stands before the first second of 1970 has no items that live.
+        ttl => now.saturating_add(ttl).max(EXPIRED + 1),
+    };
+    let compare = |condition| match condition {
+        Condition::Any => None,
+        Condition::Version(version) => Some(version),
+    };
+    Some(match *request {
+        NativeRequest::Ping(_) | NativeRequest::Hello(_) => return None,
+        NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
+            let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
+            (Operation::Read(read), Kind::Get { touches: false })
+        }
+        NativeRequest::Touch(TouchItem { ttl, with_value, .. }) => {
+            let read = Read { value: with_value, expiry: Some(expiry(ttl)), ..Read::default() };
+            let kind = if with_value { Kind::Get { touches: true } } else { Kind::Touch };
+            (Operation::Read(read), kind)
+        }
+        NativeRequest::Put(PutItem { mode, client_flags, ttl, value, .. }) => {
+            let (mode, compare) = match mode {
+                PutMode::Set(condition) => (StoreMode::Set, compare(condition)),
+                PutMode::IfAbsent => (StoreMode::Add, None),
+                PutMode::IfPresent => (StoreMode::Replace, None),
+                PutMode::Append => (StoreMode::Append, None),
+                PutMode::Prepend => (StoreMode::Prepend, None),
+            };
+            let kind = if compare.is_some() { Kind::CompareAndStore } else { Kind::Store };
+            let expiry = expiry(ttl);
+            let (invalidate, vivify, version) = (false, None, None);
+            let store =
+                Store { mode, value, client_flags, expiry, compare, invalidate, vivify, version };
+            (Operation::Store(store), kind)
+        }
+        NativeRequest::Delete(DeleteItem { condition, .. }) => {
+            let delete = Delete { compare: compare(condition), ..Delete::default() };
+            (Operation::Delete(delete), Kind::Delete)
+        }
+        NativeRequest::Increment(IncrementItem { is_decrement, delta, initial, .. }) => {
+            let vivify = initial.map(|(initial, ttl)| (initial, expiry(ttl)));
+            let (compare, expiry, version) = (None, None, None);
+            let decrement = is_decrement;
+            let arithmetic = Arithmetic { delta, decrement, compare, vivify, expiry, version };
+            let kind = if is_decrement { Kind::Decrement } else { Kind::Increment };
+            (Operation::Arithmetic(arithmetic), kind)
+        }
+    })
+}
+
+fn key_of(key: ItemKey<'_>) -> Key<'_> {
+    Key { namespace: key.namespace, record: key.record, item: key.item }
+}
+
+impl Codec for Native {
+    const ORDER: Order = Order::AsDone;
+
+    type Message<'a> = NativeStep<'a>;
+    type Mark = NativeParser;
+    type Room = ();
+    type Token = NativeToken;
+
+    #[inline]
+    fn mark(&self) -> NativeParser {
+        self.parser.clone()
+    }
+
+    fn rewind(&mut self, mark: &NativeParser) {
+        self.parser = mark.clone();
+    }
+
+    #[inline]
+    fn cut<'a>(&mut self, input: &'a [u8]) -> NativeStep<'a> {
+        self.parser.next(&self.limits, input)
+    }
+
+    #[inline]
+    fn extent(step: &NativeStep<'_>) -> Extent {
+        let consumed = step.consumed;
+        match step.parsed {
+            NativeParsed::NeedMore { bytes } => Extent::Part { consumed, needed: bytes },
+            NativeParsed::Close => Extent::Close,
+            NativeParsed::Request(..) | NativeParsed::Refused(_) => Extent::Whole { consumed },
+        }
+    }
+
+    #[inline]
+    fn is_last(step: &NativeStep<'_>) -> bool {
+        matches!(step.parsed, NativeParsed::Refused(Refusal { is_last: true, .. }))
+    }
+
+    #[inline]
+    fn key<'s>(step: &'s NativeStep<'_>, _: &'s mut ()) -> Option<Key<'s>> {
+        match &step.parsed {
+            NativeParsed::Request(_, request) => request.key().map(key_of),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn meaning<'s>(
+        &self,
+        step: &'s NativeStep<'_>,
+        _: &'s mut (),
+        (asked, now): (u64, Moment),
+    ) -> Meaning<'s> {
+        let (head, request) = match &step.parsed {
+            NativeParsed::Request(head, request) => (head, request),
+            NativeParsed::Refused(Refusal { is_last: true, .. }) => return Meaning::Close,
+            _ => return Meaning::Constant,
+        };
+        let (Some(key), Some((operation, kind))) =
+            (request.key(), item_request(request, now.second))
+        else {
+            return Meaning::Constant;
+        };
+        if key.namespace != DEFAULT_NAMESPACE {
+            return Meaning::Constant;
+        }
+        let deadline = match u64::from(head.deadline_microseconds) {
+            0 => None,
+            microseconds => Some(asked + microseconds * 1000),
+        };
+        Meaning::Keyed(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+    }
+
+    #[inline]
+    fn grouping(_: &NativeStep<'_>) -> Grouping {
+        Grouping::Alone
+    }
+
+    fn put_constant(&self, step: &NativeStep<'_>, out: &mut Vec<u8>) {
+        match &step.parsed {
+            NativeParsed::Refused(refusal) => {
+                let Refusal { id, opcode, has_checksum, status, reason, .. } = *refusal;
+                let head = ReplyHead { id, opcode, has_checksum, hops: 0 };
+                reply::put_error(out, head, status, reason);
+            }
+            NativeParsed::Request(head, request) => {
+                let head = NativeToken::of(head, request).head;
+                match request {
+                    NativeRequest::Ping(bytes) => {
+                        reply::put(out, head, NativeStatus::Ok, |out| out.extend_from_slice(bytes));
+                    }
+                    NativeRequest::Hello(ClientHello { version_min, version_max, .. }) => {
+                        if (*version_min..=*version_max).contains(&u16::from(VERSION)) {
+                            let body = self.hello().encode();
+                            reply::put(out, head, NativeStatus::Ok, |out| {
+                                out.extend_from_slice(&body);
+                            });
+                        } else {
+                            let status = NativeStatus::UnsupportedVersion;
+                            reply::put_error(out, head, status, "this node speaks version 1");
+                        }
+                    }
+                    _ => {
+                        let reason = "there is no such namespace; the only one is 0, `default`";
+                        reply::put_error(out, head, NativeStatus::UnknownNamespace, reason);
+                    }
+                }
+            }
+            NativeParsed::NeedMore { .. } | NativeParsed::Close => {}
+        }
+    }
+
+    #[inline]
+    fn put(
+        &self,
+        step: &NativeStep<'_>,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        _: u32,
+        out: &mut Vec<u8>,
+    ) {
+        self.token(step).put(answer, out);
+    }
+
+    #[inline]
+    fn token(&self, step: &NativeStep<'_>) -> NativeToken {
+        match &step.parsed {
+            NativeParsed::Request(head, request) => NativeToken::of(head, request),
+            other => panic!("{other:?} does not wait"),
+        }
+    }
+
+    fn token_bytes(_: &NativeToken) -> usize {
+        0
+    }
+
+    fn put_waited(
+        &self,
+        token: &NativeToken,
+        answer: Result<&Answer<'_>, NoAnswer>,
+        (_, hops): (u32, u8),
+        out: &mut Vec<u8>,
+    ) {
+        let head = ReplyHead { hops, ..token.head };
+        NativeToken { head, ..*token }.put(answer, out);
+    }
+
+    fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, _: &mut Vec<u8>) {
+        panic!("nothing of this protocol asks the whole node: {token:?}, {answer:?}");
+    }
+
+    fn put_stopped(&self, reply: &[u8], out: &mut Vec<u8>) {
+        let head = reply::head_of(reply);
+        reply::put_error(out, head, NativeStatus::Stopped, NativeStatus::Stopped.text());
+    }
+
+    fn put_turned_away(&self, out: &mut Vec<u8>) {
+        let head = ReplyHead { id: 0, opcode: 0, has_checksum: false, hops: 0 };
+        let reason = "too many connections; raise --max-connections";
+        reply::put_error(out, head, NativeStatus::Busy, reason);
+    }
+}

@@ -1,0 +1,157 @@
+//! The header that every request and every reply begins with.
+
+use super::{u32_at, u64_at};
+
+/// The header's length in bytes.
+pub const HEADER_BYTES: usize = 24;
+
+/// The first byte of a request.
+pub const MAGIC_REQUEST: u8 = 0xD1;
+
+/// The first byte of a reply.
+pub const MAGIC_REPLY: u8 = 0xD2;
+
+/// The version that is spoken here.
+pub const VERSION: u8 = 1;
+
+/// Bytes of the header that a checksum covers; the checksum itself follows.
+pub(super) const CHECKED_BYTES: usize = 20;
+
+/// Whose a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A client: the message is a request.
+    Client,
+    /// A node: it is a reply.
+    Node,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Opcode {
+    /// Answer with the same bytes.
+    Ping = 0x01,
+    /// Say who is there and what it can do.
+    Hello = 0x02,
+    /// Read an item.
+    Get = 0x10,
+    /// Store one.
+    Put = 0x11,
+    /// Delete one.
+    Delete = 0x12,
+    /// Change a number.
+    Increment = 0x13,
+    /// Give an item another expiry.
+    Touch = 0x14,
+    /// The same, and read it.
+    GetAndTouch = 0x15,
+}
+
+impl Opcode {
+    /// Every opcode.
+    pub const ALL: [Self; 8] = [
+        Self::Ping,
+        Self::Hello,
+        Self::Get,
+        Self::Put,
+        Self::Delete,
+        Self::Increment,
+        Self::Touch,
+        Self::GetAndTouch,
+    ];
+
+    /// The opcode of this byte.
+    #[inline]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0x01 => Self::Ping,
+            0x02 => Self::Hello,
+            0x10 => Self::Get,
+            0x11 => Self::Put,
+            0x12 => Self::Delete,
+            0x13 => Self::Increment,
+            0x14 => Self::Touch,
+            0x15 => Self::GetAndTouch,
+            _ => return None,
+        })
+    }
+}
+
+/// A header. What its fourth byte and its fifth field mean depends on who sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Whose it is.
+    pub side: Side,
+    /// The opcode's byte; a reply has that of its request.
+    pub opcode: u8,
+    /// A request's flags, or a reply's status.
+    pub code: u8,
+    /// How long the body is, in bytes.
+    pub body_bytes: u32,
+    /// Chosen by the client; a reply has that of its request.
+    pub id: u64,
+    /// A request's deadline in microseconds, 0 for none; or a reply's details.
+    pub details: u32,
+    /// The checksum, or 0.
+    pub checksum: u32,
+}
+
+/// Why bytes are not a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    /// They begin with another byte: these are not the protocol's bytes.
+    Magic(u8),
+    /// A version whose header may be another.
+    Version(u8),
+}
+
+impl Header {
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// If it is none of this version. The version's own field is the last that is looked at then.
+    #[inline]
+    pub fn read(bytes: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
+        let side = match bytes[0] {
+            MAGIC_REQUEST => Side::Client,
+            MAGIC_REPLY => Side::Node,
+            other => return Err(HeaderError::Magic(other)),
+        };
+        if bytes[1] != VERSION {
+            return Err(HeaderError::Version(bytes[1]));
+        }
+        Ok(Self {
+            side,
+            opcode: bytes[2],
+            code: bytes[3],
+            body_bytes: u32_at(bytes, 4),
+            id: u64_at(bytes, 8),
+            details: u32_at(bytes, 16),
+            checksum: u32_at(bytes, 20),
+        })
+    }
+
+    /// The header's bytes.
+    #[inline]
+    pub fn bytes(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = match self.side {
+            Side::Client => MAGIC_REQUEST,
+            Side::Node => MAGIC_REPLY,
+        };
+        bytes[1] = VERSION;
+        bytes[2] = self.opcode;
+        bytes[3] = self.code;
+        bytes[4..8].copy_from_slice(&self.body_bytes.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.details.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.checksum.to_le_bytes());
+        bytes
+    }
+}
+
+/// The checksum of a header and its body: CRC32C of the header's first 20 bytes and the body.
+pub(super) fn checksum(header: &[u8], body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..CHECKED_BYTES]), body)
+}

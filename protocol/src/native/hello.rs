@@ -1,0 +1,108 @@
+//! What a node says of itself: `schema/hello.fbs`.
+
+use flatbuffers::FlatBufferBuilder;
+
+use super::structured::{Reader, StructureError, slot, write_scalars, write_table};
+
+/// The longest name of a client, in bytes.
+pub const HELLO_NAME_BYTES_MAX: usize = 64;
+
+/// The schema's `file_identifier`.
+const IDENTIFIER: &str = "LRHE";
+
+/// The reply to a hello.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HelloReply {
+    /// The version of the protocol that is spoken.
+    pub version: u16,
+    /// The node's software, for people.
+    pub software: String,
+    /// Shards of the store.
+    pub shards: u16,
+    /// The seed of the hash that names a record's shard.
+    pub hash_seed: u64,
+    /// Cores of the node.
+    pub cores: u16,
+    /// The core that the connection is on.
+    pub core: u16,
+    /// By core, a port on which it alone accepts; empty if there are none.
+    pub core_ports: Vec<u16>,
+    /// The longest record id, in bytes.
+    pub record_bytes_max: u32,
+    /// The longest item key, in bytes.
+    pub item_bytes_max: u32,
+    /// The longest value, in bytes.
+    pub value_bytes_max: u32,
+    /// The longest body, in bytes.
+    pub body_bytes_max: u32,
+    /// Requests of a connection that may be unanswered.
+    pub requests_max: u32,
+    /// The opcodes that the node knows.
+    pub opcodes: Vec<u8>,
+}
+
+impl HelloReply {
+    /// The body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut builder = FlatBufferBuilder::with_capacity(256);
+        let software = builder.create_string(&self.software);
+        let core_ports = write_scalars(&mut builder, &self.core_ports);
+        let opcodes = write_scalars(&mut builder, &self.opcodes);
+        let root = write_table(&mut builder, |builder| {
+            builder.push_slot(slot(3), self.hash_seed, 0);
+            builder.push_slot_always(slot(1), software);
+            builder.push_slot_always(slot(6), core_ports);
+            builder.push_slot_always(slot(12), opcodes);
+            builder.push_slot(slot(7), self.record_bytes_max, 0);
+            builder.push_slot(slot(8), self.item_bytes_max, 0);
+            builder.push_slot(slot(9), self.value_bytes_max, 0);
+            builder.push_slot(slot(10), self.body_bytes_max, 0);
+            builder.push_slot(slot(11), self.requests_max, 0);
+            builder.push_slot(slot(0), self.version, 0);
+            builder.push_slot(slot(2), self.shards, 0);
+            builder.push_slot(slot(4), self.cores, 0);
+            builder.push_slot(slot(5), self.core, 0);
+        });
+        builder.finish(root, Some(IDENTIFIER));
+        builder.finished_data().to_vec()
+    }
+
+    /// Reads a body. Never panics, whatever the bytes are, and takes memory in proportion to them.
+    ///
+    /// # Errors
+    /// If they are no such body.
+    pub fn decode(body: &[u8]) -> Result<Self, StructureError> {
+        Reader::read(body, IDENTIFIER, |reader, root| {
+            let [
+                version,
+                software,
+                shards,
+                hash_seed,
+                cores,
+                core,
+                core_ports,
+                record_bytes_max,
+                item_bytes_max,
+                value_bytes_max,
+                body_bytes_max,
+                requests_max,
+                opcodes,
+            ] = reader.fields(root)?;
+            Ok(Self {
+                version: reader.u16(version)?,
+                software: String::from_utf8_lossy(reader.bytes(software)?).into_owned(),
+                shards: reader.u16(shards)?,
+                hash_seed: reader.u64(hash_seed)?,
+                cores: reader.u16(cores)?,
+                core: reader.u16(core)?,
+                core_ports: reader.u16s(core_ports)?,
+                record_bytes_max: reader.u32(record_bytes_max)?,
+                item_bytes_max: reader.u32(item_bytes_max)?,
+                value_bytes_max: reader.u32(value_bytes_max)?,
+                body_bytes_max: reader.u32(body_bytes_max)?,
+                requests_max: reader.u32(requests_max)?,
+                opcodes: reader.bytes(opcodes)?.to_vec(),
+            })
+        })
+    }
+}

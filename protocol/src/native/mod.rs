@@ -1,0 +1,57 @@
+//! The native protocol: binary, pipelined, replies in any order.
+//!
+//! [`NativeParser`] cuts [`NativeRequest`]s out of the bytes of one connection; [`reply`] turns
+//! outcomes into bytes. Neither does I/O, keeps a clock, or knows what is stored. PROTOCOL.md draws
+//! every byte.
+//!
+//! Invariants:
+//! - The parser holds no heap memory and never allocates; requests borrow from the input.
+//! - What the parser returns depends on the bytes alone, not on how they were cut into reads.
+//! - Every length is checked before it is used.
+
+mod header;
+mod hello;
+mod parse;
+pub mod reply;
+mod request;
+mod status;
+mod structured;
+
+pub use header::{
+    HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, Side, VERSION,
+};
+pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
+pub use parse::{NativeLimits, NativeParsed, NativeParser, NativeStep, Refusal};
+pub use request::{
+    ClientHello, Condition, DeleteItem, GetItem, IncrementItem, ItemKey, NativeRequest, PutItem,
+    PutMode, RequestHead, TouchItem, put_request,
+};
+pub use status::{Group, NativeStatus};
+pub use structured::StructureError;
+
+/// The longest record id, in bytes.
+pub const RECORD_BYTES_MAX: usize = 1024;
+
+/// The longest item key, in bytes.
+pub const ITEM_BYTES_MAX: usize = 1024;
+
+/// What a ping may carry, in bytes.
+pub const PING_BYTES_MAX: usize = 64;
+
+/// What a body has at most besides its value, in bytes.
+pub const BODY_BESIDES_VALUE_BYTES: usize = 4096;
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests;

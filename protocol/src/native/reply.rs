@@ -1,0 +1,206 @@
+//! Answers to bytes, and back.
+
+use super::header::{CHECKED_BYTES, HEADER_BYTES, checksum};
+use super::{Header, NativeStatus, Side, u32_at, u64_at};
+
+/// What of a request its reply repeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyHead {
+    /// The request's id.
+    pub id: u64,
+    /// The opcode's byte.
+    pub opcode: u8,
+    /// Whether it has a checksum.
+    pub has_checksum: bool,
+    /// How often the request has gone from one core to another.
+    pub hops: u8,
+}
+
+/// The bit of a reply's details that says that a checksum covers it.
+const DETAIL_CHECKSUM: u32 = 1 << 8;
+
+/// Bytes of an item's metadata before its value.
+const ITEM_BYTES: usize = 24;
+
+/// An item, as a reply shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NativeItem<'a> {
+    /// Its version.
+    pub version: u64,
+    /// The client's own bits.
+    pub client_flags: u32,
+    /// Unix second at which it is gone; 0 for never.
+    pub expiry: u32,
+    /// How long its value is, in bytes, also where that is left out.
+    pub value_len: u32,
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+/// Appends a reply with this status, whose body `put` appends.
+#[inline]
+pub fn put(
+    out: &mut Vec<u8>,
+    head: ReplyHead,
+    status: NativeStatus,
+    put_body: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    put_body(out);
+    let body_bytes = out.len() - start - HEADER_BYTES;
+    let mut header = Header {
+        side: Side::Node,
+        opcode: head.opcode,
+        code: status as u8,
+        body_bytes: u32::try_from(body_bytes).expect("bodies have less than 4 GiB"),
+        id: head.id,
+        details: u32::from(head.hops) + u32::from(head.has_checksum) * DETAIL_CHECKSUM,
+        checksum: 0,
+    };
+    let message = &mut out[start..];
+    message[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    if head.has_checksum {
+        let (head, body) = message.split_at(HEADER_BYTES);
+        header.checksum = checksum(head, body);
+        message[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    }
+}
+
+/// Appends a reply that says what went wrong, for programs and for people.
+pub fn put_error(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus, reason: &str) {
+    put(out, head, status, |out| out.extend_from_slice(reason.as_bytes()));
+}
+
+/// Appends a reply that shows an item.
+#[inline]
+pub fn put_item(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>) {
+    put(out, head, NativeStatus::Ok, |out| {
+        out.extend_from_slice(&item.version.to_le_bytes());
+        out.extend_from_slice(&item.client_flags.to_le_bytes());
+        out.extend_from_slice(&item.expiry.to_le_bytes());
+        out.extend_from_slice(&item.value_len.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(item.value);
+    });
+}
+
+/// Appends a reply that shows the version that a change has made.
+pub fn put_version(out: &mut Vec<u8>, head: ReplyHead, version: u64) {
+    put(out, head, NativeStatus::Ok, |out| out.extend_from_slice(&version.to_le_bytes()));
+}
+
+/// Appends a reply that shows a number and the version that it has now.
+pub fn put_number(out: &mut Vec<u8>, head: ReplyHead, number: u64, version: u64) {
+    put(out, head, NativeStatus::Ok, |out| {
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&version.to_le_bytes());
+    });
+}
+
+/// What a reply is told apart by.
+///
+/// # Panics
+/// If the bytes are no reply that this module has written.
+pub fn head_of(reply: &[u8]) -> ReplyHead {
+    let header = reply.first_chunk().map(Header::read);
+    let Some(Ok(header)) = header else { panic!("a reply begins with its header") };
+    let has_checksum = header.details & DETAIL_CHECKSUM != 0;
+    ReplyHead { id: header.id, opcode: header.opcode, has_checksum, hops: header.details as u8 }
+}
+
+/// A reply as a client reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NativeReply<'a> {
+    /// What it repeats of its request.
+    pub head: ReplyHead,
+    /// How the request has ended; `None` for a status that is not known here.
+    pub status: Option<NativeStatus>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Why bytes are not a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyError {
+    /// They are not this protocol's, or of a version that is not spoken here.
+    Foreign,
+    /// The body is longer than the client takes.
+    TooLong(u32),
+    /// The checksum is not theirs.
+    Checksum,
+    /// The body is not that of the opcode.
+    Body,
+}
+
+impl<'a> NativeReply<'a> {
+    /// Reads the reply at the front of `input`, and how long it is; `Err(Ok(n))` if there have to
+    /// be `n` bytes before another try can say more. Bodies over `body_bytes_max` are refused.
+    ///
+    /// # Errors
+    /// If the bytes are no reply.
+    pub fn read(
+        input: &'a [u8],
+        body_bytes_max: u32,
+    ) -> Result<(Self, usize), Result<usize, ReplyError>> {
+        let Some(bytes) = input.first_chunk::<HEADER_BYTES>() else {
+            return Err(Ok(HEADER_BYTES));
+        };
+        let header = Header::read(bytes).map_err(|_| Err(ReplyError::Foreign))?;
+        if header.side != Side::Node {
+            return Err(Err(ReplyError::Foreign));
+        }
+        if header.body_bytes > body_bytes_max {
+            return Err(Err(ReplyError::TooLong(header.body_bytes)));
+        }
+        let end = HEADER_BYTES + header.body_bytes as usize;
+        let body = input.get(HEADER_BYTES..end).ok_or(Ok(end))?;
+        let has_checksum = header.details & DETAIL_CHECKSUM != 0;
+        if has_checksum && header.checksum != checksum(&bytes[..CHECKED_BYTES], body) {
+            return Err(Err(ReplyError::Checksum));
+        }
+        let status = NativeStatus::from_code(header.code);
+        Ok((Self { head: head_of(bytes), status, body }, end))
+    }
+
+    /// The item that the reply shows.
+    ///
+    /// # Errors
+    /// If the body is no item.
+    pub fn item(&self) -> Result<NativeItem<'a>, ReplyError> {
+        let (fixed, value) = self.body.split_at_checked(ITEM_BYTES).ok_or(ReplyError::Body)?;
+        let value_len = u32_at(fixed, 16);
+        if !value.is_empty() && value.len() != value_len as usize {
+            return Err(ReplyError::Body);
+        }
+        Ok(NativeItem {
+            version: u64_at(fixed, 0),
+            client_flags: u32_at(fixed, 8),
+            expiry: u32_at(fixed, 12),
+            value_len,
+            value,
+        })
+    }
+
+    /// The version that a change has made.
+    ///
+    /// # Errors
+    /// If the body is none.
+    pub fn version(&self) -> Result<u64, ReplyError> {
+        if self.body.len() == 8 { Ok(u64_at(self.body, 0)) } else { Err(ReplyError::Body) }
+    }
+
+    /// A number and its version.
+    ///
+    /// # Errors
+    /// If the body is none.
+    pub fn number(&self) -> Result<(u64, u64), ReplyError> {
+        let is_number = self.body.len() == 16;
+        is_number.then(|| (u64_at(self.body, 0), u64_at(self.body, 8))).ok_or(ReplyError::Body)
+    }
+
+    /// What went wrong, for people.
+    pub fn reason(&self) -> String {
+        String::from_utf8_lossy(self.body).into_owned()
+    }
+}

@@ -1,0 +1,455 @@
+//! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
+
+use super::header::{HEADER_BYTES, checksum};
+use super::parse::FLAG_CHECKSUM;
+use super::{
+    HELLO_NAME_BYTES_MAX, Header, ITEM_BYTES_MAX, Opcode, PING_BYTES_MAX, RECORD_BYTES_MAX, Side,
+    u16_at, u32_at, u64_at,
+};
+
+/// What every request says besides what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The request's id.
+    pub id: u64,
+    /// The opcode.
+    pub opcode: Opcode,
+    /// Microseconds from now after which nobody waits for the answer; 0 for no end.
+    pub deadline_microseconds: u32,
+    /// Whether it came with a checksum, and the reply is to have one.
+    pub has_checksum: bool,
+}
+
+/// An item's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemKey<'a> {
+    /// The namespace's number.
+    pub namespace: u32,
+    /// The record id.
+    pub record: &'a [u8],
+    /// The item key inside the record.
+    pub item: &'a [u8],
+}
+
+/// What of an item a change demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Any,
+    /// That it has this version.
+    Version(u64),
+}
+
+/// How a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutMode {
+    /// In any case, or only over a version.
+    Set(Condition),
+    /// Only if there is no item.
+    IfAbsent,
+    /// Only if there is one.
+    IfPresent,
+    /// Behind the item's value, whose flags and expiry stay.
+    Append,
+    /// Before the item's value, whose flags and expiry stay.
+    Prepend,
+}
+
+/// An item to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GetItem<'a> {
+    /// Its key.
+    pub key: ItemKey<'a>,
+    /// Whether the value is left out.
+    pub metadata_only: bool,
+    /// Whether the read does not count as use.
+    pub is_quiet: bool,
+}
+
+/// A value to store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutItem<'a> {
+    /// Its key.
+    pub key: ItemKey<'a>,
+    /// How.
+    pub mode: PutMode,
+    /// The client's own bits.
+    pub client_flags: u32,
+    /// Seconds to live; 0 for ever.
+    pub ttl: u32,
+    /// The value.
+    pub value: &'a [u8],
+}
+
+/// An item to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeleteItem<'a> {
+    /// Its key.
+    pub key: ItemKey<'a>,
+    /// Only if.
+    pub condition: Condition,
+}
+
+/// A number to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IncrementItem<'a> {
+    /// Its key.
+    pub key: ItemKey<'a>,
+    /// Whether it goes down, to no less than 0, instead of up modulo 2^64.
+    pub is_decrement: bool,
+    /// By how much.
+    pub delta: u64,
+    /// What a missing number begins with, and its seconds to live.
+    pub initial: Option<(u64, u32)>,
+}
+
+/// An item that gets another expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TouchItem<'a> {
+    /// Its key.
+    pub key: ItemKey<'a>,
+    /// Seconds to live; 0 for ever.
+    pub ttl: u32,
+    /// Whether it is read as well.
+    pub with_value: bool,
+}
+
+/// A client that says who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientHello<'a> {
+    /// The lowest version of the protocol that it speaks.
+    pub version_min: u16,
+    /// The highest.
+    pub version_max: u16,
+    /// Its name, for people.
+    pub name: &'a str,
+}
+
+/// A request, whole and well formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeRequest<'a> {
+    /// Answer with these bytes.
+    Ping(&'a [u8]),
+    /// Who is there?
+    Hello(ClientHello<'a>),
+    /// Read.
+    Get(GetItem<'a>),
+    /// Store.
+    Put(PutItem<'a>),
+    /// Delete.
+    Delete(DeleteItem<'a>),
+    /// Count.
+    Increment(IncrementItem<'a>),
+    /// Touch, with or without a read.
+    Touch(TouchItem<'a>),
+}
+
+/// Bytes of the part that says the key's lengths.
+const KEY_HEAD_BYTES: usize = 8;
+
+const GET_METADATA_ONLY: u32 = 1;
+const GET_QUIET: u32 = 2;
+const INCREMENT_DOWN: u32 = 1;
+const INCREMENT_CREATE: u32 = 2;
+
+/// Why a body is not that of its opcode.
+pub(super) type BodyError = &'static str;
+
+const SHORT: BodyError = "the body is shorter than the opcode's fixed part";
+const KEY_LENGTHS: BodyError = "record id and item key are longer than the body";
+const RESERVED: BodyError = "reserved bytes must be 0";
+
+impl<'a> NativeRequest<'a> {
+    /// Reads the body of a request with this opcode.
+    #[inline]
+    pub(super) fn read(opcode: Opcode, body: &'a [u8]) -> Result<Self, BodyError> {
+        match opcode {
+            Opcode::Get => read_get(body),
+            Opcode::Put => read_put(body),
+            Opcode::Delete => read_delete(body),
+            Opcode::Increment => read_increment(body),
+            Opcode::Touch | Opcode::GetAndTouch => read_touch(opcode, body),
+            Opcode::Hello => read_hello(body),
+            Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
+            Opcode::Ping => Err("a ping carries at most 64 bytes"),
+        }
+    }
+
+    /// The key, if the request has one.
+    #[inline]
+    pub fn key(&self) -> Option<ItemKey<'a>> {
+        match self {
+            Self::Get(get) => Some(get.key),
+            Self::Put(put) => Some(put.key),
+            Self::Delete(delete) => Some(delete.key),
+            Self::Increment(increment) => Some(increment.key),
+            Self::Touch(touch) => Some(touch.key),
+            Self::Ping(_) | Self::Hello(_) => None,
+        }
+    }
+
+    /// Bytes of the value that it brings.
+    #[inline]
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Self::Put(put) => put.value.len(),
+            _ => 0,
+        }
+    }
+
+    /// The opcode.
+    pub fn opcode(&self) -> Opcode {
+        match self {
+            Self::Ping(_) => Opcode::Ping,
+            Self::Hello(_) => Opcode::Hello,
+            Self::Get(_) => Opcode::Get,
+            Self::Put(_) => Opcode::Put,
+            Self::Delete(_) => Opcode::Delete,
+            Self::Increment(_) => Opcode::Increment,
+            Self::Touch(TouchItem { with_value: false, .. }) => Opcode::Touch,
+            Self::Touch(TouchItem { with_value: true, .. }) => Opcode::GetAndTouch,
+        }
+    }
+
+    /// Appends the body.
+    ///
+    /// # Panics
+    /// If record id, item key, name or ping are longer than they may be.
+    pub fn put_body(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Ping(bytes) => {
+                assert!(bytes.len() <= PING_BYTES_MAX, "a ping carries at most 64 bytes");
+                out.extend_from_slice(bytes);
+            }
+            Self::Hello(ClientHello { version_min, version_max, name }) => {
+                assert!(name.len() <= HELLO_NAME_BYTES_MAX, "a client's name is at most 64 bytes");
+                out.extend_from_slice(&version_min.to_le_bytes());
+                out.extend_from_slice(&version_max.to_le_bytes());
+                out.extend_from_slice(&[0; 4]);
+                out.extend_from_slice(name.as_bytes());
+            }
+            Self::Get(GetItem { key, metadata_only, is_quiet }) => {
+                let options =
+                    u32::from(metadata_only) * GET_METADATA_ONLY + u32::from(is_quiet) * GET_QUIET;
+                put_key_head(&key, out);
+                out.extend_from_slice(&options.to_le_bytes());
+                out.extend_from_slice(&[0; 4]);
+                put_key(&key, out);
+            }
+            Self::Put(PutItem { key, mode, client_flags, ttl, value }) => {
+                let (mode, version) = match mode {
+                    PutMode::Set(Condition::Any) => (0u32, 0),
+                    PutMode::IfAbsent => (1, 0),
+                    PutMode::IfPresent => (2, 0),
+                    PutMode::Set(Condition::Version(version)) => (3, version),
+                    PutMode::Append => (4, 0),
+                    PutMode::Prepend => (5, 0),
+                };
+                put_key_head(&key, out);
+                out.extend_from_slice(&mode.to_le_bytes());
+                out.extend_from_slice(&client_flags.to_le_bytes());
+                out.extend_from_slice(&ttl.to_le_bytes());
+                out.extend_from_slice(&[0; 4]);
+                out.extend_from_slice(&version.to_le_bytes());
+                put_key(&key, out);
+                out.extend_from_slice(value);
+            }
+            Self::Delete(DeleteItem { key, condition }) => {
+                let (mode, version) = match condition {
+                    Condition::Any => (0u32, 0),
+                    Condition::Version(version) => (3, version),
+                };
+                put_key_head(&key, out);
+                out.extend_from_slice(&mode.to_le_bytes());
+                out.extend_from_slice(&[0; 4]);
+                out.extend_from_slice(&version.to_le_bytes());
+                put_key(&key, out);
+            }
+            Self::Increment(IncrementItem { key, is_decrement, delta, initial }) => {
+                let options = u32::from(is_decrement) * INCREMENT_DOWN
+                    + u32::from(initial.is_some()) * INCREMENT_CREATE;
+                let (initial, ttl) = initial.unwrap_or_default();
+                put_key_head(&key, out);
+                out.extend_from_slice(&options.to_le_bytes());
+                out.extend_from_slice(&ttl.to_le_bytes());
+                out.extend_from_slice(&delta.to_le_bytes());
+                out.extend_from_slice(&initial.to_le_bytes());
+                put_key(&key, out);
+            }
+            Self::Touch(TouchItem { key, ttl, .. }) => {
+                put_key_head(&key, out);
+                out.extend_from_slice(&ttl.to_le_bytes());
+                out.extend_from_slice(&[0; 4]);
+                put_key(&key, out);
+            }
+        }
+    }
+}
+
+/// Appends a whole request.
+///
+/// # Panics
+/// As [`NativeRequest::put_body`], and if the value has 4 GiB or more.
+pub fn put_request(
+    out: &mut Vec<u8>,
+    id: u64,
+    deadline_microseconds: u32,
+    has_checksum: bool,
+    request: &NativeRequest<'_>,
+) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    request.put_body(out);
+    let body_bytes = out.len() - start - HEADER_BYTES;
+    let mut header = Header {
+        side: Side::Client,
+        opcode: request.opcode() as u8,
+        code: if has_checksum { FLAG_CHECKSUM } else { 0 },
+        body_bytes: u32::try_from(body_bytes).expect("bodies have less than 4 GiB"),
+        id,
+        details: deadline_microseconds,
+        checksum: 0,
+    };
+    let message = &mut out[start..];
+    message[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    if has_checksum {
+        let (head, body) = message.split_at(HEADER_BYTES);
+        header.checksum = checksum(head, body);
+        message[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    }
+}
+
+fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
+    assert!(key.record.len() <= RECORD_BYTES_MAX, "a record id is at most 1,024 bytes");
+    assert!(key.item.len() <= ITEM_BYTES_MAX, "an item key is at most 1,024 bytes");
+    out.extend_from_slice(&key.namespace.to_le_bytes());
+    out.extend_from_slice(&(key.record.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(key.item.len() as u16).to_le_bytes());
+}
+
+fn put_key(key: &ItemKey<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(key.record);
+    out.extend_from_slice(key.item);
+}
+
+/// The opcode's fixed part, the key, and what is behind it.
+#[inline]
+fn split<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>, &'a [u8]), BodyError> {
+    let end = KEY_HEAD_BYTES + fixed;
+    if body.len() < end {
+        return Err(SHORT);
+    }
+    let (record, item) = (usize::from(u16_at(body, 4)), usize::from(u16_at(body, 6)));
+    if record == 0 || record > RECORD_BYTES_MAX {
+        return Err("a record id has 1 to 1,024 bytes");
+    }
+    if item > ITEM_BYTES_MAX {
+        return Err("an item key has at most 1,024 bytes");
+    }
+    let rest = &body[end..];
+    if rest.len() < record + item {
+        return Err(KEY_LENGTHS);
+    }
+    let (record, rest) = rest.split_at(record);
+    let (item, rest) = rest.split_at(item);
+    let key = ItemKey { namespace: u32_at(body, 0), record, item };
+    Ok((&body[KEY_HEAD_BYTES..end], key, rest))
+}
+
+/// The same where nothing may be behind the key.
+#[inline]
+fn split_all<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>), BodyError> {
+    match split(body, fixed)? {
+        (fixed, key, []) => Ok((fixed, key)),
+        _ => Err("the body is longer than its key says"),
+    }
+}
+
+#[inline]
+fn read_get(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
+    let (fixed, key) = split_all(body, 8)?;
+    let options = u32_at(fixed, 0);
+    if options & !(GET_METADATA_ONLY | GET_QUIET) != 0 || u32_at(fixed, 4) != 0 {
+        return Err(RESERVED);
+    }
+    let metadata_only = options & GET_METADATA_ONLY != 0;
+    Ok(NativeRequest::Get(GetItem { key, metadata_only, is_quiet: options & GET_QUIET != 0 }))
+}
+
+#[inline]
+fn read_put(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
+    let (fixed, key, value) = split(body, 24)?;
+    let version = u64_at(fixed, 16);
+    let mode = match u32_at(fixed, 0) {
+        0 => PutMode::Set(Condition::Any),
+        1 => PutMode::IfAbsent,
+        2 => PutMode::IfPresent,
+        3 => PutMode::Set(Condition::Version(version)),
+        4 => PutMode::Append,
+        5 => PutMode::Prepend,
+        _ => return Err("there is no such mode of putting"),
+    };
+    let has_version = matches!(mode, PutMode::Set(Condition::Version(_)));
+    if u32_at(fixed, 12) != 0 || (!has_version && version != 0) {
+        return Err(RESERVED);
+    }
+    let (client_flags, ttl) = (u32_at(fixed, 4), u32_at(fixed, 8));
+    Ok(NativeRequest::Put(PutItem { key, mode, client_flags, ttl, value }))
+}
+
+fn read_delete(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
+    let (fixed, key) = split_all(body, 16)?;
+    let version = u64_at(fixed, 8);
+    let condition = match u32_at(fixed, 0) {
+        0 if version == 0 => Condition::Any,
+        0 => return Err(RESERVED),
+        3 => Condition::Version(version),
+        _ => return Err("there is no such mode of deleting"),
+    };
+    if u32_at(fixed, 4) != 0 {
+        return Err(RESERVED);
+    }
+    Ok(NativeRequest::Delete(DeleteItem { key, condition }))
+}
+
+fn read_increment(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
+    let (fixed, key) = split_all(body, 24)?;
+    let (options, ttl) = (u32_at(fixed, 0), u32_at(fixed, 4));
+    let (delta, initial) = (u64_at(fixed, 8), u64_at(fixed, 16));
+    let creates = options & INCREMENT_CREATE != 0;
+    let is_unused = creates || (ttl == 0 && initial == 0);
+    if options & !(INCREMENT_DOWN | INCREMENT_CREATE) != 0 || !is_unused {
+        return Err(RESERVED);
+    }
+    let is_decrement = options & INCREMENT_DOWN != 0;
+    let initial = creates.then_some((initial, ttl));
+    Ok(NativeRequest::Increment(IncrementItem { key, is_decrement, delta, initial }))
+}
+
+fn read_touch(opcode: Opcode, body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
+    let (fixed, key) = split_all(body, 8)?;
+    if u32_at(fixed, 4) != 0 {
+        return Err(RESERVED);
+    }
+    let with_value = opcode == Opcode::GetAndTouch;
+    Ok(NativeRequest::Touch(TouchItem { key, ttl: u32_at(fixed, 0), with_value }))
+}
+
+fn read_hello(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
+    if body.len() < 8 {
+        return Err(SHORT);
+    }
+    let name = &body[8..];
+    if name.len() > HELLO_NAME_BYTES_MAX {
+        return Err("a client's name has at most 64 bytes");
+    }
+    let name = std::str::from_utf8(name).map_err(|_| "a client's name is UTF-8")?;
+    let (version_min, version_max) = (u16_at(body, 0), u16_at(body, 2));
+    if u32_at(body, 4) != 0 {
+        return Err(RESERVED);
+    }
+    if version_min > version_max {
+        return Err("the lowest version is above the highest");
+    }
+    Ok(NativeRequest::Hello(ClientHello { version_min, version_max, name }))
+}

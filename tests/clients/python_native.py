@@ -1,0 +1,263 @@
+"""The native protocol from its document alone: PROTOCOL.md and schema/hello.fbs, nothing else.
+
+Usage: python_native.py HOST PORT
+
+Checks the vectors in protocol/vectors both ways, then makes every kind of request of a node.
+"""
+
+import importlib
+import json
+import pathlib
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+REQUEST, REPLY, VERSION = 0xD1, 0xD2, 1
+HEADER = struct.Struct("<BBBBIQII")
+KEY = struct.Struct("<IHH")
+OPCODES = {
+    "ping": 0x01,
+    "hello": 0x02,
+    "get": 0x10,
+    "put": 0x11,
+    "delete": 0x12,
+    "increment": 0x13,
+    "touch": 0x14,
+    "get_and_touch": 0x15,
+}
+PUT_MODES = {"set": 0, "if_absent": 1, "if_present": 2, "if_version": 3, "append": 4, "prepend": 5}
+OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
+MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE = 0x30, 0x31, 0x36
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def message(magic, opcode, code, request_id, details, body, checksum):
+    header = HEADER.pack(magic, VERSION, opcode, code, len(body), request_id, details, 0)
+    if checksum:
+        header = header[:20] + struct.pack("<I", crc32c(header[:20] + body))
+    return header + body
+
+
+def request_body(kind, fields):
+    """The body of a request, by the tables of PROTOCOL.md."""
+    if kind == "ping":
+        return bytes.fromhex(fields["bytes"])
+    if kind == "hello":
+        versions = struct.pack("<HHI", fields["version_min"], fields["version_max"], 0)
+        return versions + fields["name"].encode()
+    record, item = bytes.fromhex(fields["record"]), bytes.fromhex(fields["item"])
+    head = KEY.pack(fields["namespace"], len(record), len(item))
+    value = b""
+    if kind == "get":
+        options = fields["metadata_only"] * 1 + fields["quiet"] * 2
+        fixed = struct.pack("<II", options, 0)
+    elif kind == "put":
+        mode = PUT_MODES[fields["mode"]]
+        fixed = struct.pack(
+            "<IIIIQ", mode, fields["client_flags"], fields["ttl"], 0, fields.get("version", 0)
+        )
+        value = bytes.fromhex(fields["value"])
+    elif kind == "delete":
+        has_version = "version" in fields
+        fixed = struct.pack("<IIQ", 3 if has_version else 0, 0, fields.get("version", 0))
+    elif kind == "increment":
+        creates = "initial" in fields
+        options = fields["decrement"] * 1 + creates * 2
+        fixed = struct.pack(
+            "<IIQQ", options, fields.get("ttl", 0), fields["delta"], fields.get("initial", 0)
+        )
+    else:
+        fixed = struct.pack("<II", fields["ttl"], 0)
+    return head + fixed + record + item + value
+
+
+def request_bytes(vector):
+    checksum = vector["checksum"]
+    body = request_body(vector["kind"], vector["fields"])
+    opcode = OPCODES[vector["kind"]]
+    return message(
+        REQUEST, opcode, int(checksum), vector["id"], vector["deadline"], body, checksum
+    )
+
+
+def read_reply(kind, body):
+    """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
+    if kind in ("get", "touch", "get_and_touch"):
+        version, client_flags, expiry, length, _ = struct.unpack_from("<QIIII", body)
+        return {
+            "version": version,
+            "client_flags": client_flags,
+            "expiry": expiry,
+            "value_length": length,
+            "value": body[24:].hex(),
+        }
+    if kind == "put":
+        return {"version": struct.unpack("<Q", body)[0]}
+    if kind == "increment":
+        return dict(zip(("number", "version"), struct.unpack("<QQ", body)))
+    if kind == "delete":
+        assert body == b"", body
+        return {}
+    return {"bytes": body.hex()}
+
+
+def check_vectors():
+    folder = ROOT / "protocol" / "vectors"
+    requests = json.loads((folder / "requests.json").read_text())
+    for vector in requests:
+        assert request_bytes(vector).hex() == vector["hex"], vector["name"]
+    for vector in json.loads((folder / "replies.json").read_text()):
+        data = bytes.fromhex(vector["hex"])
+        magic, version, opcode, status, length, request_id, details, checksum = HEADER.unpack_from(
+            data
+        )
+        assert (magic, version, opcode) == (REPLY, VERSION, OPCODES[vector["kind"]])
+        assert (status, request_id) == (vector["status"], vector["id"]), vector["name"]
+        assert details & 0xFF == vector["hops"] and len(data) == HEADER.size + length
+        has_checksum = details >> 8 & 1
+        assert has_checksum == vector["checksum"], vector["name"]
+        if has_checksum:
+            assert checksum == crc32c(data[:20] + data[24:]), vector["name"]
+        if status == OK:
+            assert read_reply(vector["kind"], data[24:]) == vector["fields"], vector["name"]
+        else:
+            assert data[24:].decode() == vector["fields"].get("reason", ""), vector["name"]
+    return len(requests)
+
+
+class Client:
+    def __init__(self, host, port):
+        self.socket = socket.create_connection((host, port), timeout=20)
+        self.next_id = 0
+        self.replies = {}
+
+    def send(self, kind, checksum=False, **fields):
+        self.next_id += 1
+        fields = {"namespace": 0, "item": b"", **fields}
+        fields = {k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}
+        vector = {"kind": kind, "id": self.next_id, "deadline": 0, "checksum": checksum}
+        self.socket.sendall(request_bytes({**vector, "fields": fields}))
+        return self.next_id
+
+    def receive(self, length):
+        data = b""
+        while len(data) < length:
+            part = self.socket.recv(length - len(data))
+            assert part, "the node has closed the connection"
+            data += part
+        return data
+
+    def wait(self, request_id):
+        while request_id not in self.replies:
+            header = self.receive(HEADER.size)
+            magic, _, _, status, length, found, details, checksum = HEADER.unpack(header)
+            assert magic == REPLY
+            body = self.receive(length)
+            if details >> 8 & 1:
+                assert checksum == crc32c(header[:20] + body)
+            self.replies[found] = (status, body)
+        return self.replies.pop(request_id)
+
+    def ask(self, kind, **fields):
+        status, body = self.wait(self.send(kind, **fields))
+        return status, read_reply(kind, body) if status == OK else body.decode()
+
+
+def hello(client):
+    """The node's hello through a reader that flatc has generated."""
+    with tempfile.TemporaryDirectory() as folder:
+        schema = ROOT / "protocol" / "schema" / "hello.fbs"
+        subprocess.run(["flatc", "--python", "-o", folder, str(schema)], check=True)
+        sys.path.insert(0, folder)
+        reader = importlib.import_module("larder.HelloReply").HelloReply
+        status, body = client.wait(
+            client.send("hello", version_min=1, version_max=1, name="python")
+        )
+        assert status == OK, body
+        assert reader.HelloReplyBufferHasIdentifier(body, 0)
+        reply = reader.GetRootAs(body, 0)
+        assert reply.Version() == 1 and reply.Shards() >= 1 and reply.Cores() >= 1
+        assert reply.Software().startswith(b"larder "), reply.Software()
+        opcodes = {reply.Opcodes(index) for index in range(reply.OpcodesLength())}
+        assert opcodes == set(OPCODES.values()), opcodes
+        return reply.ValueBytesMax()
+
+
+def round_trips(client):
+    key = {"record": b"python\0record", "item": b"item"}
+    put = {**key, "client_flags": 9, "ttl": 0}
+    get = {**key, "metadata_only": False, "quiet": False}
+    assert client.ask("ping", bytes=b"abc") == (OK, {"bytes": b"abc".hex()})
+    assert client.ask("get", **get)[0] == ABSENT
+    status, stored = client.ask("put", **put, mode="if_absent", value=b"value")
+    assert status == OK
+    assert client.ask("put", **put, mode="if_absent", value=b"no")[0] == EXISTS
+    status, found = client.ask("get", **get)
+    assert (found["value"], found["version"]) == (b"value".hex(), stored["version"])
+    assert (found["client_flags"], found["expiry"]) == (9, 0)
+    assert client.ask("put", **put, mode="append", value=b"!")[0] == OK
+    assert client.ask("put", **put, mode="prepend", value=b"?")[0] == OK
+    stale = client.ask("put", **put, mode="if_version", version=stored["version"], value=b"no")
+    assert stale[0] == VERSION_DIFFERS
+    _, found = client.ask("get_and_touch", **key, ttl=100)
+    assert found["value"] == b"?value!".hex() and found["expiry"] > 0
+    assert client.ask("touch", **key, ttl=0)[1]["expiry"] == 0
+    _, found = client.ask("get", **{**get, "metadata_only": True})
+    assert (found["value"], found["value_length"]) == ("", 7)
+    assert client.ask("increment", **key, decrement=False, delta=1)[0] == NOT_A_NUMBER
+    assert client.ask("delete", **key, version=1)[0] == VERSION_DIFFERS
+    assert client.ask("delete", **key)[0] == OK
+    assert client.ask("delete", **key)[0] == ABSENT
+    counter = {"record": b"counter", "decrement": False, "delta": 5}
+    assert client.ask("increment", **counter)[0] == ABSENT
+    assert client.ask("increment", **counter, initial=40, ttl=0)[1]["number"] == 40
+    assert client.ask("increment", **counter)[1]["number"] == 45
+    status, reason = client.ask("get", **{**get, "namespace": 77})
+    assert status == UNKNOWN_NAMESPACE and "default" in reason
+    ids = [
+        client.send(
+            "put", checksum=True, **{**put, "record": b"%d" % n}, mode="set", value=b"v" * n
+        )
+        for n in range(200)
+    ]
+    assert all(client.wait(request_id)[0] == OK for request_id in ids)
+    ids = [client.send("get", checksum=True, **{**get, "record": b"%d" % n}) for n in range(200)]
+    for n, request_id in enumerate(ids):
+        status, body = client.wait(request_id)
+        assert status == OK and body[24:] == b"v" * n
+
+
+def mistakes(client):
+    client.next_id += 2
+    header = HEADER.pack(REQUEST, VERSION, 0x77, 0, 3, client.next_id, 0, 0)
+    client.socket.sendall(header + b"abc")
+    assert client.wait(client.next_id)[0] == UNKNOWN_OPCODE
+    client.next_id += 1
+    header = HEADER.pack(REQUEST, VERSION, 0x10, 0, 3, client.next_id, 0, 0)
+    client.socket.sendall(header + b"abc")
+    assert client.wait(client.next_id)[0] == MALFORMED
+    assert client.ask("ping", bytes=b"")[0] == OK
+
+
+def main():
+    count = check_vectors()
+    client = Client(sys.argv[1], int(sys.argv[2]))
+    value_bytes_max = hello(client)
+    round_trips(client)
+    mistakes(client)
+    print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")
+
+
+if __name__ == "__main__":
+    main()
