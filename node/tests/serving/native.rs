@@ -322,6 +322,7 @@ fn a_deadline_that_is_far_away_changes_nothing() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the client's threads are not the node's")]
 fn requests_whose_deadline_is_past_are_not_begun() {
     let node = TestNode::start(1);
     let mut client = NativeClient::connect(node.node.addresses().native);
