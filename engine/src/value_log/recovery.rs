@@ -25,6 +25,10 @@ use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::manifest::{LogPosition, SegmentSeal};
 
+/// So often bytes are read before they are believed to be no frame: what a device gives wrongly now
+/// and then must not look like the end of the log, behind which everything is dropped.
+const READS_BEFORE_BELIEF: usize = 4;
+
 /// A segment to replay.
 pub struct ReplaySegment<F> {
     /// The open segment.
@@ -207,7 +211,10 @@ impl<E: Env> Replay<'_, E> {
     async fn next_frame(&mut self, window: &mut Window<'_, E>, at: At) -> Next {
         let expected = self.outcome.sequence_next;
         let mut header = self.header_at(window, at).await;
-        if !matches!(&header, HeaderAt::Frame(header, _) if self.continues(header)) {
+        for _ in 1..READS_BEFORE_BELIEF {
+            if matches!(&header, HeaderAt::Frame(header, _) if self.continues(header)) {
+                break;
+            }
             window.forget();
             header = self.header_at(window, at).await;
         }
@@ -216,13 +223,20 @@ impl<E: Env> Replay<'_, E> {
         {
             return Next::Frame(header, crc);
         }
-        let unreadable = matches!(header, HeaderAt::Unreadable);
-        // A full segment ends where the next frame did not fit.
-        if let Some((index, header)) = self.first_header_after(at.index).await
-            && self.continues(&header)
-            && !unreadable
-        {
-            return Next::GoTo(At { index, offset: segment::HEADER_BYTES });
+        let mut unreadable = matches!(header, HeaderAt::Unreadable);
+        let mut at = at;
+        if !unreadable {
+            // A full segment ends where the next frame did not fit.
+            match self.first_header_after(at.index).await {
+                Some((index, HeaderAt::Frame(header, _))) if self.continues(&header) => {
+                    return Next::GoTo(At { index, offset: segment::HEADER_BYTES });
+                }
+                Some((index, HeaderAt::Unreadable)) => {
+                    unreadable = true;
+                    at = At { index, offset: segment::HEADER_BYTES };
+                }
+                _ => {}
+            }
         }
         let later = self.first_frame_after(at, expected).await;
         let sealed_here = self.segments[at.index].seal;
@@ -303,11 +317,21 @@ impl<E: Env> Replay<'_, E> {
         }
     }
 
-    async fn first_header_after(&self, index: usize) -> Option<(usize, FrameHeader)> {
+    /// The first of the later segments that begins with a frame, or whose beginning the device
+    /// cannot read, and what is there.
+    async fn first_header_after(&self, index: usize) -> Option<(usize, HeaderAt)> {
         for (later, source) in self.segments.iter().enumerate().skip(index + 1) {
             let mut window = Window::new(self.env, &source.segment, IoClass::Read);
             let at = At { index: later, offset: segment::HEADER_BYTES };
-            if let HeaderAt::Frame(header, _) = self.header_at(&mut window, at).await {
+            let mut header = self.header_at(&mut window, at).await;
+            for _ in 1..READS_BEFORE_BELIEF {
+                if matches!(header, HeaderAt::Frame(..)) {
+                    break;
+                }
+                window.forget();
+                header = self.header_at(&mut window, at).await;
+            }
+            if !matches!(header, HeaderAt::None) {
                 return Some((later, header));
             }
         }
@@ -369,13 +393,13 @@ impl<E: Env> Replay<'_, E> {
         let segment = self.segments[at.index].segment.number;
         let place = Place { store: self.store, segment, offset: at.offset };
         let len = header.len as usize;
-        for attempt in 0..2 {
+        for attempt in 1..=READS_BEFORE_BELIEF {
             if let Piece::Here(bytes) = window.bytes(at.offset, len).await
                 && is_whole(bytes, place, header)?
             {
                 return self.records(bytes, at, header, visit);
             }
-            if attempt == 0 {
+            if attempt < READS_BEFORE_BELIEF {
                 window.forget();
             }
         }

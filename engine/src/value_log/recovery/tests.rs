@@ -159,6 +159,22 @@ fn damage_to_the_first_frame_of_a_segment_costs_that_frame_only() {
 }
 
 #[test]
+fn an_unreadable_beginning_of_the_last_segment_is_never_taken_for_the_end_of_the_log() {
+    let (_, written) = written(20, LEN);
+    let in_first = written.iter().filter(|appended| appended.pointer.segment == 0).count();
+    // The last frame is the first of its segment.
+    let (mut disk, written) = test_log::written(in_first as u8 + 1, LEN);
+    let last = written.last().expect("some");
+    assert_eq!(last.pointer.segment, 1);
+    disk.lose_sector(path(1), frame_of(last));
+    let (outcome, shown) = replay(&disk, 2, &[]).expect("replays");
+    assert_eq!(shown, all(1..=in_first as u64));
+    assert_eq!((outcome.damage.len(), outcome.torn), (1, false));
+    assert!(outcome.damage[0].lost.contains(&last.sequence), "{:?}", outcome.damage);
+    assert_eq!((outcome.damage[0].segment, outcome.damage[0].offset), (1, segment::HEADER_BYTES));
+}
+
+#[test]
 fn a_missing_record_does_not_hide_the_others_of_its_frame() {
     let mut life = life(1, test_log::disk());
     let env = life.env();
