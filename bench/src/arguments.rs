@@ -25,7 +25,7 @@ pub struct BenchArgs {
 /// The subcommands of `larder bench`.
 #[derive(Subcommand, Clone, Debug)]
 pub enum BenchCommand {
-    /// Load a server that speaks memcached's protocol and report rate, latency and CPU time
+    /// Load a server over its memcached or native port and report rate, latency and CPU time
     Run(RunArgs),
     /// Make requests at a fixed rate while other connections misbehave, and report latencies
     Hostile(HostileArgs),
@@ -51,7 +51,7 @@ How values are checked:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = RUN_HELP)]
 pub struct RunArgs {
-    /// The server, as memcached://HOST:PORT
+    /// The server, as memcached://HOST:PORT or native://HOST:PORT
     #[arg(long, value_name = "URL", default_value = "memcached://127.0.0.1:11211")]
     pub target: String,
     /// Connections, spread over the loader's threads
@@ -96,7 +96,7 @@ pub struct RunArgs {
         require_equals = true
     )]
     pub fill: Option<bool>,
-    /// Commands to send: `meta` is mg and ms, `text` is get and set
+    /// Commands to send to memcached://: `meta` is mg and ms, `text` is get and set
     #[arg(long, value_name = "NAME", value_enum, default_value_t = ProtocolArgument::Meta)]
     pub protocol: ProtocolArgument,
     /// Seed of all random choices; the same seed makes the same requests
@@ -195,8 +195,12 @@ impl RunArgs {
         if self.server_pid.is_some_and(|pid| NonZeroU32::new(pid).is_none()) {
             return Err(BenchError::option("--server-pid", "0 is no process id"));
         }
+        let (target, is_native) = match self.target.strip_prefix(NATIVE) {
+            Some(host) => (address(host)?, true),
+            None => (resolve(&self.target)?, false),
+        };
         let settings = Settings {
-            target: resolve(&self.target)?,
+            target,
             connections: self.connections,
             depth: self.depth,
             threads: self.threads,
@@ -210,6 +214,7 @@ impl RunArgs {
             operations: self.operations,
             fill: self.fill.unwrap_or(self.ratio.get > 0),
             protocol: match self.protocol {
+                _ if is_native => Protocol::Native,
                 ProtocolArgument::Meta => Protocol::Meta,
                 ProtocolArgument::Text => Protocol::Text,
             },
@@ -222,11 +227,20 @@ impl RunArgs {
     }
 }
 
+/// What the URL of a server begins with, by the protocol in which it is asked.
+const MEMCACHED: &str = "memcached://";
+const NATIVE: &str = "native://";
+
+/// The address in a URL of a server that is asked in memcached's protocol.
 pub(crate) fn resolve(target: &str) -> Result<SocketAddr, BenchError> {
-    let Some(host) = target.strip_prefix("memcached://") else {
-        let reason = format!("`{target}` is not known; write memcached://HOST:PORT");
+    let Some(host) = target.strip_prefix(MEMCACHED) else {
+        let reason = format!("`{target}` is not known; write {MEMCACHED}HOST:PORT");
         return Err(BenchError::option("--target", reason));
     };
+    address(host)
+}
+
+fn address(host: &str) -> Result<SocketAddr, BenchError> {
     let host = host.trim_end_matches('/');
     host.to_socket_addrs()
         .ok()
@@ -294,6 +308,7 @@ mod tests {
         for (arguments, option) in [
             (&["--target", "http://a:1"][..], "--target"),
             (&["--target", "memcached://127.0.0.1"], "--target"),
+            (&["--target", "native://127.0.0.1"], "--target"),
             (&["--ratio", "0:0"], "--ratio"),
             (&["--ratio", "9"], "--ratio"),
             (&["--distribution", "zipf:0"], "--distribution"),

@@ -17,7 +17,9 @@ pub enum BenchError {
         reason: String,
     },
     /// The target's host name has no address.
-    #[error("--target: {host} has no address; write it as memcached://HOST:PORT")]
+    #[error(
+        "--target: {host} has no address; write it as memcached://HOST:PORT or native://HOST:PORT"
+    )]
     NoAddress {
         /// The host and port as given.
         host: String,

@@ -1,7 +1,7 @@
 //! Requests as bytes.
 
 use super::data::{KeyFormat, ValueFormat};
-use super::{Protocol, Settings};
+use super::{Protocol, Settings, native};
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(super) struct Request {
 /// Writes requests; all that does not depend on the key is prepared once.
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
+    is_native: bool,
     keys: KeyFormat,
     values: ValueFormat,
     get: [Vec<u8>; 2],
@@ -37,12 +38,17 @@ impl Encoder {
             Protocol::Text => {
                 (around("get ", "\r\n".to_owned()), around("set ", format!(" 0 0 {size}\r\n")))
             }
+            Protocol::Native => Default::default(),
         };
-        Self { keys: KeyFormat::new(settings.key_size), values: ValueFormat::new(size), get, set }
+        let (keys, values) = (KeyFormat::new(settings.key_size), ValueFormat::new(size));
+        Self { is_native: settings.protocol == Protocol::Native, keys, values, get, set }
     }
 
-    /// Appends the request's bytes.
-    pub(super) fn append(&self, request: Request, out: &mut Vec<u8>) {
+    /// Appends the bytes of the request with this number in its batch.
+    pub(super) fn append(&self, number: u64, request: Request, out: &mut Vec<u8>) {
+        if self.is_native {
+            return self.append_native(number, request, out);
+        }
         let [before, after] = match request.operation {
             Operation::Get => &self.get,
             Operation::Set => &self.set,
@@ -55,6 +61,15 @@ impl Encoder {
             out.extend_from_slice(b"\r\n");
         }
     }
+
+    fn append_native(&self, number: u64, request: Request, out: &mut Vec<u8>) {
+        let (mut key, mut value) = (Vec::with_capacity(32), Vec::new());
+        self.keys.append(request.key, &mut key);
+        if request.operation == Operation::Set {
+            self.values.append(request.key, &mut value);
+        }
+        native::append(number, request.operation, &key, &value, out);
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +81,7 @@ mod tests {
         let settings =
             Settings { protocol, key_size: 5, value_size: 9, ..Settings::against(address) };
         let mut out = Vec::new();
-        Encoder::new(&settings).append(Request { operation, key: 42 }, &mut out);
+        Encoder::new(&settings).append(0, Request { operation, key: 42 }, &mut out);
         out
     }
 

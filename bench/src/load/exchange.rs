@@ -1,10 +1,13 @@
-//! One connection's batch: the requests in flight, matched in order with the replies.
+//! One connection's batch: the requests in flight, matched with the replies: in order, or by number
+//! where replies come in any.
 
 use std::time::Instant;
 
+use super::Protocol;
 use super::data::{check_mask, check_word};
 use super::encoder::{Operation, Request};
-use super::reply::{Reply, ReplyParser};
+use super::native::NativeReplies;
+use super::reply::{Reply, ReplyError, ReplyParser};
 use super::statistics::{ErrorKind, Statistics};
 
 /// What every value must look like.
@@ -27,18 +30,24 @@ impl ValueCheck {
 /// A batch of requests in flight and what came back of it.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    parser: ReplyParser,
+    replies: Replies,
     requests: Vec<Request>,
+    /// Where replies come in any order: which requests are answered.
+    is_answered: Vec<bool>,
     answered: usize,
     sent_at: Instant,
 }
 
 impl Exchange {
     /// An exchange with nothing in flight, for batches of up to `depth` requests.
-    pub(super) fn new(depth: usize, now: Instant) -> Self {
+    pub(super) fn new(protocol: Protocol, depth: usize, now: Instant) -> Self {
         Self {
-            parser: ReplyParser::new(),
+            replies: match protocol {
+                Protocol::Meta | Protocol::Text => Replies::Ordered(ReplyParser::new()),
+                Protocol::Native => Replies::Numbered(NativeReplies::default()),
+            },
             requests: Vec::with_capacity(depth),
+            is_answered: Vec::with_capacity(depth),
             answered: 0,
             sent_at: now,
         }
@@ -53,12 +62,14 @@ impl Exchange {
     pub(super) fn clear(&mut self) {
         assert_eq!(self.in_flight(), 0, "a batch starts when the one before is answered");
         self.requests.clear();
+        self.is_answered.clear();
         self.answered = 0;
     }
 
     /// Adds a request to the batch.
     pub(super) fn push(&mut self, request: Request) {
         self.requests.push(request);
+        self.is_answered.push(false);
     }
 
     /// Notes when the batch was written; latencies count from here.
@@ -78,10 +89,15 @@ impl Exchange {
         statistics: &mut Statistics,
     ) -> Result<(), String> {
         let latency = now.saturating_duration_since(self.sent_at);
-        while let Some(reply) = self.parser.next(&mut bytes).map_err(|error| error.to_string())? {
-            let Some(&request) = self.requests.get(self.answered) else {
+        while let Some((number, reply)) =
+            self.replies.next(&mut bytes).map_err(|error| error.to_string())?
+        {
+            let place = number.map_or(self.answered, |number| number as usize);
+            let Some(&request) = self.requests.get(place).filter(|_| !self.is_answered[place])
+            else {
                 return Err(format!("a reply without a request: {reply:?}"));
             };
+            self.is_answered[place] = true;
             self.answered += 1;
             match (request.operation, reply) {
                 (Operation::Get, Reply::Value { length, head }) => {
@@ -100,18 +116,46 @@ impl Exchange {
                 }
                 (Operation::Set, Reply::Stored) => statistics.record(Operation::Set, latency),
                 (Operation::Set, Reply::NotStored) => {
-                    statistics.fail(ErrorKind::NotStored, || self.parser.line());
+                    statistics.fail(ErrorKind::NotStored, || self.replies.text());
                 }
                 (_, Reply::ServerError) => {
-                    statistics.fail(ErrorKind::ServerError, || self.parser.line());
+                    statistics.fail(ErrorKind::ServerError, || self.replies.text());
                 }
                 (_, Reply::ClientError) => {
-                    statistics.fail(ErrorKind::ClientError, || self.parser.line());
+                    statistics.fail(ErrorKind::ClientError, || self.replies.text());
                 }
                 (operation, reply) => return Err(format!("{reply:?} answers no {operation:?}")),
             }
         }
         Ok(())
+    }
+}
+
+/// What takes the replies of a protocol out of the bytes.
+#[derive(Debug)]
+enum Replies {
+    /// They come in the order of the requests.
+    Ordered(ReplyParser),
+    /// They name their requests.
+    Numbered(NativeReplies),
+}
+
+impl Replies {
+    fn next(&mut self, input: &mut &[u8]) -> Result<Option<(Option<u64>, Reply)>, ReplyError> {
+        match self {
+            Self::Ordered(parser) => Ok(parser.next(input)?.map(|reply| (None, reply))),
+            Self::Numbered(replies) => {
+                Ok(replies.next(input)?.map(|(number, reply)| (Some(number), reply)))
+            }
+        }
+    }
+
+    /// The text of the last error.
+    fn text(&self) -> String {
+        match self {
+            Self::Ordered(parser) => parser.line(),
+            Self::Numbered(replies) => replies.text(),
+        }
     }
 }
 
@@ -133,7 +177,7 @@ mod tests {
     const SIZE: usize = 20;
 
     fn exchange(requests: &[(Operation, u64)]) -> Exchange {
-        let mut exchange = Exchange::new(requests.len(), crate::host::now());
+        let mut exchange = Exchange::new(Protocol::Meta, requests.len(), crate::host::now());
         for &(operation, key) in requests {
             exchange.push(Request { operation, key });
         }
@@ -179,6 +223,28 @@ mod tests {
             let first = statistics.error(ErrorKind::ServerError).first.as_deref();
             assert_eq!(first, Some("SERVER_ERROR busy"));
         }
+    }
+
+    #[test]
+    fn replies_that_name_their_requests_come_in_any_order_and_once() {
+        use larder_protocol::native::NativeStatus;
+        use larder_protocol::native::reply::{self, ReplyHead};
+        let miss = |id| {
+            let mut out = Vec::new();
+            let head = ReplyHead { id, opcode: 0x10, has_checksum: false, hops: 0 };
+            reply::put(&mut out, head, NativeStatus::Absent, |_| ());
+            out
+        };
+        let mut exchange = Exchange::new(Protocol::Native, 3, crate::host::now());
+        for key in 0..3 {
+            exchange.push(Request { operation: Operation::Get, key });
+        }
+        let bytes = [miss(2), miss(0)].concat();
+        assert_eq!(receive(&mut exchange, &bytes, 5).expect("known").misses, 2);
+        assert_eq!(exchange.in_flight(), 1);
+        assert!(receive(&mut exchange, &miss(2), 99).is_err(), "it was answered");
+        assert!(receive(&mut exchange, &miss(3), 99).is_err(), "it was never asked");
+        assert_eq!(receive(&mut exchange, &miss(1), 99).expect("known").misses, 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod distribution;
 mod encoder;
 mod exchange;
 pub mod hostile;
+mod native;
 mod progress;
 pub(crate) mod random;
 mod reply;

@@ -32,6 +32,8 @@ pub enum Protocol {
     Meta,
     /// `get` and `set`.
     Text,
+    /// The node's own, in which replies may come in any order.
+    Native,
 }
 
 /// How many GETs are made for how many SETs; not both zero.

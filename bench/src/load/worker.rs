@@ -119,7 +119,7 @@ impl<'a> Worker<'a> {
         }
         let connection = |stream| Connection {
             stream,
-            exchange: Exchange::new(depth, now),
+            exchange: Exchange::new(settings.protocol, depth, now),
             unsent: Vec::new(),
             written: 0,
             open: true,
@@ -194,10 +194,10 @@ impl<'a> Worker<'a> {
         let connection = &mut self.connections[index];
         connection.exchange.clear();
         self.outbound.clear();
-        for _ in 0..self.depth {
+        for number in 0..self.depth as u64 {
             let Some(request) = self.work.next() else { break };
             connection.exchange.push(request);
-            self.encoder.append(request, &mut self.outbound);
+            self.encoder.append(number, request, &mut self.outbound);
         }
         connection.exchange.sent(host::now());
         self.busy += 1;

@@ -49,7 +49,20 @@ pub fn put(
     out.extend_from_slice(&[0; HEADER_BYTES]);
     put_body(out);
     let body_bytes = out.len() - start - HEADER_BYTES;
-    let mut header = Header {
+    let mut header = header_of(head, status, body_bytes);
+    let message = &mut out[start..];
+    message[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    if head.has_checksum {
+        let (head, body) = message.split_at(HEADER_BYTES);
+        header.checksum = checksum(head, body);
+        message[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    }
+}
+
+/// The header of a reply, without its checksum.
+#[inline]
+fn header_of(head: ReplyHead, status: NativeStatus, body_bytes: usize) -> Header {
+    Header {
         side: Side::Node,
         opcode: head.opcode,
         code: status as u8,
@@ -57,13 +70,6 @@ pub fn put(
         id: head.id,
         details: u32::from(head.hops) + u32::from(head.has_checksum) * DETAIL_CHECKSUM,
         checksum: 0,
-    };
-    let message = &mut out[start..];
-    message[..HEADER_BYTES].copy_from_slice(&header.bytes());
-    if head.has_checksum {
-        let (head, body) = message.split_at(HEADER_BYTES);
-        header.checksum = checksum(head, body);
-        message[..HEADER_BYTES].copy_from_slice(&header.bytes());
     }
 }
 
@@ -75,14 +81,23 @@ pub fn put_error(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus, reaso
 /// Appends a reply that shows an item.
 #[inline]
 pub fn put_item(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>) {
-    put(out, head, NativeStatus::Ok, |out| {
-        out.extend_from_slice(&item.version.to_le_bytes());
-        out.extend_from_slice(&item.client_flags.to_le_bytes());
-        out.extend_from_slice(&item.expiry.to_le_bytes());
-        out.extend_from_slice(&item.value_len.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(item.value);
-    });
+    const FRONT_BYTES: usize = HEADER_BYTES + ITEM_BYTES;
+    let body_bytes = ITEM_BYTES + item.value.len();
+    let mut front = [0; FRONT_BYTES];
+    front[24..32].copy_from_slice(&item.version.to_le_bytes());
+    front[32..36].copy_from_slice(&item.client_flags.to_le_bytes());
+    front[36..40].copy_from_slice(&item.expiry.to_le_bytes());
+    front[40..44].copy_from_slice(&item.value_len.to_le_bytes());
+    let mut header = header_of(head, NativeStatus::Ok, body_bytes);
+    front[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    if head.has_checksum {
+        let checked = checksum(&front, &front[HEADER_BYTES..]);
+        header.checksum = crc32c::crc32c_append(checked, item.value);
+        front[..HEADER_BYTES].copy_from_slice(&header.bytes());
+    }
+    out.reserve(FRONT_BYTES + item.value.len());
+    out.extend_from_slice(&front);
+    out.extend_from_slice(item.value);
 }
 
 /// Appends a reply that shows the version that a change has made.

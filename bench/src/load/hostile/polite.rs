@@ -156,7 +156,7 @@ impl<'a> Polite<'a> {
         let index = (number % self.connections.len() as u64) as usize;
         let connection = &mut self.connections[index];
         let key = number.wrapping_mul(7919) % self.keys;
-        self.encoder.append(Request { operation, key }, &mut connection.unsent);
+        self.encoder.append(0, Request { operation, key }, &mut connection.unsent);
         connection.waiting.push_back((operation, due));
         connection.send();
     }
