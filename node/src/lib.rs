@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod ask;
 pub mod codec;
 pub mod config;
 pub mod connection;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use larder::ask::{self, DelArgs, GetArgs, IncrArgs, PingArgs, SetArgs};
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
 use larder::launch::{Launcher, StartError, Stopper};
@@ -12,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
-/// A storage node for local NVMe that speaks memcached.
+/// A storage node for local NVMe that speaks memcached, and a protocol of its own.
 #[derive(Parser)]
 #[command(name = "larder", version, arg_required_else_help = true)]
 struct Arguments {
@@ -30,16 +31,31 @@ enum Command {
     Check(CheckArgs),
     /// Explain what every byte of a data directory is for
     Space(SpaceArgs),
+    /// Read an item of a running node and print its value
+    Get(GetArgs),
+    /// Store a value in a running node
+    Set(SetArgs),
+    /// Delete an item of a running node
+    Del(DelArgs),
+    /// Change a number in a running node and print it
+    Incr(IncrArgs),
+    /// Ask a running node for a sign of life
+    Ping(PingArgs),
 }
 
-type NoAnswer = Box<dyn std::error::Error>;
+type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(&args),
-        Command::Bench(args) => larder_bench::run(args).map_err(NoAnswer::from),
+        Command::Bench(args) => larder_bench::run(args).map_err(Failure::from),
         Command::Check(args) => return inspect::check(&args),
         Command::Space(args) => return inspect::space(&args),
+        Command::Get(args) => return ask::get(&args),
+        Command::Set(args) => return ask::set(&args),
+        Command::Del(args) => return ask::del(&args),
+        Command::Incr(args) => return ask::incr(&args),
+        Command::Ping(args) => return ask::ping(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &ServeArgs) -> Result<(), NoAnswer> {
+fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let config = config::load(args, std::env::vars_os())?;
     if args.print_config {
         write!(std::io::stdout(), "{}", config.to_toml())?;
@@ -72,7 +88,7 @@ fn serve(args: &ServeArgs) -> Result<(), NoAnswer> {
     Ok(())
 }
 
-fn start_log(config: &Config) -> Result<(), NoAnswer> {
+fn start_log(config: &Config) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&config.log_level)
         .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -80,7 +96,7 @@ fn start_log(config: &Config) -> Result<(), NoAnswer> {
 }
 
 /// The first signal stops the node in good order, the second at once.
-fn watch_signals(stopper: Stopper) -> Result<(), NoAnswer> {
+fn watch_signals(stopper: Stopper) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let watch = move || {
         let mut signals = signals.forever();

@@ -210,14 +210,7 @@ impl<E: Env> Replay<'_, E> {
     /// Decides how the log goes on at `at`.
     async fn next_frame(&mut self, window: &mut Window<'_, E>, at: At) -> Next {
         let expected = self.outcome.sequence_next;
-        let mut header = self.header_at(window, at).await;
-        for _ in 1..READS_BEFORE_BELIEF {
-            if matches!(&header, HeaderAt::Frame(header, _) if self.continues(header)) {
-                break;
-            }
-            window.forget();
-            header = self.header_at(window, at).await;
-        }
+        let header = self.believed_at(window, at, |header| self.continues(header)).await;
         if let HeaderAt::Frame(header, crc) = header
             && self.continues(&header)
         {
@@ -317,20 +310,31 @@ impl<E: Env> Replay<'_, E> {
         }
     }
 
+    /// What is at `at`, read anew as often as it takes to believe that it is no frame that `fits`.
+    async fn believed_at(
+        &self,
+        window: &mut Window<'_, E>,
+        at: At,
+        fits: impl Fn(&FrameHeader) -> bool,
+    ) -> HeaderAt {
+        let mut header = self.header_at(window, at).await;
+        for _ in 1..READS_BEFORE_BELIEF {
+            if matches!(&header, HeaderAt::Frame(header, _) if fits(header)) {
+                break;
+            }
+            window.forget();
+            header = self.header_at(window, at).await;
+        }
+        header
+    }
+
     /// The first of the later segments that begins with a frame, or whose beginning the device
     /// cannot read, and what is there.
     async fn first_header_after(&self, index: usize) -> Option<(usize, HeaderAt)> {
         for (later, source) in self.segments.iter().enumerate().skip(index + 1) {
             let mut window = Window::new(self.env, &source.segment, IoClass::Read);
             let at = At { index: later, offset: segment::HEADER_BYTES };
-            let mut header = self.header_at(&mut window, at).await;
-            for _ in 1..READS_BEFORE_BELIEF {
-                if matches!(header, HeaderAt::Frame(..)) {
-                    break;
-                }
-                window.forget();
-                header = self.header_at(&mut window, at).await;
-            }
+            let header = self.believed_at(&mut window, at, |_| true).await;
             if !matches!(header, HeaderAt::None) {
                 return Some((later, header));
             }

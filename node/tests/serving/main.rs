@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod ask;
 mod binary;
 mod client;
 mod clock;

@@ -1,0 +1,262 @@
+//! `larder get`, `set`, `del`, `incr` and `ping`: a running node asked from the command line.
+
+mod print;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use larder_client::{ClientConnection, ClientError, ItemRef, Put, Stored, When};
+
+use crate::limits::ITEM_BYTES_RANGE;
+use print::Printer;
+
+/// The exit code where there is no such item, or a condition does not hold.
+const EXIT_ABSENT: u8 = 1;
+
+/// The exit code where nothing could be found out or done.
+const EXIT_FAILED: u8 = 2;
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const EXIT_HELP: &str = "Exit code: 0 done, 1 there is no such item, 2 an error.";
+
+/// Which node, and how its answers are shown.
+#[derive(Args, Clone, Debug)]
+pub struct NodeArgs {
+    /// The node's native port, as HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", env = "LARDER_NODE", default_value = "127.0.0.1:9411")]
+    pub node: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which item.
+#[derive(Args, Clone, Debug)]
+pub struct ItemArgs {
+    /// The record's id
+    #[arg(value_name = "RECORD")]
+    pub record: OsString,
+    /// The item's key in the record; the record of a memcached key has one without a key
+    #[arg(value_name = "ITEM", default_value = "", hide_default_value = true)]
+    pub item: OsString,
+    /// The namespace's number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub namespace: u32,
+}
+
+impl ItemArgs {
+    fn key(&self) -> Result<ItemRef<'_>, ClientError> {
+        ItemRef::new(self.namespace, self.record.as_bytes(), self.item.as_bytes())
+    }
+}
+
+const GET_HELP: &str = "\
+Exit code: 0 done, 1 there is no such item, 2 an error.
+
+  larder get user:1 > value";
+
+/// `larder get`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = GET_HELP)]
+pub struct GetArgs {
+    #[command(flatten)]
+    key: ItemArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+const SET_HELP: &str = "\
+Exit code: 0 stored, 1 a condition did not hold, 2 an error.
+
+  larder set user:1 --value Ada
+  larder set user:1 photo --ttl 3600 < photo.jpg";
+
+/// `larder set`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SET_HELP)]
+pub struct SetArgs {
+    #[command(flatten)]
+    key: ItemArgs,
+    /// The value [default: what comes from standard input]
+    #[arg(long, value_name = "V", conflicts_with = "file")]
+    value: Option<OsString>,
+    /// The value is what this file holds
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Seconds to live; 0 for ever
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    ttl: u32,
+    /// Only if there is no item
+    #[arg(long, group = "condition")]
+    if_absent: bool,
+    /// Only if there is one
+    #[arg(long, group = "condition")]
+    if_present: bool,
+    /// Only if the item has this version
+    #[arg(long, value_name = "N", group = "condition")]
+    if_version: Option<u64>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl SetArgs {
+    fn when(&self) -> When {
+        match self.if_version {
+            Some(version) => When::Version(version),
+            None if self.if_absent => When::Absent,
+            None if self.if_present => When::Present,
+            None => When::Always,
+        }
+    }
+}
+
+/// `larder del`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_HELP)]
+pub struct DelArgs {
+    #[command(flatten)]
+    key: ItemArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+const INCR_HELP: &str = "\
+Exit code: 0 done, 1 there is no such item, 2 an error.
+
+  larder incr visits --by 10 --initial 0";
+
+/// `larder incr`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = INCR_HELP)]
+pub struct IncrArgs {
+    #[command(flatten)]
+    key: ItemArgs,
+    /// By how much; a negative number goes down, to no less than 0
+    #[arg(long, value_name = "N", default_value_t = 1, allow_hyphen_values = true)]
+    by: i64,
+    /// Store this number if there is no item
+    #[arg(long, value_name = "N")]
+    initial: Option<u64>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// `larder ping`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Exit code: 0 the node answers, 2 it does not.")]
+pub struct PingArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("cannot read {what}: {source}")]
+    Input { what: String, source: io::Error },
+    #[error("the value has more than {0} bytes, which no node takes")]
+    TooLong(u64),
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Prints an item's value, byte for byte.
+pub fn get(args: &GetArgs) -> ExitCode {
+    exit(|| {
+        let item = open(&args.node)?.get(args.key.key()?)?;
+        Printer::new(&args.node).item(item.as_ref())?;
+        Ok(item.is_some())
+    })
+}
+
+/// Stores a value.
+pub fn set(args: &SetArgs) -> ExitCode {
+    exit(|| {
+        let key = args.key.key()?;
+        let value = value(args)?;
+        let put = Put { value: &value, when: args.when(), ttl: args.ttl, client_flags: 0 };
+        let stored = open(&args.node)?.put(key, &put)?;
+        Printer::new(&args.node).stored(stored)?;
+        Ok(matches!(stored, Stored::Yes(_)))
+    })
+}
+
+/// Deletes an item.
+pub fn del(args: &DelArgs) -> ExitCode {
+    exit(|| {
+        let is_deleted = open(&args.node)?.delete(args.key.key()?)?;
+        Printer::new(&args.node).deleted(is_deleted)?;
+        Ok(is_deleted)
+    })
+}
+
+/// Changes a number and prints it.
+pub fn incr(args: &IncrArgs) -> ExitCode {
+    exit(|| {
+        let number = open(&args.node)?.increment(args.key.key()?, args.by, args.initial)?;
+        Printer::new(&args.node).number(number)?;
+        Ok(number.is_some())
+    })
+}
+
+/// Asks a node for a sign of life, and says what it is.
+pub fn ping(args: &PingArgs) -> ExitCode {
+    exit(|| {
+        let mut node = open(&args.node)?;
+        node.ping()?;
+        let hello = node.hello("larder ping")?;
+        Printer::new(&args.node).hello(&hello)?;
+        Ok(true)
+    })
+}
+
+fn open(args: &NodeArgs) -> Result<ClientConnection, AskError> {
+    Ok(ClientConnection::open(&args.node, PATIENCE)?)
+}
+
+fn value(args: &SetArgs) -> Result<Vec<u8>, AskError> {
+    if let Some(value) = &args.value {
+        return Ok(value.as_bytes().to_vec());
+    }
+    let (what, source): (String, Box<dyn Read>) = match &args.file {
+        None => ("standard input".to_owned(), Box::new(io::stdin().lock())),
+        Some(path) => {
+            let what = path.display().to_string();
+            let file = open_file(path);
+            (what.clone(), Box::new(file.map_err(|source| AskError::Input { what, source })?))
+        }
+    };
+    // More than any node takes is not kept.
+    let most = *ITEM_BYTES_RANGE.end();
+    let mut value = Vec::new();
+    let read = source.take(most + 1).read_to_end(&mut value);
+    read.map_err(|source| AskError::Input { what, source })?;
+    if value.len() as u64 > most { Err(AskError::TooLong(most)) } else { Ok(value) }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a command of its own, not a node, reads the file")]
+fn open_file(path: &std::path::Path) -> io::Result<File> {
+    File::open(path)
+}
+
+fn exit(ask: impl FnOnce() -> Result<bool, AskError>) -> ExitCode {
+    match ask() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_ABSENT),
+        Err(error) => {
+            // There is nobody left to tell if this fails too.
+            let _ = writeln!(io::stderr(), "larder: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}

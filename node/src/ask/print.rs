@@ -1,0 +1,119 @@
+//! Answers for people, and as JSON for programs.
+
+use std::io::{self, Write};
+
+use larder_client::{HelloReply, Item, Stored};
+use serde_json::{Value, json};
+
+use super::NodeArgs;
+
+/// Writes answers to standard output.
+pub(super) struct Printer {
+    json: bool,
+}
+
+impl Printer {
+    pub(super) fn new(args: &NodeArgs) -> Self {
+        Self { json: args.json }
+    }
+
+    /// The value byte for byte; as JSON with what is known of the item, a value that is no UTF-8 in
+    /// hexadecimal.
+    pub(super) fn item(&self, item: Option<&Item>) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match item {
+            Some(item) if !self.json => out.write_all(&item.value)?,
+            None if !self.json => {}
+            Some(item) => writeln!(out, "{}", describe(item))?,
+            None => writeln!(out, "{}", Value::Null)?,
+        }
+        out.flush()
+    }
+
+    pub(super) fn stored(&self, stored: Stored) -> io::Result<()> {
+        let (version, reason) = match stored {
+            Stored::Yes(version) => (Some(version), None),
+            Stored::Exists => (None, Some("there is an item already")),
+            Stored::Absent => (None, Some("there is no such item")),
+            Stored::VersionDiffers => (None, Some("the item has another version")),
+        };
+        if self.json {
+            let stored = json!({ "stored": version.is_some(), "version": version });
+            return writeln!(io::stdout(), "{stored}");
+        }
+        reason.map_or(Ok(()), |reason| writeln!(io::stderr(), "larder: not stored: {reason}"))
+    }
+
+    pub(super) fn deleted(&self, is_deleted: bool) -> io::Result<()> {
+        if self.json {
+            return writeln!(io::stdout(), "{}", json!({ "deleted": is_deleted }));
+        }
+        Ok(())
+    }
+
+    pub(super) fn number(&self, number: Option<u64>) -> io::Result<()> {
+        match number {
+            _ if self.json => writeln!(io::stdout(), "{}", json!({ "number": number })),
+            Some(number) => writeln!(io::stdout(), "{number}"),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn hello(&self, hello: &HelloReply) -> io::Result<()> {
+        let HelloReply { version, software, shards, cores, core, value_bytes_max, .. } = hello;
+        if self.json {
+            let hello = json!({
+                "software": software,
+                "protocol": version,
+                "shards": shards,
+                "cores": cores,
+                "core": core,
+                "value_bytes_max": value_bytes_max,
+            });
+            return writeln!(io::stdout(), "{hello}");
+        }
+        writeln!(
+            io::stdout(),
+            "{software}, protocol {version}: {shards} shards on {cores} cores, values of up to \
+             {value_bytes_max} bytes"
+        )
+    }
+}
+
+fn describe(item: &Item) -> Value {
+    let mut shown = json!({
+        "version": item.version,
+        "client_flags": item.client_flags,
+        "expiry": item.expiry,
+        "length": item.value_len,
+    });
+    match std::str::from_utf8(&item.value) {
+        Ok(text) => shown["value"] = json!(text),
+        Err(_) => {
+            let digits = item.value.iter().map(|byte| format!("{byte:02x}"));
+            shown["value_hex"] = json!(digits.collect::<String>());
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shown_as_text_or_in_hexadecimal() {
+        let item = |value: &[u8]| Item {
+            version: 3,
+            client_flags: 4,
+            expiry: 5,
+            value_len: value.len() as u32,
+            value: value.to_vec(),
+        };
+        let text = describe(&item("gr\u{fc}n".as_bytes()));
+        assert_eq!((&text["value"], &text["length"]), (&json!("gr\u{fc}n"), &json!(5)));
+        let bytes = describe(&item(&[0xFF, 1]));
+        assert_eq!((&bytes["value_hex"], bytes.get("value")), (&json!("ff01"), None));
+        assert_eq!((&bytes["version"], &bytes["expiry"]), (&json!(3), &json!(5)));
+    }
+}

@@ -1,0 +1,99 @@
+//! `larder get`, `set`, `del`, `incr` and `ping` as their users run them.
+
+#![allow(clippy::disallowed_methods, reason = "tests write files")]
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::client::{TestNode, found, noise};
+use super::process::larder;
+
+/// Runs a command against the node: exit code, stdout, stderr.
+fn run(node: &TestNode, arguments: &[&str], input: &[u8]) -> (Option<i32>, Vec<u8>, String) {
+    let mut command = larder(arguments);
+    command.env("LARDER_NODE", node.node.addresses().native.to_string()).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    child.stdin.take().expect("a pipe").write_all(input).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), output.stdout, stderr)
+}
+
+#[test]
+fn values_go_in_and_come_out_byte_for_byte() {
+    let node = TestNode::start(2);
+    let value = noise(1, 300_000);
+    assert_eq!(run(&node, &["get", "photo"], b"").0, Some(1), "nothing is there");
+    assert_eq!(run(&node, &["set", "photo"], &value), (Some(0), vec![], String::new()));
+    let (code, stdout, stderr) = run(&node, &["get", "photo"], b"");
+    assert!((code, stderr.as_str()) == (Some(0), "") && stdout == value, "{stderr}");
+    let file = node.directory.path().join("file");
+    std::fs::write(&file, b"from a file").expect("written");
+    let path = file.to_str().expect("text");
+    assert_eq!(run(&node, &["set", "user:1", "name", "--file", path], b"").0, Some(0));
+    assert_eq!(run(&node, &["get", "user:1", "name"], b"").1, b"from a file");
+    assert_eq!(run(&node, &["get", "user:1"], b"").0, Some(1), "that is another item");
+    assert_eq!(run(&node, &["set", "empty", "--value", ""], b"ignored").0, Some(0));
+    assert_eq!(run(&node, &["get", "empty"], b""), (Some(0), vec![], String::new()));
+    node.connect().ask("get empty\r\n", found("empty", b""));
+    node.stop();
+}
+
+#[test]
+fn conditions_numbers_and_deletes_have_their_exit_codes() {
+    let node = TestNode::start(1);
+    let code = |arguments: &[&str]| run(&node, arguments, b"").0;
+    assert_eq!(code(&["set", "k", "--value", "v", "--if-present"]), Some(1));
+    assert_eq!(code(&["set", "k", "--value", "v", "--if-absent"]), Some(0));
+    let (exit, _, stderr) = run(&node, &["set", "k", "--value", "v", "--if-absent"], b"");
+    assert!(exit == Some(1) && stderr.contains("already"), "{stderr}");
+    let (exit, stdout, _) = run(&node, &["get", "k", "--json"], b"");
+    let shown: Value = serde_json::from_slice(&stdout).expect("JSON");
+    assert_eq!((exit, &shown["value"], &shown["length"]), (Some(0), &"v".into(), &1.into()));
+    let version = shown["version"].to_string();
+    assert_eq!(code(&["set", "k", "--value", "w", "--if-version", "999"]), Some(1));
+    assert_eq!(code(&["set", "k", "--value", "w", "--if-version", &version]), Some(0));
+    assert_eq!(code(&["set", "k", "--value", "w", "--if-version", "1", "--if-absent"]), Some(2));
+    assert_eq!(code(&["incr", "k"]), Some(2), "no number");
+    assert_eq!(code(&["del", "k"]), Some(0));
+    assert_eq!(code(&["del", "k"]), Some(1));
+    assert_eq!(code(&["incr", "visits"]), Some(1));
+    assert_eq!(run(&node, &["incr", "visits", "--initial", "5"], b"").1, b"5\n");
+    assert_eq!(run(&node, &["incr", "visits", "--by", "10"], b"").1, b"15\n");
+    assert_eq!(
+        run(&node, &["incr", "visits", "--by", "-3", "--json"], b"").1,
+        b"{\"number\":12}\n"
+    );
+    assert_eq!(code(&["set", "short", "--value", "v", "--ttl", "4000000000"]), Some(0));
+    node.stop();
+}
+
+#[test]
+fn a_mistake_is_said_and_ends_with_2() {
+    let node = TestNode::start(1);
+    let (code, stdout, _) = run(&node, &["ping"], b"");
+    let text = String::from_utf8(stdout).expect("text");
+    assert!(code == Some(0) && text.starts_with("larder ") && text.contains("1 shards"), "{text}");
+    let long = "k".repeat(1025);
+    for (arguments, part) in [
+        (vec!["get", &long], "1 to 1024 bytes"),
+        (vec!["get", ""], "1 to 1024 bytes"),
+        (vec!["get", "k", "--namespace", "9"], "no such namespace"),
+        (vec!["set", "k", "--file", "/does/not/exist"], "/does/not/exist"),
+        (vec!["get", "k", "--node", "127.0.0.1:1"], "--native-port"),
+        (vec!["get", "k", "--node", "nonsense"], "nonsense"),
+    ] {
+        let (code, stdout, stderr) = run(&node, &arguments, b"");
+        assert_eq!((code, stdout), (Some(2), vec![]), "{arguments:?}");
+        assert!(stderr.contains(part), "{part} in {stderr}");
+    }
+    let large = vec![0; (1 << 20) + 1];
+    let (code, _, stderr) = run(&node, &["set", "k"], &large);
+    assert!(code == Some(2) && stderr.contains("--max-item-size"), "{stderr}");
+    let memcached = node.node.addresses().memcached.to_string();
+    let (code, _, stderr) = run(&node, &["ping", "--node", &memcached], b"");
+    assert_eq!(code, Some(2), "another port: {stderr}");
+    node.stop();
+}

@@ -1,0 +1,434 @@
+//! One connection of one thread.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use larder_protocol::native::reply::{NativeReply, ReplyError, ReplyHead};
+use larder_protocol::native::{
+    ClientHello, Condition, DeleteItem, GetItem, HelloReply, IncrementItem, NativeRequest,
+    NativeStatus, PutItem, PutMode, TouchItem, VERSION, put_request,
+};
+
+use crate::error::ClientError;
+use crate::key::ItemRef;
+
+/// The longest reply that is taken, in bytes: the longest value that any node serves, and its head.
+const REPLY_BYTES_MAX: u32 = (128 << 20) + 4096;
+
+/// Bytes that one read may bring.
+const READ_BYTES: usize = 64 << 10;
+
+/// An item that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Changes with every change of the item, and never comes back.
+    pub version: u64,
+    /// The 32 bits that were stored with the value.
+    pub client_flags: u32,
+    /// Unix second at which the item is gone; 0 for never.
+    pub expiry: u32,
+    /// How long the value is, in bytes, also where it was not asked for.
+    pub value_len: u32,
+    /// The value; empty if it was not asked for.
+    pub value: Vec<u8>,
+}
+
+/// When a value is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum When {
+    /// In any case.
+    #[default]
+    Always,
+    /// Only if there is no item.
+    Absent,
+    /// Only if there is one.
+    Present,
+    /// Only if the item has this version.
+    Version(u64),
+    /// Behind the item's value, whose client flags and expiry stay.
+    Append,
+    /// Before the item's value, whose client flags and expiry stay.
+    Prepend,
+}
+
+/// A value to store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Put<'a> {
+    /// The value.
+    pub value: &'a [u8],
+    /// When it is stored.
+    pub when: When,
+    /// 32 bits to keep with it.
+    pub client_flags: u32,
+    /// Seconds to live; 0 for ever.
+    pub ttl: u32,
+}
+
+impl<'a> Put<'a> {
+    /// This value, in any case and for ever.
+    pub fn value(value: &'a [u8]) -> Self {
+        Self { value, ..Self::default() }
+    }
+}
+
+/// What became of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is stored, and the item has this version now.
+    Yes(u64),
+    /// There is an item already.
+    Exists,
+    /// There is no item.
+    Absent,
+    /// The item has another version.
+    VersionDiffers,
+}
+
+/// A request that was sent.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    id: u64,
+    opcode: u8,
+}
+
+/// A reply that came before it was asked for.
+#[derive(Debug)]
+struct Arrived {
+    opcode: u8,
+    status: Option<NativeStatus>,
+    body: Vec<u8>,
+}
+
+/// A connection to a node.
+///
+/// After an error that says nothing of one request alone it is spent: open another.
+#[derive(Debug)]
+pub struct ClientConnection {
+    stream: TcpStream,
+    timeout: Duration,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    next_id: u64,
+    arrived: HashMap<u64, Arrived>,
+    is_spent: bool,
+}
+
+impl ClientConnection {
+    /// Connects to `node`, as HOST:PORT. No call waits longer than `timeout`; the node does not
+    /// begin what is late by then.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`].
+    pub fn open(node: &str, timeout: Duration) -> Result<Self, ClientError> {
+        let failed = |source| ClientError::Connect { node: node.to_owned(), source };
+        let mut last = None;
+        for address in node.to_socket_addrs().map_err(failed)? {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => return Self::over(stream, timeout).map_err(failed),
+                Err(error) => last = Some(error),
+            }
+        }
+        let unknown = || std::io::Error::new(ErrorKind::NotFound, "the host has no address");
+        Err(failed(last.unwrap_or_else(unknown)))
+    }
+
+    fn over(stream: TcpStream, timeout: Duration) -> std::io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(timeout))?;
+        let (input, output, arrived) = (Vec::new(), Vec::new(), HashMap::new());
+        Ok(Self { stream, timeout, input, output, next_id: 0, arrived, is_spent: false })
+    }
+
+    /// Asks the node what it is.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn hello(&mut self, name: &str) -> Result<HelloReply, ClientError> {
+        let (version_min, version_max) = (u16::from(VERSION), u16::from(VERSION));
+        let request = NativeRequest::Hello(ClientHello { version_min, version_max, name });
+        let body = self.call(&request)?.ok(&[])?.body;
+        let hello = HelloReply::decode(&body);
+        self.judge(hello.map_err(|error| ClientError::Foreign(error.to_string())))
+    }
+
+    /// Waits for a sign of life.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn ping(&mut self) -> Result<(), ClientError> {
+        self.call(&NativeRequest::Ping(b""))?.ok(&[]).map(|_| ())
+    }
+
+    /// Reads an item; `None` if there is none.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn get(&mut self, key: ItemRef<'_>) -> Result<Option<Item>, ClientError> {
+        let ticket = self.send_get(key)?;
+        self.wait_item(ticket)
+    }
+
+    /// Reads an item but for its value.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn get_metadata(&mut self, key: ItemRef<'_>) -> Result<Option<Item>, ClientError> {
+        let get = GetItem { key: key.wire, metadata_only: true, is_quiet: true };
+        let item = self.call(&NativeRequest::Get(get))?.item();
+        self.judge(item)
+    }
+
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// Any. A condition that does not hold is none.
+    pub fn put(&mut self, key: ItemRef<'_>, put: &Put<'_>) -> Result<Stored, ClientError> {
+        let mode = match put.when {
+            When::Always => PutMode::Set(Condition::Any),
+            When::Version(version) => PutMode::Set(Condition::Version(version)),
+            When::Absent => PutMode::IfAbsent,
+            When::Present => PutMode::IfPresent,
+            When::Append => PutMode::Append,
+            When::Prepend => PutMode::Prepend,
+        };
+        let Put { value, client_flags, ttl, .. } = *put;
+        let put = PutItem { key: key.wire, mode, client_flags, ttl, value };
+        let stored = self.call(&NativeRequest::Put(put))?.stored();
+        self.judge(stored)
+    }
+
+    /// Deletes an item; whether there was one.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn delete(&mut self, key: ItemRef<'_>) -> Result<bool, ClientError> {
+        let delete = DeleteItem { key: key.wire, condition: Condition::Any };
+        let arrived = self.call(&NativeRequest::Delete(delete))?;
+        Ok(arrived.ok(&[NativeStatus::Absent])?.status == Some(NativeStatus::Ok))
+    }
+
+    /// Adds `by`, which may be negative, to the number of an item, and returns what it is then. A
+    /// missing number begins as `initial`, if that is given. `None` if there is none.
+    ///
+    /// # Errors
+    /// Any; [`ClientError::Refused`] if the value is no number.
+    pub fn increment(
+        &mut self,
+        key: ItemRef<'_>,
+        by: i64,
+        initial: Option<u64>,
+    ) -> Result<Option<u64>, ClientError> {
+        let increment = IncrementItem {
+            key: key.wire,
+            is_decrement: by < 0,
+            delta: by.unsigned_abs(),
+            initial: initial.map(|initial| (initial, 0)),
+        };
+        let number = self.call(&NativeRequest::Increment(increment))?.number();
+        self.judge(number)
+    }
+
+    /// Gives an item so many seconds to live, 0 for ever; whether there is one.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn touch(&mut self, key: ItemRef<'_>, ttl: u32) -> Result<bool, ClientError> {
+        let touch = TouchItem { key: key.wire, ttl, with_value: false };
+        let item = self.call(&NativeRequest::Touch(touch))?.item();
+        Ok(self.judge(item)?.is_some())
+    }
+
+    /// Sends a read and does not wait. Each ticket has to be waited for.
+    ///
+    /// # Errors
+    /// If the connection is spent or breaks.
+    pub fn send_get(&mut self, key: ItemRef<'_>) -> Result<Ticket, ClientError> {
+        let get = GetItem { key: key.wire, metadata_only: false, is_quiet: false };
+        self.send(&NativeRequest::Get(get))
+    }
+
+    /// Waits for the reply to a read.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn wait_item(&mut self, ticket: Ticket) -> Result<Option<Item>, ClientError> {
+        let item = self.wait(ticket)?.item();
+        self.judge(item)
+    }
+
+    fn call(&mut self, request: &NativeRequest<'_>) -> Result<Arrived, ClientError> {
+        let ticket = self.send(request)?;
+        self.wait(ticket)
+    }
+
+    fn send(&mut self, request: &NativeRequest<'_>) -> Result<Ticket, ClientError> {
+        if self.is_spent {
+            return Err(ClientError::Spent);
+        }
+        self.next_id += 1;
+        let deadline = u32::try_from(self.timeout.as_micros()).unwrap_or(0);
+        self.output.clear();
+        put_request(&mut self.output, self.next_id, deadline, false, request);
+        match self.stream.write_all(&self.output) {
+            Ok(()) => Ok(Ticket { id: self.next_id, opcode: request.opcode() as u8 }),
+            Err(error) => Err(self.spend(self.broken(error))),
+        }
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "a ticket is good for one wait")]
+    fn wait(&mut self, ticket: Ticket) -> Result<Arrived, ClientError> {
+        let Ticket { id, opcode } = ticket;
+        let deadline = now() + self.timeout;
+        loop {
+            if let Some(arrived) = self.arrived.remove(&id) {
+                let is_its = arrived.opcode == opcode;
+                return if is_its { Ok(arrived) } else { Err(self.spend(arrived.foreign())) };
+            }
+            if self.is_spent {
+                return Err(ClientError::Spent);
+            }
+            match self.receive(deadline) {
+                Ok((id, arrived)) => drop(self.arrived.insert(id, arrived)),
+                Err(error) => return Err(self.spend(error)),
+            }
+        }
+    }
+
+    /// The connection is spent by an error that says nothing of one request alone.
+    fn judge<T>(&mut self, result: Result<T, ClientError>) -> Result<T, ClientError> {
+        result.map_err(|error| self.spend(error))
+    }
+
+    fn spend(&mut self, error: ClientError) -> ClientError {
+        self.is_spent |= error.is_final();
+        error
+    }
+
+    fn broken(&self, error: std::io::Error) -> ClientError {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+            return ClientError::Timeout { seconds: self.timeout.as_secs_f64() };
+        }
+        ClientError::Broken(error)
+    }
+
+    /// The next reply.
+    fn receive(&mut self, deadline: Instant) -> Result<(u64, Arrived), ClientError> {
+        loop {
+            match NativeReply::read(&self.input, REPLY_BYTES_MAX) {
+                Ok((reply, len)) => {
+                    let (id, opcode) = (reply.head.id, reply.head.opcode);
+                    let (status, body) = (reply.status, reply.body.to_vec());
+                    if id == 0 || id > self.next_id {
+                        // Nothing was asked under this id: the node has closed its door.
+                        let text = String::from_utf8_lossy(&body).into_owned();
+                        return Err(ClientError::Foreign(format!("reply to nothing: {text}")));
+                    }
+                    self.input.drain(..len);
+                    return Ok((id, Arrived { opcode, status, body }));
+                }
+                Err(Ok(needed)) => self.fill(needed, deadline)?,
+                Err(Err(error)) => return Err(ClientError::Foreign(reason(error))),
+            }
+        }
+    }
+
+    /// Reads until the input has `needed` bytes.
+    fn fill(&mut self, needed: usize, deadline: Instant) -> Result<(), ClientError> {
+        while self.input.len() < needed {
+            let left = deadline.saturating_duration_since(now());
+            let timeout = || ClientError::Timeout { seconds: self.timeout.as_secs_f64() };
+            if left.is_zero() {
+                return Err(timeout());
+            }
+            self.stream.set_read_timeout(Some(left)).map_err(ClientError::Broken)?;
+            let start = self.input.len();
+            // What a length announces is not believed before it has come.
+            let most = (needed - start).clamp(READ_BYTES, READ_BYTES.max(start));
+            self.input.resize(start + most, 0);
+            let read = self.stream.read(&mut self.input[start..]);
+            self.input.truncate(start + read.as_ref().map_or(0, |read| *read));
+            match read {
+                Ok(0) => return Err(ClientError::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a client has a clock of its own")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn reason(error: ReplyError) -> String {
+    match error {
+        ReplyError::Foreign => "these are no bytes of it".to_owned(),
+        ReplyError::TooLong(bytes) => format!("it announces a reply of {bytes} bytes"),
+        ReplyError::Checksum => "a checksum is wrong".to_owned(),
+        ReplyError::Body => "a reply has another body than its opcode".to_owned(),
+    }
+}
+
+impl Arrived {
+    fn as_reply(&self) -> NativeReply<'_> {
+        let head = ReplyHead { id: 0, opcode: self.opcode, has_checksum: false, hops: 0 };
+        NativeReply { head, status: self.status, body: &self.body }
+    }
+
+    fn foreign(&self) -> ClientError {
+        ClientError::Foreign(reason(ReplyError::Body))
+    }
+
+    /// The reply if its status is good, or one of `expected`.
+    fn ok(self, expected: &[NativeStatus]) -> Result<Self, ClientError> {
+        match self.status {
+            Some(status) if status == NativeStatus::Ok || expected.contains(&status) => Ok(self),
+            status => {
+                let told = String::from_utf8_lossy(&self.body).into_owned();
+                let known = status.map_or("a status that is not known here", NativeStatus::text);
+                let text = if told.is_empty() { known.to_owned() } else { told };
+                Err(ClientError::Refused { status, text })
+            }
+        }
+    }
+
+    fn item(self) -> Result<Option<Item>, ClientError> {
+        let arrived = self.ok(&[NativeStatus::Absent])?;
+        if arrived.status == Some(NativeStatus::Absent) {
+            return Ok(None);
+        }
+        let item = arrived.as_reply().item().map_err(|_| arrived.foreign())?;
+        Ok(Some(Item {
+            version: item.version,
+            client_flags: item.client_flags,
+            expiry: item.expiry,
+            value_len: item.value_len,
+            value: item.value.to_vec(),
+        }))
+    }
+
+    fn number(self) -> Result<Option<u64>, ClientError> {
+        let arrived = self.ok(&[NativeStatus::Absent])?;
+        if arrived.status == Some(NativeStatus::Absent) {
+            return Ok(None);
+        }
+        let (number, _) = arrived.as_reply().number().map_err(|_| arrived.foreign())?;
+        Ok(Some(number))
+    }
+
+    fn stored(self) -> Result<Stored, ClientError> {
+        let expected = [NativeStatus::Exists, NativeStatus::Absent, NativeStatus::VersionDiffers];
+        let arrived = self.ok(&expected)?;
+        Ok(match arrived.status {
+            Some(NativeStatus::Exists) => Stored::Exists,
+            Some(NativeStatus::Absent) => Stored::Absent,
+            Some(NativeStatus::VersionDiffers) => Stored::VersionDiffers,
+            _ => Stored::Yes(arrived.as_reply().version().map_err(|_| arrived.foreign())?),
+        })
+    }
+}

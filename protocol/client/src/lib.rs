@@ -1,0 +1,32 @@
+//! The client of the native protocol.
+//!
+//! [`ClientConnection`] is one connection of one thread: a call sends a request and waits for its
+//! reply, or [`ClientConnection::send_get`] and [`ClientConnection::wait_item`] keep many under
+//! way. It needs no runtime.
+//!
+//! ```no_run
+//! use larder_client::{ClientConnection, ItemRef, Put};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), larder_client::ClientError> {
+//! let mut node = ClientConnection::open("127.0.0.1:9411", Duration::from_secs(5))?;
+//! let key = ItemRef::of_record("user:1")?;
+//! node.put(key, &Put::value(b"Ada"))?;
+//! let item = node.get(key)?.expect("it was just stored");
+//! assert_eq!(item.value, b"Ada");
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod connection;
+mod error;
+mod key;
+
+pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
+pub use error::{ClientError, Next};
+pub use key::ItemRef;
+pub use larder_protocol::native::HelloReply;
+
+#[cfg(test)]
+mod tests;
