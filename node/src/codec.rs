@@ -142,4 +142,7 @@ pub trait Codec {
 
     /// Appends what a client is told that comes when there are too many.
     fn put_turned_away(&self, out: &mut Vec<u8>);
+
+    /// Appends what a client is told whose connection is closed because it holds too much memory.
+    fn put_shed(&self, out: &mut Vec<u8>);
 }

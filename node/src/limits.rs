@@ -31,6 +31,10 @@ pub const CONNECTION_REQUESTS_MAX: usize = 1024;
 /// Parsing of a connection goes on when its unanswered requests are down to this.
 pub const CONNECTION_REQUESTS_RESUME: usize = CONNECTION_REQUESTS_MAX / 2;
 
+/// Requests of one connection from the oldest unanswered one on, where later ones may be answered
+/// before it.
+pub const SLOTS_MAX: usize = 8 * CONNECTION_REQUESTS_MAX;
+
 /// Unsent output of a connection above which nothing more is executed for it, in bytes. With the
 /// one reply that crosses the mark it is also the most that a connection's output takes.
 pub const OUTPUT_HIGH_WATER: usize = 256 << 10;

@@ -217,7 +217,7 @@ impl<E: Env> Replay<'_, E> {
             return Next::Frame(header, crc);
         }
         let mut unreadable = matches!(header, HeaderAt::Unreadable);
-        let mut at = at;
+        let mut beyond = None;
         if !unreadable {
             // A full segment ends where the next frame did not fit.
             match self.first_header_after(at.index).await {
@@ -226,12 +226,16 @@ impl<E: Env> Replay<'_, E> {
                 }
                 Some((index, HeaderAt::Unreadable)) => {
                     unreadable = true;
-                    at = At { index, offset: segment::HEADER_BYTES };
+                    beyond = Some(At { index, offset: segment::HEADER_BYTES });
                 }
                 _ => {}
             }
         }
         let later = self.first_frame_after(at, expected).await;
+        // What follows in this segment counts before what cannot be read of a later one.
+        let follows_here =
+            |beyond: &At| later.as_ref().is_some_and(|(next, _)| next.index < beyond.index);
+        let at = beyond.filter(|beyond| !follows_here(beyond)).unwrap_or(at);
         let sealed_here = self.segments[at.index].seal;
         let acknowledged = sealed_here.is_some()
             // A power failure tears, but leaves nothing unreadable: that comes from wear.

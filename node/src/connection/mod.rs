@@ -20,7 +20,7 @@ use larder_engine::shard::{Answer, AnswerBuf};
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::limits::{
-    CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX,
+    CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX, SLOTS_MAX,
     SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
 use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeRequest, Target};
@@ -216,6 +216,8 @@ pub trait Conversation {
     fn close(&mut self);
     /// Appends what a client is told that comes when there are too many.
     fn put_turned_away(&self, out: &mut Vec<u8>);
+    /// Appends what a client is told whose connection holds too much memory.
+    fn put_shed(&self, out: &mut Vec<u8>);
 }
 
 /// A connection whose requests `H` carries out.
@@ -346,6 +348,10 @@ impl<P: Codec> Conversation for Connection<P> {
     fn put_turned_away(&self, out: &mut Vec<u8>) {
         self.protocol.put_turned_away(out);
     }
+
+    fn put_shed(&self, out: &mut Vec<u8>) {
+        self.protocol.put_shed(out);
+    }
 }
 
 impl<P: Codec, H: Handler> Drive<H> for Connection<P> {
@@ -364,7 +370,7 @@ impl<P: Codec, H: Handler> Drive<H> for Connection<P> {
             self.append(bytes, now);
             return self.resume(output, handler, spares);
         }
-        let (stop, taken) = self.parse(bytes, output, handler);
+        let (stop, taken) = self.parse(bytes, now, output, handler);
         if taken < bytes.len() && stop != Stop::Closing {
             self.input = spares.take();
             self.append(&bytes[taken..], now);
@@ -380,7 +386,7 @@ impl<P: Codec, H: Handler> Drive<H> for Connection<P> {
     ) -> Stop {
         while !output.is_full() && self.slots.release_one(&self.protocol, handler, output.bytes) {}
         let input = std::mem::take(&mut self.input);
-        let (stop, taken) = self.parse(&input[self.start..], output, handler);
+        let (stop, taken) = self.parse(&input[self.start..], self.received_at, output, handler);
         self.start += taken;
         self.input = input;
         if self.start == self.input.len() || stop == Stop::Closing {
@@ -437,7 +443,7 @@ impl<P: Codec> Connection<P> {
         }
         let slots_max =
             if self.is_throttled { CONNECTION_REQUESTS_RESUME } else { CONNECTION_REQUESTS_MAX };
-        self.is_throttled = self.slots.len() >= slots_max;
+        self.is_throttled = self.slots.unanswered() >= slots_max || self.slots.len() >= SLOTS_MAX;
         let load = self.slots.load();
         if self.is_throttled || load.bytes + load.expected_bytes >= CONNECTION_WAITING_BYTES_MAX {
             return Some(Stop::Requests);
@@ -445,10 +451,12 @@ impl<P: Codec> Connection<P> {
         output.is_full().then_some(Stop::Output)
     }
 
-    /// Takes requests from the front of `bytes`; returns how many bytes are done with.
+    /// Takes requests from the front of `bytes`, which were received by nanosecond `asked`; returns
+    /// how many bytes are done with.
     fn parse(
         &mut self,
         bytes: &[u8],
+        asked: u64,
         output: &mut Output<'_>,
         handler: &mut impl Handler,
     ) -> (Stop, usize) {
@@ -476,7 +484,7 @@ impl<P: Codec> Connection<P> {
                         continue;
                     }
                 };
-                if let Some(stop) = self.take_one(one, &mut room, output, handler) {
+                if let Some(stop) = self.take_one(one, asked, &mut room, output, handler) {
                     self.protocol.rewind(&one.before);
                     return (stop, taken);
                 }
@@ -492,6 +500,7 @@ impl<P: Codec> Connection<P> {
     fn take_one(
         &mut self,
         one: &One<'_, P>,
+        asked: u64,
         room: &mut P::Room,
         output: &mut Output<'_>,
         handler: &mut impl Handler,
@@ -505,9 +514,7 @@ impl<P: Codec> Connection<P> {
             self.is_in_group = true;
             self.group = self.group.wrapping_add(1).max(1);
         }
-        let now = handler.now();
-        let asked = if self.input.is_empty() { now.nanoseconds } else { self.received_at };
-        let stop = match self.protocol.meaning(message, room, (asked, now)) {
+        let stop = match self.protocol.meaning(message, room, (asked, handler.now())) {
             Meaning::Constant => {
                 self.constant(message, output);
                 None

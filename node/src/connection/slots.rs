@@ -88,6 +88,8 @@ pub(super) struct Slots<P: Codec> {
     slots: VecDeque<Slot<P::Token>>,
     /// The sequence of the first slot.
     first: u64,
+    /// Slots whose replies have not left.
+    unanswered: usize,
     held: ByteQueue,
     /// Where replies leave as they are done: the slots that are held, and those with an answer of
     /// their own, by sequence in the order in which they came.
@@ -105,6 +107,7 @@ impl<P: Codec> Default for Slots<P> {
         Self {
             slots: VecDeque::new(),
             first: 0,
+            unanswered: 0,
             held: ByteQueue::default(),
             held_row: VecDeque::new(),
             own_row: VecDeque::new(),
@@ -124,6 +127,11 @@ impl<P: Codec> Slots<P> {
         self.slots.len()
     }
 
+    /// How many of the slots have replies that have not left.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
     pub(super) fn load(&self) -> Load {
         self.load
     }
@@ -141,6 +149,7 @@ impl<P: Codec> Slots<P> {
         self.load.waiting += 1;
         self.load.expected_bytes += expected_bytes;
         self.token_bytes += P::token_bytes(&token);
+        self.unanswered += 1;
         self.slots.push_back(Slot { state: State::Waiting { expected_bytes, token }, group });
     }
 
@@ -154,6 +163,7 @@ impl<P: Codec> Slots<P> {
                 self.held_row.push_back(self.next_sequence());
             }
             let state = State::Held { len, after, is_error };
+            self.unanswered += 1;
             self.slots.push_back(Slot { state, group });
         }
     }
@@ -364,8 +374,9 @@ impl<P: Codec> Slots<P> {
         true
     }
 
-    /// Forgets the first slots as far as their replies have left.
+    /// Notes that a slot's reply has left, and forgets the first slots as far as theirs have.
     fn leave(&mut self) {
+        self.unanswered -= 1;
         while let Some(Slot { state: State::Left, .. }) = self.slots.front() {
             self.slots.pop_front();
             self.first += 1;

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use larder_engine::operation::Outcome;
@@ -15,8 +16,8 @@ use crate::process::MEMCACHED_VERSION;
 use crate::request::NodeAnswer;
 
 /// memcached's protocol, but for the answers: they show the key, or the value if there is one. Its
-/// replies leave as they are done if `IS_LOOSE`.
-struct Marked<const IS_LOOSE: bool>(Memcached);
+/// replies leave as they are done if `IS_LOOSE`. It remembers when the last message was received.
+struct Marked<const IS_LOOSE: bool>(Memcached, Cell<u64>);
 
 /// The key and whether the client wants no answer.
 type Mark = (String, bool);
@@ -75,6 +76,7 @@ impl<const IS_LOOSE: bool> Codec for Marked<IS_LOOSE> {
         room: &'s mut Self::Room,
         now: (u64, Moment),
     ) -> Meaning<'s> {
+        self.1.set(now.0);
         self.0.meaning(message, room, now)
     }
 
@@ -125,6 +127,10 @@ impl<const IS_LOOSE: bool> Codec for Marked<IS_LOOSE> {
     fn put_turned_away(&self, out: &mut Vec<u8>) {
         self.0.put_turned_away(out);
     }
+
+    fn put_shed(&self, out: &mut Vec<u8>) {
+        self.0.put_shed(out);
+    }
 }
 
 /// Answers requests from a script: a key's first letter says how.
@@ -135,6 +141,7 @@ impl<const IS_LOOSE: bool> Codec for Marked<IS_LOOSE> {
 /// - `r`: refused while `is_full`
 /// - `e`: at once, with an error
 struct Fake {
+    clock: u64,
     acknowledged: u64,
     is_stopped: bool,
     is_full: bool,
@@ -151,6 +158,7 @@ struct Fake {
 impl Fake {
     fn new() -> Self {
         Self {
+            clock: 0,
             acknowledged: 0,
             is_stopped: false,
             is_full: false,
@@ -174,7 +182,7 @@ fn key_of(key: &Key<'_>) -> String {
 
 impl Handler for Fake {
     fn now(&self) -> Moment {
-        Moment { second: 0, nanoseconds: 0 }
+        Moment { second: 0, nanoseconds: self.clock }
     }
 
     fn target(&self, _: &Key<'_>) -> Target {
@@ -261,7 +269,10 @@ impl<const IS_LOOSE: bool> Bench<IS_LOOSE> {
     fn begin(item_bytes_max: u64) -> Self {
         let facts = Facts { item_bytes_max, flush_enabled: true, ..Facts::example() };
         Self {
-            connection: Connection::new(Marked(Memcached::new(&std::sync::Arc::new(facts)))),
+            connection: Connection::new(Marked(
+                Memcached::new(&std::sync::Arc::new(facts)),
+                Cell::default(),
+            )),
             fake: Fake::new(),
             out: Vec::new(),
             spares: SpareInputs::default(),
@@ -619,4 +630,40 @@ fn where_replies_leave_as_they_are_done_none_waits_for_another() {
     assert_eq!(bench.connection.load(), Load::default());
     bench.receive("mg a3\r\n");
     assert_eq!(bench.sent(), "<a3>");
+}
+
+#[test]
+fn a_request_that_waits_keeps_the_time_at_which_it_was_received() {
+    let mut bench = Bench::new();
+    let asked = |bench: &Bench| bench.connection.protocol.1.get();
+    bench.fake.clock = 100;
+    bench.receive("get a\r\n");
+    assert_eq!(asked(&bench), 100);
+    (bench.fake.clock, bench.fake.is_full) = (200, true);
+    assert_eq!(bench.receive("get r\r\n"), Stop::Core);
+    bench.fake.clock = 900;
+    assert_eq!(bench.resume(), Stop::Core);
+    assert_eq!(asked(&bench), 200, "however often it is tried");
+    bench.connection.store(b"get a\r\n", 950, &mut bench.spares);
+    bench.fake.is_full = false;
+    assert_eq!(bench.resume(), Stop::Input);
+    assert_eq!(asked(&bench), 950);
+}
+
+#[test]
+fn what_is_answered_behind_a_slow_request_is_not_counted_against_the_limit() {
+    let mut bench = Bench::<true>::begin(1 << 20);
+    assert_eq!(bench.receive("mg w0\r\n"), Stop::Input);
+    let batch = "mg w\r\n".repeat(CONNECTION_REQUESTS_MAX / 2);
+    let mut batches = 0;
+    while bench.receive(&batch) == Stop::Input {
+        batches += 1;
+        for (sequence, _) in bench.fake.waiting.split_off(1) {
+            bench.connection.complete(sequence, arrival(b"x"));
+        }
+        bench.resume();
+        bench.out.clear();
+    }
+    assert_eq!(batches, 2 * SLOTS_MAX / CONNECTION_REQUESTS_MAX - 1, "but the window has an end");
+    assert_eq!(bench.connection.load().waiting, bench.fake.waiting.len());
 }

@@ -215,4 +215,8 @@ impl Codec for Memcached {
     fn put_turned_away(&self, out: &mut Vec<u8>) {
         reply::line(out, error::TOO_MANY_CONNECTIONS);
     }
+
+    fn put_shed(&self, out: &mut Vec<u8>) {
+        reply::line(out, error::OUT_OF_MEMORY_REQUEST);
+    }
 }

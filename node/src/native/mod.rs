@@ -63,6 +63,9 @@ impl Native {
     }
 }
 
+/// The head of a reply that answers no request: the connection closes behind it.
+const NOBODY: ReplyHead = ReplyHead { id: 0, opcode: 0, has_checksum: false, hops: 0 };
+
 /// What is kept of a request whose answer is encoded later.
 #[derive(Clone, Copy, Debug)]
 pub struct NativeToken {
@@ -341,8 +344,16 @@ impl Codec for Native {
     }
 
     fn put_turned_away(&self, out: &mut Vec<u8>) {
-        let head = ReplyHead { id: 0, opcode: 0, has_checksum: false, hops: 0 };
-        let reason = "too many connections; raise --max-connections";
-        reply::put_error(out, head, NativeStatus::Busy, reason);
+        reply::put_error(
+            out,
+            NOBODY,
+            NativeStatus::Busy,
+            "too many connections; raise --max-connections",
+        );
+    }
+
+    fn put_shed(&self, out: &mut Vec<u8>) {
+        let reason = "the connections hold too much memory; send less at a time, or raise --memory";
+        reply::put_error(out, NOBODY, NativeStatus::Busy, reason);
     }
 }

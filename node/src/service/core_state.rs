@@ -159,6 +159,14 @@ impl CoreState {
         if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
 
+    /// Whether nobody waits for the answer to `request` any more; then it is not begun.
+    #[inline]
+    pub(super) fn is_too_late(&mut self, request: &ItemRequest<'_>) -> bool {
+        let is_late = request.deadline.is_some_and(|deadline| self.env.now() > deadline);
+        self.counters.too_late += u64::from(is_late);
+        is_late
+    }
+
     /// Whether a connection with this part of the logs may append `need` to them now.
     pub(super) fn may_append(&self, part: Part, need: LogNeed) -> bool {
         let before_it = if need.adds > 0 { self.adding } else { 0 };
@@ -444,6 +452,10 @@ impl Handler for Dispatch<'_> {
         let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(shard, state.mesh.cores());
         let own = asked.load;
+        if state.is_too_late(request) {
+            put(Err(NoAnswer::TooLate));
+            return Handled::Done { after: After::NOTHING, is_error: true };
+        }
         if core == state.core {
             if let Some(bytes) = state.reply_to_refuse(shard, request) {
                 return state.refuse(own, Want::Reply(bytes));

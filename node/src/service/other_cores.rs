@@ -5,10 +5,10 @@ use larder_engine::shard::{Announced, Answer};
 
 use super::core_state::CoreState;
 use super::shards::{Origin, Tried, log_need};
-use crate::connection::Load;
+use crate::connection::{After, Load};
 use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
-use crate::request::{ItemRequest, Target};
+use crate::request::{ItemRequest, NoAnswer, Target};
 
 /// How many requests of a batch are announced before the first of them is carried out.
 const ANNOUNCED_MAX: usize = 16;
@@ -126,6 +126,10 @@ impl CoreState {
         target: Target,
         request: &ItemRequest<'_>,
     ) -> Result<usize, usize> {
+        if self.is_too_late(request) {
+            self.deliver((core, place), Err(NoAnswer::TooLate), After::NOTHING);
+            return Ok(0);
+        }
         let need = log_need(request);
         let part = self.lanes.part_of(core, place.connection);
         if let Some(need) = need.filter(|need| !self.may_append(part, *need)) {

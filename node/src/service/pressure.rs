@@ -1,7 +1,6 @@
 //! What a core does when its connections hold much of its memory: it stops reading from those who
 //! would hold more, and then closes those who hold most.
 
-use larder_protocol::memcached::{error, reply};
 use larder_runtime::network::{ConnectionId, Network};
 
 use super::table::Entry;
@@ -67,9 +66,9 @@ impl NodeService {
                 "connections hold too much memory; closing those that hold most"
             );
         }
-        match network.output(id) {
-            Some(out) if can_be_told => {
-                reply::line(out, error::OUT_OF_MEMORY_REQUEST);
+        match (network.output(id), self.table.get_mut(id)) {
+            (Some(out), Some(entry)) if can_be_told => {
+                entry.connection.put_shed(out);
                 network.close_after_output(id);
             }
             _ => network.close(id),

@@ -158,11 +158,6 @@ impl Shards {
         put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Tried {
         let Target { shard, announced } = target;
-        if request.deadline.is_some_and(|deadline| self.env.now() > deadline) {
-            counters.too_late += 1;
-            put(Err(NoAnswer::TooLate));
-            return Tried::Done { after: After::NOTHING, is_error: true };
-        }
         let engine = &self.local(shard).engine;
         let mut put = Some(put);
         let mut put = |answer: Result<&Answer<'_>, NoAnswer>| {
@@ -380,9 +375,12 @@ impl Shards {
         has_moved
     }
 
-    /// Bytes of values for other cores that may not leave yet.
+    /// Bytes of answers for other cores that may not leave yet.
     pub(super) fn held_bytes(&self) -> usize {
-        self.local.iter().flatten().map(|local| local.held_values.len()).sum()
+        let of_shard = |local: &LocalShard| {
+            local.held_values.len() + local.held.len() * size_of::<HeldAnswer>()
+        };
+        self.local.iter().flatten().map(of_shard).sum()
     }
 
     pub(super) fn space(&self) -> Vec<ShardSpace> {

@@ -23,7 +23,7 @@ const READ_BYTES: usize = 64 << 10;
 /// An item that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Changes with every change of the item, and never comes back.
+    /// Changes whenever the value does.
     pub version: u64,
     /// The 32 bits that were stored with the value.
     pub client_flags: u32,
@@ -109,6 +109,8 @@ pub struct ClientConnection {
     stream: TcpStream,
     timeout: Duration,
     input: Vec<u8>,
+    /// Where reads go first: what a length announces is not believed before it has come.
+    chunk: Box<[u8]>,
     output: Vec<u8>,
     next_id: u64,
     arrived: HashMap<u64, Arrived>,
@@ -116,8 +118,9 @@ pub struct ClientConnection {
 }
 
 impl ClientConnection {
-    /// Connects to `node`, as HOST:PORT. No call waits longer than `timeout`; the node does not
-    /// begin what is late by then.
+    /// Connects to `node`, as HOST:PORT. Each step of a call (connecting to one address, each
+    /// write, the reply) waits no longer than `timeout`; the node does not begin what is late by
+    /// then.
     ///
     /// # Errors
     /// [`ClientError::Connect`].
@@ -137,8 +140,16 @@ impl ClientConnection {
     fn over(stream: TcpStream, timeout: Duration) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(timeout))?;
-        let (input, output, arrived) = (Vec::new(), Vec::new(), HashMap::new());
-        Ok(Self { stream, timeout, input, output, next_id: 0, arrived, is_spent: false })
+        Ok(Self {
+            stream,
+            timeout,
+            input: Vec::new(),
+            chunk: vec![0; READ_BYTES].into(),
+            output: Vec::new(),
+            next_id: 0,
+            arrived: HashMap::new(),
+            is_spent: false,
+        })
     }
 
     /// Asks the node what it is.
@@ -320,10 +331,13 @@ impl ClientConnection {
                 Ok((reply, len)) => {
                     let (id, opcode) = (reply.head.id, reply.head.opcode);
                     let (status, body) = (reply.status, reply.body.to_vec());
-                    if id == 0 || id > self.next_id {
-                        // Nothing was asked under this id: the node has closed its door.
+                    if id == 0 {
+                        // So a node says what concerns the connection, before it closes it.
                         let text = String::from_utf8_lossy(&body).into_owned();
-                        return Err(ClientError::Foreign(format!("reply to nothing: {text}")));
+                        return Err(ClientError::TurnedAway(text));
+                    }
+                    if id > self.next_id {
+                        return Err(ClientError::Foreign("a reply to nothing".to_owned()));
                     }
                     self.input.drain(..len);
                     return Ok((id, Arrived { opcode, status, body }));
@@ -343,15 +357,9 @@ impl ClientConnection {
                 return Err(timeout());
             }
             self.stream.set_read_timeout(Some(left)).map_err(ClientError::Broken)?;
-            let start = self.input.len();
-            // What a length announces is not believed before it has come.
-            let most = (needed - start).clamp(READ_BYTES, READ_BYTES.max(start));
-            self.input.resize(start + most, 0);
-            let read = self.stream.read(&mut self.input[start..]);
-            self.input.truncate(start + read.as_ref().map_or(0, |read| *read));
-            match read {
+            match self.stream.read(&mut self.chunk) {
                 Ok(0) => return Err(ClientError::Closed),
-                Ok(_) => {}
+                Ok(read) => self.input.extend_from_slice(&self.chunk[..read]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.broken(error)),
             }

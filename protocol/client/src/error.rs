@@ -45,6 +45,9 @@ pub enum ClientError {
         /// How long was waited.
         seconds: f64,
     },
+    /// The node has no room for the connection. Nothing was done.
+    #[error("the node has turned the connection away: {0}")]
+    TurnedAway(String),
     /// The connection has failed before and cannot be used any more.
     #[error("this connection has failed before; open another")]
     Spent,
@@ -72,6 +75,7 @@ impl ClientError {
             | Self::Timeout { .. }
             | Self::Spent => Next::RetryElsewhere,
             Self::Foreign(_) => Next::FixRequest,
+            Self::TurnedAway(_) => Next::RetryHere,
             Self::Refused { status, .. } => match status.map(NativeStatus::group) {
                 Some(Group::FixRequest) => Next::FixRequest,
                 Some(Group::RetryHere) => Next::RetryHere,
@@ -85,7 +89,7 @@ impl ClientError {
     /// Whether the request may have been carried out in spite of the error.
     pub fn may_be_done(&self) -> bool {
         match self {
-            Self::Usage(_) | Self::Connect { .. } | Self::Spent => false,
+            Self::Usage(_) | Self::Connect { .. } | Self::TurnedAway(_) | Self::Spent => false,
             Self::Broken(_) | Self::Closed | Self::Timeout { .. } | Self::Foreign(_) => true,
             // A shard that stops may have made the change durable before.
             Self::Refused { status, .. } => {

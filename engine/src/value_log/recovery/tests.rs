@@ -175,6 +175,20 @@ fn an_unreadable_beginning_of_the_last_segment_is_never_taken_for_the_end_of_the
 }
 
 #[test]
+fn an_unreadable_later_segment_does_not_hide_frames_before_it() {
+    let (mut disk, written) = written(20, LEN);
+    let segments = written[19].pointer.segment + 1;
+    let first = written.iter().find(|appended| appended.pointer.segment == 1).expect("some");
+    disk.lose_sector(path(1), frame_of(first));
+    // A header in the middle of the segment before is damaged as well.
+    disk.flip_bit(path(0), frame_of(&written[1]) + 8, 0);
+    let (outcome, shown) = replay(&disk, segments, &[]).expect("replays");
+    let lost = [2, first.sequence];
+    assert_eq!(shown, all((1..=20).filter(|sequence| !lost.contains(sequence))));
+    assert_eq!((outcome.damage.len(), outcome.torn), (2, false));
+}
+
+#[test]
 fn a_missing_record_does_not_hide_the_others_of_its_frame() {
     let mut life = life(1, test_log::disk());
     let env = life.env();
