@@ -244,6 +244,28 @@ impl<const HEADER: usize> Cache<HEADER> {
         true
     }
 
+    /// Removes the entries that `is_gone` knows by key and header among those in so many buckets
+    /// of the index from `from` on. Returns where to go on; `None` after the last.
+    ///
+    /// An entry stays in its bucket for as long as it is not replaced, so going through all buckets
+    /// meets every entry that was there at the beginning.
+    pub fn sweep(
+        &mut self,
+        from: usize,
+        buckets: usize,
+        is_gone: impl Fn(&[u8], &[u8; HEADER]) -> bool,
+    ) -> Option<usize> {
+        let to = self.index.buckets().min(from + buckets);
+        for bucket in from..to {
+            for location in self.index.in_bucket(bucket) {
+                if is_gone(self.arena.key(location), self.arena.contents(location).0) {
+                    self.unlink(location, self.arena.descriptor(location));
+                }
+            }
+        }
+        (to < self.index.buckets()).then_some(to)
+    }
+
     /// Removes everything and forgets what was evicted. The memory stays allocated, and the
     /// counts of events go on.
     pub fn clear(&mut self) {

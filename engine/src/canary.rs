@@ -50,6 +50,14 @@ pub(crate) enum Defect {
     ReplayFromLater,
     /// Recovery drops what follows damage.
     DropAfterDamage,
+    /// A deleted range is forgotten before the tombstones of its keys are durable.
+    ForgetRangesEarly,
+    /// A deleted range is forgotten although the value cache has items of it.
+    SkipCacheSweep,
+    /// Merges drop what a range hides that no manifest names.
+    MergeUnflushedRanges,
+    /// A range that was deleted while an item was looked up does not concern the item.
+    MissRangesMeanwhile,
 }
 
 /// Whether the engine has this defect.

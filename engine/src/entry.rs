@@ -79,6 +79,11 @@ const KIND_MASK: u8 = (1 << KIND_BITS) - 1;
 const _: () = assert!((state::KNOWN as u32) << KIND_BITS <= u8::MAX as u32);
 
 impl<'a> Entry<'a> {
+    /// An entry that says that the key is gone.
+    pub fn tombstone(version: u64) -> Self {
+        Self { metadata: Metadata { version, ..Metadata::default() }, payload: Payload::Tombstone }
+    }
+
     /// Whether this entry says that the key is gone.
     pub fn is_tombstone(&self) -> bool {
         matches!(self.payload, Payload::Tombstone)

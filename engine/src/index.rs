@@ -12,6 +12,7 @@
 
 mod compact;
 pub mod compaction;
+mod deleted;
 mod flush;
 mod hiding;
 mod host;
@@ -41,6 +42,7 @@ use crate::entry::{Entry, Pointer};
 use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::manifest::{self, LogPosition};
+use crate::range_tombstones::{RangeTombstone, RangeTombstones};
 
 use compaction::picker::{self, PickerOptions};
 use memtable::Memtable;
@@ -51,7 +53,7 @@ use table::{
 use tables::Tables;
 
 use hiding::Older;
-pub use host::Host;
+pub use host::{Host, Living};
 
 /// How often a table that was just written is opened before it counts as not written.
 const OPEN_ATTEMPTS_MAX: u32 = 3;
@@ -119,14 +121,16 @@ struct Frozen {
     memtable: Memtable,
     /// Replay from here finds everything that is neither in this memtable nor in tables.
     position: LogPosition,
-    /// Those that lived when the memtable was frozen; entries of others are not written out.
-    generations: Generations,
+    /// What lived when the memtable was frozen; other entries are not written out.
+    living: Living,
 }
 
 struct Contents<E: Env> {
     active: Memtable,
     frozen: Option<Rc<Frozen>>,
     tables: Rc<Tables<E>>,
+    /// The ranges of keys that were deleted, as far as they may hide something.
+    ranges: Rc<RangeTombstones>,
 }
 
 /// The newest entry of every key.
@@ -148,6 +152,14 @@ pub struct Index<E: Env> {
     table_changes: Cell<u64>,
     /// Of the file that is being removed.
     removing_bytes: Cell<u64>,
+    /// Whether a range was deleted that may hide something.
+    has_ranges: Cell<bool>,
+    /// Changes below this log sequence are in tables and in the manifest.
+    flushed_until: Cell<u64>,
+    /// Above the newest deletion of a range that was forgotten.
+    forgotten_until: Cell<u64>,
+    /// What ranges take that were deleted since the last memtable was frozen, in bytes.
+    unflushed_range_bytes: Cell<usize>,
 }
 
 /// What newer entries hide, estimated.
@@ -197,7 +209,12 @@ impl<E: Env> Index<E> {
                 active: Memtable::default(),
                 frozen: None,
                 tables: Rc::default(),
+                ranges: Rc::clone(&manifest.ranges),
             }),
+            has_ranges: Cell::new(!manifest.ranges.is_empty()),
+            flushed_until: Cell::new(manifest.replay_from.sequence),
+            unflushed_range_bytes: Cell::new(0),
+            forgotten_until: Cell::new(0),
             retired: RefCell::default(),
             pressure: Cell::default(),
             memtable_hiding: Cell::default(),
@@ -252,6 +269,60 @@ impl<E: Env> Index<E> {
         self.contents.borrow_mut().active.insert(key, hash, entry, sequence)
     }
 
+    /// Deletes a range of keys. Its sequence is the change's place in the log.
+    pub fn delete_range(&self, range: RangeTombstone) {
+        let mut contents = self.contents.borrow_mut();
+        let ranges = Rc::make_mut(&mut contents.ranges);
+        let before = ranges.bytes();
+        ranges.add(range);
+        // A range may also take the place of others; then it counts as one byte, so as not as none.
+        let more = ranges.bytes().saturating_sub(before).max(1);
+        self.unflushed_range_bytes.set(self.unflushed_range_bytes.get() + more);
+        self.has_ranges.set(true);
+    }
+
+    /// What deletions of ranges take in memory that no flush has begun to write out, in bytes.
+    pub fn unflushed_range_bytes(&self) -> usize {
+        self.unflushed_range_bytes.get()
+    }
+
+    /// Forgets deletions of ranges that hide nothing any more.
+    pub fn forget_ranges(&self, ranges: &[RangeTombstone]) {
+        let mut contents = self.contents.borrow_mut();
+        let known = Rc::make_mut(&mut contents.ranges);
+        for range in ranges {
+            known.forget(range);
+            self.forgotten_until.set(self.forgotten_until.get().max(range.sequence + 1));
+        }
+        self.has_ranges.set(!known.is_empty());
+    }
+
+    /// The sequence of the newest deletion of a range with `key` in it.
+    #[inline]
+    pub fn deleted_at(&self, key: &[u8]) -> Option<u64> {
+        if !self.has_ranges.get() {
+            return None;
+        }
+        self.contents.borrow().ranges.newest(key)
+    }
+
+    /// Whether `key` may have been deleted with a range at this log sequence or later.
+    pub fn may_be_deleted_since(&self, key: &[u8], sequence: u64) -> bool {
+        // One that was forgotten meanwhile is not known any more.
+        let is_forgotten = self.forgotten_until.get() > sequence;
+        is_forgotten || self.deleted_at(key).is_some_and(|at| at >= sequence)
+    }
+
+    /// The deleted ranges that may hide something.
+    pub fn ranges(&self) -> Rc<RangeTombstones> {
+        Rc::clone(&self.contents.borrow().ranges)
+    }
+
+    /// Changes below this log sequence are in tables and in the manifest.
+    pub fn flushed_until(&self) -> u64 {
+        self.flushed_until.get()
+    }
+
     /// Whether the active memtable has reached its size.
     pub fn is_memtable_full(&self) -> bool {
         self.contents.borrow().active.bytes() >= self.options.memtable_bytes
@@ -272,7 +343,9 @@ impl<E: Env> Index<E> {
         let mut contents = self.contents.borrow_mut();
         assert!(contents.frozen.is_none(), "one memtable is flushed at a time");
         let memtable = std::mem::take(&mut contents.active);
-        contents.frozen = Some(Rc::new(Frozen { memtable, position, generations }));
+        let living = Living { generations, ranges: Rc::clone(&contents.ranges) };
+        contents.frozen = Some(Rc::new(Frozen { memtable, position, living }));
+        self.unflushed_range_bytes.set(0);
     }
 
     /// Whether a memtable's entries have pointed into this segment: it must not be freed before
@@ -381,7 +454,12 @@ impl<E: Env> Index<E> {
         Ok(opened)
     }
 
-    fn sequence_options(&self, level: u8, class: IoClass) -> SequenceOptions<E> {
+    fn sequence_options(
+        &self,
+        level: u8,
+        class: IoClass,
+        deleted_until: u64,
+    ) -> SequenceOptions<E> {
         SequenceOptions {
             env: self.env.clone(),
             directory: self.directory.clone(),
@@ -391,6 +469,7 @@ impl<E: Env> Index<E> {
             tables: self.options.tables,
             cuts: self.output_cuts(level),
             blocks: Some(self.blocks.clone()),
+            deleted_until,
         }
     }
 
@@ -437,7 +516,7 @@ impl<E: Env> Index<E> {
         if let Some(newest) = tables.level(0).first() {
             self.memtable_hiding.set(newest.hiding());
         }
-        let view = tables.view(&Generations::default());
+        let view = tables.view(&Living::default());
         self.pressure.set(Pressure {
             debt: picker::debt(&view, &self.options.picker),
             estimate: Estimate {

@@ -18,6 +18,7 @@ pub mod key;
 pub mod manifest;
 pub mod memory;
 pub mod operation;
+pub mod range_tombstones;
 pub mod scan;
 pub mod scrub;
 pub mod shard;

@@ -23,6 +23,7 @@ mod open;
 mod operation_buffer;
 pub mod options;
 mod pins;
+mod ranges;
 mod refusals;
 mod replay_rate;
 mod scan;
@@ -61,7 +62,7 @@ pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
 pub use memory::MemoryStatistics;
 pub use open::OpenReport;
 pub use operation_buffer::OperationBuf;
-pub use options::ShardOptions;
+pub use options::{RangeOptions, ShardOptions};
 pub use space::Ingest;
 pub use statistics::Statistics;
 pub use warm::Announced;
@@ -296,6 +297,7 @@ impl<E: Env> Shard<E> {
     fn is_flush_due(&self) -> bool {
         self.index.is_memtable_full()
             || self.log.bytes_since_mark() >= self.options.recovery_log_bytes / 2
+            || self.index.unflushed_range_bytes() >= self.options.ranges.bytes_max / 4
     }
 
     /// Why the shard takes no more writes, if so.

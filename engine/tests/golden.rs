@@ -1,8 +1,9 @@
 //! A store written by an earlier build opens, and reads what was written.
 //!
-//! The files under `golden/format-2` are of disk format 2. They never change; a new format gets a
+//! The files under `golden/format-3` are of disk format 3. They never change; a new format gets a
 //! folder of its own beside them, and this build must go on reading the old ones or refuse them by
-//! their version, as it does with `format-1`, of which only the superblock is left.
+//! their version, as it does with `format-1` and `format-2`, of which only
+//! the superblocks are left.
 //! `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "the fixture is copied with the standard library")]
@@ -11,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use larder_engine::entry::state;
-use larder_engine::key::Key;
+use larder_engine::key::{DEFAULT_NAMESPACE, Key};
 use larder_engine::memory::ShardMemory;
 use larder_engine::operation::{Arithmetic, Delete, Operation, Outcome, Read, Store, StoreMode};
+use larder_engine::scan::Scan;
 use larder_engine::shard::{OperationBuf, Shard, ShardOptions};
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::env::Env;
@@ -116,19 +118,23 @@ async fn write(env: &RingEnv, shard: &RingShard) {
     };
     run(shard, b"number", Operation::Arithmetic(increment)).await;
     run(shard, b"\x00binary\xff", store(&large(3), u32::MAX, 0)).await;
+    run(shard, b"ranged", store(b"gone with others", 0, 0)).await;
+    let range = Scan::of_record(DEFAULT_NAMESPACE, b"ranged");
+    shard.delete_range(&range).await.expect("deleted");
     shard.sync().await.expect("synced");
 }
 
 async fn check(shard: &RingShard) {
     assert_eq!(see(shard, b"flushed").await, None);
     assert_eq!(see(shard, b"deleted").await, None);
+    assert_eq!(see(shard, b"ranged").await, None);
     let expected = [
         (&b"inline"[..], b"small".to_vec(), 7, 0, 0, 3),
         (b"separate", large(1), 8, EXPIRY, 0, 4),
         (b"touched", large(2), 9, EXPIRY, 0, 7),
         (b"stale", b"old news".to_vec(), 0, 0, state::STALE, 10),
-        (b"number", b"42".to_vec(), 0, 0, 0, 112),
-        (b"\x00binary\xff", large(3), u32::MAX, 0, 0, 113),
+        (b"number", b"42".to_vec(), 0, 0, 0, 114),
+        (b"\x00binary\xff", large(3), u32::MAX, 0, 0, 115),
     ];
     for (key, value, client_flags, expiry, state, version) in expected {
         let seen = Seen { value, client_flags, expiry, state, version };
@@ -149,12 +155,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_store_of_format_2_opens_and_reads_back() {
+fn a_store_of_format_3_opens_and_reads_back() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = directory.path().join("shard-001");
     let writes = std::env::var_os("LARDER_WRITE_GOLDEN").is_some();
     if !writes {
-        copy(&fixture(2), &path);
+        copy(&fixture(3), &path);
     }
     let mut core = Core::new(CoreOptions::default()).expect("a core");
     let env = core.env();
@@ -171,19 +177,22 @@ fn a_store_of_format_2_opens_and_reads_back() {
     });
     core.shutdown();
     if writes {
-        copy(&path, &fixture(2));
+        copy(&path, &fixture(3));
     }
 }
 
 #[test]
-fn a_store_of_format_1_is_refused_with_both_versions() {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let path = directory.path().join("shard-001");
-    copy(&fixture(1), &path);
-    let mut core = Core::new(CoreOptions::default()).expect("a core");
-    let env = core.env();
-    let opened = core.block_on(async move { Shard::open(env, &path, options()).await });
-    let error = opened.err().expect("refused").to_string();
-    assert!(error.contains("disk format 1;") && error.contains("reads format 2"), "{error}");
-    core.shutdown();
+fn a_store_of_another_format_is_refused_with_both_versions() {
+    for format in [1, 2] {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let path = directory.path().join("shard-001");
+        copy(&fixture(format), &path);
+        let mut core = Core::new(CoreOptions::default()).expect("a core");
+        let env = core.env();
+        let opened = core.block_on(async move { Shard::open(env, &path, options()).await });
+        let error = opened.err().expect("refused").to_string();
+        assert!(error.contains(&format!("disk format {format};")), "{error}");
+        assert!(error.contains("reads format 3"), "{error}");
+        core.shutdown();
+    }
 }

@@ -148,6 +148,18 @@ impl Index {
         }
     }
 
+    /// How many buckets there are.
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// The entries in a bucket.
+    pub(super) fn in_bucket(&self, bucket: usize) -> impl Iterator<Item = Location> + use<> {
+        let bucket = self.buckets[bucket];
+        let is_taken = move |slot: &usize| bucket[SLOTS + slot / 4] >> (slot % 4 * 8) & 0xFF != 0;
+        (0..SLOTS).filter(is_taken).map(move |slot| Location::from_raw(bucket[slot]))
+    }
+
     /// Notes that an entry has moved.
     pub(super) fn relocate(&mut self, hash: u64, from: Location, to: Location) {
         let place = self.find_place(hash, |location| location == from.raw());

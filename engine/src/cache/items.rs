@@ -134,6 +134,18 @@ impl ItemCache {
         }
     }
 
+    /// Removes the items that `is_gone` knows by key and log sequence, a part of the cache at a
+    /// time; see [`Cache::sweep`].
+    pub fn sweep(
+        &mut self,
+        from: usize,
+        buckets: usize,
+        is_gone: impl Fn(&[u8], u64) -> bool,
+    ) -> Option<usize> {
+        let sequence = |header: &Header| u64::from_le_bytes(take(header, at::SEQUENCE));
+        self.cache.sweep(from, buckets, |key, header| is_gone(key, sequence(header)))
+    }
+
     /// Removes `key`; says whether it was there.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
         self.cache.remove(hash, key)

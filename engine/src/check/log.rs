@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 
 use larder_runtime::env::{Env, File, OpenMode};
 
@@ -9,9 +10,11 @@ use super::CheckError;
 use super::pointers::Dangling;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
-use crate::index::memtable::Memtable;
+use crate::index::Living;
+use crate::index::memtable::{Found, Memtable};
 use crate::index::table::key_hash;
 use crate::manifest::{SegmentState, State};
+use crate::range_tombstones::{RangeTombstone, RangeTombstones};
 use crate::shard::namespaces::{self, Namespaces};
 use crate::value_log::record::RecordKind;
 use crate::value_log::recovery::{self, Outcome, ReplaySegment, Replayed};
@@ -22,8 +25,8 @@ pub(super) struct Log {
     pub(super) outcome: Outcome,
     /// The newest entry of each key that was changed. Values stay in the log.
     pub(super) changes: Memtable,
-    /// Which generations are alive after it.
-    pub(super) namespaces: Namespaces,
+    /// What is alive after it.
+    pub(super) living: Living,
     /// Intact records that hold no entry: segment, offset.
     pub(super) undecodable: Vec<(u32, u32)>,
 }
@@ -63,10 +66,20 @@ pub(super) async fn replay<E: Env>(
     }
     let mut changes = Memtable::default();
     let mut namespaces = Namespaces::from_manifest(&state.namespace_generations);
+    let mut ranges = RangeTombstones::clone(&state.ranges);
     let mut undecodable = Vec::new();
     let visit = |replayed: Replayed<'_>| {
         if is_of_namespace(replayed.record.kind) {
             namespaces::replay(&mut namespaces, &replayed.record, replayed.payload_intact);
+        } else if replayed.record.kind == RecordKind::DeleteRange {
+            match RangeTombstone::decode_key(replayed.record.key) {
+                Some((start, end)) => ranges.add(RangeTombstone {
+                    start: start.to_vec(),
+                    end: end.to_vec(),
+                    sequence: replayed.sequence,
+                }),
+                None => undecodable.push((replayed.pointer.segment, replayed.pointer.offset)),
+            }
         } else if !note(&mut changes, &replayed) {
             undecodable.push((replayed.pointer.segment, replayed.pointer.offset));
         }
@@ -76,14 +89,31 @@ pub(super) async fn replay<E: Env>(
         EngineError::Open(reason) => CheckError::Newer(reason),
         error => CheckError::Newer(error.to_string()),
     })?;
-    Ok(Log { outcome, changes, namespaces, undecodable })
+    let generations = namespaces.generations().clone();
+    let living = Living { generations, ranges: Rc::new(ranges) };
+    Ok(Log { outcome, changes, living, undecodable })
 }
 
 impl Log {
+    /// The changes that no later deletion of a range hides.
+    pub(super) fn visible(&self) -> impl Iterator<Item = (&[u8], Found<'_>)> {
+        let is_hidden = |key: &[u8], found: &Found<'_>| {
+            self.living.ranges.newest(key).is_some_and(|at| at > found.sequence)
+        };
+        self.changes.iter().filter(move |(key, found)| !is_hidden(key, found))
+    }
+
+    /// The change of `key`, if no later deletion of a range hides it.
+    pub(super) fn change_of(&self, key: &[u8]) -> Option<Found<'_>> {
+        let deleted_at = self.living.ranges.newest(key);
+        let found = self.changes.get(key, key_hash(key));
+        found.filter(|found| deleted_at.is_none_or(|at| at < found.sequence))
+    }
+
     /// Whether it is no damage that an entry leads nowhere: what it pointed to had expired, or is
     /// of a namespace that was emptied, and its segment was freed.
     pub(super) fn may_be_gone(&self, found: &Dangling<'_>) -> bool {
-        let is_dead = || !self.namespaces.generations().has_key(found.key);
+        let is_dead = || !self.living.generations.has_key(found.key);
         found.is_freed && (found.had_expired || is_dead())
     }
 }

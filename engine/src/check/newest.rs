@@ -12,18 +12,20 @@ use super::CheckError;
 use super::log::Log;
 use crate::index::table::{BlockCache, Table, TableIdentity, TableMeta, key_hash};
 
-/// Leaves those of `keys` that neither the log nor one of the `newer` tables knows, and whose
-/// namespace was not emptied. What a newer table may have lost counts as known: that is told of the
+/// Leaves those of `keys`, which are from a table to which deletions of ranges were applied up to
+/// `deleted_until`, that neither the log nor one of the `newer` tables knows, and that were not
+/// deleted with others. What a newer table may have lost counts as known: that is told of the
 /// newer table.
 pub(super) async fn keep_newest<E: Env, T>(
     env: &E,
     directory: &Path,
     store: u128,
     (log, newer): (&Log, &[&TableMeta]),
-    keys: &mut BTreeMap<Vec<u8>, T>,
+    (keys, deleted_until): (&mut BTreeMap<Vec<u8>, T>, u64),
 ) -> Result<(), CheckError> {
-    let generations = log.namespaces.generations();
-    keys.retain(|key, _| log.changes.get(key, key_hash(key)).is_none() && generations.has_key(key));
+    keys.retain(|key, _| {
+        log.changes.get(key, key_hash(key)).is_none() && !log.living.is_deleted(key, deleted_until)
+    });
     let blocks = BlockCache::new(0);
     for meta in newer {
         let range = meta.smallest.clone()..=meta.largest.clone();

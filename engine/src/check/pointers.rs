@@ -49,7 +49,7 @@ impl Pointers {
     /// is replayed: replaying has read these.
     pub(super) fn of_log(log: &Log, state: &State) -> Self {
         let mut pointers = Self::default();
-        for (key, found) in log.changes.iter() {
+        for (key, found) in log.visible() {
             let pointer = found.entry.pointer();
             if pointer.is_some_and(|pointer| !log::is_replayed(state, pointer.segment)) {
                 pointers.push(key, &found.entry);

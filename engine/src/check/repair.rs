@@ -277,7 +277,8 @@ impl<E: Env> Repairer<'_, E> {
         follow.await?;
         let tables: Vec<&TableMeta> = self.state.levels.iter().flatten().take(newer).collect();
         let above = (&self.log, tables.as_slice());
-        newest::keep_newest(self.env, self.directory, store, above, &mut freed).await?;
+        let keys = (&mut freed, meta.deleted_until);
+        newest::keep_newest(self.env, self.directory, store, above, keys).await?;
         lost.extend(freed.into_keys());
         for (key, entry) in entries.iter_mut().filter(|(key, _)| lost.contains(key)) {
             let version = entry.as_entry().metadata.version;
@@ -337,7 +338,8 @@ impl<E: Env> Repairer<'_, E> {
             old.level,
             IoClass::Scrub,
             TableOptions::default(),
-        );
+        )
+        .deleted_until(old.deleted_until);
         let failed = |error: table::TableError| CheckError::Damaged(error.to_string());
         for (key, entry) in &content.entries {
             builder.add(key, &entry.as_entry()).await.map_err(failed)?;
@@ -450,9 +452,12 @@ impl<E: Env> Repairer<'_, E> {
         }
         let store = self.identity.store;
         let log = &self.log;
-        self.suspects.retain(|key, _| {
+        let looked_at = &self.looked_at;
+        self.suspects.retain(|key, number| {
+            let table = looked_at.get(*number).and_then(Option::as_ref);
+            let deleted_until = table.map_or(0, |meta| meta.deleted_until);
             log.changes.get(key, key_hash(key)).is_none()
-                && log.namespaces.generations().has_key(key)
+                && !log.living.is_deleted(key, deleted_until)
         });
         let blocks = BlockCache::new(0);
         for (number, meta) in self.looked_at.iter().enumerate() {

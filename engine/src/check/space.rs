@@ -12,7 +12,7 @@ use super::segments::{self, Ends};
 use super::survey::list;
 use super::{CheckError, CheckProgress};
 use crate::entry::{Entry, Pointer};
-use crate::index::compaction::{MergeIterator, Verdict};
+use crate::index::compaction::{MergeIterator, Source, Verdict};
 use crate::index::table::{self, Table, TableIdentity};
 use crate::manifest::{self, ManifestError, Reading, SegmentState, State};
 use crate::space::{SegmentEnds, SegmentSpace, SpaceReport};
@@ -151,7 +151,7 @@ impl<'a> Tally<'a> {
             expired: 0,
             emptied: 0,
         };
-        for pointer in log.changes.iter().filter_map(|(_, found)| found.entry.pointer()) {
+        for pointer in log.visible().filter_map(|(_, found)| found.entry.pointer()) {
             tally.add(pointer, true);
         }
         tally
@@ -171,9 +171,9 @@ impl<'a> Tally<'a> {
         self.older.extend(entry.pointer());
     }
 
-    fn newest(&mut self, key: &[u8], entry: &Entry<'_>) {
-        let change = self.log.changes.get(key, table::key_hash(key));
-        let is_emptied = !self.log.namespaces.generations().has_key(key);
+    fn newest(&mut self, key: &[u8], entry: &Entry<'_>, deleted_until: u64) {
+        let change = self.log.change_of(key);
+        let is_emptied = self.log.living.is_deleted(key, deleted_until);
         let is_expired = entry.metadata.is_expired(self.now);
         let in_force = match change {
             Some(change) => {
@@ -220,8 +220,8 @@ async fn count<E: Env>(
         let table = Table::open(env.clone(), directory, identity, meta, IoClass::Scrub).await;
         tables.push(Rc::new(table.map_err(|error| CheckError::Damaged(error.to_string()))?));
     }
-    let filter = |key: &[u8], entry: &Entry<'_>, _| {
-        tally.borrow_mut().newest(key, entry);
+    let filter = |key: &[u8], entry: &Entry<'_>, source: Source| {
+        tally.borrow_mut().newest(key, entry, source.deleted_until);
         Verdict::Keep
     };
     let on_dropped = |entry: &Entry<'_>| tally.borrow_mut().older(entry);

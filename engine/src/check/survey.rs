@@ -234,7 +234,8 @@ impl<E: Env> Surveyor<'_, E> {
             }
         });
         let followed = followed.await?;
-        newest::keep_newest(self.env, self.directory, store, (log, newer), &mut freed).await?;
+        let keys = (&mut freed, meta.deleted_until);
+        newest::keep_newest(self.env, self.directory, store, (log, newer), keys).await?;
         for what in freed.into_values() {
             file.problem(None, what);
         }

@@ -10,10 +10,9 @@ use super::hiding::Older;
 use super::live_bytes::LiveBytes;
 use super::table::{Table, TableError, TableMeta, key_hash};
 use super::tables::Tables;
-use super::{Host, Index};
+use super::{Host, Index, Living};
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
-use crate::generations::Generations;
 use crate::manifest::Edit;
 use crate::space::Purpose;
 
@@ -26,9 +25,8 @@ struct Job<E: Env> {
 }
 
 impl<E: Env> Index<E> {
-    /// The compaction that is due. Tables of generations other than `living`, which are those that
-    /// the manifest has, are dead.
-    pub fn next_compaction(&self, living: &Generations) -> Choice {
+    /// The compaction that is due. `living` is what the manifest has.
+    pub fn next_compaction(&self, living: &Living) -> Choice {
         let contents = self.contents.borrow();
         picker::pick(&contents.tables.view(living), &self.options.picker, self.unix_now())
     }
@@ -36,7 +34,7 @@ impl<E: Env> Index<E> {
     /// The next moment, in Unix seconds, at which entries of a table will have expired.
     pub fn next_expiry(&self) -> Option<u32> {
         let contents = self.contents.borrow();
-        picker::next_expiry(&contents.tables.view(&Generations::default()), self.unix_now())
+        picker::next_expiry(&contents.tables.view(&Living::default()), self.unix_now())
     }
 
     /// Carries out one choice of [`Self::next_compaction`]; there is one compaction at a time.
@@ -123,23 +121,35 @@ impl<E: Env> Index<E> {
         live: &mut LiveBytes,
         host: &impl Host,
     ) -> Result<Merged<E>, TableError> {
-        let generations = host.durable_generations();
+        let mut living = host.durable();
+        if canary::has(Defect::MergeUnflushedRanges) {
+            living.ranges = self.ranges();
+        }
         let now = self.unix_now();
         run_merge(
             job.inputs.clone(),
-            self.sequence_options(job.to, IoClass::Compaction),
+            self.sequence_options(job.to, IoClass::Compaction, deleted_until(job, &living)),
             || self.take_table_id(),
-            |key, entry, hides_lost| {
+            |key, entry, source| {
                 // Without a tombstone, an older version that lies below would come to light.
                 let gone = entry.is_tombstone() || entry.metadata.is_expired(now);
                 let may_go = || canary::has(Defect::DropTombstoneEarly) || !hides(&job.older, key);
-                let dead = !generations.has_key(key) || (gone && !hides_lost && may_go());
+                let dead = living.is_deleted(key, source.deleted_until)
+                    || (gone && !source.hides_lost && may_go());
                 if dead { Verdict::Drop } else { Verdict::Keep }
             },
             |entry| live.add(entry, -1),
         )
         .await
     }
+}
+
+/// Up to where deletions of ranges have been applied to the outputs: those of `living` are now, and
+/// an input that is newer has nothing that an older deletion hides.
+fn deleted_until<E: Env>(job: &Job<E>, living: &Living) -> u64 {
+    let inputs = job.inputs.iter().filter(|table| !table.meta().is_stub());
+    let applied = inputs.map(|table| table.meta().deleted_until).max().unwrap_or(0);
+    applied.max(living.ranges.sequence_end())
 }
 
 /// The tables with these ids, which stay until a compaction has replaced them.

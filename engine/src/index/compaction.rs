@@ -9,6 +9,6 @@ pub mod picker;
 mod run;
 mod sorted_runs;
 
-pub use merge_iterator::{MergeIterator, Verdict};
+pub use merge_iterator::{MergeIterator, Source, Verdict};
 pub use run::{Merged, run_merge};
 pub use sorted_runs::{KeyRange, sorted_runs};

@@ -11,6 +11,7 @@ use super::{Frozen, Host, Index};
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
 use crate::manifest::{Edit, LogPosition, NamespaceGeneration};
+use crate::range_tombstones::RangeTombstone;
 use crate::space::Purpose;
 
 impl<E: Env> Index<E> {
@@ -44,6 +45,7 @@ impl<E: Env> Index<E> {
             replay_from: Some(replay_from),
             table_id_next: Some(self.table_id_next.get()),
             namespace_generations: new_generations(&frozen, host),
+            ranges_deleted: self.new_ranges(&frozen),
             ..Edit::default()
         })
         .await?;
@@ -55,6 +57,7 @@ impl<E: Env> Index<E> {
         });
         contents.frozen = None;
         drop(contents);
+        self.flushed_until.set(replay_from.sequence);
         self.count(|counters| {
             counters.flushes += 1;
             counters.flush_bytes += bytes;
@@ -74,15 +77,22 @@ impl<E: Env> Index<E> {
         });
     }
 
+    /// The deletions of ranges that are in the memtable's part of the log.
+    fn new_ranges(&self, frozen: &Frozen) -> Vec<RangeTombstone> {
+        let is_new = |range: &RangeTombstone| range.sequence >= self.flushed_until.get();
+        frozen.living.ranges.iter().filter(is_new).collect()
+    }
+
     async fn write_memtable(
         &self,
         frozen: &Frozen,
         live: &mut LiveBytes,
     ) -> Result<Vec<TableMeta>, TableError> {
-        let options = self.sequence_options(0, IoClass::Flush);
+        let until = frozen.position.sequence;
+        let options = self.sequence_options(0, IoClass::Flush, until);
         let mut outputs = TableSequence::new(options, || self.take_table_id());
         for (key, found) in frozen.memtable.iter() {
-            if !frozen.generations.has_key(key) {
+            if frozen.living.is_deleted(key, found.sequence) {
                 continue;
             }
             if let Err(error) = outputs.add(key, &found.entry).await {
@@ -98,8 +108,8 @@ impl<E: Env> Index<E> {
 
 /// The generations of which the log before the memtable's end tells, and the manifest does not.
 fn new_generations(frozen: &Frozen, host: &impl Host) -> Vec<NamespaceGeneration> {
-    let durable = host.durable_generations();
-    let new = frozen.generations.iter().filter(|&(namespace, generation)| {
+    let durable = host.durable().generations;
+    let new = frozen.living.generations.iter().filter(|&(namespace, generation)| {
         !durable.iter().any(|known| known == (namespace, generation))
     });
     new.map(|(namespace, generation)| NamespaceGeneration {

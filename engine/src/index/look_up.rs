@@ -12,7 +12,8 @@ use crate::entry::Entry;
 use crate::error::EngineError;
 
 impl<E: Env> Index<E> {
-    /// Calls `look` with the newest entry of `key` if a memtable has it.
+    /// Calls `look` with the newest entry of `key` if a memtable has it, or with a tombstone if it
+    /// was deleted with a range that is newer.
     pub fn in_memtables<R>(
         &self,
         key: &[u8],
@@ -21,7 +22,16 @@ impl<E: Env> Index<E> {
     ) -> Option<R> {
         let contents = self.contents.borrow();
         let frozen = || contents.frozen.as_ref().and_then(|frozen| frozen.memtable.get(key, hash));
-        contents.active.get(key, hash).or_else(frozen).map(look)
+        let found = contents.active.get(key, hash).or_else(frozen);
+        // What was deleted since the last flush is gone as if each key had its tombstone here.
+        let hides = |at: &u64| match found {
+            Some(found) => *at > found.sequence,
+            None => *at >= self.flushed_until.get(),
+        };
+        match contents.ranges.newest(key).filter(hides) {
+            Some(sequence) => Some(look(Found { entry: Entry::tombstone(sequence), sequence })),
+            None => found.map(look),
+        }
     }
 
     /// Calls `look` with what the tables have of a key that no memtable has, if that needs no read.
@@ -32,7 +42,11 @@ impl<E: Env> Index<E> {
         mut look: impl FnMut(Option<Entry<'_>>) -> R,
     ) -> Resident<R> {
         let contents = self.contents.borrow();
+        let deleted_at = contents.ranges.newest(key);
         for visit in contents.tables.visits(key) {
+            if visit.is_hidden(deleted_at) {
+                break;
+            }
             let table = match visit {
                 Visit::Table(table) => table,
                 Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {
@@ -62,9 +76,15 @@ impl<E: Env> Index<E> {
         hash: u64,
     ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
         // The tables of this moment, not of the one at which the future is first polled.
-        let tables = Rc::clone(&self.contents.borrow().tables);
+        let (tables, deleted_at) = {
+            let contents = self.contents.borrow();
+            (Rc::clone(&contents.tables), contents.ranges.newest(key))
+        };
         async move {
             for visit in tables.visits(key) {
+                if visit.is_hidden(deleted_at) {
+                    break;
+                }
                 let found = match visit {
                     Visit::Table(table) => table.get(key, hash, &self.blocks, IoClass::Read).await,
                     Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {

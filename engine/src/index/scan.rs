@@ -9,7 +9,9 @@ use super::look_up::not_read;
 use super::memtable::Memtable;
 use super::table::{BlockCache, EntryBuf, Table, TableError, TableWalk};
 use super::tables::Tables;
+use crate::entry::Entry;
 use crate::error::EngineError;
+use crate::range_tombstones::RangeTombstones;
 
 /// Entries of memtables that one scan copies at most. A scan that meets the last of them ends
 /// there: the memtable may have changed behind it.
@@ -76,6 +78,7 @@ pub struct IndexScan<E: Env> {
     /// From new to old.
     runs: Vec<Run<E>>,
     holes: Vec<Hole<E>>,
+    ranges: Rc<RangeTombstones>,
     has_begun: bool,
 }
 
@@ -91,10 +94,11 @@ impl<E: Env> Index<E> {
     pub fn scan(&self, range: ScanRange, class: IoClass) -> IndexScan<E> {
         let contents = self.contents.borrow();
         let memtables = [Some(&contents.active), contents.frozen.as_ref().map(|f| &f.memtable)];
-        let copies = Copies::new(memtables.into_iter().flatten(), &range);
+        let ranges = Rc::clone(&contents.ranges);
+        let copies = Copies::new(memtables.into_iter().flatten(), &range, &ranges);
         let runs = contents.tables.runs().map(|run| Run::new(run, &range)).collect();
-        let holes = holes(&contents.tables, &range);
-        IndexScan { range, class, copies, runs, holes, has_begun: false }
+        let holes = holes(&contents.tables, &range, &ranges);
+        IndexScan { range, class, copies, runs, holes, ranges, has_begun: false }
     }
 
     /// The next entry of `scan`; `None` after the last, or where what was copied of the memtables
@@ -112,7 +116,11 @@ impl<E: Env> Index<E> {
 }
 
 impl Copies {
-    fn new<'a>(memtables: impl Iterator<Item = &'a Memtable>, range: &ScanRange) -> Self {
+    fn new<'a>(
+        memtables: impl Iterator<Item = &'a Memtable>,
+        range: &ScanRange,
+        ranges: &RangeTombstones,
+    ) -> Self {
         let (end, is_reverse) = (range.end.as_deref(), range.is_reverse);
         let mut rows: Vec<_> =
             memtables.map(|m| m.range(&range.start, end, is_reverse).peekable()).collect();
@@ -135,7 +143,10 @@ impl Copies {
                 return Self { entries: entries.into_iter(), current: None, cut_at };
             }
             let (_, found) = rows[newest].next().expect("it was seen just now");
-            let (entry, sequence_end) = (EntryBuf::new(&found.entry), found.sequence + 1);
+            let (entry, sequence_end) = match ranges.newest(key).filter(|at| *at > found.sequence) {
+                Some(at) => (EntryBuf::new(&Entry::tombstone(at)), at + 1),
+                None => (EntryBuf::new(&found.entry), found.sequence + 1),
+            };
             entries.push(Copied { key: key.to_vec(), entry, sequence_end });
             for row in &mut rows {
                 row.next_if(|(other, _)| *other == key);
@@ -181,12 +192,13 @@ impl<E: Env> Run<E> {
 }
 
 /// The keys of the range that stubs may have lost, in the scan's order.
-fn holes<E: Env>(tables: &Tables<E>, range: &ScanRange) -> Vec<Hole<E>> {
+fn holes<E: Env>(tables: &Tables<E>, range: &ScanRange, ranges: &RangeTombstones) -> Vec<Hole<E>> {
     let of_range = |stub: &Rc<Table<E>>| {
         let (first, last) = stub.key_range();
         let is_within =
             last >= range.start.as_slice() && range.end.as_deref().is_none_or(|end| first < end);
-        is_within.then(|| Hole {
+        let is_deleted = || ranges.cover(first, last, stub.meta().deleted_until);
+        (is_within && !is_deleted()).then(|| Hole {
             first: first.to_vec(),
             last: last.to_vec(),
             stub: Rc::clone(stub),
@@ -239,7 +251,7 @@ impl<E: Env> IndexScan<E> {
 
     /// Takes the newest entry of `key`, and goes past all of it.
     async fn take(&mut self, key: Vec<u8>, blocks: &BlockCache) -> Result<Scanned, EngineError> {
-        let mut newest = None;
+        let (mut newest, deleted_at) = (None, self.ranges.newest(&key));
         if let Some(copied) = self.copies.current.take_if(|copied| copied.key == key) {
             newest = Some((copied.entry, copied.sequence_end));
             self.copies.current = self.copies.entries.next();
@@ -247,7 +259,11 @@ impl<E: Env> IndexScan<E> {
         for run in &mut self.runs {
             let Some(walk) = run.walk.as_ref().filter(|walk| walk.key() == key) else { continue };
             if newest.is_none() {
-                newest = Some((EntryBuf::new(&walk.entry()), 0));
+                let from = walk.table().meta().deleted_until;
+                newest = Some(match deleted_at.filter(|at| *at >= from) {
+                    Some(at) => (EntryBuf::new(&Entry::tombstone(at)), at + 1),
+                    None => (EntryBuf::new(&walk.entry()), 0),
+                });
             }
             let moved = run.advance(&self.range, blocks, self.class).await;
             moved.map_err(|error| not_read(&key, &error))?;

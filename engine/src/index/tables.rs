@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
+use super::Living;
 use super::compaction::picker::{Candidate, Level as LevelView};
 use super::compaction::sorted_runs;
 use super::table::{Table, TableMeta};
-use crate::generations::{Generations, generation_of};
+use crate::generations::generation_of;
 
 /// A level's tables and stubs.
 struct Level<E: Env> {
@@ -33,6 +34,15 @@ pub(super) enum Visit<'a, E: Env> {
     Table(&'a Rc<Table<E>>),
     /// It may have had one that is lost.
     Stub(&'a Rc<Table<E>>),
+}
+
+impl<E: Env> Visit<'_, E> {
+    /// Whether the table, and what is older, has nothing of a key that was deleted with a range at
+    /// this log sequence.
+    pub(super) fn is_hidden(&self, deleted_at: Option<u64>) -> bool {
+        let (Self::Table(table) | Self::Stub(table)) = self;
+        deleted_at.is_some_and(|at| at >= table.meta().deleted_until)
+    }
 }
 
 /// What all tables come to.
@@ -129,7 +139,7 @@ impl<E: Env> Tables<E> {
     }
 
     /// All tables and stubs.
-    fn all(&self) -> impl Iterator<Item = &Rc<Table<E>>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Rc<Table<E>>> {
         self.levels.iter().flat_map(|level| level.tables.iter().chain(&level.stubs))
     }
 
@@ -183,10 +193,10 @@ impl<E: Env> Tables<E> {
     }
 
     /// What the compaction picker looks at.
-    pub(super) fn view(&self, generations: &Generations) -> Vec<LevelView<'_>> {
+    pub(super) fn view(&self, living: &Living) -> Vec<LevelView<'_>> {
         let levels = self.levels.iter().map(|level| LevelView {
-            tables: level.tables.iter().map(|table| candidate(table, generations)).collect(),
-            stubs: level.stubs.iter().map(|stub| candidate(stub, generations)).collect(),
+            tables: level.tables.iter().map(|table| candidate(table, living)).collect(),
+            stubs: level.stubs.iter().map(|stub| candidate(stub, living)).collect(),
         });
         levels.collect()
     }
@@ -216,7 +226,7 @@ fn holding<'a, E: Env>(run: &'a [Rc<Table<E>>], key: &[u8]) -> Option<&'a Rc<Tab
     run.get(at).filter(|table| table.meta().smallest.as_slice() <= key)
 }
 
-fn candidate<'a, E: Env>(table: &'a Table<E>, generations: &Generations) -> Candidate<'a> {
+fn candidate<'a, E: Env>(table: &'a Table<E>, living: &Living) -> Candidate<'a> {
     let meta = table.meta();
     let (smallest, largest) = table.key_range();
     let first = generation_of(&meta.smallest);
@@ -233,7 +243,8 @@ fn candidate<'a, E: Env>(table: &'a Table<E>, generations: &Generations) -> Cand
         expiry_max: meta.expiry_max,
         expiry_last: meta.expiry_last,
         hiding: table.hiding(),
-        is_dead: is_one_generation && !generations.is_alive(first),
+        is_dead: (is_one_generation && !living.generations.is_alive(first))
+            || living.ranges.cover(&meta.smallest, &meta.largest, meta.deleted_until),
         is_damaged: table.is_damaged(),
     }
 }

@@ -2,9 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::Host;
+use super::{Host, Living};
 use crate::error::EngineError;
-use crate::generations::Generations;
 use crate::manifest::{Edit, SegmentSeal, State};
 use crate::space::Purpose;
 
@@ -51,7 +50,7 @@ impl Host for TestHost {
         Ok(())
     }
 
-    fn durable_generations(&self) -> Generations {
-        Generations::from_manifest(&self.manifest.borrow().namespace_generations)
+    fn durable(&self) -> Living {
+        Living::of(&self.manifest.borrow())
     }
 }

@@ -103,7 +103,7 @@ impl Fixture {
 
     /// Carries out what is due first; false if nothing is.
     fn compact_once(&mut self) -> Result<bool, EngineError> {
-        let choice = self.index.next_compaction(&self.host.durable_generations());
+        let choice = self.index.next_compaction(&self.host.durable());
         if choice == Choice::Nothing {
             return Ok(false);
         }

@@ -16,6 +16,7 @@ use super::edit::{
     Edit, LogPosition, NamespaceGeneration, SegmentExpiry, SegmentPointers, SegmentSeal,
 };
 use crate::index::table::TableMeta;
+use crate::range_tombstones::RangeTombstone;
 
 /// The schema's `file_identifier`, which follows the root offset.
 const IDENTIFIER: &str = "LRME";
@@ -79,6 +80,8 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         });
     let segment_pointers = write_tables(builder, &edit.segment_pointers, write_pointers);
     let segments_expired = write_tables(builder, &edit.segments_expired, write_expiry);
+    let ranges_deleted = write_tables(builder, &edit.ranges_deleted, write_range);
+    let ranges_forgotten = write_tables(builder, &edit.ranges_forgotten, write_range);
 
     let root = write_table(builder, |builder| {
         push_offset(builder, 0, tables_added);
@@ -96,6 +99,8 @@ pub(super) fn encode(edit: &Edit) -> Vec<u8> {
         push_offset(builder, 12, segments_collected);
         push_offset(builder, 13, segment_pointers);
         push_offset(builder, 15, segments_expired);
+        push_offset(builder, 16, ranges_deleted);
+        push_offset(builder, 17, ranges_forgotten);
     });
     builder.finish(root, Some(IDENTIFIER));
     builder.finished_data().to_vec()
@@ -154,6 +159,7 @@ fn write_table_meta(builder: &mut Builder<'_>, table: &TableMeta) -> WrittenTabl
         builder.push_slot(slot(8), table.version_max, 0);
         builder.push_slot(slot(9), table.separate_bytes, 0);
         builder.push_slot(slot(10), table.expiring_bytes, 0);
+        builder.push_slot(slot(14), table.deleted_until, 0);
         push_offset(builder, 5, smallest);
         push_offset(builder, 6, largest);
         push_offset(builder, 12, bad_blocks);
@@ -185,6 +191,16 @@ fn write_expiry(builder: &mut Builder<'_>, expiry: &SegmentExpiry) -> WrittenTab
         builder.push_slot(slot(2), expiry.live_bytes, 0);
         builder.push_slot(slot(0), expiry.segment, 0);
         builder.push_slot(slot(1), expiry.until, 0);
+    })
+}
+
+fn write_range(builder: &mut Builder<'_>, range: &RangeTombstone) -> WrittenTable {
+    let start = write_scalars(builder, &range.start);
+    let end = write_scalars(builder, &range.end);
+    write_table(builder, |builder| {
+        builder.push_slot(slot(2), range.sequence, 0);
+        push_offset(builder, 0, start);
+        push_offset(builder, 1, end);
     })
 }
 
@@ -328,6 +344,8 @@ impl Reader<'_> {
             segment_pointers,
             _expired_until,
             segments_expired,
+            ranges_deleted,
+            ranges_forgotten,
         ] = self.fields(root)?;
         Ok(Edit {
             tables_added: self.tables(tables_added, Self::table_meta)?,
@@ -363,6 +381,8 @@ impl Reader<'_> {
                 let namespace = reader.u32(namespace)?;
                 Ok(NamespaceGeneration { namespace, generation: reader.u64(generation)? })
             })?,
+            ranges_deleted: self.tables(ranges_deleted, Self::range)?,
+            ranges_forgotten: self.tables(ranges_forgotten, Self::range)?,
         })
     }
 
@@ -382,6 +402,7 @@ impl Reader<'_> {
             expiry_max,
             bad_blocks,
             expiry_last,
+            deleted_until,
         ] = self.fields(table)?;
         Ok(TableMeta {
             id: self.u64(id)?,
@@ -398,6 +419,7 @@ impl Reader<'_> {
             expiry_max: self.u32(expiry_max)?,
             expiry_last: self.u32(expiry_last)?,
             bad_blocks: self.scalars(bad_blocks, u32::from_le_bytes)?,
+            deleted_until: self.u64(deleted_until)?,
         })
     }
 
@@ -425,6 +447,15 @@ impl Reader<'_> {
             segment: self.u32(segment)?,
             until: self.u32(until)?,
             live_bytes: self.u64(live_bytes)?,
+        })
+    }
+
+    fn range(&mut self, table: usize) -> Decoded<RangeTombstone> {
+        let [start, end, sequence] = self.fields(table)?;
+        Ok(RangeTombstone {
+            start: self.byte_vector(start)?,
+            end: self.byte_vector(end)?,
+            sequence: self.u64(sequence)?,
         })
     }
 

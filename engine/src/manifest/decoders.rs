@@ -9,6 +9,7 @@ use super::edit::{
 use super::log::recover;
 use super::record::{self, Heading, Kind, LogIdentity};
 use crate::index::table::TableMeta;
+use crate::range_tombstones::RangeTombstone;
 
 const IDENTITY: LogIdentity = LogIdentity { store_id: 7, number: 1 };
 
@@ -71,6 +72,7 @@ fn full_edit() -> Edit {
         expiry_max: 0,
         expiry_last: 2_000_000_000,
         bad_blocks: if id == 3 { vec![0, 2] } else { Vec::new() },
+        deleted_until: 30 + id,
     };
     Edit {
         tables_added: vec![table(1, 0), table(2, 1), table(3, 1)],
@@ -85,8 +87,13 @@ fn full_edit() -> Edit {
         table_id_next: Some(4),
         segment_id_next: Some(3),
         namespace_generations: vec![NamespaceGeneration { namespace: 0, generation: 1 << 31 }],
+        ranges_deleted: vec![range(b"a", b"c", 33), range(b"e", b"f", 12)],
         ..Edit::default()
     }
+}
+
+fn range(start: &[u8], end: &[u8], sequence: u64) -> RangeTombstone {
+    RangeTombstone { start: start.to_vec(), end: end.to_vec(), sequence }
 }
 
 fn small_edit() -> Edit {
@@ -95,6 +102,7 @@ fn small_edit() -> Edit {
         tables_moved: vec![(1, 2)],
         segments_freed: vec![1],
         live_bytes: vec![(2, 7)],
+        ranges_forgotten: vec![range(b"b", b"f", 20)],
         ..Edit::default()
     }
 }

@@ -1,6 +1,7 @@
 //! One change of a shard's files, as the manifest records it.
 
 use crate::index::table::TableMeta;
+use crate::range_tombstones::RangeTombstone;
 
 /// A place in the value log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +100,10 @@ pub struct Edit {
     pub segment_id_next: Option<u32>,
     /// Namespaces that were emptied.
     pub namespace_generations: Vec<NamespaceGeneration>,
+    /// Ranges that were deleted, newer than those before that they overlap.
+    pub ranges_deleted: Vec<RangeTombstone>,
+    /// Deletions that hide nothing any more: what is at most as new in these ranges.
+    pub ranges_forgotten: Vec<RangeTombstone>,
 }
 
 /// Why an edit cannot follow on a state.
@@ -130,6 +135,9 @@ pub enum EditError {
         /// The table's number.
         id: u64,
     },
+    /// A deleted range ends before it starts.
+    #[error("a deleted range ends before it starts")]
+    RangeReversed,
     /// Two tables of a level other than 0 would hold the same keys.
     #[error("tables {left} and {right} of level {level} overlap")]
     Overlap {

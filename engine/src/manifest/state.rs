@@ -1,12 +1,14 @@
 //! What the edits of the manifest come to.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::edit::{
     Edit, EditError, LogPosition, NamespaceGeneration, SegmentExpiry, SegmentPointers,
 };
 use super::levels::{self, Levels};
 use super::segments::{self, SegmentState};
+use crate::range_tombstones::RangeTombstones;
 
 /// A shard's files and counters, as of some edit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct State {
     pub segment_id_next: u32,
     /// The living generation of each namespace that was ever emptied.
     pub namespace_generations: BTreeMap<u32, u64>,
+    /// The ranges of keys that were deleted and may still hide something in tables.
+    pub ranges: Rc<RangeTombstones>,
 }
 
 /// The counters after an edit.
@@ -49,6 +53,7 @@ impl State {
         levels::check(&self.levels, edit)?;
         let counters = self.plan_counters(edit)?;
         self.check_flushes(edit)?;
+        check_ranges(edit)?;
 
         // All is decided; nothing below can fail.
         for (segment, state) in segments.changed {
@@ -65,6 +70,11 @@ impl State {
         self.table_id_next = counters.table_id_next;
         for flush in &edit.namespace_generations {
             self.namespace_generations.insert(flush.namespace, flush.generation);
+        }
+        if !edit.ranges_forgotten.is_empty() || !edit.ranges_deleted.is_empty() {
+            let ranges = Rc::make_mut(&mut self.ranges);
+            edit.ranges_forgotten.iter().for_each(|range| ranges.forget(range));
+            edit.ranges_deleted.iter().for_each(|range| ranges.add(range.clone()));
         }
         Ok(())
     }
@@ -140,8 +150,17 @@ impl State {
                 .iter()
                 .map(|(&namespace, &generation)| NamespaceGeneration { namespace, generation })
                 .collect(),
+            ranges_deleted: self.ranges.iter().collect(),
             ..Edit::default()
         }
+    }
+}
+
+fn check_ranges(edit: &Edit) -> Result<(), EditError> {
+    let mut ranges = edit.ranges_deleted.iter().chain(&edit.ranges_forgotten);
+    match ranges.all(|range| range.start < range.end) {
+        true => Ok(()),
+        false => Err(EditError::RangeReversed),
     }
 }
 

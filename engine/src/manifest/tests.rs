@@ -56,6 +56,7 @@ fn table(id: u64, level: u8, smallest: &[u8], largest: &[u8]) -> TableMeta {
         expiry_max: id as u32 % 3,
         expiry_last: id as u32 % 5,
         bad_blocks: Vec::new(),
+        deleted_until: id << 4,
     }
 }
 

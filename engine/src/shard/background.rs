@@ -7,9 +7,8 @@ use larder_runtime::env::Env;
 
 use super::{Shard, State};
 use crate::error::EngineError;
-use crate::generations::Generations;
-use crate::index::Host;
 use crate::index::compaction::picker::{self, Choice};
+use crate::index::{Host, Living};
 use crate::manifest::{self, Edit, SegmentSeal};
 use crate::space::Purpose;
 use crate::value_log::record::RecordKind;
@@ -42,8 +41,8 @@ impl<E: Env> Host for Shard<E> {
         self.commit_edit(|_| Some(make())).await
     }
 
-    fn durable_generations(&self) -> Generations {
-        Generations::from_manifest(&self.journal.state().namespace_generations)
+    fn durable(&self) -> Living {
+        Living::of(&self.journal.state())
     }
 }
 
@@ -133,7 +132,7 @@ impl<E: Env> Shard<E> {
             if self.state.borrow().closing {
                 return Some(Choice::Nothing);
             }
-            let choice = self.index.next_compaction(&self.durable_generations());
+            let choice = self.index.next_compaction(&self.durable());
             (choice != Choice::Nothing).then_some(choice)
         };
         loop {

@@ -277,9 +277,13 @@ impl<E: Env> Shard<E> {
             // Tables of a cleared generation go once the manifest knows that it is dead.
             let is_cleared = {
                 let state = self.state.borrow();
-                *state.namespaces.generations() != self.durable_generations()
+                *state.namespaces.generations() != self.durable().generations
             };
-            if is_old || is_cleared || (is_wanted && !self.is_freeing() && self.flush_would_help())
+            let waits_for_ranges = self.ranges_wait_for_flush();
+            if is_old
+                || is_cleared
+                || waits_for_ranges
+                || (is_wanted && !self.is_freeing() && self.flush_would_help())
             {
                 self.freeze(&mut self.state.borrow_mut());
             }

@@ -91,6 +91,7 @@ impl<E: Env> Shard<E> {
         if let Operation::Read(read) = operation
             && let Some(item) = state.items.access(hash, key, now, !read.quiet)
             && !(operation.may_write() && changes(read, &item.item.metadata))
+            && !self.is_deleted_since(key, item.item.sequence)
         {
             let item_is_there = !item.item.metadata.is_expired(now);
             let needs = item.item.sequence + 1;
@@ -204,6 +205,7 @@ impl<E: Env> Shard<E> {
         self.state.borrow().set_generation(namespace, key);
         let hash = key_hash(key);
         let now = self.unix_now();
+        let began = self.log.sequence_next();
         let located = match operation.need() {
             Need::Nothing => Located::default(),
             need => {
@@ -216,6 +218,11 @@ impl<E: Env> Shard<E> {
         let alive = state.namespaces.generation(namespace).to_be_bytes();
         if key[..4] != alive {
             // The namespace was flushed meanwhile: there is another item, or none.
+            return Err(NotApplied::LookAgain);
+        }
+        let may_be_gone = self.index.may_be_deleted_since(key, began);
+        if may_be_gone && !canary::has(Defect::MissRangesMeanwhile) {
+            // So may the item have been, with others.
             return Err(NotApplied::LookAgain);
         }
         self.finish(&mut state, key, hash, operation, located, now)
@@ -384,9 +391,11 @@ impl<E: Env> Shard<E> {
         if located.from_cache || located.current(now).is_none() {
             return;
         }
+        let deleted_at = self.index.deleted_at(key).unwrap_or(0);
         let item = CachedItem {
             metadata: located.metadata,
-            sequence: located.sequence_end.saturating_sub(1),
+            // It was found alive: what was deleted before does not concern it.
+            sequence: located.sequence_end.saturating_sub(1).max(deleted_at),
             last_access: now,
             fetched: !quiet,
             pointer: located.pointer(),

@@ -88,7 +88,8 @@ impl<E: Env> Shard<E> {
         hash: u64,
         now: u32,
     ) -> Option<Located> {
-        if let Some(hit) = state.items.access(hash, key, now, false) {
+        let hit = state.items.access(hash, key, now, false);
+        if let Some(hit) = hit.filter(|hit| !self.is_deleted_since(key, hit.item.sequence)) {
             let place = match hit.item.pointer {
                 Some(pointer) => Place::Separate(pointer, hit.value.len() as u32),
                 None => Place::Inline,
@@ -105,6 +106,12 @@ impl<E: Env> Shard<E> {
         }
         let located = |found: Found<'_>| Located::from_entry(&found.entry, found.sequence + 1);
         self.index.in_memtables(key, hash, located).map(|located| self.unless_gone(located))
+    }
+
+    /// Whether `key` was deleted with a range after this log sequence.
+    #[inline]
+    pub(super) fn is_deleted_since(&self, key: &[u8], sequence: u64) -> bool {
+        self.index.deleted_at(key).is_some_and(|at| at > sequence)
     }
 
     /// An item that had expired when its segment was freed stays gone, even if the clock goes back.

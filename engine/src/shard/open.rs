@@ -27,6 +27,7 @@ use crate::index::{Index, table};
 use crate::manifest::{
     self, Edit, LogPosition, Manifest, ManifestError, SegmentSeal, SegmentState,
 };
+use crate::range_tombstones::RangeTombstone;
 use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
 use crate::space::FreeSegments;
@@ -240,6 +241,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>, abandoned: Abandoned) {
     env.spawn(TaskQueue::Foreground, Rc::clone(shard).keep_pace());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_scrubbing());
+    env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_ranges());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).seal_abandoned(abandoned));
 }
 
@@ -367,6 +369,18 @@ impl<E: Env> Opening<E> {
         let payload = match record.kind {
             RecordKind::FlushNamespace | RecordKind::ScheduleFlush => {
                 namespaces::replay(&mut self.namespaces, record, replayed.payload_intact);
+                return;
+            }
+            RecordKind::DeleteRange => {
+                if let Some((start, end)) = RangeTombstone::decode_key(record.key) {
+                    self.namespaces.see_key(start);
+                    let (start, end) = (start.to_vec(), end.to_vec());
+                    self.index.delete_range(RangeTombstone {
+                        start,
+                        end,
+                        sequence: replayed.sequence,
+                    });
+                }
                 return;
             }
             RecordKind::Delete => Payload::Tombstone,

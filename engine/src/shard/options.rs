@@ -64,6 +64,31 @@ pub struct ShardOptions {
     pub tables: TableOptions,
     /// The compaction picker's settings.
     pub picker: PickerOptions,
+    /// What becomes of deletions of ranges.
+    pub ranges: RangeOptions,
+}
+
+/// How deletions of ranges are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeOptions {
+    /// What deletions take in memory, and roughly in the manifest, before further ones wait for
+    /// these to be carried out; in bytes. The memtable is written out for their sake at a quarter.
+    pub bytes_max: usize,
+    /// How often deletions are carried out, in nanoseconds.
+    pub round_nanoseconds: u64,
+    /// How old the unflushed log may become while a deletion in it waits to be carried out, in
+    /// nanoseconds.
+    pub unflushed_nanoseconds_max: u64,
+}
+
+impl Default for RangeOptions {
+    fn default() -> Self {
+        Self {
+            bytes_max: 1 << 20,
+            round_nanoseconds: 1_000_000_000,
+            unflushed_nanoseconds_max: 10_000_000_000,
+        }
+    }
 }
 
 /// The standard length of a segment: shorter on a small disk, of which a few segments would else be
@@ -115,6 +140,7 @@ impl ShardOptions {
             },
             tables: TableOptions::default(),
             picker: PickerOptions::default(),
+            ranges: RangeOptions::default(),
         }
     }
 

@@ -36,6 +36,7 @@ mod model;
 mod openings;
 pub(crate) mod oracle;
 mod races;
+mod ranges;
 mod reach;
 mod repairs;
 mod scans;

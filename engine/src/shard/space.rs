@@ -362,7 +362,7 @@ impl<E: Env> Shard<E> {
     pub(super) fn is_freeing(&self) -> bool {
         let full = self.state.borrow().full;
         let flush = self.index.has_frozen();
-        let merge = self.index.next_compaction(&self.durable_generations()) != Choice::Nothing;
+        let merge = self.index.next_compaction(&self.durable()) != Choice::Nothing;
         let collection = self.garbage.is_collecting.get() || self.next_victim().is_some();
         (flush && !full.flushes)
             || (merge && !full.merges)

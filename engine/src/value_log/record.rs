@@ -6,7 +6,7 @@
 
 use crate::canary::{self, Defect};
 use crate::entry::Metadata;
-use crate::key::ENCODED_BYTES_MAX;
+use crate::range_tombstones::RANGE_KEY_BYTES_MAX;
 
 /// The bytes of a record before its key.
 pub const HEAD_BYTES: usize = 36;
@@ -30,6 +30,8 @@ pub enum RecordKind {
     FlushNamespace = 4,
     /// The namespace in the key is to be flushed at the record's expiry time; 0 takes that back.
     ScheduleFlush = 5,
+    /// The keys between two are gone; both stand in the key.
+    DeleteRange = 6,
 }
 
 impl RecordKind {
@@ -40,6 +42,7 @@ impl RecordKind {
             3 => Self::Repoint,
             4 => Self::FlushNamespace,
             5 => Self::ScheduleFlush,
+            6 => Self::DeleteRange,
             _ => return None,
         })
     }
@@ -204,7 +207,7 @@ fn may_be_head(bytes: &[u8]) -> bool {
     let key_len = usize::from(u16::from_le_bytes([bytes[18], bytes[19]]));
     RecordKind::from_byte(bytes[16]).is_some()
         && bytes[32] == RECORD_FORMAT
-        && key_len <= ENCODED_BYTES_MAX
+        && key_len <= RANGE_KEY_BYTES_MAX
         && HEAD_BYTES + key_len + le32(bytes, 20) as usize <= bytes.len()
 }
 

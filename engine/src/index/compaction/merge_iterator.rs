@@ -22,12 +22,20 @@ pub enum Verdict {
     Drop,
 }
 
+/// Where a key's newest entry is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Whether an older entry of the key may be lost in a block that cannot be read.
+    pub hides_lost: bool,
+    /// As far as deletions of ranges have been applied to the entry's table.
+    pub deleted_until: u64,
+}
+
 /// The entries of several tables in key order, the newest of each key.
 ///
-/// `filter` is asked about each key's newest entry, and told whether an older one of that key may
-/// be lost in a block that cannot be read; `on_dropped` is told of each entry that does not come
-/// out: older entries of a key, newest ones that the filter drops, and entries of which a newer one
-/// may be lost.
+/// `filter` is asked about each key's newest entry, and told where that is from; `on_dropped` is
+/// told of each entry that does not come out: older entries of a key, newest ones that the filter
+/// drops, and entries of which a newer one may be lost.
 ///
 /// The device is read in pieces of [`READ_AHEAD_BYTES`], past the block cache, and memory is held
 /// for one such piece per run. After an error the iterator must not be used further.
@@ -54,7 +62,7 @@ enum Place {
 impl<E, F, D> MergeIterator<E, F, D>
 where
     E: Env,
-    F: FnMut(&[u8], &Entry<'_>, bool) -> Verdict,
+    F: FnMut(&[u8], &Entry<'_>, Source) -> Verdict,
     D: FnMut(&Entry<'_>),
 {
     /// A merge of `tables`, newest first. The order of tables that do not overlap is of no
@@ -100,7 +108,8 @@ where
             let run = &self.runs[self.heap[0]];
             let (key, entry) = run.current();
             let holes = self.holes.around(key, run.age());
-            if !holes.newer && (self.filter)(key, &entry, holes.older) == Verdict::Keep {
+            let source = Source { hides_lost: holes.older, deleted_until: run.deleted_until() };
+            if !holes.newer && (self.filter)(key, &entry, source) == Verdict::Keep {
                 break;
             }
             (self.on_dropped)(&entry);
@@ -248,6 +257,13 @@ impl<E: Env> Run<E> {
     /// How many inputs are newer than the one at hand; asked only of runs in the heap.
     fn age(&self) -> usize {
         self.current.as_ref().expect("a run in the heap is on an entry").0
+    }
+
+    /// As far as deletions of ranges have been applied to the table at hand; asked only of runs in
+    /// the heap.
+    fn deleted_until(&self) -> u64 {
+        let (_, iterator) = self.current.as_ref().expect("a run in the heap is on an entry");
+        iterator.table().meta().deleted_until
     }
 
     /// The key at hand; asked only of runs in the heap.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
-use super::merge_iterator::{MergeIterator, Verdict};
+use super::merge_iterator::{MergeIterator, Source, Verdict};
 use crate::entry::Entry;
 use crate::index::table::{SequenceOptions, Table, TableError, TableMeta, TableSequence};
 
@@ -21,7 +21,7 @@ pub struct Merged<E: Env> {
 /// inputs that do not overlap is of no importance.
 ///
 /// `next_table_id` hands out ids that were never used; `filter` decides about each key's newest
-/// entry, and is told whether an older one may be lost; `on_dropped` is told of each readable input
+/// entry, and is told where that is from; `on_dropped` is told of each readable input
 /// entry that is in no output. The inputs stay.
 ///
 /// When it resolves with `Ok` the bytes of all outputs are durable. The caller then syncs the
@@ -35,7 +35,7 @@ pub async fn run_merge<E: Env>(
     inputs: Vec<Rc<Table<E>>>,
     outputs: SequenceOptions<E>,
     next_table_id: impl FnMut() -> u64,
-    filter: impl FnMut(&[u8], &Entry<'_>, bool) -> Verdict,
+    filter: impl FnMut(&[u8], &Entry<'_>, Source) -> Verdict,
     on_dropped: impl FnMut(&Entry<'_>),
 ) -> Result<Merged<E>, TableError> {
     let mut merge = MergeIterator::new(inputs, outputs.class, filter, on_dropped);

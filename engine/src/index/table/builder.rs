@@ -81,6 +81,12 @@ impl<E: Env> TableBuilder<E> {
         Self { blocks, ..self }
     }
 
+    /// Says up to which log sequence deletions of ranges were applied to the entries.
+    pub fn deleted_until(mut self, sequence: u64) -> Self {
+        self.meta.deleted_until = sequence;
+        self
+    }
+
     /// Adds an entry and writes out what fills a chunk.
     ///
     /// # Panics

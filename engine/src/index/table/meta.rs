@@ -33,6 +33,9 @@ pub struct TableMeta {
     /// Data blocks that cannot be read, in increasing order. A table that has some is a *stub*:
     /// its readable entries are in other tables, and it says which keys are lost.
     pub bad_blocks: Vec<u32>,
+    /// The log sequence below which all deletions of ranges were applied to it: it has no entry
+    /// that one of those hides. What a later one covers is hidden.
+    pub deleted_until: u64,
 }
 
 impl TableMeta {

@@ -28,6 +28,8 @@ pub struct SequenceOptions<E: Env> {
     pub cuts: Vec<Vec<u8>>,
     /// Where blocks are kept as they are written, if anywhere.
     pub blocks: Option<BlockCache>,
+    /// The log sequence below which all deletions of ranges were applied to what is written.
+    pub deleted_until: u64,
 }
 
 /// Tables that are being written one after the other.
@@ -112,5 +114,6 @@ impl<E: Env, I: FnMut() -> u64> TableSequence<E, I> {
             options.tables,
         )
         .keeping(options.blocks.clone())
+        .deleted_until(options.deleted_until)
     }
 }

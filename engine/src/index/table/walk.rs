@@ -103,6 +103,11 @@ impl<E: Env> TableWalk<E> {
         }
     }
 
+    /// The table.
+    pub fn table(&self) -> &Table<E> {
+        &self.table
+    }
+
     /// The key of the current entry.
     pub fn key(&self) -> &[u8] {
         self.rows.key(self.at())

@@ -1,6 +1,7 @@
 //! Edits: their encoding, and what becomes of a state.
 
 use super::*;
+use crate::range_tombstones::RangeTombstone;
 
 fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
     let key = || proptest::collection::vec(any::<u8>(), 0..20);
@@ -26,6 +27,7 @@ fn arbitrary_table() -> impl Strategy<Value = TableMeta> {
                 expiry_max: bytes.2,
                 expiry_last: bytes.2.rotate_left(7),
                 bad_blocks,
+                deleted_until: bytes.0.rotate_left(9),
             }
         },
     )
@@ -50,8 +52,15 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
         vec(any::<(u32, u32, u32)>(), 0..4),
         vec(position(), 0..4),
     );
-    let rest =
-        (proptest::option::of(position()), any::<Option<u64>>(), vec(any::<(u32, u64)>(), 0..4));
+    let range = (vec(any::<u8>(), 0..9), vec(any::<u8>(), 0..9), any::<u64>())
+        .prop_map(|(start, end, sequence)| RangeTombstone { start, end, sequence });
+    let rest = (
+        proptest::option::of(position()),
+        any::<Option<u64>>(),
+        vec(any::<(u32, u64)>(), 0..4),
+        vec(range.clone(), 0..4),
+        vec(range, 0..4),
+    );
     (tables, segments, rest).prop_map(|(tables, segments, rest)| Edit {
         tables_added: tables.0,
         tables_removed: tables.1,
@@ -88,6 +97,8 @@ fn arbitrary_edit() -> impl Strategy<Value = Edit> {
             .into_iter()
             .map(|(namespace, generation)| NamespaceGeneration { namespace, generation })
             .collect(),
+        ranges_deleted: rest.3,
+        ranges_forgotten: rest.4,
     })
 }
 
@@ -162,7 +173,13 @@ fn full_edit() -> Edit {
             until: 1_700_000_000,
             live_bytes: 1 << 40,
         }],
+        ranges_deleted: vec![range(b"apple", b"fig", 78), range(b"pear", b"plum", 1 << 40)],
+        ranges_forgotten: vec![range(b"\x00", b"\x00\xFF", 9)],
     }
+}
+
+fn range(start: &[u8], end: &[u8], sequence: u64) -> RangeTombstone {
+    RangeTombstone { start: start.to_vec(), end: end.to_vec(), sequence }
 }
 
 /// The first fixture pins the bytes that are written. The second is what

@@ -139,6 +139,47 @@ fn a_wrong_bottom_is_noticed() {
     });
 }
 
+/// In lives in which ranges are deleted.
+fn ranges_notice(defect: Defect, change: impl Fn(&mut Lives)) {
+    notices_in(defect, |lives| {
+        lives.mix.ranges = true;
+        change(lives);
+    });
+}
+
+#[test]
+fn ranges_that_merges_drop_too_early_are_noticed() {
+    ranges_notice(Defect::MergeUnflushedRanges, |lives| {
+        for member in &mut lives.members {
+            member.options.log.durability = Durability::None;
+            member.options.log.lazy_frame_bytes = 16 << 10;
+            member.options.memtable_bytes = 2 << 10;
+            member.options.picker.level_zero_runs = 1;
+        }
+    });
+}
+
+#[test]
+fn ranges_that_are_forgotten_early_are_noticed() {
+    ranges_notice(Defect::ForgetRangesEarly, |_| {});
+}
+
+#[test]
+fn a_cache_that_keeps_what_a_range_has_deleted_is_noticed() {
+    ranges_notice(Defect::SkipCacheSweep, |lives| {
+        for member in &mut lives.members {
+            member.options.item_cache_bytes = 64 << 10;
+        }
+    });
+}
+
+#[test]
+fn a_range_that_is_deleted_during_a_look_up_is_noticed() {
+    ranges_notice(Defect::MissRangesMeanwhile, |lives| {
+        lives.mix.outlive_expiries();
+    });
+}
+
 #[test]
 fn tables_without_a_synced_directory_are_noticed() {
     notices(Defect::SkipTableDirectorySync);

@@ -11,6 +11,7 @@ use super::smoke::{delete, run, set};
 use super::{flips, items};
 use crate::check::{self, CheckError, Report};
 use crate::manifest;
+use crate::scan::Scan;
 use crate::shard::ShardOptions;
 use crate::space::{SegmentSpace, SpaceReport};
 use crate::value_log::segment;
@@ -77,6 +78,15 @@ fn random_store(seed: u64) -> SimDisk {
                 _ => items::touched(2_000_000_000 + chance as u32),
             };
             life.block_on(async move { run(&worker, &key, operation).await }).expect("runs");
+            if chance > 95 {
+                let (from, to) = (random.below(60), random.below(80));
+                let (from, to) = (format!("key-{from}"), format!("key-{to}"));
+                let range = Scan::of_namespace(0).from(from.as_bytes(), b"");
+                let range = range.below(to.as_bytes(), b"");
+                let worker = shard.clone();
+                let deleting = async move { worker.delete_range(&range).await };
+                life.block_on(deleting).expect("runs").expect("logged");
+            }
             if chance == 7 {
                 let worker = shard.clone();
                 let flushing = async move { worker.flush_all(None).await };
@@ -322,7 +332,7 @@ fn other_directories_are_refused_with_the_reason() {
         newer.write_raw(&superblock, copy * 4096 + 8, &77u32.to_le_bytes());
     }
     let text = text(&newer);
-    assert!(text.contains("format 77") && text.contains("format 2"), "{text}");
+    assert!(text.contains("format 77") && text.contains("format 3"), "{text}");
 }
 
 #[test]

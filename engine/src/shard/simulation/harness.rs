@@ -16,7 +16,7 @@ use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::{TableOptions, key_hash};
 use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::shard::locate::Place;
-use crate::shard::{OpenReport, Shard, ShardOptions};
+use crate::shard::{OpenReport, RangeOptions, Shard, ShardOptions};
 use crate::value_log::{Durability, LogOptions};
 
 /// The simulation behind a bound of open files, as the node has it.
@@ -72,6 +72,11 @@ pub(super) fn tiny_options() -> ShardOptions {
             table_bytes: 32 << 10,
             bloom_bits_per_key: 10,
             restart_interval: 4,
+        },
+        ranges: RangeOptions {
+            bytes_max: 8 << 10,
+            round_nanoseconds: 20_000_000,
+            unflushed_nanoseconds_max: 100_000_000,
         },
         picker: PickerOptions {
             level_zero_runs: 3,

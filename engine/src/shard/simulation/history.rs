@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::oracle::Item;
 use crate::key::{DEFAULT_NAMESPACE, Key};
+use crate::scan::Scan;
 
 /// The name of an item: a key that owns its parts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,11 +33,35 @@ impl fmt::Display for Name {
     }
 }
 
+/// Names between two, in the order of encoded keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NameRange {
+    pub(super) namespace: u32,
+    /// Encoded, with 0 for the generation.
+    start: Vec<u8>,
+    end: Option<Vec<u8>>,
+}
+
+impl NameRange {
+    pub(super) fn of(scan: &Scan) -> Self {
+        let (start, end) = scan.bounds(0);
+        Self { namespace: scan.namespace(), start, end }
+    }
+
+    pub(super) fn has(&self, name: &Name) -> bool {
+        let key = Key { namespace: 0, ..name.as_key() }.encode();
+        let is_below = self.end.as_ref().is_none_or(|end| key < *end);
+        name.namespace == self.namespace && key >= self.start && is_below
+    }
+}
+
 /// A change to the shard.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     /// The item has this value, or is gone.
     Item(Name, Option<Item>),
+    /// The items between two are gone.
+    Range(NameRange),
     /// Every item of the default namespace is gone.
     Clear,
     /// Every item of the default namespace will be gone at this Unix second.
@@ -63,6 +88,7 @@ impl State {
         match change {
             Change::Item(name, Some(item)) => drop(self.items.insert(name.clone(), item.clone())),
             Change::Item(name, None) => drop(self.items.remove(name)),
+            Change::Range(range) => self.items.retain(|name, _| !range.has(name)),
             Change::Clear => {
                 self.items.retain(|name, _| name.namespace != DEFAULT_NAMESPACE);
                 self.clear_at = 0;
@@ -84,6 +110,7 @@ pub(super) struct Places<'a> {
     of_names: BTreeMap<&'a Name, Vec<usize>>,
     clears: Vec<usize>,
     schedules: Vec<usize>,
+    ranges: Vec<(usize, &'a NameRange)>,
 }
 
 impl History {
@@ -98,11 +125,16 @@ impl History {
     /// Notes that the engine has dropped what the key held: from its last change on it holds
     /// nothing.
     pub(super) fn drop_item(&mut self, name: &Name) {
-        let of_name = |change: &&mut Change| matches!(change, Change::Item(of, _) if of == name);
+        let of_name = |change: &&mut Change| match change {
+            Change::Item(of, _) => of == name,
+            Change::Range(range) => range.has(name),
+            Change::Clear | Change::Schedule(_) => false,
+        };
         let mut changes = self.changes.iter_mut().rev().map(|recorded| &mut recorded.change);
         match changes.find(of_name) {
             Some(Change::Item(_, item)) => *item = None,
-            _ => drop(self.base.items.remove(name)),
+            Some(_) => {}
+            None => drop(self.base.items.remove(name)),
         }
     }
 
@@ -125,12 +157,13 @@ impl History {
     }
 
     pub(super) fn places(&self) -> Places<'_> {
-        let mut places =
-            Places { of_names: BTreeMap::new(), clears: Vec::new(), schedules: Vec::new() };
+        let (clears, schedules, ranges) = (Vec::new(), Vec::new(), Vec::new());
+        let mut places = Places { of_names: BTreeMap::new(), clears, schedules, ranges };
         for (place, recorded) in self.changes.iter().enumerate() {
             match &recorded.change {
                 Change::Item(name, _) => places.of_names.entry(name).or_default().push(place),
                 Change::Clear => places.clears.push(place),
+                Change::Range(range) => places.ranges.push((place, range)),
                 Change::Schedule(_) => places.schedules.push(place),
             }
         }
@@ -150,12 +183,14 @@ impl History {
         let mut relevant = places.of_names.get(name).cloned().unwrap_or_default();
         if name.namespace == DEFAULT_NAMESPACE {
             relevant.extend(&places.clears);
-            relevant.sort_unstable();
         }
+        let with_name = places.ranges.iter().filter(|(_, range)| range.has(name));
+        relevant.extend(with_name.map(|(place, _)| place));
+        relevant.sort_unstable();
         let first = fits(self.base.items.get(name));
         self.spans_of(&relevant, first, |change| match change {
             Change::Item(_, item) => fits(item.as_ref()),
-            Change::Clear | Change::Schedule(_) => fits(None),
+            Change::Clear | Change::Range(_) | Change::Schedule(_) => fits(None),
         })
     }
 
@@ -169,7 +204,7 @@ impl History {
         relevant.sort_unstable();
         self.spans_of(&relevant, self.base.clear_at == clear_at, |change| match change {
             Change::Schedule(at) => *at == clear_at,
-            Change::Clear | Change::Item(..) => clear_at == 0,
+            Change::Clear | Change::Range(_) | Change::Item(..) => clear_at == 0,
         })
     }
 
@@ -201,7 +236,8 @@ impl History {
             match &recorded.change {
                 Change::Item(changed, item) if changed == name => return item.as_ref(),
                 Change::Clear if name.namespace == DEFAULT_NAMESPACE => return None,
-                Change::Item(..) | Change::Clear | Change::Schedule(_) => {}
+                Change::Range(range) if range.has(name) => return None,
+                Change::Item(..) | Change::Range(_) | Change::Clear | Change::Schedule(_) => {}
             }
         }
         self.base.items.get(name)

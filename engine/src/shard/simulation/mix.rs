@@ -4,6 +4,7 @@ use super::harness::TestShard;
 use super::history::Name;
 use crate::key::{ITEM_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::operation::{Arithmetic, Delete, EXPIRED, Operation, Read, Store, StoreMode};
+use crate::scan::Scan;
 use crate::shard::OperationBuf;
 use larder_runtime::random::Random;
 
@@ -48,6 +49,8 @@ pub(super) struct Mix {
     namespaces: u64,
     phases: bool,
     pub(super) clears: bool,
+    /// Ranges of items are deleted.
+    pub(super) ranges: bool,
     pub(super) clock_steps: bool,
     /// The clock may go far forward, and far back.
     pub(super) clock_leaps: bool,
@@ -82,6 +85,7 @@ impl Mix {
             clears: random.percent(40),
             clock_steps: random.percent(40),
             clock_leaps: random.percent(15),
+            ranges: random.percent(40),
             faults: false,
             is_crowded: false,
             takes_reserve: false,
@@ -109,6 +113,7 @@ impl Mix {
         self.shape = Shape::Words;
         self.namespaces = 1;
         self.clears = false;
+        self.ranges = false;
         self.phases = true;
     }
 
@@ -120,6 +125,19 @@ impl Mix {
         };
         let namespace = NAMESPACES[random.below(self.namespaces) as usize];
         self.shape.name(namespace, number)
+    }
+
+    /// A part of the items.
+    pub(super) fn range(&self, random: &mut Random) -> Scan {
+        let (one, other) = (self.name(random), self.name(random));
+        let Name { namespace, record, item } = one;
+        match random.below(4) {
+            0 => Scan::of_record(namespace, &record),
+            1 => Scan::of_items(namespace, &record, &item[..item.len().min(1)]),
+            _ => {
+                Scan::of_namespace(namespace).from(&record, &item).below(&other.record, &other.item)
+            }
+        }
     }
 
     pub(super) fn phase(&self, random: &mut Random) -> Phase {

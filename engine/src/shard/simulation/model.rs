@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::harness::TestShard;
-use super::history::{Change, History, Name, State};
+use super::history::{Change, History, Name, NameRange, State};
 use super::oracle::{self, After, Circumstances, Item};
 use crate::entry::Metadata;
 use crate::operation::{Lease, Operation, Outcome};
@@ -163,6 +163,14 @@ impl Model {
 
     pub(super) fn schedule(&mut self, at: u32, sequence: u64) {
         self.record(sequence, Change::Schedule(at));
+    }
+
+    /// Notes that the items of a range were deleted.
+    pub(super) fn delete_range(&mut self, range: NameRange, sequence: u64) {
+        for name in self.names.iter().filter(|name| range.has(name)) {
+            self.changed.insert(name.clone(), sequence + 1);
+        }
+        self.record(sequence, Change::Range(range));
     }
 
     fn record(&mut self, sequence: u64, change: Change) {

@@ -23,8 +23,8 @@ type Model = BTreeMap<Name, Vec<u8>>;
 #[derive(Default)]
 struct Written {
     model: Model,
-    /// The change under way, which a page may show or not.
-    pending: Option<(Name, Option<Vec<u8>>)>,
+    /// What the change under way makes of the model; a page may show it or not.
+    pending: Option<Model>,
 }
 
 /// A record of a few, one with a zero byte and one that another begins with, and an item of it.
@@ -97,22 +97,44 @@ async fn run(shard: &TestShard, name: &Name, operation: OperationBuf) {
 }
 
 async fn write(shard: &TestShard, written: &RefCell<Written>, random: &mut Random) {
+    if random.below(40) == 0 {
+        return delete_range(shard, written, random).await;
+    }
     let name = name(random);
     let value = (random.below(4) > 0).then(|| {
         let len = random.pick(&[5, 20, 100, 1000, 5000]);
         vec![random.below(256) as u8; len]
     });
-    written.borrow_mut().pending = Some((name.clone(), value.clone()));
+    let mut after = written.borrow().model.clone();
+    match &value {
+        Some(value) => drop(after.insert(name.clone(), value.clone())),
+        None => drop(after.remove(&name)),
+    }
+    written.borrow_mut().pending = Some(after);
     match &value {
         Some(value) => run(shard, &name, set(value)).await,
         None => run(shard, &name, delete()).await,
     }
-    let mut written = written.borrow_mut();
-    match value {
-        Some(value) => written.model.insert(name, value),
-        None => written.model.remove(&name),
-    };
-    written.pending = None;
+    written.borrow_mut().settle();
+}
+
+impl Written {
+    /// The change under way was made.
+    fn settle(&mut self) {
+        self.model = self.pending.take().expect("a change was under way");
+    }
+}
+
+async fn delete_range(shard: &TestShard, written: &RefCell<Written>, random: &mut Random) {
+    let range = random_scan(random);
+    let mut after = written.borrow().model.clone();
+    for (name, _) in expected(&after, &range) {
+        after.remove(&name);
+    }
+    written.borrow_mut().pending = Some(after);
+    let needs = shard.delete_range(&range).await.expect("there is room");
+    shard.wait_acknowledged(needs).await.expect("nothing fails");
+    written.borrow_mut().settle();
 }
 
 /// All pages of `scan`, one after the other.
@@ -158,12 +180,7 @@ fn pages_are_snapshots_whatever_goes_on_and_follow_one_another() {
                         (seen.model.clone(), seen.pending.clone())
                     };
                     let page = reader.scan(scan.clone()).await.expect("readable");
-                    let mut after = before.clone();
-                    match pending {
-                        Some((name, Some(value))) => drop(after.insert(name, value)),
-                        Some((name, None)) => drop(after.remove(&name)),
-                        None => {}
-                    }
+                    let after = pending.unwrap_or_else(|| before.clone());
                     let right = is_right(&page, &scan, &before) || is_right(&page, &scan, &after);
                     assert!(right, "seed {seed}: {scan:?} shows {:?}", shown(&page, &scan));
                     env.sleep(random.below(2_000_000)).await;

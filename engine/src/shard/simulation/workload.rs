@@ -10,11 +10,12 @@ use larder_runtime::random::Random;
 use larder_runtime::simulation::SimEnv;
 
 use super::harness::TestShard;
-use super::history::Name;
+use super::history::{Name, NameRange};
 use super::mix::{Mix, Phase, operation};
 use super::model::{Model, Observed, Reply};
 use crate::error::EngineError;
 use crate::operation::Operation;
+use crate::scan::Scan;
 use crate::shard::{Attempt, OperationBuf};
 use crate::value_log::Durability;
 
@@ -122,6 +123,22 @@ pub(super) async fn clear(
     acknowledge(shard, model, needs).await
 }
 
+async fn delete_range(
+    shard: &TestShard,
+    model: &SharedModel,
+    range: &Scan,
+) -> Result<(), EngineError> {
+    let needs = shard.delete_range(range).await?;
+    {
+        let mut model = model.borrow_mut();
+        see_clears(shard, &mut model);
+        if needs > 0 {
+            model.delete_range(NameRange::of(range), needs - 1);
+        }
+    }
+    acknowledge(shard, model, needs).await
+}
+
 /// A client: what it does, and what it has seen.
 pub(super) struct Client {
     pub(super) env: SimEnv,
@@ -172,6 +189,11 @@ impl Client {
             let at = random.percent(50).then(|| now(env) + random.below(20) as u32);
             let done = clear(env, &self.shard, &self.model, at).await;
             return (done, mix.takes_reserve);
+        }
+        if mix.ranges && random.below(60) == 0 {
+            let range = mix.range(random);
+            let done = delete_range(&self.shard, &self.model, &range).await;
+            return (done, mix.is_crowded);
         }
         if mix.clock_steps && random.below(40) == 0 {
             step_clock(env, &self.models, mix, random);

@@ -91,6 +91,7 @@ impl Store {
             tables: options,
             cuts: Vec::new(),
             blocks: None,
+            deleted_until: 0,
         };
         let filter = |_: &[u8], entry: &Entry<'_>, _| {
             if drops_tombstones && entry.is_tombstone() { Verdict::Drop } else { Verdict::Keep }

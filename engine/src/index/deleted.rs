@@ -1,0 +1,98 @@
+//! Which entries of tables a deletion of a range still hides.
+
+use std::rc::Rc;
+
+use larder_runtime::env::{Env, IoClass};
+
+use super::Index;
+use super::look_up::not_read;
+use super::table::{Table, TableWalk};
+use crate::error::EngineError;
+use crate::range_tombstones::RangeTombstone;
+
+/// Entries of tables that a deletion hides.
+pub struct HiddenEntries<E: Env> {
+    range: RangeTombstone,
+    tables: Vec<Rc<Table<E>>>,
+    walk: Option<TableWalk<E>>,
+}
+
+impl<E: Env> Index<E> {
+    /// The entries that `range` may hide in tables; `None` while there are tables of which it hides
+    /// everything, which are removed unread, or some that have lost keys.
+    pub fn hidden_by(&self, range: &RangeTombstone) -> Option<HiddenEntries<E>> {
+        let contents = self.contents.borrow();
+        let of_range = |table: &&Rc<Table<E>>| {
+            let meta = table.meta();
+            meta.deleted_until <= range.sequence
+                && meta.largest >= range.start
+                && meta.smallest < range.end
+        };
+        let tables: Vec<_> = contents.tables.all().filter(of_range).cloned().collect();
+        let goes_unread = |table: &Rc<Table<E>>| {
+            let meta = table.meta();
+            let is_all = contents.ranges.cover(&meta.smallest, &meta.largest, meta.deleted_until);
+            is_all || meta.is_stub()
+        };
+        let range = range.clone();
+        (!tables.iter().any(goes_unread)).then_some(HiddenEntries { range, tables, walk: None })
+    }
+
+    /// The key of the next of these entries, and how it stands; `None` after the last. A key may
+    /// come several times.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Index::in_tables`].
+    pub async fn next_hidden(
+        &self,
+        hidden: &mut HiddenEntries<E>,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        let HiddenEntries { range, tables, walk } = hidden;
+        let (start, end) = (range.start.as_slice(), Some(range.end.as_slice()));
+        loop {
+            if let Some(walk) = walk {
+                let moved = walk.advance(start, end, &self.blocks, IoClass::Compaction).await;
+                if moved.map_err(|error| not_read(start, &error))? {
+                    return Ok(Some(walk.key().to_vec()));
+                }
+            }
+            let Some(table) = tables.pop() else { return Ok(None) };
+            *walk = Some(TableWalk::new(table, start, end, false));
+        }
+    }
+
+    /// Whether a memtable has an entry of `key`, or a range with it was deleted after `sequence`:
+    /// then tables have no more to say of it.
+    pub fn is_newer_in_memtables(&self, key: &[u8], hash: u64, sequence: u64) -> bool {
+        let contents = self.contents.borrow();
+        let in_frozen = || {
+            let frozen = contents.frozen.as_ref();
+            frozen.is_some_and(|frozen| frozen.memtable.get(key, hash).is_some())
+        };
+        contents.active.get(key, hash).is_some()
+            || in_frozen()
+            || contents.ranges.newest(key).is_some_and(|at| at > sequence)
+    }
+
+    /// Whether a table has an entry of `key` that no deletion of a range up to `sequence` hides.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Index::in_tables`].
+    pub async fn is_newer_in_tables(
+        &self,
+        key: &[u8],
+        hash: u64,
+        sequence: u64,
+    ) -> Result<bool, EngineError> {
+        let tables = Rc::clone(&self.contents.borrow().tables);
+        for table in tables.holding(key).filter(|table| table.meta().deleted_until > sequence) {
+            let found = table.get(key, hash, &self.blocks, IoClass::Compaction).await;
+            if found.map_err(|error| not_read(key, &error))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,222 @@
+//! Deleting ranges of keys.
+//!
+//! A deletion is one log record, whatever it covers. From then on it hides what is older, in
+//! memtables, tables and the value cache. Tables that it covers as a whole are taken out unread,
+//! and merges drop what it hides. So that deletions do not pile up, what is left of the older ones
+//! is carried out in the background: each key that a table still has of the range gets a tombstone
+//! of its own, what the cache has goes, and the manifest forgets the range.
+
+use std::rc::Rc;
+
+use larder_runtime::env::Env;
+
+use super::admission::NotApplied;
+use super::{Shard, State};
+use crate::canary::{self, Defect};
+use crate::entry::{Entry, Metadata};
+use crate::error::EngineError;
+use crate::index::table::key_hash;
+use crate::manifest::Edit;
+use crate::range_tombstones::{RangeTombstone, RangeTombstones};
+use crate::scan::Scan;
+use crate::value_log::Append;
+use crate::value_log::record::{Record, RecordKind};
+
+/// How long a deletion waits for earlier ones before it is refused, in nanoseconds.
+const WAIT_NANOSECONDS_MAX: u64 = 10_000_000_000;
+
+/// So many deletions are carried out at a time.
+const ROUND_RANGES_MAX: usize = 256;
+
+/// Buckets of the cache's index that are swept at a time.
+const SWEEP_BUCKETS: usize = 256;
+
+/// After so many keys others may have a turn.
+const TURN_KEYS: usize = 64;
+
+impl<E: Env> Shard<E> {
+    /// Deletes the items that `range` would show, whatever its limits are, with one log record.
+    ///
+    /// Returns the log position that has to be acknowledged before the answer may be sent; 0 if the
+    /// range is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Full`] if there is no space, or earlier deletions wait for some;
+    /// [`EngineError::Stopped`].
+    pub async fn delete_range(&self, range: &Scan) -> Result<u64, EngineError> {
+        let give_up_at = self.env.now() + WAIT_NANOSECONDS_MAX;
+        loop {
+            self.apply_due_flush().await?;
+            match self.try_delete_range(&mut self.state.borrow_mut(), range) {
+                Ok(needs) => return Ok(needs),
+                Err(NotApplied::Failed(error)) => return Err(error),
+                Err(NotApplied::Wait | NotApplied::LookAgain) => {}
+            }
+            let left = give_up_at.saturating_sub(self.env.now());
+            if left == 0 {
+                return Err(EngineError::Full);
+            }
+            futures_lite::future::or(self.wait_for_room(0), self.env.sleep(left)).await;
+        }
+    }
+
+    fn try_delete_range(&self, state: &mut State, range: &Scan) -> Result<u64, NotApplied> {
+        self.check_space(state, true)?;
+        let (start, end) = range.bounds(state.namespaces.generation(range.namespace()));
+        let Some(end) = end.filter(|end| start < *end) else { return Ok(0) };
+        if self.index.ranges().bytes() > self.options.ranges.bytes_max {
+            self.freeze(state);
+            return Err(NotApplied::Wait);
+        }
+        let key = RangeTombstone::encode_key(&start, &end);
+        let sequence = self.log_removal(state, RecordKind::DeleteRange, &key)?;
+        self.index.delete_range(RangeTombstone { start, end, sequence });
+        if self.is_flush_due() {
+            self.freeze(state);
+        }
+        Ok(sequence + 1)
+    }
+
+    /// Appends a log record that only removes; returns its sequence.
+    fn log_removal(&self, state: &State, kind: RecordKind, key: &[u8]) -> Result<u64, NotApplied> {
+        let metadata = Metadata { version: self.log.sequence_next(), ..Metadata::default() };
+        let record = Record { kind, metadata, key, payload: &[] };
+        let appended = self.log.append(&Append { record, payload_crc: crc32c::crc32c(&[]) });
+        let appended = appended.map_err(|refused| self.not_applied(state, true, refused))?;
+        self.note_written(appended.pointer.len);
+        Ok(appended.sequence)
+    }
+
+    /// Whether deletions have waited long for the flush before which they are not carried out.
+    pub(super) fn ranges_wait_for_flush(&self) -> bool {
+        self.index.unflushed_range_bytes() > 0
+            && self.log.nanoseconds_since_mark() >= self.options.ranges.unflushed_nanoseconds_max
+    }
+
+    /// Carries deletions out, so that they need not be remembered.
+    pub(super) async fn keep_ranges(self: Rc<Self>) {
+        let is_ending = || self.state.borrow().closing || self.log.stopped().is_some();
+        let next = || {
+            let has_some = || !self.journal.state().ranges.is_empty();
+            (is_ending() || has_some()).then(is_ending)
+        };
+        while !self.work.wait_for(next).await {
+            match self.carry_out_ranges().await {
+                Ok(()) | Err(EngineError::Full) => {}
+                Err(_) if is_ending() => return,
+                Err(error) => return self.log.stop(format!("deleting a range: {error}")),
+            }
+            self.env.sleep(self.options.ranges.round_nanoseconds).await;
+        }
+    }
+
+    async fn carry_out_ranges(&self) -> Result<(), EngineError> {
+        let mut ranges: Vec<RangeTombstone> = self.journal.state().ranges.iter().collect();
+        ranges.sort_unstable_by_key(|range| range.sequence);
+        let mut done = Vec::new();
+        for range in ranges.into_iter().take(ROUND_RANGES_MAX) {
+            match self.carry_out(&range).await {
+                Ok(true) => done.push(range),
+                Ok(false) => {}
+                // It goes on hiding what is in the part that can be read.
+                Err(EngineError::Read(reason)) => {
+                    tracing::error!("a range is not deleted for good: {reason}");
+                }
+                Err(EngineError::Damaged { key, reason }) => {
+                    tracing::error!(key, "a range is not deleted for good: {reason}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if done.is_empty() {
+            return Ok(());
+        }
+        // What hides the keys in the range's stead must not be lost when the range is forgotten.
+        if !canary::has(Defect::ForgetRangesEarly) {
+            self.log.flush().await?;
+        }
+        if !canary::has(Defect::SkipCacheSweep) {
+            self.sweep_cache(&done).await;
+        }
+        let forgotten = done.clone();
+        self.commit_edit(|_| Some(Edit { ranges_forgotten: forgotten, ..Edit::default() })).await?;
+        self.index.forget_ranges(&done);
+        self.something_changed();
+        Ok(())
+    }
+
+    /// Has a tombstone written for each key that tables still have of the range; says whether the
+    /// range hides nothing then.
+    async fn carry_out(&self, range: &RangeTombstone) -> Result<bool, EngineError> {
+        if !self.durable_generation_lives(&range.start) {
+            return Ok(true);
+        }
+        let Some(mut hidden) = self.index.hidden_by(range) else { return Ok(false) };
+        let mut keys = 0;
+        while let Some(key) = self.index.next_hidden(&mut hidden).await? {
+            self.bury(&key, range.sequence).await?;
+            keys += 1;
+            if keys % TURN_KEYS == 0 {
+                self.env.yield_if_needed().await;
+            }
+        }
+        Ok(true)
+    }
+
+    fn durable_generation_lives(&self, key: &[u8]) -> bool {
+        use crate::index::Host;
+        self.durable().generations.has_key(key)
+    }
+
+    /// Writes a tombstone for `key` unless something newer than the deletion at `sequence` is
+    /// known.
+    async fn bury(&self, key: &[u8], sequence: u64) -> Result<(), EngineError> {
+        let hash = key_hash(key);
+        loop {
+            let table_changes = self.index.table_changes();
+            if self.index.is_newer_in_memtables(key, hash, sequence)
+                || self.index.is_newer_in_tables(key, hash, sequence).await?
+            {
+                return Ok(());
+            }
+            let is_current = self.index.table_changes() == table_changes
+                && !self.index.is_newer_in_memtables(key, hash, sequence);
+            if !is_current {
+                continue;
+            }
+            match self.try_bury(&mut self.state.borrow_mut(), key, hash) {
+                Ok(()) => return Ok(()),
+                Err(NotApplied::Failed(error)) => return Err(error),
+                Err(NotApplied::Wait | NotApplied::LookAgain) => {}
+            }
+            self.wait_for_room(0).await;
+        }
+    }
+
+    fn try_bury(&self, state: &mut State, key: &[u8], hash: u64) -> Result<(), NotApplied> {
+        self.check_space(state, true)?;
+        let at = self.log_removal(state, RecordKind::Delete, key)?;
+        self.index.insert(key, hash, &Entry::tombstone(at), at);
+        state.items.remove(hash, key);
+        if self.is_flush_due() {
+            self.freeze(state);
+        }
+        Ok(())
+    }
+
+    /// Takes what these ranges hide out of the value cache.
+    async fn sweep_cache(&self, ranges: &[RangeTombstone]) {
+        let mut hiding = RangeTombstones::default();
+        ranges.iter().for_each(|range| hiding.add(range.clone()));
+        let is_gone =
+            |key: &[u8], sequence: u64| hiding.newest(key).is_some_and(|at| at > sequence);
+        let mut from = 0;
+        loop {
+            let next = self.state.borrow_mut().items.sweep(from, SWEEP_BUCKETS, is_gone);
+            let Some(next) = next else { return };
+            from = next;
+            self.env.yield_if_needed().await;
+        }
+    }
+}
