@@ -56,6 +56,8 @@ pub(crate) enum Defect {
     SkipCacheSweep,
     /// Merges drop what a range hides that no manifest names.
     MergeUnflushedRanges,
+    /// The records of a batch go into frames of their own.
+    SplitBatches,
     /// A range that was deleted while an item was looked up does not concern the item.
     MissRangesMeanwhile,
 }

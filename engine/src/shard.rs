@@ -12,6 +12,7 @@ mod admission;
 mod answer;
 mod background;
 mod backpressure;
+mod batch;
 mod collect;
 pub mod execute;
 mod first_segment;
@@ -57,6 +58,7 @@ use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
 pub use answer::{Answer, AnswerBuf};
+pub use batch::{Batch, BatchAnswer, BatchStep};
 pub use execute::Attempt;
 pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
 pub use memory::MemoryStatistics;

@@ -20,8 +20,8 @@ use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::{self, Context, Effect, Need, Operation, Outcome};
-use crate::value_log::Append;
 use crate::value_log::record::{Record, RecordKind};
+use crate::value_log::{Append, Appended};
 
 /// How an attempt to answer at once ended.
 #[derive(Debug)]
@@ -305,21 +305,34 @@ impl<E: Env> Shard<E> {
         let payload_crc = crc32c::crc32c(&payload);
         let appended = self.log.append(&Append { record, payload_crc });
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
-        let entry = self.entry_of(&record, change.located, appended.pointer);
+        let is_replaced = !matches!(effect, Effect::Remark(_));
+        self.make_known(state, change, &record, (appended, is_replaced));
+        if self.is_flush_due() {
+            self.freeze(state);
+        }
+        Ok(appended.sequence + 1)
+    }
+
+    /// Makes a change that was appended known to memtable and cache. `is_replaced` says whether the
+    /// value that was there before, if any, is no more.
+    pub(super) fn make_known(
+        &self,
+        state: &mut State,
+        change: &Change<'_>,
+        record: &Record<'_>,
+        (appended, is_replaced): (Appended, bool),
+    ) {
+        let entry = self.entry_of(record, change.located, appended.pointer);
         let replaced = self.index.insert(change.key, change.hash, &entry, appended.sequence);
-        if !matches!(effect, Effect::Remark(_)) || canary::has(Defect::MarkTheLiving) {
+        if is_replaced || canary::has(Defect::MarkTheLiving) {
             let cached = state.items.place_of(change.hash, change.key);
             self.garbage.mark_dead([replaced, cached, change.located.pointer()]);
         }
         if entry.pointer() == Some(appended.pointer) {
             self.garbage.listed.borrow_mut().add(appended.pointer, change.hash);
         }
-        state.update_cache(change, kind, &entry, &payload, appended.sequence);
+        state.update_cache(change, record.kind, &entry, record.payload, appended.sequence);
         self.note_written(appended.pointer.len);
-        if self.is_flush_due() {
-            self.freeze(state);
-        }
-        Ok(appended.sequence + 1)
     }
 
     /// What the log is told of a change: kind, metadata and payload of its record.
@@ -441,10 +454,10 @@ struct Waiting {
 
 /// A change to one key, with what was known of it before.
 pub(super) struct Change<'a> {
-    key: &'a [u8],
-    hash: u64,
-    located: &'a Located,
-    now: u32,
+    pub(super) key: &'a [u8],
+    pub(super) hash: u64,
+    pub(super) located: &'a Located,
+    pub(super) now: u32,
 }
 
 impl State {

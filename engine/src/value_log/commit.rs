@@ -319,16 +319,50 @@ impl<E: Env> ValueLog<E> {
         Ok(appended)
     }
 
+    /// Appends several records to one frame: after a crash all of them are there or none.
+    pub fn append_all(&self, appends: &[Append<'_>]) -> Result<Vec<Appended>, Refused> {
+        let len = |append: &Append<'_>| {
+            record::encoded_len(append.record.key.len(), append.record.payload.len())
+        };
+        self.make_room_for(appends.len() as u64, appends.iter().map(len).sum())?;
+        let shared = &*self.shared;
+        let store = shared.identity.store;
+        let mut state = shared.state.borrow_mut();
+        let left = |state: &State<E>| state.sequence_limit - state.sequence_next;
+        let before = left(&state);
+        let mut appended = Vec::with_capacity(appends.len());
+        for append in appends {
+            appended.push(state.append(append));
+            if canary::has(Defect::SplitBatches) {
+                state.close_open_frame();
+                let buffer = |bytes: usize| shared.env.buffer(bytes);
+                let _made = state.make_room(store, &shared.options, len(append), &buffer);
+            }
+        }
+        let low = shared.options.sequences_low;
+        let is_low = before > low && left(&state) <= low;
+        drop(state);
+        if is_low {
+            shared.needs.notify();
+        }
+        shared.to_write.notify();
+        Ok(appended)
+    }
+
     /// Makes room in the open frame for a record with a key and a payload of so many bytes, which
     /// can be appended then. So a change that has to wait learns it before its payload is looked
     /// at.
     pub fn make_room(&self, key_bytes: usize, payload_bytes: usize) -> Result<(), Refused> {
+        self.make_room_for(1, record::encoded_len(key_bytes, payload_bytes))
+    }
+
+    fn make_room_for(&self, records: u64, len: usize) -> Result<(), Refused> {
         let shared = &*self.shared;
         let mut state = shared.state.borrow_mut();
         let had_spare = state.spare.is_some();
         let buffer = |bytes: usize| shared.env.buffer(bytes);
-        let (store, len) = (shared.identity.store, record::encoded_len(key_bytes, payload_bytes));
-        let made = state.check_room(&shared.options);
+        let store = shared.identity.store;
+        let made = state.check_room(&shared.options, records);
         let made = made.and_then(|()| state.make_room(store, &shared.options, len, &buffer));
         let has_taken_spare = had_spare != state.spare.is_some();
         drop(state);

@@ -139,6 +139,11 @@ fn a_wrong_bottom_is_noticed() {
     });
 }
 
+#[test]
+fn batches_that_are_not_in_one_frame_are_noticed() {
+    notices_in(Defect::SplitBatches, |lives| lives.mix.batches = true);
+}
+
 /// In lives in which ranges are deleted.
 fn ranges_notice(defect: Defect, change: impl Fn(&mut Lives)) {
     notices_in(defect, |lives| {

@@ -19,8 +19,9 @@ use super::history::Name;
 use super::lives::read_all;
 use super::model::{Device, Model, Start};
 use super::smoke::{delete, set};
-use super::workload::{SharedModel, clear, perform};
+use super::workload::{SharedModel, clear, delete_range, perform, perform_batch};
 use crate::operation::{Arithmetic, Operation, Read, Store, StoreMode};
+use crate::scan::Scan;
 use crate::shard::{OpenReport, OperationBuf, ShardOptions};
 
 /// How many of the states that one crash point may leave are tried.
@@ -35,6 +36,8 @@ enum Step {
     Increment(u8),
     Touch(u8),
     FlushAll,
+    DeleteRange,
+    Batch,
 }
 
 fn steps() -> Vec<Step> {
@@ -46,7 +49,7 @@ fn steps() -> Vec<Step> {
         Step::Increment,
         Step::Touch,
     ];
-    let mut steps = vec![Step::FlushAll];
+    let mut steps = vec![Step::FlushAll, Step::DeleteRange, Step::Batch];
     for key in [b'a', b'b'] {
         steps.extend(keyed.iter().map(|step| step(key)));
     }
@@ -86,7 +89,7 @@ fn operation(step: Step) -> Option<(u8, OperationBuf)> {
             let read = Read { expiry: Some(2_000_000_000), ..Read::default() };
             (key, OperationBuf::new(&Operation::Read(read)))
         }
-        Step::FlushAll => return None,
+        Step::FlushAll | Step::DeleteRange | Step::Batch => return None,
     })
 }
 
@@ -99,13 +102,23 @@ async fn work(
 ) {
     for step in steps {
         last_begins.set(env.operations());
-        match operation(step) {
-            Some((key, operation)) => {
+        let done = match (step, operation(step)) {
+            (_, Some((key, operation))) => {
                 let name = Name::memcached(&[key]);
-                perform(&env, &shard, &model, &name, &operation).await.expect("nothing fails");
+                perform(&env, &shard, &model, &name, &operation).await.map(drop)
             }
-            None => clear(&env, &shard, &model, None).await.expect("nothing fails"),
-        }
+            (Step::DeleteRange, _) => {
+                let range = Scan::of_namespace(0).from(b"a", b"").below(b"b", b"");
+                delete_range(&shard, &model, &range).await
+            }
+            (Step::Batch, _) => {
+                let steps = [(b'a', set(&[1; 70])), (b'b', delete()), (b'c', set(b"2"))];
+                let steps = steps.map(|(key, operation)| (Name::memcached(&[key]), operation));
+                perform_batch(&env, &shard, &model, &steps).await
+            }
+            _ => clear(&env, &shard, &model, None).await,
+        };
+        done.expect("nothing fails");
     }
     // Flushes and merges are cut off as well.
     env.sleep(3_000_000).await;
@@ -213,6 +226,7 @@ fn search(options: &ShardOptions) {
 fn options() -> ShardOptions {
     let mut options = tiny_options();
     options.segment_bytes = 32 << 10;
+    options.ranges.round_nanoseconds = 500_000;
     options
 }
 

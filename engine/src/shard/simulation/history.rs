@@ -60,6 +60,8 @@ impl NameRange {
 pub(super) enum Change {
     /// The item has this value, or is gone.
     Item(Name, Option<Item>),
+    /// Several items have these values, or are gone: all at once.
+    Batch(Vec<(Name, Option<Item>)>),
     /// The items between two are gone.
     Range(NameRange),
     /// Every item of the default namespace is gone.
@@ -88,6 +90,11 @@ impl State {
         match change {
             Change::Item(name, Some(item)) => drop(self.items.insert(name.clone(), item.clone())),
             Change::Item(name, None) => drop(self.items.remove(name)),
+            Change::Batch(items) => {
+                for (name, item) in items {
+                    self.apply(&Change::Item(name.clone(), item.clone()));
+                }
+            }
             Change::Range(range) => self.items.retain(|name, _| !range.has(name)),
             Change::Clear => {
                 self.items.retain(|name, _| name.namespace != DEFAULT_NAMESPACE);
@@ -127,12 +134,17 @@ impl History {
     pub(super) fn drop_item(&mut self, name: &Name) {
         let of_name = |change: &&mut Change| match change {
             Change::Item(of, _) => of == name,
+            Change::Batch(items) => items.iter().any(|(of, _)| of == name),
             Change::Range(range) => range.has(name),
             Change::Clear | Change::Schedule(_) => false,
         };
         let mut changes = self.changes.iter_mut().rev().map(|recorded| &mut recorded.change);
         match changes.find(of_name) {
             Some(Change::Item(_, item)) => *item = None,
+            Some(Change::Batch(items)) => {
+                let of_name = items.iter_mut().filter(|(of, _)| of == name);
+                of_name.for_each(|(_, item)| *item = None);
+            }
             Some(_) => {}
             None => drop(self.base.items.remove(name)),
         }
@@ -163,6 +175,11 @@ impl History {
             match &recorded.change {
                 Change::Item(name, _) => places.of_names.entry(name).or_default().push(place),
                 Change::Clear => places.clears.push(place),
+                Change::Batch(items) => {
+                    for (name, _) in items {
+                        places.of_names.entry(name).or_default().push(place);
+                    }
+                }
                 Change::Range(range) => places.ranges.push((place, range)),
                 Change::Schedule(_) => places.schedules.push(place),
             }
@@ -190,6 +207,7 @@ impl History {
         let first = fits(self.base.items.get(name));
         self.spans_of(&relevant, first, |change| match change {
             Change::Item(_, item) => fits(item.as_ref()),
+            Change::Batch(items) => fits(of_batch(items, name)),
             Change::Clear | Change::Range(_) | Change::Schedule(_) => fits(None),
         })
     }
@@ -204,7 +222,7 @@ impl History {
         relevant.sort_unstable();
         self.spans_of(&relevant, self.base.clear_at == clear_at, |change| match change {
             Change::Schedule(at) => *at == clear_at,
-            Change::Clear | Change::Range(_) | Change::Item(..) => clear_at == 0,
+            _ => clear_at == 0,
         })
     }
 
@@ -237,9 +255,17 @@ impl History {
                 Change::Item(changed, item) if changed == name => return item.as_ref(),
                 Change::Clear if name.namespace == DEFAULT_NAMESPACE => return None,
                 Change::Range(range) if range.has(name) => return None,
-                Change::Item(..) | Change::Range(_) | Change::Clear | Change::Schedule(_) => {}
+                Change::Batch(items) if items.iter().any(|(of, _)| of == name) => {
+                    return of_batch(items, name);
+                }
+                _ => {}
             }
         }
         self.base.items.get(name)
     }
+}
+
+/// What a batch says of an item that it changes.
+fn of_batch<'a>(items: &'a [(Name, Option<Item>)], name: &Name) -> Option<&'a Item> {
+    items.iter().find(|(of, _)| of == name)?.1.as_ref()
 }

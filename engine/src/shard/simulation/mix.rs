@@ -51,6 +51,8 @@ pub(super) struct Mix {
     pub(super) clears: bool,
     /// Ranges of items are deleted.
     pub(super) ranges: bool,
+    /// Several items are changed at once.
+    pub(super) batches: bool,
     pub(super) clock_steps: bool,
     /// The clock may go far forward, and far back.
     pub(super) clock_leaps: bool,
@@ -86,6 +88,7 @@ impl Mix {
             clock_steps: random.percent(40),
             clock_leaps: random.percent(15),
             ranges: random.percent(40),
+            batches: random.percent(40),
             faults: false,
             is_crowded: false,
             takes_reserve: false,
@@ -114,6 +117,7 @@ impl Mix {
         self.namespaces = 1;
         self.clears = false;
         self.ranges = false;
+        self.batches = false;
         self.phases = true;
     }
 
@@ -280,6 +284,64 @@ fn change<'a>(
             compare,
             vivify: random.percent(50).then(|| (random.below(10), expiry(mix, random, now))),
             expiry: random.percent(20).then(|| expiry(mix, random, now)),
+            version: None,
+        }),
+    }
+}
+
+/// Operations on some items of one namespace that are done together.
+pub(super) fn batch(
+    shard: &TestShard,
+    mix: &Mix,
+    random: &mut Random,
+    now: u32,
+    versions: &[u64],
+) -> Vec<(Name, OperationBuf)> {
+    let namespace = mix.name(random).namespace;
+    let mut steps: Vec<(Name, OperationBuf)> = Vec::new();
+    for _ in 0..random.count(1..=6) {
+        let name = Name { namespace, ..mix.name(random) };
+        if steps.iter().all(|(other, _)| *other != name) {
+            let bytes = value(shard, mix, random);
+            let step = plain_change(mix, random, now, versions, &bytes);
+            steps.push((name, OperationBuf::new(&step)));
+        }
+    }
+    steps
+}
+
+fn plain_change<'a>(
+    mix: &Mix,
+    random: &mut Random,
+    now: u32,
+    versions: &[u64],
+    bytes: &'a [u8],
+) -> Operation<'a> {
+    let compare = random.percent(10).then(|| random.pick(versions));
+    match random.below(10) {
+        0..6 => Operation::Store(Store {
+            mode: match random.below(8) {
+                0 => StoreMode::Add,
+                1 => StoreMode::Append,
+                2 => StoreMode::Replace,
+                _ => StoreMode::Set,
+            },
+            value: bytes,
+            client_flags: random.below(3) as u32,
+            expiry: expiry(mix, random, now),
+            compare,
+            invalidate: false,
+            vivify: None,
+            version: None,
+        }),
+        6..8 => Operation::Delete(Delete { compare, ..Delete::default() }),
+        8 => Operation::Read(Read { value: true, ..Read::default() }),
+        _ => Operation::Arithmetic(Arithmetic {
+            delta: random.below(100),
+            decrement: random.percent(40),
+            compare,
+            vivify: random.percent(70).then(|| (random.below(10), expiry(mix, random, now))),
+            expiry: None,
             version: None,
         }),
     }

@@ -188,8 +188,32 @@ impl Model {
         self.clocks[since..].iter().any(|now| item.is_gone(*now))
     }
 
+    /// Checks the answers of a batch that was done, and makes its changes at once. `observed` are
+    /// its operations in their order, each with the log position that covers its own change.
+    pub(super) fn observe_batch(&mut self, observed: &[Observed<'_>]) {
+        let mut changes = Vec::new();
+        let end = observed.iter().map(|one| one.needs).max().unwrap_or(0);
+        for one in observed {
+            if let Some(change) = self.outcome_of(one) {
+                self.changed.insert(one.name.clone(), one.needs);
+                changes.push((one.name.clone(), change));
+            }
+        }
+        if !changes.is_empty() {
+            self.record(end - 1, Change::Batch(changes));
+        }
+    }
+
     /// Checks an answer and makes the operation's change.
     pub(super) fn observe(&mut self, observed: &Observed<'_>) {
+        if let Some(after) = self.outcome_of(observed) {
+            self.changed.insert(observed.name.clone(), observed.needs);
+            self.record(observed.needs - 1, Change::Item(observed.name.clone(), after));
+        }
+    }
+
+    /// Checks an answer; returns what the item becomes, if the operation changes it.
+    fn outcome_of(&mut self, observed: &Observed<'_>) -> Option<Option<Item>> {
         let name = observed.name;
         let seen = self.clocks.len().saturating_sub(1);
         observed.clock.iter().for_each(|now| self.see_clock(*now));
@@ -206,8 +230,7 @@ impl Model {
                     match after {
                         After::Becomes(after) => {
                             self.note_since(name, after.as_ref(), seen);
-                            self.changed.insert(name.clone(), observed.needs);
-                            self.record(observed.needs - 1, Change::Item(name.clone(), after));
+                            return Some(after);
                         }
                         // It would be there at this clock: the engine has dropped it, for good.
                         After::Same if candidate.is_none() && item.is_some() => {
@@ -216,7 +239,7 @@ impl Model {
                         }
                         After::Same => {}
                     }
-                    return;
+                    return None;
                 }
             }
         }

@@ -11,12 +11,12 @@ use larder_runtime::simulation::SimEnv;
 
 use super::harness::TestShard;
 use super::history::{Name, NameRange};
-use super::mix::{Mix, Phase, operation};
+use super::mix::{Mix, Phase, batch, operation};
 use super::model::{Model, Observed, Reply};
 use crate::error::EngineError;
-use crate::operation::Operation;
+use crate::operation::{Operation, Outcome};
 use crate::scan::Scan;
-use crate::shard::{Attempt, OperationBuf};
+use crate::shard::{Attempt, Batch, BatchAnswer, BatchStep, OperationBuf};
 use crate::value_log::Durability;
 
 pub(super) type SharedModel = Rc<RefCell<Model>>;
@@ -123,7 +123,67 @@ pub(super) async fn clear(
     acknowledge(shard, model, needs).await
 }
 
-async fn delete_range(
+/// Several operations that are done together, checked against the model and then acknowledged.
+pub(super) async fn perform_batch(
+    env: &SimEnv,
+    shard: &TestShard,
+    model: &SharedModel,
+    steps: &[(Name, OperationBuf)],
+) -> Result<(), EngineError> {
+    let began = now(env);
+    let steps_before = model.borrow().clock_steps().len();
+    let batch = Batch {
+        namespace: steps[0].0.namespace,
+        steps: steps
+            .iter()
+            .map(|(name, operation)| BatchStep {
+                record: name.record.clone(),
+                item: name.item.clone(),
+                operation: operation.clone(),
+            })
+            .collect(),
+    };
+    let (answer, needs) = shard.execute_batch(batch).await?;
+    {
+        let mut model = model.borrow_mut();
+        let mut clock = vec![began, now(env)];
+        clock.extend(&model.clock_steps()[steps_before..]);
+        see_clears(shard, &mut model);
+        let observed = |at: usize, reply, needs| Observed {
+            name: &steps[at].0,
+            operation: steps[at].1.as_operation(),
+            reply,
+            needs,
+            durable_end: shard.log.durable_end(),
+            clock: &clock,
+            value_bytes_max: shard.options().value_bytes_max,
+        };
+        match answer {
+            BatchAnswer::Refused { at, answer } => {
+                let reply = Reply::new(&answer.as_answer());
+                model.observe(&observed(at, &reply, needs));
+            }
+            BatchAnswer::Done(answers) => {
+                let replies: Vec<_> =
+                    answers.iter().map(|answer| Reply::new(&answer.as_answer())).collect();
+                let changes =
+                    |reply: &Reply| !matches!(reply.outcome, Outcome::Hit | Outcome::NotFound);
+                // The changes take the last sequences below `needs`, one each.
+                let count = replies.iter().filter(|reply| changes(reply)).count() as u64;
+                let mut end = needs - count;
+                let with_needs = replies.iter().enumerate().map(|(at, reply)| {
+                    end += u64::from(changes(reply));
+                    observed(at, reply, if changes(reply) { end } else { needs })
+                });
+                let all: Vec<_> = with_needs.collect();
+                model.observe_batch(&all);
+            }
+        }
+    }
+    acknowledge(shard, model, needs).await
+}
+
+pub(super) async fn delete_range(
     shard: &TestShard,
     model: &SharedModel,
     range: &Scan,
@@ -194,6 +254,11 @@ impl Client {
             let range = mix.range(random);
             let done = delete_range(&self.shard, &self.model, &range).await;
             return (done, mix.is_crowded);
+        }
+        if mix.batches && !mix.faults && random.below(12) == 0 {
+            let steps = batch(&self.shard, mix, random, now(env), versions);
+            let done = perform_batch(env, &self.shard, &self.model, &steps).await;
+            return (done, true);
         }
         if mix.clock_steps && random.below(40) == 0 {
             step_clock(env, &self.models, mix, random);

@@ -125,20 +125,21 @@ impl<E: Env> State<E> {
         self.counters.frame_bytes + open as u64
     }
 
-    pub(super) fn check_room(&self, options: &LogOptions) -> Result<(), Refused> {
+    /// Whether `records` records may be appended, as far as their number matters.
+    pub(super) fn check_room(&self, options: &LogOptions, records: u64) -> Result<(), Refused> {
         if self.stopped.is_some() {
             return Err(Refused::Stopped);
         }
         if self.queued_bytes > options.queued_bytes_max {
             return Err(Refused::Queued);
         }
-        if self.sequence_next >= self.sequence_limit {
+        if self.sequence_limit.saturating_sub(self.sequence_next) < records {
             return Err(Refused::NoSequence);
         }
         Ok(())
     }
 
-    /// Leaves an open frame with a buffer that has room for a record of `len` bytes; `buffer` makes
+    /// Leaves an open frame with a buffer that has room for records of `len` bytes together; `buffer` makes
     /// the memory that frames are built in.
     pub(super) fn make_room(
         &mut self,

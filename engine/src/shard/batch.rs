@@ -1,0 +1,304 @@
+//! Changes of several items that are made as a whole or not at all.
+//!
+//! All items of a batch are in one shard. Its operations take their turns on all keys at once, are
+//! decided together, and their records go into one frame of the log, which a crash leaves whole or
+//! takes whole. Nobody reads a part of a batch: it is made in one step of the shard's thread, and
+//! what is acknowledged of the log ends with a frame.
+
+use std::rc::Rc;
+
+use larder_runtime::env::Env;
+
+use super::admission::NotApplied;
+use super::answer::AnswerBuf;
+use super::execute::Change;
+use super::locate::Located;
+use super::operation_buffer::OperationBuf;
+use super::{Shard, State};
+use crate::concurrent::concurrently;
+use crate::entry::Metadata;
+use crate::error::EngineError;
+use crate::index::table::key_hash;
+use crate::key::Key;
+use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome};
+use crate::value_log::Append;
+use crate::value_log::record::{Record, RecordKind};
+
+/// Items of a batch that are looked up at a time.
+const LOOK_UPS_MAX: usize = 16;
+
+/// One operation of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchStep {
+    /// The record id.
+    pub record: Vec<u8>,
+    /// The item key.
+    pub item: Vec<u8>,
+    /// What happens to the item.
+    pub operation: OperationBuf,
+}
+
+/// Operations that are done together, each on another item.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The namespace of all items.
+    pub namespace: u32,
+    /// The operations. Each stores, deletes, counts, or only reads: then the item has to be there.
+    pub steps: Vec<BatchStep>,
+}
+
+impl Batch {
+    /// Bytes of the values that it brings.
+    pub fn value_bytes(&self) -> usize {
+        self.steps.iter().map(|step| step.operation.as_operation().value_len()).sum()
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchAnswer {
+    /// All of it was done; the answers are in the order of the operations.
+    Done(Vec<AnswerBuf>),
+    /// Nothing was: the operation at this place was refused, with this answer.
+    Refused {
+        /// Its place in the batch.
+        at: usize,
+        /// Its answer.
+        answer: AnswerBuf,
+    },
+}
+
+/// An item of a batch, as it was found.
+struct Found<'a> {
+    key: &'a [u8],
+    hash: u64,
+    operation: Operation<'a>,
+    located: Located,
+}
+
+/// A record that a batch appends.
+struct Planned<'a> {
+    found: &'a Found<'a>,
+    kind: RecordKind,
+    metadata: Metadata,
+    payload: &'a [u8],
+}
+
+impl<'a> Planned<'a> {
+    fn append(&self) -> Append<'a> {
+        let &Self { found, kind, metadata, payload } = self;
+        let record = Record { kind, metadata, key: found.key, payload };
+        Append { record, payload_crc: crc32c::crc32c(payload) }
+    }
+}
+
+impl<E: Env> Shard<E> {
+    /// Does all operations of `batch`, or none if one of them is refused; waits for whatever it
+    /// takes. The batch takes its places in the lines of its keys now, not when the future is first
+    /// polled.
+    ///
+    /// Returns what became of it, and how far the log has to be acknowledged before that may be
+    /// told.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] as for [`Shard::execute`]; nothing was done then.
+    ///
+    /// # Panics
+    ///
+    /// If two operations concern one item, or one of them only marks an item.
+    pub fn execute_batch(
+        self: &Rc<Self>,
+        batch: Batch,
+    ) -> impl Future<Output = Result<(BatchAnswer, u64), EngineError>> + use<E> {
+        assert!(batch.steps.iter().all(|step| is_plain(&step.operation.as_operation())));
+        let mut keys: Vec<Vec<u8>> = Vec::with_capacity(batch.steps.len());
+        for BatchStep { record, item, .. } in &batch.steps {
+            keys.push(Key { namespace: batch.namespace, record, item }.encode());
+        }
+        let mut sorted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        sorted.sort_unstable();
+        assert!(sorted.windows(2).all(|pair| pair[0] != pair[1]), "each step has its own item");
+        let mut hashes: Vec<u64> = keys.iter().map(|key| key_hash(key)).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        // All at once: of two batches one is before the other in every line that they share.
+        let turns: Vec<_> = hashes.into_iter().map(|hash| self.turns.enter(hash)).collect();
+        let shard = Rc::clone(self);
+        async move {
+            for turn in &turns {
+                turn.come().await;
+            }
+            let done = shard.batch_in_turn(&batch, keys).await;
+            drop(turns);
+            shard.release_files();
+            done
+        }
+    }
+
+    async fn batch_in_turn(
+        &self,
+        batch: &Batch,
+        mut keys: Vec<Vec<u8>>,
+    ) -> Result<(BatchAnswer, u64), EngineError> {
+        let mut place = None;
+        let result = loop {
+            let must_queue = place.is_none() && !self.log.room().is_empty();
+            let attempt = if must_queue {
+                Err(NotApplied::Wait)
+            } else {
+                self.attempt_batch(batch, &mut keys).await
+            };
+            match attempt {
+                Ok(done) => break Ok(done),
+                Err(NotApplied::Failed(error)) => break Err(error),
+                Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
+                Err(NotApplied::Wait) => {
+                    self.release_files();
+                    let bytes = batch.value_bytes() as u64;
+                    place.get_or_insert_with(|| self.log.room().place(bytes)).wait().await;
+                }
+            }
+        };
+        if let Some(place) = place {
+            place.leave();
+            // It may have needed less room than it was given, or none.
+            self.log.offer_room();
+        }
+        result
+    }
+
+    async fn attempt_batch(
+        &self,
+        batch: &Batch,
+        keys: &mut [Vec<u8>],
+    ) -> Result<(BatchAnswer, u64), NotApplied> {
+        self.apply_due_flush().await.map_err(NotApplied::Failed)?;
+        let _pin = self.pins.enter(self.env.now());
+        for key in &mut *keys {
+            self.state.borrow().set_generation(batch.namespace, key);
+        }
+        let (now, began) = (self.unix_now(), self.log.sequence_next());
+        let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
+            let operation = step.operation.as_operation();
+            async move {
+                let hash = key_hash(key);
+                let located = match operation.need() {
+                    Need::Nothing => Located::default(),
+                    need => self.locate(key, hash, now, need == Need::Value).await?,
+                };
+                Ok::<_, EngineError>(Found { key, hash, operation, located })
+            }
+        });
+        let found: Result<Vec<_>, _> =
+            concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
+        let found = found.map_err(NotApplied::Failed)?;
+        let mut state = self.state.borrow_mut();
+        let alive = state.namespaces.generation(batch.namespace).to_be_bytes();
+        let is_outdated = |found: &Found<'_>| {
+            found.key[..4] != alive || self.index.may_be_deleted_since(found.key, began)
+        };
+        if found.iter().any(is_outdated) {
+            return Err(NotApplied::LookAgain);
+        }
+        self.finish_batch(&mut state, &found, now)
+    }
+
+    /// Decides and applies, with everything that has to be known at hand.
+    fn finish_batch(
+        &self,
+        state: &mut State,
+        found: &[Found<'_>],
+        now: u32,
+    ) -> Result<(BatchAnswer, u64), NotApplied> {
+        let mut needs = state.namespaces.flushed_end();
+        let mut version_next = self.log.sequence_next();
+        let mut decisions = Vec::with_capacity(found.len());
+        for (at, Found { operation, located, .. }) in found.iter().enumerate() {
+            needs = needs.max(located.sequence_end);
+            let value_bytes_max = self.options.value_bytes_max;
+            let context = Context { version_next, value_bytes_max };
+            let decision = operation::decide(located.current(now), operation, context);
+            if is_refused(operation, decision.outcome) {
+                let answer = AnswerBuf::new(operation, &decision, located.clone(), now);
+                return Ok((BatchAnswer::Refused { at, answer }, needs));
+            }
+            version_next += u64::from(!matches!(decision.effect, Effect::None));
+            decisions.push(decision);
+        }
+        needs = needs.max(self.apply_batch(state, found, &decisions, now)?);
+        let answer = |(found, decision): (&Found<'_>, &Decision<'_>)| {
+            AnswerBuf::new(&found.operation, decision, found.located.clone(), now)
+        };
+        Ok((BatchAnswer::Done(found.iter().zip(&decisions).map(answer).collect()), needs))
+    }
+
+    /// Makes the changes: log, memtable, cache. Returns the log position that covers them.
+    fn apply_batch(
+        &self,
+        state: &mut State,
+        found: &[Found<'_>],
+        decisions: &[Decision<'_>],
+        now: u32,
+    ) -> Result<u64, NotApplied> {
+        let mut version = self.log.sequence_next();
+        let mut planned = Vec::with_capacity(found.len());
+        for (found, decision) in found.iter().zip(decisions) {
+            let (kind, metadata, payload) = match &decision.effect {
+                Effect::None => continue,
+                Effect::Remove => {
+                    (RecordKind::Delete, Metadata { version, ..Metadata::default() }, &[][..])
+                }
+                Effect::Put(metadata, value) => (RecordKind::Put, *metadata, value.as_ref()),
+                Effect::Remark(_) => unreachable!("no operation of a batch only marks an item"),
+            };
+            version += 1;
+            planned.push(Planned { found, kind, metadata, payload });
+        }
+        if planned.is_empty() {
+            return Ok(0);
+        }
+        let removes = planned.iter().all(|one| one.kind == RecordKind::Delete);
+        self.check_space(state, removes)?;
+        let appends: Vec<_> = planned.iter().map(Planned::append).collect();
+        let appended = self.log.append_all(&appends);
+        let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
+        let mut sequence_end = 0;
+        for ((one, append), appended) in planned.iter().zip(&appends).zip(appended) {
+            let Found { key, hash, located, .. } = one.found;
+            let change = Change { key, hash: *hash, located, now };
+            self.make_known(state, &change, &append.record, (appended, true));
+            sequence_end = appended.sequence + 1;
+        }
+        if self.is_flush_due() {
+            self.freeze(state);
+        }
+        Ok(sequence_end)
+    }
+}
+
+/// Whether an operation makes or deletes an item, or leaves it as it is.
+fn is_plain(operation: &Operation<'_>) -> bool {
+    match operation {
+        Operation::Read(_) => !operation.may_write(),
+        Operation::Store(store) => !store.invalidate && store.vivify.is_none(),
+        Operation::Delete(delete) => !delete.invalidate && !delete.clear_value,
+        Operation::Arithmetic(_) => true,
+    }
+}
+
+/// Whether an operation with this outcome lets its batch fail. To delete what is not there is what
+/// was wanted.
+fn is_refused(operation: &Operation<'_>, outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => false,
+        Outcome::NotFound => {
+            !matches!(operation, Operation::Delete(delete) if delete.compare.is_none())
+        }
+        Outcome::Miss
+        | Outcome::NotStored
+        | Outcome::Exists
+        | Outcome::NotNumeric
+        | Outcome::TooLarge => true,
+    }
+}
