@@ -40,14 +40,14 @@ pub struct BatchStep {
 
 /// Operations that are done together, each on another item.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct ItemBatch {
     /// The namespace of all items.
     pub namespace: u32,
     /// The operations. Each stores, deletes, counts, or only reads: then the item has to be there.
     pub steps: Vec<BatchStep>,
 }
 
-impl Batch {
+impl ItemBatch {
     /// Bytes of the values that it brings.
     pub fn value_bytes(&self) -> usize {
         self.steps.iter().map(|step| step.operation.as_operation().value_len()).sum()
@@ -109,7 +109,7 @@ impl<E: Env> Shard<E> {
     /// If two operations concern one item, or one of them only marks an item.
     pub fn execute_batch(
         self: &Rc<Self>,
-        batch: Batch,
+        batch: ItemBatch,
     ) -> impl Future<Output = Result<(BatchAnswer, u64), EngineError>> + use<E> {
         assert!(batch.steps.iter().all(|step| is_plain(&step.operation.as_operation())));
         let mut keys: Vec<Vec<u8>> = Vec::with_capacity(batch.steps.len());
@@ -138,7 +138,7 @@ impl<E: Env> Shard<E> {
 
     async fn batch_in_turn(
         &self,
-        batch: &Batch,
+        batch: &ItemBatch,
         mut keys: Vec<Vec<u8>>,
     ) -> Result<(BatchAnswer, u64), EngineError> {
         let mut place = None;
@@ -170,7 +170,7 @@ impl<E: Env> Shard<E> {
 
     async fn attempt_batch(
         &self,
-        batch: &Batch,
+        batch: &ItemBatch,
         keys: &mut [Vec<u8>],
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         self.apply_due_flush().await.map_err(NotApplied::Failed)?;

@@ -16,7 +16,7 @@ use super::model::{Model, Observed, Reply};
 use crate::error::EngineError;
 use crate::operation::{Operation, Outcome};
 use crate::scan::Scan;
-use crate::shard::{Attempt, Batch, BatchAnswer, BatchStep, OperationBuf};
+use crate::shard::{Attempt, BatchAnswer, BatchStep, ItemBatch, OperationBuf};
 use crate::value_log::Durability;
 
 pub(super) type SharedModel = Rc<RefCell<Model>>;
@@ -132,7 +132,7 @@ pub(super) async fn perform_batch(
 ) -> Result<(), EngineError> {
     let began = now(env);
     let steps_before = model.borrow().clock_steps().len();
-    let batch = Batch {
+    let batch = ItemBatch {
         namespace: steps[0].0.namespace,
         steps: steps
             .iter()

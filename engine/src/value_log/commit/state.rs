@@ -139,8 +139,8 @@ impl<E: Env> State<E> {
         Ok(())
     }
 
-    /// Leaves an open frame with a buffer that has room for records of `len` bytes together; `buffer` makes
-    /// the memory that frames are built in.
+    /// Leaves an open frame with a buffer that has room for records of `len` bytes together;
+    /// `buffer` makes the memory that frames are built in.
     pub(super) fn make_room(
         &mut self,
         store: u128,
