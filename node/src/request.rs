@@ -1,11 +1,15 @@
 //! What a client wants and what it is told, in the words of no protocol.
 
+use std::sync::Arc;
+
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
+use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{Announced, AnswerBuf};
 
 use crate::counters::{CoreReport, Kind};
+use crate::limits::PAGE_ITEM_BYTES;
 
 /// What one shard is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,72 @@ pub struct ItemRequest<'a> {
     /// Whether the old item goes if there is no room for the new one: it was to be replaced, so
     /// what is there is stale.
     pub replaces: bool,
+}
+
+/// What one shard is to do that is not about one item. It owns what it needs, and tasks carry it
+/// out: it may take long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardRequest {
+    /// The shard.
+    pub shard: u16,
+    /// As [`ItemRequest::deadline`].
+    pub deadline: Option<u64>,
+    /// What it is.
+    pub work: ShardWork,
+}
+
+/// What a shard is to do besides operations on single items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardWork {
+    /// Show items in order.
+    Page(Scan),
+}
+
+impl ShardRequest {
+    /// The memory that it has, in bytes.
+    pub fn memory(&self) -> usize {
+        let ShardWork::Page(scan) = &self.work;
+        size_of::<Self>() + scan.memory()
+    }
+
+    /// How long the answer may be expected to be, in bytes. `unknown` stands for the first value of
+    /// a page, which comes however long it is.
+    pub fn reply_bytes(&self, unknown: usize) -> usize {
+        let ShardWork::Page(scan) = &self.work;
+        let value = if scan.keys_only { 0 } else { scan.value_bytes_max.min(unknown) };
+        let items = scan.items_max.saturating_mul(PAGE_ITEM_BYTES);
+        scan.bytes_max.max(value).saturating_add(items)
+    }
+}
+
+/// What one shard is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// An operation on an item.
+    Item(ItemRequest<'a>),
+    /// Something else.
+    Shard(&'a Arc<ShardRequest>),
+}
+
+/// What a shard answers to a [`ShardRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardAnswer {
+    /// Items in order, and the memory that they take, in bytes.
+    Page(Page, usize),
+}
+
+impl ShardAnswer {
+    /// A page.
+    pub fn page(page: Page) -> Self {
+        let bytes = page.items.iter().map(PageItem::memory).sum();
+        Self::Page(page, bytes)
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let Self::Page(_, bytes) = self;
+        *bytes
+    }
 }
 
 /// The time of a turn.
@@ -98,6 +168,8 @@ impl From<&EngineError> for NoAnswer {
 pub enum Answered {
     /// What became of the item.
     Item(AnswerBuf),
+    /// What the shard did besides.
+    Shard(ShardAnswer),
     /// What the whole node says.
     Node(NodeAnswer),
     /// Nothing did.
@@ -105,10 +177,11 @@ pub enum Answered {
 }
 
 impl Answered {
-    /// Bytes of the value that it brings.
+    /// Bytes of what it brings.
     pub fn value_bytes(&self) -> usize {
         match self {
             Self::Item(answer) => answer.value_bytes(),
+            Self::Shard(answer) => answer.memory(),
             Self::Node(_) | Self::Failed(_) => 0,
         }
     }
