@@ -63,8 +63,8 @@ fn borrowed(fields: &Value) -> Borrowed {
         item: of("item"),
         bytes,
         prefix: found("prefix"),
-        from: found("from"),
-        to: found("to"),
+        from: found("from_key"),
+        to: found("to_key"),
         token: of("token"),
     }
 }
