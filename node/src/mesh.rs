@@ -22,7 +22,7 @@ use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
     BATCHES_KEPT_MAX, MAILBOX_BATCHES,
 };
-use crate::request::{ItemRequest, NoAnswer, Request, ShardAnswer, ShardRequest};
+use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +116,10 @@ pub struct ParkedRequest {
 
 impl ParkedRequest {
     /// The request.
-    pub fn request(&self) -> Request<'_> {
+    pub fn request(&self) -> AnyRequest<'_> {
         match &self.asked {
-            Asked::Item(head, bytes) => Request::Item(head.request(bytes)),
-            Asked::Shard(request) => Request::Shard(request),
+            Asked::Item(head, bytes) => AnyRequest::Item(head.request(bytes)),
+            Asked::Shard(request) => AnyRequest::Shard(request),
         }
     }
 }
@@ -213,10 +213,10 @@ impl Batch {
 
     /// The request of a message.
     #[inline]
-    pub fn request<'a>(&'a self, message: &'a RequestMessage) -> Request<'a> {
+    pub fn request<'a>(&'a self, message: &'a RequestMessage) -> AnyRequest<'a> {
         match &message.asked {
-            Asked::Item(head, bytes) => Request::Item(head.request(self.bytes_of(bytes))),
-            Asked::Shard(request) => Request::Shard(request),
+            Asked::Item(head, bytes) => AnyRequest::Item(head.request(self.bytes_of(bytes))),
+            Asked::Shard(request) => AnyRequest::Shard(request),
         }
     }
 
@@ -556,15 +556,15 @@ mod tests {
         assert!(batch.own_bytes > before + 1000, "what it owns counts");
         let requests: Vec<_> =
             batch.requests.iter().map(|message| batch.request(message)).collect();
-        let expected: Vec<_> = sent.into_iter().map(Request::Item).collect();
+        let expected: Vec<_> = sent.into_iter().map(AnyRequest::Item).collect();
         assert_eq!(requests[..4], expected);
-        assert_eq!(requests[4], Request::Shard(&page));
+        assert_eq!(requests[4], AnyRequest::Shard(&page));
         let answers: Vec<_> = batch.answers.iter().map(|message| batch.answer(message)).collect();
         let expected =
             [Ok(hit.with_value(b"value")), Err(NoAnswer::Damaged), Ok(hit.with_value(&large))];
         assert_eq!(answers, expected);
-        assert_eq!(batch.park(1).request(), Request::Item(store(&large)));
-        assert_eq!(batch.park(4).request(), Request::Shard(&page));
+        assert_eq!(batch.park(1).request(), AnyRequest::Item(store(&large)));
+        assert_eq!(batch.park(4).request(), AnyRequest::Shard(&page));
         let before = batch.own_bytes;
         batch.push_shard_answer(place(6), ShardAnswer::Page(Page::default(), 5000));
         assert_eq!(batch.own_bytes, before + 5000);

@@ -66,7 +66,7 @@ impl ShardRequest {
 
 /// What one shard is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request<'a> {
+pub enum AnyRequest<'a> {
     /// An operation on an item.
     Item(ItemRequest<'a>),
     /// Something else.

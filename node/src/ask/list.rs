@@ -12,8 +12,8 @@ use super::print::listed;
 use super::{AskError, NodeArgs, exit, open};
 
 const ITEMS_HELP: &str = "\
-A line is KEY<TAB>VALUE, or KEY alone with --keys-only. Keys and values come byte for byte: with --json
-a line is one item whatever its bytes are.
+A line is KEY<TAB>VALUE, or KEY alone with --keys-only. Keys and values come byte for byte: with
+--json a line is one item whatever its bytes are.
 
 Exit code: 0 there are items, 1 there are none, 2 an error.
 
@@ -44,9 +44,9 @@ pub struct ItemsArgs {
 }
 
 const SCAN_HELP: &str = "\
-A line is RECORD<TAB>KEY<TAB>VALUE, or RECORD<TAB>KEY with --keys-only, in no order that means anything.
-The key of a memcached item is empty. All come byte for byte: with --json a line is one item whatever
-its bytes are.
+A line is RECORD<TAB>KEY<TAB>VALUE, or RECORD<TAB>KEY with --keys-only, in no order that means
+anything. The key of a memcached item is empty. All come byte for byte: with --json a line is one
+item whatever its bytes are.
 
 Exit code: 0 there are items, 1 there are none, 2 an error.";
 

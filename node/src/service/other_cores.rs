@@ -10,7 +10,7 @@ use super::shards::{Origin, Tried, log_need};
 use crate::connection::{After, Load};
 use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
-use crate::request::{ItemRequest, NoAnswer, Request, ShardRequest, Target};
+use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 
 /// How many requests of a batch are announced before the first of them is carried out.
 const ANNOUNCED_MAX: usize = 16;
@@ -115,8 +115,8 @@ impl CoreState {
     ) {
         for (message, target) in batch.requests[range].iter().zip(targets) {
             *target = match batch.request(message) {
-                Request::Item(request) => self.shards.announce(message.shard, &request.key),
-                Request::Shard(_) => None,
+                AnyRequest::Item(request) => self.shards.announce(message.shard, &request.key),
+                AnyRequest::Shard(_) => None,
             };
         }
         self.shards.announced();
@@ -130,11 +130,11 @@ impl CoreState {
         core: usize,
         place: Place,
         target: Target,
-        request: Request<'_>,
+        request: AnyRequest<'_>,
     ) -> Result<usize, usize> {
         match request {
-            Request::Item(request) => self.carry_out(core, place, target, &request),
-            Request::Shard(request) => self.start_for(core, place, request),
+            AnyRequest::Item(request) => self.carry_out(core, place, target, &request),
+            AnyRequest::Shard(request) => self.start_for(core, place, request),
         }
     }
 

@@ -257,6 +257,19 @@ fn a_record_of_a_hundred_thousand_items_comes_page_by_page() {
         assert!(shown.len() == 100_000 && shown.is_sorted());
         assert_eq!((shown[0].as_str(), shown[99_999].as_str()), ("000000", "099999"));
     }
+    // Pages that have to end early lead to the end as well.
+    let mut ask = |token: &[u8]| {
+        loop {
+            let get = GetItems { limits, token, ..of_record("large") };
+            let id = client.send_with(&NativeRequest::GetItems(get), 20_000, false);
+            let answered = client.wait(id);
+            if answered.status != NativeStatus::DeadlinePassed {
+                return answered;
+            }
+        }
+    };
+    let shown = keys(&follow(&mut ask));
+    assert!(shown.len() == 100_000 && shown.is_sorted());
     node.stop();
 }
 

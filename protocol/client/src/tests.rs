@@ -235,8 +235,11 @@ fn page(id: u64, keys: &[&'static [u8]], next: Option<&[u8]>) -> Vec<u8> {
     out
 }
 
-/// The keys that a node shows that sends these pages, by their keys and tokens, and its error.
-fn shown(pages: &'static [(&[&[u8]], Option<&[u8]>)]) -> (Vec<String>, Option<ClientError>) {
+/// The keys of a page, and the token of the next.
+type KeysAndToken = (&'static [&'static [u8]], Option<&'static [u8]>);
+
+/// The keys that a node shows that sends these pages, and its error.
+fn shown(pages: &'static [KeysAndToken]) -> (Vec<String>, Option<ClientError>) {
     let mut node = against(move |mut stream| {
         for (keys, next) in pages {
             let id = ids(&mut stream, 1)[0];

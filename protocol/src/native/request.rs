@@ -230,13 +230,7 @@ impl<'a> NativeRequest<'a> {
                 assert!(bytes.len() <= PING_BYTES_MAX, "a ping carries at most 64 bytes");
                 out.extend_from_slice(bytes);
             }
-            Self::Hello(ClientHello { version_min, version_max, name }) => {
-                assert!(name.len() <= HELLO_NAME_BYTES_MAX, "a client's name is at most 64 bytes");
-                out.extend_from_slice(&version_min.to_le_bytes());
-                out.extend_from_slice(&version_max.to_le_bytes());
-                out.extend_from_slice(&[0; 4]);
-                out.extend_from_slice(name.as_bytes());
-            }
+            Self::Hello(hello) => put_hello(&hello, out),
             Self::Get(GetItem { key, metadata_only, is_quiet }) => {
                 let options =
                     u32::from(metadata_only) * GET_METADATA_ONLY + u32::from(is_quiet) * GET_QUIET;
@@ -328,6 +322,15 @@ pub fn put_request(
         header.checksum = checksum(head, body);
         message[..HEADER_BYTES].copy_from_slice(&header.bytes());
     }
+}
+
+fn put_hello(hello: &ClientHello<'_>, out: &mut Vec<u8>) {
+    let ClientHello { version_min, version_max, name } = *hello;
+    assert!(name.len() <= HELLO_NAME_BYTES_MAX, "a client's name is at most 64 bytes");
+    out.extend_from_slice(&version_min.to_le_bytes());
+    out.extend_from_slice(&version_max.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(name.as_bytes());
 }
 
 fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
