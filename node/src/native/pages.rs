@@ -14,11 +14,12 @@
 //! | 16 | | where the next page begins; nothing for the shard's first item |
 //! | end - 4 | 4 | CRC32C of what is before |
 
-use larder_engine::key::{DEFAULT_NAMESPACE, route_hash, shard_of_hash};
+use larder_engine::key::{DEFAULT_NAMESPACE, ENCODED_BYTES_MAX, route_hash, shard_of_hash};
 use larder_engine::scan::{PageItem, PagePlace, Scan};
 use larder_protocol::native::reply::{self, ReplyHead};
 use larder_protocol::native::{
-    GetItems, ItemRange, NativePageItem, NativeRequest, NativeStatus, PageLimits, ScanItems,
+    GetItems, ItemRange, NativePageItem, NativeRequest, NativeStatus, PAGE_TOKEN_BYTES_MAX,
+    PageLimits, ScanItems,
 };
 
 use crate::limits::{PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
@@ -27,6 +28,11 @@ use crate::request::{ShardAnswer, ShardRequest, ShardWork};
 const FORMAT: u8 = 1;
 const FIXED_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
+
+const _: () = {
+    let longest = FIXED_BYTES + ENCODED_BYTES_MAX + CHECKSUM_BYTES;
+    assert!(longest <= PAGE_TOKEN_BYTES_MAX, "every token that is given is taken back");
+};
 
 /// What pages are of that follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
