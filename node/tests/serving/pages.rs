@@ -389,7 +389,7 @@ fn clients_that_ask_for_pages_and_do_not_read_are_held_to_their_share() {
         assert_eq!(page(&client.ask(&NativeRequest::GetItems(small))).0.len(), 5);
     }
     let grown = node.resident_bytes().saturating_sub(before);
-    assert!(grown < 48 << 20, "{grown} bytes for clients that do not read");
+    assert!(grown < 32 << 20, "{grown} bytes for clients that do not read");
     drop(greedy);
     // One that reads gets all that it asked for.
     let mut reader = NativeClient::connect(address);
