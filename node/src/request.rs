@@ -191,3 +191,46 @@ impl Answered {
         matches!(self, Self::Failed(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_expected_to_be_as_long_as_its_limits_and_its_first_value_allow() {
+        let mut scan = Scan::of_record(0, b"record");
+        (scan.items_max, scan.bytes_max) = (10, 5000);
+        let bytes = |scan: &Scan, unknown| {
+            let work = ShardWork::Page(scan.clone());
+            ShardRequest { shard: 0, deadline: None, work }.reply_bytes(unknown)
+        };
+        let items = 10 * PAGE_ITEM_BYTES;
+        assert_eq!((bytes(&scan, 0), bytes(&scan, 9000)), (5000 + items, 9000 + items));
+        scan.value_bytes_max = 6000;
+        assert_eq!(bytes(&scan, 9000), 6000 + items);
+        scan.keys_only = true;
+        assert_eq!(bytes(&scan, 9000), 5000 + items);
+        scan.bytes_max = usize::MAX;
+        assert_eq!(bytes(&scan, 9000), usize::MAX);
+    }
+
+    #[test]
+    fn what_an_answer_and_a_request_hold_is_counted() {
+        let item = |value| PageItem {
+            record: vec![0; 100],
+            item: vec![0; 200],
+            metadata: Default::default(),
+            value_len: 5000,
+            value,
+        };
+        let page = |value| Page { items: vec![item(value)], ..Page::default() };
+        let without = ShardAnswer::page(page(None)).memory();
+        assert!((300..1000).contains(&without), "{without}");
+        assert_eq!(ShardAnswer::page(page(Some(vec![0; 5000]))).memory(), without + 5000);
+        let request = |record: &[u8]| {
+            let work = ShardWork::Page(Scan::of_record(0, record));
+            ShardRequest { shard: 0, deadline: None, work }.memory()
+        };
+        assert!(request(&[1; 1000]) >= request(b"r") + 999);
+    }
+}

@@ -5,7 +5,7 @@ use flatbuffers::{
 };
 
 use super::request::BodyError;
-use super::structured::{Reader, StructureError, slot, write_scalars, write_table};
+use super::structured::{Reader, StructureError, slot, write_table};
 use super::{ITEM_BYTES_MAX, RECORD_BYTES_MAX};
 
 /// The longest token of a page, in bytes.
@@ -106,7 +106,8 @@ pub struct NativePage<'a> {
 type Builder = FlatBufferBuilder<'static>;
 
 fn write_bytes(builder: &mut Builder, bytes: Option<&[u8]>) -> Option<WIPOffset<UnionWIPOffset>> {
-    bytes.map(|bytes| write_scalars(builder, bytes))
+    // Copied as a whole: a zero byte follows that belongs to nothing.
+    bytes.map(|bytes| builder.create_byte_string(bytes).as_union_value())
 }
 
 fn push(builder: &mut Builder, index: usize, written: Option<WIPOffset<UnionWIPOffset>>) {
