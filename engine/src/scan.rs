@@ -1,7 +1,7 @@
 //! Pages: items of a namespace in order, as they are at one moment.
 
 use crate::entry::Metadata;
-use crate::key::Key;
+use crate::key::{self, Key};
 
 /// What a page is to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,11 @@ pub struct Scan {
     pub items_max: usize,
     /// The most bytes of keys and values; the first item comes however long it is.
     pub bytes_max: usize,
+    /// Longer values are left out, in bytes.
+    pub value_bytes_max: usize,
+    /// When no further entries are looked at, on the clock of the shard's runtime, in nanoseconds:
+    /// the page ends with what it has then, and goes forward in any case.
+    pub deadline: Option<u64>,
 }
 
 /// Bytes of an encoded key that say the namespace.
@@ -39,6 +44,8 @@ impl Scan {
             keys_only: false,
             items_max: ITEMS_MAX_DEFAULT,
             bytes_max: BYTES_MAX_DEFAULT,
+            value_bytes_max: usize::MAX,
+            deadline: None,
         }
     }
 
@@ -68,16 +75,27 @@ impl Scan {
         self
     }
 
-    /// Goes on where a page has ended.
+    /// Goes on where a page has ended, and not beyond the bounds that were set before.
     pub fn after(mut self, place: &PagePlace) -> Self {
         if self.is_reverse {
-            self.end = Some(place.0.clone());
+            let end = place.0.clone();
+            self.end = Some(self.end.map_or(end.clone(), |before| before.min(end)));
         } else {
             // No key lies between one and the same with a zero byte behind it.
-            self.start.clone_from(&place.0);
-            self.start.push(0);
+            let start = [&place.0, &[0][..]].concat();
+            self.start = self.start.max(start);
         }
         self
+    }
+
+    /// Whether no key is within the bounds.
+    pub fn is_empty(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| self.start >= *end)
+    }
+
+    /// Bytes of memory that it has besides its own size.
+    pub fn memory(&self) -> usize {
+        self.start.capacity() + self.end.as_ref().map_or(0, Vec::capacity)
     }
 
     /// The namespace.
@@ -117,6 +135,19 @@ impl PagePlace {
     pub(crate) fn at(encoded: &[u8]) -> Self {
         Self(encoded[NAMESPACE_BYTES..].to_vec())
     }
+
+    /// The place as bytes, for whoever asks for the next page.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The place that these bytes are; `None` if they are none.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > key::ENCODED_BYTES_MAX - NAMESPACE_BYTES {
+            return None;
+        }
+        key::decode(&[&[0; NAMESPACE_BYTES], bytes].concat()).map(|_| Self(bytes.to_vec()))
+    }
 }
 
 /// An item of a page.
@@ -130,8 +161,16 @@ pub struct PageItem {
     pub metadata: Metadata,
     /// How long the value is, in bytes.
     pub value_len: usize,
-    /// The value, unless values were left out.
+    /// The value, unless it was left out.
     pub value: Option<Vec<u8>>,
+}
+
+impl PageItem {
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, Vec::capacity);
+        size_of::<Self>() + self.record.capacity() + self.item.capacity() + value
+    }
 }
 
 /// Items in order.
@@ -143,4 +182,33 @@ pub struct Page {
     pub next: Option<PagePlace>,
     /// How far the log has to be acknowledged before the page may be sent; 0 for not at all.
     pub needs: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_its_bytes_and_other_bytes_are_none() {
+        for (record, item) in [(&b"r"[..], &b"item"[..]), (b"a\0b", b""), (b"\xFF", &[0; 1024])] {
+            let key = Key { namespace: 7, record, item };
+            let place = PagePlace::at(&key.encode());
+            assert_eq!(PagePlace::from_bytes(place.as_bytes()), Some(place.clone()));
+            let cut = &place.as_bytes()[..record.len()];
+            assert_eq!(PagePlace::from_bytes(cut), None, "the record has no end");
+        }
+        assert_eq!(PagePlace::from_bytes(&[1; 1 << 20]), None);
+    }
+
+    #[test]
+    fn a_place_elsewhere_does_not_widen_the_bounds() {
+        let place = |item: &[u8]| PagePlace::at(&Key { namespace: 0, record: b"r", item }.encode());
+        let scan = Scan::of_record(0, b"r").from(b"r", b"c").below(b"r", b"f");
+        assert_eq!(scan.clone().after(&place(b"a")), scan);
+        assert!(scan.clone().after(&place(b"x")).is_empty() && !scan.is_empty());
+        let reverse = Scan { is_reverse: true, ..scan };
+        assert_eq!(reverse.clone().after(&place(b"x")), reverse);
+        assert!(reverse.after(&place(b"a")).is_empty());
+        assert!(Scan::of_record(0, b"r").from(b"r", b"b").below(b"r", b"a").is_empty());
+    }
 }

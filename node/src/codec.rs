@@ -2,11 +2,14 @@
 //! bytes. Connections, messages between cores, shards and limits know none by name.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use larder_engine::key::Key;
 use larder_engine::shard::Answer;
 
-use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest};
+use crate::request::{
+    ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
+};
 
 /// In which order replies leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +40,14 @@ pub enum Extent {
 }
 
 /// What a message means.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Meaning<'a> {
     /// The protocol answers it by itself.
     Constant,
     /// It is for the shard that owns a key.
     Keyed(ItemRequest<'a>),
+    /// It is for one shard, and not about one item.
+    Shard(Arc<ShardRequest>),
     /// It is for the whole node. It waits for the connection's earlier requests, and later
     /// ones wait for it.
     Node(NodeRequest),
@@ -132,6 +137,18 @@ pub trait Codec {
         at: (u32, u8),
         out: &mut Vec<u8>,
     );
+
+    /// The same where a shard was asked for more than an item. A protocol without such requests
+    /// has no answers to them.
+    fn put_shard(
+        &self,
+        token: &Self::Token,
+        answer: &ShardAnswer,
+        _at: (u32, u8),
+        _out: &mut Vec<u8>,
+    ) {
+        panic!("nothing of this protocol asks for {answer:?}: {token:?}");
+    }
 
     /// The same where the whole node was asked.
     fn put_node(&self, token: &Self::Token, answer: &NodeAnswer, out: &mut Vec<u8>);

@@ -127,6 +127,23 @@ pub const TASK_SMALL_BYTES: usize = 64 << 10;
 /// What a task needs besides the values that it works on, in bytes, roughly.
 pub const TASK_BYTES: usize = 1024;
 
+/// Items of a page at most. More would keep the small things of others waiting.
+pub const PAGE_ITEMS_MAX: usize = 10_000;
+
+/// Items of a page unless it is said how many.
+pub const PAGE_ITEMS_DEFAULT: usize = 1024;
+
+/// Bytes of keys and values in a page at most; the first item comes however long it is. As much as
+/// one connection's replies may have.
+pub const PAGE_BYTES_MAX: usize = CONNECTION_WAITING_BYTES_MAX;
+
+/// The same unless it is said how many.
+pub const PAGE_BYTES_DEFAULT: usize = 256 << 10;
+
+/// What an item of a page takes in memory besides its key and value, in bytes, roughly, as it is
+/// and as it is encoded: half of both.
+pub const PAGE_ITEM_BYTES: usize = 128;
+
 /// Requests of one core that wait for other cores. Beyond half of it a connection may have few.
 pub const FORWARDED_MAX: usize = 16 << 10;
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use larder::ask::{self, DelArgs, GetArgs, IncrArgs, PingArgs, SetArgs};
+use larder::ask::{self, DelArgs, GetArgs, IncrArgs, ItemsArgs, PingArgs, ScanArgs, SetArgs};
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
 use larder::launch::{Launcher, StartError, Stopper};
@@ -39,6 +39,10 @@ enum Command {
     Del(DelArgs),
     /// Change a number in a running node and print it
     Incr(IncrArgs),
+    /// Print the items of a record of a running node
+    Items(ItemsArgs),
+    /// Print all items of a running node
+    Scan(ScanArgs),
     /// Ask a running node for a sign of life
     Ping(PingArgs),
 }
@@ -55,6 +59,8 @@ fn main() -> ExitCode {
         Command::Set(args) => return ask::set(&args),
         Command::Del(args) => return ask::del(&args),
         Command::Incr(args) => return ask::incr(&args),
+        Command::Items(args) => return ask::items(&args),
+        Command::Scan(args) => return ask::scan(&args),
         Command::Ping(args) => return ask::ping(&args),
     };
     match result {

@@ -9,6 +9,8 @@
 //! - Requests are refused when the batch that gathers them is full and cannot be handed over;
 //!   answers never are, because there are no more of them than requests.
 
+use std::sync::Arc;
+
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
 use larder_engine::shard::{Answer, AnswerBuf};
@@ -20,7 +22,7 @@ use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
     BATCHES_KEPT_MAX, MAILBOX_BATCHES,
 };
-use crate::request::{ItemRequest, NoAnswer};
+use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,15 @@ impl RequestHead {
     }
 }
 
+/// What is asked for.
+#[derive(Debug)]
+enum Asked<B> {
+    /// An operation on an item, with its bytes.
+    Item(RequestHead, B),
+    /// Something else.
+    Shard(Arc<ShardRequest>),
+}
+
 /// A request for a shard of the core that it is sent to.
 #[derive(Debug)]
 pub struct RequestMessage {
@@ -90,8 +101,7 @@ pub struct RequestMessage {
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    head: RequestHead,
-    bytes: Bytes,
+    asked: Asked<Bytes>,
 }
 
 /// A request that was taken out of its batch.
@@ -101,14 +111,16 @@ pub struct ParkedRequest {
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    head: RequestHead,
-    bytes: Vec<u8>,
+    asked: Asked<Vec<u8>>,
 }
 
 impl ParkedRequest {
     /// The request.
-    pub fn request(&self) -> ItemRequest<'_> {
-        self.head.request(&self.bytes)
+    pub fn request(&self) -> AnyRequest<'_> {
+        match &self.asked {
+            Asked::Item(head, bytes) => AnyRequest::Item(head.request(bytes)),
+            Asked::Shard(request) => AnyRequest::Shard(request),
+        }
     }
 }
 
@@ -151,6 +163,8 @@ pub struct Batch {
     pub requests: Vec<RequestMessage>,
     /// Answers to requests.
     pub answers: Vec<AnswerMessage>,
+    /// Answers to those that are not about one item.
+    pub shard_answers: Vec<(Place, ShardAnswer)>,
     /// The rest. They count as sent after the requests of the same batch.
     pub notes: Vec<Note>,
     /// Connections, and bytes of values that were passed to their clients.
@@ -165,6 +179,7 @@ impl Batch {
     fn is_empty(&self) -> bool {
         self.requests.is_empty()
             && self.answers.is_empty()
+            && self.shard_answers.is_empty()
             && self.notes.is_empty()
             && self.credits.is_empty()
             && self.closed.is_empty()
@@ -178,6 +193,7 @@ impl Batch {
     fn clear(&mut self) {
         self.requests.clear();
         self.answers.clear();
+        self.shard_answers.clear();
         self.notes.clear();
         self.credits.clear();
         self.closed.clear();
@@ -196,24 +212,32 @@ impl Batch {
     }
 
     /// The request of a message.
-    pub fn request<'a>(&'a self, message: &'a RequestMessage) -> ItemRequest<'a> {
-        message.head.request(self.bytes_of(&message.bytes))
+    #[inline]
+    pub fn request<'a>(&'a self, message: &'a RequestMessage) -> AnyRequest<'a> {
+        match &message.asked {
+            Asked::Item(head, bytes) => AnyRequest::Item(head.request(self.bytes_of(bytes))),
+            Asked::Shard(request) => AnyRequest::Shard(request),
+        }
     }
 
     /// Takes a request out of the batch, to be carried out later.
     pub fn park(&mut self, request: usize) -> ParkedRequest {
-        let RequestMessage { place, shard, head, bytes } = &mut self.requests[request];
-        let bytes = match bytes {
-            Bytes::Shared(start, end) => self.bytes[*start..*end].to_vec(),
-            Bytes::Own(bytes) => std::mem::take(bytes),
+        let RequestMessage { place, shard, asked } = &mut self.requests[request];
+        let asked = match asked {
+            Asked::Item(head, Bytes::Shared(start, end)) => {
+                Asked::Item(*head, self.bytes[*start..*end].to_vec())
+            }
+            Asked::Item(head, Bytes::Own(bytes)) => Asked::Item(*head, std::mem::take(bytes)),
+            Asked::Shard(request) => Asked::Shard(Arc::clone(request)),
         };
-        ParkedRequest { place: *place, shard: *shard, head: *head, bytes }
+        ParkedRequest { place: *place, shard: *shard, asked }
     }
 
     /// The memory that the batch holds, in bytes.
     fn memory(&self) -> usize {
         self.requests.capacity() * size_of::<RequestMessage>()
             + self.answers.capacity() * size_of::<AnswerMessage>()
+            + self.shard_answers.capacity() * size_of::<(Place, ShardAnswer)>()
             + self.bytes.capacity()
             + self.own_bytes
     }
@@ -228,8 +252,14 @@ impl Batch {
         self.bytes.extend_from_slice(request.key.record);
         self.bytes.extend_from_slice(request.key.item);
         self.bytes.extend_from_slice(request.operation.value());
-        let bytes = self.settle(start);
-        self.requests.push(RequestMessage { place, shard, head: RequestHead::of(request), bytes });
+        let asked = Asked::Item(RequestHead::of(request), self.settle(start));
+        self.requests.push(RequestMessage { place, shard, asked });
+    }
+
+    fn push_shard_request(&mut self, place: Place, request: Arc<ShardRequest>) {
+        self.own_bytes += request.memory();
+        let shard = request.shard;
+        self.requests.push(RequestMessage { place, shard, asked: Asked::Shard(request) });
     }
 
     /// Moves bytes that were appended since `start` into a vector of their own if they are many.
@@ -248,6 +278,11 @@ impl Batch {
         let value = self.settle(start);
         let answer = answer.map(Answer::without_value);
         self.answers.push(AnswerMessage { place, answer, value });
+    }
+
+    fn push_shard_answer(&mut self, place: Place, answer: ShardAnswer) {
+        self.own_bytes += answer.memory();
+        self.shard_answers.push((place, answer));
     }
 
     fn push_own_answer(&mut self, place: Place, answer: AnswerBuf) {
@@ -366,6 +401,21 @@ impl Mesh {
         true
     }
 
+    /// As [`Mesh::send_request`], for a request that is not about one item.
+    pub fn send_shard_request(
+        &mut self,
+        core: usize,
+        place: Place,
+        request: Arc<ShardRequest>,
+    ) -> bool {
+        let line = self.line(core);
+        if line.gathering.is_full() && !line.hand_over() {
+            return false;
+        }
+        line.gathering.push_shard_request(place, request);
+        true
+    }
+
     /// Sends the answer to a request of `core`.
     pub fn send_answer(
         &mut self,
@@ -379,6 +429,11 @@ impl Mesh {
     /// Sends an answer whose value needs not be copied.
     pub fn send_own_answer(&mut self, core: usize, place: Place, answer: AnswerBuf) {
         self.line(core).gathering.push_own_answer(place, answer);
+    }
+
+    /// Sends the answer to a request that is not about one item.
+    pub fn send_shard_answer(&mut self, core: usize, place: Place, answer: ShardAnswer) {
+        self.line(core).gathering.push_shard_answer(place, answer);
     }
 
     /// Sends a note.
@@ -454,7 +509,9 @@ impl Mesh {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::ShardWork;
     use larder_engine::operation::{Delete, Outcome, Store, StoreMode};
+    use larder_engine::scan::{Page, Scan};
 
     fn store(value: &[u8]) -> ItemRequest<'_> {
         let operation = Operation::Store(Store {
@@ -489,14 +546,28 @@ mod tests {
         batch.push_answer(place(3), Ok(&hit.with_value(b"value")));
         batch.push_answer(place(4), Err(NoAnswer::Damaged));
         batch.push_own_answer(place(5), AnswerBuf::with_value(&hit, large.clone()));
+        let page = Arc::new(ShardRequest {
+            shard: 7,
+            deadline: None,
+            work: ShardWork::Page(Scan::of_record(0, &[b'r'; 1000])),
+        });
+        let before = batch.own_bytes;
+        batch.push_shard_request(place(6), Arc::clone(&page));
+        assert!(batch.own_bytes > before + 1000, "what it owns counts");
         let requests: Vec<_> =
             batch.requests.iter().map(|message| batch.request(message)).collect();
-        assert_eq!(requests, sent);
+        let expected: Vec<_> = sent.into_iter().map(AnyRequest::Item).collect();
+        assert_eq!(requests[..4], expected);
+        assert_eq!(requests[4], AnyRequest::Shard(&page));
         let answers: Vec<_> = batch.answers.iter().map(|message| batch.answer(message)).collect();
         let expected =
             [Ok(hit.with_value(b"value")), Err(NoAnswer::Damaged), Ok(hit.with_value(&large))];
         assert_eq!(answers, expected);
-        assert_eq!(batch.park(1).request(), store(&large));
+        assert_eq!(batch.park(1).request(), AnyRequest::Item(store(&large)));
+        assert_eq!(batch.park(4).request(), AnyRequest::Shard(&page));
+        let before = batch.own_bytes;
+        batch.push_shard_answer(place(6), ShardAnswer::Page(Page::default(), 5000));
+        assert_eq!(batch.own_bytes, before + 5000);
         batch.clear();
         assert!(batch.is_empty() && !batch.is_full());
     }

@@ -1,11 +1,15 @@
 //! What a client wants and what it is told, in the words of no protocol.
 
+use std::sync::Arc;
+
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
+use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{Announced, AnswerBuf};
 
 use crate::counters::{CoreReport, Kind};
+use crate::limits::PAGE_ITEM_BYTES;
 
 /// What one shard is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,72 @@ pub struct ItemRequest<'a> {
     /// Whether the old item goes if there is no room for the new one: it was to be replaced, so
     /// what is there is stale.
     pub replaces: bool,
+}
+
+/// What one shard is to do that is not about one item. It owns what it needs, and tasks carry it
+/// out: it may take long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardRequest {
+    /// The shard.
+    pub shard: u16,
+    /// As [`ItemRequest::deadline`].
+    pub deadline: Option<u64>,
+    /// What it is.
+    pub work: ShardWork,
+}
+
+/// What a shard is to do besides operations on single items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardWork {
+    /// Show items in order.
+    Page(Scan),
+}
+
+impl ShardRequest {
+    /// The memory that it has, in bytes.
+    pub fn memory(&self) -> usize {
+        let ShardWork::Page(scan) = &self.work;
+        size_of::<Self>() + scan.memory()
+    }
+
+    /// How long the answer may be expected to be, in bytes. `unknown` stands for the first value of
+    /// a page, which comes however long it is.
+    pub fn reply_bytes(&self, unknown: usize) -> usize {
+        let ShardWork::Page(scan) = &self.work;
+        let value = if scan.keys_only { 0 } else { scan.value_bytes_max.min(unknown) };
+        let items = scan.items_max.saturating_mul(PAGE_ITEM_BYTES);
+        scan.bytes_max.max(value).saturating_add(items)
+    }
+}
+
+/// What one shard is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnyRequest<'a> {
+    /// An operation on an item.
+    Item(ItemRequest<'a>),
+    /// Something else.
+    Shard(&'a Arc<ShardRequest>),
+}
+
+/// What a shard answers to a [`ShardRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardAnswer {
+    /// Items in order, and the memory that they take, in bytes.
+    Page(Page, usize),
+}
+
+impl ShardAnswer {
+    /// A page.
+    pub fn page(page: Page) -> Self {
+        let bytes = page.items.iter().map(PageItem::memory).sum();
+        Self::Page(page, bytes)
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let Self::Page(_, bytes) = self;
+        *bytes
+    }
 }
 
 /// The time of a turn.
@@ -98,6 +168,8 @@ impl From<&EngineError> for NoAnswer {
 pub enum Answered {
     /// What became of the item.
     Item(AnswerBuf),
+    /// What the shard did besides.
+    Shard(ShardAnswer),
     /// What the whole node says.
     Node(NodeAnswer),
     /// Nothing did.
@@ -105,10 +177,11 @@ pub enum Answered {
 }
 
 impl Answered {
-    /// Bytes of the value that it brings.
+    /// Bytes of what it brings.
     pub fn value_bytes(&self) -> usize {
         match self {
             Self::Item(answer) => answer.value_bytes(),
+            Self::Shard(answer) => answer.memory(),
             Self::Node(_) | Self::Failed(_) => 0,
         }
     }
@@ -116,5 +189,48 @@ impl Answered {
     /// Whether it is a failure.
     pub fn is_failed(&self) -> bool {
         matches!(self, Self::Failed(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_expected_to_be_as_long_as_its_limits_and_its_first_value_allow() {
+        let mut scan = Scan::of_record(0, b"record");
+        (scan.items_max, scan.bytes_max) = (10, 5000);
+        let bytes = |scan: &Scan, unknown| {
+            let work = ShardWork::Page(scan.clone());
+            ShardRequest { shard: 0, deadline: None, work }.reply_bytes(unknown)
+        };
+        let items = 10 * PAGE_ITEM_BYTES;
+        assert_eq!((bytes(&scan, 0), bytes(&scan, 9000)), (5000 + items, 9000 + items));
+        scan.value_bytes_max = 6000;
+        assert_eq!(bytes(&scan, 9000), 6000 + items);
+        scan.keys_only = true;
+        assert_eq!(bytes(&scan, 9000), 5000 + items);
+        scan.bytes_max = usize::MAX;
+        assert_eq!(bytes(&scan, 9000), usize::MAX);
+    }
+
+    #[test]
+    fn what_an_answer_and_a_request_hold_is_counted() {
+        let item = |value| PageItem {
+            record: vec![0; 100],
+            item: vec![0; 200],
+            metadata: Default::default(),
+            value_len: 5000,
+            value,
+        };
+        let page = |value| Page { items: vec![item(value)], ..Page::default() };
+        let without = ShardAnswer::page(page(None)).memory();
+        assert!((300..1000).contains(&without), "{without}");
+        assert_eq!(ShardAnswer::page(page(Some(vec![0; 5000]))).memory(), without + 5000);
+        let request = |record: &[u8]| {
+            let work = ShardWork::Page(Scan::of_record(0, record));
+            ShardRequest { shard: 0, deadline: None, work }.memory()
+        };
+        assert!(request(&[1; 1000]) >= request(b"r") + 999);
     }
 }

@@ -1,4 +1,4 @@
-"""The native protocol from its document alone: PROTOCOL.md and schema/hello.fbs, nothing else.
+"""The native protocol from its document alone: PROTOCOL.md and schema/*.fbs, nothing else.
 
 Usage: python_native.py HOST PORT
 
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 
+import flatbuffers
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REQUEST, REPLY, VERSION = 0xD1, 0xD2, 1
 HEADER = struct.Struct("<BBBBIQII")
@@ -27,10 +29,97 @@ OPCODES = {
     "increment": 0x13,
     "touch": 0x14,
     "get_and_touch": 0x15,
+    "get_items": 0x20,
+    "scan": 0x21,
 }
 PUT_MODES = {"set": 0, "if_absent": 1, "if_present": 2, "if_version": 3, "append": 4, "prepend": 5}
 OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
-MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE = 0x30, 0x31, 0x36
+MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
+
+
+def generated():
+    """The readers and writers that flatc makes of the schemas, by the name of their table."""
+    with tempfile.TemporaryDirectory() as folder:
+        schemas = sorted((ROOT / "protocol" / "schema").glob("*.fbs"))
+        subprocess.run(["flatc", "--python", "-o", folder, *map(str, schemas)], check=True)
+        sys.path.insert(0, folder)
+        names = ["HelloReply", "GetItems", "Scan", "Page", "PageItem"]
+        modules = {name: importlib.import_module(f"larder.{name}") for name in names}
+        sys.path.remove(folder)
+    return modules
+
+
+SCHEMA = generated()
+
+
+def reader(name, body):
+    """The root table of a body, whose identifier is looked at first."""
+    table = getattr(SCHEMA[name], name)
+    assert getattr(table, f"{name}BufferHasIdentifier")(body, 0), body
+    return table.GetRootAs(body, 0)
+
+
+def byte_strings(table, *names):
+    """The vectors of bytes of a table that are there, in hexadecimal, by their names."""
+    found = {}
+    for name in names:
+        method = name.title().replace("_", "")
+        if not getattr(table, f"{method}IsNone")():
+            length = getattr(table, f"{method}Length")()
+            found[name] = bytes(getattr(table, method)(at) for at in range(length)).hex()
+    return found
+
+
+def read_page_request(kind, body):
+    """The fields of the body of a request for a page."""
+    table = reader({"get_items": "GetItems", "scan": "Scan"}[kind], body)
+    names = ["token"] if kind == "scan" else ["record", "prefix", "from_key", "to_key", "token"]
+    fields = {
+        "namespace": table.Namespace(),
+        "items_max": table.ItemsMax(),
+        "bytes_max": table.BytesMax(),
+        "value_bytes_max": table.ValueBytesMax(),
+        "keys_only": table.KeysOnly(),
+        **byte_strings(table, *names),
+    }
+    return fields if kind == "scan" else {**fields, "descending": table.Order() == 1}
+
+
+def page_request_body(kind, fields):
+    """The body of a request for a page."""
+    module, name = {"get_items": ("GetItems", "LRGI"), "scan": ("Scan", "LRSC")}[kind]
+    write = lambda what, *values: getattr(SCHEMA[module], f"{module}{what}")(builder, *values)
+    builder = flatbuffers.Builder(256)
+    names = [it for it in ("record", "prefix", "from_key", "to_key", "token") if it in fields]
+    written = {it: builder.CreateByteVector(bytes.fromhex(fields[it])) for it in names}
+    write("Start")
+    for it, offset in written.items():
+        write(f"Add{it.title().replace('_', '')}", offset)
+    write("AddNamespace", fields["namespace"])
+    write("AddItemsMax", fields.get("items_max", 0))
+    write("AddBytesMax", fields.get("bytes_max", 0))
+    write("AddValueBytesMax", fields.get("value_bytes_max", 0))
+    write("AddKeysOnly", fields.get("keys_only", False))
+    if kind == "get_items":
+        write("AddOrder", int(fields.get("descending", False)))
+    builder.Finish(write("End"), file_identifier=name.encode())
+    return bytes(builder.Output())
+
+
+def read_page(body):
+    """The fields of a page."""
+    page = reader("Page", body)
+    items = []
+    for at in range(page.ItemsLength()):
+        item = page.Items(at)
+        fixed = {
+            "version": item.Version(),
+            "client_flags": item.ClientFlags(),
+            "expiry": item.Expiry(),
+            "value_length": item.ValueBytes(),
+        }
+        items.append({**fixed, **byte_strings(item, "record", "item", "value")})
+    return {"items": items, **byte_strings(page, "next")}
 
 
 def crc32c(data):
@@ -56,6 +145,8 @@ def request_body(kind, fields):
     if kind == "hello":
         versions = struct.pack("<HHI", fields["version_min"], fields["version_max"], 0)
         return versions + fields["name"].encode()
+    if kind in ("get_items", "scan"):
+        return page_request_body(kind, fields)
     record, item = bytes.fromhex(fields["record"]), bytes.fromhex(fields["item"])
     head = KEY.pack(fields["namespace"], len(record), len(item))
     value = b""
@@ -102,6 +193,8 @@ def read_reply(kind, body):
             "value_length": length,
             "value": body[24:].hex(),
         }
+    if kind in ("get_items", "scan"):
+        return read_page(body)
     if kind == "put":
         return {"version": struct.unpack("<Q", body)[0]}
     if kind == "increment":
@@ -116,7 +209,24 @@ def check_vectors():
     folder = ROOT / "protocol" / "vectors"
     requests = json.loads((folder / "requests.json").read_text())
     for vector in requests:
-        assert request_bytes(vector).hex() == vector["hex"], vector["name"]
+        data, kind = bytes.fromhex(vector["hex"]), vector["kind"]
+        if kind in ("get_items", "scan"):
+            # Two writers of a FlatBuffer may order its parts in two ways: both are to be read.
+            written = page_request_body(kind, vector["fields"])
+            for body in (data[HEADER.size :], written):
+                assert read_page_request(kind, body) == vector["fields"], vector["name"]
+            same = message(
+                REQUEST,
+                OPCODES[kind],
+                int(vector["checksum"]),
+                vector["id"],
+                vector["deadline"],
+                data[HEADER.size :],
+                vector["checksum"],
+            )
+            assert same == data, vector["name"]
+        else:
+            assert request_bytes(vector).hex() == vector["hex"], vector["name"]
     for vector in json.loads((folder / "replies.json").read_text()):
         data = bytes.fromhex(vector["hex"])
         magic, version, opcode, status, length, request_id, details, checksum = HEADER.unpack_from(
@@ -176,22 +286,54 @@ class Client:
 
 def hello(client):
     """The node's hello through a reader that flatc has generated."""
-    with tempfile.TemporaryDirectory() as folder:
-        schema = ROOT / "protocol" / "schema" / "hello.fbs"
-        subprocess.run(["flatc", "--python", "-o", folder, str(schema)], check=True)
-        sys.path.insert(0, folder)
-        reader = importlib.import_module("larder.HelloReply").HelloReply
-        status, body = client.wait(
-            client.send("hello", version_min=1, version_max=1, name="python")
-        )
-        assert status == OK, body
-        assert reader.HelloReplyBufferHasIdentifier(body, 0)
-        reply = reader.GetRootAs(body, 0)
-        assert reply.Version() == 1 and reply.Shards() >= 1 and reply.Cores() >= 1
-        assert reply.Software().startswith(b"larder "), reply.Software()
-        opcodes = {reply.Opcodes(index) for index in range(reply.OpcodesLength())}
-        assert opcodes == set(OPCODES.values()), opcodes
-        return reply.ValueBytesMax()
+    status, body = client.wait(client.send("hello", version_min=1, version_max=1, name="python"))
+    assert status == OK, body
+    reply = reader("HelloReply", body)
+    assert reply.Version() == 1 and reply.Shards() >= 1 and reply.Cores() >= 1
+    assert reply.Software().startswith(b"larder "), reply.Software()
+    opcodes = {reply.Opcodes(index) for index in range(reply.OpcodesLength())}
+    assert opcodes == set(OPCODES.values()), opcodes
+    assert reply.PageItemsMax() >= 1000 and reply.PageBytesMax() >= 1000
+    return reply.ValueBytesMax()
+
+
+def follow(client, kind, **fields):
+    """The items of all pages."""
+    items, token = [], {}
+    while True:
+        status, page = client.ask(kind, **fields, **token)
+        assert status == OK, page
+        items += page["items"]
+        if "next" not in page:
+            return items
+        token = {"token": page["next"]}
+
+
+def pages(client):
+    names = [b"%03d" % number for number in range(100)]
+    put = {"record": b"paged", "client_flags": 0, "ttl": 0, "mode": "set"}
+    ids = [client.send("put", **put, item=name, value=b"v" + name) for name in names]
+    assert all(client.wait(request_id)[0] == OK for request_id in ids)
+    shown = follow(client, "get_items", record=b"paged", items_max=7)
+    assert [item["item"] for item in shown] == [name.hex() for name in names]
+    assert all(item["value"] == (b"v" + bytes.fromhex(item["item"])).hex() for item in shown)
+    shown = follow(client, "get_items", record=b"paged", prefix=b"01", descending=True)
+    assert [item["item"] for item in shown] == [name.hex() for name in names[19:9:-1]]
+    some = {"record": b"paged", "from_key": b"010", "to_key": b"020"}
+    shown = follow(client, "get_items", **some, keys_only=True, bytes_max=50)
+    assert [item["item"] for item in shown] == [name.hex() for name in names[10:20]]
+    assert all("value" not in item and item["value_length"] == 4 for item in shown)
+    assert follow(client, "get_items", record=b"paged", from_key=b"2", to_key=b"1") == []
+    scanned = follow(client, "scan", items_max=30)
+    shown = [item for item in scanned if item["record"] == b"paged".hex()]
+    assert sorted(item["item"] for item in shown) == [name.hex() for name in names]
+    _, page = client.ask("get_items", record=b"paged", items_max=3)
+    status, reason = client.ask("get_items", record=b"other", token=page["next"])
+    assert status == BAD_TOKEN and "token" in reason
+    flipped = bytes.fromhex(page["next"])[:-1] + b"\0\0"
+    assert client.ask("get_items", record=b"paged", token=flipped)[0] == BAD_TOKEN
+    status, reason = client.ask("get_items", **some, prefix=b"0")
+    assert status == MALFORMED and "prefix" in reason
 
 
 def round_trips(client):
@@ -255,6 +397,7 @@ def main():
     client = Client(sys.argv[1], int(sys.argv[2]))
     value_bytes_max = hello(client)
     round_trips(client)
+    pages(client)
     mistakes(client)
     print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")
 

@@ -29,6 +29,11 @@ const EXAMINED_MIN: usize = 4096;
 /// After so many entries others may have a turn.
 const TURN_ENTRIES: usize = 64;
 
+/// Whether so many entries are a multiple of those behind which others may have a turn.
+fn is_turn(examined: usize) -> bool {
+    examined > 0 && examined.is_multiple_of(TURN_ENTRIES)
+}
+
 /// A value that is still to be read.
 struct Unread {
     /// The item's place in the page.
@@ -39,7 +44,7 @@ struct Unread {
 
 impl<E: Env> Shard<E> {
     /// A page of the items that `scan` asks for and that live: a snapshot of one moment after the
-    /// call.
+    /// call. Near its deadline it ends early, with at least one item or a place further on.
     ///
     /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has
     /// more; a copy of at most 1,024 entries of memtables; and up to 128 KiB for each sorted run of
@@ -55,6 +60,9 @@ impl<E: Env> Shard<E> {
     ) -> impl Future<Output = Result<Page, EngineError>> + use<E> {
         let shard = Rc::clone(self);
         async move {
+            if scan.is_empty() {
+                return Ok(Page::default());
+            }
             shard.apply_due_flush().await?;
             // Before the index is looked at: what it points to stays until the page is there.
             let pin = shard.pins.enter(shard.env.now());
@@ -91,20 +99,23 @@ impl<E: Env> Shard<E> {
             };
             page.needs = page.needs.max(scanned.sequence_end);
             let item = self.page_item(&scanned, now);
+            let shows_value =
+                |item: &PageItem| !scan.keys_only && item.value_len <= scan.value_bytes_max;
             let more = item.as_ref().map_or(0, |item| {
-                let value = if scan.keys_only { 0 } else { item.value_len };
+                let value = if shows_value(item) { item.value_len } else { 0 };
                 scanned.key.len() + value
             });
             let is_full = page.items.len() >= scan.items_max.max(1)
                 || (bytes + more > scan.bytes_max && !page.items.is_empty());
-            if (is_full && item.is_some()) || examined >= examined_max {
+            let is_over = examined >= examined_max || (is_turn(examined) && self.is_late(scan));
+            if (is_full && item.is_some()) || is_over {
                 page.next = last.as_deref().map(PagePlace::at);
                 break;
             }
             examined += 1;
             bytes += more;
             if let Some(mut item) = item {
-                if scan.keys_only {
+                if !shows_value(&item) {
                     item.value = None;
                 } else if let Some(pointer) = scanned.entry.as_entry().pointer() {
                     let key = scanned.key.clone();
@@ -113,12 +124,17 @@ impl<E: Env> Shard<E> {
                 page.items.push(item);
             }
             last = Some(scanned.key);
-            if examined % TURN_ENTRIES == 0 {
+            if is_turn(examined) {
                 self.env.yield_if_needed().await;
             }
         }
         self.read_values(&mut page, unread).await?;
         Ok(page)
+    }
+
+    /// Whether no further entry is to be looked at for want of time.
+    fn is_late(&self, scan: &Scan) -> bool {
+        scan.deadline.is_some_and(|deadline| self.env.now() >= deadline)
     }
 
     /// The item that an entry stands for, if it lives; with its value if that is in the index.

@@ -1,5 +1,7 @@
-//! `larder get`, `set`, `del`, `incr` and `ping`: a running node asked from the command line.
+//! `larder get`, `set`, `del`, `incr`, `items`, `scan` and `ping`: a running node asked from the
+//! command line.
 
+mod list;
 mod print;
 
 use std::ffi::OsString;
@@ -14,6 +16,7 @@ use clap::Args;
 use larder_client::{ClientConnection, ClientError, ItemRef, Put, Stored, When};
 
 use crate::limits::ITEM_BYTES_RANGE;
+pub use list::{ItemsArgs, ScanArgs, items, scan};
 use print::Printer;
 
 /// The exit code where there is no such item, or a condition does not hold.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use larder_client::{HelloReply, Item, Stored};
+use larder_client::{HelloReply, Item, ListedItem, Stored};
 use serde_json::{Value, json};
 
 use super::NodeArgs;
@@ -87,11 +87,48 @@ fn describe(item: &Item) -> Value {
         "expiry": item.expiry,
         "length": item.value_len,
     });
-    match std::str::from_utf8(&item.value) {
-        Ok(text) => shown["value"] = json!(text),
+    set_bytes(&mut shown, "value", &item.value);
+    shown
+}
+
+/// Adds a field with these bytes, as text or, under a name that says so, in hexadecimal.
+fn set_bytes(shown: &mut Value, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => shown[name] = json!(text),
         Err(_) => {
-            let digits = item.value.iter().map(|byte| format!("{byte:02x}"));
-            shown["value_hex"] = json!(digits.collect::<String>());
+            let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+            shown[format!("{name}_hex")] = json!(digits.collect::<String>());
+        }
+    }
+}
+
+/// Writes an item of a page as a line: the record if it is shown, the key, and the value unless it
+/// was left out, with tabs between them; or as JSON with all that is known.
+pub(super) fn listed(out: &mut impl Write, item: &ListedItem, json: bool) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{}", describe_listed(item));
+    }
+    let parts = [item.record.as_ref(), Some(&item.item), item.value.as_ref()];
+    for (number, part) in parts.into_iter().flatten().enumerate() {
+        if number > 0 {
+            out.write_all(b"\t")?;
+        }
+        out.write_all(part)?;
+    }
+    out.write_all(b"\n")
+}
+
+fn describe_listed(item: &ListedItem) -> Value {
+    let mut shown = json!({
+        "version": item.version,
+        "client_flags": item.client_flags,
+        "expiry": item.expiry,
+        "length": item.value_len,
+    });
+    let parts = [("record", item.record.as_ref()), ("value", item.value.as_ref())];
+    for (name, bytes) in parts.into_iter().chain([("item", Some(&item.item))]) {
+        if let Some(bytes) = bytes {
+            set_bytes(&mut shown, name, bytes);
         }
     }
     shown

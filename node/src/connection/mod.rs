@@ -15,6 +15,8 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use larder_engine::key::Key;
 use larder_engine::shard::{Answer, AnswerBuf};
 
@@ -23,7 +25,7 @@ use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX, SLOTS_MAX,
     SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
-use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeRequest, Target};
+use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeRequest, ShardRequest, Target};
 
 use ahead::{Ahead, One};
 
@@ -94,6 +96,14 @@ pub trait Handler {
         asked: Asked,
         put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Handled;
+    /// Starts to carry out a request that is not about one item. If that cannot be, `put` gets the
+    /// reason.
+    fn shard_request(
+        &mut self,
+        request: Arc<ShardRequest>,
+        asked: Asked,
+        put: impl FnOnce(NoAnswer),
+    ) -> Handled;
     /// Starts to carry out a request that concerns the whole node. The connection has no earlier
     /// request that is not answered, and takes no later one before this one is.
     fn node_request(&mut self, request: NodeRequest, sequence: u64) -> Handled;
@@ -102,6 +112,12 @@ pub trait Handler {
     /// Learns that a reply with a value of so many bytes that came from `core` is in the client's
     /// output.
     fn passed(&mut self, core: usize, value_bytes: usize);
+}
+
+/// What a shard is asked for, and where it is.
+enum Asking<'r> {
+    Item(&'r ItemRequest<'r>, Target),
+    Shard(Arc<ShardRequest>),
 }
 
 /// Which of a connection's requests is asked for, and what those before it hold.
@@ -521,7 +537,10 @@ impl<P: Codec> Connection<P> {
             }
             Meaning::Keyed(request) => {
                 let target = one.target.unwrap_or_else(|| handler.target(&request.key));
-                self.request(message, &request, target, output, handler)
+                self.request(message, Asking::Item(&request, target), output, handler)
+            }
+            Meaning::Shard(request) => {
+                self.request(message, Asking::Shard(request), output, handler)
             }
             Meaning::Node(request) => self.node_request(message, request, handler),
             Meaning::Close => {
@@ -543,8 +562,7 @@ impl<P: Codec> Connection<P> {
     fn request(
         &mut self,
         message: &P::Message<'_>,
-        request: &ItemRequest<'_>,
-        target: Target,
+        asking: Asking<'_>,
         output: &mut Output<'_>,
         handler: &mut impl Handler,
     ) -> Option<Stop> {
@@ -554,8 +572,15 @@ impl<P: Codec> Connection<P> {
         let Self { protocol, slots, .. } = self;
         let out = if is_direct { &mut *output.bytes } else { slots.held_tail() };
         let (before, now) = (out.len(), handler.now().second);
-        let put = |answer: Result<&Answer<'_>, NoAnswer>| protocol.put(message, answer, now, out);
-        match handler.request(request, target, asked, put) {
+        let mut put =
+            |answer: Result<&Answer<'_>, NoAnswer>| protocol.put(message, answer, now, out);
+        let handled = match asking {
+            Asking::Item(request, target) => handler.request(request, target, asked, put),
+            Asking::Shard(request) => {
+                handler.shard_request(request, asked, |no_answer| put(Err(no_answer)))
+            }
+        };
+        match handled {
             Handled::Refused => return Some(Stop::Core),
             Handled::Waiting { expected_bytes } => {
                 slots.push_waiting(group, expected_bytes, protocol.token(message));

@@ -357,6 +357,7 @@ impl<P: Codec> Slots<P> {
                     Answered::Item(answer) => {
                         protocol.put_waited(&token, Ok(&answer.as_answer()), at, out);
                     }
+                    Answered::Shard(answer) => protocol.put_shard(&token, answer, at, out),
                     Answered::Node(answer) => protocol.put_node(&token, answer, out),
                     Answered::Failed(failure) => {
                         protocol.put_waited(&token, Err(*failure), at, out);

@@ -105,6 +105,15 @@ impl Handler for Fake {
         Handled::Done { after: After { shard: 0, needs }, is_error }
     }
 
+    fn shard_request(
+        &mut self,
+        request: Arc<ShardRequest>,
+        _: Asked,
+        _: impl FnOnce(NoAnswer),
+    ) -> Handled {
+        panic!("nothing of this protocol asks for {request:?}");
+    }
+
     fn node_request(&mut self, _: NodeRequest, sequence: u64) -> Handled {
         self.node_requests += 1;
         self.waiting.push((sequence, "node".into()));
@@ -153,10 +162,7 @@ impl<const IS_LOOSE: bool> Bench<IS_LOOSE> {
     fn begin(item_bytes_max: u64) -> Self {
         let facts = Facts { item_bytes_max, flush_enabled: true, ..Facts::example() };
         Self {
-            connection: Connection::new(Marked(
-                Memcached::new(&std::sync::Arc::new(facts)),
-                Cell::default(),
-            )),
+            connection: Connection::new(Marked(Memcached::new(&Arc::new(facts)), Cell::default())),
             fake: Fake::new(),
             out: Vec::new(),
             spares: SpareInputs::default(),

@@ -1,5 +1,7 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
+mod pages;
+
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +22,10 @@ use larder_protocol::native::{
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
-use crate::limits::CONNECTION_REQUESTS_MAX;
-use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer};
+use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
+use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, ShardAnswer};
+
+use pages::Pages;
 
 /// The native protocol, as one connection has it.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ impl Native {
             body_bytes_max: long(self.limits.body_bytes_max()),
             requests_max: long(CONNECTION_REQUESTS_MAX),
             opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
+            page_items_max: long(PAGE_ITEMS_MAX),
+            page_bytes_max: long(PAGE_BYTES_MAX),
         }
     }
 }
@@ -67,11 +73,13 @@ impl Native {
 const NOBODY: ReplyHead = ReplyHead { id: 0, opcode: 0, has_checksum: false, hops: 0 };
 
 /// What is kept of a request whose answer is encoded later.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NativeToken {
     head: ReplyHead,
     /// Whether a put demanded that there is an item.
     wants_item: bool,
+    /// What a page is of.
+    pages: Option<Box<Pages>>,
 }
 
 impl NativeToken {
@@ -82,11 +90,12 @@ impl NativeToken {
             _ => true,
         };
         let head = ReplyHead { id, opcode: opcode as u8, has_checksum, hops: 0 };
-        Self { head, wants_item }
+        Self { head, wants_item, pages: None }
     }
 
-    fn put(&self, answer: Result<&Answer<'_>, NoAnswer>, out: &mut Vec<u8>) {
-        let head = self.head;
+    /// Appends the reply to a request that has gone from one core to another so many times.
+    fn put(&self, answer: Result<&Answer<'_>, NoAnswer>, hops: u8, out: &mut Vec<u8>) {
+        let head = ReplyHead { hops, ..self.head };
         let answer = match answer {
             Ok(answer) => answer,
             Err(no_answer) => {
@@ -145,7 +154,10 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
         Condition::Version(version) => Some(version),
     };
     Some(match *request {
-        NativeRequest::Ping(_) | NativeRequest::Hello(_) => return None,
+        NativeRequest::Ping(_)
+        | NativeRequest::Hello(_)
+        | NativeRequest::GetItems(_)
+        | NativeRequest::Scan(_) => return None,
         NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
             let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
             (Operation::Read(read), Kind::Get { touches: false })
@@ -246,18 +258,21 @@ impl Codec for Native {
             NativeParsed::Refused(Refusal { is_last: true, .. }) => return Meaning::Close,
             _ => return Meaning::Constant,
         };
-        let (Some(key), Some((operation, kind))) =
-            (request.key(), item_request(request, now.second))
-        else {
-            return Meaning::Constant;
-        };
-        if key.namespace != DEFAULT_NAMESPACE {
-            return Meaning::Constant;
-        }
         let deadline = match u64::from(head.deadline_microseconds) {
             0 => None,
             microseconds => Some(asked + microseconds * 1000),
         };
+        let (Some(key), Some((operation, kind))) =
+            (request.key(), item_request(request, now.second))
+        else {
+            return match Pages::asked(request, self.facts.shards, deadline) {
+                Some(Ok((_, request))) => Meaning::Shard(Arc::new(request)),
+                Some(Err(_)) | None => Meaning::Constant,
+            };
+        };
+        if key.namespace != DEFAULT_NAMESPACE {
+            return Meaning::Constant;
+        }
         Meaning::Keyed(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
     }
 
@@ -290,10 +305,16 @@ impl Codec for Native {
                             reply::put_error(out, head, status, "this node speaks version 1");
                         }
                     }
-                    _ => {
-                        let reason = "there is no such namespace; the only one is 0, `default`";
-                        reply::put_error(out, head, NativeStatus::UnknownNamespace, reason);
-                    }
+                    _ => match Pages::asked(request, self.facts.shards, None) {
+                        Some(Err(NativeStatus::BadToken)) => {
+                            let status = NativeStatus::BadToken;
+                            reply::put_error(out, head, status, status.text());
+                        }
+                        _ => {
+                            let reason = "there is no such namespace; the only one is 0, `default`";
+                            reply::put_error(out, head, NativeStatus::UnknownNamespace, reason);
+                        }
+                    },
                 }
             }
             NativeParsed::NeedMore { .. } | NativeParsed::Close => {}
@@ -308,19 +329,23 @@ impl Codec for Native {
         _: u32,
         out: &mut Vec<u8>,
     ) {
-        self.token(step).put(answer, out);
+        self.token(step).put(answer, 0, out);
     }
 
     #[inline]
     fn token(&self, step: &NativeStep<'_>) -> NativeToken {
         match &step.parsed {
-            NativeParsed::Request(head, request) => NativeToken::of(head, request),
+            NativeParsed::Request(head, request) => {
+                let pages = Pages::asked(request, self.facts.shards, None);
+                let pages = pages.and_then(Result::ok).map(|(pages, _)| Box::new(pages));
+                NativeToken { pages, ..NativeToken::of(head, request) }
+            }
             other => panic!("{other:?} does not wait"),
         }
     }
 
-    fn token_bytes(_: &NativeToken) -> usize {
-        0
+    fn token_bytes(token: &NativeToken) -> usize {
+        token.pages.as_ref().map_or(0, |_| size_of::<Pages>())
     }
 
     fn put_waited(
@@ -330,8 +355,19 @@ impl Codec for Native {
         (_, hops): (u32, u8),
         out: &mut Vec<u8>,
     ) {
+        token.put(answer, hops, out);
+    }
+
+    fn put_shard(
+        &self,
+        token: &NativeToken,
+        answer: &ShardAnswer,
+        (_, hops): (u32, u8),
+        out: &mut Vec<u8>,
+    ) {
         let head = ReplyHead { hops, ..token.head };
-        NativeToken { head, ..*token }.put(answer, out);
+        let pages = token.pages.as_ref().expect("only pages are asked of whole shards");
+        pages.put(head, answer, self.facts.shards, out);
     }
 
     fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, _: &mut Vec<u8>) {

@@ -1,6 +1,7 @@
 use larder_engine::entry::Metadata;
-use larder_protocol::native::put_request;
+use larder_engine::scan::Page;
 use larder_protocol::native::reply::NativeReply;
+use larder_protocol::native::{GetItems, ItemRange, NativePage, PageLimits, put_request};
 
 use super::*;
 
@@ -99,6 +100,36 @@ fn requests_mean_what_the_document_says() {
         NativeRequest::Get(GetItem { key: other, metadata_only: false, is_quiet: false });
     assert_eq!(meaning(&elsewhere, 0), "Constant");
     assert_eq!(meaning(&NativeRequest::Ping(b""), 0), "Constant");
+}
+
+#[test]
+fn pages_are_asked_of_a_shard_and_shown_with_what_they_are_of() {
+    let range = ItemRange::Prefix(b"");
+    let limits = PageLimits::default();
+    let (namespace, record, is_descending) = (0, &b"r"[..], false);
+    let asked = |token| GetItems { namespace, record, range, is_descending, limits, token };
+    let first = NativeRequest::GetItems(asked(b""));
+    for part in ["Shard(", "deadline: Some(5000)", "Page("] {
+        assert!(meaning(&first, 3).contains(part), "{part} in {}", meaning(&first, 3));
+    }
+    assert_eq!(status(&first, Err(NoAnswer::TooLate)), NativeStatus::DeadlinePassed);
+    assert_eq!(status(&first, Err(NoAnswer::Damaged)), NativeStatus::Damaged);
+    let bytes = bytes_of(&first, 0);
+    let mut native = native();
+    let step = native.cut(&bytes);
+    let (token, mut out) = (native.token(&step), Vec::new());
+    assert_eq!(Native::token_bytes(&token), size_of::<Pages>());
+    native.put_shard(&token, &ShardAnswer::page(Page::default()), (0, 1), &mut out);
+    let (reply, _) = NativeReply::read(&out, 1 << 20).expect("a reply");
+    assert_eq!((reply.head.id, reply.head.hops), (77, 1));
+    assert_eq!(NativePage::decode(reply.body), Ok(NativePage::default()));
+    let other = NativeRequest::GetItems(asked(b"no token"));
+    assert_eq!(meaning(&other, 0), "Constant");
+    let bytes = bytes_of(&other, 0);
+    out.clear();
+    native.put_constant(&native.clone().cut(&bytes), &mut out);
+    let (reply, _) = NativeReply::read(&out, 1 << 20).expect("a reply");
+    assert_eq!(reply.status, Some(NativeStatus::BadToken));
 }
 
 #[test]

@@ -20,9 +20,11 @@ use crate::control::Event;
 use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
 use crate::facts::Facts;
 use crate::ledger::Ledger;
-use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES};
+use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES};
 use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place};
-use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, Target};
+use crate::request::{
+    Answered, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardRequest, Target,
+};
 use crate::routing::core_of;
 
 /// A value whose length is not known before its index is read is expected to have this part of the
@@ -159,10 +161,23 @@ impl CoreState {
         if is_admitted { Ok(bytes) } else { Err(bytes) }
     }
 
-    /// Whether nobody waits for the answer to `request` any more; then it is not begun.
+    /// As [`CoreState::admit`], for a request that is not about one item: its answer is there twice
+    /// while it is encoded.
+    pub(super) fn admit_shard(
+        &mut self,
+        request: &ShardRequest,
+        own: Load,
+    ) -> Result<usize, usize> {
+        let bytes = TASK_BYTES + 2 * request.reply_bytes(self.unknown_value_bytes);
+        let is_admitted = self.room.admits(self.under_way(), own, bytes);
+        if is_admitted { Ok(bytes) } else { Err(bytes) }
+    }
+
+    /// Whether nobody waits any more for the answer to a request with this deadline; then it is not
+    /// begun.
     #[inline]
-    pub(super) fn is_too_late(&mut self, request: &ItemRequest<'_>) -> bool {
-        let is_late = request.deadline.is_some_and(|deadline| self.env.now() > deadline);
+    pub(super) fn is_too_late(&mut self, deadline: Option<u64>) -> bool {
+        let is_late = deadline.is_some_and(|deadline| self.env.now() > deadline);
         self.counters.too_late += u64::from(is_late);
         is_late
     }
@@ -194,6 +209,16 @@ impl CoreState {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
         self.adding += log_need(request).map_or(0, |need| need.adds);
         self.shards.start(origin, shard, request, expected_bytes);
+    }
+
+    pub(super) fn start_shard(
+        &mut self,
+        origin: Origin,
+        request: Arc<ShardRequest>,
+        expected_bytes: usize,
+    ) {
+        self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
+        self.shards.start_shard(origin, request, expected_bytes);
     }
 
     /// Whether a connection with nothing under way may have what it was refused.
@@ -277,6 +302,7 @@ impl CoreState {
                 self.mesh.send_own_answer(core, place, answer);
             }
             Answered::Item(answer) => self.deliver((core, place), Ok(&answer.as_answer()), after),
+            Answered::Shard(answer) => self.mesh.send_shard_answer(core, place, answer),
             Answered::Failed(failure) => self.deliver((core, place), Err(failure), after),
             Answered::Node(answer) => panic!("a shard answers for the whole node: {answer:?}"),
         }
@@ -452,7 +478,7 @@ impl Handler for Dispatch<'_> {
         let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(shard, state.mesh.cores());
         let own = asked.load;
-        if state.is_too_late(request) {
+        if state.is_too_late(request.deadline) {
             put(Err(NoAnswer::TooLate));
             return Handled::Done { after: After::NOTHING, is_error: true };
         }
@@ -485,6 +511,43 @@ impl Handler for Dispatch<'_> {
         }
         state.counters.forwarded += 1;
         Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes }
+    }
+
+    fn shard_request(
+        &mut self,
+        request: Arc<ShardRequest>,
+        asked: Asked,
+        put: impl FnOnce(NoAnswer),
+    ) -> Handled {
+        let state = &mut *self.state;
+        let place = Place { connection: self.connection, sequence: asked.sequence };
+        let core = core_of(request.shard, state.mesh.cores());
+        let own = asked.load;
+        if state.is_too_late(request.deadline) {
+            put(NoAnswer::TooLate);
+            return Handled::Done { after: After::NOTHING, is_error: true };
+        }
+        if core != state.core {
+            let bytes = request.memory();
+            if !state.may_forward(own, bytes)
+                || !state.mesh.send_shard_request(core, place, request)
+            {
+                return state.refuse(own, Want::Line(core));
+            }
+            state.counters.forwarded += 1;
+            return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes };
+        }
+        let bytes = request.reply_bytes(state.unknown_value_bytes);
+        if state.ledger.is_pressed() && !state.ledger.allows_reply(bytes) {
+            return state.refuse(own, Want::Reply(bytes));
+        }
+        match state.admit_shard(&request, own) {
+            Ok(expected_bytes) => {
+                state.start_shard(Origin::Connection(place), request, expected_bytes);
+                Handled::Waiting { expected_bytes }
+            }
+            Err(bytes) => state.refuse(own, Want::Task(bytes)),
+        }
     }
 
     fn node_request(&mut self, request: NodeRequest, sequence: u64) -> Handled {

@@ -28,7 +28,7 @@ use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 
 use crate::codec::Codec;
-use crate::connection::{Connection, Output, Release, SpareInputs, Stop};
+use crate::connection::{After, Arrival, Connection, Output, Release, SpareInputs, Stop};
 use crate::control::{Control, Event};
 use crate::ledger::Holding;
 use crate::limits::{
@@ -36,6 +36,7 @@ use crate::limits::{
     TURN_MESSAGES_MAX, TURN_NANOSECONDS, WAITING_INPUT_BYTES,
 };
 use crate::mesh::{Batch, Mesh, Place};
+use crate::request::Answered;
 
 pub use core_state::Shared;
 use core_state::{CoreState, Dispatch};
@@ -274,9 +275,10 @@ impl NodeService {
         let mut taken = 0;
         for core in self.state.mesh.next_order() {
             while taken < TURN_MESSAGES_MAX && !self.state.has_batch(core) {
-                let Some(batch) = self.state.mesh.receive(core) else { break };
+                let Some(mut batch) = self.state.mesh.receive(core) else { break };
                 taken += 1 + batch.requests.len() + batch.answers.len();
                 self.receive_answers(network, core, &batch);
+                self.receive_shard_answers(core, &mut batch);
                 self.state.take_batch(core, batch);
                 self.state.work_on_batch(core);
                 has_any = true;
@@ -312,6 +314,14 @@ impl NodeService {
             self.state.counters.bytes_written += written as u64;
             self.state.ledger.add_output(written);
             account(&mut self.state, entry);
+        }
+    }
+
+    /// Hands over answers that are not about one item: they leave when the connections are driven.
+    fn receive_shard_answers(&mut self, core: usize, batch: &mut Batch) {
+        for (place, answer) in batch.shard_answers.drain(..) {
+            let (answered, after) = (Answered::Shard(answer), After::NOTHING);
+            self.state.arrived.push((place, Arrival { answered, after, core: Some(core) }));
         }
     }
 

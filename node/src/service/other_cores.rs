@@ -1,6 +1,8 @@
 //! Requests of other cores' connections: carried out batch by batch, in parts, and parked one by
 //! one where their connection has used up its share.
 
+use std::sync::Arc;
+
 use larder_engine::shard::{Announced, Answer};
 
 use super::core_state::CoreState;
@@ -8,7 +10,7 @@ use super::shards::{Origin, Tried, log_need};
 use crate::connection::{After, Load};
 use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
-use crate::request::{ItemRequest, NoAnswer, Target};
+use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 
 /// How many requests of a batch are announced before the first of them is carried out.
 const ANNOUNCED_MAX: usize = 16;
@@ -51,7 +53,7 @@ impl CoreState {
             self.lanes.open(core, place.connection);
             let is_scarce = self.room.is_scarce(self.under_way());
             let wants = if self.lanes.may_execute(core, place.connection, is_scarce) {
-                match self.carry_out(core, place, target, &batch.request(message)) {
+                match self.carry_out_any(core, place, target, batch.request(message)) {
                     Ok(bytes) => {
                         reply_bytes += bytes;
                         continue;
@@ -93,7 +95,7 @@ impl CoreState {
             let all = self.under_way();
             let Some((core, parked)) = self.lanes.next(self.room, all) else { continue };
             let target = Target { shard: parked.shard, announced: None };
-            match self.carry_out(core, parked.place, target, &parked.request()) {
+            match self.carry_out_any(core, parked.place, target, parked.request()) {
                 Ok(bytes) => {
                     has_any = true;
                     reply_bytes += bytes;
@@ -112,13 +114,50 @@ impl CoreState {
         targets: &mut [Option<Announced>; ANNOUNCED_MAX],
     ) {
         for (message, target) in batch.requests[range].iter().zip(targets) {
-            *target = self.shards.announce(message.shard, &batch.request(message).key);
+            *target = match batch.request(message) {
+                AnyRequest::Item(request) => self.shards.announce(message.shard, &request.key),
+                AnyRequest::Shard(_) => None,
+            };
         }
         self.shards.announced();
     }
 
     /// Carries a request of another core out, or starts to. Returns how long the answer's value is,
     /// as far as it is known, or the bytes for which there is no room yet.
+    #[inline]
+    fn carry_out_any(
+        &mut self,
+        core: usize,
+        place: Place,
+        target: Target,
+        request: AnyRequest<'_>,
+    ) -> Result<usize, usize> {
+        match request {
+            AnyRequest::Item(request) => self.carry_out(core, place, target, &request),
+            AnyRequest::Shard(request) => self.start_for(core, place, request),
+        }
+    }
+
+    /// The same for a request that is not about one item.
+    fn start_for(
+        &mut self,
+        core: usize,
+        place: Place,
+        request: &Arc<ShardRequest>,
+    ) -> Result<usize, usize> {
+        if self.is_too_late(request.deadline) {
+            self.deliver((core, place), Err(NoAnswer::TooLate), After::NOTHING);
+            return Ok(0);
+        }
+        let own = self.lanes.load_of(core, place.connection);
+        let expected_bytes = self.admit_shard(request, own)?;
+        let task = Load { waiting: 1, expected_bytes, bytes: 0 };
+        self.lanes.change(core, place.connection, |load| load + task);
+        self.start_shard(Origin::Core { core, place }, Arc::clone(request), expected_bytes);
+        Ok(0)
+    }
+
+    /// The same for an operation on an item.
     fn carry_out(
         &mut self,
         core: usize,
@@ -126,7 +165,7 @@ impl CoreState {
         target: Target,
         request: &ItemRequest<'_>,
     ) -> Result<usize, usize> {
-        if self.is_too_late(request) {
+        if self.is_too_late(request.deadline) {
             self.deliver((core, place), Err(NoAnswer::TooLate), After::NOTHING);
             return Ok(0);
         }

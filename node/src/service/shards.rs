@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
@@ -17,7 +18,9 @@ use crate::connection::{After, ByteQueue, Release};
 use crate::counters::{Counters, Kind, ShardReport, ShardSpace};
 use crate::limits::{LOG_RECORD_BYTES, TASK_BYTES};
 use crate::mesh::Place;
-use crate::request::{Answered, ItemRequest, NoAnswer, Target};
+use crate::request::{
+    Answered, ItemRequest, NoAnswer, ShardAnswer, ShardRequest, ShardWork, Target,
+};
 
 /// One shard's engine on the production runtime.
 pub type Engine = Shard<FileCache<RingEnv>>;
@@ -36,12 +39,18 @@ pub(super) struct Completion {
     pub origin: Origin,
     pub shard: u16,
     /// The answer, and how far the log has to be acknowledged before it may leave.
-    pub result: Result<(AnswerBuf, u64), EngineError>,
+    pub result: Result<(Done, u64), EngineError>,
     /// What it was expected to need, in bytes.
     pub expected_bytes: usize,
     /// What it was expected to add to the log, in bytes.
     pub adds: usize,
     kind: Kind,
+}
+
+/// What came of a request that had to wait.
+pub(super) enum Done {
+    Item(AnswerBuf),
+    Shard(ShardAnswer),
 }
 
 /// The end of clearing one shard for a core that asked.
@@ -260,6 +269,28 @@ impl Shards {
                     note_failure(shard, &failure);
                 }
             }
+            let result = result.map(|(answer, needs)| (Done::Item(answer), needs));
+            let completion = Completion { origin, shard, result, expected_bytes, adds, kind };
+            completions.borrow_mut().push(completion);
+        });
+    }
+
+    /// As [`Shards::start`], for a request that is not about one item. Its answer may leave at once
+    /// when it comes.
+    pub(super) fn start_shard(
+        &mut self,
+        origin: Origin,
+        request: Arc<ShardRequest>,
+        expected_bytes: usize,
+    ) {
+        let shard = request.shard;
+        let engine = Rc::clone(&self.local(shard).engine);
+        let completions = Rc::clone(&self.completions);
+        let now = self.env.now();
+        self.env.spawn(TaskQueue::Scan, async move {
+            let answer = carry_out(&engine, &request, now).await;
+            let result = answer.map(|answer| (Done::Shard(answer), 0));
+            let (adds, kind) = (0, Kind::Other);
             let completion = Completion { origin, shard, result, expected_bytes, adds, kind };
             completions.borrow_mut().push(completion);
         });
@@ -405,9 +436,12 @@ impl Completion {
     /// The end of the request, and when it may be told.
     pub(super) fn settle(self, counters: &mut Counters) -> (Answered, After) {
         match self.result {
-            Ok((answer, needs)) => {
+            Ok((Done::Item(answer), needs)) => {
                 counters.count(self.kind, answer.as_answer().outcome);
                 (Answered::Item(answer), After { shard: self.shard, needs })
+            }
+            Ok((Done::Shard(answer), needs)) => {
+                (Answered::Shard(answer), After { shard: self.shard, needs })
             }
             Err(failure) => {
                 note_failure(self.shard, &failure);
@@ -416,6 +450,21 @@ impl Completion {
             }
         }
     }
+}
+
+/// Carries out what is not about one item, begun at `now`, and waits until it may be told.
+async fn carry_out(
+    engine: &Rc<Engine>,
+    request: &ShardRequest,
+    now: u64,
+) -> Result<ShardAnswer, EngineError> {
+    let ShardWork::Page(scan) = &request.work;
+    let mut scan = scan.clone();
+    // Half of the time is for the values and the way back.
+    scan.deadline = request.deadline.map(|deadline| now + deadline.saturating_sub(now) / 2);
+    let page = engine.scan(scan).await?;
+    engine.wait_acknowledged(page.needs).await?;
+    Ok(ShardAnswer::page(page))
 }
 
 /// What a request may append to its shard's log.

@@ -1,4 +1,4 @@
-//! `larder get`, `set`, `del`, `incr` and `ping` as their users run them.
+//! `larder get`, `set`, `del`, `incr`, `items`, `scan` and `ping` as their users run them.
 
 #![allow(clippy::disallowed_methods, reason = "tests write files")]
 
@@ -71,6 +71,45 @@ fn conditions_numbers_and_deletes_have_their_exit_codes() {
 }
 
 #[test]
+fn items_and_scan_print_a_line_for_each_item() {
+    let node = TestNode::start(2);
+    let list = |arguments: &[&str]| {
+        let (code, stdout, stderr) = run(&node, arguments, b"");
+        assert_eq!(stderr, "", "{arguments:?}");
+        (code, String::from_utf8(stdout).expect("text"))
+    };
+    let none = (Some(1), String::new());
+    assert_eq!((list(&["items", "r"]), list(&["scan"])), (none.clone(), none.clone()));
+    for (item, value) in [("a", "1"), ("b", "2"), ("ba", "3"), ("c", ""), ("", "plain")] {
+        assert_eq!(run(&node, &["set", "r", item, "--value", value], b"").0, Some(0));
+    }
+    let shown = |text: &str| (Some(0), text.to_owned());
+    assert_eq!(list(&["items", "r"]), shown("\tplain\na\t1\nb\t2\nba\t3\nc\t\n"));
+    assert_eq!(list(&["items", "r", "--keys-only"]), shown("\na\nb\nba\nc\n"));
+    assert_eq!(list(&["items", "r", "--prefix", "b", "--reverse"]), shown("ba\t3\nb\t2\n"));
+    assert_eq!(list(&["items", "r", "--from", "a", "--to", "ba"]), shown("a\t1\nb\t2\n"));
+    assert_eq!(list(&["items", "r", "--from", "b", "--limit", "2"]), shown("b\t2\nba\t3\n"));
+    assert_eq!(list(&["items", "r", "--limit", "0"]), none);
+    assert_eq!(list(&["items", "r", "--prefix", "x"]), none);
+    node.connect().ask("set key 5 0 5\r\nvalue\r\n", "STORED\r\n");
+    let (code, text) = list(&["scan"]);
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    let all = ["key\t\tvalue", "r\t\tplain", "r\ta\t1", "r\tb\t2", "r\tba\t3", "r\tc\t"];
+    assert_eq!((code, lines.as_slice()), (Some(0), &all[..]));
+    assert_eq!(list(&["scan", "--limit", "4"]).1.lines().count(), 4);
+    let (_, text) = list(&["scan", "--json"]);
+    let found = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let key = found.into_iter().find(|item| item["record"] == "key").expect("it is there");
+    assert_eq!((&key["item"], &key["value"]), (&"".into(), &"value".into()));
+    assert_eq!((&key["client_flags"], &key["length"]), (&5.into(), &5.into()));
+    let (_, text) = list(&["items", "r", "--json", "--keys-only", "--prefix", "ba"]);
+    let item: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&item["item"], item.get("value"), item.get("record")), (&"ba".into(), None, None));
+    node.stop();
+}
+
+#[test]
 fn a_mistake_is_said_and_ends_with_2() {
     let node = TestNode::start(1);
     let (code, stdout, _) = run(&node, &["ping"], b"");
@@ -81,6 +120,11 @@ fn a_mistake_is_said_and_ends_with_2() {
         (vec!["get", &long], "1 to 1024 bytes"),
         (vec!["get", ""], "1 to 1024 bytes"),
         (vec!["get", "k", "--namespace", "9"], "no such namespace"),
+        (vec!["items", "k", "--namespace", "9"], "no such namespace"),
+        (vec!["scan", "--namespace", "9"], "no such namespace"),
+        (vec!["items", &long], "1 to 1024 bytes"),
+        (vec!["items", "k", "--to", &long], "at most 1024 bytes"),
+        (vec!["items", "k", "--prefix", "a", "--to", "b"], "cannot be used with"),
         (vec!["set", "k", "--file", "/does/not/exist"], "/does/not/exist"),
         (vec!["get", "k", "--node", "127.0.0.1:1"], "--native-port"),
         (vec!["get", "k", "--node", "nonsense"], "nonsense"),

@@ -13,5 +13,6 @@ mod lifecycle;
 mod limits;
 mod many_cores;
 mod native;
+mod pages;
 mod process;
 mod starts;

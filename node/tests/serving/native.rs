@@ -17,29 +17,34 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A reply that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Answered {
-    status: NativeStatus,
-    hops: u8,
-    body: Vec<u8>,
+pub(crate) struct Answered {
+    pub status: NativeStatus,
+    pub hops: u8,
+    pub body: Vec<u8>,
 }
 
 /// A connection that finds replies by their ids.
-struct NativeClient {
-    stream: TcpStream,
+pub(crate) struct NativeClient {
+    pub stream: TcpStream,
     input: Vec<u8>,
     next_id: u64,
     arrived: HashMap<u64, Answered>,
 }
 
 impl NativeClient {
-    fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the node accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
         Self { stream, input: Vec::new(), next_id: 1 << 40, arrived: HashMap::new() }
     }
 
-    fn send_with(&mut self, request: &NativeRequest<'_>, deadline: u32, checksum: bool) -> u64 {
+    pub(crate) fn send_with(
+        &mut self,
+        request: &NativeRequest<'_>,
+        deadline: u32,
+        checksum: bool,
+    ) -> u64 {
         self.next_id += 1;
         let mut bytes = Vec::new();
         put_request(&mut bytes, self.next_id, deadline, checksum, request);
@@ -47,7 +52,7 @@ impl NativeClient {
         self.next_id
     }
 
-    fn send(&mut self, request: &NativeRequest<'_>) -> u64 {
+    pub(crate) fn send(&mut self, request: &NativeRequest<'_>) -> u64 {
         self.send_with(request, 0, false)
     }
 
@@ -72,7 +77,7 @@ impl NativeClient {
         }
     }
 
-    fn wait(&mut self, id: u64) -> Answered {
+    pub(crate) fn wait(&mut self, id: u64) -> Answered {
         while !self.arrived.contains_key(&id) {
             let (id, answered) = self.receive();
             assert!(self.arrived.insert(id, answered).is_none(), "two replies to {id}");
@@ -80,17 +85,17 @@ impl NativeClient {
         self.arrived.remove(&id).expect("it has arrived")
     }
 
-    fn ask(&mut self, request: &NativeRequest<'_>) -> Answered {
+    pub(crate) fn ask(&mut self, request: &NativeRequest<'_>) -> Answered {
         let id = self.send(request);
         self.wait(id)
     }
 
-    fn status(&mut self, request: &NativeRequest<'_>) -> NativeStatus {
+    pub(crate) fn status(&mut self, request: &NativeRequest<'_>) -> NativeStatus {
         self.ask(request).status
     }
 }
 
-fn key(record: &str) -> ItemKey<'_> {
+pub(crate) fn key(record: &str) -> ItemKey<'_> {
     ItemKey { namespace: 0, record: record.as_bytes(), item: b"" }
 }
 
@@ -98,7 +103,7 @@ fn get(key: ItemKey<'_>) -> NativeRequest<'_> {
     NativeRequest::Get(GetItem { key, metadata_only: false, is_quiet: false })
 }
 
-fn put<'a>(key: ItemKey<'a>, mode: PutMode, value: &'a [u8]) -> NativeRequest<'a> {
+pub(crate) fn put<'a>(key: ItemKey<'a>, mode: PutMode, value: &'a [u8]) -> NativeRequest<'a> {
     NativeRequest::Put(PutItem { key, mode, client_flags: 7, ttl: 0, value })
 }
 
@@ -106,11 +111,11 @@ fn touch(key: ItemKey<'_>, ttl: u32, with_value: bool) -> NativeRequest<'_> {
     NativeRequest::Touch(TouchItem { key, ttl, with_value })
 }
 
-fn delete(key: ItemKey<'_>, condition: Condition) -> NativeRequest<'_> {
+pub(crate) fn delete(key: ItemKey<'_>, condition: Condition) -> NativeRequest<'_> {
     NativeRequest::Delete(DeleteItem { key, condition })
 }
 
-const SET: PutMode = PutMode::Set(Condition::Any);
+pub(crate) const SET: PutMode = PutMode::Set(Condition::Any);
 
 /// Version, client flags, expiry, length and value of an item's reply.
 fn item(answered: &Answered) -> (u64, u32, u32, u32, &[u8]) {

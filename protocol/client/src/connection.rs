@@ -95,10 +95,10 @@ pub struct Ticket {
 
 /// A reply that came before it was asked for.
 #[derive(Debug)]
-struct Arrived {
+pub(crate) struct Arrived {
     opcode: u8,
     status: Option<NativeStatus>,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 /// A connection to a node.
@@ -269,7 +269,7 @@ impl ClientConnection {
         self.judge(item)
     }
 
-    fn call(&mut self, request: &NativeRequest<'_>) -> Result<Arrived, ClientError> {
+    pub(crate) fn call(&mut self, request: &NativeRequest<'_>) -> Result<Arrived, ClientError> {
         let ticket = self.send(request)?;
         self.wait(ticket)
     }
@@ -308,7 +308,7 @@ impl ClientConnection {
     }
 
     /// The connection is spent by an error that says nothing of one request alone.
-    fn judge<T>(&mut self, result: Result<T, ClientError>) -> Result<T, ClientError> {
+    pub(crate) fn judge<T>(&mut self, result: Result<T, ClientError>) -> Result<T, ClientError> {
         result.map_err(|error| self.spend(error))
     }
 
@@ -393,7 +393,7 @@ impl Arrived {
     }
 
     /// The reply if its status is good, or one of `expected`.
-    fn ok(self, expected: &[NativeStatus]) -> Result<Self, ClientError> {
+    pub(crate) fn ok(self, expected: &[NativeStatus]) -> Result<Self, ClientError> {
         match self.status {
             Some(status) if status == NativeStatus::Ok || expected.contains(&status) => Ok(self),
             status => {

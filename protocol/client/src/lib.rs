@@ -17,16 +17,35 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The items of a record come in the order of their keys, page by page:
+//!
+//! ```no_run
+//! use larder_client::{ClientConnection, ItemRange, ItemsOf};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), larder_client::ClientError> {
+//! let mut node = ClientConnection::open("127.0.0.1:9411", Duration::from_secs(5))?;
+//! let photos = ItemsOf::record(0, "user:1")?.range(ItemRange::Prefix(b"photo:"))?;
+//! for item in node.items(photos) {
+//!     let item = item?;
+//!     println!("{} has {} bytes", item.item.escape_ascii(), item.value_len);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod connection;
 mod error;
 mod key;
+mod pages;
 
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use key::ItemRef;
-pub use larder_protocol::native::HelloReply;
+pub use larder_protocol::native::{HelloReply, ItemRange, PageLimits};
+pub use pages::{Items, ItemsOf, ListedItem};
 
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,11 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
-use larder_protocol::native::{NativeLimits, NativeParsed, NativeParser, NativeStatus};
+use larder_protocol::native::{
+    NativeLimits, NativePageItem, NativeParsed, NativeParser, NativeStatus, Opcode,
+};
 
-use crate::{ClientConnection, ClientError, ItemRef, Next, Put, Stored};
+use crate::{ClientConnection, ClientError, ItemRange, ItemRef, ItemsOf, Next, Put, Stored};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -214,4 +216,84 @@ fn keys_are_checked_before_anything_is_sent() {
     }
     let nobody = ClientConnection::open("127.0.0.1:1", TIMEOUT).expect_err("nobody listens");
     assert!(nobody.to_string().contains("--native-port"), "{nobody}");
+}
+
+/// A page of items with these keys and empty values.
+fn page(id: u64, keys: &[&'static [u8]], next: Option<&[u8]>) -> Vec<u8> {
+    let item = |item: &&'static [u8]| NativePageItem {
+        record: None,
+        item,
+        version: 1,
+        client_flags: 2,
+        expiry: 3,
+        value_len: 0,
+        value: Some(b""),
+    };
+    let mut out = Vec::new();
+    let head = ReplyHead { opcode: Opcode::GetItems as u8, ..head(id) };
+    reply::put_page(&mut out, head, keys.iter().map(item), 0, next);
+    out
+}
+
+/// The keys of a page, and the token of the next.
+type KeysAndToken = (&'static [&'static [u8]], Option<&'static [u8]>);
+
+/// The keys that a node shows that sends these pages, and its error.
+fn shown(pages: &'static [KeysAndToken]) -> (Vec<String>, Option<ClientError>) {
+    let mut node = against(move |mut stream| {
+        for (keys, next) in pages {
+            let id = ids(&mut stream, 1)[0];
+            stream.write_all(&page(id, keys, *next)).expect("it reads");
+        }
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("the client closes");
+    });
+    let (mut keys, mut failure) = (Vec::new(), None);
+    for item in node.items(ItemsOf::record(0, "r").expect("a record")) {
+        match item {
+            Ok(item) => keys.push(String::from_utf8(item.item).expect("text")),
+            Err(error) => assert!(failure.replace(error).is_none(), "one error is the last"),
+        }
+    }
+    (keys, failure)
+}
+
+#[test]
+fn pages_are_followed_to_the_one_without_a_token() {
+    let (keys, failure) = shown(&[
+        (&[b"a", b"b"], Some(b"1")),
+        (&[], Some(b"2")),
+        (&[b"c"], Some(b"2")),
+        (&[b"d"], None),
+    ]);
+    assert!(failure.is_none(), "{failure:?}");
+    assert_eq!(keys, ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn pages_that_lead_nowhere_are_an_error() {
+    let (keys, failure) = shown(&[(&[b"a"], Some(b"1")), (&[], Some(b"1"))]);
+    assert_eq!(keys, ["a"]);
+    assert!(matches!(failure, Some(ClientError::Foreign(_))), "{failure:?}");
+    let (keys, failure) = shown(&[(&[b"a"], Some(b"1"))]);
+    assert_eq!(keys, ["a"]);
+    assert!(matches!(failure, Some(ClientError::Timeout { .. })), "{failure:?}");
+}
+
+#[test]
+fn what_is_no_page_is_an_error() {
+    let mut node = against(|mut stream| {
+        let id = ids(&mut stream, 1)[0];
+        let head = ReplyHead { opcode: Opcode::GetItems as u8, ..head(id) };
+        let mut out = Vec::new();
+        reply::put(&mut out, head, NativeStatus::Ok, |out| out.extend_from_slice(b"LRPGLRPG"));
+        stream.write_all(&out).expect("it reads");
+    });
+    let of = ItemsOf::record(0, "r").expect("a record");
+    let error = node.items(of).next().expect("an error").expect_err("no page");
+    assert!(matches!(error, ClientError::Foreign(_)), "{error:?}");
+    assert!(matches!(node.ping(), Err(ClientError::Spent)));
+    let long = [0; 1025];
+    assert!(matches!(ItemsOf::record(0, &long), Err(ClientError::Usage(_))));
+    assert!(matches!(of.range(ItemRange::Prefix(&long)), Err(ClientError::Usage(_))));
 }

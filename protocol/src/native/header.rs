@@ -46,11 +46,15 @@ pub enum Opcode {
     Touch = 0x14,
     /// The same, and read it.
     GetAndTouch = 0x15,
+    /// Read a page of a record's items.
+    GetItems = 0x20,
+    /// Read a page of a namespace's items.
+    Scan = 0x21,
 }
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::Hello,
         Self::Get,
@@ -59,6 +63,8 @@ impl Opcode {
         Self::Increment,
         Self::Touch,
         Self::GetAndTouch,
+        Self::GetItems,
+        Self::Scan,
     ];
 
     /// The opcode of this byte.
@@ -73,6 +79,8 @@ impl Opcode {
             0x13 => Self::Increment,
             0x14 => Self::Touch,
             0x15 => Self::GetAndTouch,
+            0x20 => Self::GetItems,
+            0x21 => Self::Scan,
             _ => return None,
         })
     }

@@ -39,6 +39,10 @@ pub struct HelloReply {
     pub requests_max: u32,
     /// The opcodes that the node knows.
     pub opcodes: Vec<u8>,
+    /// Items of a page at most; 0 from a node that has no pages.
+    pub page_items_max: u32,
+    /// Bytes of keys and values in a page at most.
+    pub page_bytes_max: u32,
 }
 
 impl HelloReply {
@@ -58,6 +62,8 @@ impl HelloReply {
             builder.push_slot(slot(9), self.value_bytes_max, 0);
             builder.push_slot(slot(10), self.body_bytes_max, 0);
             builder.push_slot(slot(11), self.requests_max, 0);
+            builder.push_slot(slot(13), self.page_items_max, 0);
+            builder.push_slot(slot(14), self.page_bytes_max, 0);
             builder.push_slot(slot(0), self.version, 0);
             builder.push_slot(slot(2), self.shards, 0);
             builder.push_slot(slot(4), self.cores, 0);
@@ -87,6 +93,8 @@ impl HelloReply {
                 body_bytes_max,
                 requests_max,
                 opcodes,
+                page_items_max,
+                page_bytes_max,
             ] = reader.fields(root)?;
             Ok(Self {
                 version: reader.u16(version)?,
@@ -102,6 +110,8 @@ impl HelloReply {
                 body_bytes_max: reader.u32(body_bytes_max)?,
                 requests_max: reader.u32(requests_max)?,
                 opcodes: reader.bytes(opcodes)?.to_vec(),
+                page_items_max: reader.u32(page_items_max)?,
+                page_bytes_max: reader.u32(page_bytes_max)?,
             })
         })
     }

@@ -11,6 +11,7 @@
 
 mod header;
 mod hello;
+mod page;
 mod parse;
 pub mod reply;
 mod request;
@@ -21,6 +22,9 @@ pub use header::{
     HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, Side, VERSION,
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
+pub use page::{
+    GetItems, ItemRange, NativePage, NativePageItem, PAGE_TOKEN_BYTES_MAX, PageLimits, ScanItems,
+};
 pub use parse::{NativeLimits, NativeParsed, NativeParser, NativeStep, Refusal};
 pub use request::{
     ClientHello, Condition, DeleteItem, GetItem, IncrementItem, ItemKey, NativeRequest, PutItem,

@@ -1,7 +1,7 @@
 //! Answers to bytes, and back.
 
 use super::header::{CHECKED_BYTES, HEADER_BYTES, checksum};
-use super::{Header, NativeStatus, Side, u32_at, u64_at};
+use super::{Header, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at};
 
 /// What of a request its reply repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,18 @@ pub fn put_number(out: &mut Vec<u8>, head: ReplyHead, number: u64, version: u64)
         out.extend_from_slice(&number.to_le_bytes());
         out.extend_from_slice(&version.to_le_bytes());
     });
+}
+
+/// Appends a reply that shows items, whose keys and values have about `bytes`, and the token of the
+/// next page if there is one.
+pub fn put_page<'i>(
+    out: &mut Vec<u8>,
+    head: ReplyHead,
+    items: impl ExactSizeIterator<Item = NativePageItem<'i>>,
+    bytes: usize,
+    next: Option<&[u8]>,
+) {
+    put(out, head, NativeStatus::Ok, |out| NativePage::put(items, bytes, next, out));
 }
 
 /// What a reply is told apart by.

@@ -1,6 +1,7 @@
 //! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
 
 use super::header::{HEADER_BYTES, checksum};
+use super::page::{GetItems, ScanItems};
 use super::parse::FLAG_CHECKSUM;
 use super::{
     HELLO_NAME_BYTES_MAX, Header, ITEM_BYTES_MAX, Opcode, PING_BYTES_MAX, RECORD_BYTES_MAX, Side,
@@ -142,6 +143,10 @@ pub enum NativeRequest<'a> {
     Increment(IncrementItem<'a>),
     /// Touch, with or without a read.
     Touch(TouchItem<'a>),
+    /// Show a page of a record.
+    GetItems(GetItems<'a>),
+    /// Show a page of a namespace.
+    Scan(ScanItems<'a>),
 }
 
 /// Bytes of the part that says the key's lengths.
@@ -170,12 +175,14 @@ impl<'a> NativeRequest<'a> {
             Opcode::Increment => read_increment(body),
             Opcode::Touch | Opcode::GetAndTouch => read_touch(opcode, body),
             Opcode::Hello => read_hello(body),
+            Opcode::GetItems => GetItems::read(body).map(Self::GetItems),
+            Opcode::Scan => ScanItems::read(body).map(Self::Scan),
             Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
             Opcode::Ping => Err("a ping carries at most 64 bytes"),
         }
     }
 
-    /// The key, if the request has one.
+    /// The key, if the request is about one item.
     #[inline]
     pub fn key(&self) -> Option<ItemKey<'a>> {
         match self {
@@ -184,7 +191,7 @@ impl<'a> NativeRequest<'a> {
             Self::Delete(delete) => Some(delete.key),
             Self::Increment(increment) => Some(increment.key),
             Self::Touch(touch) => Some(touch.key),
-            Self::Ping(_) | Self::Hello(_) => None,
+            Self::Ping(_) | Self::Hello(_) | Self::GetItems(_) | Self::Scan(_) => None,
         }
     }
 
@@ -208,6 +215,8 @@ impl<'a> NativeRequest<'a> {
             Self::Increment(_) => Opcode::Increment,
             Self::Touch(TouchItem { with_value: false, .. }) => Opcode::Touch,
             Self::Touch(TouchItem { with_value: true, .. }) => Opcode::GetAndTouch,
+            Self::GetItems(_) => Opcode::GetItems,
+            Self::Scan(_) => Opcode::Scan,
         }
     }
 
@@ -221,13 +230,7 @@ impl<'a> NativeRequest<'a> {
                 assert!(bytes.len() <= PING_BYTES_MAX, "a ping carries at most 64 bytes");
                 out.extend_from_slice(bytes);
             }
-            Self::Hello(ClientHello { version_min, version_max, name }) => {
-                assert!(name.len() <= HELLO_NAME_BYTES_MAX, "a client's name is at most 64 bytes");
-                out.extend_from_slice(&version_min.to_le_bytes());
-                out.extend_from_slice(&version_max.to_le_bytes());
-                out.extend_from_slice(&[0; 4]);
-                out.extend_from_slice(name.as_bytes());
-            }
+            Self::Hello(hello) => put_hello(&hello, out),
             Self::Get(GetItem { key, metadata_only, is_quiet }) => {
                 let options =
                     u32::from(metadata_only) * GET_METADATA_ONLY + u32::from(is_quiet) * GET_QUIET;
@@ -282,6 +285,8 @@ impl<'a> NativeRequest<'a> {
                 out.extend_from_slice(&[0; 4]);
                 put_key(&key, out);
             }
+            Self::GetItems(get_items) => get_items.put_body(out),
+            Self::Scan(scan) => scan.put_body(out),
         }
     }
 }
@@ -317,6 +322,15 @@ pub fn put_request(
         header.checksum = checksum(head, body);
         message[..HEADER_BYTES].copy_from_slice(&header.bytes());
     }
+}
+
+fn put_hello(hello: &ClientHello<'_>, out: &mut Vec<u8>) {
+    let ClientHello { version_min, version_max, name } = *hello;
+    assert!(name.len() <= HELLO_NAME_BYTES_MAX, "a client's name is at most 64 bytes");
+    out.extend_from_slice(&version_min.to_le_bytes());
+    out.extend_from_slice(&version_max.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(name.as_bytes());
 }
 
 fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {

@@ -84,6 +84,8 @@ statuses! {
     TooLarge = 0x35, FixRequest, "the value is longer than --max-item-size allows";
     /// There is no such namespace.
     UnknownNamespace = 0x36, FixRequest, "there is no such namespace";
+    /// The page's token is not one that this request may go on with.
+    BadToken = 0x37, FixRequest, "the token is not one that this request may go on with";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.

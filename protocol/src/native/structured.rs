@@ -120,6 +120,10 @@ impl<'a> Reader<'_, 'a> {
         Ok(value)
     }
 
+    pub(super) fn u8(&mut self, position: Option<usize>) -> Decoded<u8> {
+        self.scalar(position).map(u8::from_le_bytes)
+    }
+
     pub(super) fn u16(&mut self, position: Option<usize>) -> Decoded<u16> {
         self.scalar(position).map(u16::from_le_bytes)
     }
@@ -147,6 +151,33 @@ impl<'a> Reader<'_, 'a> {
     pub(super) fn bytes(&mut self, field: Option<usize>) -> Decoded<&'a [u8]> {
         let range = self.vector(field, 1)?;
         Ok(&self.bytes[range])
+    }
+
+    /// The same; `None` if the field is absent.
+    pub(super) fn optional_bytes(&mut self, field: Option<usize>) -> Decoded<Option<&'a [u8]>> {
+        field.map(|_| self.bytes(field)).transpose()
+    }
+
+    /// A vector of tables, each of which takes at least so many bytes of the buffer. `read` gets
+    /// the reader and a table's position.
+    pub(super) fn tables<T>(
+        &mut self,
+        field: Option<usize>,
+        bytes_min: usize,
+        mut read: impl FnMut(&mut Self, usize) -> Decoded<T>,
+    ) -> Decoded<Vec<T>> {
+        let range = self.vector(field, size_of::<u32>())?;
+        let count = range.len() / size_of::<u32>();
+        // What refers to few tables again and again would take memory out of proportion.
+        if count.saturating_mul(bytes_min) > self.bytes.len() {
+            return Err(InvalidFlatbuffer::TooManyTables);
+        }
+        let mut tables = Vec::with_capacity(count);
+        for element in range.step_by(size_of::<u32>()) {
+            let table = self.follow(element)?;
+            tables.push(read(self, table)?);
+        }
+        Ok(tables)
     }
 
     /// A vector of 16-bit numbers.

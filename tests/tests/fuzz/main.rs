@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use larder_engine::check::decoders::{DECODERS, Decoder};
 use larder_protocol::memcached::{Limits, Parsed, Parser};
 use larder_protocol::native::reply::NativeReply;
-use larder_protocol::native::{HelloReply, NativeLimits, NativeParsed, NativeParser};
+use larder_protocol::native::{
+    HEADER_BYTES, HelloReply, NativeLimits, NativePage, NativeParsed, NativeParser,
+};
 use larder_tests::seed;
 
 use mutate::Mutator;
@@ -130,32 +132,41 @@ fn native() {
         seeds: native_seeds,
         decode: parse_native,
         reseal: |_| {},
-        expansion_max: 4,
+        // An item of a page takes 16 bytes in a body, and six times that when it is read.
+        expansion_max: 8,
     };
     fuzz(&target);
 }
 
-/// The vectors, some at a time, and a hello.
-fn native_seeds() -> Vec<Vec<u8>> {
-    let path = larder_tests::tidy::root().join("protocol/vectors/requests.json");
+fn vectors(name: &str) -> Vec<serde_json::Value> {
+    let path = larder_tests::tidy::root().join("protocol/vectors").join(name);
     let text = std::fs::read_to_string(path).expect("the vectors are there");
-    let vectors: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The vectors of requests, some at a time, a hello, and pages.
+fn native_seeds() -> Vec<Vec<u8>> {
     let bytes = |vector: &serde_json::Value| -> Vec<u8> {
         let text = vector["hex"].as_str().expect("hexadecimal").as_bytes();
         let digit = |digit: u8| char::from(digit).to_digit(16).expect("a digit") as u8;
         text.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
     };
+    let requests = vectors("requests.json");
     let mut seeds: Vec<Vec<u8>> =
-        vectors.chunks(3).map(|some| some.iter().flat_map(bytes).collect()).collect();
+        requests.chunks(3).map(|some| some.iter().flat_map(bytes).collect()).collect();
+    let pages = vectors("replies.json").into_iter().filter(|reply| {
+        reply["status"] == 0 && (reply["kind"] == "get_items" || reply["kind"] == "scan")
+    });
+    seeds.extend(pages.map(|page| bytes(&page).split_off(HEADER_BYTES)));
     seeds.push(HelloReply { shards: 2, core_ports: vec![1, 2], ..Default::default() }.encode());
     seeds
 }
 
-/// Parses all of the bytes, as they come in two reads, as requests, as replies and as a hello;
-/// whether all were requests, or they were a hello.
+/// Parses all of the bytes, as they come in two reads, as requests, as replies, as a hello and as a
+/// page; whether all were requests, or they were a hello or a page.
 fn parse_native(bytes: &[u8]) -> bool {
     let _ = NativeReply::read(bytes, 1 << 20);
-    if HelloReply::decode(bytes).is_ok() {
+    if HelloReply::decode(bytes).is_ok() || NativePage::decode(bytes).is_ok() {
         return true;
     }
     let limits = NativeLimits { value_bytes_max: 4096 };

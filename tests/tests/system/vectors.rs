@@ -1,11 +1,17 @@
 //! The vectors of the native protocol, read and written.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
 use larder_protocol::native::reply::{self, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, GetItem, IncrementItem, ItemKey, NativeLimits,
-    NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode, PutItem, PutMode, TouchItem,
-    put_request,
+    ClientHello, Condition, DeleteItem, GetItem, GetItems, IncrementItem, ItemKey, ItemRange,
+    NativeLimits, NativePage, NativePageItem, NativeParsed, NativeParser, NativeRequest,
+    NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems, TouchItem, put_request,
 };
+use larder_tests::node::{Node, NodeOptions};
+use larder_tests::scratch::Scratch;
 use larder_tests::tidy;
 use serde_json::Value;
 
@@ -42,12 +48,42 @@ struct Borrowed {
     record: Vec<u8>,
     item: Vec<u8>,
     bytes: Vec<u8>,
+    prefix: Option<Vec<u8>>,
+    from: Option<Vec<u8>>,
+    to: Option<Vec<u8>>,
+    token: Vec<u8>,
 }
 
 fn borrowed(fields: &Value) -> Borrowed {
     let of = |name: &str| fields.get(name).map(hex).unwrap_or_default();
     let bytes = if fields.get("bytes").is_some() { of("bytes") } else { of("value") };
-    Borrowed { record: of("record"), item: of("item"), bytes }
+    let found = |name: &str| fields.get(name).map(hex);
+    Borrowed {
+        record: of("record"),
+        item: of("item"),
+        bytes,
+        prefix: found("prefix"),
+        from: found("from_key"),
+        to: found("to_key"),
+        token: of("token"),
+    }
+}
+
+fn limits(fields: &Value) -> PageLimits {
+    PageLimits {
+        items_max: short(&fields["items_max"]),
+        bytes_max: short(&fields["bytes_max"]),
+        value_bytes_max: short(&fields["value_bytes_max"]),
+        keys_only: is(&fields["keys_only"]),
+    }
+}
+
+fn range(borrowed: &Borrowed) -> ItemRange<'_> {
+    let (from, to) = (borrowed.from.as_deref(), borrowed.to.as_deref());
+    if from.is_none() && to.is_none() {
+        return ItemRange::Prefix(borrowed.prefix.as_deref().unwrap_or_default());
+    }
+    ItemRange::Between { from, to }
 }
 
 fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeRequest<'a> {
@@ -95,6 +131,19 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             ttl: short(&fields["ttl"]),
             with_value: kind == "get_and_touch",
         }),
+        "get_items" => NativeRequest::GetItems(GetItems {
+            namespace: namespace(),
+            record: &borrowed.record,
+            range: range(borrowed),
+            is_descending: is(&fields["descending"]),
+            limits: limits(fields),
+            token: &borrowed.token,
+        }),
+        "scan" => NativeRequest::Scan(ScanItems {
+            namespace: namespace(),
+            limits: limits(fields),
+            token: &borrowed.token,
+        }),
         other => panic!("{other} is no request"),
     }
 }
@@ -121,6 +170,35 @@ fn requests_are_what_the_vectors_say() {
     assert_eq!(opcodes.len(), Opcode::ALL.len(), "every opcode has a vector");
 }
 
+/// Record, item key and value of an item of a page.
+type Parts = (Option<Vec<u8>>, Vec<u8>, Option<Vec<u8>>);
+
+/// Byte strings of a page's items, and the items.
+fn page_items(fields: &Value) -> Vec<(Parts, &Value)> {
+    let items = fields["items"].as_array().expect("items").iter();
+    let part = |item: &Value, name: &str| item.get(name).map(hex);
+    items
+        .map(|item| ((part(item, "record"), hex(&item["item"]), part(item, "value")), item))
+        .collect()
+}
+
+fn shown<'a>(((record, item, value), fields): &'a (Parts, &'a Value)) -> NativePageItem<'a> {
+    NativePageItem {
+        record: record.as_deref(),
+        item,
+        version: number(&fields["version"]),
+        client_flags: short(&fields["client_flags"]),
+        expiry: short(&fields["expiry"]),
+        value_len: short(&fields["value_length"]),
+        value: value.as_deref(),
+    }
+}
+
+fn write_page(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
+    let (items, next) = (page_items(fields), fields.get("next").map(hex));
+    reply::put_page(out, head, items.iter().map(shown), 100, next.as_deref());
+}
+
 /// Writes the reply that a vector means.
 fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out: &mut Vec<u8>) {
     if status != NativeStatus::Ok {
@@ -130,6 +208,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
     match kind {
         "ping" => reply::put(out, head, status, |out| out.extend(hex(&fields["bytes"]))),
         "delete" => reply::put(out, head, status, |_| ()),
+        "get_items" | "scan" => write_page(fields, head, out),
         "put" => reply::put_version(out, head, number(&fields["version"])),
         "increment" => {
             reply::put_number(out, head, number(&fields["number"]), number(&fields["version"]));
@@ -162,6 +241,12 @@ fn replies_are_what_the_vectors_say() {
         let mut written = Vec::new();
         write(kind, fields, reply.head, status, &mut written);
         assert_eq!(written, bytes, "{name}");
+        if ["get_items", "scan"].contains(&kind) && status == NativeStatus::Ok {
+            let (items, next) = (page_items(fields), fields.get("next").map(hex));
+            let items = items.iter().map(shown).collect();
+            let page = NativePage { items, next: next.as_deref() };
+            assert_eq!(NativePage::decode(reply.body), Ok(page), "{name}");
+        }
         let is_item =
             ["get", "touch", "get_and_touch"].contains(&kind) && status == NativeStatus::Ok;
         if is_item {
@@ -189,6 +274,11 @@ fn what_no_client_sends_is_answered_as_the_vectors_say() {
                 assert!(vector["status"].is_null(), "{name}");
                 true
             }
+            // Only a node knows its tokens.
+            NativeParsed::Request(..) => {
+                assert_eq!(number(&vector["status"]), NativeStatus::BadToken as u64, "{name}");
+                false
+            }
             other => panic!("{name}: {other:?}"),
         };
         assert_eq!(closes, is(&vector["closes"]), "{name}");
@@ -202,4 +292,32 @@ fn what_no_client_sends_is_answered_as_the_vectors_say() {
             }
         }
     }
+}
+
+#[test]
+fn a_node_answers_what_no_client_sends_as_the_vectors_say() {
+    let scratch = Scratch::new("vectors");
+    let node = Node::start(&NodeOptions::new(scratch.path()).shards(2));
+    for vector in vectors("malformed.json") {
+        let (name, bytes) = (&vector["name"], hex(&vector["hex"]));
+        let mut stream = TcpStream::connect(node.native()).expect("the node accepts");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream.write_all(&bytes).expect("the node reads");
+        // Whatever comes back is all that does: nothing is sent after that.
+        stream.shutdown(Shutdown::Write).expect("open");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the node answers, and closes");
+        let status = match NativeReply::read(&answer, 1 << 20) {
+            Ok((reply, len)) => {
+                assert_eq!(len, answer.len(), "{name}: one reply");
+                reply.status.map(|status| u64::from(status as u8))
+            }
+            Err(_) => {
+                assert!(answer.is_empty(), "{name}: {answer:?}");
+                None
+            }
+        };
+        assert_eq!(status, vector["status"].as_u64(), "{name}");
+    }
+    node.stop();
 }

@@ -53,16 +53,18 @@ fn expected(model: &Model, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
 fn shown(page: &Page, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
     let item = |item: &crate::scan::PageItem| {
         let name = (item.record.clone(), item.item.clone());
-        assert_eq!(item.value.is_none(), scan.keys_only);
+        let is_left_out = scan.keys_only || item.value_len > scan.value_bytes_max;
+        assert_eq!(item.value.is_none(), is_left_out);
         let value = item.value.clone().unwrap_or_default();
-        assert!(scan.keys_only || value.len() == item.value_len);
+        assert!(is_left_out || value.len() == item.value_len);
         (name, value)
     };
     page.items.iter().map(item).collect()
 }
 
 fn without_values(items: Vec<(Name, Vec<u8>)>, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
-    let value = |value: Vec<u8>| if scan.keys_only { Vec::new() } else { value };
+    let is_left_out = |value: &Vec<u8>| scan.keys_only || value.len() > scan.value_bytes_max;
+    let value = |value: Vec<u8>| if is_left_out(&value) { Vec::new() } else { value };
     items.into_iter().map(|(name, it)| (name, value(it))).collect()
 }
 
@@ -88,6 +90,7 @@ fn random_scan(random: &mut Random) -> Scan {
     scan.keys_only = random.below(3) == 0;
     scan.items_max = random.pick(&[1, 3, 20, 1000]);
     scan.bytes_max = random.pick(&[1, 500, 20_000, 1 << 20]);
+    scan.value_bytes_max = random.pick(&[usize::MAX, usize::MAX, 100]);
     scan
 }
 
@@ -219,6 +222,30 @@ fn what_has_expired_or_was_flushed_away_is_in_no_page() {
         assert!(left.len() == 100 && left.iter().all(|((_, item), _)| item[2] % 2 == 1));
         shard.flush_all(None).await.expect("flushes");
         assert_eq!(all_pages(&shard, &scan).await, []);
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_page_whose_deadline_is_near_ends_early_and_goes_forward() {
+    let (mut life, shard) = start(3, &tiny_options());
+    let env = life.env();
+    life.block_on(async move {
+        for item in 0..300u32 {
+            let name = (b"r".to_vec(), format!("{item:03}").into_bytes());
+            run(&shard, &name, set(&[1; 50])).await;
+        }
+        for is_reverse in [false, true] {
+            let mut scan = Scan::of_record(DEFAULT_NAMESPACE, b"r");
+            scan.is_reverse = is_reverse;
+            scan.deadline = Some(env.now());
+            let page = shard.scan(scan.clone()).await.expect("readable");
+            assert!((1..300).contains(&page.items.len()) && page.next.is_some());
+            assert_eq!(all_pages(&shard, &scan).await.len(), 300);
+            scan.deadline = Some(u64::MAX);
+            assert_eq!(shard.scan(scan).await.expect("readable").next, None);
+        }
         shard.close().await.expect("closes");
     })
     .expect("runs");

@@ -1,0 +1,125 @@
+//! `larder items` and `larder scan`: the items of a running node, in lines.
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use clap::Args;
+use larder_client::{ItemRange, Items, ItemsOf, PageLimits};
+
+use super::print::listed;
+use super::{AskError, NodeArgs, exit, open};
+
+const ITEMS_HELP: &str = "\
+A line is KEY<TAB>VALUE, or KEY alone with --keys-only. Keys and values come byte for byte: with
+--json a line is one item whatever its bytes are.
+
+Exit code: 0 there are items, 1 there are none, 2 an error.
+
+  larder items user:1 --prefix photo: --keys-only
+  larder items log --reverse --limit 10";
+
+/// `larder items`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = ITEMS_HELP)]
+pub struct ItemsArgs {
+    /// The record's id
+    #[arg(value_name = "RECORD")]
+    record: OsString,
+    /// Only items whose keys begin so
+    #[arg(long, value_name = "P", conflicts_with_all = ["from", "to"])]
+    prefix: Option<OsString>,
+    /// Only items from this key on
+    #[arg(long, value_name = "A")]
+    from: Option<OsString>,
+    /// Only items below this key
+    #[arg(long, value_name = "B")]
+    to: Option<OsString>,
+    /// The greatest key first
+    #[arg(long)]
+    reverse: bool,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+const SCAN_HELP: &str = "\
+A line is RECORD<TAB>KEY<TAB>VALUE, or RECORD<TAB>KEY with --keys-only, in no order that means
+anything. The key of a memcached item is empty. All come byte for byte: with --json a line is one
+item whatever its bytes are.
+
+Exit code: 0 there are items, 1 there are none, 2 an error.";
+
+/// `larder scan`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SCAN_HELP)]
+pub struct ScanArgs {
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+/// How much is listed, and how.
+#[derive(Args, Clone, Debug)]
+struct ShapeArgs {
+    /// The namespace's number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    namespace: u32,
+    /// No more than so many items
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Leave the values out
+    #[arg(long)]
+    keys_only: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl ShapeArgs {
+    /// The limits of a page.
+    fn limits(&self) -> PageLimits {
+        let items_max = self.limit.map_or(0, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+        PageLimits { items_max, keys_only: self.keys_only, ..PageLimits::default() }
+    }
+}
+
+impl ItemsArgs {
+    fn range(&self) -> ItemRange<'_> {
+        match &self.prefix {
+            Some(prefix) => ItemRange::Prefix(prefix.as_bytes()),
+            None if self.from.is_none() && self.to.is_none() => ItemRange::Prefix(b""),
+            None => ItemRange::Between {
+                from: self.from.as_ref().map(|from| from.as_bytes()),
+                to: self.to.as_ref().map(|to| to.as_bytes()),
+            },
+        }
+    }
+}
+
+/// Prints the items of a record.
+pub fn items(args: &ItemsArgs) -> ExitCode {
+    exit(|| {
+        let of = ItemsOf::record(args.shape.namespace, args.record.as_bytes())?;
+        let of = of.range(args.range())?.limits(args.shape.limits());
+        let of = if args.reverse { of.descending() } else { of };
+        print(&args.shape, open(&args.shape.node)?.items(of))
+    })
+}
+
+/// Prints the items of a namespace.
+pub fn scan(args: &ScanArgs) -> ExitCode {
+    let ScanArgs { shape } = args;
+    exit(|| print(shape, open(&shape.node)?.scan(shape.namespace, shape.limits())))
+}
+
+/// Prints as many items as are asked for; whether there are any.
+fn print(shape: &ShapeArgs, items: Items<'_>) -> Result<bool, AskError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let most = shape.limit.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    let mut has_any = false;
+    for item in items.take(most) {
+        listed(&mut out, &item?, shape.node.json)?;
+        has_any = true;
+    }
+    out.flush()?;
+    Ok(has_any)
+}

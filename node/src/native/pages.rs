@@ -1,0 +1,312 @@
+//! Pages of items: what they ask a shard for, and the tokens with which they follow each other.
+//!
+//! A token says all that the next page needs to know, so it outlives its connection and the node.
+//! It holds for the request that it came from alone:
+//!
+//! | offset | length | |
+//! |---|---|---|
+//! | 0 | 1 | format: 1 |
+//! | 1 | 1 | 0 of a record, 1 of a namespace |
+//! | 2 | 1 | 1 if the greatest key comes first |
+//! | 3 | 1 | 0 |
+//! | 4 | 4 | namespace |
+//! | 8 | 8 | the record's hash, or the shard |
+//! | 16 | | where the next page begins; nothing for the shard's first item |
+//! | end - 4 | 4 | CRC32C of what is before |
+
+use larder_engine::key::{DEFAULT_NAMESPACE, ENCODED_BYTES_MAX, route_hash, shard_of_hash};
+use larder_engine::scan::{PageItem, PagePlace, Scan};
+use larder_protocol::native::reply::{self, ReplyHead};
+use larder_protocol::native::{
+    GetItems, ItemRange, NativePageItem, NativeRequest, NativeStatus, PAGE_TOKEN_BYTES_MAX,
+    PageLimits, ScanItems,
+};
+
+use crate::limits::{PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
+use crate::request::{ShardAnswer, ShardRequest, ShardWork};
+
+const FORMAT: u8 = 1;
+const FIXED_BYTES: usize = 16;
+const CHECKSUM_BYTES: usize = 4;
+
+const _: () = {
+    let longest = FIXED_BYTES + ENCODED_BYTES_MAX + CHECKSUM_BYTES;
+    assert!(longest <= PAGE_TOKEN_BYTES_MAX, "every token that is given is taken back");
+};
+
+/// What pages are of that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pages {
+    namespace: u32,
+    is_descending: bool,
+    of: PagesOf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PagesOf {
+    /// The record with this hash.
+    Record(u64),
+    /// A namespace, on this shard.
+    Namespace(u16),
+}
+
+impl Pages {
+    /// What a request with this token goes on with, and where.
+    fn read(token: &[u8]) -> Option<(Self, Option<PagePlace>)> {
+        let (body, checksum) = token.split_last_chunk::<CHECKSUM_BYTES>()?;
+        let (fixed, place) = body.split_first_chunk::<FIXED_BYTES>()?;
+        if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+            return None;
+        }
+        let &[FORMAT, kind, is_descending @ (0 | 1), 0, a, b, c, d, number @ ..] = fixed else {
+            return None;
+        };
+        let number = u64::from_le_bytes(number);
+        let of = match kind {
+            0 => PagesOf::Record(number),
+            1 => PagesOf::Namespace(u16::try_from(number).ok()?),
+            _ => return None,
+        };
+        let namespace = u32::from_le_bytes([a, b, c, d]);
+        let place = match place {
+            [] => None,
+            place => Some(PagePlace::from_bytes(place)?),
+        };
+        Some((Self { namespace, is_descending: is_descending == 1, of }, place))
+    }
+
+    /// The token of the page that begins behind `place`.
+    fn token(&self, place: Option<&PagePlace>) -> Vec<u8> {
+        let (kind, number) = match self.of {
+            PagesOf::Record(hash) => (0, hash),
+            PagesOf::Namespace(shard) => (1, u64::from(shard)),
+        };
+        let mut token = vec![FORMAT, kind, u8::from(self.is_descending), 0];
+        token.extend_from_slice(&self.namespace.to_le_bytes());
+        token.extend_from_slice(&number.to_le_bytes());
+        token.extend_from_slice(place.map_or(&[], PagePlace::as_bytes));
+        token.extend_from_slice(&crc32c::crc32c(&token).to_le_bytes());
+        token
+    }
+
+    /// The token of what follows a page that says that `next` begins the next one, in a store of so
+    /// many shards; `None` if there is no more.
+    fn next(&self, next: Option<&PagePlace>, shards: u16) -> Option<Vec<u8>> {
+        match (next, self.of) {
+            (Some(place), _) => Some(self.token(Some(place))),
+            (None, PagesOf::Namespace(shard)) if shard + 1 < shards => {
+                let of = PagesOf::Namespace(shard + 1);
+                Some(Self { of, ..*self }.token(None))
+            }
+            (None, _) => None,
+        }
+    }
+
+    /// What `request` asks of a shard of `shards`, and what its pages are of; `None` if it asks for
+    /// no page.
+    pub(super) fn asked(
+        request: &NativeRequest<'_>,
+        shards: u16,
+        deadline: Option<u64>,
+    ) -> Option<Result<(Self, ShardRequest), NativeStatus>> {
+        let asked = match request {
+            NativeRequest::GetItems(get) => Self::of_record(get, shards),
+            NativeRequest::Scan(scan) => Self::of_namespace(scan, shards),
+            _ => return None,
+        };
+        Some(asked.map(|(pages, shard, scan)| {
+            (pages, ShardRequest { shard, deadline, work: ShardWork::Page(scan) })
+        }))
+    }
+
+    fn of_record(get: &GetItems<'_>, shards: u16) -> Result<(Self, u16, Scan), NativeStatus> {
+        let GetItems { namespace, record, range, is_descending, limits, token } = *get;
+        check_namespace(namespace)?;
+        let mut scan = match range {
+            ItemRange::Prefix(prefix) => Scan::of_items(namespace, record, prefix),
+            ItemRange::Between { from, to } => {
+                let scan = Scan::of_record(namespace, record).from(record, from.unwrap_or(b""));
+                match to {
+                    Some(to) => scan.below(record, to),
+                    None => scan,
+                }
+            }
+        };
+        scan.is_reverse = is_descending;
+        let hash = route_hash(record);
+        let pages = Self { namespace, is_descending, of: PagesOf::Record(hash) };
+        if !token.is_empty() {
+            let (found, place) = Self::read(token).ok_or(NativeStatus::BadToken)?;
+            let place = place.filter(|_| found == pages).ok_or(NativeStatus::BadToken)?;
+            scan = scan.after(&place);
+        }
+        Ok((pages, shard_of_hash(hash, shards), limited(scan, limits)))
+    }
+
+    fn of_namespace(asked: &ScanItems<'_>, shards: u16) -> Result<(Self, u16, Scan), NativeStatus> {
+        let ScanItems { namespace, limits, token } = *asked;
+        check_namespace(namespace)?;
+        let mut scan = Scan::of_namespace(namespace);
+        let (is_descending, mut shard) = (false, 0);
+        if !token.is_empty() {
+            let (found, place) = Self::read(token).ok_or(NativeStatus::BadToken)?;
+            let PagesOf::Namespace(of) = found.of else { return Err(NativeStatus::BadToken) };
+            if found.namespace != namespace || found.is_descending || of >= shards {
+                return Err(NativeStatus::BadToken);
+            }
+            shard = of;
+            if let Some(place) = place {
+                scan = scan.after(&place);
+            }
+        }
+        let pages = Self { namespace, is_descending, of: PagesOf::Namespace(shard) };
+        Ok((pages, shard, limited(scan, limits)))
+    }
+
+    /// Appends the reply with an answer of a store of so many shards.
+    pub(super) fn put(
+        &self,
+        head: ReplyHead,
+        answer: &ShardAnswer,
+        shards: u16,
+        out: &mut Vec<u8>,
+    ) {
+        let ShardAnswer::Page(page, bytes) = answer;
+        let next = self.next(page.next.as_ref(), shards);
+        let shows_record = matches!(self.of, PagesOf::Namespace(_));
+        let items = page.items.iter().map(|item| shown(item, shows_record));
+        reply::put_page(out, head, items, *bytes, next.as_deref());
+    }
+}
+
+fn check_namespace(namespace: u32) -> Result<(), NativeStatus> {
+    if namespace == DEFAULT_NAMESPACE { Ok(()) } else { Err(NativeStatus::UnknownNamespace) }
+}
+
+/// The scan with the limits that a client has asked for, as far as the node grants them.
+fn limited(mut scan: Scan, limits: PageLimits) -> Scan {
+    let granted = |asked: u32, usual: usize, most: usize| match asked {
+        0 => usual,
+        asked => usize::try_from(asked).unwrap_or(usize::MAX).min(most),
+    };
+    let PageLimits { items_max, bytes_max, value_bytes_max, keys_only } = limits;
+    scan.items_max = granted(items_max, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX);
+    scan.bytes_max = granted(bytes_max, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX);
+    scan.value_bytes_max = granted(value_bytes_max, usize::MAX, usize::MAX);
+    scan.keys_only = keys_only;
+    scan
+}
+
+fn shown(item: &PageItem, shows_record: bool) -> NativePageItem<'_> {
+    NativePageItem {
+        record: shows_record.then_some(item.record.as_slice()),
+        item: &item.item,
+        version: item.metadata.version,
+        client_flags: item.metadata.client_flags,
+        expiry: item.metadata.expiry,
+        value_len: u32::try_from(item.value_len).unwrap_or(u32::MAX),
+        value: item.value.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_engine::key::Key;
+
+    const LIMITS: PageLimits =
+        PageLimits { items_max: 0, bytes_max: 0, value_bytes_max: 0, keys_only: false };
+
+    fn get(record: &'static [u8], is_descending: bool, token: &[u8]) -> Option<NativeStatus> {
+        let range = ItemRange::Prefix(b"");
+        let get = GetItems { namespace: 0, record, range, is_descending, limits: LIMITS, token };
+        Pages::asked(&NativeRequest::GetItems(get), 2, None).expect("a page").err()
+    }
+
+    fn scan(namespace: u32, shards: u16, token: &[u8]) -> Result<u16, NativeStatus> {
+        let scan = ScanItems { namespace, limits: LIMITS, token };
+        let asked = Pages::asked(&NativeRequest::Scan(scan), shards, None).expect("a page");
+        asked.map(|(_, request)| request.shard)
+    }
+
+    fn place() -> PagePlace {
+        let key = Key { namespace: 0, record: b"r", item: b"item" }.encode();
+        PagePlace::from_bytes(&key[4..]).expect("a place")
+    }
+
+    fn of_record(record: &[u8]) -> Pages {
+        let of = PagesOf::Record(route_hash(record));
+        Pages { namespace: 0, is_descending: false, of }
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_own_request_only() {
+        let token = of_record(b"r").token(Some(&place()));
+        let bad = Some(NativeStatus::BadToken);
+        assert_eq!((get(b"r", false, &token), get(b"r", false, b"")), (None, None));
+        assert_eq!(get(b"other", false, &token), bad);
+        assert_eq!(get(b"r", true, &token), bad);
+        assert_eq!(scan(0, 2, &token), Err(NativeStatus::BadToken));
+        let elsewhere = Pages { namespace: 1, ..of_record(b"r") }.token(Some(&place()));
+        assert_eq!(get(b"r", false, &elsewhere), bad);
+        assert_eq!(get(b"r", false, &of_record(b"r").token(None)), bad, "it goes nowhere");
+        let of_shard = |shard| Pages { of: PagesOf::Namespace(shard), ..of_record(b"r") };
+        assert_eq!(scan(0, 2, &of_shard(1).token(None)), Ok(1));
+        assert_eq!(scan(0, 2, &of_shard(1).token(Some(&place()))), Ok(1));
+        assert_eq!(scan(0, 1, &of_shard(1).token(None)), Err(NativeStatus::BadToken));
+        assert_eq!(scan(7, 2, b""), Err(NativeStatus::UnknownNamespace));
+        let reverse = Pages { is_descending: true, ..of_shard(0) };
+        assert_eq!(scan(0, 2, &reverse.token(None)), Err(NativeStatus::BadToken));
+    }
+
+    #[test]
+    fn a_token_with_a_flipped_bit_or_a_byte_less_is_refused() {
+        let token = of_record(b"r").token(Some(&place()));
+        for bit in 0..token.len() * 8 {
+            let mut flipped = token.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Pages::read(&flipped), None, "bit {bit}");
+        }
+        for len in 0..token.len() {
+            assert_eq!(Pages::read(&token[..len]), None, "{len} bytes");
+        }
+        // What is of another format, or no place, is refused with the right checksum too.
+        for (at, byte) in [(0, 2), (1, 2), (2, 2), (3, 1), (FIXED_BYTES + 1, 1)] {
+            let mut other = token[..token.len() - CHECKSUM_BYTES].to_vec();
+            other[at] = byte;
+            other.extend_from_slice(&crc32c::crc32c(&other).to_le_bytes());
+            assert_eq!(Pages::read(&other), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_scan_goes_through_all_shards() {
+        let mut pages = Pages { of: PagesOf::Namespace(0), ..of_record(b"") };
+        for shard in 0..3 {
+            let same = pages.next(Some(&place()), 3).expect("there is more");
+            assert_eq!(Pages::read(&same), Some((pages, Some(place()))));
+            let next = pages.next(None, 3);
+            if shard == 2 {
+                assert_eq!(next, None);
+                break;
+            }
+            (pages, _) = Pages::read(&next.expect("another shard")).expect("a token");
+            assert_eq!(pages.of, PagesOf::Namespace(shard + 1));
+        }
+        assert_eq!(of_record(b"r").next(None, 3), None);
+    }
+
+    #[test]
+    fn limits_are_those_of_the_node_where_none_or_more_is_asked_for() {
+        let granted = |items_max, bytes_max, value_bytes_max| {
+            let limits = PageLimits { items_max, bytes_max, value_bytes_max, keys_only: true };
+            let scan = limited(Scan::of_namespace(0), limits);
+            assert!(scan.keys_only);
+            (scan.items_max, scan.bytes_max, scan.value_bytes_max)
+        };
+        assert_eq!(granted(0, 0, 0), (PAGE_ITEMS_DEFAULT, PAGE_BYTES_DEFAULT, usize::MAX));
+        assert_eq!(granted(1, 2, 3), (1, 2, 3));
+        let most = (PAGE_ITEMS_MAX, PAGE_BYTES_MAX, u32::MAX as usize);
+        assert_eq!(granted(u32::MAX, u32::MAX, u32::MAX), most);
+    }
+}

@@ -1,0 +1,183 @@
+//! Items in order, page by page.
+
+use larder_protocol::native::{
+    GetItems, ITEM_BYTES_MAX, ItemRange, NativePage, NativeRequest, PageLimits, ScanItems,
+};
+
+use crate::connection::ClientConnection;
+use crate::error::ClientError;
+use crate::key::ItemRef;
+
+/// Which items of a record, in which order, and how much of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemsOf<'a> {
+    get: GetItems<'a>,
+}
+
+impl<'a> ItemsOf<'a> {
+    /// All items of `record` of the namespace with this number; 0 is `default`.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if the record id has not 1 to 1,024 bytes.
+    pub fn record(
+        namespace: u32,
+        record: &'a (impl AsRef<[u8]> + ?Sized),
+    ) -> Result<Self, ClientError> {
+        let key = ItemRef::new(namespace, record.as_ref(), &[])?.wire;
+        Ok(Self {
+            get: GetItems {
+                namespace,
+                record: key.record,
+                range: ItemRange::Prefix(&[]),
+                is_descending: false,
+                limits: PageLimits::default(),
+                token: &[],
+            },
+        })
+    }
+
+    /// Only those of a range.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if a prefix or bound has more than 1,024 bytes.
+    pub fn range(mut self, range: ItemRange<'a>) -> Result<Self, ClientError> {
+        let parts = match range {
+            ItemRange::Prefix(prefix) => [Some(prefix), None],
+            ItemRange::Between { from, to } => [from, to],
+        };
+        if let Some(long) = parts.into_iter().flatten().find(|part| part.len() > ITEM_BYTES_MAX) {
+            let len = long.len();
+            return Err(ClientError::Usage(format!(
+                "a prefix or bound has at most {ITEM_BYTES_MAX} bytes, not {len}"
+            )));
+        }
+        self.get.range = range;
+        Ok(self)
+    }
+
+    /// The greatest key first.
+    pub fn descending(mut self) -> Self {
+        self.get.is_descending = true;
+        self
+    }
+
+    /// With these limits of each page.
+    pub fn limits(mut self, limits: PageLimits) -> Self {
+        self.get.limits = limits;
+        self
+    }
+}
+
+/// An item of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedItem {
+    /// The record id; `None` where the items of one record were asked for.
+    pub record: Option<Vec<u8>>,
+    /// The item key.
+    pub item: Vec<u8>,
+    /// Changes whenever the value does.
+    pub version: u64,
+    /// The 32 bits that were stored with the value.
+    pub client_flags: u32,
+    /// Unix second at which the item is gone; 0 for never.
+    pub expiry: u32,
+    /// How long the value is, in bytes, also where it was left out.
+    pub value_len: u32,
+    /// The value, unless it was left out.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What is asked for again and again.
+#[derive(Clone, Copy, Debug)]
+enum Asked<'a> {
+    Record(GetItems<'a>),
+    Namespace(ScanItems<'a>),
+}
+
+/// Items in order: pages are asked for as they are needed. After an error nothing more comes.
+#[derive(Debug)]
+pub struct Items<'a> {
+    connection: &'a mut ClientConnection,
+    asked: Asked<'a>,
+    /// The token of the next page.
+    token: Vec<u8>,
+    page: std::vec::IntoIter<ListedItem>,
+    is_over: bool,
+}
+
+impl ClientConnection {
+    /// The items of a record.
+    pub fn items<'a>(&'a mut self, of: ItemsOf<'a>) -> Items<'a> {
+        Items::new(self, Asked::Record(of.get))
+    }
+
+    /// The items of a namespace, in no order that means anything, with these limits of each page.
+    pub fn scan(&mut self, namespace: u32, limits: PageLimits) -> Items<'_> {
+        Items::new(self, Asked::Namespace(ScanItems { namespace, limits, token: &[] }))
+    }
+
+    /// A page, and the token of the next one.
+    fn page(
+        &mut self,
+        request: &NativeRequest<'_>,
+        token: &[u8],
+    ) -> Result<(Vec<ListedItem>, Option<Vec<u8>>), ClientError> {
+        let body = self.call(request)?.ok(&[])?.body;
+        let page = NativePage::decode(&body);
+        let page = self.judge(page.map_err(|error| ClientError::Foreign(error.to_string())))?;
+        if page.items.is_empty() && page.next.is_some_and(|next| next == token) {
+            let stuck = "pages without items lead to themselves".to_owned();
+            return self.judge(Err(ClientError::Foreign(stuck)));
+        }
+        let items = page.items.iter().map(|item| ListedItem {
+            record: item.record.map(<[u8]>::to_vec),
+            item: item.item.to_vec(),
+            version: item.version,
+            client_flags: item.client_flags,
+            expiry: item.expiry,
+            value_len: item.value_len,
+            value: item.value.map(<[u8]>::to_vec),
+        });
+        Ok((items.collect(), page.next.map(<[u8]>::to_vec)))
+    }
+}
+
+impl<'a> Items<'a> {
+    fn new(connection: &'a mut ClientConnection, asked: Asked<'a>) -> Self {
+        let (token, page) = (Vec::new(), Vec::new().into_iter());
+        Self { connection, asked, token, page, is_over: false }
+    }
+
+    /// Brings the next page.
+    fn turn(&mut self) -> Result<(), ClientError> {
+        let token = self.token.as_slice();
+        let request = match self.asked {
+            Asked::Record(get) => NativeRequest::GetItems(GetItems { token, ..get }),
+            Asked::Namespace(scan) => NativeRequest::Scan(ScanItems { token, ..scan }),
+        };
+        let (items, next) = self.connection.page(&request, token)?;
+        self.page = items.into_iter();
+        self.is_over = next.is_none();
+        self.token = next.unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl Iterator for Items<'_> {
+    type Item = Result<ListedItem, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(item) = self.page.next() {
+                return Some(Ok(item));
+            }
+            if self.is_over {
+                return None;
+            }
+            if let Err(error) = self.turn() {
+                self.is_over = true;
+                return Some(Err(error));
+            }
+        }
+    }
+}
