@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
-use larder_engine::operation::Operation;
+use larder_engine::operation::{Need, Operation};
 use larder_engine::scan::{Page, PageItem, Scan};
-use larder_engine::shard::{Announced, AnswerBuf};
+use larder_engine::shard::{Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch};
 
 use crate::counters::{CoreReport, Kind};
-use crate::limits::PAGE_ITEM_BYTES;
+use crate::limits::{LOG_RECORD_BYTES, PAGE_ITEM_BYTES};
 
 /// What one shard is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +45,49 @@ pub struct ShardRequest {
 pub enum ShardWork {
     /// Show items in order.
     Page(Scan),
+    /// Change several items, all or none.
+    Batch(ItemBatch),
+    /// Delete the items that a page would show.
+    DeleteRange(Scan),
 }
 
 impl ShardRequest {
     /// The memory that it has, in bytes.
     pub fn memory(&self) -> usize {
-        let ShardWork::Page(scan) = &self.work;
-        size_of::<Self>() + scan.memory()
+        let work = match &self.work {
+            ShardWork::Page(scan) | ShardWork::DeleteRange(scan) => scan.memory(),
+            ShardWork::Batch(batch) => batch.memory(),
+        };
+        size_of::<Self>() + work
+    }
+
+    /// What it may append to the log, in bytes; `None` if it only reads.
+    pub fn log_bytes(&self) -> Option<usize> {
+        match &self.work {
+            ShardWork::Page(_) => None,
+            ShardWork::DeleteRange(scan) => Some(LOG_RECORD_BYTES + scan.memory()),
+            ShardWork::Batch(batch) => {
+                Some(batch.value_bytes() + batch.steps.len() * LOG_RECORD_BYTES)
+            }
+        }
     }
 
     /// How long the answer may be expected to be, in bytes. `unknown` stands for the first value of
     /// a page, which comes however long it is.
     pub fn reply_bytes(&self, unknown: usize) -> usize {
-        let ShardWork::Page(scan) = &self.work;
+        let scan = match &self.work {
+            ShardWork::Page(scan) => scan,
+            // What is there of an item may have to be read to change it.
+            ShardWork::Batch(batch) => {
+                let of_step = |step: &BatchStep| match step.operation.as_operation().need() {
+                    Need::Value => unknown,
+                    Need::Nothing | Need::Metadata => 0,
+                };
+                let read = batch.steps.iter().map(of_step).fold(0, usize::saturating_add);
+                return batch.memory().saturating_add(read);
+            }
+            ShardWork::DeleteRange(_) => return 0,
+        };
         let value = if scan.keys_only { 0 } else { scan.value_bytes_max.min(unknown) };
         let items = scan.items_max.saturating_mul(PAGE_ITEM_BYTES);
         scan.bytes_max.max(value).saturating_add(items)
@@ -78,6 +108,10 @@ pub enum AnyRequest<'a> {
 pub enum ShardAnswer {
     /// Items in order, and the memory that they take, in bytes.
     Page(Page, usize),
+    /// What became of a batch.
+    Batch(BatchAnswer),
+    /// The range is deleted.
+    Deleted,
 }
 
 impl ShardAnswer {
@@ -89,8 +123,11 @@ impl ShardAnswer {
 
     /// The memory that it takes, in bytes.
     pub fn memory(&self) -> usize {
-        let Self::Page(_, bytes) = self;
-        *bytes
+        match self {
+            Self::Page(_, bytes) => *bytes,
+            Self::Batch(BatchAnswer::Done(answers)) => size_of_val(answers.as_slice()),
+            Self::Batch(BatchAnswer::Refused { .. }) | Self::Deleted => 0,
+        }
     }
 }
 

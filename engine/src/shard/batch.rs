@@ -28,7 +28,7 @@ use crate::value_log::record::{Record, RecordKind};
 const LOOK_UPS_MAX: usize = 16;
 
 /// One operation of a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchStep {
     /// The record id.
     pub record: Vec<u8>,
@@ -39,7 +39,7 @@ pub struct BatchStep {
 }
 
 /// Operations that are done together, each on another item.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemBatch {
     /// The namespace of all items.
     pub namespace: u32,
@@ -51,6 +51,12 @@ impl ItemBatch {
     /// Bytes of the values that it brings.
     pub fn value_bytes(&self) -> usize {
         self.steps.iter().map(|step| step.operation.as_operation().value_len()).sum()
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let keys = |step: &BatchStep| step.record.len() + step.item.len() + size_of::<BatchStep>();
+        self.value_bytes() + self.steps.iter().map(keys).sum::<usize>()
     }
 }
 

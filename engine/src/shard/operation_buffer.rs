@@ -3,7 +3,7 @@
 use crate::operation::Operation;
 
 /// An operation that owns its bytes, for the time that it waits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationBuf {
     operation: Operation<'static>,
     value: Vec<u8>,

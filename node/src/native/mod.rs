@@ -1,6 +1,7 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
 mod pages;
+mod records;
 
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,10 @@ use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
 use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
-use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, ShardAnswer};
+use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, ShardAnswer, ShardRequest};
 
 use pages::Pages;
+use records::{Fault, Mutation};
 
 /// The native protocol, as one connection has it.
 #[derive(Clone, Debug)]
@@ -78,8 +80,19 @@ pub struct NativeToken {
     head: ReplyHead,
     /// Whether a put demanded that there is an item.
     wants_item: bool,
-    /// What a page is of.
-    pages: Option<Box<Pages>>,
+    /// What a whole shard was asked for.
+    asked: Option<Box<ShardAsked>>,
+}
+
+/// What of a request to a shard its reply needs.
+#[derive(Clone, Debug)]
+enum ShardAsked {
+    /// A page.
+    Pages(Pages),
+    /// Changes of a record.
+    Mutation(Mutation),
+    /// The end of a range.
+    Deletion,
 }
 
 impl NativeToken {
@@ -90,7 +103,7 @@ impl NativeToken {
             _ => true,
         };
         let head = ReplyHead { id, opcode: opcode as u8, has_checksum, hops: 0 };
-        Self { head, wants_item, pages: None }
+        Self { head, wants_item, asked: None }
     }
 
     /// Appends the reply to a request that has gone from one core to another so many times.
@@ -125,16 +138,44 @@ impl NativeToken {
             Outcome::Stored => reply::put_version(out, head, metadata.version),
             Outcome::Deleted => reply::put(out, head, NativeStatus::Ok, |_| ()),
             Outcome::Number(number) => reply::put_number(out, head, number, metadata.version),
-            Outcome::Miss | Outcome::NotFound => put_status(out, head, NativeStatus::Absent),
-            Outcome::NotStored if self.wants_item => put_status(out, head, NativeStatus::Absent),
-            Outcome::NotStored => put_status(out, head, NativeStatus::Exists),
-            Outcome::Exists => put_status(out, head, NativeStatus::VersionDiffers),
-            Outcome::NotNumeric => put_status(out, head, NativeStatus::NotANumber),
-            Outcome::TooLarge => {
-                reply::put_error(out, head, NativeStatus::TooLarge, NativeStatus::TooLarge.text());
-            }
+            outcome => match refused(outcome, self.wants_item) {
+                Some(NativeStatus::TooLarge) => {
+                    let status = NativeStatus::TooLarge;
+                    reply::put_error(out, head, status, status.text());
+                }
+                Some(status) => put_status(out, head, status),
+                None => panic!("{outcome:?} is no refusal"),
+            },
         }
     }
+}
+
+/// The status of an operation that was not done; `None` if it was. `wants_item` says whether a put
+/// demanded that there is an item.
+fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
+    Some(match outcome {
+        Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => return None,
+        Outcome::Miss | Outcome::NotFound => NativeStatus::Absent,
+        Outcome::NotStored if wants_item => NativeStatus::Absent,
+        Outcome::NotStored => NativeStatus::Exists,
+        Outcome::Exists => NativeStatus::VersionDiffers,
+        Outcome::NotNumeric => NativeStatus::NotANumber,
+        Outcome::TooLarge => NativeStatus::TooLarge,
+    })
+}
+
+/// What `request` asks of a whole shard of `shards`, at Unix second `now`; `None` if it asks for
+/// something else.
+fn shard_request(
+    request: &NativeRequest<'_>,
+    (shards, now): (u16, u32),
+    deadline: Option<u64>,
+) -> Option<Result<ShardRequest, Fault>> {
+    Some(match request {
+        NativeRequest::Mutate(mutate) => Mutation::asked(mutate, (shards, now), deadline),
+        NativeRequest::DeleteItems(delete) => records::deletion(delete, shards, deadline),
+        _ => return Pages::asked(request, shards, deadline).map(|asked| asked.map(|it| it.1)),
+    })
 }
 
 /// Appends a reply that is nobody's mistake, and says all by its status.
@@ -157,7 +198,9 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
         NativeRequest::Ping(_)
         | NativeRequest::Hello(_)
         | NativeRequest::GetItems(_)
-        | NativeRequest::Scan(_) => return None,
+        | NativeRequest::Scan(_)
+        | NativeRequest::Mutate(_)
+        | NativeRequest::DeleteItems(_) => return None,
         NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
             let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
             (Operation::Read(read), Kind::Get { touches: false })
@@ -265,8 +308,8 @@ impl Codec for Native {
         let (Some(key), Some((operation, kind))) =
             (request.key(), item_request(request, now.second))
         else {
-            return match Pages::asked(request, self.facts.shards, deadline) {
-                Some(Ok((_, request))) => Meaning::Shard(Arc::new(request)),
+            return match shard_request(request, (self.facts.shards, now.second), deadline) {
+                Some(Ok(request)) => Meaning::Shard(Arc::new(request)),
                 Some(Err(_)) | None => Meaning::Constant,
             };
         };
@@ -305,16 +348,13 @@ impl Codec for Native {
                             reply::put_error(out, head, status, "this node speaks version 1");
                         }
                     }
-                    _ => match Pages::asked(request, self.facts.shards, None) {
-                        Some(Err(NativeStatus::BadToken)) => {
-                            let status = NativeStatus::BadToken;
-                            reply::put_error(out, head, status, status.text());
-                        }
-                        _ => {
-                            let reason = "there is no such namespace; the only one is 0, `default`";
-                            reply::put_error(out, head, NativeStatus::UnknownNamespace, reason);
-                        }
-                    },
+                    _ => {
+                        let fault = shard_request(request, (self.facts.shards, 0), None)
+                            .and_then(Result::err)
+                            .or_else(|| records::check_namespace(request.key()?.namespace).err());
+                        let (status, reason) = fault.expect("what is sound is asked of a shard");
+                        reply::put_error(out, head, status, reason);
+                    }
                 }
             }
             NativeParsed::NeedMore { .. } | NativeParsed::Close => {}
@@ -336,16 +376,26 @@ impl Codec for Native {
     fn token(&self, step: &NativeStep<'_>) -> NativeToken {
         match &step.parsed {
             NativeParsed::Request(head, request) => {
-                let pages = Pages::asked(request, self.facts.shards, None);
-                let pages = pages.and_then(Result::ok).map(|(pages, _)| Box::new(pages));
-                NativeToken { pages, ..NativeToken::of(head, request) }
+                let asked = match request {
+                    NativeRequest::Mutate(mutate) => {
+                        Some(ShardAsked::Mutation(Mutation::of(mutate)))
+                    }
+                    NativeRequest::DeleteItems(_) => Some(ShardAsked::Deletion),
+                    _ => Pages::asked(request, self.facts.shards, None)
+                        .and_then(Result::ok)
+                        .map(|(pages, _)| ShardAsked::Pages(pages)),
+                };
+                NativeToken { asked: asked.map(Box::new), ..NativeToken::of(head, request) }
             }
             other => panic!("{other:?} does not wait"),
         }
     }
 
     fn token_bytes(token: &NativeToken) -> usize {
-        token.pages.as_ref().map_or(0, |_| size_of::<Pages>())
+        token.asked.as_ref().map_or(0, |asked| match &**asked {
+            ShardAsked::Mutation(mutation) => size_of::<ShardAsked>() + mutation.memory(),
+            ShardAsked::Pages(_) | ShardAsked::Deletion => size_of::<ShardAsked>(),
+        })
     }
 
     fn put_waited(
@@ -366,8 +416,19 @@ impl Codec for Native {
         out: &mut Vec<u8>,
     ) {
         let head = ReplyHead { hops, ..token.head };
-        let pages = token.pages.as_ref().expect("only pages are asked of whole shards");
-        pages.put(head, answer, self.facts.shards, out);
+        let asked = token.asked.as_deref();
+        match (asked.expect("a whole shard was asked"), answer) {
+            (ShardAsked::Pages(pages), ShardAnswer::Page(page, bytes)) => {
+                pages.put(head, (page, *bytes), self.facts.shards, out);
+            }
+            (ShardAsked::Mutation(mutation), ShardAnswer::Batch(answer)) => {
+                mutation.put(head, answer, out);
+            }
+            (ShardAsked::Deletion, ShardAnswer::Deleted) => {
+                put_status(out, head, NativeStatus::Ok);
+            }
+            (asked, answer) => panic!("{answer:?} is no answer to {asked:?}"),
+        }
     }
 
     fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, _: &mut Vec<u8>) {

@@ -14,16 +14,21 @@
 //! | 16 | | where the next page begins; nothing for the shard's first item |
 //! | end - 4 | 4 | CRC32C of what is before |
 
-use larder_engine::key::{DEFAULT_NAMESPACE, ENCODED_BYTES_MAX, route_hash, shard_of_hash};
-use larder_engine::scan::{PageItem, PagePlace, Scan};
+use larder_engine::key::{ENCODED_BYTES_MAX, route_hash, shard_of_hash};
+use larder_engine::scan::{Page, PageItem, PagePlace, Scan};
 use larder_protocol::native::reply::{self, ReplyHead};
 use larder_protocol::native::{
-    GetItems, ItemRange, NativePageItem, NativeRequest, NativeStatus, PAGE_TOKEN_BYTES_MAX,
-    PageLimits, ScanItems,
+    GetItems, NativePageItem, NativeRequest, NativeStatus, PAGE_TOKEN_BYTES_MAX, PageLimits,
+    ScanItems,
 };
 
+use super::records::{Fault, check_namespace, scan_of};
 use crate::limits::{PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
-use crate::request::{ShardAnswer, ShardRequest, ShardWork};
+use crate::request::{ShardRequest, ShardWork};
+
+/// What a token is answered that is not of its request.
+const BAD_TOKEN: Fault =
+    (NativeStatus::BadToken, "the token is not one that this request may go on with");
 
 const FORMAT: u8 = 1;
 const FIXED_BYTES: usize = 16;
@@ -108,7 +113,7 @@ impl Pages {
         request: &NativeRequest<'_>,
         shards: u16,
         deadline: Option<u64>,
-    ) -> Option<Result<(Self, ShardRequest), NativeStatus>> {
+    ) -> Option<Result<(Self, ShardRequest), Fault>> {
         let asked = match request {
             NativeRequest::GetItems(get) => Self::of_record(get, shards),
             NativeRequest::Scan(scan) => Self::of_namespace(scan, shards),
@@ -119,40 +124,31 @@ impl Pages {
         }))
     }
 
-    fn of_record(get: &GetItems<'_>, shards: u16) -> Result<(Self, u16, Scan), NativeStatus> {
+    fn of_record(get: &GetItems<'_>, shards: u16) -> Result<(Self, u16, Scan), Fault> {
         let GetItems { namespace, record, range, is_descending, limits, token } = *get;
         check_namespace(namespace)?;
-        let mut scan = match range {
-            ItemRange::Prefix(prefix) => Scan::of_items(namespace, record, prefix),
-            ItemRange::Between { from, to } => {
-                let scan = Scan::of_record(namespace, record).from(record, from.unwrap_or(b""));
-                match to {
-                    Some(to) => scan.below(record, to),
-                    None => scan,
-                }
-            }
-        };
+        let mut scan = scan_of(namespace, record, range);
         scan.is_reverse = is_descending;
         let hash = route_hash(record);
         let pages = Self { namespace, is_descending, of: PagesOf::Record(hash) };
         if !token.is_empty() {
-            let (found, place) = Self::read(token).ok_or(NativeStatus::BadToken)?;
-            let place = place.filter(|_| found == pages).ok_or(NativeStatus::BadToken)?;
+            let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
+            let place = place.filter(|_| found == pages).ok_or(BAD_TOKEN)?;
             scan = scan.after(&place);
         }
         Ok((pages, shard_of_hash(hash, shards), limited(scan, limits)))
     }
 
-    fn of_namespace(asked: &ScanItems<'_>, shards: u16) -> Result<(Self, u16, Scan), NativeStatus> {
+    fn of_namespace(asked: &ScanItems<'_>, shards: u16) -> Result<(Self, u16, Scan), Fault> {
         let ScanItems { namespace, limits, token } = *asked;
         check_namespace(namespace)?;
         let mut scan = Scan::of_namespace(namespace);
         let (is_descending, mut shard) = (false, 0);
         if !token.is_empty() {
-            let (found, place) = Self::read(token).ok_or(NativeStatus::BadToken)?;
-            let PagesOf::Namespace(of) = found.of else { return Err(NativeStatus::BadToken) };
+            let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
+            let PagesOf::Namespace(of) = found.of else { return Err(BAD_TOKEN) };
             if found.namespace != namespace || found.is_descending || of >= shards {
-                return Err(NativeStatus::BadToken);
+                return Err(BAD_TOKEN);
             }
             shard = of;
             if let Some(place) = place {
@@ -167,20 +163,15 @@ impl Pages {
     pub(super) fn put(
         &self,
         head: ReplyHead,
-        answer: &ShardAnswer,
+        (page, bytes): (&Page, usize),
         shards: u16,
         out: &mut Vec<u8>,
     ) {
-        let ShardAnswer::Page(page, bytes) = answer;
         let next = self.next(page.next.as_ref(), shards);
         let shows_record = matches!(self.of, PagesOf::Namespace(_));
         let items = page.items.iter().map(|item| shown(item, shows_record));
-        reply::put_page(out, head, items, *bytes, next.as_deref());
+        reply::put_page(out, head, items, bytes, next.as_deref());
     }
-}
-
-fn check_namespace(namespace: u32) -> Result<(), NativeStatus> {
-    if namespace == DEFAULT_NAMESPACE { Ok(()) } else { Err(NativeStatus::UnknownNamespace) }
 }
 
 /// The scan with the limits that a client has asked for, as far as the node grants them.
@@ -213,6 +204,7 @@ fn shown(item: &PageItem, shows_record: bool) -> NativePageItem<'_> {
 mod tests {
     use super::*;
     use larder_engine::key::Key;
+    use larder_protocol::native::ItemRange;
 
     const LIMITS: PageLimits =
         PageLimits { items_max: 0, bytes_max: 0, value_bytes_max: 0, keys_only: false };
@@ -220,13 +212,14 @@ mod tests {
     fn get(record: &'static [u8], is_descending: bool, token: &[u8]) -> Option<NativeStatus> {
         let range = ItemRange::Prefix(b"");
         let get = GetItems { namespace: 0, record, range, is_descending, limits: LIMITS, token };
-        Pages::asked(&NativeRequest::GetItems(get), 2, None).expect("a page").err()
+        let asked = Pages::asked(&NativeRequest::GetItems(get), 2, None).expect("a page");
+        asked.err().map(|(status, _)| status)
     }
 
     fn scan(namespace: u32, shards: u16, token: &[u8]) -> Result<u16, NativeStatus> {
         let scan = ScanItems { namespace, limits: LIMITS, token };
         let asked = Pages::asked(&NativeRequest::Scan(scan), shards, None).expect("a page");
-        asked.map(|(_, request)| request.shard)
+        asked.map(|(_, request)| request.shard).map_err(|(status, _)| status)
     }
 
     fn place() -> PagePlace {

@@ -13,7 +13,9 @@ use larder_runtime::ring_env::RingEnv;
 
 use super::lanes::{Lanes, Room, charged};
 use super::refused::Want;
-use super::shards::{Clearing, Completion, LogNeed, Origin, Released, Shards, Tried, log_need};
+use super::shards::{
+    Clearing, Completion, LogNeed, Origin, Released, Shards, Tried, log_need, shard_log_need,
+};
 use super::shares::{Part, Shares};
 use crate::connection::{After, Arrival, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
@@ -218,6 +220,7 @@ impl CoreState {
         expected_bytes: usize,
     ) {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
+        self.adding += shard_log_need(&request).map_or(0, |need| need.adds);
         self.shards.start_shard(origin, request, expected_bytes);
     }
 
@@ -541,8 +544,13 @@ impl Handler for Dispatch<'_> {
         if state.ledger.is_pressed() && !state.ledger.allows_reply(bytes) {
             return state.refuse(own, Want::Reply(bytes));
         }
+        let need = shard_log_need(&request);
+        if let Some(need) = need.filter(|need| !state.may_append(*self.part, *need)) {
+            return state.refuse(own, Want::Log(*self.part, need));
+        }
         match state.admit_shard(&request, own) {
             Ok(expected_bytes) => {
+                state.shares.note(self.part, need.map_or(0, |need| need.bytes));
                 state.start_shard(Origin::Connection(place), request, expected_bytes);
                 Handled::Waiting { expected_bytes }
             }

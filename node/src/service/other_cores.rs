@@ -6,7 +6,7 @@ use std::sync::Arc;
 use larder_engine::shard::{Announced, Answer};
 
 use super::core_state::CoreState;
-use super::shards::{Origin, Tried, log_need};
+use super::shards::{Origin, Tried, log_need, shard_log_need};
 use crate::connection::{After, Load};
 use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
@@ -149,8 +149,16 @@ impl CoreState {
             self.deliver((core, place), Err(NoAnswer::TooLate), After::NOTHING);
             return Ok(0);
         }
+        let need = shard_log_need(request);
+        let part = self.lanes.part_of(core, place.connection);
+        if let Some(need) = need.filter(|need| !self.may_append(part, *need)) {
+            return Err(need.bytes);
+        }
         let own = self.lanes.load_of(core, place.connection);
         let expected_bytes = self.admit_shard(request, own)?;
+        if let Some(need) = need {
+            self.lanes.note(core, place.connection, |part| self.shares.note(part, need.bytes));
+        }
         let task = Load { waiting: 1, expected_bytes, bytes: 0 };
         self.lanes.change(core, place.connection, |load| load + task);
         self.start_shard(Origin::Core { core, place }, Arc::clone(request), expected_bytes);

@@ -287,10 +287,14 @@ impl Shards {
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
         let now = self.env.now();
-        self.env.spawn(TaskQueue::Scan, async move {
+        let (queue, adds) = match shard_log_need(&request) {
+            Some(need) => (TaskQueue::Foreground, need.adds),
+            None => (TaskQueue::Scan, 0),
+        };
+        self.env.spawn(queue, async move {
             let answer = carry_out(&engine, &request, now).await;
             let result = answer.map(|answer| (Done::Shard(answer), 0));
-            let (adds, kind) = (0, Kind::Other);
+            let kind = Kind::Other;
             let completion = Completion { origin, shard, result, expected_bytes, adds, kind };
             completions.borrow_mut().push(completion);
         });
@@ -458,13 +462,23 @@ async fn carry_out(
     request: &ShardRequest,
     now: u64,
 ) -> Result<ShardAnswer, EngineError> {
-    let ShardWork::Page(scan) = &request.work;
-    let mut scan = scan.clone();
-    // Half of the time is for the values and the way back.
-    scan.deadline = request.deadline.map(|deadline| now + deadline.saturating_sub(now) / 2);
-    let page = engine.scan(scan).await?;
-    engine.wait_acknowledged(page.needs).await?;
-    Ok(ShardAnswer::page(page))
+    let (answer, needs) = match &request.work {
+        ShardWork::Page(scan) => {
+            let mut scan = scan.clone();
+            // Half of the time is for the values and the way back.
+            scan.deadline = request.deadline.map(|deadline| now + deadline.saturating_sub(now) / 2);
+            let page = engine.scan(scan).await?;
+            let needs = page.needs;
+            (ShardAnswer::page(page), needs)
+        }
+        ShardWork::Batch(batch) => {
+            let (answer, needs) = engine.execute_batch(batch.clone()).await?;
+            (ShardAnswer::Batch(answer), needs)
+        }
+        ShardWork::DeleteRange(range) => (ShardAnswer::Deleted, engine.delete_range(range).await?),
+    };
+    engine.wait_acknowledged(needs).await?;
+    Ok(answer)
 }
 
 /// What a request may append to its shard's log.
@@ -488,6 +502,13 @@ pub(super) fn log_need(request: &ItemRequest<'_>) -> Option<LogNeed> {
             operation.may_write().then_some(LogNeed { bytes, adds: 0 })
         }
     }
+}
+
+/// The same for a request that is not about one item.
+pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
+    let bytes = request.log_bytes()?;
+    let adds = if matches!(request.work, ShardWork::Batch(_)) { bytes } else { 0 };
+    Some(LogNeed { bytes, adds })
 }
 
 fn note_failure(shard: u16, failure: &EngineError) {

@@ -50,11 +50,15 @@ pub enum Opcode {
     GetItems = 0x20,
     /// Read a page of a namespace's items.
     Scan = 0x21,
+    /// Change items of a record together or not at all.
+    MutateRecord = 0x22,
+    /// Delete a range of a record's items.
+    DeleteItems = 0x23,
 }
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Ping,
         Self::Hello,
         Self::Get,
@@ -65,6 +69,8 @@ impl Opcode {
         Self::GetAndTouch,
         Self::GetItems,
         Self::Scan,
+        Self::MutateRecord,
+        Self::DeleteItems,
     ];
 
     /// The opcode of this byte.
@@ -81,6 +87,8 @@ impl Opcode {
             0x15 => Self::GetAndTouch,
             0x20 => Self::GetItems,
             0x21 => Self::Scan,
+            0x22 => Self::MutateRecord,
+            0x23 => Self::DeleteItems,
             _ => return None,
         })
     }

@@ -1,4 +1,5 @@
-//! Pages of items: `schema/items.fbs`, `schema/scan.fbs` and `schema/page.fbs`.
+//! Pages of items, and ranges: `schema/items.fbs`, `schema/scan.fbs`, `schema/page.fbs` and
+//! `schema/delete_items.fbs`.
 
 use flatbuffers::{
     FlatBufferBuilder, InvalidFlatbuffer, TableFinishedWIPOffset, UnionWIPOffset, WIPOffset,
@@ -15,6 +16,7 @@ pub const PAGE_TOKEN_BYTES_MAX: usize = 4096;
 const GET_ITEMS: &str = "LRGI";
 const SCAN: &str = "LRSC";
 const PAGE: &str = "LRPG";
+const DELETE_ITEMS: &str = "LRDI";
 
 /// The least that an item of a page takes in its body, in bytes: the offset to its table, the
 /// table's offset to its own layout and to its key, and the key's length.
@@ -166,10 +168,7 @@ impl<'a> GetItems<'a> {
     /// Appends the body.
     pub(super) fn put_body(&self, out: &mut Vec<u8>) {
         let mut builder = Builder::with_capacity(256);
-        let (prefix, from, to) = match self.range {
-            ItemRange::Prefix(prefix) => (Some(prefix).filter(|it| !it.is_empty()), None, None),
-            ItemRange::Between { from, to } => (None, from, to),
-        };
+        let [prefix, from, to] = bounds_of(self.range);
         let token = Some(self.token).filter(|token| !token.is_empty());
         let record = write_bytes(&mut builder, Some(self.record));
         let [prefix, from, to, token] =
@@ -212,23 +211,66 @@ impl<'a> GetItems<'a> {
         limits: Checked<PageLimits>,
         token: &'a [u8],
     ) -> Checked<Self> {
-        if record.is_empty() || record.len() > RECORD_BYTES_MAX {
-            return Err("a record id has 1 to 1,024 bytes");
-        }
-        if [prefix, from, to].into_iter().flatten().any(|key| key.len() > ITEM_BYTES_MAX) {
-            return Err("prefix, from and to have at most 1,024 bytes");
-        }
-        let range = match prefix {
-            Some(_) if from.is_some() || to.is_some() => {
-                return Err("a prefix, or from and to: not both");
-            }
-            Some(prefix) => ItemRange::Prefix(prefix),
-            None if from.is_none() && to.is_none() => ItemRange::Prefix(&[]),
-            None => ItemRange::Between { from, to },
-        };
+        let range = checked_range(record, [prefix, from, to])?;
         let is_descending = flag(order, "there is no such order")?;
         let (limits, token) = (limits?, checked_token(token)?);
         Ok(Self { namespace, record, range, is_descending, limits, token })
+    }
+}
+
+fn checked_range<'a>(
+    record: &[u8],
+    [prefix, from, to]: [Option<&'a [u8]>; 3],
+) -> Checked<ItemRange<'a>> {
+    if record.is_empty() || record.len() > RECORD_BYTES_MAX {
+        return Err("a record id has 1 to 1,024 bytes");
+    }
+    if [prefix, from, to].into_iter().flatten().any(|key| key.len() > ITEM_BYTES_MAX) {
+        return Err("prefix, from and to have at most 1,024 bytes");
+    }
+    match prefix {
+        Some(_) if from.is_some() || to.is_some() => Err("a prefix, or from and to: not both"),
+        Some(prefix) => Ok(ItemRange::Prefix(prefix)),
+        None if from.is_none() && to.is_none() => Ok(ItemRange::Prefix(&[])),
+        None => Ok(ItemRange::Between { from, to }),
+    }
+}
+
+/// Reads a body of `schema/delete_items.fbs`: namespace, record id and range.
+pub(super) fn read_range(body: &[u8]) -> Checked<(u32, &[u8], ItemRange<'_>)> {
+    told(Reader::read(body, DELETE_ITEMS, |reader, root| {
+        let [namespace, record, prefix, from, to] = reader.fields::<5>(root)?;
+        let namespace = reader.u32(namespace)?;
+        let record = reader.bytes(record)?;
+        let bounds = [
+            reader.optional_bytes(prefix)?,
+            reader.optional_bytes(from)?,
+            reader.optional_bytes(to)?,
+        ];
+        Ok(checked_range(record, bounds).map(|range| (namespace, record, range)))
+    }))
+}
+
+/// Appends such a body.
+pub(super) fn put_range(namespace: u32, record: &[u8], range: ItemRange<'_>, out: &mut Vec<u8>) {
+    let mut builder = Builder::with_capacity(128);
+    let bounds = bounds_of(range);
+    let record = write_bytes(&mut builder, Some(record));
+    let [prefix, from, to] = bounds.map(|bytes| write_bytes(&mut builder, bytes));
+    let root = write_table(&mut builder, |builder| {
+        for (index, bytes) in [(1, record), (2, prefix), (3, from), (4, to)] {
+            push(builder, index, bytes);
+        }
+        builder.push_slot(slot(0), namespace, 0);
+    });
+    finish(builder, root, DELETE_ITEMS, out);
+}
+
+/// Prefix, from and to, as far as they are there.
+fn bounds_of(range: ItemRange<'_>) -> [Option<&[u8]>; 3] {
+    match range {
+        ItemRange::Prefix(prefix) => [Some(prefix).filter(|it| !it.is_empty()), None, None],
+        ItemRange::Between { from, to } => [None, from, to],
     }
 }
 

@@ -1,6 +1,7 @@
 //! Answers to bytes, and back.
 
 use super::header::{CHECKED_BYTES, HEADER_BYTES, checksum};
+use super::mutate::CHANGED_BYTES;
 use super::{Header, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at};
 
 /// What of a request its reply repeats.
@@ -113,6 +114,37 @@ pub fn put_number(out: &mut Vec<u8>, head: ReplyHead, number: u64, version: u64)
     });
 }
 
+/// Appends a reply that shows what changes of a record have made: for each the version that its item
+/// has now, 0 for none, and the number that it has become.
+pub fn put_changed(
+    out: &mut Vec<u8>,
+    head: ReplyHead,
+    changed: impl ExactSizeIterator<Item = Changed>,
+) {
+    put(out, head, NativeStatus::Ok, |out| {
+        out.reserve(changed.len() * CHANGED_BYTES);
+        for Changed { version, number } in changed {
+            out.extend_from_slice(&version.to_le_bytes());
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    });
+}
+
+/// Appends a reply that says which change of a record was refused, and with it all others.
+pub fn put_refused_change(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus, at: usize) {
+    let at = u32::try_from(at).unwrap_or(u32::MAX);
+    put(out, head, status, |out| out.extend_from_slice(&at.to_le_bytes()));
+}
+
+/// What a change of a record has made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// The version that the item has now; 0 if the change was to delete it.
+    pub version: u64,
+    /// What a number has become; 0 for other changes.
+    pub number: u64,
+}
+
 /// Appends a reply that shows items, whose keys and values have about `bytes`, and the token of the
 /// next page if there is one.
 pub fn put_page<'i>(
@@ -188,6 +220,31 @@ impl<'a> NativeReply<'a> {
         }
         let status = NativeStatus::from_code(header.code);
         Ok((Self { head: head_of(bytes), status, body }, end))
+    }
+
+    /// What the changes of a record have made, in their order.
+    ///
+    /// # Errors
+    /// If the body is no such list.
+    pub fn changed(&self) -> Result<Vec<Changed>, ReplyError> {
+        let (changes, rest) = self.body.as_chunks::<CHANGED_BYTES>();
+        if !rest.is_empty() {
+            return Err(ReplyError::Body);
+        }
+        let changed = |bytes: &[u8; CHANGED_BYTES]| Changed {
+            version: u64_at(bytes, 0),
+            number: u64_at(bytes, 8),
+        };
+        Ok(changes.iter().map(changed).collect())
+    }
+
+    /// Which change of a record was refused.
+    ///
+    /// # Errors
+    /// If the body does not say it.
+    pub fn refused_change(&self) -> Result<usize, ReplyError> {
+        let at: &[u8; 4] = self.body.try_into().map_err(|_| ReplyError::Body)?;
+        Ok(u32_at(at, 0) as usize)
     }
 
     /// The item that the reply shows.

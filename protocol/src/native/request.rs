@@ -1,6 +1,7 @@
 //! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
 
 use super::header::{HEADER_BYTES, checksum};
+use super::mutate::{DeleteItems, MutateRecord};
 use super::page::{GetItems, ScanItems};
 use super::parse::FLAG_CHECKSUM;
 use super::{
@@ -147,6 +148,10 @@ pub enum NativeRequest<'a> {
     GetItems(GetItems<'a>),
     /// Show a page of a namespace.
     Scan(ScanItems<'a>),
+    /// Change items of a record together or not at all.
+    Mutate(MutateRecord<'a>),
+    /// Delete a range of a record's items.
+    DeleteItems(DeleteItems<'a>),
 }
 
 /// Bytes of the part that says the key's lengths.
@@ -177,6 +182,8 @@ impl<'a> NativeRequest<'a> {
             Opcode::Hello => read_hello(body),
             Opcode::GetItems => GetItems::read(body).map(Self::GetItems),
             Opcode::Scan => ScanItems::read(body).map(Self::Scan),
+            Opcode::MutateRecord => MutateRecord::read(body).map(Self::Mutate),
+            Opcode::DeleteItems => DeleteItems::read(body).map(Self::DeleteItems),
             Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
             Opcode::Ping => Err("a ping carries at most 64 bytes"),
         }
@@ -191,7 +198,12 @@ impl<'a> NativeRequest<'a> {
             Self::Delete(delete) => Some(delete.key),
             Self::Increment(increment) => Some(increment.key),
             Self::Touch(touch) => Some(touch.key),
-            Self::Ping(_) | Self::Hello(_) | Self::GetItems(_) | Self::Scan(_) => None,
+            Self::Ping(_)
+            | Self::Hello(_)
+            | Self::GetItems(_)
+            | Self::Scan(_)
+            | Self::Mutate(_)
+            | Self::DeleteItems(_) => None,
         }
     }
 
@@ -217,6 +229,8 @@ impl<'a> NativeRequest<'a> {
             Self::Touch(TouchItem { with_value: true, .. }) => Opcode::GetAndTouch,
             Self::GetItems(_) => Opcode::GetItems,
             Self::Scan(_) => Opcode::Scan,
+            Self::Mutate(_) => Opcode::MutateRecord,
+            Self::DeleteItems(_) => Opcode::DeleteItems,
         }
     }
 
@@ -287,6 +301,8 @@ impl<'a> NativeRequest<'a> {
             }
             Self::GetItems(get_items) => get_items.put_body(out),
             Self::Scan(scan) => scan.put_body(out),
+            Self::Mutate(mutate) => mutate.put_body(out),
+            Self::DeleteItems(delete) => delete.put_body(out),
         }
     }
 }

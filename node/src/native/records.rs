@@ -1,0 +1,127 @@
+//! Changes of a record's items: what they ask a shard for, and what is answered.
+
+use larder_engine::key::shard_of_hash;
+use larder_engine::key::{DEFAULT_NAMESPACE, route_hash};
+use larder_engine::operation::Outcome;
+use larder_engine::scan::Scan;
+use larder_engine::shard::{AnswerBuf, BatchAnswer, BatchStep, ItemBatch, OperationBuf};
+use larder_protocol::native::reply::{self, Changed, ReplyHead};
+use larder_protocol::native::{
+    DeleteItems, ItemRange, MutateRecord, NativeRequest, NativeStatus, PutItem, PutMode,
+};
+
+use super::{item_request, refused};
+use crate::request::{ShardRequest, ShardWork};
+
+/// Why a request is refused before a shard is asked: the status, and words for people.
+pub(super) type Fault = (NativeStatus, &'static str);
+
+/// What of a mutation its reply needs: which of its changes demand that there is no item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mutation {
+    if_absent: Box<[bool]>,
+}
+
+impl Mutation {
+    /// What `mutate` asks of a shard of `shards`, at Unix second `now`.
+    pub(super) fn asked(
+        mutate: &MutateRecord<'_>,
+        (shards, now): (u16, u32),
+        deadline: Option<u64>,
+    ) -> Result<ShardRequest, Fault> {
+        check_namespace(mutate.namespace)?;
+        let mut steps = Vec::with_capacity(mutate.len());
+        for change in mutate.changes() {
+            let (Some(key), Some((operation, _))) = (change.key(), item_request(&change, now))
+            else {
+                panic!("every change is of one item: {change:?}");
+            };
+            steps.push(BatchStep {
+                record: key.record.to_vec(),
+                item: key.item.to_vec(),
+                operation: OperationBuf::new(&operation),
+            });
+        }
+        let mut items: Vec<&[u8]> = steps.iter().map(|step| step.item.as_slice()).collect();
+        items.sort_unstable();
+        if items.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err((NativeStatus::Malformed, "two changes are of the same item"));
+        }
+        let shard = shard_of_hash(route_hash(mutate.record), shards);
+        let batch = ItemBatch { namespace: mutate.namespace, steps };
+        Ok(ShardRequest { shard, deadline, work: ShardWork::Batch(batch) })
+    }
+
+    /// What the reply to `mutate` needs.
+    pub(super) fn of(mutate: &MutateRecord<'_>) -> Self {
+        let is_if_absent = |change: NativeRequest<'_>| {
+            matches!(change, NativeRequest::Put(PutItem { mode: PutMode::IfAbsent, .. }))
+        };
+        Self { if_absent: mutate.changes().map(is_if_absent).collect() }
+    }
+
+    /// The memory that it has besides its own size, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.if_absent.len()
+    }
+
+    /// Appends the reply.
+    pub(super) fn put(&self, head: ReplyHead, answer: &BatchAnswer, out: &mut Vec<u8>) {
+        match answer {
+            BatchAnswer::Done(answers) => {
+                reply::put_changed(out, head, answers.iter().map(changed));
+            }
+            BatchAnswer::Refused { at, answer } => {
+                let wants_item = !self.if_absent[*at];
+                let status = refused(answer.as_answer().outcome, wants_item);
+                let status = status.unwrap_or(NativeStatus::Internal);
+                reply::put_refused_change(out, head, status, *at);
+            }
+        }
+    }
+}
+
+fn changed(answer: &AnswerBuf) -> Changed {
+    let answer = answer.as_answer();
+    let version = answer.metadata.version;
+    match answer.outcome {
+        Outcome::Number(number) => Changed { version, number },
+        Outcome::Stored | Outcome::Hit => Changed { version, number: 0 },
+        _ => Changed::default(),
+    }
+}
+
+/// What a deletion of a range asks of a shard of `shards`.
+pub(super) fn deletion(
+    delete: &DeleteItems<'_>,
+    shards: u16,
+    deadline: Option<u64>,
+) -> Result<ShardRequest, Fault> {
+    let DeleteItems { namespace, record, range } = *delete;
+    check_namespace(namespace)?;
+    let shard = shard_of_hash(route_hash(record), shards);
+    let work = ShardWork::DeleteRange(scan_of(namespace, record, range));
+    Ok(ShardRequest { shard, deadline, work })
+}
+
+/// The items of a record that a range means.
+pub(super) fn scan_of(namespace: u32, record: &[u8], range: ItemRange<'_>) -> Scan {
+    match range {
+        ItemRange::Prefix(prefix) => Scan::of_items(namespace, record, prefix),
+        ItemRange::Between { from, to } => {
+            let scan = Scan::of_record(namespace, record).from(record, from.unwrap_or(b""));
+            match to {
+                Some(to) => scan.below(record, to),
+                None => scan,
+            }
+        }
+    }
+}
+
+pub(super) fn check_namespace(namespace: u32) -> Result<(), Fault> {
+    if namespace == DEFAULT_NAMESPACE {
+        return Ok(());
+    }
+    let reason = "there is no such namespace; the only one is 0, `default`";
+    Err((NativeStatus::UnknownNamespace, reason))
+}
