@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use larder_engine::error::EngineError;
 use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
+use larder_protocol::memcached::binary::BINARY_MAGIC;
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
@@ -22,6 +23,7 @@ use crate::config::Size;
 use crate::control::{Control, Event};
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
+use crate::memcached::binary::MemcachedBinary;
 use crate::mesh::{Ends, Mesh};
 use crate::native::Native;
 use crate::service::{Engine, Entrance, NodeService, Setup, Shared};
@@ -106,7 +108,14 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let entrance = |(_, door): &(TcpListener, Door)| {
         let (facts, core) = (Arc::clone(&plan.shared.facts), plan.core);
         match door {
-            Door::Memcached => Entrance::new(move || Memcached::new(&facts)),
+            Door::Memcached => {
+                let binary = Arc::clone(&facts);
+                Entrance::by_first_byte(
+                    move || Memcached::new(&facts),
+                    BINARY_MAGIC,
+                    move || MemcachedBinary::new(&binary),
+                )
+            }
             Door::Native => Entrance::new(move || Native::new(&facts, core)),
         }
     };

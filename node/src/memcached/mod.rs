@@ -1,6 +1,7 @@
 //! The memcached port: requests to operations, answers to bytes. No I/O and no storage.
 
 pub mod answer;
+pub mod binary;
 pub mod command;
 pub mod statistics;
 pub mod token;
@@ -25,6 +26,12 @@ use command::{Command, flush_time};
 use statistics::Section;
 use token::Token;
 
+/// What a client may send.
+fn limits(facts: &Facts) -> Limits {
+    let item_bytes_max = usize::try_from(facts.item_bytes_max).unwrap_or(usize::MAX);
+    Limits { item_bytes_max, ..Limits::default() }
+}
+
 /// memcached's text and meta protocols, as one connection has them.
 #[derive(Clone, Debug)]
 pub struct Memcached {
@@ -36,9 +43,7 @@ pub struct Memcached {
 impl Memcached {
     /// For a connection that begins.
     pub fn new(facts: &Arc<Facts>) -> Self {
-        let item_bytes_max = usize::try_from(facts.item_bytes_max).unwrap_or(usize::MAX);
-        let limits = Limits { item_bytes_max, ..Limits::default() };
-        Self { parser: Parser::new(), limits, facts: Arc::clone(facts) }
+        Self { parser: Parser::new(), limits: limits(facts), facts: Arc::clone(facts) }
     }
 
     /// What a request that no shard carries out means.
@@ -47,7 +52,7 @@ impl Memcached {
         match request {
             Request::Quit => Meaning::Close,
             Request::FlushAll { delay, .. } if facts.flush_enabled => {
-                Meaning::Node(NodeRequest::Clear(flush_time(*delay, now)))
+                Meaning::Node(NodeRequest::Clear(flush_time(delay.map(i64::from), now)))
             }
             Request::Stats { arguments } => {
                 let reset = Section::from_arguments(arguments) == Section::Reset;

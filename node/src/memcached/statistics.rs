@@ -46,24 +46,37 @@ impl Section {
 
 /// Appends the answer. `reports` has one for each core, `now` is in Unix seconds.
 pub fn put(out: &mut Vec<u8>, section: Section, facts: &Facts, reports: &[CoreReport], now: u64) {
+    let Some(lines) = lines(section, facts, reports, now) else {
+        return reply::line(out, error::ERROR);
+    };
+    for (name, value) in &lines {
+        reply::stat(out, name, value);
+    }
+    out.extend_from_slice(if section == Section::Reset { reply::RESET } else { END });
+}
+
+/// Names and values.
+type Lines = Vec<(String, String)>;
+
+/// What a section tells; `None` if there is no such section.
+pub(super) fn lines(
+    section: Section,
+    facts: &Facts,
+    reports: &[CoreReport],
+    now: u64,
+) -> Option<Lines> {
     let total = Total::of(reports);
-    let lines = match section {
+    Some(match section {
         Section::General => general(facts, &total, process::usage(), now),
         Section::Settings => settings(facts),
         Section::Items => items(&total),
         Section::Slabs => slabs(facts, &total),
         Section::Connections => connections(reports),
         Section::Sizes => vec![("sizes_status".into(), "disabled".into())],
-        Section::Unknown => return reply::line(out, error::ERROR),
-        Section::Reset => return out.extend_from_slice(reply::RESET),
-    };
-    for (name, value) in &lines {
-        reply::stat(out, name, value);
-    }
-    out.extend_from_slice(END);
+        Section::Reset => Vec::new(),
+        Section::Unknown => return None,
+    })
 }
-
-type Lines = Vec<(String, String)>;
 
 /// Sums over the cores.
 #[derive(Default)]

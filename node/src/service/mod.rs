@@ -28,7 +28,7 @@ use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 
 use crate::codec::Codec;
-use crate::connection::{Connection, Output, Release, SpareInputs, Stop};
+use crate::connection::{ByFirstByte, Connection, Output, Release, SpareInputs, Stop};
 use crate::control::{Control, Event};
 use crate::ledger::Holding;
 use crate::limits::{
@@ -56,6 +56,16 @@ impl Entrance {
     /// The entrance to a listener whose clients speak the protocols that `begin` returns.
     pub fn new<P: Codec + 'static>(begin: impl Fn() -> P + Send + Sync + 'static) -> Self {
         Self(Arc::new(move || Box::new(Connection::new(begin()))))
+    }
+
+    /// The entrance to a listener whose clients speak the protocol that `usual` returns, or that
+    /// of `other` if their first byte is `byte`.
+    pub fn by_first_byte<P: Codec + 'static, Q: Codec + 'static>(
+        usual: impl Fn() -> P + Send + Sync + 'static,
+        byte: u8,
+        other: impl Fn() -> Q + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(move || Box::new(ByFirstByte::new(usual(), (byte, other())))))
     }
 }
 

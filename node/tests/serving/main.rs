@@ -12,6 +12,7 @@ mod inspect;
 mod lifecycle;
 mod limits;
 mod many_cores;
+mod memcached_binary;
 mod native;
 mod process;
 mod starts;
