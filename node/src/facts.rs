@@ -1,5 +1,8 @@
 //! What the node was told and has found at its start.
 
+use std::sync::Arc;
+
+use crate::memcached::gate::Gate;
 use crate::memory_plan::MemoryPlan;
 
 /// What the node was told, as all who tell of it need it.
@@ -31,6 +34,8 @@ pub struct Facts {
     pub flush_enabled: bool,
     /// Whether `shutdown` is allowed.
     pub shutdown_enabled: bool,
+    /// Who may use the memcached port; `None` for everybody.
+    pub gate: Option<Arc<Gate>>,
     /// The durability mode.
     pub durability: String,
 }
@@ -53,6 +58,7 @@ impl Facts {
             idle_timeout: 0,
             flush_enabled: true,
             shutdown_enabled: false,
+            gate: None,
             durability: "sync".into(),
         }
     }

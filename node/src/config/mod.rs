@@ -67,6 +67,8 @@ pub struct Config {
     pub enable_shutdown: bool,
     /// Whether `flush_all` on the memcached port is refused.
     pub disable_flush_all: bool,
+    /// The names and passwords of who may use the memcached port; `None` for everybody.
+    pub auth_file: Option<PathBuf>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter of modules.
     pub log_level: String,
 }
@@ -96,6 +98,7 @@ impl Default for Config {
             idle_timeout: 0,
             enable_shutdown: false,
             disable_flush_all: false,
+            auth_file: None,
             log_level: "info".to_owned(),
         }
     }

@@ -102,6 +102,11 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         require_equals = true)]
     pub disable_flush_all: Option<bool>,
+    /// File of lines NAME:PASSWORD: a memcached client must begin with a `set` of one of them.
+    /// It is for the text protocol of that port alone, and shuts out the binary one; the native
+    /// port and the admin port ask for no password
+    #[arg(long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
     /// Log more: the same as --log-level debug
     #[arg(long, short = 'v', value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         require_equals = true)]

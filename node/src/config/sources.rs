@@ -199,6 +199,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         idle_timeout: first!(idle_timeout).unwrap_or(default.idle_timeout),
         enable_shutdown: first!(enable_shutdown).unwrap_or(default.enable_shutdown),
         disable_flush_all: first!(disable_flush_all).unwrap_or(default.disable_flush_all),
+        auth_file: first!(auth_file),
         log_level: log_level.unwrap_or(default.log_level),
     }
 }

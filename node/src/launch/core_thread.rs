@@ -108,6 +108,10 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let entrance = |(_, door): &(TcpListener, Door)| {
         let (facts, core) = (Arc::clone(&plan.shared.facts), plan.core);
         match door {
+            // Only the text protocol asks for a password.
+            Door::Memcached if facts.gate.is_some() => {
+                Entrance::new(move || Memcached::new(&facts))
+            }
             Door::Memcached => {
                 let binary = Arc::clone(&facts);
                 Entrance::by_first_byte(

@@ -20,6 +20,14 @@ pub enum StartError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The file of names and passwords cannot be used.
+    #[error("--auth-file {path}: {reason}", path = path.display())]
+    AuthFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The file system of the data directory cannot do what the node needs.
     #[error(
         "cannot {operation} the data directory {path}: its file system {lack}, or give another \

@@ -47,6 +47,7 @@ use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::facts::Facts;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
+use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 use crate::mesh;
 use crate::routing::core_of;
@@ -113,6 +114,7 @@ impl Launcher {
         let mut patience = Patience::new(&self.queues.event_queue, limit);
         let cpus = checks::choose_cpus(config.cpus.as_ref(), config.cores)?;
         let cores = cpus.len();
+        let gate = checks::gate(config.auth_file.as_deref())?;
         let listeners = listeners::bind(config, cores, &mut patience)?;
         let default_shards = u16::try_from(cores).unwrap_or(crate::limits::SHARDS_MAX);
         let (path, asked) = (&config.data_dir, config.shards);
@@ -142,6 +144,7 @@ impl Launcher {
                 (cores, shards),
                 descriptors.connections,
                 memory,
+                gate,
             )),
             shards,
             connections: AtomicUsize::new(0),
@@ -159,6 +162,7 @@ fn facts(
     (cores, shards): (usize, u16),
     connections_max: usize,
     memory_plan: MemoryPlan,
+    gate: Option<Arc<Gate>>,
 ) -> Facts {
     Facts {
         started: unix_seconds(),
@@ -174,6 +178,7 @@ fn facts(
         idle_timeout: config.idle_timeout,
         flush_enabled: !config.disable_flush_all,
         shutdown_enabled: config.enable_shutdown,
+        gate,
         durability: config.durability.to_string(),
     }
 }

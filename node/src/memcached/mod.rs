@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod binary;
 pub mod command;
+pub mod gate;
 pub mod statistics;
 pub mod token;
 
@@ -38,12 +39,26 @@ pub struct Memcached {
     parser: Parser,
     limits: Limits,
     facts: Arc<Facts>,
+    /// Whether the client may use the port.
+    is_known: bool,
 }
 
 impl Memcached {
     /// For a connection that begins.
     pub fn new(facts: &Arc<Facts>) -> Self {
-        Self { parser: Parser::new(), limits: limits(facts), facts: Arc::clone(facts) }
+        let (parser, limits, is_known) = (Parser::new(), limits(facts), facts.gate.is_none());
+        Self { parser, limits, facts: Arc::clone(facts), is_known }
+    }
+
+    /// Cuts a message of a client that has given no password yet.
+    #[cold]
+    fn cut_unknown<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        let facts = Arc::clone(&self.facts);
+        let gate = facts.gate.as_ref().expect("who is not known stands before a gate");
+        let step = self.parser.next(&gate.limits(&self.limits), input);
+        let (step, is_known) = gate.judge(step);
+        self.is_known = is_known;
+        step
     }
 
     /// What a request that no shard carries out means.
@@ -70,21 +85,25 @@ impl Codec for Memcached {
     const ORDER: Order = Order::AsAsked;
 
     type Message<'a> = Step<'a>;
-    type Mark = Parser;
+    type Mark = (Parser, bool);
     type Room = KeyScratch;
     type Token = Token;
 
     #[inline]
-    fn mark(&self) -> Parser {
-        self.parser.clone()
+    fn mark(&self) -> (Parser, bool) {
+        (self.parser.clone(), self.is_known)
     }
 
-    fn rewind(&mut self, mark: &Parser) {
-        self.parser = mark.clone();
+    fn rewind(&mut self, (parser, is_known): &(Parser, bool)) {
+        self.parser = parser.clone();
+        self.is_known = *is_known;
     }
 
     #[inline]
     fn cut<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        if !self.is_known {
+            return self.cut_unknown(input);
+        }
         self.parser.next(&self.limits, input)
     }
 

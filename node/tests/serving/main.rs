@@ -3,6 +3,7 @@
 
 mod admin;
 mod ask;
+mod auth;
 mod binary;
 mod client;
 mod clock;
