@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use options::{Options, ServeArgs};
-pub use size::{CpuList, DurabilityMode, Size, SpaceAmplification};
+pub use size::{CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 pub use sources::{ConfigError, load};
 
 use crate::limits;
@@ -35,6 +35,10 @@ pub struct Config {
     pub listen: IpAddr,
     /// The memcached port; 0 picks a free one.
     pub memcached_port: u16,
+    /// A path that memcached clients of this machine connect to besides.
+    pub unix_socket: Option<PathBuf>,
+    /// Who may connect to it.
+    pub unix_socket_mode: FileMode,
     /// Core `i` also listens on this port plus `i`.
     pub core_ports: Option<u16>,
     /// The native port; 0 picks a free one.
@@ -83,6 +87,8 @@ impl Default for Config {
             cpus: None,
             listen: IpAddr::from([127, 0, 0, 1]),
             memcached_port: 11211,
+            unix_socket: None,
+            unix_socket_mode: FileMode(0o700),
             core_ports: None,
             native_port: 9411,
             native_core_ports: None,

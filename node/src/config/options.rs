@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::size::{CpuList, DurabilityMode, Size, SpaceAmplification};
+use super::size::{CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 
 const HELP: &str = "\
 Every option can also be set in the environment (LARDER_DATA_DIR for --data-dir) and in a TOML file
@@ -54,6 +54,12 @@ pub struct Options {
     /// Port for memcached clients; 0 picks a free one [default: 11211]
     #[arg(long, short = 'p', value_name = "PORT")]
     pub memcached_port: Option<u16>,
+    /// Path of a socket for memcached clients of this machine, besides the port
+    #[arg(long, value_name = "PATH")]
+    pub unix_socket: Option<PathBuf>,
+    /// Mode of that socket, in octal [default: 700]
+    #[arg(long, value_name = "MODE")]
+    pub unix_socket_mode: Option<FileMode>,
     /// Core i also listens on this port + i
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub core_ports: Option<u16>,

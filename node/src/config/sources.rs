@@ -184,6 +184,8 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         cpus: first!(cpus),
         listen: first!(listen).unwrap_or(default.listen),
         memcached_port: first!(memcached_port).unwrap_or(default.memcached_port),
+        unix_socket: first!(unix_socket),
+        unix_socket_mode: first!(unix_socket_mode).unwrap_or(default.unix_socket_mode),
         core_ports: first!(core_ports),
         native_port: first!(native_port).unwrap_or(default.native_port),
         native_core_ports: first!(native_core_ports),

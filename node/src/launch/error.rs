@@ -188,6 +188,16 @@ pub enum StartError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The socket with a path cannot be bound.
+    #[error("cannot {operation} {path} (--unix-socket): {source}", path = path.display())]
+    UnixSocket {
+        /// The path.
+        path: PathBuf,
+        /// What was attempted.
+        operation: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// A port is taken.
     #[error("the address {address} is in use; give another {option}")]
     PortInUse {

@@ -22,6 +22,7 @@ pub(crate) mod directory;
 mod error;
 mod file_system;
 mod listeners;
+mod local_socket;
 mod patience;
 mod supervisor;
 
@@ -115,10 +116,13 @@ impl Launcher {
         let cpus = checks::choose_cpus(config.cpus.as_ref(), config.cores)?;
         let cores = cpus.len();
         let gate = checks::gate(config.auth_file.as_deref())?;
-        let listeners = listeners::bind(config, cores, &mut patience)?;
+        let mut listeners = listeners::bind(config, cores, &mut patience)?;
         let default_shards = u16::try_from(cores).unwrap_or(crate::limits::SHARDS_MAX);
         let (path, asked) = (&config.data_dir, config.shards);
         let directory = directory::prepare(path, asked, default_shards, &mut patience)?;
+        if let Some(path) = &config.unix_socket {
+            listeners.add_local(path, &local_socket::bind(path, config.unix_socket_mode)?)?;
+        }
         let shards = directory.shards.len() as u16;
         let needs = Needs { connections: config.max_connections, cores, shards };
         let descriptors = descriptors::obtain(needs)?;

@@ -485,7 +485,7 @@ impl Service for NodeService {
         network: &mut Network,
         connection: ConnectionId,
         listener: usize,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
     ) -> bool {
         let client = (self.entrances[listener].0)();
         self.table.insert(connection, client, self.ticks_seen, self.ready.newcomer());
@@ -497,7 +497,7 @@ impl Service for NodeService {
         }
         self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.state.counters.rejected_connections += 1;
-        tracing::debug!(%peer, open, "too many connections; raise --max-connections");
+        tracing::debug!(?peer, open, "too many connections; raise --max-connections");
         if let Some(entry) = self.table.get_mut(connection) {
             entry.is_admitted = false;
             if let Some(out) = network.output(connection) {

@@ -12,6 +12,7 @@ mod descriptors;
 mod inspect;
 mod lifecycle;
 mod limits;
+mod local_socket;
 mod many_cores;
 mod memcached_binary;
 mod native;
