@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub(crate) use options::item_size;
 pub use options::{Options, ServeArgs};
 pub use size::{CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 pub use sources::{ConfigError, load};
@@ -25,6 +26,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Memory of the whole process, in bytes.
     pub memory: Size,
+    /// Whether a memory that is too little is raised to the least that works.
+    #[serde(skip)]
+    pub raise_memory: bool,
     /// Shards of a new directory; `None` means one per core, or what the directory has.
     pub shards: Option<u16>,
     /// Cores to run on; `None` means all of `cpus`.
@@ -82,6 +86,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./larder-data"),
             memory: Size(1 << 30),
+            raise_memory: false,
             shards: None,
             cores: None,
             cpus: None,

@@ -139,7 +139,8 @@ fn recovery_log(text: &str) -> Result<Size, String> {
     if size >= least { Ok(size) } else { Err(format!("less than {least}")) }
 }
 
-fn item_size(text: &str) -> Result<Size, String> {
+/// A size that `--max-item-size` takes.
+pub(crate) fn item_size(text: &str) -> Result<Size, String> {
     let size: Size = text.parse()?;
     let range = crate::limits::ITEM_BYTES_RANGE;
     if range.contains(&size.0) {

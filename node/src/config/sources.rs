@@ -179,6 +179,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
     Config {
         data_dir: first!(data_dir).unwrap_or(default.data_dir),
         memory: first!(memory).unwrap_or(default.memory),
+        raise_memory: default.raise_memory,
         shards: first!(shards),
         cores: first!(cores),
         cpus: first!(cpus),

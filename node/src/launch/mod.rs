@@ -126,15 +126,14 @@ impl Launcher {
         let shards = directory.shards.len() as u16;
         let needs = Needs { connections: config.max_connections, cores, shards };
         let descriptors = descriptors::obtain(needs)?;
-        let memory = checks::plan_memory(
-            config.memory,
-            MemoryNeeds {
-                cores,
-                shards,
-                connections: descriptors.connections,
-                item_bytes: item_bytes(config),
-            },
-        )?;
+        let needs = MemoryNeeds {
+            cores,
+            shards,
+            connections: descriptors.connections,
+            item_bytes: item_bytes(config),
+        };
+        let config = &*checks::with_memory(config, needs);
+        let memory = checks::plan_memory(config.memory, needs)?;
         let disk_bytes = checks::disk_bytes(path, config.disk_limit)?;
         let budget = DiskBudget::new(config.disk_limit.map(|limit| limit.0));
         let plan = ShardsPlan { config, shards, memory: &memory.shards.1, disk_bytes, budget };

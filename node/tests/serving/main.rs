@@ -15,6 +15,7 @@ mod limits;
 mod local_socket;
 mod many_cores;
 mod memcached_binary;
+mod memcached_options;
 mod native;
 mod process;
 mod starts;
