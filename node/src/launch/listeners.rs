@@ -1,5 +1,5 @@
-//! Listening sockets with a port. They are bound first, so that a port in use is noticed before any work is
-//! done, and wait unserved until the shards are open.
+//! Listening sockets with a port. They are bound first, so that a port in use is noticed before any
+//! work is done, and wait unserved until the shards are open.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;

@@ -19,7 +19,10 @@ const ITEM_BYTES_MAX: usize = 1 << 10;
 
 /// Names and passwords.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Gate(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub struct Gate(Vec<Pair>);
+
+/// A name and its password.
+type Pair = (Box<[u8]>, Box<[u8]>);
 
 impl std::fmt::Debug for Gate {
     /// Without the passwords.

@@ -1,7 +1,7 @@
 //! `larder memcached`: the command line of memcached, as people have it in their scripts.
 //!
-//! What has a meaning here becomes an option of `larder serve`; of everything else one line says why
-//! it changes nothing. What would leave a port open that was to be closed is refused.
+//! What has a meaning here becomes an option of `larder serve`; of everything else one line says
+//! why it changes nothing. What would leave a port open that was to be closed is refused.
 
 mod translate;
 
