@@ -22,6 +22,10 @@ pub struct Facts {
     pub port: u16,
     /// The first of the native ports that cores have for themselves, if they have such.
     pub native_core_ports: Option<u16>,
+    /// The path that clients of this machine connect to.
+    pub unix_socket: Option<String>,
+    /// Who may, in octal.
+    pub unix_socket_mode: String,
     /// The address of the listeners.
     pub listen: String,
     /// The largest item, in bytes.
@@ -52,6 +56,8 @@ impl Facts {
             shards: 2,
             port: 11211,
             native_core_ports: None,
+            unix_socket: None,
+            unix_socket_mode: "700".into(),
             listen: "127.0.0.1".into(),
             item_bytes_max: 1 << 20,
             connections_max: 99,

@@ -175,6 +175,8 @@ fn facts(
         shards,
         port: listeners.memcached.port(),
         native_core_ports: config.native_core_ports,
+        unix_socket: config.unix_socket.as_ref().map(|path| path.display().to_string()),
+        unix_socket_mode: config.unix_socket_mode.to_string(),
         listen: config.listen.to_string(),
         item_bytes_max: config.max_item_size.0,
         connections_max,

@@ -5,6 +5,7 @@ use larder_protocol::memcached::reply::{self, END};
 
 use crate::counters::{CoreReport, Counters};
 use crate::facts::Facts;
+use crate::limits::{DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED};
 use crate::process::{self, MEMCACHED_VERSION, Usage};
 
 /// What is asked for.
@@ -90,6 +91,8 @@ struct Total {
     cached_bytes: usize,
     cache_capacity: usize,
     evictions: u64,
+    receive_buffers: usize,
+    buffer_shortages: u64,
 }
 
 impl Total {
@@ -97,7 +100,9 @@ impl Total {
         let mut total = Self::default();
         for report in reports {
             total.connections += report.connections;
-            add(&mut total.counters, &report.counters);
+            total.receive_buffers += report.memory.receive_buffers;
+            total.buffer_shortages += report.buffer_shortages;
+            total.counters.add(&report.counters);
             for shard in &report.shards {
                 let statistics = &shard.statistics;
                 total.entries += statistics.index.memtable_entries + statistics.index.table_entries;
@@ -113,42 +118,16 @@ impl Total {
     }
 }
 
-fn add(sum: &mut Counters, other: &Counters) {
-    macro_rules! add {
-        ($($name:ident),* $(,)?) => { $(sum.$name += other.$name;)* };
-    }
-    add!(
-        cmd_get,
-        cmd_set,
-        cmd_flush,
-        cmd_touch,
-        get_hits,
-        get_misses,
-        delete_hits,
-        delete_misses,
-        incr_hits,
-        incr_misses,
-        decr_hits,
-        decr_misses,
-        cas_hits,
-        cas_misses,
-        cas_badval,
-        touch_hits,
-        touch_misses,
-        store_too_large,
-        store_no_memory,
-        bytes_read,
-        bytes_written,
-        total_connections,
-        rejected_connections,
-        idle_kicks,
-        stalled_readers,
-        conn_yields,
-        forwarded,
-        damaged,
-        too_late,
-    );
-}
+/// Counters that memcached does not have.
+const OWN: [&str; 7] = [
+    "stalled_readers",
+    "shed_connections",
+    "parked",
+    "refused",
+    "forwarded",
+    "damaged",
+    "too_late",
+];
 
 fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
     let mut lines: Lines = vec![
@@ -164,8 +143,7 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
     ];
     // Some are of this node alone: the metrics show them.
     let named = total.counters.named();
-    let own = ["stalled_readers", "refused", "forwarded", "damaged", "too_late"];
-    let shown = named.iter().filter(|(name, _)| !own.contains(name));
+    let shown = named.iter().filter(|(name, _)| !OWN.contains(name));
     lines.extend(shown.map(|(name, value)| ((*name).into(), value.to_string())));
     lines.extend([
         ("limit_maxbytes".into(), facts.memory.to_string()),
@@ -177,20 +155,52 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
         ("total_items".into(), total.stores.to_string()),
         // Items that left the cache for others. Nothing is lost by it: the device has them.
         ("evictions".into(), total.evictions.to_string()),
+        // Nothing of the kind is done here.
         ("reclaimed".into(), "0".into()),
+        ("hash_is_expanding".into(), "0".into()),
+        ("slab_reassign_running".into(), "0".into()),
+        ("slabs_moved".into(), "0".into()),
+        ("lru_crawler_running".into(), "0".into()),
+        ("malloc_fails".into(), "0".into()),
+        ("log_watchers".into(), "0".into()),
+        // Nobody stops accepting: those beyond the limit are told so.
+        ("listen_disabled_num".into(), "0".into()),
+        ("time_in_listen_disabled_us".into(), "0".into()),
+        ("reserved_fds".into(), reserved_descriptors(facts).to_string()),
+        ("read_buf_bytes".into(), total.receive_buffers.to_string()),
+        ("response_obj_oom".into(), "0".into()),
+        ("read_buf_oom".into(), total.buffer_shortages.to_string()),
     ]);
     lines
 }
 
 fn settings(facts: &Facts) -> Lines {
     let yes_no = |yes| if yes { "yes" } else { "no" }.to_owned();
+    let protocol = if facts.gate.is_some() { "ascii" } else { "auto-negotiate" };
     vec![
         ("maxbytes".into(), facts.memory.to_string()),
         ("maxconns".into(), facts.connections_max.to_string()),
         ("tcpport".into(), facts.port.to_string()),
         ("udpport".into(), "0".into()),
         ("inter".into(), facts.listen.clone()),
+        // Every item has its place on disk: none goes for want of memory.
         ("evictions".into(), "off".into()),
+        ("domain_socket".into(), facts.unix_socket.clone().unwrap_or_else(|| "NULL".into())),
+        ("umask".into(), facts.unix_socket_mode.clone()),
+        ("num_threads_per_udp".into(), "0".into()),
+        ("detail_enabled".into(), "no".into()),
+        ("binding_protocol".into(), protocol.into()),
+        ("auth_enabled_sasl".into(), "no".into()),
+        ("auth_enabled_ascii".into(), yes_no(facts.gate.is_some())),
+        ("maxconns_fast".into(), "yes".into()),
+        ("slab_reassign".into(), "no".into()),
+        ("slab_automove".into(), "0".into()),
+        ("lru_crawler".into(), "no".into()),
+        ("lru_maintainer_thread".into(), "no".into()),
+        ("dump_enabled".into(), "no".into()),
+        ("track_sizes".into(), "no".into()),
+        ("hash_algorithm".into(), "xxh3".into()),
+        ("ssl_enabled".into(), "no".into()),
         ("num_threads".into(), facts.cores.to_string()),
         ("cas_enabled".into(), "yes".into()),
         ("client_flags_size".into(), "4".into()),
@@ -200,6 +210,11 @@ fn settings(facts: &Facts) -> Lines {
         ("shutdown_command".into(), yes_no(facts.shutdown_enabled)),
         ("durability".into(), facts.durability.clone()),
     ]
+}
+
+/// Descriptors that are for no connection and no file of a shard.
+fn reserved_descriptors(facts: &Facts) -> u64 {
+    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_CORE * facts.cores as u64
 }
 
 /// There is one class of items: those in the cache.
@@ -299,6 +314,16 @@ mod tests {
         busy.shards.push(ShardReport { shard: 0, statistics, stopped: None });
         let text = text_of(Section::General, &[busy]);
         assert!(text.contains("STAT evictions 41\r\n"), "{text}");
+    }
+
+    #[test]
+    fn what_memcached_does_not_count_is_not_shown() {
+        let text = text(Section::General);
+        for name in OWN {
+            assert!(!text.contains(&format!("STAT {name} ")), "{name} in {text}");
+        }
+        let named = Counters::default().named();
+        assert!(OWN.iter().all(|own| named.iter().any(|(name, _)| name == own)));
     }
 
     #[test]
