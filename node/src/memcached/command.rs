@@ -87,6 +87,7 @@ impl<'a> Command<'a> {
                     | Request::FlushAll { .. }
                     | Request::Version
                     | Request::Verbosity { .. }
+                    | Request::Tune { .. }
                     | Request::Stats { .. }
                     | Request::Quit
                     | Request::Shutdown(_)

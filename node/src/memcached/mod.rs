@@ -163,7 +163,9 @@ impl Codec for Memcached {
             Command::Request(Request::GetEnd) => out.extend_from_slice(END),
             Command::Request(Request::MetaNoop) => out.extend_from_slice(reply::META_NOOP),
             Command::Request(Request::Version) => reply::version(out, MEMCACHED_VERSION),
-            Command::Request(Request::Verbosity { noreply: false }) => {
+            Command::Request(
+                Request::Verbosity { noreply: false } | Request::Tune { noreply: false },
+            ) => {
                 out.extend_from_slice(reply::OK);
             }
             Command::Request(Request::FlushAll { noreply: false, .. }) => {

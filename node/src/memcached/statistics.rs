@@ -25,6 +25,8 @@ pub enum Section {
     Sizes,
     /// `stats reset`.
     Reset,
+    /// `stats cachedump`: switched off.
+    CacheDump,
     /// Anything else: an error.
     Unknown,
 }
@@ -40,6 +42,7 @@ impl Section {
             b"conns" => Self::Connections,
             b"sizes" => Self::Sizes,
             b"reset" => Self::Reset,
+            b"cachedump" => Self::CacheDump,
             _ => Self::Unknown,
         }
     }
@@ -48,7 +51,9 @@ impl Section {
 /// Appends the answer. `reports` has one for each core, `now` is in Unix seconds.
 pub fn put(out: &mut Vec<u8>, section: Section, facts: &Facts, reports: &[CoreReport], now: u64) {
     let Some(lines) = lines(section, facts, reports, now) else {
-        return reply::line(out, error::ERROR);
+        let is_dump = section == Section::CacheDump;
+        let text = if is_dump { error::CACHE_DUMP_NOT_ALLOWED } else { error::ERROR };
+        return reply::line(out, text);
     };
     for (name, value) in &lines {
         reply::stat(out, name, value);
@@ -75,7 +80,7 @@ pub(super) fn lines(
         Section::Connections => connections(reports),
         Section::Sizes => vec![("sizes_status".into(), "disabled".into())],
         Section::Reset => Vec::new(),
-        Section::Unknown => return None,
+        Section::CacheDump | Section::Unknown => return None,
     })
 }
 
@@ -335,6 +340,8 @@ mod tests {
         assert_eq!(text(Section::Sizes), "STAT sizes_status disabled\r\nEND\r\n");
         assert_eq!(text(Section::Reset), "RESET\r\n");
         assert_eq!(text(Section::Unknown), "ERROR\r\n");
+        let refused = "CLIENT_ERROR stats cachedump not allowed\r\n";
+        assert_eq!(text(Section::CacheDump), refused);
     }
 
     #[test]
@@ -347,6 +354,7 @@ mod tests {
             ("conns", Section::Connections),
             ("sizes", Section::Sizes),
             ("reset", Section::Reset),
+            ("cachedump 1 0", Section::CacheDump),
             ("detail on", Section::Unknown),
         ] {
             assert_eq!(Section::from_arguments(arguments.as_bytes()), section);
