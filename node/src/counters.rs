@@ -129,6 +129,46 @@ pub struct Counters {
     pub too_late: u64,
 }
 
+/// Gives the names of all counters to another macro.
+macro_rules! every_counter {
+    ($take:ident) => {
+        $take!(
+            cmd_get,
+            cmd_set,
+            cmd_flush,
+            cmd_touch,
+            get_hits,
+            get_misses,
+            delete_hits,
+            delete_misses,
+            incr_hits,
+            incr_misses,
+            decr_hits,
+            decr_misses,
+            cas_hits,
+            cas_misses,
+            cas_badval,
+            touch_hits,
+            touch_misses,
+            store_too_large,
+            store_no_memory,
+            bytes_read,
+            bytes_written,
+            total_connections,
+            rejected_connections,
+            idle_kicks,
+            stalled_readers,
+            shed_connections,
+            parked,
+            refused,
+            conn_yields,
+            forwarded,
+            damaged,
+            too_late,
+        )
+    };
+}
+
 impl Counters {
     /// Counts a finished command.
     #[inline]
@@ -191,40 +231,15 @@ impl Counters {
         macro_rules! named {
             ($($name:ident),* $(,)?) => { [$((stringify!($name), self.$name)),*] };
         }
-        named!(
-            cmd_get,
-            cmd_set,
-            cmd_flush,
-            cmd_touch,
-            get_hits,
-            get_misses,
-            delete_hits,
-            delete_misses,
-            incr_hits,
-            incr_misses,
-            decr_hits,
-            decr_misses,
-            cas_hits,
-            cas_misses,
-            cas_badval,
-            touch_hits,
-            touch_misses,
-            store_too_large,
-            store_no_memory,
-            bytes_read,
-            bytes_written,
-            total_connections,
-            rejected_connections,
-            idle_kicks,
-            stalled_readers,
-            shed_connections,
-            parked,
-            refused,
-            conn_yields,
-            forwarded,
-            damaged,
-            too_late,
-        )
+        every_counter!(named)
+    }
+
+    /// Adds what another core has counted.
+    pub fn add(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($name:ident),* $(,)?) => {{ $(self.$name += other.$name;)* }};
+        }
+        every_counter!(add);
     }
 }
 
@@ -334,6 +349,17 @@ mod tests {
         counters.count_failure(Kind::Store, &EngineError::Full);
         assert_eq!((counters.cmd_set, counters.store_no_memory), (5, 1));
         assert!(counters.named().contains(&("cmd_set", 5)));
+        let mut sum = Counters { parked: 1, shed_connections: 2, refused: 3, ..counters };
+        sum.add(&sum.clone());
+        for ((name, twice), (_, once)) in sum.named().iter().zip(counters.named()) {
+            let once = match *name {
+                "parked" => 1,
+                "shed_connections" => 2,
+                "refused" => 3,
+                _ => once,
+            };
+            assert_eq!(*twice, 2 * once, "{name}");
+        }
     }
 
     #[test]

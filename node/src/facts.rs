@@ -1,5 +1,8 @@
 //! What the node was told and has found at its start.
 
+use std::sync::Arc;
+
+use crate::memcached::gate::Gate;
 use crate::memory_plan::MemoryPlan;
 
 /// What the node was told, as all who tell of it need it.
@@ -19,6 +22,10 @@ pub struct Facts {
     pub port: u16,
     /// The first of the native ports that cores have for themselves, if they have such.
     pub native_core_ports: Option<u16>,
+    /// The path that clients of this machine connect to.
+    pub unix_socket: Option<String>,
+    /// Who may, in octal.
+    pub unix_socket_mode: String,
     /// The address of the listeners.
     pub listen: String,
     /// The largest item, in bytes.
@@ -31,6 +38,8 @@ pub struct Facts {
     pub flush_enabled: bool,
     /// Whether `shutdown` is allowed.
     pub shutdown_enabled: bool,
+    /// Who may use the memcached port; `None` for everybody.
+    pub gate: Option<Arc<Gate>>,
     /// The durability mode.
     pub durability: String,
 }
@@ -47,12 +56,15 @@ impl Facts {
             shards: 2,
             port: 11211,
             native_core_ports: None,
+            unix_socket: None,
+            unix_socket_mode: "700".into(),
             listen: "127.0.0.1".into(),
             item_bytes_max: 1 << 20,
             connections_max: 99,
             idle_timeout: 0,
             flush_enabled: true,
             shutdown_enabled: false,
+            gate: None,
             durability: "sync".into(),
         }
     }

@@ -24,6 +24,7 @@ pub mod launch;
 pub mod ledger;
 pub mod limits;
 pub mod memcached;
+pub mod memcached_options;
 pub mod memory_plan;
 pub mod mesh;
 pub mod native;

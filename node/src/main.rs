@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -9,6 +10,8 @@ use larder::ask::{self, DelArgs, GetArgs, IncrArgs, ItemsArgs, PingArgs, ScanArg
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
 use larder::launch::{Launcher, StartError, Stopper};
+use larder::memcached_options::{self, MemcachedArgs};
+use larder::process::MEMCACHED_VERSION;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -25,6 +28,9 @@ struct Arguments {
 enum Command {
     /// Serve a data directory
     Serve(Box<ServeArgs>),
+    /// Serve, with the command line of memcached
+    #[command(version = MEMCACHED_VERSION, display_name = "memcached")]
+    Memcached(Box<MemcachedArgs>),
     /// Put load on a server that speaks memcached, or on the engine alone, and measure
     Bench(larder_bench::BenchArgs),
     /// Check every checksum and every pointer of a data directory, without changing it
@@ -52,6 +58,7 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(args) => serve(&args),
+        Command::Memcached(args) => memcached(&args),
         Command::Bench(args) => larder_bench::run(args).map_err(Failure::from),
         Command::Check(args) => return inspect::check(&args),
         Command::Space(args) => return inspect::space(&args),
@@ -79,9 +86,31 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         return Ok(());
     }
     start_log(&config)?;
+    run(&config, None)
+}
+
+/// The same with memcached's command line.
+fn memcached(args: &MemcachedArgs) -> Result<(), Failure> {
+    let cpus = std::thread::available_parallelism()?.get();
+    let translation = memcached_options::translate(args, cpus)?;
+    let options = ServeArgs { options: translation.options, ..ServeArgs::default() };
+    let config = Config { raise_memory: true, ..config::load(&options, std::env::vars_os())? };
+    if args.print_config {
+        write!(std::io::stdout(), "{}", config.to_toml())?;
+        return Ok(());
+    }
+    for word in &translation.words {
+        eprintln!("larder: {word}");
+    }
+    start_log(&config)?;
+    run(&config, args.pidfile.as_deref())
+}
+
+/// Serves until it is told to stop. While it does, `pidfile` has the number of the process.
+fn run(config: &Config, pidfile: Option<&Path>) -> Result<(), Failure> {
     let launcher = Launcher::default();
     watch_signals(launcher.stopper())?;
-    let node = match launcher.start(&config) {
+    let node = match launcher.start(config) {
         Err(StartError::Stopped { reason }) => {
             // Nothing was acknowledged, and the log stays as it was: this is a good end.
             tracing::info!("stopped before it was ready: {reason}");
@@ -89,9 +118,31 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         }
         started => started?,
     };
+    if let Some(path) = pidfile
+        && let Err(error) = write_pidfile(path)
+    {
+        node.stop();
+        node.join()?;
+        return Err(format!("-P {}: {error}", path.display()).into());
+    }
     writeln!(std::io::stdout(), "{}", node.addresses())?;
-    node.join()?;
-    Ok(())
+    let ended = node.join();
+    if let Some(path) = pidfile {
+        remove_pidfile(path);
+    }
+    Ok(ended?)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the file is for others, not the node's")]
+fn write_pidfile(path: &Path) -> std::io::Result<()> {
+    std::fs::write(path, format!("{}\n", std::process::id()))
+}
+
+#[allow(clippy::disallowed_methods, reason = "as above")]
+fn remove_pidfile(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!("cannot remove {}: {error}", path.display());
+    }
 }
 
 fn start_log(config: &Config) -> Result<(), Failure> {

@@ -19,6 +19,7 @@
     reason = "these tests stand outside the node: they own files, threads, time and processes"
 )]
 
+pub mod binary;
 pub mod client;
 pub mod file_system;
 pub mod memcached;

@@ -350,7 +350,7 @@ impl Service for BenchService {
         _network: &mut Network,
         _connection: ConnectionId,
         _listener: usize,
-        _peer: SocketAddr,
+        _peer: Option<SocketAddr>,
     ) -> bool {
         false
     }

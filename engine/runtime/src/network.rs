@@ -1,4 +1,4 @@
-//! TCP connections for a sans-I/O service.
+//! Connections over TCP, or to a path of this machine, for a sans-I/O service.
 //!
 //! Bytes go from the kernel's receive buffer to [`Service::received`] without a copy, and the
 //! replies of a turn leave in one send per connection. While a send is in the ring, new output
@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 
 use crate::connection::{Closing, Connection};
 use crate::operations::{Key, Slots};
@@ -59,14 +60,15 @@ pub trait Service {
     /// before is old. Between turns, [`Service::turn`] may be called without it.
     fn begin_turn(&mut self) {}
 
-    /// A client connected to the listener of that index. False closes the connection once what the
+    /// A client connected to the listener of that index; one that came by a path has no address.
+    /// False closes the connection once what the
     /// call put into its output has been sent; [`Service::closed`] follows.
     fn connected(
         &mut self,
         network: &mut Network,
         connection: ConnectionId,
         listener: usize,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
     ) -> bool;
 
     /// Bytes arrived. They live only for the call.
@@ -91,8 +93,25 @@ pub trait Service {
     fn publish(&mut self);
 }
 
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub enum ClientListener {
+    /// By an address and a port.
+    Tcp(TcpListener),
+    /// By a path of this machine. Several cores may have the same socket.
+    Local(UnixListener),
+}
+
+impl From<TcpListener> for ClientListener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
 pub(crate) struct Listener {
     pub(crate) fd: Option<OwnedFd>,
+    /// Whether its clients have addresses.
+    pub(crate) has_addresses: bool,
     /// Accepts in the ring.
     pub(crate) armed: usize,
     pub(crate) is_stopping: bool,
@@ -233,11 +252,21 @@ impl Network {
     ///
     /// # Panics
     ///
-    /// If the socket takes no TCP options.
-    pub fn listen(&mut self, listener: TcpListener) -> usize {
-        sockets::prepare_listener(&listener).expect("a TCP listener takes TCP options");
-        let fd = Some(OwnedFd::from(listener));
-        self.listeners.push(Listener { fd, armed: 0, is_stopping: false, retry_at: 0 });
+    /// If the socket does not take the options of its kind.
+    pub fn listen(&mut self, listener: impl Into<ClientListener>) -> usize {
+        let (fd, has_addresses) = match listener.into() {
+            ClientListener::Tcp(listener) => {
+                sockets::prepare_listener(&listener).expect("a TCP listener takes TCP options");
+                (OwnedFd::from(listener), true)
+            }
+            ClientListener::Local(listener) => {
+                sockets::prepare_local_listener(&listener).expect("a listener takes a backlog");
+                (OwnedFd::from(listener), false)
+            }
+        };
+        let listener =
+            Listener { fd: Some(fd), has_addresses, armed: 0, is_stopping: false, retry_at: 0 };
+        self.listeners.push(listener);
         self.has_listener_change = true;
         self.listeners.len() - 1
     }

@@ -162,8 +162,13 @@ impl Network {
         if self.listeners[index].is_stopping {
             return;
         }
-        // A client that has reset the connection already has no address, and is forgotten.
-        let Ok((socket, peer)) = sockets::peer_of(socket) else { return };
+        let (socket, peer) = if self.listeners[index].has_addresses {
+            // A client that has reset the connection already has no address, and is forgotten.
+            let Ok((socket, peer)) = sockets::peer_of(socket) else { return };
+            (socket, Some(peer))
+        } else {
+            (socket, None)
+        };
         let key = self.connections.insert(Connection::new(socket));
         self.change(key, |_| {});
         if !service.connected(self, key.into(), index, peer) {

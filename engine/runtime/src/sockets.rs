@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 
 /// Seconds of silence before the first keepalive probe, and between probes.
 const KEEPALIVE_IDLE_SECONDS: libc::c_int = 60;
@@ -21,15 +22,24 @@ const BACKLOG: libc::c_int = 4096;
 pub(crate) fn prepare_listener(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(false)?;
     let fd = listener.as_raw_fd();
-    // SAFETY: no pointers are passed. On a socket that listens this sets the backlog.
-    if unsafe { libc::listen(fd, BACKLOG) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    set_backlog(fd)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)
+}
+
+/// The same for a listener that has a path.
+pub(crate) fn prepare_local_listener(listener: &UnixListener) -> io::Result<()> {
+    listener.set_nonblocking(false)?;
+    set_backlog(listener.as_raw_fd())
+}
+
+fn set_backlog(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers are passed. On a socket that listens this sets the backlog.
+    let result = unsafe { libc::listen(fd, BACKLOG) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The address of the other end; an error if it is gone already.

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub(crate) use options::item_size;
 pub use options::{Options, ServeArgs};
-pub use size::{CpuList, DurabilityMode, Size, SpaceAmplification};
+pub use size::{CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 pub use sources::{ConfigError, load};
 
 use crate::limits;
@@ -25,6 +26,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Memory of the whole process, in bytes.
     pub memory: Size,
+    /// Whether a memory that is too little is raised to the least that works.
+    #[serde(skip)]
+    pub raise_memory: bool,
     /// Shards of a new directory; `None` means one per core, or what the directory has.
     pub shards: Option<u16>,
     /// Cores to run on; `None` means all of `cpus`.
@@ -35,6 +39,10 @@ pub struct Config {
     pub listen: IpAddr,
     /// The memcached port; 0 picks a free one.
     pub memcached_port: u16,
+    /// A path that memcached clients of this machine connect to besides.
+    pub unix_socket: Option<PathBuf>,
+    /// Who may connect to it.
+    pub unix_socket_mode: FileMode,
     /// Core `i` also listens on this port plus `i`.
     pub core_ports: Option<u16>,
     /// The native port; 0 picks a free one.
@@ -67,6 +75,8 @@ pub struct Config {
     pub enable_shutdown: bool,
     /// Whether `flush_all` on the memcached port is refused.
     pub disable_flush_all: bool,
+    /// The names and passwords of who may use the memcached port; `None` for everybody.
+    pub auth_file: Option<PathBuf>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter of modules.
     pub log_level: String,
 }
@@ -76,11 +86,14 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./larder-data"),
             memory: Size(1 << 30),
+            raise_memory: false,
             shards: None,
             cores: None,
             cpus: None,
             listen: IpAddr::from([127, 0, 0, 1]),
             memcached_port: 11211,
+            unix_socket: None,
+            unix_socket_mode: FileMode(0o700),
             core_ports: None,
             native_port: 9411,
             native_core_ports: None,
@@ -96,6 +109,7 @@ impl Default for Config {
             idle_timeout: 0,
             enable_shutdown: false,
             disable_flush_all: false,
+            auth_file: None,
             log_level: "info".to_owned(),
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::size::{CpuList, DurabilityMode, Size, SpaceAmplification};
+use super::size::{CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 
 const HELP: &str = "\
 Every option can also be set in the environment (LARDER_DATA_DIR for --data-dir) and in a TOML file
@@ -54,6 +54,12 @@ pub struct Options {
     /// Port for memcached clients; 0 picks a free one [default: 11211]
     #[arg(long, short = 'p', value_name = "PORT")]
     pub memcached_port: Option<u16>,
+    /// Path of a socket for memcached clients of this machine, besides the port
+    #[arg(long, value_name = "PATH")]
+    pub unix_socket: Option<PathBuf>,
+    /// Mode of that socket, in octal [default: 700]
+    #[arg(long, value_name = "MODE")]
+    pub unix_socket_mode: Option<FileMode>,
     /// Core i also listens on this port + i
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub core_ports: Option<u16>,
@@ -102,6 +108,11 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         require_equals = true)]
     pub disable_flush_all: Option<bool>,
+    /// File of lines NAME:PASSWORD: a memcached client must begin with a `set` of one of them.
+    /// It is for the text protocol of that port alone, and shuts out the binary one; the native
+    /// port and the admin port ask for no password
+    #[arg(long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
     /// Log more: the same as --log-level debug
     #[arg(long, short = 'v', value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         require_equals = true)]
@@ -128,7 +139,8 @@ fn recovery_log(text: &str) -> Result<Size, String> {
     if size >= least { Ok(size) } else { Err(format!("less than {least}")) }
 }
 
-fn item_size(text: &str) -> Result<Size, String> {
+/// A size that `--max-item-size` takes.
+pub(crate) fn item_size(text: &str) -> Result<Size, String> {
     let size: Size = text.parse()?;
     let range = crate::limits::ITEM_BYTES_RANGE;
     if range.contains(&size.0) {

@@ -1,4 +1,4 @@
-//! Sizes, CPU lists and durability modes as people write them.
+//! Sizes, file modes, CPU lists and durability modes as people write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -80,6 +80,33 @@ impl fmt::Display for SpaceAmplification {
 }
 
 impl Serialize for SpaceAmplification {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Who may use a file, as `chmod` takes it: up to three octal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl FromStr for FileMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let mode = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
+        let mode = mode.filter(|mode| *mode <= 0o777).map(Self);
+        mode.ok_or_else(|| "not a mode; write octal digits up to 777, such as 770".to_owned())
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:o}", self.0)
+    }
+}
+
+impl Serialize for FileMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -255,5 +282,16 @@ mod tests {
             let error = text.parse::<SpaceAmplification>().expect_err(text);
             assert!(error.contains("from 1.1 to 100"), "{error}");
         }
+    }
+
+    #[test]
+    fn file_modes_are_octal() {
+        for (text, mode) in [("700", 0o700), ("0770", 0o770), ("0", 0), ("777", 0o777)] {
+            assert_eq!(text.parse(), Ok(FileMode(mode)));
+        }
+        for text in ["", "1000", "8", "rwx", "-1", "+7", "77777777777777777777"] {
+            assert!(text.parse::<FileMode>().is_err(), "{text:?}");
+        }
+        assert_eq!(FileMode(0o70).to_string(), "70");
     }
 }

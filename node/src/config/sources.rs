@@ -179,11 +179,14 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
     Config {
         data_dir: first!(data_dir).unwrap_or(default.data_dir),
         memory: first!(memory).unwrap_or(default.memory),
+        raise_memory: default.raise_memory,
         shards: first!(shards),
         cores: first!(cores),
         cpus: first!(cpus),
         listen: first!(listen).unwrap_or(default.listen),
         memcached_port: first!(memcached_port).unwrap_or(default.memcached_port),
+        unix_socket: first!(unix_socket),
+        unix_socket_mode: first!(unix_socket_mode).unwrap_or(default.unix_socket_mode),
         core_ports: first!(core_ports),
         native_port: first!(native_port).unwrap_or(default.native_port),
         native_core_ports: first!(native_core_ports),
@@ -199,6 +202,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         idle_timeout: first!(idle_timeout).unwrap_or(default.idle_timeout),
         enable_shutdown: first!(enable_shutdown).unwrap_or(default.enable_shutdown),
         disable_flush_all: first!(disable_flush_all).unwrap_or(default.disable_flush_all),
+        auth_file: first!(auth_file),
         log_level: log_level.unwrap_or(default.log_level),
     }
 }

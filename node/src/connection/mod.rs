@@ -10,6 +10,7 @@
 
 mod ahead;
 mod byte_queue;
+mod first_byte;
 mod slots;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeRequest, Shard
 use ahead::{Ahead, One};
 
 pub use byte_queue::ByteQueue;
+pub use first_byte::ByFirstByte;
 use slots::Slots;
 pub use slots::{Arrival, Load};
 

@@ -1,3 +1,4 @@
+mod first_byte;
 mod marked;
 
 use std::cell::Cell;

@@ -1,12 +1,35 @@
 //! What is looked at before anything is started.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::StatVfs;
 
 use super::StartError;
-use crate::config::{CpuList, Size};
+use crate::config::{Config, CpuList, Size};
+use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
+
+/// Who may use the memcached port.
+pub(super) fn gate(auth_file: Option<&Path>) -> Result<Option<Arc<Gate>>, StartError> {
+    let Some(path) = auth_file else { return Ok(None) };
+    let gate = Gate::read(path)
+        .map_err(|reason| StartError::AuthFile { path: path.to_owned(), reason })?;
+    tracing::info!("the memcached port asks for a password; the native and the admin port do not");
+    Ok(Some(Arc::new(gate)))
+}
+
+/// The configuration with as much memory as is needed, if it says that this may be changed.
+pub(super) fn with_memory(config: &Config, needs: MemoryNeeds) -> Cow<'_, Config> {
+    let least = Size(MemoryPlan::least(needs) as u64);
+    if !config.raise_memory || config.memory >= least {
+        return Cow::Borrowed(config);
+    }
+    let asked = config.memory;
+    tracing::warn!("{asked} of memory are too little; it may take {least}");
+    Cow::Owned(Config { memory: least, ..config.clone() })
+}
 
 /// How the memory is divided.
 pub(super) fn plan_memory(memory: Size, needs: MemoryNeeds) -> Result<MemoryPlan, StartError> {

@@ -1,6 +1,5 @@
 //! The life of one core's thread: ring, shards, service, and back.
 
-use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,8 +9,10 @@ use std::thread::JoinHandle;
 
 use larder_engine::error::EngineError;
 use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
+use larder_protocol::memcached::binary::BINARY_MAGIC;
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::file_cache::FileCache;
+use larder_runtime::network::ClientListener;
 use larder_runtime::ring_env::RingEnv;
 use larder_runtime::wake::RemoteWaker;
 
@@ -22,6 +23,7 @@ use crate::config::Size;
 use crate::control::{Control, Event};
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
+use crate::memcached::binary::MemcachedBinary;
 use crate::mesh::{Ends, Mesh};
 use crate::native::Native;
 use crate::service::{Engine, Entrance, NodeService, Setup, Shared};
@@ -43,7 +45,7 @@ pub(super) struct CorePlan {
     pub disk_buffer_bytes: usize,
     pub ends: Vec<Option<Ends>>,
     pub shared: Arc<Shared>,
-    pub listeners: Vec<(TcpListener, Door)>,
+    pub listeners: Vec<(ClientListener, Door)>,
     pub steps: Receiver<Step>,
     pub control: Receiver<Control>,
     /// Set when the start is given up.
@@ -103,10 +105,21 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let is_heard = plan.events.send(Event::Opened(plan.core)).is_ok();
     let Some(Step::Serve) = plan.steps.recv().ok().filter(|_| is_heard) else { return Ok(()) };
     drop(plan.steps);
-    let entrance = |(_, door): &(TcpListener, Door)| {
+    let entrance = |(_, door): &(ClientListener, Door)| {
         let (facts, core) = (Arc::clone(&plan.shared.facts), plan.core);
         match door {
-            Door::Memcached => Entrance::new(move || Memcached::new(&facts)),
+            // Only the text protocol asks for a password.
+            Door::Memcached if facts.gate.is_some() => {
+                Entrance::new(move || Memcached::new(&facts))
+            }
+            Door::Memcached => {
+                let binary = Arc::clone(&facts);
+                Entrance::by_first_byte(
+                    move || Memcached::new(&facts),
+                    BINARY_MAGIC,
+                    move || MemcachedBinary::new(&binary),
+                )
+            }
             Door::Native => Entrance::new(move || Native::new(&facts, core)),
         }
     };

@@ -20,6 +20,14 @@ pub enum StartError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The file of names and passwords cannot be used.
+    #[error("--auth-file {path}: {reason}", path = path.display())]
+    AuthFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The file system of the data directory cannot do what the node needs.
     #[error(
         "cannot {operation} the data directory {path}: its file system {lack}, or give another \
@@ -177,6 +185,16 @@ pub enum StartError {
     /// The CPUs cannot be found out.
     #[error("cannot ask which CPUs may be used: {source}")]
     Cpus {
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The socket with a path cannot be bound.
+    #[error("cannot {operation} {path} (--unix-socket): {source}", path = path.display())]
+    UnixSocket {
+        /// The path.
+        path: PathBuf,
+        /// What was attempted.
+        operation: &'static str,
         /// What the operating system said.
         source: std::io::Error,
     },

@@ -1,8 +1,11 @@
-//! Listening sockets. They are bound first, so that a port in use is noticed before any work is
-//! done, and wait unserved until the shards are open.
+//! Listening sockets with a port. They are bound first, so that a port in use is noticed before any
+//! work is done, and wait unserved until the shards are open.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
+use larder_runtime::network::ClientListener;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -11,7 +14,7 @@ use super::patience::Patience;
 use crate::config::Config;
 
 /// Connections that may wait to be accepted, per listener.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// Which protocol is spoken on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +27,31 @@ pub(super) enum Door {
 #[derive(Debug)]
 pub(super) struct Listeners {
     /// One list for each core.
-    pub by_core: Vec<Vec<(TcpListener, Door)>>,
+    pub by_core: Vec<Vec<(ClientListener, Door)>>,
     pub memcached: SocketAddr,
     pub native: SocketAddr,
     pub admin: TcpListener,
     /// The first of the per-core ports.
     pub core_ports: Option<u16>,
+}
+
+impl Listeners {
+    /// Has every core accept clients of `socket`, which has this path.
+    pub(super) fn add_local(
+        &mut self,
+        path: &Path,
+        socket: &UnixListener,
+    ) -> Result<(), StartError> {
+        for listeners in &mut self.by_core {
+            let socket = socket.try_clone().map_err(|source| StartError::UnixSocket {
+                path: path.to_owned(),
+                operation: "share",
+                source,
+            })?;
+            listeners.push((ClientListener::Local(socket), Door::Memcached));
+        }
+        Ok(())
+    }
 }
 
 /// Binds everything that `config` asks for. Addresses in use may become free.
@@ -48,7 +70,8 @@ fn bind_now(config: &Config, cores: usize) -> Result<Listeners, StartError> {
     let (native, native_shared) = bind_shared(asked(config.native_port), cores, "--native-port")?;
     let mut by_core = Vec::new();
     for (core, (shared, native_shared)) in shared.into_iter().zip(native_shared).enumerate() {
-        let mut listeners = vec![(shared, Door::Memcached), (native_shared, Door::Native)];
+        let mut listeners =
+            vec![(shared.into(), Door::Memcached), (native_shared.into(), Door::Native)];
         let own = [
             (config.core_ports, "--core-ports", Door::Memcached),
             (config.native_core_ports, "--native-core-ports", Door::Native),
@@ -57,7 +80,7 @@ fn bind_now(config: &Config, cores: usize) -> Result<Listeners, StartError> {
             let Some(base) = base else { continue };
             let port = u16::try_from(core).ok().and_then(|core| base.checked_add(core));
             let port = port.ok_or(StartError::CorePorts { base, cores, option })?;
-            listeners.push((listener(asked(port), false, option)?, door));
+            listeners.push((listener(asked(port), false, option)?.into(), door));
         }
         by_core.push(listeners);
     }
@@ -131,6 +154,7 @@ mod tests {
         let listeners = bind_now(&config, 3).expect("free ports");
         assert_ne!(listeners.memcached.port(), 0);
         for listener in listeners.by_core.iter().map(|listeners| &listeners[0].0) {
+            let ClientListener::Tcp(listener) = listener else { panic!("it has a port") };
             assert_eq!(listener.local_addr().expect("bound"), listeners.memcached);
         }
         let taken = Config { memcached_port: listeners.memcached.port(), ..config.clone() };

@@ -22,6 +22,7 @@ pub(crate) mod directory;
 mod error;
 mod file_system;
 mod listeners;
+mod local_socket;
 mod patience;
 mod supervisor;
 
@@ -47,6 +48,7 @@ use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::facts::Facts;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
+use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 use crate::mesh;
 use crate::routing::core_of;
@@ -113,22 +115,25 @@ impl Launcher {
         let mut patience = Patience::new(&self.queues.event_queue, limit);
         let cpus = checks::choose_cpus(config.cpus.as_ref(), config.cores)?;
         let cores = cpus.len();
-        let listeners = listeners::bind(config, cores, &mut patience)?;
+        let gate = checks::gate(config.auth_file.as_deref())?;
+        let mut listeners = listeners::bind(config, cores, &mut patience)?;
         let default_shards = u16::try_from(cores).unwrap_or(crate::limits::SHARDS_MAX);
         let (path, asked) = (&config.data_dir, config.shards);
         let directory = directory::prepare(path, asked, default_shards, &mut patience)?;
+        if let Some(path) = &config.unix_socket {
+            listeners.add_local(path, &local_socket::bind(path, config.unix_socket_mode)?)?;
+        }
         let shards = directory.shards.len() as u16;
         let needs = Needs { connections: config.max_connections, cores, shards };
         let descriptors = descriptors::obtain(needs)?;
-        let memory = checks::plan_memory(
-            config.memory,
-            MemoryNeeds {
-                cores,
-                shards,
-                connections: descriptors.connections,
-                item_bytes: item_bytes(config),
-            },
-        )?;
+        let needs = MemoryNeeds {
+            cores,
+            shards,
+            connections: descriptors.connections,
+            item_bytes: item_bytes(config),
+        };
+        let config = &*checks::with_memory(config, needs);
+        let memory = checks::plan_memory(config.memory, needs)?;
         let disk_bytes = checks::disk_bytes(path, config.disk_limit)?;
         let budget = DiskBudget::new(config.disk_limit.map(|limit| limit.0));
         let plan = ShardsPlan { config, shards, memory: &memory.shards.1, disk_bytes, budget };
@@ -142,6 +147,7 @@ impl Launcher {
                 (cores, shards),
                 descriptors.connections,
                 memory,
+                gate,
             )),
             shards,
             connections: AtomicUsize::new(0),
@@ -159,6 +165,7 @@ fn facts(
     (cores, shards): (usize, u16),
     connections_max: usize,
     memory_plan: MemoryPlan,
+    gate: Option<Arc<Gate>>,
 ) -> Facts {
     Facts {
         started: unix_seconds(),
@@ -168,12 +175,15 @@ fn facts(
         shards,
         port: listeners.memcached.port(),
         native_core_ports: config.native_core_ports,
+        unix_socket: config.unix_socket.as_ref().map(|path| path.display().to_string()),
+        unix_socket_mode: config.unix_socket_mode.to_string(),
         listen: config.listen.to_string(),
         item_bytes_max: config.max_item_size.0,
         connections_max,
         idle_timeout: config.idle_timeout,
         flush_enabled: !config.disable_flush_all,
         shutdown_enabled: config.enable_shutdown,
+        gate,
         durability: config.durability.to_string(),
     }
 }

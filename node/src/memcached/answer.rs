@@ -92,8 +92,8 @@ fn put_meta(
         Request::MetaSet(set) => {
             let reply = stored(answer.outcome);
             let version = match reply {
-                StoreReply::Stored | StoreReply::Exists => answer.metadata.version,
-                StoreReply::NotStored | StoreReply::NotFound => 0,
+                StoreReply::Stored => answer.metadata.version,
+                StoreReply::Exists | StoreReply::NotStored | StoreReply::NotFound => 0,
             };
             let is_stored = reply == StoreReply::Stored;
             let value_bytes = if is_stored { answer.value_len } else { value_bytes };

@@ -87,6 +87,7 @@ impl<'a> Command<'a> {
                     | Request::FlushAll { .. }
                     | Request::Version
                     | Request::Verbosity { .. }
+                    | Request::Tune { .. }
                     | Request::Stats { .. }
                     | Request::Quit
                     | Request::Shutdown(_)
@@ -249,7 +250,7 @@ fn meta_read(flags: &MetaFlags<'_>, now: u32) -> Read {
     }
 }
 
-fn mode(verb: StoreVerb) -> StoreMode {
+pub(super) fn mode(verb: StoreVerb) -> StoreMode {
     match verb {
         StoreVerb::Set | StoreVerb::Cas => StoreMode::Set,
         StoreVerb::Add => StoreMode::Add,
@@ -260,8 +261,8 @@ fn mode(verb: StoreVerb) -> StoreMode {
 }
 
 /// A raw exptime as the engine's expiry.
-fn expiry(exptime: i32, now: u32) -> u32 {
-    match expiry_from_exptime(i64::from(exptime), now) {
+pub(super) fn expiry(exptime: impl Into<i64>, now: u32) -> u32 {
+    match expiry_from_exptime(exptime.into(), now) {
         Expiry::Never => 0,
         Expiry::At(at) => at,
         Expiry::AlreadyExpired => EXPIRED,
@@ -269,8 +270,8 @@ fn expiry(exptime: i32, now: u32) -> u32 {
 }
 
 /// When a `flush_all` with this delay happens; `None` is now.
-pub fn flush_time(delay: Option<i32>, now: u32) -> Option<u32> {
-    match expiry_from_exptime(i64::from(delay.unwrap_or(0)), now) {
+pub fn flush_time(delay: Option<i64>, now: u32) -> Option<u32> {
+    match expiry_from_exptime(delay.unwrap_or(0), now) {
         Expiry::At(at) => Some(at),
         Expiry::Never | Expiry::AlreadyExpired => None,
     }

@@ -1,7 +1,9 @@
 //! The memcached port: requests to operations, answers to bytes. No I/O and no storage.
 
 pub mod answer;
+pub mod binary;
 pub mod command;
+pub mod gate;
 pub mod statistics;
 pub mod token;
 
@@ -25,20 +27,38 @@ use command::{Command, flush_time};
 use statistics::Section;
 use token::Token;
 
+/// What a client may send.
+fn limits(facts: &Facts) -> Limits {
+    let item_bytes_max = usize::try_from(facts.item_bytes_max).unwrap_or(usize::MAX);
+    Limits { item_bytes_max, ..Limits::default() }
+}
+
 /// memcached's text and meta protocols, as one connection has them.
 #[derive(Clone, Debug)]
 pub struct Memcached {
     parser: Parser,
     limits: Limits,
     facts: Arc<Facts>,
+    /// Whether the client may use the port.
+    is_known: bool,
 }
 
 impl Memcached {
     /// For a connection that begins.
     pub fn new(facts: &Arc<Facts>) -> Self {
-        let item_bytes_max = usize::try_from(facts.item_bytes_max).unwrap_or(usize::MAX);
-        let limits = Limits { item_bytes_max, ..Limits::default() };
-        Self { parser: Parser::new(), limits, facts: Arc::clone(facts) }
+        let (parser, limits, is_known) = (Parser::new(), limits(facts), facts.gate.is_none());
+        Self { parser, limits, facts: Arc::clone(facts), is_known }
+    }
+
+    /// Cuts a message of a client that has given no password yet.
+    #[cold]
+    fn cut_unknown<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        let facts = Arc::clone(&self.facts);
+        let gate = facts.gate.as_ref().expect("who is not known stands before a gate");
+        let step = self.parser.next(&gate.limits(&self.limits), input);
+        let (step, is_known) = gate.judge(step);
+        self.is_known = is_known;
+        step
     }
 
     /// What a request that no shard carries out means.
@@ -47,7 +67,7 @@ impl Memcached {
         match request {
             Request::Quit => Meaning::Close,
             Request::FlushAll { delay, .. } if facts.flush_enabled => {
-                Meaning::Node(NodeRequest::Clear(flush_time(*delay, now)))
+                Meaning::Node(NodeRequest::Clear(flush_time(delay.map(i64::from), now)))
             }
             Request::Stats { arguments } => {
                 let reset = Section::from_arguments(arguments) == Section::Reset;
@@ -65,21 +85,25 @@ impl Codec for Memcached {
     const ORDER: Order = Order::AsAsked;
 
     type Message<'a> = Step<'a>;
-    type Mark = Parser;
+    type Mark = (Parser, bool);
     type Room = KeyScratch;
     type Token = Token;
 
     #[inline]
-    fn mark(&self) -> Parser {
-        self.parser.clone()
+    fn mark(&self) -> (Parser, bool) {
+        (self.parser.clone(), self.is_known)
     }
 
-    fn rewind(&mut self, mark: &Parser) {
-        self.parser = mark.clone();
+    fn rewind(&mut self, (parser, is_known): &(Parser, bool)) {
+        self.parser = parser.clone();
+        self.is_known = *is_known;
     }
 
     #[inline]
     fn cut<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
+        if !self.is_known {
+            return self.cut_unknown(input);
+        }
         self.parser.next(&self.limits, input)
     }
 
@@ -139,7 +163,9 @@ impl Codec for Memcached {
             Command::Request(Request::GetEnd) => out.extend_from_slice(END),
             Command::Request(Request::MetaNoop) => out.extend_from_slice(reply::META_NOOP),
             Command::Request(Request::Version) => reply::version(out, MEMCACHED_VERSION),
-            Command::Request(Request::Verbosity { noreply: false }) => {
+            Command::Request(
+                Request::Verbosity { noreply: false } | Request::Tune { noreply: false },
+            ) => {
                 out.extend_from_slice(reply::OK);
             }
             Command::Request(Request::FlushAll { noreply: false, .. }) => {

@@ -5,6 +5,7 @@ use larder_protocol::memcached::reply::{self, END};
 
 use crate::counters::{CoreReport, Counters};
 use crate::facts::Facts;
+use crate::limits::{DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED};
 use crate::process::{self, MEMCACHED_VERSION, Usage};
 
 /// What is asked for.
@@ -24,6 +25,8 @@ pub enum Section {
     Sizes,
     /// `stats reset`.
     Reset,
+    /// `stats cachedump`: switched off.
+    CacheDump,
     /// Anything else: an error.
     Unknown,
 }
@@ -39,6 +42,7 @@ impl Section {
             b"conns" => Self::Connections,
             b"sizes" => Self::Sizes,
             b"reset" => Self::Reset,
+            b"cachedump" => Self::CacheDump,
             _ => Self::Unknown,
         }
     }
@@ -46,24 +50,39 @@ impl Section {
 
 /// Appends the answer. `reports` has one for each core, `now` is in Unix seconds.
 pub fn put(out: &mut Vec<u8>, section: Section, facts: &Facts, reports: &[CoreReport], now: u64) {
+    let Some(lines) = lines(section, facts, reports, now) else {
+        let is_dump = section == Section::CacheDump;
+        let text = if is_dump { error::CACHE_DUMP_NOT_ALLOWED } else { error::ERROR };
+        return reply::line(out, text);
+    };
+    for (name, value) in &lines {
+        reply::stat(out, name, value);
+    }
+    out.extend_from_slice(if section == Section::Reset { reply::RESET } else { END });
+}
+
+/// Names and values.
+type Lines = Vec<(String, String)>;
+
+/// What a section tells; `None` if there is no such section.
+pub(super) fn lines(
+    section: Section,
+    facts: &Facts,
+    reports: &[CoreReport],
+    now: u64,
+) -> Option<Lines> {
     let total = Total::of(reports);
-    let lines = match section {
+    Some(match section {
         Section::General => general(facts, &total, process::usage(), now),
         Section::Settings => settings(facts),
         Section::Items => items(&total),
         Section::Slabs => slabs(facts, &total),
         Section::Connections => connections(reports),
         Section::Sizes => vec![("sizes_status".into(), "disabled".into())],
-        Section::Unknown => return reply::line(out, error::ERROR),
-        Section::Reset => return out.extend_from_slice(reply::RESET),
-    };
-    for (name, value) in &lines {
-        reply::stat(out, name, value);
-    }
-    out.extend_from_slice(END);
+        Section::Reset => Vec::new(),
+        Section::CacheDump | Section::Unknown => return None,
+    })
 }
-
-type Lines = Vec<(String, String)>;
 
 /// Sums over the cores.
 #[derive(Default)]
@@ -77,6 +96,8 @@ struct Total {
     cached_bytes: usize,
     cache_capacity: usize,
     evictions: u64,
+    receive_buffers: usize,
+    buffer_shortages: u64,
 }
 
 impl Total {
@@ -84,7 +105,9 @@ impl Total {
         let mut total = Self::default();
         for report in reports {
             total.connections += report.connections;
-            add(&mut total.counters, &report.counters);
+            total.receive_buffers += report.memory.receive_buffers;
+            total.buffer_shortages += report.buffer_shortages;
+            total.counters.add(&report.counters);
             for shard in &report.shards {
                 let statistics = &shard.statistics;
                 total.entries += statistics.index.memtable_entries + statistics.index.table_entries;
@@ -100,42 +123,16 @@ impl Total {
     }
 }
 
-fn add(sum: &mut Counters, other: &Counters) {
-    macro_rules! add {
-        ($($name:ident),* $(,)?) => { $(sum.$name += other.$name;)* };
-    }
-    add!(
-        cmd_get,
-        cmd_set,
-        cmd_flush,
-        cmd_touch,
-        get_hits,
-        get_misses,
-        delete_hits,
-        delete_misses,
-        incr_hits,
-        incr_misses,
-        decr_hits,
-        decr_misses,
-        cas_hits,
-        cas_misses,
-        cas_badval,
-        touch_hits,
-        touch_misses,
-        store_too_large,
-        store_no_memory,
-        bytes_read,
-        bytes_written,
-        total_connections,
-        rejected_connections,
-        idle_kicks,
-        stalled_readers,
-        conn_yields,
-        forwarded,
-        damaged,
-        too_late,
-    );
-}
+/// Counters that memcached does not have.
+const OWN: [&str; 7] = [
+    "stalled_readers",
+    "shed_connections",
+    "parked",
+    "refused",
+    "forwarded",
+    "damaged",
+    "too_late",
+];
 
 fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
     let mut lines: Lines = vec![
@@ -151,8 +148,7 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
     ];
     // Some are of this node alone: the metrics show them.
     let named = total.counters.named();
-    let own = ["stalled_readers", "refused", "forwarded", "damaged", "too_late"];
-    let shown = named.iter().filter(|(name, _)| !own.contains(name));
+    let shown = named.iter().filter(|(name, _)| !OWN.contains(name));
     lines.extend(shown.map(|(name, value)| ((*name).into(), value.to_string())));
     lines.extend([
         ("limit_maxbytes".into(), facts.memory.to_string()),
@@ -164,20 +160,52 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
         ("total_items".into(), total.stores.to_string()),
         // Items that left the cache for others. Nothing is lost by it: the device has them.
         ("evictions".into(), total.evictions.to_string()),
+        // Nothing of the kind is done here.
         ("reclaimed".into(), "0".into()),
+        ("hash_is_expanding".into(), "0".into()),
+        ("slab_reassign_running".into(), "0".into()),
+        ("slabs_moved".into(), "0".into()),
+        ("lru_crawler_running".into(), "0".into()),
+        ("malloc_fails".into(), "0".into()),
+        ("log_watchers".into(), "0".into()),
+        // Nobody stops accepting: those beyond the limit are told so.
+        ("listen_disabled_num".into(), "0".into()),
+        ("time_in_listen_disabled_us".into(), "0".into()),
+        ("reserved_fds".into(), reserved_descriptors(facts).to_string()),
+        ("read_buf_bytes".into(), total.receive_buffers.to_string()),
+        ("response_obj_oom".into(), "0".into()),
+        ("read_buf_oom".into(), total.buffer_shortages.to_string()),
     ]);
     lines
 }
 
 fn settings(facts: &Facts) -> Lines {
     let yes_no = |yes| if yes { "yes" } else { "no" }.to_owned();
+    let protocol = if facts.gate.is_some() { "ascii" } else { "auto-negotiate" };
     vec![
         ("maxbytes".into(), facts.memory.to_string()),
         ("maxconns".into(), facts.connections_max.to_string()),
         ("tcpport".into(), facts.port.to_string()),
         ("udpport".into(), "0".into()),
         ("inter".into(), facts.listen.clone()),
+        // Every item has its place on disk: none goes for want of memory.
         ("evictions".into(), "off".into()),
+        ("domain_socket".into(), facts.unix_socket.clone().unwrap_or_else(|| "NULL".into())),
+        ("umask".into(), facts.unix_socket_mode.clone()),
+        ("num_threads_per_udp".into(), "0".into()),
+        ("detail_enabled".into(), "no".into()),
+        ("binding_protocol".into(), protocol.into()),
+        ("auth_enabled_sasl".into(), "no".into()),
+        ("auth_enabled_ascii".into(), yes_no(facts.gate.is_some())),
+        ("maxconns_fast".into(), "yes".into()),
+        ("slab_reassign".into(), "no".into()),
+        ("slab_automove".into(), "0".into()),
+        ("lru_crawler".into(), "no".into()),
+        ("lru_maintainer_thread".into(), "no".into()),
+        ("dump_enabled".into(), "no".into()),
+        ("track_sizes".into(), "no".into()),
+        ("hash_algorithm".into(), "xxh3".into()),
+        ("ssl_enabled".into(), "no".into()),
         ("num_threads".into(), facts.cores.to_string()),
         ("cas_enabled".into(), "yes".into()),
         ("client_flags_size".into(), "4".into()),
@@ -187,6 +215,11 @@ fn settings(facts: &Facts) -> Lines {
         ("shutdown_command".into(), yes_no(facts.shutdown_enabled)),
         ("durability".into(), facts.durability.clone()),
     ]
+}
+
+/// Descriptors that are for no connection and no file of a shard.
+fn reserved_descriptors(facts: &Facts) -> u64 {
+    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_CORE * facts.cores as u64
 }
 
 /// There is one class of items: those in the cache.
@@ -289,6 +322,16 @@ mod tests {
     }
 
     #[test]
+    fn what_memcached_does_not_count_is_not_shown() {
+        let text = text(Section::General);
+        for name in OWN {
+            assert!(!text.contains(&format!("STAT {name} ")), "{name} in {text}");
+        }
+        let named = Counters::default().named();
+        assert!(OWN.iter().all(|own| named.iter().any(|(name, _)| name == own)));
+    }
+
+    #[test]
     fn other_sections() {
         assert!(text(Section::Settings).contains("STAT item_size_max 1048576\r\n"));
         assert_eq!(text(Section::Items), "END\r\n");
@@ -297,6 +340,8 @@ mod tests {
         assert_eq!(text(Section::Sizes), "STAT sizes_status disabled\r\nEND\r\n");
         assert_eq!(text(Section::Reset), "RESET\r\n");
         assert_eq!(text(Section::Unknown), "ERROR\r\n");
+        let refused = "CLIENT_ERROR stats cachedump not allowed\r\n";
+        assert_eq!(text(Section::CacheDump), refused);
     }
 
     #[test]
@@ -309,6 +354,7 @@ mod tests {
             ("conns", Section::Connections),
             ("sizes", Section::Sizes),
             ("reset", Section::Reset),
+            ("cachedump 1 0", Section::CacheDump),
             ("detail on", Section::Unknown),
         ] {
             assert_eq!(Section::from_arguments(arguments.as_bytes()), section);

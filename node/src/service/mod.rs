@@ -28,7 +28,9 @@ use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 
 use crate::codec::Codec;
-use crate::connection::{After, Arrival, Connection, Output, Release, SpareInputs, Stop};
+use crate::connection::{
+    After, Arrival, ByFirstByte, Connection, Output, Release, SpareInputs, Stop,
+};
 use crate::control::{Control, Event};
 use crate::ledger::Holding;
 use crate::limits::{
@@ -57,6 +59,16 @@ impl Entrance {
     /// The entrance to a listener whose clients speak the protocols that `begin` returns.
     pub fn new<P: Codec + 'static>(begin: impl Fn() -> P + Send + Sync + 'static) -> Self {
         Self(Arc::new(move || Box::new(Connection::new(begin()))))
+    }
+
+    /// The entrance to a listener whose clients speak the protocol that `usual` returns, or that
+    /// of `other` if their first byte is `byte`.
+    pub fn by_first_byte<P: Codec + 'static, Q: Codec + 'static>(
+        usual: impl Fn() -> P + Send + Sync + 'static,
+        byte: u8,
+        other: impl Fn() -> Q + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(move || Box::new(ByFirstByte::new(usual(), (byte, other())))))
     }
 }
 
@@ -485,7 +497,7 @@ impl Service for NodeService {
         network: &mut Network,
         connection: ConnectionId,
         listener: usize,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
     ) -> bool {
         let client = (self.entrances[listener].0)();
         self.table.insert(connection, client, self.ticks_seen, self.ready.newcomer());
@@ -497,7 +509,7 @@ impl Service for NodeService {
         }
         self.state.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.state.counters.rejected_connections += 1;
-        tracing::debug!(%peer, open, "too many connections; raise --max-connections");
+        tracing::debug!(?peer, open, "too many connections; raise --max-connections");
         if let Some(entry) = self.table.get_mut(connection) {
             entry.is_admitted = false;
             if let Some(out) = network.output(connection) {

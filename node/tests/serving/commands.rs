@@ -35,6 +35,10 @@ fn classic_commands() {
     client.ask("get quiet\r\n", found("quiet", b"x"));
     client.ask("version\r\n", format!("VERSION 1.6.45-larder-{}\r\n", env!("CARGO_PKG_VERSION")));
     client.ask("verbosity 1\r\n", "OK\r\n");
+    client.ask("lru mode flat\r\n", "OK\r\n");
+    client.ask("lru mode flat noreply\r\n", "");
+    let refused = "CLIENT_ERROR stats cachedump not allowed\r\n";
+    client.ask("stats cachedump 1 0\r\n", refused);
     client.ask("nonsense\r\n", "ERROR\r\n");
     client.ask("shutdown\r\n", "SERVER_ERROR: shutdown not enabled\r\n");
     client.send("get quiet\r\nquit\r\nget quiet\r\n");

@@ -3,6 +3,7 @@
 
 mod admin;
 mod ask;
+mod auth;
 mod binary;
 mod client;
 mod clock;
@@ -11,7 +12,10 @@ mod descriptors;
 mod inspect;
 mod lifecycle;
 mod limits;
+mod local_socket;
 mod many_cores;
+mod memcached_binary;
+mod memcached_options;
 mod native;
 mod pages;
 mod process;

@@ -44,6 +44,22 @@ pub const INVALID_FLAG: &str = "CLIENT_ERROR invalid flag";
 pub const ARITHMETIC_FLAGS: &str = "CLIENT_ERROR invalid or duplicate flag";
 /// `flush_all` is switched off.
 pub const FLUSH_NOT_ALLOWED: &str = "CLIENT_ERROR flush_all not allowed";
+/// `watch` is switched off.
+pub const WATCH_NOT_ALLOWED: &str = "CLIENT_ERROR watch commands not allowed";
+/// `lru_crawler metadump` is switched off.
+pub const DUMP_NOT_ALLOWED: &str = "ERROR metadump not allowed";
+/// `stats cachedump` is switched off.
+pub const CACHE_DUMP_NOT_ALLOWED: &str = "CLIENT_ERROR stats cachedump not allowed";
+/// `slabs reassign` is switched off.
+pub const SLABS_NOT_REASSIGNED: &str = "CLIENT_ERROR slab reassignment disabled";
+/// `lru_crawler crawl` of a class that is no number.
+pub const BAD_CLASS: &str = "BADCLASS invalid class id";
+/// `lru_crawler sleep` of more than a second.
+pub const SLEEP_TOO_LONG: &str = "CLIENT_ERROR sleep must be one second or less";
+/// `lru tune` with more than all but a fifth for the younger items.
+pub const LRU_TOO_MUCH: &str = "ERROR hot and warm pcts must not exceed 80";
+/// `lru tune` with an age of nothing.
+pub const LRU_NO_AGE: &str = "ERROR hot/warm age factors must be greater than 0";
 /// `shutdown` is switched off. The colon belongs there.
 pub const SHUTDOWN_NOT_ENABLED: &str = "SERVER_ERROR: shutdown not enabled";
 /// `shutdown` with an unknown argument.

@@ -1,4 +1,4 @@
-//! The memcached text and meta protocols.
+//! The memcached text and meta protocols, and in [`binary`] the binary one.
 //!
 //! [`Parser`] turns the bytes of one connection into [`Request`]s; [`reply`] turns outcomes into
 //! bytes. Neither does I/O, keeps a clock, or knows what is stored. PROTOCOL.md lists every
@@ -9,6 +9,7 @@
 //! - What the parser returns depends on the bytes alone, not on how they were cut into reads.
 //! - Every length is checked against [`Limits`] before it is added to anything.
 
+pub mod binary;
 pub mod error;
 mod expiry;
 mod parse;

@@ -32,6 +32,11 @@ pub enum Request<'a> {
         /// Whether the client wants no answer.
         noreply: bool,
     },
+    /// A setting of memcached's memory, which has no effect: answer `OK`.
+    Tune {
+        /// Whether the client wants no answer.
+        noreply: bool,
+    },
     /// `stats`.
     Stats {
         /// What follows the command's name, without spaces around it.

@@ -29,6 +29,8 @@ pub const DOCUMENTS: [(&str, &[&str]); 2] = [
     (
         "protocol/PROTOCOL.md",
         &[
+            "protocol/src/memcached/binary/opcode.rs",
+            "protocol/src/memcached/binary/parse.rs",
             "protocol/src/memcached/error.rs",
             "protocol/src/memcached/parse/mod.rs",
             "protocol/src/memcached/parse/meta.rs",

@@ -15,11 +15,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use larder_engine::check::decoders::{DECODERS, Decoder};
+use larder_protocol::memcached::binary::{BinaryParsed, BinaryParser};
 use larder_protocol::memcached::{Limits, Parsed, Parser};
 use larder_protocol::native::reply::NativeReply;
 use larder_protocol::native::{
     HEADER_BYTES, HelloReply, NativeLimits, NativePage, NativeParsed, NativeParser,
 };
+use larder_tests::binary::request;
 use larder_tests::seed;
 
 use mutate::Mutator;
@@ -212,6 +214,7 @@ fn memcached_seeds() -> Vec<Vec<u8>> {
         "mg key v f c t s k O1 q N30 R10\r\nmn\r\nms key 5 T90 F1 I C3 E9\r\nhello\r\n",
         "ma n N60 J5 D2 MD q\r\nmd key I T30 x\r\nme key\r\nmg Zm9v b v\r\nms Zm9v 1 b ME\r\nx\r\n",
         "flush_all 10 noreply\r\nstats items\r\nverbosity 1\r\nshutdown graceful\r\nquit\r\n",
+        "slabs automove 1\r\nlru tune 10 25 0.1 2.0\r\nlru_crawler sleep 100\r\nlru mode flat\r\n",
     ];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }
@@ -238,4 +241,60 @@ fn parse(bytes: &[u8]) -> bool {
         }
     }
     malformed == 0
+}
+
+#[test]
+fn memcached_binary() {
+    let target = Decoder {
+        name: "memcached_binary",
+        seeds: memcached_binary_seeds,
+        decode: parse_memcached_binary,
+        reseal: |_| {},
+        expansion_max: 0,
+    };
+    fuzz(&target);
+}
+
+/// Every opcode, some at a time.
+fn memcached_binary_seeds() -> Vec<Vec<u8>> {
+    let keyed = |opcodes: &[u8], extras: &[u8], value: &[u8]| -> Vec<u8> {
+        let message = |&opcode: &u8| request(opcode, 7, extras, b"key", value);
+        opcodes.iter().flat_map(message).collect()
+    };
+    let bare = |opcodes: &[u8], extras: &[u8]| -> Vec<u8> {
+        opcodes.iter().flat_map(|&opcode| request(opcode, 0, extras, b"", b"")).collect()
+    };
+    vec![
+        keyed(&[0x00, 0x09, 0x0C, 0x0D, 0x04, 0x14, 0x10], b"", b""),
+        keyed(&[0x01, 0x02, 0x03, 0x11, 0x12, 0x13], &[1; 8], b"value"),
+        keyed(&[0x0E, 0x0F, 0x19, 0x1A], b"", b"value"),
+        keyed(&[0x1C, 0x1D, 0x1E, 0x23, 0x24], &[0, 0, 0, 9], b""),
+        keyed(&[0x05, 0x06, 0x15, 0x16], &[0xFF; 20], b""),
+        bare(&[0x0A, 0x0B, 0x10, 0x08, 0x18, 0x07, 0x17], b""),
+        bare(&[0x1B, 0x08], &[0, 0, 0, 1]),
+    ]
+}
+
+/// Parses all of the bytes, as they come in two reads; whether all were requests.
+fn parse_memcached_binary(bytes: &[u8]) -> bool {
+    let limits = Limits { item_bytes_max: 4096, ..Limits::default() };
+    let mut parser = BinaryParser::default();
+    let (mut at, mut refused) = (0, 0);
+    for end in [bytes.len() / 2, bytes.len()] {
+        loop {
+            let step = parser.next(&limits, &bytes[at..end]);
+            assert!(step.consumed <= end - at, "more consumed than there is");
+            at += step.consumed;
+            match step.parsed {
+                BinaryParsed::NeedMore { bytes: needed } => {
+                    assert!(needed > end - at, "it asks for what is there");
+                    break;
+                }
+                BinaryParsed::Close => return false,
+                BinaryParsed::Request(..) => {}
+                BinaryParsed::Refused(_) => refused += 1,
+            }
+        }
+    }
+    refused == 0
 }

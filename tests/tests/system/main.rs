@@ -10,6 +10,7 @@ mod bad_input;
 mod clients;
 mod crash;
 mod differential;
+mod differential_binary;
 mod full_disk;
 mod hostile;
 mod lifecycle;

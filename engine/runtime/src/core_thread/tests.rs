@@ -36,7 +36,7 @@ impl Service for Echo {
         network: &mut Network,
         connection: ConnectionId,
         listener: usize,
-        _peer: SocketAddr,
+        _peer: Option<SocketAddr>,
     ) -> bool {
         self.seen.connected.fetch_add(1, Ordering::SeqCst);
         if listener == 1 {

@@ -28,7 +28,13 @@ impl Service for Timed {
         self.read = None;
     }
 
-    fn connected(&mut self, _: &mut Network, _: ConnectionId, _: usize, _: SocketAddr) -> bool {
+    fn connected(
+        &mut self,
+        _: &mut Network,
+        _: ConnectionId,
+        _: usize,
+        _: Option<SocketAddr>,
+    ) -> bool {
         true
     }
 

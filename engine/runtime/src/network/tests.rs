@@ -33,7 +33,7 @@ impl Service for Recorder {
         _network: &mut Network,
         connection: ConnectionId,
         listener: usize,
-        _peer: SocketAddr,
+        _peer: Option<SocketAddr>,
     ) -> bool {
         self.connection = Some(connection);
         self.events.push(format!("connected {listener}"));

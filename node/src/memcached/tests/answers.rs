@@ -65,7 +65,7 @@ fn every_outcome_has_its_answer() {
         ("mg k v q\r\n", Miss, ""),
         ("ms k 1 c s\r\nv\r\n", Stored, "HD c77 s5\r\n"),
         ("ms k 1 c s\r\nv\r\n", NotStored, "NS c0 s1\r\n"),
-        ("ms k 1 c\r\nv\r\n", Exists, "EX c77\r\n"),
+        ("ms k 1 c\r\nv\r\n", Exists, "EX c0\r\n"),
         ("ms k 1 q\r\nv\r\n", NotFound, "NF\r\n"),
         ("ms k 1 q\r\nv\r\n", Stored, ""),
         ("md k q O3\r\n", NotFound, "NF O3\r\n"),

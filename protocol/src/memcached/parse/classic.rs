@@ -72,7 +72,7 @@ pub(super) fn bodiless<'a>(limits: &Limits, verb: &[u8], tokens: Tokens<'a>) -> 
         b"stats" => Ok(Request::Stats { arguments: tokens.rest().trim_ascii_end() }),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => Ok(Request::Shutdown(shutdown_mode(tokens))),
-        _ => return None,
+        _ => return super::tuning::command(verb, tokens),
     })
 }
 

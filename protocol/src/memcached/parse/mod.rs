@@ -11,6 +11,7 @@ mod meta;
 mod number;
 mod retrieval;
 mod token;
+mod tuning;
 
 #[cfg(test)]
 mod tests;

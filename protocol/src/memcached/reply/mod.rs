@@ -18,6 +18,8 @@ use super::request::GetRequest;
 pub const END: &[u8] = b"END\r\n";
 /// The value was stored.
 pub const STORED: &[u8] = b"STORED\r\n";
+/// The same without its line end.
+pub const STORED_LINE: &str = "STORED";
 /// The verb's condition did not hold.
 pub const NOT_STORED: &[u8] = b"NOT_STORED\r\n";
 /// The item has another CAS id.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::memcached::error::{
-    BAD_DATA_CHUNK, BAD_DELTA, BAD_EXPTIME, BAD_FORMAT, ERROR, TOO_LARGE,
+    BAD_CLASS, BAD_DATA_CHUNK, BAD_DELTA, BAD_EXPTIME, BAD_FORMAT, DUMP_NOT_ALLOWED, ERROR,
+    LRU_NO_AGE, LRU_TOO_MUCH, SLABS_NOT_REASSIGNED, SLEEP_TOO_LONG, TOO_LARGE, WATCH_NOT_ALLOWED,
 };
 use crate::memcached::request::{Arithmetic, Delete, Direction, ShutdownMode, StoreVerb, Touch};
 
@@ -319,14 +320,65 @@ fn lines_that_are_no_command() {
         (b"getx k\r\n", &[error(ERROR)]),
         (b"unknown noreply\r\n", &[suppressed(ERROR)]),
         (b"cache_memlimit 100\r\n", &[error(ERROR)]),
-        (b"lru_crawler metadump all\r\n", &[error(ERROR)]),
-        (b"slabs automove 1\r\n", &[error(ERROR)]),
-        (b"watch fetchers\r\n", &[error(ERROR)]),
         (b"refresh_certs\r\n", &[error(ERROR)]),
         (b"HTTP/1.1\r\n", &[error(ERROR)]),
         (b"\x80\x00\x00\x00\n", &[error(ERROR)]),
     ]);
     for http in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"x HTTP/\n"] {
         assert_eq!(parse(http), [Parsed::Close(CloseReason::Http)]);
+    }
+}
+
+#[test]
+fn settings_of_the_memory_are_taken_and_have_no_effect() {
+    for line in [
+        "slabs automove 0",
+        "slabs automove 2",
+        "lru mode flat",
+        "lru mode segmented",
+        "lru temp_ttl -1",
+        "lru tune 10 25 0.1 2.0",
+        "lru_crawler enable",
+        "lru_crawler disable",
+        "lru_crawler sleep 1000000",
+        "lru_crawler tocrawl 10",
+        "lru_crawler crawl all",
+        "lru_crawler crawl 1",
+    ] {
+        let noisy = format!("{line}\r\n");
+        assert_eq!(parse(noisy.as_bytes()), [request(Request::Tune { noreply: false })], "{line}");
+        let quiet = format!("{line} noreply\r\n");
+        assert_eq!(parse(quiet.as_bytes()), [request(Request::Tune { noreply: true })], "{line}");
+    }
+    for (line, reply) in [
+        ("slabs", ERROR),
+        ("slabs reassign 1", ERROR),
+        ("slabs reassign 1 2", SLABS_NOT_REASSIGNED),
+        ("slabs automove", ERROR),
+        ("slabs automove 3", ERROR),
+        ("slabs automove x", BAD_FORMAT),
+        ("slabs nonsense", ERROR),
+        ("lru", ERROR),
+        ("lru mode round", ERROR),
+        ("lru temp_ttl x", ERROR),
+        ("lru tune 1 2 3", ERROR),
+        ("lru tune a b c d", ERROR),
+        ("lru tune 50 50 1 1", LRU_TOO_MUCH),
+        ("lru tune 4294967295 4294967295 1 1", LRU_TOO_MUCH),
+        ("lru tune 1 1 0 1", LRU_NO_AGE),
+        ("lru tune 1 1 1 NaN", LRU_NO_AGE),
+        ("lru_crawler", ERROR),
+        ("lru_crawler metadump", ERROR),
+        ("lru_crawler metadump all", DUMP_NOT_ALLOWED),
+        ("lru_crawler mgdump all", ERROR),
+        ("lru_crawler sleep 1000001", SLEEP_TOO_LONG),
+        ("lru_crawler sleep -1", BAD_FORMAT),
+        ("lru_crawler tocrawl x", BAD_FORMAT),
+        ("lru_crawler crawl x", BAD_CLASS),
+        ("watch", WATCH_NOT_ALLOWED),
+        ("watch fetchers", WATCH_NOT_ALLOWED),
+    ] {
+        let noisy = format!("{line}\r\n");
+        assert_eq!(parse(noisy.as_bytes()), [error(reply)], "{line}");
     }
 }
