@@ -31,7 +31,31 @@ OPCODES = {
     "get_and_touch": 0x15,
     "get_items": 0x20,
     "scan": 0x21,
+    "mutate_record": 0x22,
+    "delete_items": 0x23,
 }
+# The requests whose bodies are FlatBuffers: their tables and identifiers.
+FLAT = {
+    "get_items": ("GetItems", "LRGI"),
+    "scan": ("Scan", "LRSC"),
+    "delete_items": ("DeleteItems", "LRDI"),
+}
+# The kinds of changes, by their numbers.
+CHANGES = [
+    "set",
+    "put_if_absent",
+    "put_if_present",
+    "put_if_version",
+    "append",
+    "prepend",
+    "delete",
+    "delete_if_version",
+    "increment",
+    "decrement",
+    "increment_or_create",
+    "decrement_or_create",
+    "check_present",
+]
 PUT_MODES = {"set": 0, "if_absent": 1, "if_present": 2, "if_version": 3, "append": 4, "prepend": 5}
 OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
@@ -43,7 +67,7 @@ def generated():
         schemas = sorted((ROOT / "protocol" / "schema").glob("*.fbs"))
         subprocess.run(["flatc", "--python", "-o", folder, *map(str, schemas)], check=True)
         sys.path.insert(0, folder)
-        names = ["HelloReply", "GetItems", "Scan", "Page", "PageItem"]
+        names = ["HelloReply", "GetItems", "Scan", "Page", "PageItem", "DeleteItems"]
         modules = {name: importlib.import_module(f"larder.{name}") for name in names}
         sys.path.remove(folder)
     return modules
@@ -72,7 +96,10 @@ def byte_strings(table, *names):
 
 def read_page_request(kind, body):
     """The fields of the body of a request for a page."""
-    table = reader({"get_items": "GetItems", "scan": "Scan"}[kind], body)
+    table = reader(FLAT[kind][0], body)
+    if kind == "delete_items":
+        strings = byte_strings(table, "record", "prefix", "from_key", "to_key")
+        return {"namespace": table.Namespace(), **strings}
     names = ["token"] if kind == "scan" else ["record", "prefix", "from_key", "to_key", "token"]
     fields = {
         "namespace": table.Namespace(),
@@ -87,7 +114,7 @@ def read_page_request(kind, body):
 
 def page_request_body(kind, fields):
     """The body of a request for a page."""
-    module, name = {"get_items": ("GetItems", "LRGI"), "scan": ("Scan", "LRSC")}[kind]
+    module, name = FLAT[kind]
     write = lambda what, *values: getattr(SCHEMA[module], f"{module}{what}")(builder, *values)
     builder = flatbuffers.Builder(256)
     names = [it for it in ("record", "prefix", "from_key", "to_key", "token") if it in fields]
@@ -96,10 +123,11 @@ def page_request_body(kind, fields):
     for it, offset in written.items():
         write(f"Add{it.title().replace('_', '')}", offset)
     write("AddNamespace", fields["namespace"])
-    write("AddItemsMax", fields.get("items_max", 0))
-    write("AddBytesMax", fields.get("bytes_max", 0))
-    write("AddValueBytesMax", fields.get("value_bytes_max", 0))
-    write("AddKeysOnly", fields.get("keys_only", False))
+    if kind != "delete_items":
+        write("AddItemsMax", fields.get("items_max", 0))
+        write("AddBytesMax", fields.get("bytes_max", 0))
+        write("AddValueBytesMax", fields.get("value_bytes_max", 0))
+        write("AddKeysOnly", fields.get("keys_only", False))
     if kind == "get_items":
         write("AddOrder", int(fields.get("descending", False)))
     builder.Finish(write("End"), file_identifier=name.encode())
@@ -145,8 +173,10 @@ def request_body(kind, fields):
     if kind == "hello":
         versions = struct.pack("<HHI", fields["version_min"], fields["version_max"], 0)
         return versions + fields["name"].encode()
-    if kind in ("get_items", "scan"):
+    if kind in FLAT:
         return page_request_body(kind, fields)
+    if kind == "mutate_record":
+        return mutate_body(fields)
     record, item = bytes.fromhex(fields["record"]), bytes.fromhex(fields["item"])
     head = KEY.pack(fields["namespace"], len(record), len(item))
     value = b""
@@ -173,6 +203,27 @@ def request_body(kind, fields):
     return head + fixed + record + item + value
 
 
+def mutate_body(fields):
+    """The body of a list of changes, by the tables of PROTOCOL.md."""
+    record, changes = bytes.fromhex(fields["record"]), fields["changes"]
+    body = struct.pack("<IHH", fields["namespace"], len(record), len(changes)) + record
+    for change in changes:
+        item, value = bytes.fromhex(change["item"]), bytes.fromhex(change.get("value", ""))
+        body += struct.pack(
+            "<BBHIIIQQ",
+            CHANGES.index(change["kind"]),
+            0,
+            len(item),
+            change.get("client_flags", 0),
+            change.get("ttl", 0),
+            len(value),
+            change.get("version", change.get("delta", 0)),
+            change.get("initial", 0),
+        )
+        body += item + value
+    return body
+
+
 def request_bytes(vector):
     checksum = vector["checksum"]
     body = request_body(vector["kind"], vector["fields"])
@@ -195,11 +246,14 @@ def read_reply(kind, body):
         }
     if kind in ("get_items", "scan"):
         return read_page(body)
+    if kind == "mutate_record":
+        changed = struct.iter_unpack("<QQ", body)
+        return {"changed": [{"version": version, "number": number} for version, number in changed]}
     if kind == "put":
         return {"version": struct.unpack("<Q", body)[0]}
     if kind == "increment":
         return dict(zip(("number", "version"), struct.unpack("<QQ", body)))
-    if kind == "delete":
+    if kind in ("delete", "delete_items"):
         assert body == b"", body
         return {}
     return {"bytes": body.hex()}
@@ -210,7 +264,7 @@ def check_vectors():
     requests = json.loads((folder / "requests.json").read_text())
     for vector in requests:
         data, kind = bytes.fromhex(vector["hex"]), vector["kind"]
-        if kind in ("get_items", "scan"):
+        if kind in FLAT:
             # Two writers of a FlatBuffer may order its parts in two ways: both are to be read.
             written = page_request_body(kind, vector["fields"])
             for body in (data[HEADER.size :], written):
@@ -241,6 +295,8 @@ def check_vectors():
             assert checksum == crc32c(data[:20] + data[24:]), vector["name"]
         if status == OK:
             assert read_reply(vector["kind"], data[24:]) == vector["fields"], vector["name"]
+        elif vector["kind"] == "mutate_record" and status < MALFORMED:
+            assert struct.unpack("<I", data[24:])[0] == vector["fields"]["refused"]
         else:
             assert data[24:].decode() == vector["fields"].get("reason", ""), vector["name"]
     return len(requests)
@@ -281,6 +337,8 @@ class Client:
 
     def ask(self, kind, **fields):
         status, body = self.wait(self.send(kind, **fields))
+        if kind == "mutate_record" and OK < status < MALFORMED:
+            return status, struct.unpack("<I", body)[0]
         return status, read_reply(kind, body) if status == OK else body.decode()
 
 
@@ -333,6 +391,57 @@ def pages(client):
     flipped = bytes.fromhex(page["next"])[:-1] + b"\0\0"
     assert client.ask("get_items", record=b"paged", token=flipped)[0] == BAD_TOKEN
     status, reason = client.ask("get_items", **some, prefix=b"0")
+    assert status == MALFORMED and "prefix" in reason
+
+
+def changes(client):
+    """Changes of a record that are made as a whole, and ranges that go."""
+    change = lambda kind, item, **rest: {"kind": kind, "item": item.hex(), **rest}
+    mutate = lambda *list: client.ask("mutate_record", record=b"batch", changes=list)
+    status, done = mutate(
+        change("set", b"one", value=b"1".hex(), client_flags=7, ttl=100),
+        change("put_if_absent", b"two", value=b"2".hex()),
+        change("increment_or_create", b"count", delta=5, initial=40),
+        change("delete", b"none"),
+    )
+    assert status == OK and [one["number"] for one in done["changed"]] == [0, 0, 40, 0]
+    versions = [one["version"] for one in done["changed"]]
+    assert versions[3] == 0 and versions[0] < versions[1] < versions[2]
+    before = follow(client, "get_items", record=b"batch")
+    assert [bytes.fromhex(item["item"]) for item in before] == [b"count", b"one", b"two"]
+    for last, expected in (
+        (change("put_if_absent", b"two", value=""), EXISTS),
+        (change("put_if_present", b"none", value=""), ABSENT),
+        (change("put_if_version", b"two", value="", version=versions[1] + 1), VERSION_DIFFERS),
+        (change("delete_if_version", b"two", version=versions[0]), VERSION_DIFFERS),
+        (change("increment", b"two2", delta=1), ABSENT),
+        (change("check_present", b"none"), ABSENT),
+    ):
+        status, at = mutate(change("set", b"one", value=""), change("delete", b"count"), last)
+        assert (status, at) == (expected, 2), (status, at)
+        assert follow(client, "get_items", record=b"batch") == before
+    status, done = mutate(
+        change("append", b"one", value=b"!".hex()),
+        change("decrement", b"count", delta=2),
+        change("check_present", b"two"),
+    )
+    assert status == OK and done["changed"][1]["number"] == 38, done
+    assert done["changed"][2]["version"] == versions[1]
+    status, reason = mutate(change("delete", b"one"), change("delete", b"one"))
+    assert status == MALFORMED and "same item" in reason
+    names = [b"%03d" % number for number in range(100)]
+    puts = [change("set", name, value=name.hex()) for name in names]
+    assert client.ask("mutate_record", record=b"range", changes=puts)[0] == OK
+    left = lambda: [
+        bytes.fromhex(item["item"]) for item in follow(client, "get_items", record=b"range")
+    ]
+    assert client.ask("delete_items", record=b"range", prefix=b"01") == (OK, {})
+    assert left() == names[:10] + names[20:]
+    assert client.ask("delete_items", record=b"range", from_key=b"090") == (OK, {})
+    assert client.ask("delete_items", record=b"range", to_key=b"005") == (OK, {})
+    assert left() == names[5:10] + names[20:90]
+    assert client.ask("delete_items", record=b"range") == (OK, {}) and left() == []
+    status, reason = client.ask("delete_items", record=b"range", prefix=b"0", to_key=b"1")
     assert status == MALFORMED and "prefix" in reason
 
 
@@ -398,6 +507,7 @@ def main():
     value_bytes_max = hello(client)
     round_trips(client)
     pages(client)
+    changes(client)
     mistakes(client)
     print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")
 

@@ -74,8 +74,15 @@ impl Mutation {
             BatchAnswer::Refused { at, answer } => {
                 let wants_item = !self.if_absent[*at];
                 let status = refused(answer.as_answer().outcome, wants_item);
-                let status = status.unwrap_or(NativeStatus::Internal);
-                reply::put_refused_change(out, head, status, *at);
+                match status.unwrap_or(NativeStatus::Internal) {
+                    // As where the body is: in words.
+                    NativeStatus::TooLarge => {
+                        let text = NativeStatus::TooLarge.text();
+                        let reason = format!("change {at}: {text}");
+                        reply::put_error(out, head, NativeStatus::TooLarge, &reason);
+                    }
+                    status => reply::put_refused_change(out, head, status, *at),
+                }
             }
         }
     }

@@ -40,7 +40,70 @@ fn requests() -> Vec<NativeRequest<'static>> {
         get_items(ItemRange::Between { from: Some(b"a"), to: Some(b"z") }, b""),
         NativeRequest::Scan(ScanItems { namespace: 7, limits: PAGE, token: b"" }),
         NativeRequest::Scan(ScanItems { namespace: 0, limits: PAGE, token: &[3; 4096] }),
+        delete_items(ItemRange::Prefix(b"")),
+        delete_items(ItemRange::Between { from: None, to: Some(b"z") }),
+        mutation(),
     ]
+}
+
+fn delete_items(range: ItemRange<'static>) -> NativeRequest<'static> {
+    NativeRequest::DeleteItems(DeleteItems { namespace: 7, record: b"record", range })
+}
+
+/// Every kind of change.
+fn changes() -> Vec<NativeRequest<'static>> {
+    let key = |item| ItemKey { namespace: 7, record: b"record", item };
+    let modes = [
+        PutMode::Set(Condition::Any),
+        PutMode::Set(Condition::Version(u64::MAX)),
+        PutMode::IfAbsent,
+        PutMode::IfPresent,
+        PutMode::Append,
+        PutMode::Prepend,
+    ];
+    let put = |mode| {
+        NativeRequest::Put(PutItem { key: key(b"p"), mode, client_flags: 9, ttl: 1, value: b"v" })
+    };
+    let mut changes: Vec<_> = modes.map(put).to_vec();
+    for condition in [Condition::Any, Condition::Version(3)] {
+        changes.push(NativeRequest::Delete(DeleteItem { key: key(b""), condition }));
+    }
+    for (is_decrement, initial) in [(false, None), (true, Some((5, 6))), (false, Some((0, 0)))] {
+        let (key, delta) = (key(b"i"), 4);
+        changes.push(NativeRequest::Increment(IncrementItem { key, is_decrement, delta, initial }));
+    }
+    let (key, metadata_only, is_quiet) = (key(&[1; 1024]), true, true);
+    changes.push(NativeRequest::Get(GetItem { key, metadata_only, is_quiet }));
+    changes
+}
+
+fn mutation() -> NativeRequest<'static> {
+    static BODY: std::sync::LazyLock<Vec<u8>> =
+        std::sync::LazyLock::new(|| MutateRecord::body(7, b"record", &changes()));
+    NativeRequest::Mutate(MutateRecord::read(&BODY).expect("a sound body"))
+}
+
+#[test]
+fn changes_are_read_as_they_were_written_and_every_wrong_byte_is_refused_or_another_meaning() {
+    let NativeRequest::Mutate(mutate) = mutation() else { panic!("it is one") };
+    assert_eq!((mutate.len(), mutate.is_empty()), (changes().len(), false));
+    assert_eq!(mutate.changes().collect::<Vec<_>>(), changes());
+    let body = MutateRecord::body(7, b"record", &changes());
+    for at in 0..body.len() {
+        assert!(MutateRecord::read(&body[..at]).is_err(), "{at} bytes");
+        for bit in 0..8 {
+            let mut other = body.clone();
+            other[at] ^= 1 << bit;
+            if let Ok(read) = MutateRecord::read(&other) {
+                let again = MutateRecord::body(
+                    read.namespace,
+                    read.record,
+                    &read.changes().collect::<Vec<_>>(),
+                );
+                assert_eq!(again, other, "byte {at}, bit {bit}");
+            }
+        }
+    }
 }
 
 const PAGE: PageLimits =
@@ -420,7 +483,13 @@ proptest! {
         let _ = HelloReply::decode(&hello);
         hello[4..8].copy_from_slice(b"LRPG");
         let _ = NativePage::decode(&hello);
-        for (identifier, opcode) in [(b"LRGI", Opcode::GetItems), (b"LRSC", Opcode::Scan)] {
+        let _ = MutateRecord::read(&bytes);
+        let flat = [
+            (b"LRGI", Opcode::GetItems),
+            (b"LRSC", Opcode::Scan),
+            (b"LRDI", Opcode::DeleteItems),
+        ];
+        for (identifier, opcode) in flat {
             hello[4..8].copy_from_slice(identifier);
             let mut framed = bytes_of(1, false, &NativeRequest::Ping(b""));
             framed[2] = opcode as u8;

@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use larder_protocol::native::reply::{self, NativeItem, NativeReply, ReplyHead};
+use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, GetItem, GetItems, IncrementItem, ItemKey, ItemRange,
-    NativeLimits, NativePage, NativePageItem, NativeParsed, NativeParser, NativeRequest,
-    NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems, TouchItem, put_request,
+    ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IncrementItem, ItemKey,
+    ItemRange, MutateRecord, NativeLimits, NativePage, NativePageItem, NativeParsed, NativeParser,
+    NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems, TouchItem,
+    put_request,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -52,6 +53,8 @@ struct Borrowed {
     from: Option<Vec<u8>>,
     to: Option<Vec<u8>>,
     token: Vec<u8>,
+    /// The body of changes of a record.
+    mutation: Vec<u8>,
 }
 
 fn borrowed(fields: &Value) -> Borrowed {
@@ -66,6 +69,57 @@ fn borrowed(fields: &Value) -> Borrowed {
         from: found("from_key"),
         to: found("to_key"),
         token: of("token"),
+        mutation: fields.get("changes").map(|_| mutation(fields)).unwrap_or_default(),
+    }
+}
+
+/// The body of the changes that a vector means.
+fn mutation(fields: &Value) -> Vec<u8> {
+    let list = fields["changes"].as_array().expect("changes");
+    let bytes = |change: &Value, name: &str| change.get(name).map(hex).unwrap_or_default();
+    let parts = |one: &Value| (one.clone(), bytes(one, "item"), bytes(one, "value"));
+    let parts: Vec<_> = list.iter().map(parts).collect();
+    let record = hex(&fields["record"]);
+    let namespace = short(&fields["namespace"]);
+    let changes: Vec<_> = parts
+        .iter()
+        .map(|(fields, item, value)| {
+            change(fields, ItemKey { namespace, record: &record, item }, value)
+        })
+        .collect();
+    MutateRecord::body(namespace, &record, &changes)
+}
+
+fn change<'a>(fields: &Value, key: ItemKey<'a>, value: &'a [u8]) -> NativeRequest<'a> {
+    let kind = fields["kind"].as_str().expect("a kind");
+    let known = |name: &str| fields.get(name).map_or(0, number);
+    let (client_flags, ttl) = (known("client_flags") as u32, known("ttl") as u32);
+    let version = Condition::Version(known("version"));
+    let put = |mode| NativeRequest::Put(PutItem { key, mode, client_flags, ttl, value });
+    let increment = |is_decrement, creates: bool| {
+        let initial = creates.then(|| (known("initial"), ttl));
+        NativeRequest::Increment(IncrementItem {
+            key,
+            is_decrement,
+            delta: known("delta"),
+            initial,
+        })
+    };
+    match kind {
+        "set" => put(PutMode::Set(Condition::Any)),
+        "put_if_absent" => put(PutMode::IfAbsent),
+        "put_if_present" => put(PutMode::IfPresent),
+        "put_if_version" => put(PutMode::Set(version)),
+        "append" => put(PutMode::Append),
+        "prepend" => put(PutMode::Prepend),
+        "delete" => NativeRequest::Delete(DeleteItem { key, condition: Condition::Any }),
+        "delete_if_version" => NativeRequest::Delete(DeleteItem { key, condition: version }),
+        "increment" => increment(false, false),
+        "decrement" => increment(true, false),
+        "increment_or_create" => increment(false, true),
+        "decrement_or_create" => increment(true, true),
+        "check_present" => NativeRequest::Get(GetItem { key, metadata_only: true, is_quiet: true }),
+        other => panic!("{other} is no change"),
     }
 }
 
@@ -144,6 +198,14 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             limits: limits(fields),
             token: &borrowed.token,
         }),
+        "mutate_record" => NativeRequest::Mutate(
+            MutateRecord::read(&borrowed.mutation).unwrap_or_else(|reason| panic!("{reason}")),
+        ),
+        "delete_items" => NativeRequest::DeleteItems(DeleteItems {
+            namespace: namespace(),
+            record: &borrowed.record,
+            range: range(borrowed),
+        }),
         other => panic!("{other} is no request"),
     }
 }
@@ -201,13 +263,24 @@ fn write_page(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
 
 /// Writes the reply that a vector means.
 fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out: &mut Vec<u8>) {
+    if let Some(at) = fields.get("refused") {
+        return reply::put_refused_change(out, head, status, number(at) as usize);
+    }
     if status != NativeStatus::Ok {
         let reason = fields.get("reason").map_or("", |reason| reason.as_str().expect("text"));
         return reply::put_error(out, head, status, reason);
     }
     match kind {
         "ping" => reply::put(out, head, status, |out| out.extend(hex(&fields["bytes"]))),
-        "delete" => reply::put(out, head, status, |_| ()),
+        "delete" | "delete_items" => reply::put(out, head, status, |_| ()),
+        "mutate_record" => {
+            let changed = fields["changed"].as_array().expect("changes").iter();
+            let changed = changed.map(|one| Changed {
+                version: number(&one["version"]),
+                number: number(&one["number"]),
+            });
+            reply::put_changed(out, head, changed);
+        }
         "get_items" | "scan" => write_page(fields, head, out),
         "put" => reply::put_version(out, head, number(&fields["version"])),
         "increment" => {
