@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use larder::ask::{self, DelArgs, GetArgs, IncrArgs, ItemsArgs, PingArgs, ScanArgs, SetArgs};
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
@@ -51,7 +52,18 @@ enum Command {
     Scan(ScanArgs),
     /// Ask a running node for a sign of life
     Ping(PingArgs),
+    /// Print what a shell needs to complete this program's words
+    #[command(after_help = COMPLETION_HELP)]
+    Completion {
+        /// For which shell
+        shell: Shell,
+    },
 }
+
+const COMPLETION_HELP: &str = "\
+  larder completion bash > /etc/bash_completion.d/larder
+  larder completion zsh > ~/.zfunc/_larder
+  larder completion fish > ~/.config/fish/completions/larder.fish";
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -69,6 +81,7 @@ fn main() -> ExitCode {
         Command::Items(args) => return ask::items(&args),
         Command::Scan(args) => return ask::scan(&args),
         Command::Ping(args) => return ask::ping(&args),
+        Command::Completion { shell } => completion(shell),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,6 +90,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn completion(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "larder", &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {

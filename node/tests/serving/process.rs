@@ -165,3 +165,17 @@ impl Drop for NodeProcess {
         end(&mut self.child);
     }
 }
+
+#[test]
+fn a_shell_completes_the_programs_words() {
+    let script = larder(&["completion", "bash"]).output().expect("it runs");
+    assert!(script.status.success());
+    let words = "COMP_WORDS=(larder sc) COMP_CWORD=1; _larder larder sc larder; \
+                 echo \"${COMPREPLY[@]}\"";
+    let text = format!("{}\n{words}", String::from_utf8(script.stdout).expect("text"));
+    let completed = Command::new("bash").args(["-c", &text]).output().expect("bash runs");
+    assert_eq!(String::from_utf8_lossy(&completed.stdout).trim(), "scan");
+    let unknown = larder(&["completion", "tcsh"]).output().expect("it runs");
+    let told = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && told.contains("bash"), "{told}");
+}

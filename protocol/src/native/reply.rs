@@ -114,8 +114,7 @@ pub fn put_number(out: &mut Vec<u8>, head: ReplyHead, number: u64, version: u64)
     });
 }
 
-/// Appends a reply that shows what changes of a record have made: for each the version that its item
-/// has now, 0 for none, and the number that it has become.
+/// Appends a reply that shows what changes of a record have made.
 pub fn put_changed(
     out: &mut Vec<u8>,
     head: ReplyHead,
