@@ -6,7 +6,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::Index;
 use super::memtable::Found;
-use super::table::{EntryBuf, Resident, TableError};
+use super::table::{EntryBuf, Resident, Table, TableError};
 use super::tables::Visit;
 use crate::entry::Entry;
 use crate::error::EngineError;
@@ -44,12 +44,11 @@ impl<E: Env> Index<E> {
         let contents = self.contents.borrow();
         let deleted_at = contents.ranges.newest(key);
         for visit in contents.tables.visits(key) {
-            if visit.is_hidden(deleted_at) {
-                break;
-            }
             let table = match visit {
+                // What is older in this range is hidden as well.
+                Visit::Table(table) if is_hidden(table, deleted_at) => break,
                 Visit::Table(table) => table,
-                Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {
+                Visit::Stub(stub) if has_lost(stub, key, hash, deleted_at) => {
                     return Resident::NeedsDevice;
                 }
                 Visit::Stub(_) => continue,
@@ -82,14 +81,10 @@ impl<E: Env> Index<E> {
         };
         async move {
             for visit in tables.visits(key) {
-                if visit.is_hidden(deleted_at) {
-                    break;
-                }
                 let found = match visit {
+                    Visit::Table(table) if is_hidden(table, deleted_at) => break,
                     Visit::Table(table) => table.get(key, hash, &self.blocks, IoClass::Read).await,
-                    Visit::Stub(stub) if stub.may_be_lost(&stub.meta().bad_blocks, key, hash) => {
-                        Err(stub.lost())
-                    }
+                    Visit::Stub(stub) if has_lost(stub, key, hash, deleted_at) => Err(stub.lost()),
                     Visit::Stub(_) => Ok(None),
                 };
                 if let Some(entry) = found.map_err(|error| not_read(key, &error))? {
@@ -99,6 +94,17 @@ impl<E: Env> Index<E> {
             Ok(None)
         }
     }
+}
+
+/// Whether a table has nothing of a key that was deleted with a range at this log sequence.
+fn is_hidden<E: Env>(table: &Table<E>, deleted_at: Option<u64>) -> bool {
+    deleted_at.is_some_and(|at| at >= table.meta().deleted_until)
+}
+
+/// Whether a stub may have lost an entry of `key` that was not deleted with a range at this log
+/// sequence. Of a key that it has not lost a stub says nothing, and nothing of what is older.
+fn has_lost<E: Env>(stub: &Table<E>, key: &[u8], hash: u64, deleted_at: Option<u64>) -> bool {
+    !is_hidden(stub, deleted_at) && stub.may_be_lost(&stub.meta().bad_blocks, key, hash)
 }
 
 pub(super) fn not_read(key: &[u8], error: &TableError) -> EngineError {

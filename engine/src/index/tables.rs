@@ -36,15 +36,6 @@ pub(super) enum Visit<'a, E: Env> {
     Stub(&'a Rc<Table<E>>),
 }
 
-impl<E: Env> Visit<'_, E> {
-    /// Whether the table, and what is older, has nothing of a key that was deleted with a range at
-    /// this log sequence.
-    pub(super) fn is_hidden(&self, deleted_at: Option<u64>) -> bool {
-        let (Self::Table(table) | Self::Stub(table)) = self;
-        deleted_at.is_some_and(|at| at >= table.meta().deleted_until)
-    }
-}
-
 /// What all tables come to.
 #[derive(Default)]
 pub(super) struct Totals {

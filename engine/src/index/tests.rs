@@ -12,6 +12,7 @@ use super::test_host::TestHost;
 use super::*;
 use crate::entry::{Metadata, Payload, Pointer};
 use crate::key::Key;
+use crate::range_tombstones::RangeTombstone;
 
 mod hiding;
 
@@ -84,8 +85,17 @@ impl Fixture {
         self.model.insert(number, entry);
     }
 
+    fn delete_range(&mut self, from: u32, below: u32) {
+        self.sequence += 1;
+        let (start, end, sequence) = (key(from), key(below), self.sequence);
+        self.index.delete_range(RangeTombstone { start, end, sequence });
+        for (_, entry) in self.model.range_mut(from..below) {
+            *entry = tombstone(sequence);
+        }
+    }
+
     fn flush(&mut self) {
-        let position = LogPosition { segment: 0, offset: 0, sequence: self.sequence };
+        let position = LogPosition { segment: 0, offset: 0, sequence: self.sequence + 1 };
         self.index.freeze(position, Generations::default());
         let (index, host) = (self.index.clone(), self.host.clone());
         let flushed = self.simulation.block_on(async move { index.flush(&*host).await });
