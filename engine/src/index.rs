@@ -275,7 +275,7 @@ impl<E: Env> Index<E> {
         let ranges = Rc::make_mut(&mut contents.ranges);
         let before = ranges.bytes();
         ranges.add(range);
-        // A range may also take the place of others; then it counts as one byte, so as not as none.
+        // One that takes the place of others waits to be flushed all the same.
         let more = ranges.bytes().saturating_sub(before).max(1);
         self.unflushed_range_bytes.set(self.unflushed_range_bytes.get() + more);
         self.has_ranges.set(true);

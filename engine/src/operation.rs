@@ -245,7 +245,7 @@ pub struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    fn refuse(outcome: Outcome, metadata: Metadata) -> Self {
+    pub(crate) fn refuse(outcome: Outcome, metadata: Metadata) -> Self {
         Self { effect: Effect::None, outcome, metadata, lease: Lease::default() }
     }
 }

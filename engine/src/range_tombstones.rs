@@ -101,10 +101,21 @@ impl RangeTombstones {
     /// Takes out the parts between `start` and `end` whose sequences are at most `sequence`: they
     /// hide nothing any more.
     pub fn forget(&mut self, RangeTombstone { start, end, sequence }: &RangeTombstone) {
-        for part in self.take_out(start, end) {
-            if part.sequence > *sequence {
-                let RangeTombstone { start, end, sequence } = part;
-                self.insert(start, Fragment { end, sequence });
+        // What is newer stays as it is: cut into parts, it would never become one again.
+        let first = self.holding(start).map(|(first, _)| first.clone());
+        let from = first.unwrap_or_else(|| start.clone());
+        let within = self
+            .fragments
+            .range::<[u8], _>((Bound::Included(from.as_slice()), Bound::Excluded(end.as_slice())));
+        let is_old = |(_, fragment): &(&Vec<u8>, &Fragment)| fragment.sequence <= *sequence;
+        let old: Vec<Vec<u8>> = within.filter(is_old).map(|(start, _)| start.clone()).collect();
+        for at in old {
+            let Fragment { end: behind, sequence } = self.remove(&at);
+            if at < *start {
+                self.insert(at, Fragment { end: start.clone(), sequence });
+            }
+            if behind > *end {
+                self.insert(end.clone(), Fragment { end: behind, sequence });
             }
         }
     }
@@ -157,17 +168,15 @@ impl RangeTombstones {
     }
 
     /// Takes the parts between `start` and `end` out.
-    fn take_out(&mut self, start: &[u8], end: &[u8]) -> Vec<RangeTombstone> {
+    fn take_out(&mut self, start: &[u8], end: &[u8]) {
         self.cut_at(start);
         self.cut_at(end);
         let within =
             self.fragments.range::<[u8], _>((Bound::Included(start), Bound::Excluded(end)));
         let starts: Vec<Vec<u8>> = within.map(|(start, _)| start.clone()).collect();
-        let take = |start: Vec<u8>| {
-            let Fragment { end, sequence } = self.remove(&start);
-            RangeTombstone { start, end, sequence }
-        };
-        starts.into_iter().map(take).collect()
+        for start in starts {
+            self.remove(&start);
+        }
     }
 
     /// Makes a range that has `key` inside two that meet there.
@@ -200,6 +209,16 @@ mod tests {
     fn step() -> impl Strategy<Value = (bool, u8, u8, u64)> {
         (any::<bool>(), 0u8..30, 1u8..30, 0u64..40)
             .prop_map(|(adds, start, len, back)| (adds, start, start + len, back))
+    }
+
+    #[test]
+    fn a_newer_range_stays_whole_while_those_below_it_are_forgotten() {
+        let mut ranges = RangeTombstones::default();
+        (0..100).for_each(|at| ranges.add(range(at, at + 1, u64::from(at))));
+        let older: Vec<_> = ranges.iter().collect();
+        ranges.add(range(0, 200, 500));
+        older.iter().for_each(|range| ranges.forget(range));
+        assert_eq!(ranges.iter().collect::<Vec<_>>(), [range(0, 200, 500)]);
     }
 
     proptest! {

@@ -58,7 +58,7 @@ use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
 pub use answer::{Answer, AnswerBuf};
-pub use batch::{BatchAnswer, BatchStep, ItemBatch};
+pub use batch::{BATCH_STEPS_MAX, BatchAnswer, BatchStep, ItemBatch};
 pub use execute::Attempt;
 pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
 pub use memory::MemoryStatistics;

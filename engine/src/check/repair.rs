@@ -455,7 +455,8 @@ impl<E: Env> Repairer<'_, E> {
         let looked_at = &self.looked_at;
         self.suspects.retain(|key, number| {
             let table = looked_at.get(*number).and_then(Option::as_ref);
-            let deleted_until = table.map_or(0, |meta| meta.deleted_until);
+            // Of a table that is gone altogether nothing is known: the key counts as lost.
+            let deleted_until = table.map_or(u64::MAX, |meta| meta.deleted_until);
             log.changes.get(key, key_hash(key)).is_none()
                 && !log.living.is_deleted(key, deleted_until)
         });

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::Index;
-use super::look_up::not_read;
+use super::look_up::{has_lost, not_read};
 use super::table::{Table, TableWalk};
+use super::tables::Visit;
 use crate::error::EngineError;
 use crate::range_tombstones::RangeTombstone;
 
@@ -23,16 +24,16 @@ impl<E: Env> Index<E> {
     pub fn hidden_by(&self, range: &RangeTombstone) -> Option<HiddenEntries<E>> {
         let contents = self.contents.borrow();
         let of_range = |table: &&Rc<Table<E>>| {
-            let meta = table.meta();
-            meta.deleted_until <= range.sequence
-                && meta.largest >= range.start
-                && meta.smallest < range.end
+            let (first, last) = table.key_range();
+            table.meta().deleted_until <= range.sequence
+                && last >= range.start.as_slice()
+                && first < range.end.as_slice()
         };
         let tables: Vec<_> = contents.tables.all().filter(of_range).cloned().collect();
         let goes_unread = |table: &Rc<Table<E>>| {
-            let meta = table.meta();
-            let is_all = contents.ranges.cover(&meta.smallest, &meta.largest, meta.deleted_until);
-            is_all || meta.is_stub()
+            let (first, last) = table.key_range();
+            let from = table.meta().deleted_until;
+            table.meta().is_stub() || contents.ranges.cover(first, last, from)
         };
         let range = range.clone();
         (!tables.iter().any(goes_unread)).then_some(HiddenEntries { range, tables, walk: None })
@@ -54,6 +55,10 @@ impl<E: Env> Index<E> {
             if let Some(walk) = walk {
                 let moved = walk.advance(start, end, &self.blocks, IoClass::Compaction).await;
                 if moved.map_err(|error| not_read(start, &error))? {
+                    // What a tombstone hides comes by itself.
+                    if walk.entry().is_tombstone() {
+                        continue;
+                    }
                     return Ok(Some(walk.key().to_vec()));
                 }
             }
@@ -75,7 +80,8 @@ impl<E: Env> Index<E> {
             || contents.ranges.newest(key).is_some_and(|at| at > sequence)
     }
 
-    /// Whether a table has an entry of `key` that no deletion of a range up to `sequence` hides.
+    /// Whether a table has an entry of `key` that no deletion of a range up to `sequence` hides, or
+    /// may have lost one.
     ///
     /// # Errors
     ///
@@ -87,9 +93,16 @@ impl<E: Env> Index<E> {
         sequence: u64,
     ) -> Result<bool, EngineError> {
         let tables = Rc::clone(&self.contents.borrow().tables);
-        for table in tables.holding(key).filter(|table| table.meta().deleted_until > sequence) {
-            let found = table.get(key, hash, &self.blocks, IoClass::Compaction).await;
-            if found.map_err(|error| not_read(key, &error))?.is_some() {
+        for visit in tables.visits(key) {
+            let is_newer = match visit {
+                Visit::Table(table) if table.meta().deleted_until > sequence => {
+                    let found = table.get(key, hash, &self.blocks, IoClass::Compaction).await;
+                    found.map_err(|error| not_read(key, &error))?.is_some()
+                }
+                Visit::Table(_) => false,
+                Visit::Stub(stub) => has_lost(stub, key, hash, Some(sequence)),
+            };
+            if is_newer {
                 return Ok(true);
             }
         }

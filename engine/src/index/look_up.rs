@@ -103,7 +103,12 @@ fn is_hidden<E: Env>(table: &Table<E>, deleted_at: Option<u64>) -> bool {
 
 /// Whether a stub may have lost an entry of `key` that was not deleted with a range at this log
 /// sequence. Of a key that it has not lost a stub says nothing, and nothing of what is older.
-fn has_lost<E: Env>(stub: &Table<E>, key: &[u8], hash: u64, deleted_at: Option<u64>) -> bool {
+pub(super) fn has_lost<E: Env>(
+    stub: &Table<E>,
+    key: &[u8],
+    hash: u64,
+    deleted_at: Option<u64>,
+) -> bool {
     !is_hidden(stub, deleted_at) && stub.may_be_lost(&stub.meta().bad_blocks, key, hash)
 }
 

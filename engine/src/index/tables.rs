@@ -235,7 +235,7 @@ fn candidate<'a, E: Env>(table: &'a Table<E>, living: &Living) -> Candidate<'a> 
         expiry_last: meta.expiry_last,
         hiding: table.hiding(),
         is_dead: (is_one_generation && !living.generations.is_alive(first))
-            || living.ranges.cover(&meta.smallest, &meta.largest, meta.deleted_until),
+            || living.ranges.cover(smallest, largest, meta.deleted_until),
         is_damaged: table.is_damaged(),
     }
 }

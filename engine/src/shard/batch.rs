@@ -5,6 +5,7 @@
 //! takes whole. Nobody reads a part of a batch: it is made in one step of the shard's thread, and
 //! what is acknowledged of the log ends with a frame.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
@@ -19,10 +20,23 @@ use crate::concurrent::concurrently;
 use crate::entry::Metadata;
 use crate::error::EngineError;
 use crate::index::table::key_hash;
-use crate::key::Key;
+use crate::key::{ENCODED_BYTES_MAX, Key};
 use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome};
 use crate::value_log::Append;
-use crate::value_log::record::{Record, RecordKind};
+use crate::value_log::frame::FRAME_BESIDES_VALUE_BYTES;
+use crate::value_log::record::{self, Record, RecordKind};
+
+/// What a batch may bring and read of values together, if the longest value is not longer, in
+/// bytes: all of it is in memory at once, and in one frame.
+const VALUES_BYTES_MIN: usize = 1 << 20;
+
+/// The most operations of a batch.
+pub const BATCH_STEPS_MAX: usize = 1024;
+
+const _: () = {
+    let overhead = BATCH_STEPS_MAX * (record::HEAD_BYTES + ENCODED_BYTES_MAX);
+    assert!(overhead <= FRAME_BESIDES_VALUE_BYTES, "a replay takes any batch's frame for one");
+};
 
 /// Items of a batch that are looked up at a time.
 const LOOK_UPS_MAX: usize = 16;
@@ -48,6 +62,14 @@ pub struct ItemBatch {
 }
 
 impl ItemBatch {
+    /// Whether it stores something. Others make room, or only read.
+    pub fn adds(&self) -> bool {
+        let adds = |step: &BatchStep| {
+            matches!(step.operation.as_operation(), Operation::Store(_) | Operation::Arithmetic(_))
+        };
+        self.steps.iter().any(adds)
+    }
+
     /// Bytes of the values that it brings.
     pub fn value_bytes(&self) -> usize {
         self.steps.iter().map(|step| step.operation.as_operation().value_len()).sum()
@@ -80,6 +102,8 @@ struct Found<'a> {
     hash: u64,
     operation: Operation<'a>,
     located: Located,
+    /// The batch has more values than it may have, and this one's was not read.
+    is_too_much: bool,
 }
 
 /// A record that a batch appends.
@@ -112,11 +136,13 @@ impl<E: Env> Shard<E> {
     ///
     /// # Panics
     ///
-    /// If two operations concern one item, or one of them only marks an item.
+    /// If two operations concern one item, or one of them only marks an item, or there are more than
+    /// [`BATCH_STEPS_MAX`].
     pub fn execute_batch(
         self: &Rc<Self>,
         batch: ItemBatch,
     ) -> impl Future<Output = Result<(BatchAnswer, u64), EngineError>> + use<E> {
+        assert!(batch.steps.len() <= BATCH_STEPS_MAX, "{} operations", batch.steps.len());
         assert!(batch.steps.iter().all(|step| is_plain(&step.operation.as_operation())));
         let mut keys: Vec<Vec<u8>> = Vec::with_capacity(batch.steps.len());
         for BatchStep { record, item, .. } in &batch.steps {
@@ -149,7 +175,7 @@ impl<E: Env> Shard<E> {
     ) -> Result<(BatchAnswer, u64), EngineError> {
         let mut place = None;
         let result = loop {
-            let must_queue = place.is_none() && !self.log.room().is_empty();
+            let must_queue = place.is_none() && batch.adds() && !self.log.room().is_empty();
             let attempt = if must_queue {
                 Err(NotApplied::Wait)
             } else {
@@ -161,8 +187,10 @@ impl<E: Env> Shard<E> {
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
                 Err(NotApplied::Wait) => {
                     self.release_files();
-                    let bytes = batch.value_bytes() as u64;
-                    place.get_or_insert_with(|| self.log.room().place(bytes)).wait().await;
+                    let (room, bytes) = (self.log.room(), batch.value_bytes() as u64);
+                    let adds = batch.adds();
+                    let new = || if adds { room.place(bytes) } else { room.urgent_place(bytes) };
+                    place.get_or_insert_with(new).wait().await;
                 }
             }
         };
@@ -185,20 +213,21 @@ impl<E: Env> Shard<E> {
             self.state.borrow().set_generation(batch.namespace, key);
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
+        let room = self.options.value_bytes_max.max(VALUES_BYTES_MIN);
+        let values = Cell::new(batch.value_bytes());
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
-            async move {
-                let hash = key_hash(key);
-                let located = match operation.need() {
-                    Need::Nothing => Located::default(),
-                    need => self.locate(key, hash, now, need == Need::Value).await?,
-                };
-                Ok::<_, EngineError>(Found { key, hash, operation, located })
-            }
+            self.look_up_step((key.as_slice(), operation), now, (&values, room))
         });
         let found: Result<Vec<_>, _> =
             concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
         let found = found.map_err(NotApplied::Failed)?;
+        if let Some(at) = found.iter().position(|found| found.is_too_much) {
+            let Found { operation, located, .. } = &found[at];
+            let decision = Decision::refuse(Outcome::TooLarge, located.metadata);
+            let answer = AnswerBuf::new(operation, &decision, located.clone(), now);
+            return Ok((BatchAnswer::Refused { at, answer }, located.sequence_end));
+        }
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(batch.namespace).to_be_bytes();
         let is_outdated = |found: &Found<'_>| {
@@ -208,6 +237,35 @@ impl<E: Env> Shard<E> {
             return Err(NotApplied::LookAgain);
         }
         self.finish_batch(&mut state, &found, now)
+    }
+
+    /// Finds what has to be known of one item. `values` counts the bytes of values that the batch
+    /// has together, of which there may be `room`: nothing is read beyond.
+    async fn look_up_step<'a>(
+        &self,
+        (key, operation): (&'a [u8], Operation<'a>),
+        now: u32,
+        (values, room): (&Cell<usize>, usize),
+    ) -> Result<Found<'a>, EngineError> {
+        let (hash, need) = (key_hash(key), operation.need());
+        let mut located = match need {
+            Need::Nothing => Located::default(),
+            Need::Metadata | Need::Value => self.locate(key, hash, now, false).await?,
+        };
+        let wants_value = need == Need::Value && located.current(now).is_some();
+        if wants_value {
+            values.set(values.get().saturating_add(located.value_len()));
+        }
+        let is_too_much = values.get() > room;
+        if !wants_value || is_too_much {
+            // The cache gives values that nobody has asked for.
+            if located.pointer().is_some() {
+                located.value = None;
+            }
+        } else if located.value.is_none() {
+            self.read_value(key, &mut located).await?;
+        }
+        Ok(Found { key, hash, operation, located, is_too_much })
     }
 
     /// Decides and applies, with everything that has to be known at hand.
@@ -266,6 +324,10 @@ impl<E: Env> Shard<E> {
         }
         let removes = planned.iter().all(|one| one.kind == RecordKind::Delete);
         self.check_space(state, removes)?;
+        // A batch that has to wait comes here again: its values are not looked at before.
+        let bytes = |one: &Planned<'_>| record::encoded_len(one.found.key.len(), one.payload.len());
+        let made = self.log.make_room_for(planned.len() as u64, planned.iter().map(bytes).sum());
+        made.map_err(|refused| self.not_applied(state, removes, refused))?;
         let appends: Vec<_> = planned.iter().map(Planned::append).collect();
         let appended = self.log.append_all(&appends);
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;

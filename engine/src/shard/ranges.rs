@@ -6,6 +6,7 @@
 //! is carried out in the background: each key that a table still has of the range gets a tombstone
 //! of its own, what the cache has goes, and the manifest forgets the range.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
@@ -25,8 +26,12 @@ use crate::value_log::record::{Record, RecordKind};
 /// How long a deletion waits for earlier ones before it is refused, in nanoseconds.
 const WAIT_NANOSECONDS_MAX: u64 = 10_000_000_000;
 
-/// So many deletions are carried out at a time.
+/// So many deletions are carried out at a time, those apart that have to wait.
 const ROUND_RANGES_MAX: usize = 256;
+
+/// How long to wait before a range is tried again of which something cannot be read, in
+/// nanoseconds.
+const RETRY_DAMAGED_NANOSECONDS: u64 = 60_000_000_000;
 
 /// Buckets of the cache's index that are swept at a time.
 const SWEEP_BUCKETS: usize = 256;
@@ -101,9 +106,11 @@ impl<E: Env> Shard<E> {
             let has_some = || !self.journal.state().ranges.is_empty();
             (is_ending() || has_some()).then(is_ending)
         };
+        // What could not be read, by sequence, and when to try it again.
+        let mut put_off = BTreeMap::new();
         while !self.work.wait_for(next).await {
-            match self.carry_out_ranges().await {
-                Ok(()) | Err(EngineError::Full) => {}
+            match self.carry_out_ranges(&mut put_off).await {
+                Ok(()) => {}
                 Err(_) if is_ending() => return,
                 Err(error) => return self.log.stop(format!("deleting a range: {error}")),
             }
@@ -111,23 +118,31 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    async fn carry_out_ranges(&self) -> Result<(), EngineError> {
+    async fn carry_out_ranges(&self, put_off: &mut BTreeMap<u64, u64>) -> Result<(), EngineError> {
         let mut ranges: Vec<RangeTombstone> = self.journal.state().ranges.iter().collect();
         ranges.sort_unstable_by_key(|range| range.sequence);
+        let now = self.env.now();
+        put_off.retain(|_, until| *until > now);
         let mut done = Vec::new();
-        for range in ranges.into_iter().take(ROUND_RANGES_MAX) {
+        // Those that have to wait must not keep others back.
+        ranges.retain(|range| !put_off.contains_key(&range.sequence));
+        for range in ranges {
             match self.carry_out(&range).await {
                 Ok(true) => done.push(range),
                 Ok(false) => {}
+                // What was done is done. A full disk has room again some time.
+                Err(EngineError::Full) => break,
                 // It goes on hiding what is in the part that can be read.
-                Err(EngineError::Read(reason)) => {
-                    tracing::error!("a range is not deleted for good: {reason}");
-                }
-                Err(EngineError::Damaged { key, reason }) => {
-                    tracing::error!(key, "a range is not deleted for good: {reason}");
+                Err(error @ (EngineError::Read(_) | EngineError::Damaged { .. })) => {
+                    tracing::error!("a range is not deleted for good: {error}");
+                    put_off.insert(range.sequence, now + RETRY_DAMAGED_NANOSECONDS);
                 }
                 Err(error) => return Err(error),
             }
+            if done.len() >= ROUND_RANGES_MAX {
+                break;
+            }
+            self.env.yield_if_needed().await;
         }
         if done.is_empty() {
             return Ok(());

@@ -11,6 +11,7 @@
 mod abandoned;
 mod amplification;
 mod backpressure;
+mod batches;
 mod canary;
 mod checks;
 mod collection_races;

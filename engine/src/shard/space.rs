@@ -375,8 +375,10 @@ impl<E: Env> Shard<E> {
     pub(super) fn flush_would_help(&self) -> bool {
         let enough = u64::from(self.options.segment_bytes / 8);
         let hidden = || self.index.estimate().memtable_hidden_bytes;
-        self.index.statistics().memtable_entries > 0
-            && (self.log.bytes_since_mark() >= enough || hidden() >= enough)
+        // A range may hide anything, and nothing of it is freed before it is written out.
+        self.index.unflushed_range_bytes() > 0
+            || self.index.statistics().memtable_entries > 0
+                && (self.log.bytes_since_mark() >= enough || hidden() >= enough)
     }
 
     /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was

@@ -356,7 +356,8 @@ impl<E: Env> ValueLog<E> {
         self.make_room_for(1, record::encoded_len(key_bytes, payload_bytes))
     }
 
-    fn make_room_for(&self, records: u64, len: usize) -> Result<(), Refused> {
+    /// The same for several records that have `len` bytes together, and go into one frame.
+    pub fn make_room_for(&self, records: u64, len: usize) -> Result<(), Refused> {
         let shared = &*self.shared;
         let mut state = shared.state.borrow_mut();
         let had_spare = state.spare.is_some();

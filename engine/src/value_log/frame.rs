@@ -14,6 +14,9 @@ use super::record::{self, Place, Record};
 /// The bytes of a frame before its first record.
 pub const HEADER_BYTES: usize = 64;
 
+/// What a frame has at most besides values, whose sum is at most that of the longest one.
+pub const FRAME_BESIDES_VALUE_BYTES: usize = 4 << 20;
+
 const MAGIC: u32 = u32::from_le_bytes(*b"LFRM");
 
 /// What a frame says of itself.
@@ -78,7 +81,7 @@ impl FrameHeader {
         };
         // A checksum that fits does not make a length safe to compute with.
         let sane = frame.len as usize >= HEADER_BYTES
-            && frame.len as usize <= HEADER_BYTES + record::VALUE_BYTES_MAX + (1 << 20)
+            && frame.len as usize <= FRAME_BESIDES_VALUE_BYTES + record::VALUE_BYTES_MAX
             && frame.sequence_first.checked_add(u64::from(frame.count)).is_some();
         sane.then_some((frame, crc))
     }

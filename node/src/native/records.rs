@@ -4,14 +4,19 @@ use larder_engine::key::shard_of_hash;
 use larder_engine::key::{DEFAULT_NAMESPACE, route_hash};
 use larder_engine::operation::Outcome;
 use larder_engine::scan::Scan;
-use larder_engine::shard::{AnswerBuf, BatchAnswer, BatchStep, ItemBatch, OperationBuf};
+use larder_engine::shard::{
+    AnswerBuf, BATCH_STEPS_MAX, BatchAnswer, BatchStep, ItemBatch, OperationBuf,
+};
 use larder_protocol::native::reply::{self, Changed, ReplyHead};
 use larder_protocol::native::{
-    DeleteItems, ItemRange, MutateRecord, NativeRequest, NativeStatus, PutItem, PutMode,
+    DeleteItems, ItemRange, MUTATE_CHANGES_MAX, MutateRecord, NativeRequest, NativeStatus, PutItem,
+    PutMode,
 };
 
 use super::{item_request, refused};
 use crate::request::{ShardRequest, ShardWork};
+
+const _: () = assert!(MUTATE_CHANGES_MAX <= BATCH_STEPS_MAX);
 
 /// Why a request is refused before a shard is asked: the status, and words for people.
 pub(super) type Fault = (NativeStatus, &'static str);

@@ -507,7 +507,10 @@ pub(super) fn log_need(request: &ItemRequest<'_>) -> Option<LogNeed> {
 /// The same for a request that is not about one item.
 pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
     let bytes = request.log_bytes()?;
-    let adds = if matches!(request.work, ShardWork::Batch(_)) { bytes } else { 0 };
+    let adds = match &request.work {
+        ShardWork::Batch(batch) if batch.adds() => bytes,
+        ShardWork::Batch(_) | ShardWork::DeleteRange(_) | ShardWork::Page(_) => 0,
+    };
     Some(LogNeed { bytes, adds })
 }
 

@@ -135,6 +135,24 @@ fn filled(seed: u64) -> Failing {
     failing
 }
 
+/// A deletion that is carried out takes what is lost for newer, and waits for a stub only where that
+/// has lost keys.
+fn check_ranges(failing: &mut Failing, damaged: &[u32]) {
+    let (first, last) = (damaged[0], damaged[damaged.len() - 1]);
+    let index = failing.fixture.index.clone();
+    for &number in damaged {
+        let (index, key) = (index.clone(), key(number));
+        let asks = async move { index.is_newer_in_tables(&key, key_hash(&key), 0).await };
+        assert!(failing.fixture.simulation.block_on(asks).expect("runs").expect("readable"));
+    }
+    let sequence = u64::MAX - 1;
+    let range = |from, below| RangeTombstone { start: key(from), end: key(below), sequence };
+    assert!(index.hidden_by(&range(first, last + 1)).is_none(), "a stub is in the way");
+    for (from, below) in [(0, first.saturating_sub(100)), (last + 100, 3000)] {
+        assert!(from >= below || index.hidden_by(&range(from, below)).is_some());
+    }
+}
+
 fn in_level(level: usize, flips: bool) {
     let mut failing = filled(level as u64);
     let tables = failing.tables(level);
@@ -157,6 +175,7 @@ fn in_level(level: usize, flips: bool) {
         .filter(|&number| matches!(failing.fixture.get(number), Err(EngineError::Damaged { .. })))
         .collect();
     assert!(damaged.iter().any(|number| failing.suspects.contains(number)));
+    check_ranges(&mut failing, &damaged);
     for number in damaged {
         failing.write(number, if number % 2 == 0 { separate } else { tombstone });
     }
