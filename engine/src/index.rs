@@ -52,6 +52,7 @@ use table::{
 };
 use tables::Tables;
 
+pub use deleted::Newer;
 use hiding::Older;
 pub use host::{Host, Living};
 

@@ -206,6 +206,8 @@ pub struct Shard<E: Env> {
     shortage: RefCell<Option<Shortage>>,
     refusals: Cell<Refusals>,
     pacing: Pacing,
+    /// Deleted ranges wait for tombstones to be written out.
+    ranges_unflushed: Cell<bool>,
     pins: Pins,
     cache_room: CacheRoom,
     turns: Turns,

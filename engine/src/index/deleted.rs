@@ -18,6 +18,15 @@ pub struct HiddenEntries<E: Env> {
     walk: Option<TableWalk<E>>,
 }
 
+/// Something newer of a key than a deletion of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newer {
+    /// The log alone has it: damage to the log could take it back.
+    Unflushed,
+    /// Tables or the manifest have it.
+    Flushed,
+}
+
 impl<E: Env> Index<E> {
     /// The entries that `range` may hide in tables; `None` while there are tables of which it hides
     /// everything, which are removed unread, or some that have lost keys.
@@ -67,17 +76,20 @@ impl<E: Env> Index<E> {
         }
     }
 
-    /// Whether a memtable has an entry of `key`, or a range with it was deleted after `sequence`:
-    /// then tables have no more to say of it.
-    pub fn is_newer_in_memtables(&self, key: &[u8], hash: u64, sequence: u64) -> bool {
+    /// What is newer of `key` than the deletion of a range at `sequence`, as far as tables need not
+    /// be asked.
+    pub fn newer_in_memory(&self, key: &[u8], hash: u64, sequence: u64) -> Option<Newer> {
         let contents = self.contents.borrow();
         let in_frozen = || {
             let frozen = contents.frozen.as_ref();
             frozen.is_some_and(|frozen| frozen.memtable.get(key, hash).is_some())
         };
-        contents.active.get(key, hash).is_some()
-            || in_frozen()
-            || contents.ranges.newest(key).is_some_and(|at| at > sequence)
+        if contents.active.get(key, hash).is_some() || in_frozen() {
+            return Some(Newer::Unflushed);
+        }
+        let range = contents.ranges.newest(key).filter(|at| *at > sequence)?;
+        let is_flushed = range < self.flushed_until.get();
+        Some(if is_flushed { Newer::Flushed } else { Newer::Unflushed })
     }
 
     /// Whether a table has an entry of `key` that no deletion of a range up to `sequence` hides, or

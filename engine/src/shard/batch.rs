@@ -136,7 +136,7 @@ impl<E: Env> Shard<E> {
     ///
     /// # Panics
     ///
-    /// If two operations concern one item, or one of them only marks an item, or there are more than
+    /// If two operations concern one item, one of them only marks an item, or there are more than
     /// [`BATCH_STEPS_MAX`].
     pub fn execute_batch(
         self: &Rc<Self>,

@@ -178,6 +178,7 @@ impl<E: Env> Disk<'_, E> {
             shortage: RefCell::default(),
             refusals: Cell::default(),
             pacing: Pacing::default(),
+            ranges_unflushed: Cell::new(false),
             pins: Pins::default(),
             turns: Turns::default(),
             replay_rate: opening.replay_rate,

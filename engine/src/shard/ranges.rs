@@ -4,7 +4,8 @@
 //! memtables, tables and the value cache. Tables that it covers as a whole are taken out unread,
 //! and merges drop what it hides. So that deletions do not pile up, what is left of the older ones
 //! is carried out in the background: each key that a table still has of the range gets a tombstone
-//! of its own, what the cache has goes, and the manifest forgets the range.
+//! of its own, what the cache has goes, and once the tombstones are in tables the manifest forgets
+//! the range.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use super::{Shard, State};
 use crate::canary::{self, Defect};
 use crate::entry::{Entry, Metadata};
 use crate::error::EngineError;
+use crate::index::Newer;
 use crate::index::table::key_hash;
 use crate::manifest::Edit;
 use crate::range_tombstones::{RangeTombstone, RangeTombstones};
@@ -38,6 +40,18 @@ const SWEEP_BUCKETS: usize = 256;
 
 /// After so many keys others may have a turn.
 const TURN_KEYS: usize = 64;
+
+/// How far a deletion has been carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It hides nothing any more.
+    Done,
+    /// What hides its keys in its stead is in the log alone. Damage to that must not bring back
+    /// what another record has deleted.
+    Unflushed,
+    /// It waits for tables to be taken out, or for a stub.
+    Waits,
+}
 
 impl<E: Env> Shard<E> {
     /// Deletes the items that `range` would show, whatever its limits are, with one log record.
@@ -93,9 +107,10 @@ impl<E: Env> Shard<E> {
         Ok(appended.sequence)
     }
 
-    /// Whether deletions have waited long for the flush before which they are not carried out.
+    /// Whether deletions have waited long for a flush, before which they are not carried out, or not
+    /// forgotten.
     pub(super) fn ranges_wait_for_flush(&self) -> bool {
-        self.index.unflushed_range_bytes() > 0
+        (self.index.unflushed_range_bytes() > 0 || self.ranges_unflushed.get())
             && self.log.nanoseconds_since_mark() >= self.options.ranges.unflushed_nanoseconds_max
     }
 
@@ -123,13 +138,14 @@ impl<E: Env> Shard<E> {
         ranges.sort_unstable_by_key(|range| range.sequence);
         let now = self.env.now();
         put_off.retain(|_, until| *until > now);
-        let mut done = Vec::new();
+        let (mut done, mut is_unflushed) = (Vec::new(), false);
         // Those that have to wait must not keep others back.
         ranges.retain(|range| !put_off.contains_key(&range.sequence));
         for range in ranges {
             match self.carry_out(&range).await {
-                Ok(true) => done.push(range),
-                Ok(false) => {}
+                Ok(Progress::Done) => done.push(range),
+                Ok(Progress::Unflushed) => is_unflushed = true,
+                Ok(Progress::Waits) => {}
                 // What was done is done. A full disk has room again some time.
                 Err(EngineError::Full) => break,
                 // It goes on hiding what is in the part that can be read.
@@ -144,12 +160,12 @@ impl<E: Env> Shard<E> {
             }
             self.env.yield_if_needed().await;
         }
+        self.ranges_unflushed.set(is_unflushed);
+        if is_unflushed && self.index.ranges().bytes() > self.options.ranges.bytes_max / 2 {
+            self.freeze(&mut self.state.borrow_mut());
+        }
         if done.is_empty() {
             return Ok(());
-        }
-        // What hides the keys in the range's stead must not be lost when the range is forgotten.
-        if !canary::has(Defect::ForgetRangesEarly) {
-            self.log.flush().await?;
         }
         if !canary::has(Defect::SkipCacheSweep) {
             self.sweep_cache(&done).await;
@@ -161,22 +177,26 @@ impl<E: Env> Shard<E> {
         Ok(())
     }
 
-    /// Has a tombstone written for each key that tables still have of the range; says whether the
-    /// range hides nothing then.
-    async fn carry_out(&self, range: &RangeTombstone) -> Result<bool, EngineError> {
+    /// Has a tombstone written for each key that tables still have of the range.
+    async fn carry_out(&self, range: &RangeTombstone) -> Result<Progress, EngineError> {
         if !self.durable_generation_lives(&range.start) {
-            return Ok(true);
+            return Ok(Progress::Done);
         }
-        let Some(mut hidden) = self.index.hidden_by(range) else { return Ok(false) };
-        let mut keys = 0;
+        let Some(mut hidden) = self.index.hidden_by(range) else { return Ok(Progress::Waits) };
+        let (mut keys, mut progress) = (0, Progress::Done);
         while let Some(key) = self.index.next_hidden(&mut hidden).await? {
-            self.bury(&key, range.sequence).await?;
+            if self.bury(&key, range.sequence).await? == Newer::Unflushed {
+                progress = Progress::Unflushed;
+            }
             keys += 1;
             if keys % TURN_KEYS == 0 {
                 self.env.yield_if_needed().await;
             }
         }
-        Ok(true)
+        if canary::has(Defect::ForgetRangesEarly) {
+            return Ok(Progress::Done);
+        }
+        Ok(progress)
     }
 
     fn durable_generation_lives(&self, key: &[u8]) -> bool {
@@ -185,23 +205,24 @@ impl<E: Env> Shard<E> {
     }
 
     /// Writes a tombstone for `key` unless something newer than the deletion at `sequence` is
-    /// known.
-    async fn bury(&self, key: &[u8], sequence: u64) -> Result<(), EngineError> {
+    /// known. Returns where that is, or the tombstone.
+    async fn bury(&self, key: &[u8], sequence: u64) -> Result<Newer, EngineError> {
         let hash = key_hash(key);
         loop {
             let table_changes = self.index.table_changes();
-            if self.index.is_newer_in_memtables(key, hash, sequence)
-                || self.index.is_newer_in_tables(key, hash, sequence).await?
-            {
-                return Ok(());
+            if let Some(newer) = self.index.newer_in_memory(key, hash, sequence) {
+                return Ok(newer);
+            }
+            if self.index.is_newer_in_tables(key, hash, sequence).await? {
+                return Ok(Newer::Flushed);
             }
             let is_current = self.index.table_changes() == table_changes
-                && !self.index.is_newer_in_memtables(key, hash, sequence);
+                && self.index.newer_in_memory(key, hash, sequence).is_none();
             if !is_current {
                 continue;
             }
             match self.try_bury(&mut self.state.borrow_mut(), key, hash) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Newer::Unflushed),
                 Err(NotApplied::Failed(error)) => return Err(error),
                 Err(NotApplied::Wait | NotApplied::LookAgain) => {}
             }

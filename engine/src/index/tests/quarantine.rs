@@ -135,8 +135,8 @@ fn filled(seed: u64) -> Failing {
     failing
 }
 
-/// A deletion that is carried out takes what is lost for newer, and waits for a stub only where that
-/// has lost keys.
+/// A deletion that is carried out takes what is lost for newer, and waits for a stub only where
+/// that has lost keys.
 fn check_ranges(failing: &mut Failing, damaged: &[u32]) {
     let (first, last) = (damaged[0], damaged[damaged.len() - 1]);
     let index = failing.fixture.index.clone();
