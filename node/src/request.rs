@@ -84,7 +84,7 @@ impl ShardRequest {
                     Need::Nothing | Need::Metadata => 0,
                 };
                 let read = batch.steps.iter().map(of_step).fold(0, usize::saturating_add);
-                return batch.memory().saturating_add(read);
+                return batch.memory() + read.min(batch.value_bytes_max);
             }
             ShardWork::DeleteRange(_) => return 0,
         };

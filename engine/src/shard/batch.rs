@@ -4,13 +4,17 @@
 //! decided together, and their records go into one frame of the log, which a crash leaves whole or
 //! takes whole. Nobody reads a part of a batch: it is made in one step of the shard's thread, and
 //! what is acknowledged of the log ends with a frame.
+//!
+//! A few bytes may ask for much: to append one to each of a thousand values rewrites them all, in
+//! one piece. So a batch says how many bytes its values may have together.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
-use super::answer::AnswerBuf;
+use super::answer::{Answer, AnswerBuf};
 use super::execute::Change;
 use super::locate::Located;
 use super::operation_buffer::OperationBuf;
@@ -43,6 +47,9 @@ pub struct BatchStep {
 pub struct ItemBatch {
     /// The namespace of all items.
     pub namespace: u32,
+    /// How many bytes its values may have together: those that it brings, and those that it goes on
+    /// from.
+    pub value_bytes_max: usize,
     /// The operations. Each stores, deletes, counts, or only reads: then the item has to be there.
     pub steps: Vec<BatchStep>,
 }
@@ -80,6 +87,13 @@ struct Found<'a> {
     hash: u64,
     operation: Operation<'a>,
     located: Located,
+}
+
+impl Found<'_> {
+    /// How long the value is that the operation goes on from, in bytes.
+    fn needed_bytes(&self) -> usize {
+        if self.operation.need() == Need::Value { self.located.value_len() } else { 0 }
+    }
 }
 
 /// A record that a batch appends.
@@ -185,16 +199,10 @@ impl<E: Env> Shard<E> {
             self.state.borrow().set_generation(batch.namespace, key);
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
+        let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
-            async move {
-                let hash = key_hash(key);
-                let located = match operation.need() {
-                    Need::Nothing => Located::default(),
-                    need => self.locate(key, hash, now, need == Need::Value).await?,
-                };
-                Ok::<_, EngineError>(Found { key, hash, operation, located })
-            }
+            self.find((key, operation), (&kept, batch.value_bytes_max), now)
         });
         let found: Result<Vec<_>, _> =
             concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
@@ -207,7 +215,32 @@ impl<E: Env> Shard<E> {
         if found.iter().any(is_outdated) {
             return Err(NotApplied::LookAgain);
         }
-        self.finish_batch(&mut state, &found, now)
+        self.finish_batch(&mut state, &found, (now, batch.value_bytes_max))
+    }
+
+    /// Looks an item of a batch up. Its value is kept only if it is needed, and as long as all that
+    /// the batch has kept is no longer than it may be.
+    async fn find<'a>(
+        &self,
+        (key, operation): (&'a [u8], Operation<'a>),
+        (kept, kept_max): (&Cell<usize>, usize),
+        now: u32,
+    ) -> Result<Found<'a>, EngineError> {
+        let hash = key_hash(key);
+        let mut found = Found { key, hash, operation, located: Located::default() };
+        if found.operation.need() == Need::Nothing {
+            return Ok(found);
+        }
+        found.located = self.locate(key, hash, now, false).await?;
+        kept.set(kept.get().saturating_add(found.needed_bytes()));
+        let is_kept = found.needed_bytes() > 0 && kept.get() <= kept_max;
+        let located = &mut found.located;
+        if !is_kept && located.pointer().is_some() {
+            located.value = None;
+        } else if !located.has_value() && !located.metadata.is_expired(now) {
+            self.read_value(key, located).await?;
+        }
+        Ok(found)
     }
 
     /// Decides and applies, with everything that has to be known at hand.
@@ -215,9 +248,15 @@ impl<E: Env> Shard<E> {
         &self,
         state: &mut State,
         found: &[Found<'_>],
-        now: u32,
+        (now, value_bytes_max): (u32, usize),
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         let mut needs = state.namespaces.flushed_end();
+        if let Some(at) = too_large(found, value_bytes_max) {
+            let seen = found.iter().map(|found| found.located.sequence_end).max();
+            let answer = Answer::nothing(Outcome::TooLarge, now);
+            let answer = AnswerBuf::with_value(&answer, Vec::new());
+            return Ok((BatchAnswer::Refused { at, answer }, needs.max(seen.unwrap_or(0))));
+        }
         let mut version_next = self.log.sequence_next();
         let mut decisions = Vec::with_capacity(found.len());
         for (at, Found { operation, located, .. }) in found.iter().enumerate() {
@@ -281,6 +320,17 @@ impl<E: Env> Shard<E> {
         }
         Ok(sequence_end)
     }
+}
+
+/// The first step with which the values of a batch, those that it brings and those that it goes on
+/// from, have more than `most` bytes.
+fn too_large(found: &[Found<'_>], most: usize) -> Option<usize> {
+    let mut bytes: usize = 0;
+    found.iter().position(|found| {
+        bytes = bytes.saturating_add(found.operation.value_len());
+        bytes = bytes.saturating_add(found.needed_bytes());
+        bytes > most
+    })
 }
 
 /// Whether an operation makes or deletes an item, or leaves it as it is.
