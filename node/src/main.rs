@@ -42,7 +42,7 @@ enum Command {
     Get(GetArgs),
     /// Store a value in a running node
     Set(SetArgs),
-    /// Delete an item of a running node
+    /// Delete items of a running node
     Del(DelArgs),
     /// Change a number in a running node and print it
     Incr(IncrArgs),

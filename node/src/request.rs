@@ -51,9 +51,6 @@ pub enum ShardWork {
     DeleteRange(Scan),
 }
 
-/// What a batch may have to read at most where the longest value is shorter, in bytes.
-const BATCH_READ_BYTES_MIN: usize = 1 << 20;
-
 impl ShardRequest {
     /// The memory that it has, in bytes.
     pub fn memory(&self) -> usize {
@@ -87,9 +84,7 @@ impl ShardRequest {
                     Need::Nothing | Need::Metadata => 0,
                 };
                 let read = batch.steps.iter().map(of_step).fold(0, usize::saturating_add);
-                // More than the longest value is refused before it is read.
-                let read = read.min(unknown.saturating_mul(4).max(BATCH_READ_BYTES_MIN));
-                return batch.memory().saturating_add(read);
+                return batch.memory() + read.min(batch.value_bytes_max);
             }
             ShardWork::DeleteRange(_) => return 0,
         };

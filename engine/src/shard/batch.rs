@@ -4,6 +4,9 @@
 //! decided together, and their records go into one frame of the log, which a crash leaves whole or
 //! takes whole. Nobody reads a part of a batch: it is made in one step of the shard's thread, and
 //! what is acknowledged of the log ends with a frame.
+//!
+//! A few bytes may ask for much: to append one to each of a thousand values rewrites them all, in
+//! one piece. So a batch says how many bytes its values may have together.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,7 +14,7 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
-use super::answer::AnswerBuf;
+use super::answer::{Answer, AnswerBuf};
 use super::execute::Change;
 use super::locate::Located;
 use super::operation_buffer::OperationBuf;
@@ -25,10 +28,6 @@ use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome
 use crate::value_log::Append;
 use crate::value_log::frame::FRAME_BESIDES_VALUE_BYTES;
 use crate::value_log::record::{self, Record, RecordKind};
-
-/// What a batch may bring and read of values together, if the longest value is not longer, in
-/// bytes: all of it is in memory at once, and in one frame.
-const VALUES_BYTES_MIN: usize = 1 << 20;
 
 /// The most operations of a batch.
 pub const BATCH_STEPS_MAX: usize = 1024;
@@ -57,6 +56,9 @@ pub struct BatchStep {
 pub struct ItemBatch {
     /// The namespace of all items.
     pub namespace: u32,
+    /// How many bytes its values may have together: those that it brings, and those that it goes on
+    /// from.
+    pub value_bytes_max: usize,
     /// The operations. Each stores, deletes, counts, or only reads: then the item has to be there.
     pub steps: Vec<BatchStep>,
 }
@@ -102,8 +104,13 @@ struct Found<'a> {
     hash: u64,
     operation: Operation<'a>,
     located: Located,
-    /// The batch has more values than it may have, and this one's was not read.
-    is_too_much: bool,
+}
+
+impl Found<'_> {
+    /// How long the value is that the operation goes on from, in bytes.
+    fn needed_bytes(&self) -> usize {
+        if self.operation.need() == Need::Value { self.located.value_len() } else { 0 }
+    }
 }
 
 /// A record that a batch appends.
@@ -213,21 +220,14 @@ impl<E: Env> Shard<E> {
             self.state.borrow().set_generation(batch.namespace, key);
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
-        let room = self.options.value_bytes_max.max(VALUES_BYTES_MIN);
-        let values = Cell::new(batch.value_bytes());
+        let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
-            self.look_up_step((key.as_slice(), operation), now, (&values, room))
+            self.find((key, operation), (&kept, batch.value_bytes_max), now)
         });
         let found: Result<Vec<_>, _> =
             concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
         let found = found.map_err(NotApplied::Failed)?;
-        if let Some(at) = found.iter().position(|found| found.is_too_much) {
-            let Found { operation, located, .. } = &found[at];
-            let decision = Decision::refuse(Outcome::TooLarge, located.metadata);
-            let answer = AnswerBuf::new(operation, &decision, located.clone(), now);
-            return Ok((BatchAnswer::Refused { at, answer }, located.sequence_end));
-        }
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(batch.namespace).to_be_bytes();
         let is_outdated = |found: &Found<'_>| {
@@ -236,36 +236,32 @@ impl<E: Env> Shard<E> {
         if found.iter().any(is_outdated) {
             return Err(NotApplied::LookAgain);
         }
-        self.finish_batch(&mut state, &found, now)
+        self.finish_batch(&mut state, &found, (now, batch.value_bytes_max))
     }
 
-    /// Finds what has to be known of one item. `values` counts the bytes of values that the batch
-    /// has together, of which there may be `room`: nothing is read beyond.
-    async fn look_up_step<'a>(
+    /// Looks an item of a batch up. Its value is kept only if it is needed, and as long as all that
+    /// the batch has kept is no longer than it may be.
+    async fn find<'a>(
         &self,
         (key, operation): (&'a [u8], Operation<'a>),
+        (kept, kept_max): (&Cell<usize>, usize),
         now: u32,
-        (values, room): (&Cell<usize>, usize),
     ) -> Result<Found<'a>, EngineError> {
-        let (hash, need) = (key_hash(key), operation.need());
-        let mut located = match need {
-            Need::Nothing => Located::default(),
-            Need::Metadata | Need::Value => self.locate(key, hash, now, false).await?,
-        };
-        let wants_value = need == Need::Value && located.current(now).is_some();
-        if wants_value {
-            values.set(values.get().saturating_add(located.value_len()));
+        let hash = key_hash(key);
+        let mut found = Found { key, hash, operation, located: Located::default() };
+        if found.operation.need() == Need::Nothing {
+            return Ok(found);
         }
-        let is_too_much = values.get() > room;
-        if !wants_value || is_too_much {
-            // The cache gives values that nobody has asked for.
-            if located.pointer().is_some() {
-                located.value = None;
-            }
-        } else if located.value.is_none() {
-            self.read_value(key, &mut located).await?;
+        found.located = self.locate(key, hash, now, false).await?;
+        kept.set(kept.get().saturating_add(found.needed_bytes()));
+        let is_kept = found.needed_bytes() > 0 && kept.get() <= kept_max;
+        let located = &mut found.located;
+        if !is_kept && located.pointer().is_some() {
+            located.value = None;
+        } else if !located.has_value() && !located.metadata.is_expired(now) {
+            self.read_value(key, located).await?;
         }
-        Ok(Found { key, hash, operation, located, is_too_much })
+        Ok(found)
     }
 
     /// Decides and applies, with everything that has to be known at hand.
@@ -273,9 +269,15 @@ impl<E: Env> Shard<E> {
         &self,
         state: &mut State,
         found: &[Found<'_>],
-        now: u32,
+        (now, value_bytes_max): (u32, usize),
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         let mut needs = state.namespaces.flushed_end();
+        if let Some(at) = too_large(found, value_bytes_max) {
+            let seen = found.iter().map(|found| found.located.sequence_end).max();
+            let answer = Answer::nothing(Outcome::TooLarge, now);
+            let answer = AnswerBuf::with_value(&answer, Vec::new());
+            return Ok((BatchAnswer::Refused { at, answer }, needs.max(seen.unwrap_or(0))));
+        }
         let mut version_next = self.log.sequence_next();
         let mut decisions = Vec::with_capacity(found.len());
         for (at, Found { operation, located, .. }) in found.iter().enumerate() {
@@ -343,6 +345,17 @@ impl<E: Env> Shard<E> {
         }
         Ok(sequence_end)
     }
+}
+
+/// The first step with which the values of a batch, those that it brings and those that it goes on
+/// from, have more than `most` bytes.
+fn too_large(found: &[Found<'_>], most: usize) -> Option<usize> {
+    let mut bytes: usize = 0;
+    found.iter().position(|found| {
+        bytes = bytes.saturating_add(found.operation.value_len());
+        bytes = bytes.saturating_add(found.needed_bytes());
+        bytes > most
+    })
 }
 
 /// Whether an operation makes or deletes an item, or leaves it as it is.

@@ -27,6 +27,18 @@ pub struct ItemsArgs {
     /// The record's id
     #[arg(value_name = "RECORD")]
     record: OsString,
+    #[command(flatten)]
+    range: RangeArgs,
+    /// The greatest key first
+    #[arg(long)]
+    reverse: bool,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+/// A range of a record's items.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RangeArgs {
     /// Only items whose keys begin so
     #[arg(long, value_name = "P", conflicts_with_all = ["from", "to"])]
     prefix: Option<OsString>,
@@ -36,11 +48,6 @@ pub struct ItemsArgs {
     /// Only items below this key
     #[arg(long, value_name = "B")]
     to: Option<OsString>,
-    /// The greatest key first
-    #[arg(long)]
-    reverse: bool,
-    #[command(flatten)]
-    shape: ShapeArgs,
 }
 
 const SCAN_HELP: &str = "\
@@ -82,15 +89,15 @@ impl ShapeArgs {
     }
 }
 
-impl ItemsArgs {
-    fn range(&self) -> ItemRange<'_> {
-        match &self.prefix {
-            Some(prefix) => ItemRange::Prefix(prefix.as_bytes()),
-            None if self.from.is_none() && self.to.is_none() => ItemRange::Prefix(b""),
-            None => ItemRange::Between {
-                from: self.from.as_ref().map(|from| from.as_bytes()),
-                to: self.to.as_ref().map(|to| to.as_bytes()),
-            },
+impl RangeArgs {
+    /// The range; `None` if none is named.
+    pub(super) fn named(&self) -> Option<ItemRange<'_>> {
+        let [prefix, from, to] = [&self.prefix, &self.from, &self.to]
+            .map(|bytes| bytes.as_ref().map(|bytes| bytes.as_bytes()));
+        match prefix {
+            Some(prefix) => Some(ItemRange::Prefix(prefix)),
+            None if from.is_none() && to.is_none() => None,
+            None => Some(ItemRange::Between { from, to }),
         }
     }
 }
@@ -99,7 +106,9 @@ impl ItemsArgs {
 pub fn items(args: &ItemsArgs) -> ExitCode {
     exit(|| {
         let of = ItemsOf::record(args.shape.namespace, args.record.as_bytes())?;
-        let of = of.range(args.range())?.limits(args.shape.limits());
+        let of = of
+            .range(args.range.named().unwrap_or(ItemRange::Prefix(b"")))?
+            .limits(args.shape.limits());
         let of = if args.reverse { of.descending() } else { of };
         print(&args.shape, open(&args.shape.node)?.items(of))
     })

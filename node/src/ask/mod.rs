@@ -1,6 +1,7 @@
 //! `larder get`, `set`, `del`, `incr`, `items`, `scan` and `ping`: a running node asked from the
 //! command line.
 
+mod del;
 mod list;
 mod print;
 
@@ -16,6 +17,7 @@ use clap::Args;
 use larder_client::{ClientConnection, ClientError, ItemRef, Put, Stored, When};
 
 use crate::limits::ITEM_BYTES_RANGE;
+pub use del::{DelArgs, del};
 pub use list::{ItemsArgs, ScanArgs, items, scan};
 use print::Printer;
 
@@ -27,8 +29,6 @@ const EXIT_FAILED: u8 = 2;
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-const EXIT_HELP: &str = "Exit code: 0 done, 1 there is no such item, 2 an error.";
 
 /// Which node, and how its answers are shown.
 #[derive(Args, Clone, Debug)]
@@ -121,16 +121,6 @@ impl SetArgs {
     }
 }
 
-/// `larder del`.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = EXIT_HELP)]
-pub struct DelArgs {
-    #[command(flatten)]
-    key: ItemArgs,
-    #[command(flatten)]
-    node: NodeArgs,
-}
-
 const INCR_HELP: &str = "\
 Exit code: 0 done, 1 there is no such item, 2 an error.
 
@@ -167,6 +157,8 @@ enum AskError {
     Client(#[from] ClientError),
     #[error("cannot read {what}: {source}")]
     Input { what: String, source: io::Error },
+    #[error("{0} is every item of the record; say --all if that is meant")]
+    EveryItem(&'static str),
     #[error("the value has more than {0} bytes, which no node takes")]
     TooLong(u64),
     #[error("cannot write the answer: {0}")]
@@ -191,15 +183,6 @@ pub fn set(args: &SetArgs) -> ExitCode {
         let stored = open(&args.node)?.put(key, &put)?;
         Printer::new(&args.node).stored(stored)?;
         Ok(matches!(stored, Stored::Yes(_)))
-    })
-}
-
-/// Deletes an item.
-pub fn del(args: &DelArgs) -> ExitCode {
-    exit(|| {
-        let is_deleted = open(&args.node)?.delete(args.key.key()?)?;
-        Printer::new(&args.node).deleted(is_deleted)?;
-        Ok(is_deleted)
     })
 }
 

@@ -69,6 +69,25 @@ impl Native {
             page_bytes_max: long(PAGE_BYTES_MAX),
         }
     }
+
+    /// What `request` asks of a whole shard, at Unix second `now`; `None` if it asks for something
+    /// else.
+    fn shard_request(
+        &self,
+        request: &NativeRequest<'_>,
+        now: u32,
+        deadline: Option<u64>,
+    ) -> Option<Result<ShardRequest, Fault>> {
+        let shards = self.facts.shards;
+        Some(match request {
+            NativeRequest::Mutate(mutate) => {
+                let value_bytes_max = self.limits.value_bytes_max;
+                Mutation::asked(mutate, (shards, now), value_bytes_max, deadline)
+            }
+            NativeRequest::DeleteItems(delete) => records::deletion(delete, shards, deadline),
+            _ => return Pages::asked(request, shards, deadline).map(|asked| asked.map(|it| it.1)),
+        })
+    }
 }
 
 /// The head of a reply that answers no request: the connection closes behind it.
@@ -161,20 +180,6 @@ fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
         Outcome::Exists => NativeStatus::VersionDiffers,
         Outcome::NotNumeric => NativeStatus::NotANumber,
         Outcome::TooLarge => NativeStatus::TooLarge,
-    })
-}
-
-/// What `request` asks of a whole shard of `shards`, at Unix second `now`; `None` if it asks for
-/// something else.
-fn shard_request(
-    request: &NativeRequest<'_>,
-    (shards, now): (u16, u32),
-    deadline: Option<u64>,
-) -> Option<Result<ShardRequest, Fault>> {
-    Some(match request {
-        NativeRequest::Mutate(mutate) => Mutation::asked(mutate, (shards, now), deadline),
-        NativeRequest::DeleteItems(delete) => records::deletion(delete, shards, deadline),
-        _ => return Pages::asked(request, shards, deadline).map(|asked| asked.map(|it| it.1)),
     })
 }
 
@@ -308,7 +313,7 @@ impl Codec for Native {
         let (Some(key), Some((operation, kind))) =
             (request.key(), item_request(request, now.second))
         else {
-            return match shard_request(request, (self.facts.shards, now.second), deadline) {
+            return match self.shard_request(request, now.second, deadline) {
                 Some(Ok(request)) => Meaning::Shard(Arc::new(request)),
                 Some(Err(_)) | None => Meaning::Constant,
             };
@@ -349,7 +354,8 @@ impl Codec for Native {
                         }
                     }
                     _ => {
-                        let fault = shard_request(request, (self.facts.shards, 0), None)
+                        let fault = self
+                            .shard_request(request, 0, None)
                             .and_then(Result::err)
                             .or_else(|| records::check_namespace(request.key()?.namespace).err());
                         let (status, reason) = fault.expect("what is sound is asked of a shard");

@@ -28,10 +28,12 @@ pub(super) struct Mutation {
 }
 
 impl Mutation {
-    /// What `mutate` asks of a shard of `shards`, at Unix second `now`.
+    /// What `mutate` asks of a shard of `shards`, at Unix second `now`. The values
+    /// have together no more bytes than one may have.
     pub(super) fn asked(
         mutate: &MutateRecord<'_>,
         (shards, now): (u16, u32),
+        value_bytes_max: usize,
         deadline: Option<u64>,
     ) -> Result<ShardRequest, Fault> {
         check_namespace(mutate.namespace)?;
@@ -53,7 +55,7 @@ impl Mutation {
             return Err((NativeStatus::Malformed, "two changes are of the same item"));
         }
         let shard = shard_of_hash(route_hash(mutate.record), shards);
-        let batch = ItemBatch { namespace: mutate.namespace, steps };
+        let batch = ItemBatch { namespace: mutate.namespace, value_bytes_max, steps };
         Ok(ShardRequest { shard, deadline, work: ShardWork::Batch(batch) })
     }
 

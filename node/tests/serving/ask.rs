@@ -110,6 +110,66 @@ fn items_and_scan_print_a_line_for_each_item() {
 }
 
 #[test]
+fn del_takes_away_what_is_named_and_no_more() {
+    let node = TestNode::start(2);
+    let fill = || {
+        for item in ["", "a", "b", "ba", "c", "d"] {
+            assert_eq!(run(&node, &["set", "r", item, "--value", "v"], b"").0, Some(0));
+        }
+    };
+    let left = |record: &str| {
+        let (_, stdout, _) = run(&node, &["items", record, "--keys-only"], b"");
+        String::from_utf8(stdout).expect("text").lines().collect::<Vec<_>>().join(",")
+    };
+    assert_eq!(run(&node, &["set", "other", "b", "--value", "v"], b"").0, Some(0));
+    for (arguments, rest) in [
+        (&[][..], "a,b,ba,c,d"),
+        (&["ba"], ",a,b,c,d"),
+        (&["--prefix", "b"], ",a,c,d"),
+        (&["--from", "b"], ",a"),
+        (&["--to", "b"], "b,ba,c,d"),
+        (&["--from", "a", "--to", "c"], ",c,d"),
+        (&["--from", "", "--to", "a"], "a,b,ba,c,d"),
+        (&["--to", ""], ",a,b,ba,c,d"),
+        (&["--from", "c", "--to", "a"], ",a,b,ba,c,d"),
+        (&["--prefix", "x"], ",a,b,ba,c,d"),
+        (&["--all"], ""),
+    ] {
+        fill();
+        let arguments = [&["del", "r"], arguments].concat();
+        let done = run(&node, &arguments, b"");
+        assert_eq!(done, (Some(0), vec![], String::new()), "{arguments:?}");
+        assert_eq!(left("r"), rest, "{arguments:?}");
+    }
+    assert_eq!(run(&node, &["del", "r"], b"").0, Some(1), "there is none");
+    assert_eq!(run(&node, &["del", "r", "--all"], b"").0, Some(0), "nobody counts them");
+    fill();
+    let json = |arguments: &[&str]| run(&node, arguments, b"").1;
+    assert_eq!(json(&["del", "r", "a", "--json"]), b"{\"deleted\":true}\n");
+    assert_eq!(json(&["del", "r", "a", "--json"]), b"{\"deleted\":false}\n");
+    assert_eq!(json(&["del", "r", "--prefix", "b", "--json"]), b"{\"deleted\":true}\n");
+    for (arguments, part) in [
+        (&["--prefix", ""][..], "--all"),
+        (&["--from", ""], "--all"),
+        (&["a", "--all"], "cannot be used with"),
+        (&["a", "--prefix", "b"], "cannot be used with"),
+        (&["a", "--to", "b"], "cannot be used with"),
+        (&["--all", "--from", "b"], "cannot be used with"),
+        (&["--all", "--prefix", "b"], "cannot be used with"),
+        (&["--prefix", "b", "--to", "b"], "cannot be used with"),
+        (&["--all", "--namespace", "9"], "no such namespace"),
+        (&["--prefix", &"k".repeat(1025)], "at most 1024 bytes"),
+    ] {
+        let arguments = [&["del", "r"], arguments].concat();
+        let (code, stdout, stderr) = run(&node, &arguments, b"");
+        assert_eq!((code, stdout), (Some(2), vec![]), "{arguments:?}");
+        assert!(stderr.contains(part), "{part} in {stderr}");
+    }
+    assert_eq!((left("r"), left("other")), (",c,d".into(), "b".into()));
+    node.stop();
+}
+
+#[test]
 fn a_mistake_is_said_and_ends_with_2() {
     let node = TestNode::start(1);
     let (code, stdout, _) = run(&node, &["ping"], b"");

@@ -19,4 +19,5 @@ mod memcached_options;
 mod native;
 mod pages;
 mod process;
+mod records;
 mod starts;

@@ -17,10 +17,10 @@ use super::native::{Answered, NativeClient, SET, delete, key, put};
 use super::process::NodeProcess;
 
 /// Record, item key and value; the record is empty in a page of one record.
-type Shown = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+pub(crate) type Shown = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
 /// The items and the token of a page.
-fn page(answered: &Answered) -> (Vec<Shown>, Option<Vec<u8>>) {
+pub(crate) fn page(answered: &Answered) -> (Vec<Shown>, Option<Vec<u8>>) {
     assert_eq!(answered.status, NativeStatus::Ok, "{}", String::from_utf8_lossy(&answered.body));
     let page = NativePage::decode(&answered.body).expect("a page");
     let shown = page.items.iter().map(|item| {
@@ -32,7 +32,7 @@ fn page(answered: &Answered) -> (Vec<Shown>, Option<Vec<u8>>) {
 }
 
 /// The request for the first page of a record.
-fn of_record(record: &str) -> GetItems<'_> {
+pub(crate) fn of_record(record: &str) -> GetItems<'_> {
     GetItems {
         namespace: 0,
         record: record.as_bytes(),

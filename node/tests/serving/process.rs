@@ -139,6 +139,14 @@ impl NodeProcess {
         pages * 4096
     }
 
+    /// The most resident memory that it has had.
+    pub(crate) fn peak_resident_bytes(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let text = text.expect("it runs");
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
+        peak.expect("a field").trim().parse::<u64>().expect("a number") * 1024
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);
     }

@@ -14,8 +14,11 @@ use larder_protocol::native::{
 use crate::error::ClientError;
 use crate::key::ItemRef;
 
-/// The longest reply that is taken, in bytes: the longest value that any node serves, and its head.
-const REPLY_BYTES_MAX: u32 = (128 << 20) + 4096;
+/// The longest value that any node takes, in bytes.
+pub(crate) const VALUE_BYTES_MAX: usize = 128 << 20;
+
+/// The longest reply that is taken, in bytes: the longest value, and its head.
+const REPLY_BYTES_MAX: u32 = VALUE_BYTES_MAX as u32 + 4096;
 
 /// Bytes that one read may bring.
 const READ_BYTES: usize = 64 << 10;
@@ -71,6 +74,36 @@ impl<'a> Put<'a> {
     pub fn value(value: &'a [u8]) -> Self {
         Self { value, ..Self::default() }
     }
+
+    /// As the request that stores it.
+    pub(crate) fn of(&self, key: ItemRef<'a>) -> Result<PutItem<'a>, ClientError> {
+        let Self { value, when, client_flags, ttl } = *self;
+        if value.len() > VALUE_BYTES_MAX {
+            let len = value.len();
+            return Err(ClientError::Usage(format!(
+                "a value has at most {VALUE_BYTES_MAX} bytes, not {len}"
+            )));
+        }
+        let mode = match when {
+            When::Always => PutMode::Set(Condition::Any),
+            When::Version(version) => PutMode::Set(Condition::Version(version)),
+            When::Absent => PutMode::IfAbsent,
+            When::Present => PutMode::IfPresent,
+            When::Append => PutMode::Append,
+            When::Prepend => PutMode::Prepend,
+        };
+        Ok(PutItem { key: key.wire, mode, client_flags, ttl, value })
+    }
+}
+
+/// The request that adds `by` to a number.
+pub(crate) fn increment_of(key: ItemRef<'_>, by: i64, initial: Option<u64>) -> IncrementItem<'_> {
+    IncrementItem {
+        key: key.wire,
+        is_decrement: by < 0,
+        delta: by.unsigned_abs(),
+        initial: initial.map(|initial| (initial, 0)),
+    }
 }
 
 /// What became of a value.
@@ -97,7 +130,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub(crate) struct Arrived {
     opcode: u8,
-    status: Option<NativeStatus>,
+    pub status: Option<NativeStatus>,
     pub body: Vec<u8>,
 }
 
@@ -195,17 +228,8 @@ impl ClientConnection {
     ///
     /// # Errors
     /// Any. A condition that does not hold is none.
-    pub fn put(&mut self, key: ItemRef<'_>, put: &Put<'_>) -> Result<Stored, ClientError> {
-        let mode = match put.when {
-            When::Always => PutMode::Set(Condition::Any),
-            When::Version(version) => PutMode::Set(Condition::Version(version)),
-            When::Absent => PutMode::IfAbsent,
-            When::Present => PutMode::IfPresent,
-            When::Append => PutMode::Append,
-            When::Prepend => PutMode::Prepend,
-        };
-        let Put { value, client_flags, ttl, .. } = *put;
-        let put = PutItem { key: key.wire, mode, client_flags, ttl, value };
+    pub fn put<'a>(&mut self, key: ItemRef<'a>, put: &Put<'a>) -> Result<Stored, ClientError> {
+        let put = put.of(key)?;
         let stored = self.call(&NativeRequest::Put(put))?.stored();
         self.judge(stored)
     }
@@ -231,13 +255,7 @@ impl ClientConnection {
         by: i64,
         initial: Option<u64>,
     ) -> Result<Option<u64>, ClientError> {
-        let increment = IncrementItem {
-            key: key.wire,
-            is_decrement: by < 0,
-            delta: by.unsigned_abs(),
-            initial: initial.map(|initial| (initial, 0)),
-        };
-        let number = self.call(&NativeRequest::Increment(increment))?.number();
+        let number = self.call(&NativeRequest::Increment(increment_of(key, by, initial)))?.number();
         self.judge(number)
     }
 
@@ -383,12 +401,12 @@ fn reason(error: ReplyError) -> String {
 }
 
 impl Arrived {
-    fn as_reply(&self) -> NativeReply<'_> {
+    pub(crate) fn as_reply(&self) -> NativeReply<'_> {
         let head = ReplyHead { id: 0, opcode: self.opcode, has_checksum: false, hops: 0 };
         NativeReply { head, status: self.status, body: &self.body }
     }
 
-    fn foreign(&self) -> ClientError {
+    pub(crate) fn foreign(&self) -> ClientError {
         ClientError::Foreign(reason(ReplyError::Body))
     }
 

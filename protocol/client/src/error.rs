@@ -77,7 +77,8 @@ impl ClientError {
             Self::Foreign(_) => Next::FixRequest,
             Self::TurnedAway(_) => Next::RetryHere,
             Self::Refused { status, .. } => match status.map(NativeStatus::group) {
-                Some(Group::FixRequest) => Next::FixRequest,
+                // What is stored is not what the request is for.
+                Some(Group::FixRequest | Group::ConditionFailed) => Next::FixRequest,
                 Some(Group::RetryHere) => Next::RetryHere,
                 Some(Group::RetryElsewhere) => Next::RetryElsewhere,
                 Some(Group::Damaged) => Next::Restore,

@@ -1,6 +1,6 @@
 //! Keys whose lengths are known to be good.
 
-use larder_protocol::native::{ITEM_BYTES_MAX, ItemKey, RECORD_BYTES_MAX};
+use larder_protocol::native::{ITEM_BYTES_MAX, ItemKey, ItemRange, RECORD_BYTES_MAX};
 
 use crate::error::ClientError;
 
@@ -38,5 +38,22 @@ impl<'a> ItemRef<'a> {
     /// As [`ItemRef::new`].
     pub fn of_record(record: &'a (impl AsRef<[u8]> + ?Sized)) -> Result<Self, ClientError> {
         Self::new(0, record.as_ref(), &[])
+    }
+}
+
+/// A range's prefix and bounds are as long as item keys.
+pub(crate) fn check_range(range: ItemRange<'_>) -> Result<(), ClientError> {
+    let parts = match range {
+        ItemRange::Prefix(prefix) => [Some(prefix), None],
+        ItemRange::Between { from, to } => [from, to],
+    };
+    match parts.into_iter().flatten().find(|part| part.len() > ITEM_BYTES_MAX) {
+        None => Ok(()),
+        Some(long) => {
+            let len = long.len();
+            Err(ClientError::Usage(format!(
+                "a prefix or bound has at most {ITEM_BYTES_MAX} bytes, not {len}"
+            )))
+        }
     }
 }

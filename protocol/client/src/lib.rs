@@ -34,17 +34,40 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Changes of a record's items are made together or not at all, and a range is deleted at once:
+//!
+//! ```no_run
+//! use larder_client::{Changes, ClientConnection, ItemRange, Mutated, Put};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), larder_client::ClientError> {
+//! let mut node = ClientConnection::open("127.0.0.1:9411", Duration::from_secs(5))?;
+//! let mut changes = Changes::of_record(0, "user:1")?;
+//! changes.check_present("name")?.put("photo:7", &Put::value(b"..."))?;
+//! changes.increment("photos", 1, Some(1))?.delete("draft")?;
+//! match node.mutate(&changes)? {
+//!     Mutated::Yes(changed) => println!("{} photos", changed[2].number),
+//!     Mutated::No { at, unmet } => println!("nothing was changed: change {at}: {unmet:?}"),
+//! }
+//! node.delete_items(0, "user:1", ItemRange::Prefix(b"photo:"))?;
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod connection;
 mod error;
 mod key;
+mod mutate;
 mod pages;
 
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use key::ItemRef;
+pub use larder_protocol::native::reply::Changed;
 pub use larder_protocol::native::{HelloReply, ItemRange, PageLimits};
+pub use mutate::{Changes, Mutated, Unmet};
 pub use pages::{Items, ItemsOf, ListedItem};
 
 #[cfg(test)]

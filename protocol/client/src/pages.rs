@@ -1,12 +1,12 @@
 //! Items in order, page by page.
 
 use larder_protocol::native::{
-    GetItems, ITEM_BYTES_MAX, ItemRange, NativePage, NativeRequest, PageLimits, ScanItems,
+    GetItems, ItemRange, NativePage, NativeRequest, PageLimits, ScanItems,
 };
 
 use crate::connection::ClientConnection;
 use crate::error::ClientError;
-use crate::key::ItemRef;
+use crate::key::{ItemRef, check_range};
 
 /// Which items of a record, in which order, and how much of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +41,7 @@ impl<'a> ItemsOf<'a> {
     /// # Errors
     /// [`ClientError::Usage`] if a prefix or bound has more than 1,024 bytes.
     pub fn range(mut self, range: ItemRange<'a>) -> Result<Self, ClientError> {
-        let parts = match range {
-            ItemRange::Prefix(prefix) => [Some(prefix), None],
-            ItemRange::Between { from, to } => [from, to],
-        };
-        if let Some(long) = parts.into_iter().flatten().find(|part| part.len() > ITEM_BYTES_MAX) {
-            let len = long.len();
-            return Err(ClientError::Usage(format!(
-                "a prefix or bound has at most {ITEM_BYTES_MAX} bytes, not {len}"
-            )));
-        }
+        check_range(range)?;
         self.get.range = range;
         Ok(self)
     }

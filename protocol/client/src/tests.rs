@@ -13,6 +13,8 @@ use larder_protocol::native::{
 
 use crate::{ClientConnection, ClientError, ItemRange, ItemRef, ItemsOf, Next, Put, Stored};
 
+mod mutate;
+
 const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A connection to a node that lives in a thread, and answers as `serve` says.

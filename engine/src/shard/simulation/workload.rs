@@ -134,6 +134,7 @@ pub(super) async fn perform_batch(
     let steps_before = model.borrow().clock_steps().len();
     let batch = ItemBatch {
         namespace: steps[0].0.namespace,
+        value_bytes_max: usize::MAX,
         steps: steps
             .iter()
             .map(|(name, operation)| BatchStep {
