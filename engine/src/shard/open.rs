@@ -155,10 +155,9 @@ impl<E: Env> Disk<'_, E> {
         let current = segment::prepare(&env, directory, identity, number, bytes, origin).await?;
 
         let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
-        let ceiling = sequence_next + options.version_step;
         let replayed = replayed_segments(&state).count();
         let journal = Journal::new(manifest, state);
-        let sequences = (sequence_next, ceiling);
+        let sequences = (sequence_next, sequence_next + options.version_step);
         let edit = |state: &_| Some(opening_edit(state, outcome, (number, bytes), sequences));
         journal.commit(edit, async || Ok(false)).await?;
         let log =
@@ -178,7 +177,7 @@ impl<E: Env> Disk<'_, E> {
             shortage: RefCell::default(),
             refusals: Cell::default(),
             pacing: Pacing::default(),
-            ranges_unflushed: Cell::new(false),
+            ranges_unflushed: Cell::default(),
             pins: Pins::default(),
             turns: Turns::default(),
             replay_rate: opening.replay_rate,

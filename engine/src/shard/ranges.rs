@@ -107,8 +107,8 @@ impl<E: Env> Shard<E> {
         Ok(appended.sequence)
     }
 
-    /// Whether deletions have waited long for a flush, before which they are not carried out, or not
-    /// forgotten.
+    /// Whether deletions have waited long for a flush, before which they are not carried out or
+    /// not forgotten.
     pub(super) fn ranges_wait_for_flush(&self) -> bool {
         (self.index.unflushed_range_bytes() > 0 || self.ranges_unflushed.get())
             && self.log.nanoseconds_since_mark() >= self.options.ranges.unflushed_nanoseconds_max

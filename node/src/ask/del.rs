@@ -11,8 +11,8 @@ use super::print::Printer;
 use super::{AskError, ItemArgs, NodeArgs, exit, open};
 
 const DEL_HELP: &str = "\
-Without a range, one item is deleted: that with the key ITEM, or that without a key. A range costs the
-same however many items it has; nobody counts them, and it may have none.
+Without a range, one item is deleted: that with the key ITEM, or that without a key. A range
+costs the same however many items it has; nobody counts them, and it may have none.
 
 Exit code: 0 done, 1 there is no such item (never of a range), 2 an error.
 
@@ -39,8 +39,8 @@ pub struct DelArgs {
 }
 
 impl DelArgs {
-    /// The range that is deleted; `None` for one item. So that a script whose variable is empty does
-    /// not delete a whole record, that has a word of its own.
+    /// The range that is deleted; `None` for one item. A whole record has a word of its own: so a
+    /// script whose variable is empty does not delete one.
     fn range(&self) -> Result<Option<ItemRange<'_>>, AskError> {
         match self.range.named() {
             _ if self.all => Ok(Some(ItemRange::Prefix(b""))),

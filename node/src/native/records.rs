@@ -85,7 +85,7 @@ impl Mutation {
                     // As where the body is: in words.
                     NativeStatus::TooLarge => {
                         let text = NativeStatus::TooLarge.text();
-                        let reason = format!("change {at}: {text}");
+                        let reason = format!("change {at}, counted from 0: {text}");
                         reply::put_error(out, head, NativeStatus::TooLarge, &reason);
                     }
                     status => reply::put_refused_change(out, head, status, *at),

@@ -5,9 +5,9 @@
 //! device takes in [`LOG_WAIT_NANOSECONDS`], and those who write share it. Whoever may not append
 //! yet waits at its own connection: its requests are not carried out, and then not received.
 //!
-//! Time goes in rounds: one ends when a log has written something. What a connection has appended
-//! counts for its round only, so nothing has to be given back, and a client that does not read its
-//! replies takes no part of the budget with it. Invariants:
+//! Time goes in rounds: one ends when a log has written something, or has nothing to write. What a
+//! connection has appended counts for its round only, so nothing has to be given back, and a client
+//! that does not read its replies takes no part of the budget with it. Invariants:
 //! - While a quarter of the budget is free of others, anyone may append anything.
 //! - Beyond it a connection has its share of the budget in a round, and the budget is not passed,
 //!   but for the first change of a connection in a round: a large one may be the one that passes
@@ -98,7 +98,10 @@ impl Shares {
     /// Looks at the logs at `now`, in nanoseconds; returns whether a new round has begun.
     pub(super) fn see(&mut self, backlog: Backlog, now: u64) -> bool {
         self.measure(backlog, now);
-        if backlog.written == self.written {
+        // What was refused when it was carried out is noted all the same, and never written: where
+        // nothing waits, nothing of this round is left.
+        let is_idle = backlog.waiting == 0 && self.writers > 0;
+        if backlog.written == self.written && !is_idle {
             return false;
         }
         self.written = backlog.written;
@@ -207,6 +210,20 @@ mod tests {
         assert!(!shares.see(backlog, 0) && !shares.allows(part, waiting, SMALL));
         assert!(shares.see(Backlog { written: 1, ..backlog }, 0));
         assert!(shares.allows(part, waiting, SMALL));
+    }
+
+    #[test]
+    fn who_appends_nothing_of_what_was_noted_is_not_kept_waiting() {
+        let (mut shares, mut part) = (Shares::default(), Part::default());
+        let large = 2 * LOG_BUDGET_MIN;
+        for _ in 0..10 {
+            assert!(shares.allows(part, 0, large));
+            shares.note(&mut part, large);
+            assert!(!shares.allows(part, 0, large), "once in a round");
+            // It was refused: the log has nothing to write.
+            assert!(shares.see(Backlog::default(), 0));
+        }
+        assert!(!shares.see(Backlog::default(), 0), "nobody has written");
     }
 
     #[test]

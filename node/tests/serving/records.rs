@@ -256,9 +256,14 @@ fn a_list_of_1024_changes_is_made() {
 
 #[test]
 fn the_values_of_all_changes_are_no_longer_than_one_may_be() {
-    let node = TestNode::start_with(2, |config| config.max_item_size = Size(64 << 10));
+    values_of_changes(64 << 10);
+    // Where one list fills the log's share.
+    values_of_changes(1 << 20);
+}
+
+fn values_of_changes(most: usize) {
+    let node = TestNode::start_with(2, |config| config.max_item_size = Size(most as u64));
     let mut client = connect(&node);
-    let most = 64 << 10;
     let value = noise(1, most + 1);
     let half = most / 2;
     let mut refused = |items: &[(&[u8], &[u8])]| {

@@ -239,12 +239,6 @@ impl Arrived {
             Some(NativeStatus::Absent) => Unmet::Absent,
             Some(NativeStatus::VersionDiffers) => Unmet::VersionDiffers,
             Some(NativeStatus::NotANumber) => Unmet::NotANumber,
-            // A body that is too long as a whole is refused in words, a value by its place.
-            Some(NativeStatus::TooLarge) if self.as_reply().refused_change().is_ok() => {
-                let (at, status) = (self.refused_change(count)?, NativeStatus::TooLarge);
-                let text = format!("change {at}, counted from 0: {}", status.text());
-                return Err(ClientError::Refused { status: Some(status), text });
-            }
             _ => {
                 let arrived = self.ok(&[])?;
                 let changed = arrived.as_reply().changed().ok();

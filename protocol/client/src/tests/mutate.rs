@@ -69,7 +69,7 @@ fn a_demand_that_is_not_met_is_an_outcome_with_its_place() {
 #[test]
 fn a_refusal_of_changes_says_which_and_what_to_do_next() {
     let mut node = answering([
-        |id| mutated(id, NativeStatus::TooLarge, &[1, 0, 0, 0]),
+        |id| mutated(id, NativeStatus::TooLarge, b"change 1, counted from 0: the value is longer"),
         |id| mutated(id, NativeStatus::TooLarge, b"all of it is too long"),
         |id| mutated(id, NativeStatus::Malformed, b"two changes are of the same item"),
         |id| mutated(id, NativeStatus::Full, b""),
@@ -99,7 +99,7 @@ fn a_refusal_of_changes_says_which_and_what_to_do_next() {
 
 #[test]
 fn a_body_that_is_not_that_of_its_status_is_foreign() {
-    let wrong: [fn(u64) -> Vec<u8>; 12] = [
+    let wrong: [fn(u64) -> Vec<u8>; 11] = [
         |id| mutated(id, NativeStatus::Ok, b""),
         |id| mutated(id, NativeStatus::Ok, &[0; 16]),
         |id| mutated(id, NativeStatus::Ok, &[0; 31]),
@@ -110,7 +110,6 @@ fn a_body_that_is_not_that_of_its_status_is_foreign() {
         |id| mutated(id, NativeStatus::Absent, &[0xFF; 4]),
         |id| mutated(id, NativeStatus::VersionDiffers, b"it has another"),
         |id| mutated(id, NativeStatus::NotANumber, &[0; 8]),
-        |id| mutated(id, NativeStatus::TooLarge, &[2, 0, 0, 0]),
         |id| reply_to(id, Opcode::DeleteItems, NativeStatus::Ok, &[0; 32]),
     ];
     for (number, answer) in wrong.into_iter().enumerate() {
