@@ -23,6 +23,13 @@ pub enum EngineError {
     /// A write or flush failed, which is final: the shard takes no more writes.
     #[error("the shard has stopped taking writes: {0}")]
     Stopped(String),
+    /// The namespace is not among those that the shard takes changes of.
+    #[error("there is no namespace {0}: it was dropped")]
+    NoNamespace(u32),
+    /// The namespace has all the space of the disk that it may have: its writes are refused, reads
+    /// and deletes go on.
+    #[error("namespace {0} has used up its quota")]
+    OverQuota(u32),
     /// A read failed.
     #[error("reading failed: {0}")]
     Read(String),

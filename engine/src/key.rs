@@ -7,6 +7,10 @@
 /// The namespace that the memcached port uses.
 pub const DEFAULT_NAMESPACE: u32 = 0;
 
+/// Numbers of namespaces that are not given to users. The node keeps in them what it has to know of
+/// the others.
+pub const RESERVED_NAMESPACES: std::ops::RangeInclusive<u32> = 0x7FFF_FF00..=0x7FFF_FFFF;
+
 /// The longest record id, in bytes.
 pub const RECORD_BYTES_MAX: usize = 1024;
 

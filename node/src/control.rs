@@ -1,10 +1,12 @@
 //! Messages between the supervisor and the cores. They are rare, so plain channels carry them.
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use larder_runtime::wake::RemoteWaker;
 
 use crate::counters::{CoreReport, ShardSpace};
+use crate::namespaces::NamespaceTable;
 
 /// To a core. Wake it afterwards.
 #[derive(Debug)]
@@ -33,7 +35,12 @@ pub enum Event {
         waker: RemoteWaker,
     },
     /// The core has its shards open.
-    Opened(usize),
+    Opened {
+        /// The core.
+        core: usize,
+        /// The namespaces, from the core with the shard that remembers them.
+        namespaces: Option<Arc<NamespaceTable>>,
+    },
     /// The core has no connections any more.
     Drained(usize),
     /// A shard takes no more writes.

@@ -27,6 +27,7 @@ pub mod memcached;
 pub mod memcached_options;
 pub mod memory_plan;
 pub mod mesh;
+pub mod namespaces;
 pub mod native;
 pub mod process;
 pub mod request;

@@ -127,6 +127,9 @@ pub const TASK_SMALL_BYTES: usize = 64 << 10;
 /// What a task needs besides the values that it works on, in bytes, roughly.
 pub const TASK_BYTES: usize = 1024;
 
+/// Namespaces that there may be, the default one among them.
+pub const NAMESPACES_MAX: usize = 1000;
+
 /// Items of a page at most. More would keep the small things of others waiting.
 pub const PAGE_ITEMS_MAX: usize = 10_000;
 

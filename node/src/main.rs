@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use larder::ask::{self, DelArgs, GetArgs, IncrArgs, ItemsArgs, PingArgs, ScanArgs, SetArgs};
+use larder::ask::{
+    self, DelArgs, GetArgs, IncrArgs, ItemsArgs, NamespaceArgs, PingArgs, ScanArgs, SetArgs,
+};
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
 use larder::launch::{Launcher, StartError, Stopper};
@@ -50,6 +52,8 @@ enum Command {
     Items(ItemsArgs),
     /// Print all items of a running node
     Scan(ScanArgs),
+    /// Make, change, list and drop the namespaces of a running node
+    Ns(NamespaceArgs),
     /// Ask a running node for a sign of life
     Ping(PingArgs),
     /// Print what a shell needs to complete this program's words
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::Incr(args) => return ask::incr(&args),
         Command::Items(args) => return ask::items(&args),
         Command::Scan(args) => return ask::scan(&args),
+        Command::Ns(args) => return ask::namespaces(&args),
         Command::Ping(args) => return ask::ping(&args),
         Command::Completion { shell } => completion(shell),
     };

@@ -22,6 +22,7 @@ use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
     BATCHES_KEPT_MAX, MAILBOX_BATCHES,
 };
+use crate::namespaces::{NamespaceChanged, NamespaceRequest, NamespaceTable};
 use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 /// Who waits for a reply: a place among a connection's requests.
@@ -135,7 +136,7 @@ pub struct AnswerMessage {
 }
 
 /// What one core wants of all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// The core's figures.
     Report,
@@ -143,6 +144,10 @@ pub enum Ask {
     Reset,
     /// To drop every item of its shards, now or at a Unix second.
     Clear(Option<u32>),
+    /// To know that these are the namespaces from now on.
+    Namespaces(Arc<NamespaceTable>),
+    /// To delete, on each of its shards, all that a namespace has that nobody knows any more.
+    DropNamespace(u32),
 }
 
 /// Messages that are rare and not a client's request.
@@ -152,8 +157,12 @@ pub enum Note {
     Ask(u64, Ask),
     /// A core's figures.
     Report(u64, Box<CoreReport>),
-    /// A shard is cleared, or why it is not.
-    Cleared(u64, Result<(), String>),
+    /// What was asked is done, or why it is not.
+    Done(u64, Result<(), String>),
+    /// A request of a connection to change a namespace.
+    ChangeNamespace(Place, NamespaceRequest),
+    /// Its end.
+    NamespaceChanged(Place, Result<NamespaceChanged, NoAnswer>),
 }
 
 /// What a core says to another within a turn.

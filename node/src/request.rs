@@ -10,6 +10,7 @@ use larder_engine::shard::{Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBat
 
 use crate::counters::{CoreReport, Kind};
 use crate::limits::{LOG_RECORD_BYTES, PAGE_ITEM_BYTES};
+use crate::namespaces::{NamespaceChanged, NamespaceRequest};
 
 /// What one shard is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +151,7 @@ pub struct Target {
 }
 
 /// What the whole node is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeRequest {
     /// Drop every item of the default namespace, now or at a Unix second.
     Clear(Option<u32>),
@@ -159,6 +160,8 @@ pub enum NodeRequest {
         /// Whether counters are set to zero.
         reset: bool,
     },
+    /// Change a namespace.
+    Namespace(NamespaceRequest),
     /// Stop.
     Stop,
 }
@@ -170,6 +173,8 @@ pub enum NodeAnswer {
     Cleared,
     /// The figures, by core, at a Unix second.
     Reports(Vec<CoreReport>, u32),
+    /// What became of a namespace.
+    Namespace(NamespaceChanged),
     /// It will stop.
     Stopping,
 }
@@ -183,6 +188,10 @@ pub enum NoAnswer {
     Full,
     /// The shard has seen a failed write and takes no more.
     Stopped,
+    /// There is no such namespace any more.
+    NoNamespace,
+    /// The namespace has all the space that it may have.
+    OverQuota,
     /// The device would not give the bytes.
     ReadFailed,
     /// The deadline was past before the work had begun.
@@ -195,6 +204,8 @@ impl From<&EngineError> for NoAnswer {
             EngineError::Damaged { .. } => Self::Damaged,
             EngineError::Full => Self::Full,
             EngineError::Stopped(_) | EngineError::Open(_) => Self::Stopped,
+            EngineError::NoNamespace(_) => Self::NoNamespace,
+            EngineError::OverQuota(_) => Self::OverQuota,
             EngineError::Read(_) => Self::ReadFailed,
         }
     }

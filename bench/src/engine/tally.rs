@@ -25,7 +25,11 @@ impl Failure {
         match error {
             EngineError::Full => Self::Full,
             EngineError::Damaged { .. } => Self::Damaged,
-            EngineError::Stopped(_) | EngineError::Read(_) | EngineError::Open(_) => Self::Other,
+            EngineError::Stopped(_)
+            | EngineError::NoNamespace(_)
+            | EngineError::OverQuota(_)
+            | EngineError::Read(_)
+            | EngineError::Open(_) => Self::Other,
         }
     }
 

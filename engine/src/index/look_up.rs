@@ -6,7 +6,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::Index;
 use super::memtable::Found;
-use super::table::{EntryBuf, Resident, Table, TableError};
+use super::table::{BlockCache, EntryBuf, Resident, Table, TableError};
 use super::tables::Visit;
 use crate::entry::Entry;
 use crate::error::EngineError;
@@ -74,6 +74,28 @@ impl<E: Env> Index<E> {
         key: &[u8],
         hash: u64,
     ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
+        self.in_tables_by_way_of(key, hash, self.blocks.clone())
+    }
+
+    /// As [`Index::in_tables`], but blocks that are read are not kept in the cache.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn in_tables_uncached(
+        &self,
+        key: &[u8],
+        hash: u64,
+    ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
+        self.in_tables_by_way_of(key, hash, self.blocks.without_keeping())
+    }
+
+    fn in_tables_by_way_of(
+        &self,
+        key: &[u8],
+        hash: u64,
+        blocks: BlockCache,
+    ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
         // The tables of this moment, not of the one at which the future is first polled.
         let (tables, deleted_at) = {
             let contents = self.contents.borrow();
@@ -83,7 +105,7 @@ impl<E: Env> Index<E> {
             for visit in tables.visits(key) {
                 let found = match visit {
                     Visit::Table(table) if is_hidden(table, deleted_at) => break,
-                    Visit::Table(table) => table.get(key, hash, &self.blocks, IoClass::Read).await,
+                    Visit::Table(table) => table.get(key, hash, &blocks, IoClass::Read).await,
                     Visit::Stub(stub) if has_lost(stub, key, hash, deleted_at) => Err(stub.lost()),
                     Visit::Stub(_) => Ok(None),
                 };

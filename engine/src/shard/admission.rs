@@ -5,6 +5,7 @@ use larder_runtime::env::Env;
 use super::space::Ingest;
 use super::{Shard, State};
 use crate::error::EngineError;
+use crate::generations::generation_of;
 use crate::operation::Operation;
 use crate::value_log::commit::{PlaceInLine, Refused};
 
@@ -27,6 +28,15 @@ impl<E: Env> Shard<E> {
             return Err(EngineError::Stopped("the shard is being closed".to_owned()));
         }
         Ok(())
+    }
+
+    /// Whether changes of the item with this encoded key are taken.
+    pub(super) fn check_namespace(&self, state: &State, key: &[u8]) -> Result<(), NotApplied> {
+        let namespace = generation_of(key);
+        if state.namespaces.takes(namespace) {
+            return Ok(());
+        }
+        Err(NotApplied::Failed(EngineError::NoNamespace(namespace)))
     }
 
     pub(super) fn check_space(&self, state: &State, removes: bool) -> Result<(), NotApplied> {

@@ -87,6 +87,7 @@ impl<E: Env> Shard<E> {
             }
         }
         self.index.freeze(position, state.namespaces.generations().clone());
+        state.namespaces.quotas.froze();
         self.frozen_log_bytes.set(self.log.bytes_since_mark());
         self.log.mark(0);
         self.work.notify();
@@ -106,6 +107,7 @@ impl<E: Env> Shard<E> {
         while self.work.wait_for(next).await {
             match self.index.flush(&*self).await {
                 Ok(()) => {
+                    self.state.borrow_mut().namespaces.quotas.flushed();
                     self.note_full(|full| full.flushes = false);
                     self.something_changed();
                 }

@@ -280,9 +280,10 @@ impl<E: Env> Shard<E> {
         }
         let mut version_next = self.log.sequence_next();
         let mut decisions = Vec::with_capacity(found.len());
-        for (at, Found { operation, located, .. }) in found.iter().enumerate() {
+        for (at, Found { key, operation, located, .. }) in found.iter().enumerate() {
             needs = needs.max(located.sequence_end);
-            let value_bytes_max = self.options.value_bytes_max;
+            let usual = self.options.value_bytes_max;
+            let value_bytes_max = state.namespaces.value_bytes_max(key, usual);
             let context = Context { version_next, value_bytes_max };
             let decision = operation::decide(located.current(now), operation, context);
             if is_refused(operation, decision.outcome) {
@@ -325,6 +326,13 @@ impl<E: Env> Shard<E> {
             return Ok(0);
         }
         let removes = planned.iter().all(|one| one.kind == RecordKind::Delete);
+        for one in &planned {
+            self.check_namespace(state, one.found.key)?;
+        }
+        if !removes {
+            let bytes = planned.iter().map(|one| one.payload.len()).sum();
+            self.check_quota(state, planned[0].found.key, bytes)?;
+        }
         self.check_space(state, removes)?;
         // A batch that has to wait comes here again: its values are not looked at before.
         let bytes = |one: &Planned<'_>| record::encoded_len(one.found.key.len(), one.payload.len());

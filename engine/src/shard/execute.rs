@@ -8,6 +8,7 @@ use larder_runtime::env::{Env, IoClass};
 use super::admission::NotApplied;
 use super::answer::{Answer, AnswerBuf};
 use super::locate::{Located, Place};
+use super::namespaces::CachePolicy;
 use super::operation_buffer::OperationBuf;
 use super::pins::Pin;
 use super::turns::Turn;
@@ -266,9 +267,10 @@ impl<E: Env> Shard<E> {
         located: Located,
         now: u32,
     ) -> Result<(AnswerBuf, u64), NotApplied> {
+        let usual = self.options.value_bytes_max;
         let context = Context {
             version_next: self.log.sequence_next(),
-            value_bytes_max: self.options.value_bytes_max,
+            value_bytes_max: state.namespaces.value_bytes_max(key, usual),
         };
         let current = located.current(now);
         let decision = operation::decide(current, operation, context);
@@ -296,8 +298,12 @@ impl<E: Env> Shard<E> {
         effect: &Effect<'_>,
     ) -> Result<u64, NotApplied> {
         let removes = matches!(effect, Effect::Remove);
+        self.check_namespace(state, change.key)?;
         self.check_space(state, removes)?;
         let (kind, metadata, payload) = self.describe(change, effect)?;
+        if matches!(effect, Effect::Put(..)) {
+            self.check_quota(state, change.key, payload.len())?;
+        }
         let record = Record { kind, metadata, key: change.key, payload: &payload };
         // A change that has to wait comes here again and again: no more than needed is done for it.
         let made = self.log.make_room(change.key.len(), payload.len());
@@ -331,6 +337,7 @@ impl<E: Env> Shard<E> {
         if entry.pointer() == Some(appended.pointer) {
             self.garbage.listed.borrow_mut().add(appended.pointer, change.hash);
         }
+        state.namespaces.quotas.note(change.key, appended.pointer.len);
         state.update_cache(change, record.kind, &entry, record.payload, appended.sequence);
         self.note_written(appended.pointer.len);
     }
@@ -404,6 +411,9 @@ impl<E: Env> Shard<E> {
         if located.from_cache || located.current(now).is_none() {
             return;
         }
+        if state.namespaces.cache_policy(key) != CachePolicy::Values {
+            return;
+        }
         let deleted_at = self.index.deleted_at(key).unwrap_or(0);
         let item = CachedItem {
             metadata: located.metadata,
@@ -467,6 +477,9 @@ impl State {
         let (hash, key, now) = (change.hash, change.key, change.now);
         let is_cached = self.items.access(hash, key, now, true).is_some();
         let Some(value) = change.located.value.as_deref().filter(|_| !is_cached) else { return };
+        if self.namespaces.cache_policy(key) != CachePolicy::Values {
+            return;
+        }
         let item = CachedItem {
             metadata,
             sequence: needs.saturating_sub(1),
@@ -495,7 +508,7 @@ impl State {
             pointer: entry.pointer(),
         };
         match kind {
-            RecordKind::Put => {
+            RecordKind::Put if self.namespaces.cache_policy(key) == CachePolicy::Values => {
                 self.items.insert(hash, key, &item, payload);
             }
             RecordKind::Repoint => {

@@ -2,6 +2,7 @@
 
 use larder_runtime::env::Env;
 
+use super::namespaces::CachePolicy;
 use super::{Shard, State};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
@@ -171,7 +172,13 @@ impl<E: Env> Shard<E> {
                 return Ok(located);
             }
             let table_changes = self.index.table_changes();
-            let found = self.index.in_tables(key, hash).await?;
+            let policy = self.state.borrow().namespaces.cache_policy(key);
+            let found = match policy {
+                CachePolicy::Bypass => self.index.in_tables_uncached(key, hash).await?,
+                CachePolicy::Values | CachePolicy::KeysOnly => {
+                    self.index.in_tables(key, hash).await?
+                }
+            };
             let located = Located::from_table(found.as_ref().map(EntryBuf::as_entry));
             // The segment may have been freed while tables were read, and the item moved out of it:
             // only a look-up that began after that tells whether it is gone. And what had expired

@@ -1,17 +1,44 @@
-//! Which generation of each namespace is alive.
+//! Which generation of each namespace is alive, which namespaces there are, and how they are kept.
 //!
-//! [`Generations`] says which; here are the flushes that change it, done and to come.
+//! [`Generations`] says which generation lives; here are the flushes that change it, done and to
+//! come. Who uses the shard may tell it which namespaces there are: then it takes changes of no
+//! others, so that nothing comes behind the deletion of all that one had.
 
 use std::collections::BTreeMap;
 
+use super::quota::Quotas;
 use super::{Shard, State};
 use crate::entry::Metadata;
 use crate::error::EngineError;
 use crate::generations::{CLEARED, Generations, generation_of};
-use crate::key::{DEFAULT_NAMESPACE, Key};
+use crate::key::{DEFAULT_NAMESPACE, Key, RESERVED_NAMESPACES};
+use crate::scan::Scan;
 use crate::value_log::record::{Record, RecordKind};
 use crate::value_log::{Append, commit::Refused};
 use larder_runtime::env::Env;
+
+/// What the caches keep of a namespace's items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CachePolicy {
+    /// Values, and the blocks of tables that lead to them.
+    #[default]
+    Values,
+    /// The blocks alone: each read of a value goes to the device.
+    KeysOnly,
+    /// Nothing.
+    Bypass,
+}
+
+/// How the items of a namespace are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceOptions {
+    /// What the caches keep.
+    pub cache: CachePolicy,
+    /// The longest value, in bytes; `None` for the shard's limit.
+    pub value_bytes_max: Option<usize>,
+    /// How much of the shard's disk they may take, in bytes; `None` for no limit.
+    pub bytes_max: Option<u64>,
+}
 
 /// The living generation of each namespace, and the flushes to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +50,10 @@ pub(crate) struct Namespaces {
     /// The log position that covers the last flush of the default namespace since the start: what
     /// shows that an item is gone must not be answered before that is durable.
     flushed_end: u64,
+    /// Those that there are, besides the default and the reserved ones; `None` if any may be used.
+    known: Option<BTreeMap<u32, NamespaceOptions>>,
+    /// What was written of those with a limit.
+    pub(super) quotas: Quotas,
 }
 
 impl Namespaces {
@@ -30,7 +61,45 @@ impl Namespaces {
     pub(crate) fn from_manifest(generations: &BTreeMap<u32, u64>) -> Self {
         let generations = Generations::from_manifest(generations);
         let default_generation = generations.of(DEFAULT_NAMESPACE);
-        Self { generations, default_generation, flush_at: 0, flushed_end: 0 }
+        Self { generations, default_generation, ..Self::default() }
+    }
+
+    /// Whether changes are taken of the namespace with this number, or generation.
+    #[inline]
+    pub(super) fn takes(&self, namespace: u32) -> bool {
+        if namespace == DEFAULT_NAMESPACE || RESERVED_NAMESPACES.contains(&namespace) {
+            return true;
+        }
+        let is_known = |known: &BTreeMap<u32, NamespaceOptions>| known.contains_key(&namespace);
+        namespace & CLEARED != 0 || self.known.as_ref().is_none_or(is_known)
+    }
+
+    /// How the items of a namespace with this number, or generation, are kept; `None` if as usual.
+    #[inline]
+    fn options(&self, namespace: u32) -> Option<&NamespaceOptions> {
+        if namespace == self.default_generation {
+            return None;
+        }
+        self.known.as_ref()?.get(&namespace)
+    }
+
+    /// How much of the disk a namespace may take, in bytes.
+    #[inline]
+    pub(super) fn bytes_max(&self, namespace: u32) -> Option<u64> {
+        self.options(namespace)?.bytes_max
+    }
+
+    /// How long a value may become under this encoded key where the shard takes `usual` bytes.
+    #[inline]
+    pub(super) fn value_bytes_max(&self, key: &[u8], usual: usize) -> usize {
+        let limit = self.options(generation_of(key)).and_then(|options| options.value_bytes_max);
+        limit.map_or(usual, |limit| limit.min(usual))
+    }
+
+    /// What caches keep of the item with this encoded key.
+    #[inline]
+    pub(super) fn cache_policy(&self, key: &[u8]) -> CachePolicy {
+        self.options(generation_of(key)).map_or(CachePolicy::Values, |options| options.cache)
     }
 
     /// The living generation of `namespace`.
@@ -87,6 +156,34 @@ impl Namespaces {
 }
 
 impl<E: Env> Shard<E> {
+    /// Says which namespaces there are, besides the default and the reserved ones, and how their
+    /// items are kept. Until it is called any may be used. Changes of others fail from now on with
+    /// [`EngineError::NoNamespace`].
+    pub fn set_namespaces(&self, namespaces: BTreeMap<u32, NamespaceOptions>) {
+        let state = &mut self.state.borrow_mut().namespaces;
+        let has_quota = |options: &NamespaceOptions| options.bytes_max.is_some();
+        let limited = namespaces.iter().filter(|(_, options)| has_quota(options));
+        state.quotas.keep(limited.map(|(&namespace, _)| namespace));
+        state.known = Some(namespaces);
+    }
+
+    /// Deletes all items of a namespace that there is no more, whatever their number, and waits
+    /// until that is durable in any durability mode. Their space is freed by and by.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shard::delete_range`].
+    ///
+    /// # Panics
+    ///
+    /// If [`Shard::set_namespaces`] has not said that there is no such namespace.
+    pub async fn drop_namespace(&self, namespace: u32) -> Result<(), EngineError> {
+        let is_known = self.state.borrow().namespaces.takes(namespace);
+        assert!(!is_known, "changes of namespace {namespace} may follow");
+        self.delete_range(&Scan::of_namespace(namespace)).await?;
+        self.sync().await
+    }
+
     /// Drops every item of the default namespace at Unix second `at`, or now if `at` has passed.
     ///
     /// Returns the log position that has to be acknowledged before the answer may be sent.

@@ -34,6 +34,7 @@ mod marks;
 mod memory;
 mod mix;
 mod model;
+mod namespaces;
 mod openings;
 pub(crate) mod oracle;
 mod races;

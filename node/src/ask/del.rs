@@ -56,13 +56,14 @@ impl DelArgs {
 /// Deletes an item, or a range of a record's items.
 pub fn del(args: &DelArgs) -> ExitCode {
     exit(|| {
-        let (key, range) = (args.key.key()?, args.range()?);
+        let range = args.range()?;
         let mut node = open(&args.node)?;
+        let key = args.key.key(&mut node)?;
         let is_done = match range {
             None => node.delete(key)?,
             Some(range) => {
-                let record = args.key.record.as_bytes();
-                node.delete_items(args.key.namespace, record, range)?;
+                let namespace = args.key.namespace.number(&mut node)?;
+                node.delete_items(namespace, args.key.record.as_bytes(), range)?;
                 true
             }
         };

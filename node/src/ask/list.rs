@@ -9,7 +9,7 @@ use clap::Args;
 use larder_client::{ItemRange, Items, ItemsOf, PageLimits};
 
 use super::print::listed;
-use super::{AskError, NodeArgs, exit, open};
+use super::{AskError, NodeArgs, WhichNamespace, exit, open};
 
 const ITEMS_HELP: &str = "\
 A line is KEY<TAB>VALUE, or KEY alone with --keys-only. Keys and values come byte for byte: with
@@ -68,9 +68,8 @@ pub struct ScanArgs {
 /// How much is listed, and how.
 #[derive(Args, Clone, Debug)]
 struct ShapeArgs {
-    /// The namespace's number
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    namespace: u32,
+    #[command(flatten)]
+    namespace: WhichNamespace,
     /// No more than so many items
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -105,19 +104,25 @@ impl RangeArgs {
 /// Prints the items of a record.
 pub fn items(args: &ItemsArgs) -> ExitCode {
     exit(|| {
-        let of = ItemsOf::record(args.shape.namespace, args.record.as_bytes())?;
+        let mut node = open(&args.shape.node)?;
+        let namespace = args.shape.namespace.number(&mut node)?;
+        let of = ItemsOf::record(namespace, args.record.as_bytes())?;
         let of = of
             .range(args.range.named().unwrap_or(ItemRange::Prefix(b"")))?
             .limits(args.shape.limits());
         let of = if args.reverse { of.descending() } else { of };
-        print(&args.shape, open(&args.shape.node)?.items(of))
+        print(&args.shape, node.items(of))
     })
 }
 
 /// Prints the items of a namespace.
 pub fn scan(args: &ScanArgs) -> ExitCode {
     let ScanArgs { shape } = args;
-    exit(|| print(shape, open(&shape.node)?.scan(shape.namespace, shape.limits())))
+    exit(|| {
+        let mut node = open(&shape.node)?;
+        let namespace = shape.namespace.number(&mut node)?;
+        print(shape, node.scan(namespace, shape.limits()))
+    })
 }
 
 /// Prints as many items as are asked for; whether there are any.

@@ -1,8 +1,9 @@
-//! `larder get`, `set`, `del`, `incr`, `items`, `scan` and `ping`: a running node asked from the
-//! command line.
+//! `larder get`, `set`, `del`, `incr`, `items`, `scan`, `ns` and `ping`: a running node asked from
+//! the command line.
 
 mod del;
 mod list;
+mod namespaces;
 mod print;
 
 use std::ffi::OsString;
@@ -19,6 +20,8 @@ use larder_client::{ClientConnection, ClientError, ItemRef, Put, Stored, When};
 use crate::limits::ITEM_BYTES_RANGE;
 pub use del::{DelArgs, del};
 pub use list::{ItemsArgs, ScanArgs, items, scan};
+use namespaces::WhichNamespace;
+pub use namespaces::{NamespaceArgs, namespaces};
 use print::Printer;
 
 /// The exit code where there is no such item, or a condition does not hold.
@@ -50,14 +53,14 @@ pub struct ItemArgs {
     /// The item's key in the record; the record of a memcached key has one without a key
     #[arg(value_name = "ITEM", default_value = "", hide_default_value = true)]
     pub item: OsString,
-    /// The namespace's number
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub namespace: u32,
+    #[command(flatten)]
+    namespace: WhichNamespace,
 }
 
 impl ItemArgs {
-    fn key(&self) -> Result<ItemRef<'_>, ClientError> {
-        ItemRef::new(self.namespace, self.record.as_bytes(), self.item.as_bytes())
+    fn key(&self, node: &mut ClientConnection) -> Result<ItemRef<'_>, AskError> {
+        let namespace = self.namespace.number(node)?;
+        Ok(ItemRef::new(namespace, self.record.as_bytes(), self.item.as_bytes())?)
     }
 }
 
@@ -159,6 +162,10 @@ enum AskError {
     Input { what: String, source: io::Error },
     #[error("{0} is every item of the record; say --all if that is meant")]
     EveryItem(&'static str),
+    #[error("there is no namespace {0}; `larder ns list` shows them")]
+    NoNamespace(String),
+    #[error("{0} is at most 4G")]
+    OverFourGigabytes(&'static str),
     #[error("the value has more than {0} bytes, which no node takes")]
     TooLong(u64),
     #[error("cannot write the answer: {0}")]
@@ -168,7 +175,9 @@ enum AskError {
 /// Prints an item's value, byte for byte.
 pub fn get(args: &GetArgs) -> ExitCode {
     exit(|| {
-        let item = open(&args.node)?.get(args.key.key()?)?;
+        let mut node = open(&args.node)?;
+        let key = args.key.key(&mut node)?;
+        let item = node.get(key)?;
         Printer::new(&args.node).item(item.as_ref())?;
         Ok(item.is_some())
     })
@@ -177,10 +186,11 @@ pub fn get(args: &GetArgs) -> ExitCode {
 /// Stores a value.
 pub fn set(args: &SetArgs) -> ExitCode {
     exit(|| {
-        let key = args.key.key()?;
         let value = value(args)?;
         let put = Put { value: &value, when: args.when(), ttl: args.ttl, client_flags: 0 };
-        let stored = open(&args.node)?.put(key, &put)?;
+        let mut node = open(&args.node)?;
+        let key = args.key.key(&mut node)?;
+        let stored = node.put(key, &put)?;
         Printer::new(&args.node).stored(stored)?;
         Ok(matches!(stored, Stored::Yes(_)))
     })
@@ -189,7 +199,9 @@ pub fn set(args: &SetArgs) -> ExitCode {
 /// Changes a number and prints it.
 pub fn incr(args: &IncrArgs) -> ExitCode {
     exit(|| {
-        let number = open(&args.node)?.increment(args.key.key()?, args.by, args.initial)?;
+        let mut node = open(&args.node)?;
+        let key = args.key.key(&mut node)?;
+        let number = node.increment(key, args.by, args.initial)?;
         Printer::new(&args.node).number(number)?;
         Ok(number.is_some())
     })

@@ -25,6 +25,8 @@ use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
 use crate::memcached::binary::MemcachedBinary;
 use crate::mesh::{Ends, Mesh};
+use crate::namespaces::registry::{REGISTRY_SHARD, Registry};
+use crate::namespaces::{NamespaceTable, NamespaceView};
 use crate::native::Native;
 use crate::service::{Engine, Entrance, NodeService, Setup, Shared};
 
@@ -57,8 +59,8 @@ pub(super) struct CorePlan {
 pub(super) enum Step {
     /// Every core has a ring: open the shards.
     Open(Vec<RemoteWaker>),
-    /// Every shard is open: serve.
-    Serve,
+    /// Every shard is open, and these are the namespaces: serve.
+    Serve(Arc<NamespaceTable>),
 }
 
 /// Starts a core's thread.
@@ -102,8 +104,13 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let Some(engines) = open_shards(&mut core, &files, plan.shards, &plan.cancel)? else {
         return Ok(());
     };
-    let is_heard = plan.events.send(Event::Opened(plan.core)).is_ok();
-    let Some(Step::Serve) = plan.steps.recv().ok().filter(|_| is_heard) else { return Ok(()) };
+    let registry = load_registry(&mut core, &engines)?;
+    let namespaces = registry.as_ref().map(|registry| Arc::new(registry.table.clone()));
+    let is_heard = plan.events.send(Event::Opened { core: plan.core, namespaces }).is_ok();
+    let Some(Step::Serve(namespaces)) = plan.steps.recv().ok().filter(|_| is_heard) else {
+        return Ok(());
+    };
+    let namespaces = NamespaceView::new(namespaces);
     drop(plan.steps);
     let entrance = |(_, door): &(ClientListener, Door)| {
         let (facts, core) = (Arc::clone(&plan.shared.facts), plan.core);
@@ -120,7 +127,10 @@ fn run(plan: CorePlan) -> Result<(), String> {
                     move || MemcachedBinary::new(&binary),
                 )
             }
-            Door::Native => Entrance::new(move || Native::new(&facts, core)),
+            Door::Native => {
+                let namespaces = namespaces.clone();
+                Entrance::new(move || Native::new(&facts, core, &namespaces))
+            }
         }
     };
     let entrances = plan.listeners.iter().map(entrance).collect();
@@ -134,6 +144,8 @@ fn run(plan: CorePlan) -> Result<(), String> {
         engines: engines.clone(),
         control: plan.control,
         events: plan.events,
+        namespaces,
+        registry,
     };
     let mut service = NodeService::new(setup);
     for (listener, _) in plan.listeners {
@@ -143,6 +155,16 @@ fn run(plan: CorePlan) -> Result<(), String> {
     close_shards(&mut core, engines)?;
     core.shutdown();
     Ok(())
+}
+
+/// What is remembered of the namespaces, if that shard is one of these.
+fn load_registry(core: &mut Core, engines: &Engines) -> Result<Option<Registry>, String> {
+    let keeper = engines.iter().find(|(number, _)| *number == REGISTRY_SHARD);
+    let load = |(_, engine): &(u16, Rc<Engine>)| {
+        let engine = Rc::clone(engine);
+        core.block_on(Box::pin(async move { Registry::load(&engine).await }))
+    };
+    keeper.map(load).transpose()
 }
 
 /// A core's shards, by number.

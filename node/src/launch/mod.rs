@@ -51,6 +51,7 @@ use crate::limits::RESTART_PATIENCE_MILLISECONDS;
 use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 use crate::mesh;
+use crate::namespaces::NamespaceTable;
 use crate::routing::core_of;
 use crate::service::Shared;
 use cancel::Cancel;
@@ -315,15 +316,15 @@ impl Starting {
         admin: TcpListener,
         shared: &Arc<Shared>,
     ) -> Result<Admin, StartError> {
-        self.bring_up(events)?;
+        let namespaces = self.bring_up(events)?;
         let admin = Admin::start(admin, self.cores.clone(), Arc::clone(shared))?;
-        self.tell(|| Step::Serve);
+        self.tell(|| Step::Serve(Arc::clone(&namespaces)));
         Ok(admin)
     }
 
-    /// Waits until every core has its shards open.
-    fn bring_up(&mut self, events: &Receiver<Event>) -> Result<(), StartError> {
-        let mut opened = 0;
+    /// Waits until every core has its shards open, and returns the namespaces that one remembers.
+    fn bring_up(&mut self, events: &Receiver<Event>) -> Result<Arc<NamespaceTable>, StartError> {
+        let (mut opened, mut known) = (0, None);
         while opened < self.cores.len() {
             match events.recv().expect("the launcher keeps a sender itself") {
                 Event::StopRequested(reason) => return Err(StartError::Stopped { reason }),
@@ -331,7 +332,10 @@ impl Starting {
                     let reason = result.err().unwrap_or_else(|| "it ended".to_owned());
                     return Err(StartError::Core { core, reason });
                 }
-                Event::Opened(_) => opened += 1,
+                Event::Opened { namespaces, .. } => {
+                    opened += 1;
+                    known = known.or(namespaces);
+                }
                 Event::Waker { core, waker } => {
                     self.cores[core].waker = Some(waker);
                     let wakers = self.cores.iter().map(|core| core.waker.clone());
@@ -344,7 +348,7 @@ impl Starting {
                 }
             }
         }
-        Ok(())
+        Ok(known.expect("a core has the shard that remembers them"))
     }
 
     /// Tells every core. One that has ended says so itself.

@@ -135,7 +135,7 @@ impl Supervisor {
                     break failure.and(self.drain(FAILED_DRAIN_MILLISECONDS));
                 }
                 Ok(Event::Ended { core, result }) => break Err(unasked(core, result)),
-                Ok(Event::Drained(_) | Event::Waker { .. } | Event::Opened(_)) => {}
+                Ok(Event::Drained(_) | Event::Waker { .. } | Event::Opened { .. }) => {}
                 Err(_) => break Ok(()),
             }
         };
@@ -159,7 +159,7 @@ impl Supervisor {
                 Ok(Event::ShardStopped { shard, reason }) => {
                     result = result.and(Err(RunError::ShardStopped { shard, reason }));
                 }
-                Ok(Event::StopRequested(_) | Event::Waker { .. } | Event::Opened(_)) => {}
+                Ok(Event::StopRequested(_) | Event::Waker { .. } | Event::Opened { .. }) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     tracing::warn!("connections that did not take their answers are cut");
                     break;

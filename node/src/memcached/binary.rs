@@ -117,7 +117,9 @@ fn put(
                 NoAnswer::Damaged => (BinaryStatus::Internal, DAMAGED),
                 NoAnswer::Stopped => (BinaryStatus::Internal, STOPPED),
                 NoAnswer::ReadFailed => (BinaryStatus::Internal, READ_FAILED),
-                NoAnswer::TooLate => panic!("no request of this protocol has a deadline"),
+                NoAnswer::TooLate | NoAnswer::NoNamespace | NoAnswer::OverQuota => {
+                    panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
+                }
             };
             reply::put_error(out, head, status, without_prefix(text));
         }

@@ -229,6 +229,7 @@ impl Codec for Memcached {
                 statistics::put(out, token.section(), &self.facts, reports, now);
             }
             NodeAnswer::Stopping => {}
+            NodeAnswer::Namespace(_) => panic!("this protocol asks for no namespace: {answer:?}"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
+mod namespaces;
 mod pages;
 mod records;
 
@@ -8,7 +9,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED};
+use larder_engine::key::{Key, ROUTE_SEED, route_hash};
 use larder_engine::operation::{
     Arithmetic, Delete, EXPIRED, Operation, Outcome, Read, Store, StoreMode,
 };
@@ -16,15 +17,19 @@ use larder_engine::shard::Answer;
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
-    ItemKey, NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep,
-    Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestHead, TouchItem, VERSION,
+    ItemKey, NamespaceSettings, NativeLimits, NativeParsed, NativeParser, NativeRequest,
+    NativeStatus, NativeStep, Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestHead,
+    TouchItem, VERSION,
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
 use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
-use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, ShardAnswer, ShardRequest};
+use crate::namespaces::{NamespaceView, lifetime};
+use crate::request::{
+    ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
+};
 
 use pages::Pages;
 use records::{Fault, Mutation};
@@ -36,14 +41,21 @@ pub struct Native {
     limits: NativeLimits,
     facts: Arc<Facts>,
     core: usize,
+    namespaces: NamespaceView,
 }
 
 impl Native {
     /// For a connection to `core` that begins.
-    pub fn new(facts: &Arc<Facts>, core: usize) -> Self {
+    pub fn new(facts: &Arc<Facts>, core: usize, namespaces: &NamespaceView) -> Self {
         let value_bytes_max = usize::try_from(facts.item_bytes_max).unwrap_or(usize::MAX);
         let limits = NativeLimits { value_bytes_max };
-        Self { parser: NativeParser::default(), limits, facts: Arc::clone(facts), core }
+        Self {
+            parser: NativeParser::default(),
+            limits,
+            facts: Arc::clone(facts),
+            core,
+            namespaces: namespaces.clone(),
+        }
     }
 
     fn hello(&self) -> HelloReply {
@@ -82,10 +94,16 @@ impl Native {
         Some(match request {
             NativeRequest::Mutate(mutate) => {
                 let value_bytes_max = self.limits.value_bytes_max;
-                Mutation::asked(mutate, (shards, now), value_bytes_max, deadline)
+                let told = (&self.namespaces, deadline);
+                Mutation::asked(mutate, (shards, now), value_bytes_max, told)
             }
-            NativeRequest::DeleteItems(delete) => records::deletion(delete, shards, deadline),
-            _ => return Pages::asked(request, shards, deadline).map(|asked| asked.map(|it| it.1)),
+            NativeRequest::DeleteItems(delete) => {
+                records::deletion(delete, (&self.namespaces, shards), deadline)
+            }
+            _ => {
+                let asked = Pages::asked(request, (&self.namespaces, shards), deadline)?;
+                asked.map(|(_, request)| request)
+            }
         })
     }
 }
@@ -136,6 +154,8 @@ impl NativeToken {
                     NoAnswer::Full => NativeStatus::Full,
                     NoAnswer::Stopped => NativeStatus::Stopped,
                     NoAnswer::ReadFailed => NativeStatus::ReadFailed,
+                    NoAnswer::NoNamespace => NativeStatus::UnknownNamespace,
+                    NoAnswer::OverQuota => NativeStatus::OverQuota,
                     NoAnswer::TooLate => NativeStatus::DeadlinePassed,
                 };
                 return reply::put_error(out, head, status, status.text());
@@ -189,8 +209,14 @@ fn put_status(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus) {
 }
 
 /// What one shard is to do for `request`.
-fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<'a>, Kind)> {
-    let expiry = |ttl: u32| match ttl {
+fn item_request<'a>(
+    request: &NativeRequest<'a>,
+    now: u32,
+    settings: &NamespaceSettings,
+) -> Option<(Operation<'a>, Kind)> {
+    // Items that are stored together in one record live for different times too.
+    let salt = || request.key().map_or(0, |key| key_salt(&key, now));
+    let expiry = |ttl: u32| match lifetime(settings, ttl, salt) {
         0 => 0,
         // A clock that stands before the first second of 1970 has no items that live.
         ttl => now.saturating_add(ttl).max(EXPIRED + 1),
@@ -205,7 +231,11 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
         | NativeRequest::GetItems(_)
         | NativeRequest::Scan(_)
         | NativeRequest::Mutate(_)
-        | NativeRequest::DeleteItems(_) => return None,
+        | NativeRequest::DeleteItems(_)
+        | NativeRequest::CreateNamespace(_)
+        | NativeRequest::SetNamespace(_)
+        | NativeRequest::ListNamespaces(_)
+        | NativeRequest::DropNamespace(_) => return None,
         NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
             let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
             (Operation::Read(read), Kind::Get { touches: false })
@@ -243,6 +273,12 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
             (Operation::Arithmetic(arithmetic), kind)
         }
     })
+}
+
+/// A number for an item that is stored at Unix second `now`.
+fn key_salt(key: &ItemKey<'_>, now: u32) -> u64 {
+    let hash = route_hash(key.record) ^ route_hash(key.item).rotate_left(32);
+    hash.wrapping_add(u64::from(now))
 }
 
 fn key_of(key: ItemKey<'_>) -> Key<'_> {
@@ -310,17 +346,21 @@ impl Codec for Native {
             0 => None,
             microseconds => Some(asked + microseconds * 1000),
         };
-        let (Some(key), Some((operation, kind))) =
-            (request.key(), item_request(request, now.second))
-        else {
+        let Some(key) = request.key() else {
+            if let Some(request) = namespaces::change(request) {
+                return Meaning::Node(NodeRequest::Namespace(request));
+            }
             return match self.shard_request(request, now.second, deadline) {
                 Some(Ok(request)) => Meaning::Shard(Arc::new(request)),
                 Some(Err(_)) | None => Meaning::Constant,
             };
         };
-        if key.namespace != DEFAULT_NAMESPACE {
+        let Some(settings) = self.namespaces.settings(key.namespace) else {
             return Meaning::Constant;
-        }
+        };
+        let Some((operation, kind)) = item_request(request, now.second, &settings) else {
+            panic!("what has a key is about an item: {request:?}");
+        };
         Meaning::Keyed(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
     }
 
@@ -353,11 +393,15 @@ impl Codec for Native {
                             reply::put_error(out, head, status, "this node speaks version 1");
                         }
                     }
+                    NativeRequest::ListNamespaces(name) => {
+                        namespaces::put_list(head, &self.namespaces.table(), *name, out);
+                    }
                     _ => {
-                        let fault = self
-                            .shard_request(request, 0, None)
-                            .and_then(Result::err)
-                            .or_else(|| records::check_namespace(request.key()?.namespace).err());
+                        let fault = self.shard_request(request, 0, None).and_then(Result::err);
+                        let fault = fault.or_else(|| {
+                            let key = request.key()?;
+                            records::settings_of(&self.namespaces, key.namespace).err()
+                        });
                         let (status, reason) = fault.expect("what is sound is asked of a shard");
                         reply::put_error(out, head, status, reason);
                     }
@@ -387,7 +431,7 @@ impl Codec for Native {
                         Some(ShardAsked::Mutation(Mutation::of(mutate)))
                     }
                     NativeRequest::DeleteItems(_) => Some(ShardAsked::Deletion),
-                    _ => Pages::asked(request, self.facts.shards, None)
+                    _ => Pages::asked(request, (&self.namespaces, self.facts.shards), None)
                         .and_then(Result::ok)
                         .map(|(pages, _)| ShardAsked::Pages(pages)),
                 };
@@ -437,8 +481,11 @@ impl Codec for Native {
         }
     }
 
-    fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, _: &mut Vec<u8>) {
-        panic!("nothing of this protocol asks the whole node: {token:?}, {answer:?}");
+    fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, out: &mut Vec<u8>) {
+        match answer {
+            NodeAnswer::Namespace(changed) => namespaces::put_changed(token.head, changed, out),
+            _ => panic!("nothing of this protocol asks for {answer:?}: {token:?}"),
+        }
     }
 
     fn put_stopped(&self, reply: &[u8], out: &mut Vec<u8>) {

@@ -18,12 +18,13 @@ use larder_engine::key::{ENCODED_BYTES_MAX, route_hash, shard_of_hash};
 use larder_engine::scan::{Page, PageItem, PagePlace, Scan};
 use larder_protocol::native::reply::{self, ReplyHead};
 use larder_protocol::native::{
-    GetItems, NativePageItem, NativeRequest, NativeStatus, PAGE_TOKEN_BYTES_MAX, PageLimits,
-    ScanItems,
+    GetItems, NamespaceSettings, NativePageItem, NativeRequest, NativeStatus, PAGE_TOKEN_BYTES_MAX,
+    PageLimits, ScanItems,
 };
 
-use super::records::{Fault, check_namespace, scan_of};
+use super::records::{Fault, scan_of, settings_of};
 use crate::limits::{PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
+use crate::namespaces::NamespaceView;
 use crate::request::{ShardRequest, ShardWork};
 
 /// What a token is answered that is not of its request.
@@ -111,12 +112,12 @@ impl Pages {
     /// no page.
     pub(super) fn asked(
         request: &NativeRequest<'_>,
-        shards: u16,
+        (namespaces, shards): (&NamespaceView, u16),
         deadline: Option<u64>,
     ) -> Option<Result<(Self, ShardRequest), Fault>> {
         let asked = match request {
-            NativeRequest::GetItems(get) => Self::of_record(get, shards),
-            NativeRequest::Scan(scan) => Self::of_namespace(scan, shards),
+            NativeRequest::GetItems(get) => Self::of_record(get, namespaces, shards),
+            NativeRequest::Scan(scan) => Self::of_namespace(scan, namespaces, shards),
             _ => return None,
         };
         Some(asked.map(|(pages, shard, scan)| {
@@ -124,9 +125,13 @@ impl Pages {
         }))
     }
 
-    fn of_record(get: &GetItems<'_>, shards: u16) -> Result<(Self, u16, Scan), Fault> {
+    fn of_record(
+        get: &GetItems<'_>,
+        namespaces: &NamespaceView,
+        shards: u16,
+    ) -> Result<(Self, u16, Scan), Fault> {
         let GetItems { namespace, record, range, is_descending, limits, token } = *get;
-        check_namespace(namespace)?;
+        let settings = settings_of(namespaces, namespace)?;
         let mut scan = scan_of(namespace, record, range);
         scan.is_reverse = is_descending;
         let hash = route_hash(record);
@@ -136,12 +141,16 @@ impl Pages {
             let place = place.filter(|_| found == pages).ok_or(BAD_TOKEN)?;
             scan = scan.after(&place);
         }
-        Ok((pages, shard_of_hash(hash, shards), limited(scan, limits)))
+        Ok((pages, shard_of_hash(hash, shards), limited(scan, limits, &settings)))
     }
 
-    fn of_namespace(asked: &ScanItems<'_>, shards: u16) -> Result<(Self, u16, Scan), Fault> {
+    fn of_namespace(
+        asked: &ScanItems<'_>,
+        namespaces: &NamespaceView,
+        shards: u16,
+    ) -> Result<(Self, u16, Scan), Fault> {
         let ScanItems { namespace, limits, token } = *asked;
-        check_namespace(namespace)?;
+        let settings = settings_of(namespaces, namespace)?;
         let mut scan = Scan::of_namespace(namespace);
         let (is_descending, mut shard) = (false, 0);
         if !token.is_empty() {
@@ -156,7 +165,7 @@ impl Pages {
             }
         }
         let pages = Self { namespace, is_descending, of: PagesOf::Namespace(shard) };
-        Ok((pages, shard, limited(scan, limits)))
+        Ok((pages, shard, limited(scan, limits, &settings)))
     }
 
     /// Appends the reply with an answer of a store of so many shards.
@@ -175,14 +184,21 @@ impl Pages {
 }
 
 /// The scan with the limits that a client has asked for, as far as the node grants them.
-fn limited(mut scan: Scan, limits: PageLimits) -> Scan {
+fn limited(mut scan: Scan, limits: PageLimits, settings: &NamespaceSettings) -> Scan {
+    // What the namespace allows, where that is less than what the node does.
+    let allowed = |limit: u32, most: usize| match limit {
+        0 => most,
+        limit => usize::try_from(limit).unwrap_or(usize::MAX).min(most),
+    };
     let granted = |asked: u32, usual: usize, most: usize| match asked {
-        0 => usual,
+        0 => usual.min(most),
         asked => usize::try_from(asked).unwrap_or(usize::MAX).min(most),
     };
+    let items_most = allowed(settings.page_items_max, PAGE_ITEMS_MAX);
+    let bytes_most = allowed(settings.page_bytes_max, PAGE_BYTES_MAX);
     let PageLimits { items_max, bytes_max, value_bytes_max, keys_only } = limits;
-    scan.items_max = granted(items_max, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX);
-    scan.bytes_max = granted(bytes_max, PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX);
+    scan.items_max = granted(items_max, PAGE_ITEMS_DEFAULT, items_most);
+    scan.bytes_max = granted(bytes_max, PAGE_BYTES_DEFAULT, bytes_most);
     scan.value_bytes_max = granted(value_bytes_max, usize::MAX, usize::MAX);
     scan.keys_only = keys_only;
     scan
@@ -212,13 +228,17 @@ mod tests {
     fn get(record: &'static [u8], is_descending: bool, token: &[u8]) -> Option<NativeStatus> {
         let range = ItemRange::Prefix(b"");
         let get = GetItems { namespace: 0, record, range, is_descending, limits: LIMITS, token };
-        let asked = Pages::asked(&NativeRequest::GetItems(get), 2, None).expect("a page");
+        let asked =
+            Pages::asked(&NativeRequest::GetItems(get), (&NamespaceView::default(), 2), None)
+                .expect("a page");
         asked.err().map(|(status, _)| status)
     }
 
     fn scan(namespace: u32, shards: u16, token: &[u8]) -> Result<u16, NativeStatus> {
         let scan = ScanItems { namespace, limits: LIMITS, token };
-        let asked = Pages::asked(&NativeRequest::Scan(scan), shards, None).expect("a page");
+        let asked =
+            Pages::asked(&NativeRequest::Scan(scan), (&NamespaceView::default(), shards), None)
+                .expect("a page");
         asked.map(|(_, request)| request.shard).map_err(|(status, _)| status)
     }
 
@@ -293,7 +313,8 @@ mod tests {
     fn limits_are_those_of_the_node_where_none_or_more_is_asked_for() {
         let granted = |items_max, bytes_max, value_bytes_max| {
             let limits = PageLimits { items_max, bytes_max, value_bytes_max, keys_only: true };
-            let scan = limited(Scan::of_namespace(0), limits);
+            let usual = NamespaceSettings::default();
+            let scan = limited(Scan::of_namespace(0), limits, &usual);
             assert!(scan.keys_only);
             (scan.items_max, scan.bytes_max, scan.value_bytes_max)
         };
@@ -301,5 +322,20 @@ mod tests {
         assert_eq!(granted(1, 2, 3), (1, 2, 3));
         let most = (PAGE_ITEMS_MAX, PAGE_BYTES_MAX, u32::MAX as usize);
         assert_eq!(granted(u32::MAX, u32::MAX, u32::MAX), most);
+    }
+
+    #[test]
+    fn a_namespace_may_allow_less_than_the_node() {
+        let settings =
+            NamespaceSettings { page_items_max: 10, page_bytes_max: 100, ..Default::default() };
+        let granted = |items_max, bytes_max| {
+            let limits = PageLimits { items_max, bytes_max, ..LIMITS };
+            let scan = limited(Scan::of_namespace(1), limits, &settings);
+            (scan.items_max, scan.bytes_max)
+        };
+        assert_eq!(
+            (granted(0, 0), granted(9, 200), granted(11, 99)),
+            ((10, 100), (9, 100), (10, 99))
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Changes of a record's items: what they ask a shard for, and what is answered.
 
+use larder_engine::key::route_hash;
 use larder_engine::key::shard_of_hash;
-use larder_engine::key::{DEFAULT_NAMESPACE, route_hash};
 use larder_engine::operation::Outcome;
 use larder_engine::scan::Scan;
 use larder_engine::shard::{
@@ -9,11 +9,12 @@ use larder_engine::shard::{
 };
 use larder_protocol::native::reply::{self, Changed, ReplyHead};
 use larder_protocol::native::{
-    DeleteItems, ItemRange, MUTATE_CHANGES_MAX, MutateRecord, NativeRequest, NativeStatus, PutItem,
-    PutMode,
+    DeleteItems, ItemRange, MUTATE_CHANGES_MAX, MutateRecord, NamespaceSettings, NativeRequest,
+    NativeStatus, PutItem, PutMode,
 };
 
 use super::{item_request, refused};
+use crate::namespaces::NamespaceView;
 use crate::request::{ShardRequest, ShardWork};
 
 const _: () = assert!(MUTATE_CHANGES_MAX <= BATCH_STEPS_MAX);
@@ -34,12 +35,13 @@ impl Mutation {
         mutate: &MutateRecord<'_>,
         (shards, now): (u16, u32),
         value_bytes_max: usize,
-        deadline: Option<u64>,
+        (namespaces, deadline): (&NamespaceView, Option<u64>),
     ) -> Result<ShardRequest, Fault> {
-        check_namespace(mutate.namespace)?;
+        let settings = settings_of(namespaces, mutate.namespace)?;
         let mut steps = Vec::with_capacity(mutate.len());
         for change in mutate.changes() {
-            let (Some(key), Some((operation, _))) = (change.key(), item_request(&change, now))
+            let (Some(key), Some((operation, _))) =
+                (change.key(), item_request(&change, now, &settings))
             else {
                 panic!("every change is of one item: {change:?}");
             };
@@ -108,11 +110,11 @@ fn changed(answer: &AnswerBuf) -> Changed {
 /// What a deletion of a range asks of a shard of `shards`.
 pub(super) fn deletion(
     delete: &DeleteItems<'_>,
-    shards: u16,
+    (namespaces, shards): (&NamespaceView, u16),
     deadline: Option<u64>,
 ) -> Result<ShardRequest, Fault> {
     let DeleteItems { namespace, record, range } = *delete;
-    check_namespace(namespace)?;
+    settings_of(namespaces, namespace)?;
     let shard = shard_of_hash(route_hash(record), shards);
     let work = ShardWork::DeleteRange(scan_of(namespace, record, range));
     Ok(ShardRequest { shard, deadline, work })
@@ -132,10 +134,11 @@ pub(super) fn scan_of(namespace: u32, record: &[u8], range: ItemRange<'_>) -> Sc
     }
 }
 
-pub(super) fn check_namespace(namespace: u32) -> Result<(), Fault> {
-    if namespace == DEFAULT_NAMESPACE {
-        return Ok(());
-    }
-    let reason = "there is no such namespace; the only one is 0, `default`";
-    Err((NativeStatus::UnknownNamespace, reason))
+/// How a namespace is that a request names.
+pub(super) fn settings_of(
+    namespaces: &NamespaceView,
+    namespace: u32,
+) -> Result<NamespaceSettings, Fault> {
+    let reason = "there is no such namespace: `default` is number 0, and a list tells the others";
+    namespaces.settings(namespace).ok_or((NativeStatus::UnknownNamespace, reason))
 }

@@ -9,7 +9,7 @@ const KEY: ItemKey<'static> = ItemKey { namespace: 0, record: b"r", item: b"i" }
 const NOW: Moment = Moment { second: 1_000_000, nanoseconds: 5000 };
 
 fn native() -> Native {
-    Native::new(&Arc::new(Facts::example()), 1)
+    Native::new(&Arc::new(Facts::example()), 1, &NamespaceView::default())
 }
 
 fn put(mode: PutMode) -> NativeRequest<'static> {

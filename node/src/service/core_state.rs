@@ -24,6 +24,9 @@ use crate::facts::Facts;
 use crate::ledger::Ledger;
 use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES};
 use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place};
+use crate::namespaces::NamespaceView;
+use crate::namespaces::registrar::Registrar;
+use crate::namespaces::registry::Registry;
 use crate::request::{
     Answered, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardRequest, Target,
 };
@@ -44,9 +47,18 @@ pub struct Shared {
     pub connections: AtomicUsize,
 }
 
+/// Who waits for what all cores say.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum GatherFor {
+    /// A connection of this core.
+    Connection(Place),
+    /// The registrar of namespaces.
+    Registrar,
+}
+
 /// An answer that is gathered from all cores.
 struct Gather {
-    place: Place,
+    whose: GatherFor,
     what: Ask,
     remaining: usize,
     reports: Vec<CoreReport>,
@@ -88,22 +100,32 @@ pub(super) struct CoreState {
     pub arrived: Vec<(Place, Arrival)>,
     gathers: HashMap<u64, Gather>,
     gather_next: u64,
+    /// Which namespaces there are.
+    pub(super) namespaces: NamespaceView,
+    /// Who changes them, on the core that does.
+    pub(super) registrar: Option<Registrar<(usize, Place)>>,
     pub(super) scratch: Vec<u8>,
     /// What the request that was refused last waits for; nothing if its connection has others under
     /// way.
     pub(super) refused_want: Option<Want>,
 }
 
+/// What a core's state is made of.
+pub(super) struct Parts {
+    pub core: usize,
+    pub env: RingEnv,
+    pub files: FileCache<RingEnv>,
+    pub shared: Arc<Shared>,
+    pub mesh: Mesh,
+    pub shards: Shards,
+    pub events: Sender<Event>,
+    pub namespaces: NamespaceView,
+    pub registry: Option<Registry>,
+}
+
 impl CoreState {
-    pub(super) fn new(
-        core: usize,
-        env: RingEnv,
-        files: FileCache<RingEnv>,
-        shared: Arc<Shared>,
-        mesh: Mesh,
-        shards: Shards,
-        events: Sender<Event>,
-    ) -> Self {
+    pub(super) fn new(setup: Parts) -> Self {
+        let Parts { core, env, files, shared, mesh, shards, events, namespaces, registry } = setup;
         let cores = mesh.cores();
         let share = shared.facts.memory_plan.cores.1;
         let ledger = Ledger::new(share.connections);
@@ -133,6 +155,8 @@ impl CoreState {
             arrived: Vec::new(),
             gathers: HashMap::new(),
             gather_next: 0,
+            namespaces,
+            registrar: registry.map(Registrar::new),
             scratch: Vec::new(),
             refused_want: None,
         }
@@ -330,13 +354,18 @@ impl CoreState {
         let has_any = !clearings.is_empty();
         for Clearing { core, ask, result } in clearings {
             let result = result.map_err(|failure| failure.to_string());
-            if core == self.core {
-                self.gathered(ask, result.map(|()| None));
-            } else {
-                self.mesh.send_note(core, Note::Cleared(ask, result));
-            }
+            self.tell_done(core, ask, result);
         }
         has_any
+    }
+
+    /// Tells the core that asked how what it asked for has ended here.
+    fn tell_done(&mut self, core: usize, ask: u64, result: Result<(), String>) {
+        if core == self.core {
+            self.gathered(ask, result.map(|()| None));
+        } else {
+            self.mesh.send_note(core, Note::Done(ask, result));
+        }
     }
 
     fn memory(&self) -> CoreMemory {
@@ -374,11 +403,16 @@ impl CoreState {
     }
 
     pub(super) fn answer_ask(&mut self, core: usize, ask: u64, what: Ask) {
-        if let Ask::Clear(at) = what {
-            return self.shards.start_clearing(core, ask, at);
-        }
-        if what == Ask::Reset {
-            self.counters = Counters::default();
+        match what {
+            Ask::Clear(at) => return self.shards.start_clearing(core, ask, at),
+            Ask::DropNamespace(number) => return self.shards.start_dropping(core, ask, number),
+            Ask::Namespaces(table) => {
+                self.shards.set_namespaces(&table);
+                self.namespaces.set(table);
+                return self.tell_done(core, ask, Ok(()));
+            }
+            Ask::Reset => self.counters = Counters::default(),
+            Ask::Report => {}
         }
         let report = self.report();
         if core == self.core {
@@ -388,17 +422,18 @@ impl CoreState {
         }
     }
 
-    fn start_gather(&mut self, place: Place, what: Ask) {
+    pub(super) fn start_gather(&mut self, whose: GatherFor, what: Ask) {
         let ask = self.gather_next;
         self.gather_next += 1;
         let remaining = match what {
-            Ask::Clear(_) => usize::from(self.shared.shards),
-            Ask::Report | Ask::Reset => self.mesh.cores(),
+            Ask::Clear(_) | Ask::DropNamespace(_) => usize::from(self.shared.shards),
+            Ask::Report | Ask::Reset | Ask::Namespaces(_) => self.mesh.cores(),
         };
-        let gather = Gather { place, what, remaining, reports: Vec::new(), failure: None };
+        let asked = what.clone();
+        let gather = Gather { whose, what: asked, remaining, reports: Vec::new(), failure: None };
         self.gathers.insert(ask, gather);
         for peer in self.mesh.peers().collect::<Vec<_>>() {
-            self.mesh.send_note(peer, Note::Ask(ask, what));
+            self.mesh.send_note(peer, Note::Ask(ask, what.clone()));
         }
         self.answer_ask(self.core, ask, what);
     }
@@ -416,18 +451,24 @@ impl CoreState {
         }
         let mut gather = self.gathers.remove(&ask).expect("it was just looked at");
         gather.reports.sort_by_key(|report| report.core);
-        let answered = match (gather.failure, gather.what) {
-            (Some(failure), _) => {
-                tracing::error!("clearing all shards failed: {failure}");
-                Answered::Failed(NoAnswer::Stopped)
-            }
-            (None, Ask::Clear(_)) => Answered::Node(NodeAnswer::Cleared),
-            (None, Ask::Report | Ask::Reset) => {
+        if let Some(failure) = &gather.failure {
+            tracing::error!("what all shards were to do has failed: {failure}");
+        }
+        let place = match gather.whose {
+            GatherFor::Connection(place) => place,
+            GatherFor::Registrar => return self.registrar_step_done(gather.failure.is_none()),
+        };
+        let answered = match gather.what {
+            _ if gather.failure.is_some() => Answered::Failed(NoAnswer::Stopped),
+            Ask::Report | Ask::Reset => {
                 Answered::Node(NodeAnswer::Reports(gather.reports, self.now))
+            }
+            Ask::Clear(_) | Ask::Namespaces(_) | Ask::DropNamespace(_) => {
+                Answered::Node(NodeAnswer::Cleared)
             }
         };
         let arrival = Arrival { answered, after: After::NOTHING, core: None };
-        self.arrived.push((gather.place, arrival));
+        self.arrived.push((place, arrival));
     }
 
     /// Tells the supervisor; one that is gone needs to know nothing.
@@ -568,12 +609,16 @@ impl Handler for Dispatch<'_> {
             }
             NodeRequest::Reports { reset: true } => Ask::Reset,
             NodeRequest::Reports { reset: false } => Ask::Report,
+            NodeRequest::Namespace(request) => {
+                state.change_namespace(place, request);
+                return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
+            }
             NodeRequest::Stop => {
                 state.tell(Event::StopRequested("a client's shutdown command"));
                 return Handled::Done { after: After::NOTHING, is_error: false };
             }
         };
-        state.start_gather(place, ask);
+        state.start_gather(GatherFor::Connection(place), ask);
         Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES }
     }
 

@@ -6,6 +6,7 @@
 
 mod core_state;
 mod lanes;
+mod namespaces;
 mod other_cores;
 mod pressure;
 mod refused;
@@ -38,10 +39,12 @@ use crate::limits::{
     TURN_MESSAGES_MAX, TURN_NANOSECONDS, WAITING_INPUT_BYTES,
 };
 use crate::mesh::{Batch, Mesh, Place};
+use crate::namespaces::NamespaceView;
+use crate::namespaces::registry::Registry;
 use crate::request::Answered;
 
 pub use core_state::Shared;
-use core_state::{CoreState, Dispatch};
+use core_state::{CoreState, Dispatch, Parts};
 use refused::{Refused, Want};
 use shards::{Completion, Shards};
 use table::{Client, Entry, Table};
@@ -53,22 +56,22 @@ const TICK_NANOSECONDS: u64 = 1_000_000_000;
 
 /// What begins to speak with a client: one for each listener.
 #[derive(Clone)]
-pub struct Entrance(Arc<dyn Fn() -> Client + Send + Sync>);
+pub struct Entrance(Rc<dyn Fn() -> Client>);
 
 impl Entrance {
     /// The entrance to a listener whose clients speak the protocols that `begin` returns.
-    pub fn new<P: Codec + 'static>(begin: impl Fn() -> P + Send + Sync + 'static) -> Self {
-        Self(Arc::new(move || Box::new(Connection::new(begin()))))
+    pub fn new<P: Codec + 'static>(begin: impl Fn() -> P + 'static) -> Self {
+        Self(Rc::new(move || Box::new(Connection::new(begin()))))
     }
 
     /// The entrance to a listener whose clients speak the protocol that `usual` returns, or that
     /// of `other` if their first byte is `byte`.
     pub fn by_first_byte<P: Codec + 'static, Q: Codec + 'static>(
-        usual: impl Fn() -> P + Send + Sync + 'static,
+        usual: impl Fn() -> P + 'static,
         byte: u8,
-        other: impl Fn() -> Q + Send + Sync + 'static,
+        other: impl Fn() -> Q + 'static,
     ) -> Self {
-        Self(Arc::new(move || Box::new(ByFirstByte::new(usual(), (byte, other())))))
+        Self(Rc::new(move || Box::new(ByFirstByte::new(usual(), (byte, other())))))
     }
 }
 
@@ -98,6 +101,10 @@ pub struct Setup {
     pub control: Receiver<Control>,
     /// Messages to it.
     pub events: Sender<Event>,
+    /// Which namespaces there are.
+    pub namespaces: NamespaceView,
+    /// What is remembered of them, for the core that changes them.
+    pub registry: Option<Registry>,
 }
 
 /// The service of one core.
@@ -138,12 +145,24 @@ pub struct NodeService {
 impl NodeService {
     /// A service that starts to count seconds at once.
     pub fn new(setup: Setup) -> Self {
-        let Setup { core, env, files, shared, entrances, mesh, engines, control, events } = setup;
+        let Setup { core, env, files, shared, entrances, mesh, engines, control, .. } = setup;
         let ticks = Rc::new(Cell::new(0));
         env.spawn(TaskQueue::Maintenance, count_seconds(env.clone(), Rc::clone(&ticks)));
         let shards = Shards::new(env.clone(), shared.shards, engines);
-        let mut state = CoreState::new(core, env, files, shared, mesh, shards, events);
+        let (events, namespaces, registry) = (setup.events, setup.namespaces, setup.registry);
+        let mut state = CoreState::new(Parts {
+            core,
+            env,
+            files,
+            shared,
+            mesh,
+            shards,
+            events,
+            namespaces,
+            registry,
+        });
         state.start_turn();
+        state.start_registrar();
         let refused = Refused::new(state.mesh.cores());
         Self {
             state,
@@ -346,7 +365,7 @@ impl NodeService {
             self.state.completed(completion);
         }
         self.completions = completions;
-        has_any | self.state.take_clearings()
+        has_any | self.state.take_clearings() | self.state.take_registered()
     }
 
     /// Hands answers that came from elsewhere to their connections.
@@ -416,6 +435,7 @@ impl NodeService {
         self.state.spare_bytes = (self.spares.memory(), network.spare_memory());
         self.revoke_grants(network);
         self.retry_refused();
+        self.state.retry_registering();
         let (mark, patience) = if self.state.ledger.is_pressed() {
             (OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS_PRESSED)
         } else {

@@ -75,7 +75,9 @@ impl CoreState {
             match note {
                 Note::Ask(ask, what) => self.answer_ask(core, ask, what),
                 Note::Report(ask, report) => self.gathered(ask, Ok(Some(*report))),
-                Note::Cleared(ask, result) => self.gathered(ask, result.map(|()| None)),
+                Note::Done(ask, result) => self.gathered(ask, result.map(|()| None)),
+                Note::ChangeNamespace(place, request) => self.ask_registrar((core, place), request),
+                Note::NamespaceChanged(place, result) => self.namespace_changed(place, result),
             }
         }
         for connection in batch.closed.drain(..) {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
 use larder_engine::operation::{Delete, Need, Operation};
-use larder_engine::shard::{Announced, Answer, AnswerBuf, Attempt, OperationBuf, Shard};
+use larder_engine::shard::{
+    Announced, Answer, AnswerBuf, Attempt, BatchAnswer, OperationBuf, Shard,
+};
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
@@ -18,6 +20,8 @@ use crate::connection::{After, ByteQueue, Release};
 use crate::counters::{Counters, Kind, ShardReport, ShardSpace};
 use crate::limits::{LOG_RECORD_BYTES, TASK_BYTES};
 use crate::mesh::Place;
+use crate::namespaces::NamespaceTable;
+use crate::namespaces::registry::{Entry, REGISTRY_SHARD};
 use crate::request::{
     Answered, ItemRequest, NoAnswer, ShardAnswer, ShardRequest, ShardWork, Target,
 };
@@ -103,6 +107,7 @@ pub(super) struct Shards {
     local: Vec<Option<LocalShard>>,
     completions: Rc<RefCell<Vec<Completion>>>,
     clearings: Rc<RefCell<Vec<(u16, Clearing)>>>,
+    registered: Rc<RefCell<Vec<Result<(), EngineError>>>>,
     announced: Vec<(u16, Announced)>,
 }
 
@@ -118,8 +123,14 @@ impl Shards {
                 stopped: None,
             });
         }
-        let (completions, clearings) = (Rc::default(), Rc::default());
-        Self { env, local, completions, clearings, announced: Vec::new() }
+        Self {
+            env,
+            local,
+            completions: Rc::default(),
+            clearings: Rc::default(),
+            registered: Rc::default(),
+            announced: Vec::new(),
+        }
     }
 
     /// Where requests on `key` go.
@@ -315,6 +326,46 @@ impl Shards {
         }
     }
 
+    /// Deletes on every shard what a namespace has that nobody knows any more, for a core that
+    /// asked. Shards know of the namespaces what [`Shards::set_namespaces`] has said.
+    pub(super) fn start_dropping(&self, core: usize, ask: u64, namespace: u32) {
+        for (shard, local) in self.numbered() {
+            let engine = Rc::clone(&local.engine);
+            let clearings = Rc::clone(&self.clearings);
+            self.env.spawn(TaskQueue::Foreground, async move {
+                let result = engine.drop_namespace(namespace).await;
+                clearings.borrow_mut().push((shard, Clearing { core, ask, result }));
+            });
+        }
+    }
+
+    /// Tells every shard which namespaces there are.
+    pub(super) fn set_namespaces(&self, namespaces: &NamespaceTable) {
+        for (_, local) in self.numbered() {
+            local.engine.set_namespaces(namespaces.options(self.local.len() as u16));
+        }
+    }
+
+    /// Writes down what has to outlast a stop, on the shard that keeps it. The end comes with
+    /// [`Shards::take_registered`] when it is durable, whatever the durability mode.
+    pub(super) fn start_registering(&self, entry: &Entry) {
+        let engine = Rc::clone(&self.local(REGISTRY_SHARD).engine);
+        let (batch, registered) = (entry.batch(), Rc::clone(&self.registered));
+        self.env.spawn(TaskQueue::Foreground, async move {
+            let result = match engine.execute_batch(batch).await {
+                Ok((BatchAnswer::Done(_), _)) => engine.sync().await,
+                Ok((refused, _)) => panic!("nothing is demanded of the registry: {refused:?}"),
+                Err(error) => Err(error),
+            };
+            registered.borrow_mut().push(result);
+        });
+    }
+
+    /// The ends of what was written down since the last call.
+    pub(super) fn take_registered(&self) -> Vec<Result<(), EngineError>> {
+        std::mem::take(&mut *self.registered.borrow_mut())
+    }
+
     /// Moves the requests that ended since the last call to `into`.
     pub(super) fn take_completions(&self, into: &mut Vec<Completion>) {
         into.append(&mut self.completions.borrow_mut());
@@ -330,6 +381,11 @@ impl Shards {
             clearing
         };
         clearings.into_iter().map(noted).collect()
+    }
+
+    /// Whether a shard takes no more writes.
+    pub(super) fn has_stopped(&self, shard: u16) -> bool {
+        self.local(shard).engine.stopped().is_some()
     }
 
     /// Whether a reply may leave.

@@ -11,7 +11,11 @@ use super::client::{TestNode, found, noise};
 use super::process::larder;
 
 /// Runs a command against the node: exit code, stdout, stderr.
-fn run(node: &TestNode, arguments: &[&str], input: &[u8]) -> (Option<i32>, Vec<u8>, String) {
+pub(crate) fn run(
+    node: &TestNode,
+    arguments: &[&str],
+    input: &[u8],
+) -> (Option<i32>, Vec<u8>, String) {
     let mut command = larder(arguments);
     command.env("LARDER_NODE", node.node.addresses().native.to_string()).stdin(Stdio::piped());
     let mut child = command.spawn().expect("it runs");

@@ -16,6 +16,7 @@ mod local_socket;
 mod many_cores;
 mod memcached_binary;
 mod memcached_options;
+mod namespaces;
 mod native;
 mod pages;
 mod process;

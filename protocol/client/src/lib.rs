@@ -60,13 +60,17 @@ mod connection;
 mod error;
 mod key;
 mod mutate;
+mod namespaces;
 mod pages;
 
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
-pub use larder_protocol::native::{HelloReply, ItemRange, PageLimits};
+pub use larder_protocol::native::{
+    COMPRESS_NEVER, HelloReply, ItemRange, NamespaceCache, NamespaceDurability, NamespaceSettings,
+    NativeNamespace, PageLimits, SettingsChange,
+};
 pub use mutate::{Changes, Mutated, Unmet};
 pub use pages::{Items, ItemsOf, ListedItem};
 

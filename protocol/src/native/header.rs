@@ -54,11 +54,19 @@ pub enum Opcode {
     MutateRecord = 0x22,
     /// Delete a range of a record's items.
     DeleteItems = 0x23,
+    /// Make a namespace.
+    CreateNamespace = 0x30,
+    /// Change how one is.
+    SetNamespace = 0x31,
+    /// Show one or all.
+    ListNamespaces = 0x32,
+    /// Delete one with all that it has.
+    DropNamespace = 0x33,
 }
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Ping,
         Self::Hello,
         Self::Get,
@@ -71,6 +79,10 @@ impl Opcode {
         Self::Scan,
         Self::MutateRecord,
         Self::DeleteItems,
+        Self::CreateNamespace,
+        Self::SetNamespace,
+        Self::ListNamespaces,
+        Self::DropNamespace,
     ];
 
     /// The opcode of this byte.
@@ -89,6 +101,10 @@ impl Opcode {
             0x21 => Self::Scan,
             0x22 => Self::MutateRecord,
             0x23 => Self::DeleteItems,
+            0x30 => Self::CreateNamespace,
+            0x31 => Self::SetNamespace,
+            0x32 => Self::ListNamespaces,
+            0x33 => Self::DropNamespace,
             _ => return None,
         })
     }

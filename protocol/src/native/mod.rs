@@ -12,6 +12,7 @@
 mod header;
 mod hello;
 mod mutate;
+mod namespaces;
 mod page;
 mod parse;
 pub mod reply;
@@ -24,6 +25,10 @@ pub use header::{
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
 pub use mutate::{DeleteItems, MUTATE_CHANGES_MAX, MutateRecord};
+pub use namespaces::{
+    COMPRESS_NEVER, NAMESPACE_NAME_BYTES_MAX, NamespaceCache, NamespaceChange, NamespaceDurability,
+    NamespaceSettings, NativeNamespace, SettingsChange, is_namespace_name,
+};
 pub use page::{
     GetItems, ItemRange, NativePage, NativePageItem, PAGE_TOKEN_BYTES_MAX, PageLimits, ScanItems,
 };

@@ -6,7 +6,7 @@ use flatbuffers::{
 };
 
 use super::request::BodyError;
-use super::structured::{Reader, StructureError, slot, write_table};
+use super::structured::{Reader, StructureError, slot, told, write_table};
 use super::{ITEM_BYTES_MAX, RECORD_BYTES_MAX};
 
 /// The longest token of a page, in bytes.
@@ -139,15 +139,6 @@ impl PageLimits {
 
 /// What a body says before it is known to make sense.
 type Checked<T> = Result<T, BodyError>;
-
-/// Why bytes are not the body, in words that need no memory.
-fn told<T>(read: Result<Checked<T>, StructureError>) -> Checked<T> {
-    match read {
-        Ok(checked) => checked,
-        Err(StructureError::Identifier) => Err("the body is of another kind than its opcode"),
-        Err(StructureError::Malformed(_)) => Err("the body is no FlatBuffer of its schema"),
-    }
-}
 
 fn flag(byte: u8, reason: BodyError) -> Checked<bool> {
     match byte {

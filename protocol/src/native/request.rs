@@ -2,6 +2,7 @@
 
 use super::header::{HEADER_BYTES, checksum};
 use super::mutate::{DeleteItems, MutateRecord};
+use super::namespaces::{self, NamespaceChange};
 use super::page::{GetItems, ScanItems};
 use super::parse::FLAG_CHECKSUM;
 use super::{
@@ -152,6 +153,14 @@ pub enum NativeRequest<'a> {
     Mutate(MutateRecord<'a>),
     /// Delete a range of a record's items.
     DeleteItems(DeleteItems<'a>),
+    /// Make a namespace.
+    CreateNamespace(NamespaceChange<'a>),
+    /// Change how one is.
+    SetNamespace(NamespaceChange<'a>),
+    /// Show the one of this name, or all.
+    ListNamespaces(Option<&'a str>),
+    /// Delete the one of this name with all that it has.
+    DropNamespace(&'a str),
 }
 
 /// Bytes of the part that says the key's lengths.
@@ -184,6 +193,10 @@ impl<'a> NativeRequest<'a> {
             Opcode::Scan => ScanItems::read(body).map(Self::Scan),
             Opcode::MutateRecord => MutateRecord::read(body).map(Self::Mutate),
             Opcode::DeleteItems => DeleteItems::read(body).map(Self::DeleteItems),
+            Opcode::CreateNamespace => namespaces::read_settings(body).map(Self::CreateNamespace),
+            Opcode::SetNamespace => namespaces::read_settings(body).map(Self::SetNamespace),
+            Opcode::ListNamespaces => namespaces::read_name(body).map(Self::ListNamespaces),
+            Opcode::DropNamespace => namespaces::read_one_name(body).map(Self::DropNamespace),
             Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
             Opcode::Ping => Err("a ping carries at most 64 bytes"),
         }
@@ -203,7 +216,11 @@ impl<'a> NativeRequest<'a> {
             | Self::GetItems(_)
             | Self::Scan(_)
             | Self::Mutate(_)
-            | Self::DeleteItems(_) => None,
+            | Self::DeleteItems(_)
+            | Self::CreateNamespace(_)
+            | Self::SetNamespace(_)
+            | Self::ListNamespaces(_)
+            | Self::DropNamespace(_) => None,
         }
     }
 
@@ -231,6 +248,10 @@ impl<'a> NativeRequest<'a> {
             Self::Scan(_) => Opcode::Scan,
             Self::Mutate(_) => Opcode::MutateRecord,
             Self::DeleteItems(_) => Opcode::DeleteItems,
+            Self::CreateNamespace(_) => Opcode::CreateNamespace,
+            Self::SetNamespace(_) => Opcode::SetNamespace,
+            Self::ListNamespaces(_) => Opcode::ListNamespaces,
+            Self::DropNamespace(_) => Opcode::DropNamespace,
         }
     }
 
@@ -303,6 +324,11 @@ impl<'a> NativeRequest<'a> {
             Self::Scan(scan) => scan.put_body(out),
             Self::Mutate(mutate) => mutate.put_body(out),
             Self::DeleteItems(delete) => delete.put_body(out),
+            Self::CreateNamespace(change) | Self::SetNamespace(change) => {
+                namespaces::put_change(Some(change.name), Some(&change.settings), out);
+            }
+            Self::ListNamespaces(name) => namespaces::put_change(name, None, out),
+            Self::DropNamespace(name) => namespaces::put_change(Some(name), None, out),
         }
     }
 }

@@ -86,6 +86,12 @@ statuses! {
     UnknownNamespace = 0x36, FixRequest, "there is no such namespace";
     /// The page's token is not one that this request may go on with.
     BadToken = 0x37, FixRequest, "the token is not one that this request may go on with";
+    /// There is a namespace of this name.
+    NamespaceExists = 0x38, FixRequest, "there is a namespace of this name already";
+    /// There are as many namespaces as there may be.
+    TooManyNamespaces = 0x39, FixRequest, "there are as many namespaces as there may be";
+    /// The namespace has all the space that it may have.
+    OverQuota = 0x3A, FixRequest, "the namespace has used up its quota: delete some, or raise it";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.

@@ -8,6 +8,8 @@ use flatbuffers::{
     VerifierOptions, WIPOffset,
 };
 
+use super::request::BodyError;
+
 const IDENTIFIER_RANGE: Range<usize> = 4..8;
 
 /// How much more a buffer may hold, once shared parts are counted for each reference to them, than
@@ -37,6 +39,15 @@ impl std::error::Error for StructureError {}
 impl From<InvalidFlatbuffer> for StructureError {
     fn from(error: InvalidFlatbuffer) -> Self {
         Self::Malformed(error)
+    }
+}
+
+/// What was read of a body, or why it is none, in words that need no memory.
+pub(super) fn told<T>(read: Result<Result<T, BodyError>, StructureError>) -> Result<T, BodyError> {
+    match read {
+        Ok(checked) => checked,
+        Err(StructureError::Identifier) => Err("the body is of another kind than its opcode"),
+        Err(StructureError::Malformed(_)) => Err("the body is no FlatBuffer of its schema"),
     }
 }
 
@@ -156,6 +167,11 @@ impl<'a> Reader<'_, 'a> {
     /// The same; `None` if the field is absent.
     pub(super) fn optional_bytes(&mut self, field: Option<usize>) -> Decoded<Option<&'a [u8]>> {
         field.map(|_| self.bytes(field)).transpose()
+    }
+
+    /// The position of a table that a field refers to; `None` if the field is absent.
+    pub(super) fn table(&mut self, field: Option<usize>) -> Decoded<Option<usize>> {
+        field.map(|field| self.follow(field)).transpose()
     }
 
     /// A vector of tables, each of which takes at least so many bytes of the buffer. `read` gets

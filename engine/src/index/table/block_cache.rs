@@ -13,6 +13,8 @@ use crate::cache::{Cache, CacheCounters};
 #[derive(Clone)]
 pub struct BlockCache {
     cache: Rc<RefCell<Cache<0>>>,
+    /// Whether blocks that are read are put in.
+    keeps: bool,
 }
 
 type BlockKey = [u8; 12];
@@ -24,7 +26,12 @@ impl BlockCache {
     /// A cache that takes at most `capacity_bytes` of memory.
     pub fn new(capacity_bytes: usize) -> Self {
         let cache = Cache::with_entry_bytes(capacity_bytes, ENTRY_BYTES_MEAN);
-        Self { cache: Rc::new(RefCell::new(cache)) }
+        Self { cache: Rc::new(RefCell::new(cache)), keeps: true }
+    }
+
+    /// The same blocks, without keeping those that are read by way of it.
+    pub fn without_keeping(&self) -> Self {
+        Self { keeps: false, ..self.clone() }
     }
 
     /// What the cache holds and has done.
@@ -57,6 +64,9 @@ impl BlockCache {
 
     /// Keeps a verified block, if the cache wants it.
     pub(super) fn insert(&self, table: u64, block: usize, bytes: &[u8]) {
+        if !self.keeps {
+            return;
+        }
         let key = block_key(table, block);
         let hash = xxhash_rust::xxh3::xxh3_64(&key);
         self.cache.borrow_mut().insert(hash, &key, &[], bytes);

@@ -227,6 +227,9 @@ impl Client {
                 Ok(()) => {}
                 Err(error) if self.mix.faults => match error {
                     EngineError::Damaged { .. } | EngineError::Read(_) => {}
+                    EngineError::NoNamespace(_) | EngineError::OverQuota(_) => {
+                        panic!("no namespaces were said: {error}")
+                    }
                     EngineError::Stopped(_) | EngineError::Full | EngineError::Open(_) => return,
                 },
                 Err(EngineError::Full) if self.mix.is_crowded && may_be_refused => {}

@@ -1,0 +1,141 @@
+//! How much a namespace may take of the shard's disk.
+//!
+//! What a namespace takes is what its tables have and point to, and what was written of it since
+//! they were made. Both count what was overwritten until it is merged away, as the disk does. So
+//! where the unflushed part is large it is written out first: a namespace whose items are
+//! overwritten again and again is not refused for what is no more.
+
+use std::collections::BTreeMap;
+
+use larder_runtime::env::Env;
+
+use super::admission::NotApplied;
+use super::{Shard, State};
+use crate::error::EngineError;
+use crate::generations::generation_of;
+
+/// A memtable is written out early for a namespace if what it has of it is this part of the quota.
+const FLUSHED_PART: u64 = 16;
+
+/// What a namespace takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Used {
+    /// Log records of the active memtable, and of the frozen one.
+    active: u64,
+    frozen: u64,
+    /// Tables with what they point to, as they were after so many changes of tables.
+    flushed: u64,
+    table_changes: Option<u64>,
+}
+
+/// What was written of the namespaces that have a quota.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Quotas(BTreeMap<u32, Used>);
+
+impl Quotas {
+    /// Keeps count of these namespaces alone.
+    pub(super) fn keep(&mut self, namespaces: impl Iterator<Item = u32>) {
+        let before = std::mem::take(&mut self.0);
+        let known = |namespace| before.get(&namespace).copied().unwrap_or_default();
+        self.0 = namespaces.map(|namespace| (namespace, known(namespace))).collect();
+    }
+
+    /// Bytes were appended for a key.
+    #[inline]
+    pub(super) fn note(&mut self, key: &[u8], bytes: u32) {
+        if self.0.is_empty() {
+            return;
+        }
+        if let Some(used) = self.0.get_mut(&generation_of(key)) {
+            used.active += u64::from(bytes);
+        }
+    }
+
+    /// The memtable is being written out, and a new one begins.
+    pub(super) fn froze(&mut self) {
+        for used in self.0.values_mut() {
+            used.frozen += std::mem::take(&mut used.active);
+        }
+    }
+
+    /// It is written out.
+    pub(super) fn flushed(&mut self) {
+        self.0.values_mut().for_each(|used| used.frozen = 0);
+    }
+
+    /// What a namespace takes where tables have changed so often; `look` adds its tables up.
+    fn of(&mut self, namespace: u32, table_changes: u64, look: impl FnOnce() -> u64) -> Used {
+        let used = self.0.entry(namespace).or_default();
+        if used.table_changes != Some(table_changes) {
+            (used.flushed, used.table_changes) = (look(), Some(table_changes));
+        }
+        *used
+    }
+}
+
+impl<E: Env> Shard<E> {
+    /// Whether the namespace of this encoded key may take so many bytes more.
+    pub(super) fn check_quota(
+        &self,
+        state: &mut State,
+        key: &[u8],
+        bytes: usize,
+    ) -> Result<(), NotApplied> {
+        let namespace = generation_of(key);
+        let Some(bytes_max) = state.namespaces.bytes_max(namespace) else { return Ok(()) };
+        let look = || self.index.bytes_of(namespace);
+        let table_changes = self.index.table_changes();
+        let used = state.namespaces.quotas.of(namespace, table_changes, look);
+        let Used { active, frozen, flushed, .. } = used;
+        if flushed + active + frozen + bytes as u64 <= bytes_max {
+            return Ok(());
+        }
+        if flushed + bytes as u64 <= bytes_max && active + frozen > bytes_max / FLUSHED_PART {
+            self.freeze(state);
+            if self.index.has_frozen() && !state.full.flushes {
+                return Err(NotApplied::Wait);
+            }
+        }
+        Err(NotApplied::Failed(EngineError::OverQuota(namespace)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+
+    #[test]
+    fn what_is_written_counts_until_it_is_flushed() {
+        let key = |namespace| Key { namespace, record: b"r", item: b"" }.encode();
+        let mut quotas = Quotas::default();
+        let written = |quotas: &Quotas, namespace| {
+            let used = quotas.0.get(&namespace).copied().unwrap_or_default();
+            (used.active, used.frozen)
+        };
+        quotas.note(&key(3), 10);
+        assert_eq!(quotas, Quotas::default(), "nobody asked for it");
+        quotas.keep([3, 4].into_iter());
+        quotas.note(&key(3), 10);
+        quotas.note(&key(5), 10);
+        assert_eq!(written(&quotas, 3), (10, 0));
+        quotas.froze();
+        quotas.note(&key(3), 1);
+        assert_eq!(written(&quotas, 3), (1, 10));
+        quotas.flushed();
+        assert_eq!(written(&quotas, 3), (1, 0));
+        quotas.keep([3].into_iter());
+        assert_eq!(written(&quotas, 3), (1, 0));
+        quotas.keep([4].into_iter());
+        assert_eq!((written(&quotas, 3), written(&quotas, 4)), Default::default());
+    }
+
+    #[test]
+    fn tables_are_added_up_when_they_have_changed() {
+        let mut quotas = Quotas::default();
+        quotas.keep([3].into_iter());
+        assert_eq!(quotas.of(3, 7, || 100).flushed, 100);
+        assert_eq!(quotas.of(3, 7, || panic!("nothing has changed")).flushed, 100);
+        assert_eq!(quotas.of(3, 8, || 90).flushed, 90);
+    }
+}

@@ -1,0 +1,218 @@
+//! Namespaces: which there are, what they may take, what caches keep of them, and their end.
+
+use std::collections::BTreeMap;
+
+use larder_runtime::env::Env;
+
+use super::harness::{TestShard, tiny_options};
+use super::items::{flush_memtable, restart, start};
+use super::model::Reply;
+use super::smoke::{delete, get, set};
+use crate::error::EngineError;
+use crate::key::{DEFAULT_NAMESPACE, Key, RESERVED_NAMESPACES};
+use crate::operation::{Operation, Outcome, Store, StoreMode};
+use crate::shard::{
+    BatchAnswer, BatchStep, CachePolicy, ItemBatch, NamespaceOptions, OperationBuf, ShardOptions,
+};
+
+async fn run(
+    shard: &TestShard,
+    namespace: u32,
+    number: u32,
+    operation: OperationBuf,
+) -> Result<Reply, EngineError> {
+    let item = number.to_be_bytes();
+    let key = Key { namespace, record: b"r", item: &item };
+    shard.run(&key, operation, Reply::new).await
+}
+
+fn known(namespaces: &[(u32, NamespaceOptions)]) -> BTreeMap<u32, NamespaceOptions> {
+    namespaces.iter().copied().collect()
+}
+
+fn live_bytes(shard: &TestShard) -> u64 {
+    shard.journal.state().segments.values().map(|segment| segment.live_bytes).sum()
+}
+
+#[test]
+fn a_dropped_namespace_takes_no_changes_and_gives_its_space_back() {
+    let options = tiny_options();
+    let (mut life, shard) = start(1, &options);
+    let worker = shard.clone();
+    life.block_on(async move {
+        let usual = NamespaceOptions::default();
+        worker.set_namespaces(known(&[(5, usual), (6, usual)]));
+        for number in 0..1000 {
+            run(&worker, 5, number, set(&[5; 300])).await.expect("there is room");
+            if number % 10 == 0 {
+                run(&worker, 6, number, set(b"stays")).await.expect("there is room");
+            }
+        }
+        flush_memtable(&worker).await;
+        assert!(live_bytes(&worker) > 250_000);
+        let refused = run(&worker, 7, 1, set(b"v")).await;
+        assert!(matches!(refused, Err(EngineError::NoNamespace(7))), "{refused:?}");
+        worker.set_namespaces(known(&[(6, usual)]));
+        let refused = run(&worker, 5, 1, set(b"v")).await;
+        assert!(matches!(refused, Err(EngineError::NoNamespace(5))), "{refused:?}");
+        let steps =
+            vec![BatchStep { record: b"r".to_vec(), item: b"i".to_vec(), operation: set(b"v") }];
+        let batch = ItemBatch { namespace: 5, value_bytes_max: 1000, steps };
+        let refused = worker.execute_batch(batch).await;
+        assert!(matches!(refused, Err(EngineError::NoNamespace(5))), "{refused:?}");
+        let before = worker.log.counters().records;
+        worker.drop_namespace(5).await.expect("there is room");
+        assert_eq!(worker.log.counters().records, before + 1, "it takes one log record");
+        for namespace in [DEFAULT_NAMESPACE, 6, *RESERVED_NAMESPACES.end()] {
+            run(&worker, namespace, 7, set(b"new")).await.expect("it is there");
+        }
+        for _ in 0..200 {
+            if live_bytes(&worker) == 0 && worker.index.ranges().is_empty() {
+                break;
+            }
+            worker.env.sleep(20_000_000).await;
+            flush_memtable(&worker).await;
+        }
+        assert_eq!(live_bytes(&worker), 0, "what is left has its values in tables");
+        assert!(worker.index.ranges().is_empty(), "nothing has to be remembered");
+        assert_eq!(worker.index.bytes_of(5), 0);
+    })
+    .expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    life.block_on(async move {
+        for number in [0, 1, 500, 999] {
+            let seen = run(&shard, 5, number, get()).await.expect("readable");
+            assert_eq!(seen.outcome, Outcome::Miss);
+        }
+        assert_eq!(run(&shard, 6, 10, get()).await.expect("readable").value, b"stays");
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_namespace_takes_no_more_of_the_disk_than_its_quota() {
+    let options = tiny_options();
+    let (mut life, worker) = start(2, &options);
+    life.block_on(async move {
+        let quota = 512 << 10;
+        let limited = NamespaceOptions { bytes_max: Some(quota), ..NamespaceOptions::default() };
+        worker.set_namespaces(known(&[(5, limited), (6, NamespaceOptions::default())]));
+        // Overwriting is not what the quota is about.
+        for round in 0..2000 {
+            let stored = run(&worker, 5, round % 4, set(&[1; 300])).await;
+            stored.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        let mut stored = 0;
+        let refused = loop {
+            match run(&worker, 5, 1000 + stored, set(&[2; 300])).await {
+                Ok(_) => stored += 1,
+                Err(error) => break error,
+            }
+            assert!(u64::from(stored) * 300 < quota, "it has {stored} items");
+        };
+        assert!(matches!(refused, EngineError::OverQuota(5)), "{refused}");
+        assert!(u64::from(stored) * 300 > quota / 2, "only {stored} items fit");
+        run(&worker, 6, 1, set(&[3; 3000])).await.expect("another namespace has room");
+        run(&worker, DEFAULT_NAMESPACE, 1, set(&[3; 3000])).await.expect("so has the default");
+        assert_eq!(run(&worker, 5, 1000, get()).await.expect("readable").value, [2; 300]);
+        for number in 0..stored {
+            run(&worker, 5, 1000 + number, delete()).await.expect("deletes go on");
+        }
+        for round in 0.. {
+            match run(&worker, 5, 5000, set(&[4; 300])).await {
+                Ok(_) => break,
+                Err(error) => assert!(matches!(error, EngineError::OverQuota(5)), "{error}"),
+            }
+            assert!(round < 500, "what was deleted counts for ever");
+            worker.env.sleep(20_000_000).await;
+            // Merges find out what the deleted items have taken.
+            run(&worker, 6, round, set(&[3; 300])).await.expect("another namespace has room");
+            flush_memtable(&worker).await;
+        }
+        let raised = NamespaceOptions { bytes_max: Some(64 << 20), ..limited };
+        worker.set_namespaces(known(&[(5, raised)]));
+        for number in 0..400 {
+            run(&worker, 5, 9000 + number, set(&[4; 300])).await.expect("it was raised");
+        }
+        worker.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn caches_keep_of_a_namespace_what_its_policy_says() {
+    let options = ShardOptions {
+        item_cache_bytes: 256 << 10,
+        block_cache_bytes: 256 << 10,
+        ..tiny_options()
+    };
+    let (mut life, worker) = start(3, &options);
+    life.block_on(async move {
+        let policy =
+            |cache| known(&[(5, NamespaceOptions { cache, ..NamespaceOptions::default() })]);
+        worker.set_namespaces(policy(CachePolicy::Values));
+        for number in 0..50 {
+            run(&worker, 5, number, set(&[1; 300])).await.expect("there is room");
+        }
+        flush_memtable(&worker).await;
+        let entries = || worker.state.borrow().items.counters().entries;
+        assert_eq!(entries(), 50);
+        for cache in [CachePolicy::KeysOnly, CachePolicy::Bypass] {
+            worker.set_namespaces(policy(cache));
+            worker.state.borrow_mut().items.clear();
+            for number in 0..50 {
+                let seen = run(&worker, 5, number, get()).await.expect("readable");
+                assert_eq!(seen.value, [1; 300]);
+            }
+            assert_eq!(entries(), 0, "{cache:?}");
+            run(&worker, 5, 1, set(&[1; 300])).await.expect("there is room");
+            assert_eq!(entries(), 0, "{cache:?}");
+            flush_memtable(&worker).await;
+        }
+        // What was cached before and is stored anew is never answered as it was.
+        worker.set_namespaces(policy(CachePolicy::Values));
+        run(&worker, 5, 2, get()).await.expect("readable");
+        assert_eq!(entries(), 1);
+        worker.set_namespaces(policy(CachePolicy::KeysOnly));
+        run(&worker, 5, 2, set(b"another")).await.expect("there is room");
+        assert_eq!(run(&worker, 5, 2, get()).await.expect("readable").value, b"another");
+        worker.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn no_value_becomes_longer_than_its_namespace_allows() {
+    let (mut life, worker) = start(4, &tiny_options());
+    life.block_on(async move {
+        let short = NamespaceOptions { value_bytes_max: Some(4), ..NamespaceOptions::default() };
+        worker.set_namespaces(known(&[(5, short), (6, NamespaceOptions::default())]));
+        let append = OperationBuf::new(&Operation::Store(Store {
+            mode: StoreMode::Append,
+            value: b"5",
+            client_flags: 0,
+            expiry: 0,
+            compare: None,
+            invalidate: false,
+            vivify: None,
+            version: None,
+        }));
+        for (namespace, expected) in [(5, Outcome::TooLarge), (6, Outcome::Stored)] {
+            let outcome = async |operation| {
+                run(&worker, namespace, 1, operation).await.expect("readable").outcome
+            };
+            assert_eq!(outcome(set(b"12345")).await, expected);
+            assert_eq!(outcome(set(b"1234")).await, Outcome::Stored);
+            assert_eq!(outcome(append.clone()).await, expected);
+            let (record, item) = (b"r".to_vec(), 1u32.to_be_bytes().to_vec());
+            let steps = vec![BatchStep { record, item, operation: append.clone() }];
+            let batch = ItemBatch { namespace, value_bytes_max: 1000, steps };
+            let (answer, _) = worker.execute_batch(batch).await.expect("readable");
+            let is_done = matches!(answer, BatchAnswer::Done(_));
+            assert_eq!(is_done, namespace == 6, "{answer:?}");
+        }
+        worker.close().await.expect("closes");
+    })
+    .expect("runs");
+}

@@ -1,0 +1,192 @@
+//! All namespaces at one moment.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use larder_engine::key::DEFAULT_NAMESPACE;
+use larder_engine::shard::{CachePolicy, NamespaceOptions};
+use larder_protocol::native::{NamespaceCache, NamespaceSettings, NativeNamespace};
+
+/// The name of the namespace that the memcached port uses.
+const DEFAULT_NAME: &str = "default";
+
+/// Which namespaces there are. The default one is always among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceTable {
+    by_number: BTreeMap<u32, NativeNamespace>,
+    by_name: BTreeMap<String, u32>,
+}
+
+impl Default for NamespaceTable {
+    fn default() -> Self {
+        let (number, settings) = (DEFAULT_NAMESPACE, NamespaceSettings::default());
+        let default = NativeNamespace { name: DEFAULT_NAME.to_owned(), number, settings };
+        let empty = Self { by_number: BTreeMap::new(), by_name: BTreeMap::new() };
+        empty.with(default)
+    }
+}
+
+impl NamespaceTable {
+    /// The same with this namespace, as it is now.
+    #[must_use]
+    pub fn with(&self, namespace: NativeNamespace) -> Self {
+        let mut table = self.clone();
+        table.by_name.insert(namespace.name.clone(), namespace.number);
+        table.by_number.insert(namespace.number, namespace);
+        table
+    }
+
+    /// The same without the namespace of this number.
+    #[must_use]
+    pub fn without(&self, number: u32) -> Self {
+        let mut table = self.clone();
+        if let Some(namespace) = table.by_number.remove(&number) {
+            table.by_name.remove(&namespace.name);
+        }
+        table
+    }
+
+    /// How the namespace with this number is, if there is one.
+    pub fn settings(&self, number: u32) -> Option<NamespaceSettings> {
+        self.by_number.get(&number).map(|namespace| namespace.settings)
+    }
+
+    /// The namespace of this name.
+    pub fn named(&self, name: &str) -> Option<&NativeNamespace> {
+        self.by_number.get(self.by_name.get(name)?)
+    }
+
+    /// All, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &NativeNamespace> {
+        self.by_number.values()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// What each of so many shards is told.
+    pub fn options(&self, shards: u16) -> BTreeMap<u32, NamespaceOptions> {
+        let of_shard = |namespace: &NativeNamespace| {
+            let NamespaceSettings { cache, value_bytes_max, bytes_max, .. } = namespace.settings;
+            let options = NamespaceOptions {
+                cache: match cache {
+                    NamespaceCache::Values => CachePolicy::Values,
+                    NamespaceCache::KeysOnly => CachePolicy::KeysOnly,
+                    NamespaceCache::Bypass => CachePolicy::Bypass,
+                },
+                value_bytes_max: (value_bytes_max > 0).then_some(value_bytes_max as usize),
+                bytes_max: (bytes_max > 0).then(|| bytes_max.div_ceil(u64::from(shards))),
+            };
+            (namespace.number, options)
+        };
+        let others = self.iter().filter(|namespace| namespace.number != DEFAULT_NAMESPACE);
+        others.map(of_shard).collect()
+    }
+}
+
+/// A core's table. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct NamespaceView(Rc<RefCell<Arc<NamespaceTable>>>);
+
+impl NamespaceView {
+    /// A view of this table.
+    pub fn new(table: Arc<NamespaceTable>) -> Self {
+        Self(Rc::new(RefCell::new(table)))
+    }
+
+    /// The table as it is now.
+    pub fn table(&self) -> Arc<NamespaceTable> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Another table is the current one from now on.
+    pub fn set(&self, table: Arc<NamespaceTable>) {
+        *self.0.borrow_mut() = table;
+    }
+
+    /// How the namespace with this number is, if there is one.
+    #[inline]
+    pub fn settings(&self, number: u32) -> Option<NamespaceSettings> {
+        if number == DEFAULT_NAMESPACE {
+            return Some(NamespaceSettings::default());
+        }
+        self.0.borrow().settings(number)
+    }
+}
+
+/// How many seconds an item lives in a namespace with these settings that was told to live `asked`
+/// seconds; 0 is for ever. `salt` is another number for each item.
+pub fn lifetime(settings: &NamespaceSettings, asked: u32, salt: impl FnOnce() -> u64) -> u32 {
+    let mut seconds = if asked == 0 { settings.ttl_default } else { asked };
+    if settings.ttl_max > 0 && (seconds == 0 || seconds > settings.ttl_max) {
+        seconds = settings.ttl_max;
+    }
+    let percent = u64::from(settings.ttl_jitter_percent);
+    if seconds == 0 || percent == 0 {
+        return seconds;
+    }
+    let most = u64::from(seconds) * percent / 100;
+    let less = salt() % (most + 1);
+    seconds.saturating_sub(u32::try_from(less).unwrap_or(u32::MAX)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_namespace_is_always_there() {
+        let table = NamespaceTable::default();
+        assert_eq!(table.named("default").map(|namespace| namespace.number), Some(0));
+        assert_eq!(table.settings(0), Some(NamespaceSettings::default()));
+        assert_eq!((table.settings(1), table.count()), (None, 1));
+        assert!(table.options(2).is_empty(), "it is as the node's options say");
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_number_and_by_name_until_it_is_dropped() {
+        let settings = NamespaceSettings { bytes_max: 101, ..NamespaceSettings::default() };
+        let users = NativeNamespace { name: "users".to_owned(), number: 7, settings };
+        let table = NamespaceTable::default().with(users.clone());
+        assert_eq!((table.named("users"), table.settings(7)), (Some(&users), Some(settings)));
+        assert_eq!(table.options(2)[&7].bytes_max, Some(51));
+        assert_eq!(table.without(7), NamespaceTable::default());
+        assert_eq!(table.without(8), table);
+        let view = NamespaceView::new(Arc::new(table));
+        let same = view.clone();
+        view.set(Arc::default());
+        assert_eq!((same.settings(7), same.settings(0).is_some()), (None, true));
+    }
+
+    #[test]
+    fn items_live_as_long_as_they_are_told_and_may() {
+        let with = |ttl_default, ttl_max, ttl_jitter_percent| NamespaceSettings {
+            ttl_default,
+            ttl_max,
+            ttl_jitter_percent,
+            ..NamespaceSettings::default()
+        };
+        let no_salt = || panic!("no chance is needed");
+        for (settings, asked, lives) in [
+            (with(0, 0, 0), 0, 0),
+            (with(0, 0, 0), 5, 5),
+            (with(10, 0, 0), 0, 10),
+            (with(10, 0, 0), 50, 50),
+            (with(0, 20, 0), 0, 20),
+            (with(0, 20, 0), 21, 20),
+            (with(10, 20, 0), 0, 10),
+            (with(30, 20, 0), 0, 20),
+            (with(0, 0, 50), 0, 0),
+        ] {
+            assert_eq!(lifetime(&settings, asked, no_salt), lives, "{settings:?} {asked}");
+        }
+        let lives = |asked, salt| lifetime(&with(0, 0, 10), asked, || salt);
+        assert_eq!((lives(1000, 0), lives(1000, 100), lives(1000, 101)), (1000, 900, 1000));
+        assert_eq!((lives(1, u64::MAX), lives(u32::MAX, 7)), (1, u32::MAX - 7));
+        assert_eq!(lifetime(&with(0, 0, 100), 5, || 5), 1, "it is stored at all");
+    }
+}
