@@ -33,13 +33,34 @@ OPCODES = {
     "scan": 0x21,
     "mutate_record": 0x22,
     "delete_items": 0x23,
+    "create_namespace": 0x30,
+    "set_namespace": 0x31,
+    "list_namespaces": 0x32,
+    "drop_namespace": 0x33,
 }
 # The requests whose bodies are FlatBuffers: their tables and identifiers.
 FLAT = {
     "get_items": ("GetItems", "LRGI"),
     "scan": ("Scan", "LRSC"),
     "delete_items": ("DeleteItems", "LRDI"),
+    "create_namespace": ("NamespaceChange", "LRNC"),
+    "set_namespace": ("NamespaceChange", "LRNC"),
+    "list_namespaces": ("NamespaceChange", "LRNC"),
+    "drop_namespace": ("NamespaceChange", "LRNC"),
 }
+# The settings of a namespace.
+SETTINGS = [
+    "ttl_default",
+    "ttl_max",
+    "ttl_jitter_percent",
+    "value_bytes_max",
+    "page_items_max",
+    "page_bytes_max",
+    "durability",
+    "cache",
+    "compress_from",
+    "bytes_max",
+]
 # The kinds of changes, by their numbers.
 CHANGES = [
     "set",
@@ -59,6 +80,7 @@ CHANGES = [
 PUT_MODES = {"set": 0, "if_absent": 1, "if_present": 2, "if_version": 3, "append": 4, "prepend": 5}
 OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
+TOO_LARGE, NAMESPACE_EXISTS = 0x35, 0x38
 
 
 def generated():
@@ -68,6 +90,7 @@ def generated():
         subprocess.run(["flatc", "--python", "-o", folder, *map(str, schemas)], check=True)
         sys.path.insert(0, folder)
         names = ["HelloReply", "GetItems", "Scan", "Page", "PageItem", "DeleteItems"]
+        names += ["NamespaceChange", "NamespaceSettings", "Namespaces", "Namespace"]
         modules = {name: importlib.import_module(f"larder.{name}") for name in names}
         sys.path.remove(folder)
     return modules
@@ -94,9 +117,63 @@ def byte_strings(table, *names):
     return found
 
 
+def read_settings(table):
+    """The settings of a namespace that are there."""
+    found = {name: getattr(table, name.title().replace("_", ""))() for name in SETTINGS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def read_change(table):
+    """The fields of the body of a request about namespaces."""
+    fields = {}
+    if table.Name() is not None:
+        fields["name"] = table.Name().decode()
+    if table.Settings() is not None:
+        fields["settings"] = read_settings(table.Settings())
+    return fields
+
+
+def change_body(fields):
+    """The body of a request about namespaces."""
+    builder = flatbuffers.Builder(256)
+    write = lambda name, *values: getattr(SCHEMA[name[0]], "".join(name))(builder, *values)
+    name = builder.CreateString(fields["name"]) if "name" in fields else None
+    settings = None
+    if "settings" in fields:
+        write(("NamespaceSettings", "Start"))
+        for setting, value in fields["settings"].items():
+            write(("NamespaceSettings", "Add" + setting.title().replace("_", "")), value)
+        settings = write(("NamespaceSettings", "End"))
+    write(("NamespaceChange", "Start"))
+    if name is not None:
+        write(("NamespaceChange", "AddName"), name)
+    if settings is not None:
+        write(("NamespaceChange", "AddSettings"), settings)
+    builder.Finish(write(("NamespaceChange", "End")), file_identifier=b"LRNC")
+    return bytes(builder.Output())
+
+
+def read_namespaces(body):
+    """The fields of a reply that shows namespaces."""
+    table = reader("Namespaces", body)
+    shown = [table.Namespaces(index) for index in range(table.NamespacesLength())]
+    return {
+        "namespaces": [
+            {
+                "name": namespace.Name().decode(),
+                "number": namespace.Number(),
+                "settings": read_settings(namespace.Settings()),
+            }
+            for namespace in shown
+        ]
+    }
+
+
 def read_page_request(kind, body):
     """The fields of the body of a request for a page."""
     table = reader(FLAT[kind][0], body)
+    if FLAT[kind][0] == "NamespaceChange":
+        return read_change(table)
     if kind == "delete_items":
         strings = byte_strings(table, "record", "prefix", "from_key", "to_key")
         return {"namespace": table.Namespace(), **strings}
@@ -114,6 +191,8 @@ def read_page_request(kind, body):
 
 def page_request_body(kind, fields):
     """The body of a request for a page."""
+    if FLAT[kind][0] == "NamespaceChange":
+        return change_body(fields)
     module, name = FLAT[kind]
     write = lambda what, *values: getattr(SCHEMA[module], f"{module}{what}")(builder, *values)
     builder = flatbuffers.Builder(256)
@@ -253,7 +332,9 @@ def read_reply(kind, body):
         return {"version": struct.unpack("<Q", body)[0]}
     if kind == "increment":
         return dict(zip(("number", "version"), struct.unpack("<QQ", body)))
-    if kind in ("delete", "delete_items"):
+    if kind in ("create_namespace", "set_namespace", "list_namespaces"):
+        return read_namespaces(body)
+    if kind in ("delete", "delete_items", "drop_namespace"):
         assert body == b"", body
         return {}
     return {"bytes": body.hex()}
@@ -445,6 +526,35 @@ def changes(client):
     assert status == MALFORMED and "prefix" in reason
 
 
+def namespaces(client):
+    """Namespaces, from their making to their end."""
+    put = {"record": b"r", "client_flags": 0, "mode": "set"}
+    get = {"record": b"r", "metadata_only": False, "quiet": False}
+    settings = {"ttl_max": 1000, "value_bytes_max": 10}
+    status, made = client.ask("create_namespace", name="python", settings=settings)
+    assert status == OK, made
+    (made,) = made["namespaces"]
+    assert made["name"] == "python" and made["settings"]["ttl_max"] == 1000
+    assert made["settings"]["cache"] == 0 and set(made["settings"]) == set(SETTINGS)
+    assert client.ask("create_namespace", name="python", settings={})[0] == NAMESPACE_EXISTS
+    number = made["number"]
+    assert client.ask("put", namespace=number, **put, ttl=0, value=b"v")[0] == OK
+    status, found = client.ask("get", namespace=number, **get)
+    assert status == OK and found["value"] == b"v".hex() and found["expiry"] > 0
+    assert client.ask("get", **get)[0] == ABSENT
+    assert client.ask("put", namespace=number, **put, ttl=0, value=b"v" * 11)[0] == TOO_LARGE
+    status, changed = client.ask("set_namespace", name="python", settings={"cache": 2})
+    assert status == OK and changed["namespaces"][0]["settings"]["value_bytes_max"] == 10
+    status, all = client.ask("list_namespaces")
+    assert [it["name"] for it in all["namespaces"]] == ["default", "python"], all
+    assert client.ask("list_namespaces", name="python") == (OK, changed)
+    assert client.ask("list_namespaces", name="nobody")[0] == UNKNOWN_NAMESPACE
+    assert client.ask("drop_namespace", name="python") == (OK, {})
+    assert client.ask("drop_namespace", name="python")[0] == UNKNOWN_NAMESPACE
+    assert client.ask("get", namespace=number, **get)[0] == UNKNOWN_NAMESPACE
+    assert client.ask("drop_namespace", name="default")[0] == NAMESPACE_EXISTS
+
+
 def round_trips(client):
     key = {"record": b"python\0record", "item": b"item"}
     put = {**key, "client_flags": 9, "ttl": 0}
@@ -508,6 +618,7 @@ def main():
     round_trips(client)
     pages(client)
     changes(client)
+    namespaces(client)
     mistakes(client)
     print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")
 

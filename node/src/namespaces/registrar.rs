@@ -13,7 +13,7 @@ use std::sync::Arc;
 use larder_engine::key::{DEFAULT_NAMESPACE, RESERVED_NAMESPACES};
 use larder_protocol::native::{NamespaceSettings, NativeNamespace};
 
-use super::registry::{Entry, Registry};
+use super::registry::{Registry, RegistryEntry};
 use super::{NamespaceChanged, NamespaceRefusal, NamespaceRequest, NamespaceTable};
 use crate::limits::NAMESPACES_MAX;
 
@@ -21,7 +21,7 @@ use crate::limits::NAMESPACES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistrarStep {
     /// Write this down, so that it outlasts a stop.
-    Write(Entry),
+    Write(RegistryEntry),
     /// Tell all cores.
     Publish(Arc<NamespaceTable>),
     /// Delete all that the namespace with this number has, on all shards.
@@ -52,7 +52,7 @@ pub struct Registrar<A> {
 
 /// What is to be done now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<A> {
+pub enum NextStep<A> {
     /// Carry this out, and say how it went with [`Registrar::done`].
     Step(RegistrarStep),
     /// Tell this to who asked, and go on.
@@ -95,15 +95,15 @@ impl<A> Registrar<A> {
     /// # Panics
     ///
     /// While a step is under way.
-    pub fn next(&mut self) -> Next<A> {
+    pub fn next(&mut self) -> NextStep<A> {
         assert!(!self.is_busy(), "one change after the other");
         if let Some(dropped) = self.dropping.pop() {
             return self.begin(None, ending(dropped));
         }
-        let Some((asker, request)) = self.waiting.pop_front() else { return Next::Rest };
+        let Some((asker, request)) = self.waiting.pop_front() else { return NextStep::Rest };
         match self.plan(&request) {
             Ok((namespace, steps)) => self.begin(Some((asker, namespace)), steps),
-            Err(refusal) => Next::Answer(asker, Err(refusal)),
+            Err(refusal) => NextStep::Answer(asker, Err(refusal)),
         }
     }
 
@@ -111,10 +111,10 @@ impl<A> Registrar<A> {
         &mut self,
         asked: Option<(A, NativeNamespace)>,
         steps: VecDeque<RegistrarStep>,
-    ) -> Next<A> {
+    ) -> NextStep<A> {
         let first = steps.front().expect("every change has steps").clone();
         self.change = Some(Change { asked, steps });
-        Next::Step(first)
+        NextStep::Step(first)
     }
 
     /// Learns that a step was carried out, or was not. Returns what is next; if the change has
@@ -123,12 +123,15 @@ impl<A> Registrar<A> {
     /// # Panics
     ///
     /// If no step is under way.
-    pub fn done(&mut self, is_done: bool) -> Result<Next<A>, Option<A>> {
+    pub fn done(&mut self, is_done: bool) -> Result<NextStep<A>, Option<A>> {
         let mut change = self.change.take().expect("a step is under way");
         if !is_done {
             // No core knows the namespace any more: what it has must go, whoever asked.
             match change.steps.front() {
-                Some(RegistrarStep::Delete(number) | RegistrarStep::Write(Entry::Gone(number))) => {
+                Some(
+                    RegistrarStep::Delete(number)
+                    | RegistrarStep::Write(RegistryEntry::Gone(number)),
+                ) => {
                     self.put_off.push(*number);
                 }
                 _ => {}
@@ -141,10 +144,10 @@ impl<A> Registrar<A> {
         if let Some(next) = change.steps.front() {
             let next = next.clone();
             self.change = Some(change);
-            return Ok(Next::Step(next));
+            return Ok(NextStep::Step(next));
         }
         Ok(match change.asked {
-            Some((asker, namespace)) => Next::Answer(asker, Ok(namespace)),
+            Some((asker, namespace)) => NextStep::Answer(asker, Ok(namespace)),
             None => self.next(),
         })
     }
@@ -171,7 +174,7 @@ impl<A> Registrar<A> {
                 self.next_number += 1;
                 let settings = change.of(NamespaceSettings::default());
                 let namespace = NativeNamespace { name: name.clone(), number, settings };
-                let write = RegistrarStep::Write(Entry::New(namespace.clone()));
+                let write = RegistrarStep::Write(RegistryEntry::New(namespace.clone()));
                 let table = self.table.with(namespace.clone());
                 Ok((namespace, [write, publish(table)].into()))
             }
@@ -179,12 +182,12 @@ impl<A> Registrar<A> {
             (NamespaceRequest::Set(_, change), Some(known)) => {
                 let settings = change.of(known.settings);
                 let namespace = NativeNamespace { settings, ..known };
-                let write = RegistrarStep::Write(Entry::Put(namespace.clone()));
+                let write = RegistrarStep::Write(RegistryEntry::Put(namespace.clone()));
                 let table = self.table.with(namespace.clone());
                 Ok((namespace, [write, publish(table)].into()))
             }
             (NamespaceRequest::Drop(_), Some(known)) => {
-                let write = RegistrarStep::Write(Entry::Dropping(known.number));
+                let write = RegistrarStep::Write(RegistryEntry::Dropping(known.number));
                 let mut steps: VecDeque<_> =
                     [write, publish(self.table.without(known.number))].into();
                 steps.append(&mut ending(known.number));
@@ -196,7 +199,7 @@ impl<A> Registrar<A> {
 
 /// How a namespace ends that no core knows any more.
 fn ending(number: u32) -> VecDeque<RegistrarStep> {
-    [RegistrarStep::Delete(number), RegistrarStep::Write(Entry::Gone(number))].into()
+    [RegistrarStep::Delete(number), RegistrarStep::Write(RegistryEntry::Gone(number))].into()
 }
 
 #[cfg(test)]
@@ -218,12 +221,12 @@ mod tests {
         let (mut steps, mut next) = (Vec::new(), registrar.next());
         loop {
             match next {
-                Next::Step(step) => steps.push(step),
-                Next::Answer(asker, answer) => {
-                    assert_eq!((asker, registrar.next()), (7, Next::Rest));
+                NextStep::Step(step) => steps.push(step),
+                NextStep::Answer(asker, answer) => {
+                    assert_eq!((asker, registrar.next()), (7, NextStep::Rest));
                     return (steps, answer);
                 }
-                Next::Rest => panic!("an answer is owed"),
+                NextStep::Rest => panic!("an answer is owed"),
             }
             next = registrar.done(true).expect("it was carried out");
         }
@@ -231,10 +234,10 @@ mod tests {
 
     fn kinds(steps: &[RegistrarStep]) -> Vec<&'static str> {
         let kind = |step: &RegistrarStep| match step {
-            RegistrarStep::Write(Entry::Put(_)) => "put",
-            RegistrarStep::Write(Entry::New(_)) => "new",
-            RegistrarStep::Write(Entry::Dropping(_)) => "dropping",
-            RegistrarStep::Write(Entry::Gone(_)) => "gone",
+            RegistrarStep::Write(RegistryEntry::Put(_)) => "put",
+            RegistrarStep::Write(RegistryEntry::New(_)) => "new",
+            RegistrarStep::Write(RegistryEntry::Dropping(_)) => "dropping",
+            RegistrarStep::Write(RegistryEntry::Gone(_)) => "gone",
             RegistrarStep::Publish(_) => "publish",
             RegistrarStep::Delete(_) => "delete",
         };
@@ -292,11 +295,11 @@ mod tests {
         let mut registrar = Registrar::new(Registry::default());
         registrar.ask(1, create("a"));
         registrar.ask(2, create("b"));
-        assert!(matches!(registrar.next(), Next::Step(_)));
+        assert!(matches!(registrar.next(), NextStep::Step(_)));
         assert_eq!(registrar.done(false), Err(Some(1)));
-        assert!(matches!(registrar.next(), Next::Step(RegistrarStep::Write(_))));
-        assert!(matches!(registrar.done(true), Ok(Next::Step(RegistrarStep::Publish(_)))));
-        let Ok(Next::Answer(2, Ok(made))) = registrar.done(true) else { panic!("it is made") };
+        assert!(matches!(registrar.next(), NextStep::Step(RegistrarStep::Write(_))));
+        assert!(matches!(registrar.done(true), Ok(NextStep::Step(RegistrarStep::Publish(_)))));
+        let Ok(NextStep::Answer(2, Ok(made))) = registrar.done(true) else { panic!("it is made") };
         assert_eq!((made.name.as_str(), made.number), ("b", 2));
         assert_eq!(change(&mut registrar, create("a")).1.expect("made").number, 3);
     }
@@ -305,11 +308,11 @@ mod tests {
     fn a_start_finishes_what_a_stop_has_cut_short() {
         let registry = Registry { next: 5, dropping: vec![4], ..Registry::default() };
         let mut registrar = Registrar::<u8>::new(registry);
-        assert_eq!(registrar.next(), Next::Step(RegistrarStep::Delete(4)));
+        assert_eq!(registrar.next(), NextStep::Step(RegistrarStep::Delete(4)));
         registrar.ask(1, create("old"));
-        let gone = RegistrarStep::Write(Entry::Gone(4));
-        assert_eq!(registrar.done(true), Ok(Next::Step(gone)));
-        assert!(matches!(registrar.done(true), Ok(Next::Step(RegistrarStep::Write(_)))));
+        let gone = RegistrarStep::Write(RegistryEntry::Gone(4));
+        assert_eq!(registrar.done(true), Ok(NextStep::Step(gone)));
+        assert!(matches!(registrar.done(true), Ok(NextStep::Step(RegistrarStep::Write(_)))));
     }
 
     #[test]
@@ -317,9 +320,9 @@ mod tests {
         let registry = Registry { next: 5, dropping: vec![4], ..Registry::default() };
         let mut registrar = Registrar::<u8>::new(registry);
         for _ in 0..2 {
-            assert_eq!(registrar.next(), Next::Step(RegistrarStep::Delete(4)));
+            assert_eq!(registrar.next(), NextStep::Step(RegistrarStep::Delete(4)));
             assert_eq!(registrar.done(false), Err(None));
-            assert_eq!(registrar.next(), Next::Rest, "not at once");
+            assert_eq!(registrar.next(), NextStep::Rest, "not at once");
             registrar.retry();
         }
     }

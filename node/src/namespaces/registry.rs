@@ -42,7 +42,7 @@ const LIVES: u8 = 1;
 
 /// A change of the registry: what is written together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum RegistryEntry {
     /// A namespace as it is.
     Put(NativeNamespace),
     /// A new one, and the number of the one after it.
@@ -53,7 +53,7 @@ pub enum Entry {
     Gone(u32),
 }
 
-impl Entry {
+impl RegistryEntry {
     /// The change as a batch of a shard.
     pub fn batch(&self) -> ItemBatch {
         let put = |namespace: &NativeNamespace| {
@@ -206,7 +206,9 @@ mod tests {
     fn what_is_written_is_taken_back() {
         let mut found = Found::default();
         let (users, old) = (namespace(1, "users"), namespace(2, "old"));
-        for step in [Entry::Put(old), Entry::New(users.clone())].map(|it| it.batch().steps).concat()
+        for step in [RegistryEntry::Put(old), RegistryEntry::New(users.clone())]
+            .map(|it| it.batch().steps)
+            .concat()
         {
             found.take(&item(&step)).expect("it is the registry's");
         }
@@ -217,14 +219,14 @@ mod tests {
 
     #[test]
     fn to_drop_a_namespace_takes_deletions_alone() {
-        for entry in [Entry::Dropping(3), Entry::Gone(3)] {
+        for entry in [RegistryEntry::Dropping(3), RegistryEntry::Gone(3)] {
             assert!(!entry.batch().adds(), "{entry:?}");
         }
     }
 
     #[test]
     fn what_is_not_the_registrys_is_refused() {
-        let good = item(&Entry::Put(namespace(1, "users")).batch().steps[0]);
+        let good = item(&RegistryEntry::Put(namespace(1, "users")).batch().steps[0]);
         let with = |change: &dyn Fn(&mut PageItem)| {
             let mut item = good.clone();
             change(&mut item);

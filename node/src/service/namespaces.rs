@@ -3,7 +3,7 @@
 use super::core_state::{CoreState, GatherFor};
 use crate::connection::{After, Arrival};
 use crate::mesh::{Ask, Note, Place};
-use crate::namespaces::registrar::{Next, RegistrarStep};
+use crate::namespaces::registrar::{NextStep, RegistrarStep};
 use crate::namespaces::registry::REGISTRY_SHARD;
 use crate::namespaces::{NamespaceChanged, NamespaceRequest};
 use crate::request::{Answered, NoAnswer, NodeAnswer};
@@ -80,12 +80,12 @@ impl CoreState {
         }
     }
 
-    fn carry_on(&mut self, mut next: Next<(usize, Place)>) {
+    fn carry_on(&mut self, mut next: NextStep<(usize, Place)>) {
         loop {
             match next {
-                Next::Rest => return,
-                Next::Step(step) => return self.start_step(step),
-                Next::Answer((core, place), changed) => {
+                NextStep::Rest => return,
+                NextStep::Step(step) => return self.start_step(step),
+                NextStep::Answer((core, place), changed) => {
                     self.tell_changed(core, place, Ok(changed));
                 }
             }

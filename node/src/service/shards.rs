@@ -21,7 +21,7 @@ use crate::counters::{Counters, Kind, ShardReport, ShardSpace};
 use crate::limits::{LOG_RECORD_BYTES, TASK_BYTES};
 use crate::mesh::Place;
 use crate::namespaces::NamespaceTable;
-use crate::namespaces::registry::{Entry, REGISTRY_SHARD};
+use crate::namespaces::registry::{REGISTRY_SHARD, RegistryEntry};
 use crate::request::{
     Answered, ItemRequest, NoAnswer, ShardAnswer, ShardRequest, ShardWork, Target,
 };
@@ -348,7 +348,7 @@ impl Shards {
 
     /// Writes down what has to outlast a stop, on the shard that keeps it. The end comes with
     /// [`Shards::take_registered`] when it is durable, whatever the durability mode.
-    pub(super) fn start_registering(&self, entry: &Entry) {
+    pub(super) fn start_registering(&self, entry: &RegistryEntry) {
         let engine = Rc::clone(&self.local(REGISTRY_SHARD).engine);
         let (batch, registered) = (entry.batch(), Rc::clone(&self.registered));
         self.env.spawn(TaskQueue::Foreground, async move {

@@ -9,8 +9,8 @@ use crate::connection::{Arrived, ClientConnection};
 use crate::error::ClientError;
 
 impl ClientConnection {
-    /// Makes a namespace, with what is usual where `settings` say nothing. When this returns, every
-    /// core of the node knows it. `None` if there is one of this name.
+    /// Makes a namespace, with what is usual where `settings` say nothing. When this returns,
+    /// every core of the node knows it. `None` if there is one of this name.
     ///
     /// # Errors
     /// Any; [`ClientError::Usage`] if no namespace can have this name.
@@ -25,8 +25,8 @@ impl ClientConnection {
         self.judge(found)
     }
 
-    /// Changes those settings of a namespace that are given, and returns it as it is then. `None` if
-    /// there is none of this name.
+    /// Changes those settings of a namespace that are given, and returns it as it is then. `None`
+    /// if there is none of this name.
     ///
     /// # Errors
     /// As [`ClientConnection::create_namespace`].
@@ -60,8 +60,9 @@ impl ClientConnection {
         self.judge(all)
     }
 
-    /// Deletes a namespace with all that it has, which takes the same time whatever that is; whether
-    /// there was one of this name. Its space is freed by and by, and its number is never used again.
+    /// Deletes a namespace with all that it has, which takes the same time whatever that is;
+    /// whether there was one of this name. Its space is freed by and by, and its number is never
+    /// used again.
     ///
     /// # Errors
     /// As [`ClientConnection::create_namespace`].
@@ -77,7 +78,7 @@ fn checked(name: &str) -> Result<&str, ClientError> {
         return Ok(name);
     }
     Err(ClientError::Usage(format!(
-        "{name:?} is no name of a namespace: it has 1 to 64 of a-z, A-Z, 0-9, _, . and -, and is no \
+        "{name:?} is no name of a namespace: that is 1 to 64 of a-z, A-Z, 0-9, _, . and -, and no \
          number"
     )))
 }

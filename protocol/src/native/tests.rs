@@ -43,7 +43,21 @@ fn requests() -> Vec<NativeRequest<'static>> {
         delete_items(ItemRange::Prefix(b"")),
         delete_items(ItemRange::Between { from: None, to: Some(b"z") }),
         mutation(),
+        NativeRequest::CreateNamespace(namespace_change(SettingsChange::default())),
+        NativeRequest::SetNamespace(namespace_change(SettingsChange {
+            ttl_jitter_percent: Some(100),
+            cache: Some(NamespaceCache::Bypass),
+            bytes_max: Some(u64::MAX),
+            ..SettingsChange::default()
+        })),
+        NativeRequest::ListNamespaces(None),
+        NativeRequest::ListNamespaces(Some("users")),
+        NativeRequest::DropNamespace("users"),
     ]
+}
+
+fn namespace_change(settings: SettingsChange) -> NamespaceChange<'static> {
+    NamespaceChange { name: "users", settings }
 }
 
 fn delete_items(range: ItemRange<'static>) -> NativeRequest<'static> {
@@ -483,11 +497,14 @@ proptest! {
         let _ = HelloReply::decode(&hello);
         hello[4..8].copy_from_slice(b"LRPG");
         let _ = NativePage::decode(&hello);
+        hello[4..8].copy_from_slice(b"LRNS");
+        let _ = NativeNamespace::decode_all(&hello);
         let _ = MutateRecord::read(&bytes);
         let flat = [
             (b"LRGI", Opcode::GetItems),
             (b"LRSC", Opcode::Scan),
             (b"LRDI", Opcode::DeleteItems),
+            (b"LRNC", Opcode::SetNamespace),
         ];
         for (identifier, opcode) in flat {
             hello[4..8].copy_from_slice(identifier);

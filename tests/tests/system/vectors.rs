@@ -7,9 +7,10 @@ use std::time::Duration;
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IncrementItem, ItemKey,
-    ItemRange, MutateRecord, NativeLimits, NativePage, NativePageItem, NativeParsed, NativeParser,
-    NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems, TouchItem,
-    put_request,
+    ItemRange, MutateRecord, NamespaceCache, NamespaceChange, NamespaceDurability,
+    NamespaceSettings, NativeLimits, NativeNamespace, NativePage, NativePageItem, NativeParsed,
+    NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems,
+    SettingsChange, TouchItem, put_request,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -206,8 +207,60 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             record: &borrowed.record,
             range: range(borrowed),
         }),
+        "create_namespace" => NativeRequest::CreateNamespace(namespace_change(fields)),
+        "set_namespace" => NativeRequest::SetNamespace(namespace_change(fields)),
+        "list_namespaces" => {
+            NativeRequest::ListNamespaces(fields.get("name").map(|name| text(name)))
+        }
+        "drop_namespace" => NativeRequest::DropNamespace(text(&fields["name"])),
         other => panic!("{other} is no request"),
     }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+fn namespace_change(fields: &Value) -> NamespaceChange<'_> {
+    NamespaceChange { name: text(&fields["name"]), settings: settings(&fields["settings"]) }
+}
+
+/// The settings that a vector names.
+fn settings(fields: &Value) -> SettingsChange {
+    let known = |name: &str| fields.get(name).map(number);
+    let known_short = |name: &str| fields.get(name).map(short);
+    SettingsChange {
+        ttl_default: known_short("ttl_default"),
+        ttl_max: known_short("ttl_max"),
+        ttl_jitter_percent: known("ttl_jitter_percent").map(|percent| percent as u8),
+        value_bytes_max: known_short("value_bytes_max"),
+        page_items_max: known_short("page_items_max"),
+        page_bytes_max: known_short("page_bytes_max"),
+        durability: known("durability").map(|code| match code {
+            0 => NamespaceDurability::Node,
+            1 => NamespaceDurability::Sync,
+            2 => NamespaceDurability::None,
+            _ => panic!("{code} is no durability"),
+        }),
+        cache: known("cache").map(|code| match code {
+            0 => NamespaceCache::Values,
+            1 => NamespaceCache::KeysOnly,
+            2 => NamespaceCache::Bypass,
+            _ => panic!("{code} is no cache policy"),
+        }),
+        compress_from: known_short("compress_from"),
+        bytes_max: known("bytes_max"),
+    }
+}
+
+/// The namespaces that a vector's reply shows.
+fn namespaces(fields: &Value) -> Vec<NativeNamespace> {
+    let namespace = |fields: &Value| NativeNamespace {
+        name: text(&fields["name"]).to_owned(),
+        number: short(&fields["number"]),
+        settings: settings(&fields["settings"]).of(NamespaceSettings::default()),
+    };
+    fields["namespaces"].as_array().expect("a list").iter().map(namespace).collect()
 }
 
 #[test]
@@ -272,7 +325,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
     }
     match kind {
         "ping" => reply::put(out, head, status, |out| out.extend(hex(&fields["bytes"]))),
-        "delete" | "delete_items" => reply::put(out, head, status, |_| ()),
+        "delete" | "delete_items" | "drop_namespace" => reply::put(out, head, status, |_| ()),
         "mutate_record" => {
             let changed = fields["changed"].as_array().expect("changes").iter();
             let changed = changed.map(|one| Changed {
@@ -282,6 +335,10 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
             reply::put_changed(out, head, changed);
         }
         "get_items" | "scan" => write_page(fields, head, out),
+        "create_namespace" | "set_namespace" | "list_namespaces" => {
+            let body = NativeNamespace::encode_all(namespaces(fields).iter());
+            reply::put(out, head, status, |out| out.extend_from_slice(&body));
+        }
         "put" => reply::put_version(out, head, number(&fields["version"])),
         "increment" => {
             reply::put_number(out, head, number(&fields["number"]), number(&fields["version"]));
@@ -319,6 +376,9 @@ fn replies_are_what_the_vectors_say() {
             let items = items.iter().map(shown).collect();
             let page = NativePage { items, next: next.as_deref() };
             assert_eq!(NativePage::decode(reply.body), Ok(page), "{name}");
+        }
+        if fields.get("namespaces").is_some() {
+            assert_eq!(NativeNamespace::decode_all(reply.body), Ok(namespaces(fields)), "{name}");
         }
         let is_item =
             ["get", "touch", "get_and_touch"].contains(&kind) && status == NativeStatus::Ok;
