@@ -17,6 +17,7 @@ use super::admission::NotApplied;
 use super::answer::{Answer, AnswerBuf};
 use super::execute::Change;
 use super::locate::Located;
+use super::once::{ANSWER_BYTES, Once};
 use super::operation_buffer::OperationBuf;
 use super::{Shard, State};
 use crate::concurrent::concurrently;
@@ -24,7 +25,7 @@ use crate::entry::Metadata;
 use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::{ENCODED_BYTES_MAX, Key};
-use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome};
+use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome, Read};
 use crate::value_log::Append;
 use crate::value_log::frame::FRAME_BESIDES_VALUE_BYTES;
 use crate::value_log::record::{self, Record, RecordKind};
@@ -33,7 +34,9 @@ use crate::value_log::record::{self, Record, RecordKind};
 pub const BATCH_STEPS_MAX: usize = 1024;
 
 const _: () = {
-    let overhead = BATCH_STEPS_MAX * (record::HEAD_BYTES + ENCODED_BYTES_MAX);
+    // With the answers that are kept of a batch that is done once.
+    let step = record::HEAD_BYTES + ENCODED_BYTES_MAX + ANSWER_BYTES;
+    let overhead = (BATCH_STEPS_MAX + 1) * step;
     assert!(overhead <= FRAME_BESIDES_VALUE_BYTES, "a replay takes any batch's frame for one");
 };
 
@@ -61,6 +64,8 @@ pub struct ItemBatch {
     pub value_bytes_max: usize,
     /// The operations. Each stores, deletes, counts, or only reads: then the item has to be there.
     pub steps: Vec<BatchStep>,
+    /// What makes the batch known again, so that it is not done twice.
+    pub once: Option<Once>,
 }
 
 impl ItemBatch {
@@ -80,7 +85,8 @@ impl ItemBatch {
     /// The memory that it takes, in bytes.
     pub fn memory(&self) -> usize {
         let keys = |step: &BatchStep| step.record.len() + step.item.len() + size_of::<BatchStep>();
-        self.value_bytes() + self.steps.iter().map(keys).sum::<usize>()
+        let token = self.once.as_ref().map_or(0, |once| once.token.len());
+        self.value_bytes() + self.steps.iter().map(keys).sum::<usize>() + token
     }
 }
 
@@ -96,6 +102,15 @@ pub enum BatchAnswer {
         /// Its answer.
         answer: AnswerBuf,
     },
+    /// Nothing was: its token is that of another request that was done.
+    OtherRequest,
+}
+
+/// What the batch's token was found to be.
+struct FoundOnce<'a> {
+    once: &'a Once,
+    /// The item under the token's name.
+    item: Found<'a>,
 }
 
 /// An item of a batch, as it was found.
@@ -155,6 +170,7 @@ impl<E: Env> Shard<E> {
         for BatchStep { record, item, .. } in &batch.steps {
             keys.push(Key { namespace: batch.namespace, record, item }.encode());
         }
+        keys.extend(batch.once.as_ref().map(Once::key));
         let mut sorted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         sorted.sort_unstable();
         assert!(sorted.windows(2).all(|pair| pair[0] != pair[1]), "each step has its own item");
@@ -216,10 +232,12 @@ impl<E: Env> Shard<E> {
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         self.apply_due_flush().await.map_err(NotApplied::Failed)?;
         let _pin = self.pins.enter(self.env.now());
+        let (keys, once_key) = keys.split_at_mut(batch.steps.len());
         for key in &mut *keys {
             self.state.borrow().set_generation(batch.namespace, key);
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
+        let once = self.find_once((once_key, batch.once.as_ref()), now).await?;
         let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
@@ -236,7 +254,19 @@ impl<E: Env> Shard<E> {
         if found.iter().any(is_outdated) {
             return Err(NotApplied::LookAgain);
         }
-        self.finish_batch(&mut state, &found, (now, batch.value_bytes_max))
+        self.finish_batch(&mut state, (&found, once.as_ref()), (now, batch.value_bytes_max))
+    }
+
+    /// Looks up whether a batch with this token was done before.
+    async fn find_once<'a>(
+        &self,
+        (key, once): (&'a [Vec<u8>], Option<&'a Once>),
+        now: u32,
+    ) -> Result<Option<FoundOnce<'a>>, NotApplied> {
+        let (Some(key), Some(once)) = (key.first(), once) else { return Ok(None) };
+        let operation = Operation::Read(Read { value: true, quiet: true, ..Read::default() });
+        let item = self.find((key, operation), (&Cell::new(0), usize::MAX), now).await;
+        Ok(Some(FoundOnce { once, item: item.map_err(NotApplied::Failed)? }))
     }
 
     /// Looks an item of a batch up. Its value is kept only if it is needed, and as long as all that
@@ -268,10 +298,18 @@ impl<E: Env> Shard<E> {
     fn finish_batch(
         &self,
         state: &mut State,
-        found: &[Found<'_>],
+        (found, once): (&[Found<'_>], Option<&FoundOnce<'_>>),
         (now, value_bytes_max): (u32, usize),
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         let mut needs = state.namespaces.flushed_end();
+        if let Some(FoundOnce { once, item }) = once
+            && let Some(current) = item.located.current(now)
+        {
+            // The first one is answered when it is durable, and so is this one.
+            let answers = once.answers(current.value, now);
+            let answer = answers.map_or(BatchAnswer::OtherRequest, BatchAnswer::Done);
+            return Ok((answer, needs.max(item.located.sequence_end)));
+        }
         if let Some(at) = too_large(found, value_bytes_max) {
             let seen = found.iter().map(|found| found.located.sequence_end).max();
             let answer = Answer::nothing(Outcome::TooLarge, now);
@@ -293,23 +331,25 @@ impl<E: Env> Shard<E> {
             version_next += u64::from(!matches!(decision.effect, Effect::None));
             decisions.push(decision);
         }
-        needs = needs.max(self.apply_batch(state, found, &decisions, now)?);
         let answer = |(found, decision): (&Found<'_>, &Decision<'_>)| {
             AnswerBuf::new(&found.operation, decision, found.located.clone(), now)
         };
-        Ok((BatchAnswer::Done(found.iter().zip(&decisions).map(answer).collect()), needs))
+        let answers: Vec<AnswerBuf> = found.iter().zip(&decisions).map(answer).collect();
+        let told = once.map(|found| (found, found.once.value(&answers)));
+        needs = needs.max(self.apply_batch(state, (found, &decisions), told.as_ref(), now)?);
+        Ok((BatchAnswer::Done(answers), needs))
     }
 
     /// Makes the changes: log, memtable, cache. Returns the log position that covers them.
     fn apply_batch(
         &self,
         state: &mut State,
-        found: &[Found<'_>],
-        decisions: &[Decision<'_>],
+        (found, decisions): (&[Found<'_>], &[Decision<'_>]),
+        told: Option<&(&FoundOnce<'_>, Vec<u8>)>,
         now: u32,
     ) -> Result<u64, NotApplied> {
         let mut version = self.log.sequence_next();
-        let mut planned = Vec::with_capacity(found.len());
+        let mut planned = Vec::with_capacity(found.len() + 1);
         for (found, decision) in found.iter().zip(decisions) {
             let (kind, metadata, payload) = match &decision.effect {
                 Effect::None => continue,
@@ -326,6 +366,10 @@ impl<E: Env> Shard<E> {
             return Ok(0);
         }
         let removes = planned.iter().all(|one| one.kind == RecordKind::Delete);
+        if let Some((FoundOnce { once, item }, payload)) = told {
+            let metadata = Metadata { version, expiry: once.expiry, ..Metadata::default() };
+            planned.push(Planned { found: item, kind: RecordKind::Put, metadata, payload });
+        }
         for one in &planned {
             self.check_namespace(state, one.found.key)?;
         }

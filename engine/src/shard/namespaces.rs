@@ -99,7 +99,11 @@ impl Namespaces {
     /// What caches keep of the item with this encoded key.
     #[inline]
     pub(super) fn cache_policy(&self, key: &[u8]) -> CachePolicy {
-        self.options(generation_of(key)).map_or(CachePolicy::Values, |options| options.cache)
+        let generation = generation_of(key);
+        if RESERVED_NAMESPACES.contains(&generation) {
+            return CachePolicy::KeysOnly;
+        }
+        self.options(generation).map_or(CachePolicy::Values, |options| options.cache)
     }
 
     /// The living generation of `namespace`.

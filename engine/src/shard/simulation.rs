@@ -35,6 +35,7 @@ mod memory;
 mod mix;
 mod model;
 mod namespaces;
+mod once;
 mod openings;
 pub(crate) mod oracle;
 mod races;

@@ -155,7 +155,7 @@ impl FromStr for CompressFrom {
             "node" => Ok(Self(0)),
             "off" => Ok(Self(COMPRESS_NEVER)),
             size => {
-                let Size(bytes) = size.parse::<Size>().map_err(|error| error.to_string())?;
+                let Size(bytes) = size.parse::<Size>()?;
                 let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes < COMPRESS_NEVER);
                 bytes.filter(|bytes| *bytes > 0).map(Self).ok_or_else(|| {
                     format!("{text:?} is no size of a value: say `off` to compress none")

@@ -95,7 +95,7 @@ impl<A> Registrar<A> {
     /// # Panics
     ///
     /// While a step is under way.
-    pub fn next(&mut self) -> NextStep<A> {
+    pub fn next_step(&mut self) -> NextStep<A> {
         assert!(!self.is_busy(), "one change after the other");
         if let Some(dropped) = self.dropping.pop() {
             return self.begin(None, ending(dropped));
@@ -127,14 +127,11 @@ impl<A> Registrar<A> {
         let mut change = self.change.take().expect("a step is under way");
         if !is_done {
             // No core knows the namespace any more: what it has must go, whoever asked.
-            match change.steps.front() {
-                Some(
-                    RegistrarStep::Delete(number)
-                    | RegistrarStep::Write(RegistryEntry::Gone(number)),
-                ) => {
-                    self.put_off.push(*number);
-                }
-                _ => {}
+            if let Some(
+                RegistrarStep::Delete(number) | RegistrarStep::Write(RegistryEntry::Gone(number)),
+            ) = change.steps.front()
+            {
+                self.put_off.push(*number);
             }
             return Err(change.asked.map(|(asker, _)| asker));
         }
@@ -148,7 +145,7 @@ impl<A> Registrar<A> {
         }
         Ok(match change.asked {
             Some((asker, namespace)) => NextStep::Answer(asker, Ok(namespace)),
-            None => self.next(),
+            None => self.next_step(),
         })
     }
 
@@ -218,12 +215,12 @@ mod tests {
         request: NamespaceRequest,
     ) -> (Vec<RegistrarStep>, NamespaceChanged) {
         registrar.ask(7, request);
-        let (mut steps, mut next) = (Vec::new(), registrar.next());
+        let (mut steps, mut next) = (Vec::new(), registrar.next_step());
         loop {
             match next {
                 NextStep::Step(step) => steps.push(step),
                 NextStep::Answer(asker, answer) => {
-                    assert_eq!((asker, registrar.next()), (7, NextStep::Rest));
+                    assert_eq!((asker, registrar.next_step()), (7, NextStep::Rest));
                     return (steps, answer);
                 }
                 NextStep::Rest => panic!("an answer is owed"),
@@ -295,9 +292,9 @@ mod tests {
         let mut registrar = Registrar::new(Registry::default());
         registrar.ask(1, create("a"));
         registrar.ask(2, create("b"));
-        assert!(matches!(registrar.next(), NextStep::Step(_)));
+        assert!(matches!(registrar.next_step(), NextStep::Step(_)));
         assert_eq!(registrar.done(false), Err(Some(1)));
-        assert!(matches!(registrar.next(), NextStep::Step(RegistrarStep::Write(_))));
+        assert!(matches!(registrar.next_step(), NextStep::Step(RegistrarStep::Write(_))));
         assert!(matches!(registrar.done(true), Ok(NextStep::Step(RegistrarStep::Publish(_)))));
         let Ok(NextStep::Answer(2, Ok(made))) = registrar.done(true) else { panic!("it is made") };
         assert_eq!((made.name.as_str(), made.number), ("b", 2));
@@ -308,7 +305,7 @@ mod tests {
     fn a_start_finishes_what_a_stop_has_cut_short() {
         let registry = Registry { next: 5, dropping: vec![4], ..Registry::default() };
         let mut registrar = Registrar::<u8>::new(registry);
-        assert_eq!(registrar.next(), NextStep::Step(RegistrarStep::Delete(4)));
+        assert_eq!(registrar.next_step(), NextStep::Step(RegistrarStep::Delete(4)));
         registrar.ask(1, create("old"));
         let gone = RegistrarStep::Write(RegistryEntry::Gone(4));
         assert_eq!(registrar.done(true), Ok(NextStep::Step(gone)));
@@ -320,9 +317,9 @@ mod tests {
         let registry = Registry { next: 5, dropping: vec![4], ..Registry::default() };
         let mut registrar = Registrar::<u8>::new(registry);
         for _ in 0..2 {
-            assert_eq!(registrar.next(), NextStep::Step(RegistrarStep::Delete(4)));
+            assert_eq!(registrar.next_step(), NextStep::Step(RegistrarStep::Delete(4)));
             assert_eq!(registrar.done(false), Err(None));
-            assert_eq!(registrar.next(), NextStep::Rest, "not at once");
+            assert_eq!(registrar.next_step(), NextStep::Rest, "not at once");
             registrar.retry();
         }
     }

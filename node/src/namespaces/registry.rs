@@ -70,7 +70,7 @@ impl RegistryEntry {
             Self::Dropping(number) => vec![step(&lives(*number), None)],
             Self::Gone(number) => vec![step(&number.to_be_bytes(), None)],
         };
-        ItemBatch { namespace: REGISTRY_NAMESPACE, value_bytes_max: usize::MAX, steps }
+        ItemBatch { namespace: REGISTRY_NAMESPACE, value_bytes_max: usize::MAX, steps, once: None }
     }
 }
 

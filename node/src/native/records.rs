@@ -57,7 +57,7 @@ impl Mutation {
             return Err((NativeStatus::Malformed, "two changes are of the same item"));
         }
         let shard = shard_of_hash(route_hash(mutate.record), shards);
-        let batch = ItemBatch { namespace: mutate.namespace, value_bytes_max, steps };
+        let batch = ItemBatch { namespace: mutate.namespace, value_bytes_max, steps, once: None };
         Ok(ShardRequest { shard, deadline, work: ShardWork::Batch(batch) })
     }
 

@@ -75,7 +75,7 @@ impl CoreState {
 
     fn go_on_registering(&mut self) {
         if let Some(registrar) = self.registrar.as_mut().filter(|registrar| !registrar.is_busy()) {
-            let next = registrar.next();
+            let next = registrar.next_step();
             self.carry_on(next);
         }
     }
@@ -90,7 +90,7 @@ impl CoreState {
                 }
             }
             let registrar = self.registrar.as_mut().expect("it has just answered");
-            next = registrar.next();
+            next = registrar.next_step();
         }
     }
 

@@ -56,8 +56,8 @@ impl ClientConnection {
     /// # Errors
     /// Any.
     pub fn namespaces(&mut self) -> Result<Vec<NativeNamespace>, ClientError> {
-        let all = self.call(&NativeRequest::ListNamespaces(None))?.ok(&[]).and_then(all);
-        self.judge(all)
+        let reply = self.call(&NativeRequest::ListNamespaces(None))?.ok(&[])?;
+        self.judge(all(&reply))
     }
 
     /// Deletes a namespace with all that it has, which takes the same time whatever that is;
@@ -83,7 +83,7 @@ fn checked(name: &str) -> Result<&str, ClientError> {
     )))
 }
 
-fn all(reply: Arrived) -> Result<Vec<NativeNamespace>, ClientError> {
+fn all(reply: &Arrived) -> Result<Vec<NativeNamespace>, ClientError> {
     NativeNamespace::decode_all(&reply.body).map_err(|_| reply.foreign())
 }
 
@@ -93,10 +93,9 @@ fn one(reply: Arrived, otherwise: NativeStatus) -> Result<Option<NativeNamespace
     if reply.status == Some(otherwise) {
         return Ok(None);
     }
-    let foreign = reply.foreign();
-    let mut found = all(reply)?;
+    let mut found = all(&reply)?;
     match (found.pop(), found.is_empty()) {
         (Some(namespace), true) => Ok(Some(namespace)),
-        _ => Err(foreign),
+        _ => Err(reply.foreign()),
     }
 }

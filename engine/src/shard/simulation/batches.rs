@@ -28,7 +28,7 @@ fn batch(numbers: std::ops::Range<u8>, operation: &OperationBuf) -> ItemBatch {
         operation: operation.clone(),
     };
     let (namespace, value_bytes_max) = (DEFAULT_NAMESPACE, 1 << 20);
-    ItemBatch { namespace, value_bytes_max, steps: numbers.map(step).collect() }
+    ItemBatch { namespace, value_bytes_max, steps: numbers.map(step).collect(), once: None }
 }
 
 async fn run(shard: &TestShard, number: u8, operation: OperationBuf) -> Reply {

@@ -134,6 +134,7 @@ pub(super) async fn perform_batch(
     let steps_before = model.borrow().clock_steps().len();
     let batch = ItemBatch {
         namespace: steps[0].0.namespace,
+        once: None,
         value_bytes_max: usize::MAX,
         steps: steps
             .iter()
@@ -164,6 +165,7 @@ pub(super) async fn perform_batch(
                 let reply = Reply::new(&answer.as_answer());
                 model.observe(&observed(at, &reply, needs));
             }
+            BatchAnswer::OtherRequest => panic!("these batches have no token"),
             BatchAnswer::Done(answers) => {
                 let replies: Vec<_> =
                     answers.iter().map(|answer| Reply::new(&answer.as_answer())).collect();
