@@ -55,9 +55,12 @@ CHANGES = [
     "increment_or_create",
     "decrement_or_create",
     "check_present",
+    "put_if_value",
+    "delete_if_value",
 ]
-PUT_MODES = {"set": 0, "if_absent": 1, "if_present": 2, "if_version": 3, "append": 4, "prepend": 5}
+PUT_MODES = ["set", "if_absent", "if_present", "if_version", "append", "prepend", "if_value"]
 OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
+VALUE_DIFFERS = 0x23
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
 
 
@@ -179,19 +182,18 @@ def request_body(kind, fields):
         return mutate_body(fields)
     record, item = bytes.fromhex(fields["record"]), bytes.fromhex(fields["item"])
     head = KEY.pack(fields["namespace"], len(record), len(item))
-    value = b""
+    demanded, value = bytes.fromhex(fields.get("if_value", "")), b""
     if kind == "get":
         options = fields["metadata_only"] * 1 + fields["quiet"] * 2
         fixed = struct.pack("<II", options, 0)
     elif kind == "put":
-        mode = PUT_MODES[fields["mode"]]
-        fixed = struct.pack(
-            "<IIIIQ", mode, fields["client_flags"], fields["ttl"], 0, fields.get("version", 0)
-        )
+        mode, version = PUT_MODES.index(fields["mode"]), fields.get("version", 0)
+        flags, ttl = fields["client_flags"], fields["ttl"]
+        fixed = struct.pack("<IIIIQ", mode, flags, ttl, len(demanded), version)
         value = bytes.fromhex(fields["value"])
     elif kind == "delete":
-        has_version = "version" in fields
-        fixed = struct.pack("<IIQ", 3 if has_version else 0, 0, fields.get("version", 0))
+        mode = 3 if "version" in fields else 6 if "if_value" in fields else 0
+        fixed = struct.pack("<IIQ", mode, 0, fields.get("version", 0))
     elif kind == "increment":
         creates = "initial" in fields
         options = fields["decrement"] * 1 + creates * 2
@@ -200,7 +202,7 @@ def request_body(kind, fields):
         )
     else:
         fixed = struct.pack("<II", fields["ttl"], 0)
-    return head + fixed + record + item + value
+    return head + fixed + record + item + demanded + value
 
 
 def mutate_body(fields):
@@ -208,7 +210,8 @@ def mutate_body(fields):
     record, changes = bytes.fromhex(fields["record"]), fields["changes"]
     body = struct.pack("<IHH", fields["namespace"], len(record), len(changes)) + record
     for change in changes:
-        item, value = bytes.fromhex(change["item"]), bytes.fromhex(change.get("value", ""))
+        names = ("item", "if_value", "value")
+        item, demanded, value = (bytes.fromhex(change.get(name, "")) for name in names)
         body += struct.pack(
             "<BBHIIIQQ",
             CHANGES.index(change["kind"]),
@@ -217,10 +220,10 @@ def mutate_body(fields):
             change.get("client_flags", 0),
             change.get("ttl", 0),
             len(value),
-            change.get("version", change.get("delta", 0)),
+            len(demanded) or change.get("version", change.get("delta", 0)),
             change.get("initial", 0),
         )
-        body += item + value
+        body += item + demanded + value
     return body
 
 
@@ -398,6 +401,7 @@ def changes(client):
     """Changes of a record that are made as a whole, and ranges that go."""
     change = lambda kind, item, **rest: {"kind": kind, "item": item.hex(), **rest}
     mutate = lambda *list: client.ask("mutate_record", record=b"batch", changes=list)
+    plain = {"mode": "set", "client_flags": 0, "ttl": 0}
     status, done = mutate(
         change("set", b"one", value=b"1".hex(), client_flags=7, ttl=100),
         change("put_if_absent", b"two", value=b"2".hex()),
@@ -414,6 +418,9 @@ def changes(client):
         (change("put_if_present", b"none", value=""), ABSENT),
         (change("put_if_version", b"two", value="", version=versions[1] + 1), VERSION_DIFFERS),
         (change("delete_if_version", b"two", version=versions[0]), VERSION_DIFFERS),
+        (change("put_if_value", b"two", if_value=b"22".hex()), VALUE_DIFFERS),
+        (change("delete_if_value", b"two", if_value=""), VALUE_DIFFERS),
+        (change("delete_if_value", b"none", if_value=""), ABSENT),
         (change("increment", b"two2", delta=1), ABSENT),
         (change("check_present", b"none"), ABSENT),
     ):
@@ -424,9 +431,19 @@ def changes(client):
         change("append", b"one", value=b"!".hex()),
         change("decrement", b"count", delta=2),
         change("check_present", b"two"),
+        change("put_if_value", b"new", if_value=b"was".hex(), value=b"is".hex()),
+    )
+    assert (status, done) == (ABSENT, 3)
+    assert client.ask("put", record=b"batch", item=b"new", **plain, value=b"was")[0] == OK
+    status, done = mutate(
+        change("append", b"one", value=b"!".hex()),
+        change("decrement", b"count", delta=2),
+        change("check_present", b"two"),
+        change("put_if_value", b"new", if_value=b"was".hex(), value=b"is".hex()),
     )
     assert status == OK and done["changed"][1]["number"] == 38, done
     assert done["changed"][2]["version"] == versions[1]
+    assert mutate(change("delete_if_value", b"new", if_value=b"is".hex()))[0] == OK
     status, reason = mutate(change("delete", b"one"), change("delete", b"one"))
     assert status == MALFORMED and "same item" in reason
     names = [b"%03d" % number for number in range(100)]
@@ -468,8 +485,13 @@ def round_trips(client):
     assert (found["value"], found["value_length"]) == ("", 7)
     assert client.ask("increment", **key, decrement=False, delta=1)[0] == NOT_A_NUMBER
     assert client.ask("delete", **key, version=1)[0] == VERSION_DIFFERS
-    assert client.ask("delete", **key)[0] == OK
+    differs = {**put, "mode": "if_value", "if_value": b"value", "value": b"no"}
+    assert client.ask("put", **differs)[0] == VALUE_DIFFERS
+    assert client.ask("put", **{**differs, "if_value": b"?value!", "value": b""})[0] == OK
+    assert client.ask("delete", **key, if_value=b"?value!")[0] == VALUE_DIFFERS
+    assert client.ask("delete", **key, if_value=b"")[0] == OK
     assert client.ask("delete", **key)[0] == ABSENT
+    assert client.ask("put", **differs)[0] == ABSENT
     counter = {"record": b"counter", "decrement": False, "delta": 5}
     assert client.ask("increment", **counter)[0] == ABSENT
     assert client.ask("increment", **counter, initial=40, ttl=0)[1]["number"] == 40

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED};
 use larder_engine::operation::{
-    Arithmetic, Delete, EXPIRED, Operation, Outcome, Read, Store, StoreMode,
+    Arithmetic, Delete, EXPIRED, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
 use larder_engine::shard::Answer;
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
@@ -178,6 +178,7 @@ fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
         Outcome::NotStored if wants_item => NativeStatus::Absent,
         Outcome::NotStored => NativeStatus::Exists,
         Outcome::Exists => NativeStatus::VersionDiffers,
+        Outcome::ValueDiffers => NativeStatus::ValueDiffers,
         Outcome::NotNumeric => NativeStatus::NotANumber,
         Outcome::TooLarge => NativeStatus::TooLarge,
     })
@@ -196,8 +197,8 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
         ttl => now.saturating_add(ttl).max(EXPIRED + 1),
     };
     let compare = |condition| match condition {
-        Condition::Any => None,
         Condition::Version(version) => Some(version),
+        Condition::Any | Condition::Value(_) => None,
     };
     Some(match *request {
         NativeRequest::Ping(_)
@@ -216,7 +217,12 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
             (Operation::Read(read), kind)
         }
         NativeRequest::Put(PutItem { mode, client_flags, ttl, value, .. }) => {
+            let expiry = expiry(ttl);
             let (mode, compare) = match mode {
+                PutMode::Set(Condition::Value(demanded)) => {
+                    let exchange = Exchange::store(demanded, value, client_flags, expiry);
+                    return Some((Operation::Exchange(exchange), Kind::CompareAndStore));
+                }
                 PutMode::Set(condition) => (StoreMode::Set, compare(condition)),
                 PutMode::IfAbsent => (StoreMode::Add, None),
                 PutMode::IfPresent => (StoreMode::Replace, None),
@@ -224,11 +230,13 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
                 PutMode::Prepend => (StoreMode::Prepend, None),
             };
             let kind = if compare.is_some() { Kind::CompareAndStore } else { Kind::Store };
-            let expiry = expiry(ttl);
             let (invalidate, vivify, version) = (false, None, None);
             let store =
                 Store { mode, value, client_flags, expiry, compare, invalidate, vivify, version };
             (Operation::Store(store), kind)
+        }
+        NativeRequest::Delete(DeleteItem { condition: Condition::Value(demanded), .. }) => {
+            (Operation::Exchange(Exchange::delete(demanded)), Kind::Delete)
         }
         NativeRequest::Delete(DeleteItem { condition, .. }) => {
             let delete = Delete { compare: compare(condition), ..Delete::default() };

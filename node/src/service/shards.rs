@@ -496,12 +496,8 @@ pub(super) struct LogNeed {
 pub(super) fn log_need(request: &ItemRequest<'_>) -> Option<LogNeed> {
     let operation = &request.operation;
     let bytes = LOG_RECORD_BYTES + operation.value_len();
-    match operation {
-        Operation::Store(_) | Operation::Arithmetic(_) => Some(LogNeed { bytes, adds: bytes }),
-        Operation::Read(_) | Operation::Delete(_) => {
-            operation.may_write().then_some(LogNeed { bytes, adds: 0 })
-        }
-    }
+    let adds = if operation.adds() { bytes } else { 0 };
+    operation.may_write().then_some(LogNeed { bytes, adds })
 }
 
 /// The same for a request that is not about one item.

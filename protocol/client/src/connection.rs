@@ -40,7 +40,7 @@ pub struct Item {
 
 /// When a value is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum When {
+pub enum When<'a> {
     /// In any case.
     #[default]
     Always,
@@ -50,6 +50,8 @@ pub enum When {
     Present,
     /// Only if the item has this version.
     Version(u64),
+    /// Only if the item has this value. Both together are no longer than one may be.
+    Value(&'a [u8]),
     /// Behind the item's value, whose client flags and expiry stay.
     Append,
     /// Before the item's value, whose client flags and expiry stay.
@@ -62,7 +64,7 @@ pub struct Put<'a> {
     /// The value.
     pub value: &'a [u8],
     /// When it is stored.
-    pub when: When,
+    pub when: When<'a>,
     /// 32 bits to keep with it.
     pub client_flags: u32,
     /// Seconds to live; 0 for ever.
@@ -78,7 +80,8 @@ impl<'a> Put<'a> {
     /// As the request that stores it.
     pub(crate) fn of(&self, key: ItemRef<'a>) -> Result<PutItem<'a>, ClientError> {
         let Self { value, when, client_flags, ttl } = *self;
-        if value.len() > VALUE_BYTES_MAX {
+        let demanded = if let When::Value(demanded) = when { demanded.len() } else { 0 };
+        if value.len() + demanded > VALUE_BYTES_MAX {
             let len = value.len();
             return Err(ClientError::Usage(format!(
                 "a value has at most {VALUE_BYTES_MAX} bytes, not {len}"
@@ -87,6 +90,7 @@ impl<'a> Put<'a> {
         let mode = match when {
             When::Always => PutMode::Set(Condition::Any),
             When::Version(version) => PutMode::Set(Condition::Version(version)),
+            When::Value(value) => PutMode::Set(Condition::Value(value)),
             When::Absent => PutMode::IfAbsent,
             When::Present => PutMode::IfPresent,
             When::Append => PutMode::Append,
@@ -117,6 +121,8 @@ pub enum Stored {
     Absent,
     /// The item has another version.
     VersionDiffers,
+    /// The item has another value.
+    ValueDiffers,
 }
 
 /// A request that was sent.
@@ -448,12 +454,17 @@ impl Arrived {
     }
 
     fn stored(self) -> Result<Stored, ClientError> {
-        let expected = [NativeStatus::Exists, NativeStatus::Absent, NativeStatus::VersionDiffers];
-        let arrived = self.ok(&expected)?;
+        let arrived = self.ok(&[
+            NativeStatus::Exists,
+            NativeStatus::Absent,
+            NativeStatus::VersionDiffers,
+            NativeStatus::ValueDiffers,
+        ])?;
         Ok(match arrived.status {
             Some(NativeStatus::Exists) => Stored::Exists,
             Some(NativeStatus::Absent) => Stored::Absent,
             Some(NativeStatus::VersionDiffers) => Stored::VersionDiffers,
+            Some(NativeStatus::ValueDiffers) => Stored::ValueDiffers,
             _ => Stored::Yes(arrived.as_reply().version().map_err(|_| arrived.foreign())?),
         })
     }

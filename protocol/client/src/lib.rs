@@ -56,12 +56,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod conditional;
 mod connection;
 mod error;
 mod key;
 mod mutate;
 mod pages;
 
+pub use conditional::Deleted;
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use key::ItemRef;

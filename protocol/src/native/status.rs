@@ -70,6 +70,8 @@ statuses! {
     VersionDiffers = 0x21, ConditionFailed, "the item has another version";
     /// The value is not a decimal number of at most 64 bits.
     NotANumber = 0x22, ConditionFailed, "the value is not a decimal number of at most 64 bits";
+    /// The item has another value.
+    ValueDiffers = 0x23, ConditionFailed, "the item has another value";
     /// The body is not that of the opcode.
     Malformed = 0x30, FixRequest, "the body is not that of the opcode";
     /// There is no such opcode.

@@ -24,12 +24,15 @@ fn requests() -> Vec<NativeRequest<'static>> {
         NativeRequest::Get(GetItem { key: KEY, metadata_only: true, is_quiet: false }),
         put(PutMode::Set(Condition::Any)),
         put(PutMode::Set(Condition::Version(u64::MAX))),
+        put(PutMode::Set(Condition::Value(b"old value"))),
+        put(PutMode::Set(Condition::Value(b""))),
         put(PutMode::IfAbsent),
         put(PutMode::IfPresent),
         put(PutMode::Append),
         put(PutMode::Prepend),
         NativeRequest::Delete(DeleteItem { key: KEY, condition: Condition::Any }),
         NativeRequest::Delete(DeleteItem { key: KEY, condition: Condition::Version(9) }),
+        NativeRequest::Delete(DeleteItem { key: KEY, condition: Condition::Value(b"old") }),
         increment(false, None),
         increment(true, Some((12, 30))),
         NativeRequest::Touch(TouchItem { key: KEY, ttl: 9, with_value: false }),
@@ -56,6 +59,7 @@ fn changes() -> Vec<NativeRequest<'static>> {
     let modes = [
         PutMode::Set(Condition::Any),
         PutMode::Set(Condition::Version(u64::MAX)),
+        PutMode::Set(Condition::Value(b"old")),
         PutMode::IfAbsent,
         PutMode::IfPresent,
         PutMode::Append,
@@ -65,7 +69,7 @@ fn changes() -> Vec<NativeRequest<'static>> {
         NativeRequest::Put(PutItem { key: key(b"p"), mode, client_flags: 9, ttl: 1, value: b"v" })
     };
     let mut changes: Vec<_> = modes.map(put).to_vec();
-    for condition in [Condition::Any, Condition::Version(3)] {
+    for condition in [Condition::Any, Condition::Version(3), Condition::Value(b"was")] {
         changes.push(NativeRequest::Delete(DeleteItem { key: key(b""), condition }));
     }
     for (is_decrement, initial) in [(false, None), (true, Some((5, 6))), (false, Some((0, 0)))] {
@@ -206,7 +210,7 @@ fn what_is_no_request_has_its_status() {
     assert_eq!(get(HEADER_BYTES + 7, 5), malformed, "an item key over the limit");
     assert_eq!(get(HEADER_BYTES + 8, 4), malformed, "an option that is not known");
     assert_eq!(get(HEADER_BYTES + 12, 1), malformed, "reserved");
-    assert_eq!(put(HEADER_BYTES + 8, 6), malformed, "a mode that is not known");
+    assert_eq!(put(HEADER_BYTES + 8, 7), malformed, "a mode that is not known");
     assert_eq!(put(HEADER_BYTES + 20, 1), malformed, "reserved");
     assert_eq!(put(HEADER_BYTES + 24, 1), malformed, "a version for a mode that has none");
     assert_eq!(put(2, Opcode::Get as u8), malformed, "a body for another opcode");

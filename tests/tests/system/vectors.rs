@@ -48,6 +48,8 @@ fn is(value: &Value) -> bool {
 struct Borrowed {
     record: Vec<u8>,
     item: Vec<u8>,
+    /// The value that is demanded.
+    demanded: Option<Vec<u8>>,
     bytes: Vec<u8>,
     prefix: Option<Vec<u8>>,
     from: Option<Vec<u8>>,
@@ -59,11 +61,12 @@ struct Borrowed {
 
 fn borrowed(fields: &Value) -> Borrowed {
     let of = |name: &str| fields.get(name).map(hex).unwrap_or_default();
-    let bytes = if fields.get("bytes").is_some() { of("bytes") } else { of("value") };
     let found = |name: &str| fields.get(name).map(hex);
+    let bytes = if fields.get("bytes").is_some() { of("bytes") } else { of("value") };
     Borrowed {
         record: of("record"),
         item: of("item"),
+        demanded: found("if_value"),
         bytes,
         prefix: found("prefix"),
         from: found("from_key"),
@@ -77,20 +80,26 @@ fn borrowed(fields: &Value) -> Borrowed {
 fn mutation(fields: &Value) -> Vec<u8> {
     let list = fields["changes"].as_array().expect("changes");
     let bytes = |change: &Value, name: &str| change.get(name).map(hex).unwrap_or_default();
-    let parts = |one: &Value| (one.clone(), bytes(one, "item"), bytes(one, "value"));
+    let parts = |one: &Value| {
+        (one.clone(), bytes(one, "item"), [bytes(one, "if_value"), bytes(one, "value")])
+    };
     let parts: Vec<_> = list.iter().map(parts).collect();
     let record = hex(&fields["record"]);
     let namespace = short(&fields["namespace"]);
     let changes: Vec<_> = parts
         .iter()
-        .map(|(fields, item, value)| {
-            change(fields, ItemKey { namespace, record: &record, item }, value)
+        .map(|(fields, item, values)| {
+            change(fields, ItemKey { namespace, record: &record, item }, values)
         })
         .collect();
     MutateRecord::body(namespace, &record, &changes)
 }
 
-fn change<'a>(fields: &Value, key: ItemKey<'a>, value: &'a [u8]) -> NativeRequest<'a> {
+fn change<'a>(
+    fields: &Value,
+    key: ItemKey<'a>,
+    [demanded, value]: &'a [Vec<u8>; 2],
+) -> NativeRequest<'a> {
     let kind = fields["kind"].as_str().expect("a kind");
     let known = |name: &str| fields.get(name).map_or(0, number);
     let (client_flags, ttl) = (known("client_flags") as u32, known("ttl") as u32);
@@ -110,10 +119,14 @@ fn change<'a>(fields: &Value, key: ItemKey<'a>, value: &'a [u8]) -> NativeReques
         "put_if_absent" => put(PutMode::IfAbsent),
         "put_if_present" => put(PutMode::IfPresent),
         "put_if_version" => put(PutMode::Set(version)),
+        "put_if_value" => put(PutMode::Set(Condition::Value(demanded))),
         "append" => put(PutMode::Append),
         "prepend" => put(PutMode::Prepend),
         "delete" => NativeRequest::Delete(DeleteItem { key, condition: Condition::Any }),
         "delete_if_version" => NativeRequest::Delete(DeleteItem { key, condition: version }),
+        "delete_if_value" => {
+            NativeRequest::Delete(DeleteItem { key, condition: Condition::Value(demanded) })
+        }
         "increment" => increment(false, false),
         "decrement" => increment(true, false),
         "increment_or_create" => increment(false, true),
@@ -143,9 +156,10 @@ fn range(borrowed: &Borrowed) -> ItemRange<'_> {
 fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeRequest<'a> {
     let namespace = || short(&fields["namespace"]);
     let key = || ItemKey { namespace: namespace(), record: &borrowed.record, item: &borrowed.item };
-    let condition = || match fields.get("version") {
-        Some(version) => Condition::Version(number(version)),
-        None => Condition::Any,
+    let condition = || match (fields.get("version"), &borrowed.demanded) {
+        (Some(version), _) => Condition::Version(number(version)),
+        (None, Some(demanded)) => Condition::Value(demanded),
+        (None, None) => Condition::Any,
     };
     match kind {
         "ping" => NativeRequest::Ping(&borrowed.bytes),
@@ -162,7 +176,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
         "put" => NativeRequest::Put(PutItem {
             key: key(),
             mode: match fields["mode"].as_str().expect("a mode") {
-                "set" | "if_version" => PutMode::Set(condition()),
+                "set" | "if_version" | "if_value" => PutMode::Set(condition()),
                 "if_absent" => PutMode::IfAbsent,
                 "if_present" => PutMode::IfPresent,
                 "append" => PutMode::Append,
