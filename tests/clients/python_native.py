@@ -112,7 +112,13 @@ def read_page_request(kind, body):
         "keys_only": table.KeysOnly(),
         **byte_strings(table, *names),
     }
-    return fields if kind == "scan" else {**fields, "descending": table.Order() == 1}
+    fields["descending"] = table.Order() == 1
+    if kind == "get_items" and not table.KeysIsNone():
+        lengths = [table.KeyLengths(at) for at in range(table.KeyLengthsLength())]
+        keys = byte_strings(table, "keys")["keys"]
+        ends = [2 * sum(lengths[: at + 1]) for at in range(len(lengths))]
+        fields["keys"] = [keys[end - 2 * length : end] for end, length in zip(ends, lengths)]
+    return fields
 
 
 def page_request_body(kind, fields):
@@ -122,6 +128,13 @@ def page_request_body(kind, fields):
     builder = flatbuffers.Builder(256)
     names = [it for it in ("record", "prefix", "from_key", "to_key", "token") if it in fields]
     written = {it: builder.CreateByteVector(bytes.fromhex(fields[it])) for it in names}
+    if "keys" in fields:
+        keys = [bytes.fromhex(key) for key in fields["keys"]]
+        written["keys"] = builder.CreateByteVector(b"".join(keys))
+        write("StartKeyLengthsVector", len(keys))
+        for key in reversed(keys):
+            builder.PrependUint16(len(key))
+        written["key_lengths"] = builder.EndVector()
     write("Start")
     for it, offset in written.items():
         write(f"Add{it.title().replace('_', '')}", offset)
@@ -131,7 +144,7 @@ def page_request_body(kind, fields):
         write("AddBytesMax", fields.get("bytes_max", 0))
         write("AddValueBytesMax", fields.get("value_bytes_max", 0))
         write("AddKeysOnly", fields.get("keys_only", False))
-    if kind == "get_items":
+    if kind != "delete_items":
         write("AddOrder", int(fields.get("descending", False)))
     builder.Finish(write("End"), file_identifier=name.encode())
     return bytes(builder.Output())
@@ -385,9 +398,18 @@ def pages(client):
     assert [item["item"] for item in shown] == [name.hex() for name in names[10:20]]
     assert all("value" not in item and item["value_length"] == 4 for item in shown)
     assert follow(client, "get_items", record=b"paged", from_key=b"2", to_key=b"1") == []
+    list = [b"042", b"none", b"007", b"042", b"099"]
+    listed = {"record": b"paged", "keys": [key.hex() for key in list]}
+    shown = follow(client, "get_items", **listed, items_max=1)
+    assert [bytes.fromhex(item["item"]) for item in shown] == [b"042", b"007", b"042", b"099"]
+    assert all(item["value"] == (b"v" + bytes.fromhex(item["item"])).hex() for item in shown)
+    status, reason = client.ask("get_items", **listed, prefix=b"0")
+    assert status == MALFORMED and "keys" in reason
+    assert client.ask("get_items", **listed, descending=True)[0] == MALFORMED
     scanned = follow(client, "scan", items_max=30)
     shown = [item for item in scanned if item["record"] == b"paged".hex()]
     assert sorted(item["item"] for item in shown) == [name.hex() for name in names]
+    assert follow(client, "scan", items_max=30, descending=True) == scanned[::-1]
     _, page = client.ask("get_items", record=b"paged", items_max=3)
     status, reason = client.ask("get_items", record=b"other", token=page["next"])
     assert status == BAD_TOKEN and "token" in reason

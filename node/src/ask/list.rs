@@ -61,6 +61,9 @@ Exit code: 0 there are items, 1 there are none, 2 an error.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SCAN_HELP)]
 pub struct ScanArgs {
+    /// The same from the other end
+    #[arg(long)]
+    reverse: bool,
     #[command(flatten)]
     shape: ShapeArgs,
 }
@@ -116,8 +119,16 @@ pub fn items(args: &ItemsArgs) -> ExitCode {
 
 /// Prints the items of a namespace.
 pub fn scan(args: &ScanArgs) -> ExitCode {
-    let ScanArgs { shape } = args;
-    exit(|| print(shape, open(&shape.node)?.scan(shape.namespace, shape.limits())))
+    let ScanArgs { reverse, shape } = args;
+    exit(|| {
+        let (mut node, limits) = (open(&shape.node)?, shape.limits());
+        let items = if *reverse {
+            node.scan_in_reverse(shape.namespace, limits)
+        } else {
+            node.scan(shape.namespace, limits)
+        };
+        print(shape, items)
+    })
 }
 
 /// Prints as many items as are asked for; whether there are any.

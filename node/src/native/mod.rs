@@ -435,6 +435,9 @@ impl Codec for Native {
             (ShardAsked::Pages(pages), ShardAnswer::Page(page, bytes)) => {
                 pages.put(head, (page, *bytes), self.facts.shards, out);
             }
+            (ShardAsked::Pages(pages), ShardAnswer::Keyed(page, bytes)) => {
+                pages.put_keyed(head, (page, *bytes), out);
+            }
             (ShardAsked::Mutation(mutation), ShardAnswer::Batch(answer)) => {
                 mutation.put(head, answer, out);
             }

@@ -116,7 +116,8 @@ fn pages_are_asked_of_a_shard_and_shown_with_what_they_are_of() {
     let range = ItemRange::Prefix(b"");
     let limits = PageLimits::default();
     let (namespace, record, is_descending) = (0, &b"r"[..], false);
-    let asked = |token| GetItems { namespace, record, range, is_descending, limits, token };
+    let keys = None;
+    let asked = |token| GetItems { namespace, record, range, keys, is_descending, limits, token };
     let first = NativeRequest::GetItems(asked(b""));
     for part in ["Shard(", "deadline: Some(5000)", "Page("] {
         assert!(meaning(&first, 3).contains(part), "{part} in {}", meaning(&first, 3));

@@ -462,14 +462,22 @@ async fn carry_out(
     request: &ShardRequest,
     now: u64,
 ) -> Result<ShardAnswer, EngineError> {
+    // Half of the time is for the values and the way back.
+    let ends = request.deadline.map(|deadline| now + deadline.saturating_sub(now) / 2);
     let (answer, needs) = match &request.work {
         ShardWork::Page(scan) => {
             let mut scan = scan.clone();
-            // Half of the time is for the values and the way back.
-            scan.deadline = request.deadline.map(|deadline| now + deadline.saturating_sub(now) / 2);
+            scan.deadline = ends;
             let page = engine.scan(scan).await?;
             let needs = page.needs;
             (ShardAnswer::page(page), needs)
+        }
+        ShardWork::Keyed(keyed) => {
+            let mut keyed = keyed.clone();
+            keyed.limits.deadline = ends;
+            let page = engine.keyed_items(keyed).await?;
+            let needs = page.needs;
+            (ShardAnswer::keyed(page), needs)
         }
         ShardWork::Batch(batch) => {
             let (answer, needs) = engine.execute_batch(batch.clone()).await?;
@@ -505,7 +513,10 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
     let bytes = request.log_bytes()?;
     let adds = match &request.work {
         ShardWork::Batch(batch) if batch.adds() => bytes,
-        ShardWork::Batch(_) | ShardWork::DeleteRange(_) | ShardWork::Page(_) => 0,
+        ShardWork::Batch(_)
+        | ShardWork::DeleteRange(_)
+        | ShardWork::Page(_)
+        | ShardWork::Keyed(_) => 0,
     };
     Some(LogNeed { bytes, adds })
 }

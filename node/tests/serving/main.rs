@@ -10,6 +10,7 @@ mod clock;
 mod commands;
 mod descriptors;
 mod inspect;
+mod keyed;
 mod lifecycle;
 mod limits;
 mod local_socket;

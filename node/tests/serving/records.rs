@@ -21,11 +21,11 @@ use super::pages::{of_record, page};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn connect(node: &TestNode) -> ClientConnection {
+pub(crate) fn connect(node: &TestNode) -> ClientConnection {
     connect_to(node.node.addresses().native)
 }
 
-fn connect_to(address: SocketAddr) -> ClientConnection {
+pub(crate) fn connect_to(address: SocketAddr) -> ClientConnection {
     ClientConnection::open(&address.to_string(), PATIENCE).expect("the node accepts")
 }
 

@@ -11,6 +11,7 @@
 
 mod header;
 mod hello;
+mod keys;
 mod mutate;
 mod page;
 mod parse;
@@ -23,6 +24,7 @@ pub use header::{
     HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, Side, VERSION,
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
+pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
 pub use mutate::{DeleteItems, MUTATE_CHANGES_MAX, MutateRecord};
 pub use page::{
     GetItems, ItemRange, NativePage, NativePageItem, PAGE_TOKEN_BYTES_MAX, PageLimits, ScanItems,

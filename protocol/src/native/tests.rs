@@ -41,8 +41,9 @@ fn requests() -> Vec<NativeRequest<'static>> {
         get_items(ItemRange::Prefix(b"pre"), b"token"),
         get_items(ItemRange::Between { from: Some(b""), to: None }, b""),
         get_items(ItemRange::Between { from: Some(b"a"), to: Some(b"z") }, b""),
-        NativeRequest::Scan(ScanItems { namespace: 7, limits: PAGE, token: b"" }),
-        NativeRequest::Scan(ScanItems { namespace: 0, limits: PAGE, token: &[3; 4096] }),
+        NativeRequest::Scan(SCAN),
+        NativeRequest::Scan(ScanItems { token: &[3; 4096], is_descending: true, ..SCAN }),
+        keyed_items(),
         delete_items(ItemRange::Prefix(b"")),
         delete_items(ItemRange::Between { from: None, to: Some(b"z") }),
         mutation(),
@@ -116,7 +117,28 @@ const PAGE: PageLimits =
 fn get_items(range: ItemRange<'static>, token: &'static [u8]) -> NativeRequest<'static> {
     let limits = PageLimits { keys_only: token.is_empty(), ..PAGE };
     let (namespace, record, is_descending) = (7, &b"record"[..], token.is_empty());
-    NativeRequest::GetItems(GetItems { namespace, record, range, is_descending, limits, token })
+    let keys = None;
+    NativeRequest::GetItems(GetItems {
+        namespace,
+        record,
+        range,
+        keys,
+        is_descending,
+        limits,
+        token,
+    })
+}
+
+const SCAN: ScanItems<'static> =
+    ScanItems { namespace: 7, limits: PAGE, token: b"", is_descending: false };
+
+fn keyed_items() -> NativeRequest<'static> {
+    static KEYS: std::sync::LazyLock<ItemKeyList> =
+        std::sync::LazyLock::new(|| ItemKeyList::new([&b"b"[..], b"", b"a"]).expect("good keys"));
+    let NativeRequest::GetItems(get) = get_items(ItemRange::Prefix(b""), b"token") else {
+        panic!("it is one")
+    };
+    NativeRequest::GetItems(GetItems { keys: Some(KEYS.as_keys()), ..get })
 }
 
 fn bytes_of(id: u64, has_checksum: bool, request: &NativeRequest<'_>) -> Vec<u8> {
@@ -399,7 +421,7 @@ fn reason(request: &NativeRequest<'_>, opcode: Opcode, change: impl Fn(&mut Vec<
 #[test]
 fn a_request_for_a_page_that_makes_no_sense_is_refused_with_its_reason() {
     let good = get_items(ItemRange::Prefix(b"p"), b"token");
-    let scan = NativeRequest::Scan(ScanItems { namespace: 0, limits: PAGE, token: b"" });
+    let scan = NativeRequest::Scan(SCAN);
     let same = |_: &mut Vec<u8>| ();
     assert!(reason(&good, Opcode::Scan, same).contains("another kind"));
     assert!(reason(&scan, Opcode::GetItems, same).contains("another kind"));

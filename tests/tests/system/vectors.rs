@@ -7,9 +7,9 @@ use std::time::Duration;
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IncrementItem, ItemKey,
-    ItemRange, MutateRecord, NativeLimits, NativePage, NativePageItem, NativeParsed, NativeParser,
-    NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems, TouchItem,
-    put_request,
+    ItemKeyList, ItemRange, MutateRecord, NativeLimits, NativePage, NativePageItem, NativeParsed,
+    NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems,
+    TouchItem, put_request,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -55,6 +55,7 @@ struct Borrowed {
     from: Option<Vec<u8>>,
     to: Option<Vec<u8>>,
     token: Vec<u8>,
+    keys: Option<ItemKeyList>,
     /// The body of changes of a record.
     mutation: Vec<u8>,
 }
@@ -72,6 +73,10 @@ fn borrowed(fields: &Value) -> Borrowed {
         from: found("from_key"),
         to: found("to_key"),
         token: of("token"),
+        keys: fields.get("keys").map(|keys| {
+            let keys = keys.as_array().expect("a list").iter().map(hex);
+            ItemKeyList::new(keys).expect("good keys")
+        }),
         mutation: fields.get("changes").map(|_| mutation(fields)).unwrap_or_default(),
     }
 }
@@ -203,6 +208,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             namespace: namespace(),
             record: &borrowed.record,
             range: range(borrowed),
+            keys: borrowed.keys.as_ref().map(ItemKeyList::as_keys),
             is_descending: is(&fields["descending"]),
             limits: limits(fields),
             token: &borrowed.token,
@@ -211,6 +217,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             namespace: namespace(),
             limits: limits(fields),
             token: &borrowed.token,
+            is_descending: is(&fields["descending"]),
         }),
         "mutate_record" => NativeRequest::Mutate(
             MutateRecord::read(&borrowed.mutation).unwrap_or_else(|reason| panic!("{reason}")),
