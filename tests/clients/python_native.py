@@ -29,6 +29,7 @@ OPCODES = {
     "increment": 0x13,
     "touch": 0x14,
     "get_and_touch": 0x15,
+    "multi_get": 0x16,
     "get_items": 0x20,
     "scan": 0x21,
     "mutate_record": 0x22,
@@ -60,7 +61,7 @@ CHANGES = [
 ]
 PUT_MODES = ["set", "if_absent", "if_present", "if_version", "append", "prepend", "if_value"]
 OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
-VALUE_DIFFERS = 0x23
+VALUE_DIFFERS, BUSY = 0x23, 0x40
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
 
 
@@ -193,6 +194,8 @@ def request_body(kind, fields):
         return page_request_body(kind, fields)
     if kind == "mutate_record":
         return mutate_body(fields)
+    if kind == "multi_get":
+        return multi_get_body(fields)
     record, item = bytes.fromhex(fields["record"]), bytes.fromhex(fields["item"])
     head = KEY.pack(fields["namespace"], len(record), len(item))
     demanded, value = bytes.fromhex(fields.get("if_value", "")), b""
@@ -216,6 +219,16 @@ def request_body(kind, fields):
     else:
         fixed = struct.pack("<II", fields["ttl"], 0)
     return head + fixed + record + item + demanded + value
+
+
+def multi_get_body(fields):
+    """The body of a read of several items, by the tables of PROTOCOL.md."""
+    options = fields["metadata_only"] * 1 + fields["quiet"] * 2
+    body = struct.pack("<IHH", fields["namespace"], len(fields["gets"]), options)
+    for get in fields["gets"]:
+        record, item = bytes.fromhex(get["record"]), bytes.fromhex(get["item"])
+        body += struct.pack("<HH", len(record), len(item)) + record + item
+    return body
 
 
 def mutate_body(fields):
@@ -251,6 +264,14 @@ def request_bytes(vector):
 
 def read_reply(kind, body):
     """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
+    if kind == "multi_get":
+        entries, at = [], 0
+        while at < len(body):
+            status, length = struct.unpack_from("<BxxxI", body, at)
+            found = body[at + 8 : at + 8 + length]
+            entries.append({"status": status, **(read_reply("get", found) if found else {})})
+            at += 8 + length
+        return {"entries": entries}
     if kind in ("get", "touch", "get_and_touch"):
         version, client_flags, expiry, length, _ = struct.unpack_from("<QIIII", body)
         return {
@@ -533,6 +554,35 @@ def round_trips(client):
         assert status == OK and body[24:] == b"v" * n
 
 
+def many_gets(client):
+    put = {"client_flags": 3, "ttl": 0, "mode": "set"}
+    for n in range(50):
+        assert client.ask("put", **put, record=b"many%d" % n, value=b"v" * n)[0] == OK
+    some = lambda records: {
+        "gets": [{"record": record.hex(), "item": ""} for record in records],
+        "metadata_only": False,
+        "quiet": False,
+    }
+    records = [b"many%d" % n for n in range(100)]
+    status, reply = client.ask("multi_get", **some(records))
+    assert status == OK and len(reply["entries"]) == 100
+    for n, entry in enumerate(reply["entries"]):
+        assert entry["status"] == (OK if n < 50 else ABSENT), entry
+        assert n >= 50 or (entry["value"], entry["client_flags"]) == ((b"v" * n).hex(), 3)
+    for n in range(4):
+        assert client.ask("put", **put, record=b"large%d" % n, value=b"v" * 600_000)[0] == OK
+    left, rounds = {b"large%d" % n for n in range(4)}, 0
+    while left:
+        asked, rounds = sorted(left), rounds + 1
+        _, reply = client.ask("multi_get", **some(asked))
+        statuses = [entry["status"] for entry in reply["entries"]]
+        assert set(statuses) <= {OK, BUSY} and OK in statuses, statuses
+        left -= {record for record, status in zip(asked, statuses) if status == OK}
+    assert rounds == 4, rounds
+    status, reason = client.ask("multi_get", **{**some(records[:2]), "gets": []})
+    assert status == MALFORMED and "keys" in reason
+
+
 def mistakes(client):
     client.next_id += 2
     header = HEADER.pack(REQUEST, VERSION, 0x77, 0, 3, client.next_id, 0, 0)
@@ -552,6 +602,7 @@ def main():
     round_trips(client)
     pages(client)
     changes(client)
+    many_gets(client)
     mistakes(client)
     print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")
 

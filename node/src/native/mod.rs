@@ -1,11 +1,14 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
+mod gathering;
 mod pages;
 mod records;
 
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED};
@@ -26,6 +29,7 @@ use crate::facts::Facts;
 use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, ShardAnswer, ShardRequest};
 
+use gathering::{Gathering, Held, Part};
 use pages::Pages;
 use records::{Fault, Mutation};
 
@@ -36,6 +40,8 @@ pub struct Native {
     limits: NativeLimits,
     facts: Arc<Facts>,
     core: usize,
+    /// Bytes of replies of which parts are missing.
+    gathered: Held,
 }
 
 impl Native {
@@ -43,7 +49,8 @@ impl Native {
     pub fn new(facts: &Arc<Facts>, core: usize) -> Self {
         let value_bytes_max = usize::try_from(facts.item_bytes_max).unwrap_or(usize::MAX);
         let limits = NativeLimits { value_bytes_max };
-        Self { parser: NativeParser::default(), limits, facts: Arc::clone(facts), core }
+        let (parser, gathered) = (NativeParser::default(), Held::default());
+        Self { parser, limits, facts: Arc::clone(facts), core, gathered }
     }
 
     fn hello(&self) -> HelloReply {
@@ -85,6 +92,7 @@ impl Native {
                 Mutation::asked(mutate, (shards, now), value_bytes_max, deadline)
             }
             NativeRequest::DeleteItems(delete) => records::deletion(delete, shards, deadline),
+            NativeRequest::MultiGet(multi) => Err(records::check_namespace(multi.namespace).err()?),
             _ => return Pages::asked(request, shards, deadline).map(|asked| asked.map(|it| it.1)),
         })
     }
@@ -101,6 +109,8 @@ pub struct NativeToken {
     wants_item: bool,
     /// What a whole shard was asked for.
     asked: Option<Box<ShardAsked>>,
+    /// Which part of an answer it is that is gathered from several.
+    part: Option<Part>,
 }
 
 /// What of a request to a shard its reply needs.
@@ -122,7 +132,12 @@ impl NativeToken {
             _ => true,
         };
         let head = ReplyHead { id, opcode: opcode as u8, has_checksum, hops: 0 };
-        Self { head, wants_item, asked: None }
+        Self { head, wants_item, asked: None, part: None }
+    }
+
+    /// The part of an answer that it is.
+    fn part(&self) -> &Part {
+        self.part.as_ref().expect("it is the token of a part")
     }
 
     /// Appends the reply to a request that has gone from one core to another so many times.
@@ -131,29 +146,13 @@ impl NativeToken {
         let answer = match answer {
             Ok(answer) => answer,
             Err(no_answer) => {
-                let status = match no_answer {
-                    NoAnswer::Damaged => NativeStatus::Damaged,
-                    NoAnswer::Full => NativeStatus::Full,
-                    NoAnswer::Stopped => NativeStatus::Stopped,
-                    NoAnswer::ReadFailed => NativeStatus::ReadFailed,
-                    NoAnswer::TooLate => NativeStatus::DeadlinePassed,
-                };
+                let status = status_of(no_answer);
                 return reply::put_error(out, head, status, status.text());
             }
         };
         let metadata = &answer.metadata;
         match answer.outcome {
-            Outcome::Hit => reply::put_item(
-                out,
-                head,
-                &NativeItem {
-                    version: metadata.version,
-                    client_flags: metadata.client_flags,
-                    expiry: metadata.expiry,
-                    value_len: u32::try_from(answer.value_len).unwrap_or(u32::MAX),
-                    value: answer.value,
-                },
-            ),
+            Outcome::Hit => reply::put_item(out, head, &item_of(answer)),
             Outcome::Stored => reply::put_version(out, head, metadata.version),
             Outcome::Deleted => reply::put(out, head, NativeStatus::Ok, |_| ()),
             Outcome::Number(number) => reply::put_number(out, head, number, metadata.version),
@@ -166,6 +165,38 @@ impl NativeToken {
                 None => panic!("{outcome:?} is no refusal"),
             },
         }
+    }
+}
+
+/// The status that says why there is no answer.
+fn status_of(no_answer: NoAnswer) -> NativeStatus {
+    match no_answer {
+        NoAnswer::Damaged => NativeStatus::Damaged,
+        NoAnswer::Full => NativeStatus::Full,
+        NoAnswer::Stopped => NativeStatus::Stopped,
+        NoAnswer::ReadFailed => NativeStatus::ReadFailed,
+        NoAnswer::TooLate => NativeStatus::DeadlinePassed,
+    }
+}
+
+/// An item that was found, as replies show it.
+#[inline]
+fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
+    let metadata = &answer.metadata;
+    NativeItem {
+        version: metadata.version,
+        client_flags: metadata.client_flags,
+        expiry: metadata.expiry,
+        value_len: u32::try_from(answer.value_len).unwrap_or(u32::MAX),
+        value: answer.value,
+    }
+}
+
+/// When nobody waits any more for the answer to a request that was received at this nanosecond.
+fn deadline_of(head: &RequestHead, asked: u64) -> Option<u64> {
+    match u64::from(head.deadline_microseconds) {
+        0 => None,
+        microseconds => Some(asked + microseconds * 1000),
     }
 }
 
@@ -203,6 +234,7 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
     Some(match *request {
         NativeRequest::Ping(_)
         | NativeRequest::Hello(_)
+        | NativeRequest::MultiGet(_)
         | NativeRequest::GetItems(_)
         | NativeRequest::Scan(_)
         | NativeRequest::Mutate(_)
@@ -314,15 +346,13 @@ impl Codec for Native {
             NativeParsed::Refused(Refusal { is_last: true, .. }) => return Meaning::Close,
             _ => return Meaning::Constant,
         };
-        let deadline = match u64::from(head.deadline_microseconds) {
-            0 => None,
-            microseconds => Some(asked + microseconds * 1000),
-        };
+        let deadline = deadline_of(head, asked);
         let (Some(key), Some((operation, kind))) =
             (request.key(), item_request(request, now.second))
         else {
             return match self.shard_request(request, now.second, deadline) {
                 Some(Ok(request)) => Meaning::Shard(Arc::new(request)),
+                None if matches!(request, NativeRequest::MultiGet(_)) => Meaning::Parts,
                 Some(Err(_)) | None => Meaning::Constant,
             };
         };
@@ -330,6 +360,67 @@ impl Codec for Native {
             return Meaning::Constant;
         }
         Meaning::Keyed(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+    }
+
+    #[inline]
+    fn next_part<'s>(
+        step: &'s NativeStep<'_>,
+        cursor: &mut usize,
+        asked: u64,
+    ) -> Option<ItemRequest<'s>> {
+        let NativeParsed::Request(head, NativeRequest::MultiGet(multi)) = &step.parsed else {
+            panic!("{step:?} has no parts");
+        };
+        let GetItem { key, metadata_only, is_quiet } = multi.get_at(cursor)?;
+        let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
+        let (operation, kind) = (Operation::Read(read), Kind::Get { touches: false });
+        let deadline = deadline_of(head, asked);
+        Some(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+    }
+
+    fn first_part(&self, step: &NativeStep<'_>) -> NativeToken {
+        let NativeParsed::Request(head, request @ NativeRequest::MultiGet(multi)) = &step.parsed
+        else {
+            panic!("{step:?} has no parts");
+        };
+        let token = NativeToken::of(head, request);
+        let gathering = Gathering::new(token.head, multi.len(), &self.gathered);
+        NativeToken { part: Some(Part { of: Rc::new(RefCell::new(gathering)), at: 0 }), ..token }
+    }
+
+    #[inline]
+    fn other_part(part: &NativeToken, at: usize) -> NativeToken {
+        let Part { of, .. } = part.part();
+        NativeToken { part: Some(Part { of: Rc::clone(of), at }), asked: None, ..*part }
+    }
+
+    #[inline]
+    fn part_has_room(part: &NativeToken) -> bool {
+        !part.part().of.borrow().is_full()
+    }
+
+    #[inline]
+    fn put_part(&self, part: &NativeToken, answer: Option<Result<&Answer<'_>, NoAnswer>>) {
+        let Part { of, at } = part.part();
+        let found = match answer {
+            None => Err(NativeStatus::Busy),
+            Some(Err(no_answer)) => Err(status_of(no_answer)),
+            Some(Ok(answer)) => match refused(answer.outcome, true) {
+                None => Ok(item_of(answer)),
+                Some(status) => Err(status),
+            },
+        };
+        of.borrow_mut().put(*at, found.as_ref().map_err(|status| *status));
+    }
+
+    #[inline]
+    fn pass_part(&self, part: &NativeToken, is_lost: bool, out: &mut Vec<u8>) {
+        let Part { of, at } = part.part();
+        of.borrow_mut().pass(*at, is_lost, out);
+    }
+
+    fn gathered_bytes(&self) -> usize {
+        self.gathered.get()
     }
 
     #[inline]
@@ -419,6 +510,11 @@ impl Codec for Native {
         (_, hops): (u32, u8),
         out: &mut Vec<u8>,
     ) {
+        if let Some(Part { of, .. }) = &token.part {
+            of.borrow_mut().note_hops(hops);
+            self.put_part(token, Some(answer));
+            return self.pass_part(token, false, out);
+        }
         token.put(answer, hops, out);
     }
 

@@ -17,6 +17,7 @@ mod local_socket;
 mod many_cores;
 mod memcached_binary;
 mod memcached_options;
+mod multi;
 mod native;
 mod pages;
 mod process;

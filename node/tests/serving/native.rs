@@ -77,10 +77,21 @@ impl NativeClient {
         }
     }
 
+    /// The same connection once more, for another thread that only sends.
+    pub(crate) fn share(&self) -> Self {
+        let stream = self.stream.try_clone().expect("a descriptor");
+        Self { stream, input: Vec::new(), next_id: self.next_id, arrived: HashMap::new() }
+    }
+
+    /// Receives the next reply, whichever it is.
+    pub(crate) fn receive_one(&mut self) {
+        let (id, answered) = self.receive();
+        assert!(self.arrived.insert(id, answered).is_none(), "two replies to {id}");
+    }
+
     pub(crate) fn wait(&mut self, id: u64) -> Answered {
         while !self.arrived.contains_key(&id) {
-            let (id, answered) = self.receive();
-            assert!(self.arrived.insert(id, answered).is_none(), "two replies to {id}");
+            self.receive_one();
         }
         self.arrived.remove(&id).expect("it has arrived")
     }

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use larder_protocol::native::reply::{NativeReply, ReplyError, ReplyHead};
+use larder_protocol::native::reply::{NativeItem, NativeReply, ReplyError, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, IncrementItem, NativeRequest,
     NativeStatus, PutItem, PutMode, TouchItem, VERSION, put_request,
@@ -36,6 +36,18 @@ pub struct Item {
     pub value_len: u32,
     /// The value; empty if it was not asked for.
     pub value: Vec<u8>,
+}
+
+impl Item {
+    pub(crate) fn of(item: &NativeItem<'_>) -> Self {
+        Self {
+            version: item.version,
+            client_flags: item.client_flags,
+            expiry: item.expiry,
+            value_len: item.value_len,
+            value: item.value.to_vec(),
+        }
+    }
 }
 
 /// When a value is stored.
@@ -420,12 +432,7 @@ impl Arrived {
     pub(crate) fn ok(self, expected: &[NativeStatus]) -> Result<Self, ClientError> {
         match self.status {
             Some(status) if status == NativeStatus::Ok || expected.contains(&status) => Ok(self),
-            status => {
-                let told = String::from_utf8_lossy(&self.body).into_owned();
-                let known = status.map_or("a status that is not known here", NativeStatus::text);
-                let text = if told.is_empty() { known.to_owned() } else { told };
-                Err(ClientError::Refused { status, text })
-            }
+            status => Err(ClientError::refused(status, &self.body)),
         }
     }
 
@@ -435,13 +442,7 @@ impl Arrived {
             return Ok(None);
         }
         let item = arrived.as_reply().item().map_err(|_| arrived.foreign())?;
-        Ok(Some(Item {
-            version: item.version,
-            client_flags: item.client_flags,
-            expiry: item.expiry,
-            value_len: item.value_len,
-            value: item.value.to_vec(),
-        }))
+        Ok(Some(Item::of(&item)))
     }
 
     fn number(self) -> Result<Option<u64>, ClientError> {

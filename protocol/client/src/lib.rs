@@ -60,6 +60,7 @@ mod conditional;
 mod connection;
 mod error;
 mod key;
+mod multi;
 mod mutate;
 mod pages;
 
@@ -69,6 +70,7 @@ pub use error::{ClientError, Next};
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
 pub use larder_protocol::native::{HelloReply, ItemKeyList, ItemRange, PageLimits};
+pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};
 pub use pages::{Items, ItemsOf, ListedItem};
 

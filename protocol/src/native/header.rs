@@ -46,6 +46,8 @@ pub enum Opcode {
     Touch = 0x14,
     /// The same, and read it.
     GetAndTouch = 0x15,
+    /// Read several items.
+    MultiGet = 0x16,
     /// Read a page of a record's items.
     GetItems = 0x20,
     /// Read a page of a namespace's items.
@@ -58,7 +60,7 @@ pub enum Opcode {
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ping,
         Self::Hello,
         Self::Get,
@@ -67,6 +69,7 @@ impl Opcode {
         Self::Increment,
         Self::Touch,
         Self::GetAndTouch,
+        Self::MultiGet,
         Self::GetItems,
         Self::Scan,
         Self::MutateRecord,
@@ -85,6 +88,7 @@ impl Opcode {
             0x13 => Self::Increment,
             0x14 => Self::Touch,
             0x15 => Self::GetAndTouch,
+            0x16 => Self::MultiGet,
             0x20 => Self::GetItems,
             0x21 => Self::Scan,
             0x22 => Self::MutateRecord,

@@ -12,6 +12,7 @@
 mod header;
 mod hello;
 mod keys;
+mod multi;
 mod mutate;
 mod page;
 mod parse;
@@ -25,6 +26,9 @@ pub use header::{
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
 pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
+pub use multi::{
+    MULTI_ENTRY_BYTES, MULTI_GET_KEYS_MAX, MultiEntry, MultiGet, not_found, put_found,
+};
 pub use mutate::{DeleteItems, MUTATE_CHANGES_MAX, MutateRecord};
 pub use page::{
     GetItems, ItemRange, NativePage, NativePageItem, PAGE_TOKEN_BYTES_MAX, PageLimits, ScanItems,

@@ -1,6 +1,7 @@
 //! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
 
 use super::header::{HEADER_BYTES, checksum};
+use super::multi::MultiGet;
 use super::mutate::{DeleteItems, MutateRecord};
 use super::page::{GetItems, ScanItems};
 use super::parse::FLAG_CHECKSUM;
@@ -166,6 +167,8 @@ pub enum NativeRequest<'a> {
     Increment(IncrementItem<'a>),
     /// Touch, with or without a read.
     Touch(TouchItem<'a>),
+    /// Read several items.
+    MultiGet(MultiGet<'a>),
     /// Show a page of a record.
     GetItems(GetItems<'a>),
     /// Show a page of a namespace.
@@ -179,8 +182,8 @@ pub enum NativeRequest<'a> {
 /// Bytes of the part that says the key's lengths.
 const KEY_HEAD_BYTES: usize = 8;
 
-const GET_METADATA_ONLY: u32 = 1;
-const GET_QUIET: u32 = 2;
+pub(super) const GET_METADATA_ONLY: u32 = 1;
+pub(super) const GET_QUIET: u32 = 2;
 /// The mode of puts and deletes that demand a value.
 const MODE_IF_VALUE: u32 = 6;
 const INCREMENT_DOWN: u32 = 1;
@@ -205,6 +208,7 @@ impl<'a> NativeRequest<'a> {
             Opcode::Increment => read_increment(body),
             Opcode::Touch | Opcode::GetAndTouch => read_touch(opcode, body),
             Opcode::Hello => read_hello(body),
+            Opcode::MultiGet => MultiGet::read(body).map(Self::MultiGet),
             Opcode::GetItems => GetItems::read(body).map(Self::GetItems),
             Opcode::Scan => ScanItems::read(body).map(Self::Scan),
             Opcode::MutateRecord => MutateRecord::read(body).map(Self::Mutate),
@@ -225,6 +229,7 @@ impl<'a> NativeRequest<'a> {
             Self::Touch(touch) => Some(touch.key),
             Self::Ping(_)
             | Self::Hello(_)
+            | Self::MultiGet(_)
             | Self::GetItems(_)
             | Self::Scan(_)
             | Self::Mutate(_)
@@ -253,6 +258,7 @@ impl<'a> NativeRequest<'a> {
             Self::Increment(_) => Opcode::Increment,
             Self::Touch(TouchItem { with_value: false, .. }) => Opcode::Touch,
             Self::Touch(TouchItem { with_value: true, .. }) => Opcode::GetAndTouch,
+            Self::MultiGet(_) => Opcode::MultiGet,
             Self::GetItems(_) => Opcode::GetItems,
             Self::Scan(_) => Opcode::Scan,
             Self::Mutate(_) => Opcode::MutateRecord,
@@ -332,6 +338,7 @@ impl<'a> NativeRequest<'a> {
                 out.extend_from_slice(&[0; 4]);
                 put_key(&key, out);
             }
+            Self::MultiGet(multi) => multi.put_body(out),
             Self::GetItems(get_items) => get_items.put_body(out),
             Self::Scan(scan) => scan.put_body(out),
             Self::Mutate(mutate) => mutate.put_body(out),

@@ -44,6 +44,7 @@ fn requests() -> Vec<NativeRequest<'static>> {
         NativeRequest::Scan(SCAN),
         NativeRequest::Scan(ScanItems { token: &[3; 4096], is_descending: true, ..SCAN }),
         keyed_items(),
+        multi_get(),
         delete_items(ItemRange::Prefix(b"")),
         delete_items(ItemRange::Between { from: None, to: Some(b"z") }),
         mutation(),
@@ -131,6 +132,38 @@ fn get_items(range: ItemRange<'static>, token: &'static [u8]) -> NativeRequest<'
 
 const SCAN: ScanItems<'static> =
     ScanItems { namespace: 7, limits: PAGE, token: b"", is_descending: false };
+
+fn multi_get() -> NativeRequest<'static> {
+    static BODY: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+        let keys = [KEY, ItemKey { item: b"", ..KEY }, ItemKey { record: &[0; 1024], ..KEY }];
+        MultiGet::body(&keys, true, false)
+    });
+    NativeRequest::MultiGet(MultiGet::read(&BODY).expect("a sound body"))
+}
+
+#[test]
+fn reads_of_several_items_are_read_as_they_were_written_and_every_cut_is_noticed() {
+    let NativeRequest::MultiGet(multi) = multi_get() else { panic!("it is one") };
+    let gets: Vec<GetItem<'_>> = multi.gets().collect();
+    let expected = |key| GetItem { key, metadata_only: true, is_quiet: false };
+    assert_eq!((multi.len(), multi.is_empty(), gets.len()), (3, false, 3));
+    assert_eq!(gets[..2], [expected(KEY), expected(ItemKey { item: b"", ..KEY })]);
+    let keys: Vec<ItemKey<'_>> = gets.iter().map(|get| get.key).collect();
+    let body = MultiGet::body(&keys, true, false);
+    for at in 0..body.len() {
+        assert!(MultiGet::read(&body[..at]).is_err(), "{at} bytes");
+        for bit in 0..8 {
+            let mut other = body.clone();
+            other[at] ^= 1 << bit;
+            if let Ok(read) = MultiGet::read(&other) {
+                let keys: Vec<ItemKey<'_>> = read.gets().map(|get| get.key).collect();
+                let again = MultiGet::body(&keys, read.metadata_only, read.is_quiet);
+                assert_eq!(again, other, "byte {at}, bit {bit}");
+            }
+        }
+    }
+    assert!(MultiGet::read(&[&body[..], b"!"].concat()).is_err());
+}
 
 fn keyed_items() -> NativeRequest<'static> {
     static KEYS: std::sync::LazyLock<ItemKeyList> =

@@ -7,9 +7,9 @@ use std::time::Duration;
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IncrementItem, ItemKey,
-    ItemKeyList, ItemRange, MutateRecord, NativeLimits, NativePage, NativePageItem, NativeParsed,
-    NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems,
-    TouchItem, put_request,
+    ItemKeyList, ItemRange, MultiGet, MutateRecord, NativeLimits, NativePage, NativePageItem,
+    NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode,
+    ScanItems, TouchItem, not_found, put_found, put_request,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -56,6 +56,8 @@ struct Borrowed {
     to: Option<Vec<u8>>,
     token: Vec<u8>,
     keys: Option<ItemKeyList>,
+    /// The body of a read of several items.
+    multi: Vec<u8>,
     /// The body of changes of a record.
     mutation: Vec<u8>,
 }
@@ -77,8 +79,19 @@ fn borrowed(fields: &Value) -> Borrowed {
             let keys = keys.as_array().expect("a list").iter().map(hex);
             ItemKeyList::new(keys).expect("good keys")
         }),
+        multi: fields.get("gets").map(|_| multi(fields)).unwrap_or_default(),
         mutation: fields.get("changes").map(|_| mutation(fields)).unwrap_or_default(),
     }
+}
+
+/// The body of the reads that a vector means.
+fn multi(fields: &Value) -> Vec<u8> {
+    let gets = fields["gets"].as_array().expect("gets").iter();
+    let parts: Vec<_> = gets.map(|get| (hex(&get["record"]), hex(&get["item"]))).collect();
+    let namespace = short(&fields["namespace"]);
+    let keys: Vec<_> =
+        parts.iter().map(|(record, item)| ItemKey { namespace, record, item }).collect();
+    MultiGet::body(&keys, is(&fields["metadata_only"]), is(&fields["quiet"]))
 }
 
 /// The body of the changes that a vector means.
@@ -219,6 +232,9 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             token: &borrowed.token,
             is_descending: is(&fields["descending"]),
         }),
+        "multi_get" => NativeRequest::MultiGet(
+            MultiGet::read(&borrowed.multi).unwrap_or_else(|reason| panic!("{reason}")),
+        ),
         "mutate_record" => NativeRequest::Mutate(
             MutateRecord::read(&borrowed.mutation).unwrap_or_else(|reason| panic!("{reason}")),
         ),
@@ -282,6 +298,39 @@ fn write_page(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     reply::put_page(out, head, items.iter().map(shown), 100, next.as_deref());
 }
 
+/// Writes the reply to a read of several items, and reads it again.
+fn write_entries(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
+    let entries = fields["entries"].as_array().expect("entries");
+    reply::put(out, head, NativeStatus::Ok, |out| {
+        for entry in entries {
+            let status = NativeStatus::from_code(number(&entry["status"]) as u8);
+            match status.expect("a status") {
+                NativeStatus::Ok => put_found(out, &item(entry, &hex(&entry["value"]))),
+                status => out.extend_from_slice(&not_found(status)),
+            }
+        }
+    });
+    let (reply, _) = NativeReply::read(out, 1 << 20).expect("a reply");
+    let read = reply.multi(entries.len()).expect("as many entries");
+    for (read, entry) in read.iter().zip(entries) {
+        let value = entry.get("value").map(hex).unwrap_or_default();
+        match read {
+            Ok(read) => assert_eq!(*read, item(entry, &value)),
+            Err(status) => assert_eq!(status.map(|it| it as u64), entry["status"].as_u64()),
+        }
+    }
+}
+
+fn item<'a>(fields: &Value, value: &'a [u8]) -> NativeItem<'a> {
+    NativeItem {
+        version: number(&fields["version"]),
+        client_flags: short(&fields["client_flags"]),
+        expiry: short(&fields["expiry"]),
+        value_len: short(&fields["value_length"]),
+        value,
+    }
+}
+
 /// Writes the reply that a vector means.
 fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out: &mut Vec<u8>) {
     if let Some(at) = fields.get("refused") {
@@ -302,22 +351,13 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
             });
             reply::put_changed(out, head, changed);
         }
+        "multi_get" => write_entries(fields, head, out),
         "get_items" | "scan" => write_page(fields, head, out),
         "put" => reply::put_version(out, head, number(&fields["version"])),
         "increment" => {
             reply::put_number(out, head, number(&fields["number"]), number(&fields["version"]));
         }
-        _ => reply::put_item(
-            out,
-            head,
-            &NativeItem {
-                version: number(&fields["version"]),
-                client_flags: short(&fields["client_flags"]),
-                expiry: short(&fields["expiry"]),
-                value_len: short(&fields["value_length"]),
-                value: &hex(&fields["value"]),
-            },
-        ),
+        _ => reply::put_item(out, head, &item(fields, &hex(&fields["value"]))),
     }
 }
 
