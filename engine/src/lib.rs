@@ -15,6 +15,7 @@ pub mod error;
 pub mod generations;
 pub mod index;
 pub mod key;
+pub mod keyed;
 pub mod manifest;
 pub mod memory;
 pub mod operation;

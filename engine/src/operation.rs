@@ -3,9 +3,14 @@
 //! [`decide`] takes the item as it is and an operation, and returns what to change and what to
 //! answer. The semantics are those that memcached's users rely on, classic and meta commands alike.
 
+mod exchange;
+
 use std::borrow::Cow;
 
 use crate::entry::{Metadata, state};
+use exchange::decide_exchange;
+
+pub use exchange::Exchange;
 
 /// An expiry that is always in the past: the item is stored and gone at once.
 pub const EXPIRED: u32 = 1;
@@ -108,6 +113,8 @@ pub enum Operation<'a> {
     Delete(Delete),
     /// Change a number.
     Arithmetic(Arithmetic),
+    /// Store a value in place of a certain other one, or delete that.
+    Exchange(Exchange<'a>),
 }
 
 /// What has to be known of the item before [`decide`] can be asked.
@@ -122,11 +129,13 @@ pub enum Need {
 }
 
 impl<'a> Operation<'a> {
-    /// The value that the operation brings; empty if it brings none.
-    pub fn value(&self) -> &'a [u8] {
+    /// The values that the operation brings; empty where it brings none. Behind each other they are
+    /// what [`Operation::with_values`] takes.
+    pub fn values(&self) -> [&'a [u8]; 2] {
         match self {
-            Self::Store(store) => store.value,
-            Self::Read(_) | Self::Delete(_) | Self::Arithmetic(_) => &[],
+            Self::Store(store) => [store.value, &[]],
+            Self::Exchange(exchange) => exchange.values(),
+            Self::Read(_) | Self::Delete(_) | Self::Arithmetic(_) => [&[], &[]],
         }
     }
 
@@ -134,7 +143,7 @@ impl<'a> Operation<'a> {
     pub fn need(&self) -> Need {
         match self {
             Self::Read(read) if !read.value => Need::Metadata,
-            Self::Read(_) | Self::Arithmetic(_) => Need::Value,
+            Self::Read(_) | Self::Arithmetic(_) | Self::Exchange(_) => Need::Value,
             Self::Delete(_) => Need::Metadata,
             Self::Store(store) => match store.mode {
                 StoreMode::Append | StoreMode::Prepend => Need::Value,
@@ -144,31 +153,42 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Bytes of the value that the operation brings.
+    /// Bytes of the values that the operation brings.
     pub fn value_len(&self) -> usize {
-        self.value().len()
+        let [first, second] = self.values();
+        first.len() + second.len()
     }
 
-    /// The same with another value, if it brings one.
-    pub fn with_value<'v>(&self, value: &'v [u8]) -> Operation<'v> {
+    /// The same with other values, if it brings some.
+    pub fn with_values<'v>(&self, values: &'v [u8]) -> Operation<'v> {
         match *self {
             Self::Read(read) => Operation::Read(read),
-            Self::Store(store) => Operation::Store(Store { value, ..store }),
+            Self::Store(store) => Operation::Store(Store { value: values, ..store }),
             Self::Delete(delete) => Operation::Delete(delete),
             Self::Arithmetic(arithmetic) => Operation::Arithmetic(arithmetic),
+            Self::Exchange(exchange) => Operation::Exchange(exchange.with_values(values)),
         }
     }
 
-    /// The same with an empty value.
-    pub fn without_value(&self) -> Operation<'static> {
-        self.with_value(&[])
+    /// The same with empty values, in place of which [`Operation::with_values`] puts them back.
+    pub fn without_values(&self) -> Operation<'static> {
+        self.with_values(&[])
     }
 
     /// Whether the operation can change anything.
     pub fn may_write(&self) -> bool {
         match self {
             Self::Read(read) => read.expiry.is_some() || read.vivify.is_some() || read.leases,
-            Self::Store(_) | Self::Delete(_) | Self::Arithmetic(_) => true,
+            Self::Store(_) | Self::Delete(_) | Self::Arithmetic(_) | Self::Exchange(_) => true,
+        }
+    }
+
+    /// Whether the operation adds to what is stored. Others make room, or only read.
+    pub fn adds(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::Arithmetic(_) => true,
+            Self::Exchange(exchange) => exchange.stores(),
+            Self::Read(_) | Self::Delete(_) => false,
         }
     }
 }
@@ -208,6 +228,8 @@ pub enum Outcome {
     NotStored,
     /// The item has another version.
     Exists,
+    /// The item has another value.
+    ValueDiffers,
     /// There is no item to work on.
     NotFound,
     /// Deleted, emptied or marked.
@@ -270,6 +292,7 @@ pub fn decide<'a>(
         Operation::Store(store) => decide_store(current, store, context),
         Operation::Delete(delete) => decide_delete(current, delete, context),
         Operation::Arithmetic(arithmetic) => decide_arithmetic(current, arithmetic, context),
+        Operation::Exchange(exchange) => decide_exchange(current, exchange, context),
     }
 }
 

@@ -17,6 +17,7 @@ mod collect;
 pub mod execute;
 mod first_segment;
 mod journal;
+mod keyed;
 mod locate;
 mod memory;
 pub mod namespaces;

@@ -48,6 +48,8 @@ pub enum Meaning<'a> {
     Keyed(ItemRequest<'a>),
     /// It is for one shard, and not about one item.
     Shard(Arc<ShardRequest>),
+    /// It is for the shards that own several keys, and has one answer: see [`Codec::next_part`].
+    Parts,
     /// It is for the whole node. It waits for the connection's earlier requests, and later
     /// ones wait for it.
     Node(NodeRequest),
@@ -106,6 +108,52 @@ pub trait Codec {
         room: &'s mut Self::Room,
         at: (u64, Moment),
     ) -> Meaning<'s>;
+
+    /// The request at `cursor` of a message that means [`Meaning::Parts`], and was received at this
+    /// nanosecond; `None` behind the last. The cursor begins as 0, and is moved to the next.
+    fn next_part<'s>(
+        message: &'s Self::Message<'_>,
+        _cursor: &mut usize,
+        _asked: u64,
+    ) -> Option<ItemRequest<'s>> {
+        let _ = message;
+        None
+    }
+
+    /// The token of the first part of such a message. What its parts bring is gathered in what all
+    /// their tokens share.
+    fn first_part(&self, message: &Self::Message<'_>) -> Self::Token {
+        let _ = message;
+        panic!("no message of this protocol has parts");
+    }
+
+    /// The token of another part of the same message.
+    fn other_part(part: &Self::Token, _at: usize) -> Self::Token {
+        panic!("no message of this protocol has parts: {part:?}");
+    }
+
+    /// Whether what is gathered has room for what a part brings. What has none need not be asked
+    /// for.
+    fn part_has_room(part: &Self::Token) -> bool {
+        panic!("no message of this protocol has parts: {part:?}");
+    }
+
+    /// Gathers the answer to a part; `None` if it was not asked for, for want of room.
+    fn put_part(&self, part: &Self::Token, _answer: Option<Result<&Answer<'_>, NoAnswer>>) {
+        panic!("no message of this protocol has parts: {part:?}");
+    }
+
+    /// Notes that what was gathered for a part may leave, or, if `is_lost`, never may. Appends the
+    /// answer to the message if it was the last. A part that has waited is passed by
+    /// [`Codec::put_waited`].
+    fn pass_part(&self, part: &Self::Token, _is_lost: bool, _out: &mut Vec<u8>) {
+        panic!("no message of this protocol has parts: {part:?}");
+    }
+
+    /// Bytes that are gathered for answers which are not complete.
+    fn gathered_bytes(&self) -> usize {
+        0
+    }
 
     /// Whether the message is one of a group.
     fn grouping(message: &Self::Message<'_>) -> Grouping;

@@ -43,7 +43,7 @@ pub enum Tally {
     Hit,
     /// It was not.
     Miss,
-    /// The item had another CAS id.
+    /// The item had another CAS id, or another value.
     BadValue,
     /// It failed, or there is nothing to count.
     Other,
@@ -54,7 +54,7 @@ impl From<Outcome> for Tally {
         match outcome {
             Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => Self::Hit,
             Outcome::Miss | Outcome::NotFound => Self::Miss,
-            Outcome::Exists => Self::BadValue,
+            Outcome::Exists | Outcome::ValueDiffers => Self::BadValue,
             Outcome::NotStored | Outcome::NotNumeric | Outcome::TooLarge => Self::Other,
         }
     }

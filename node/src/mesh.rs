@@ -43,7 +43,7 @@ enum Bytes {
     Own(Vec<u8>),
 }
 
-/// A request without its bytes: those of the record, the item and the value stand behind each
+/// A request without its bytes: those of the record, the item and the values stand behind each
 /// other.
 #[derive(Clone, Copy, Debug)]
 struct RequestHead {
@@ -53,7 +53,7 @@ struct RequestHead {
     kind: Kind,
     deadline: Option<u64>,
     replaces: bool,
-    /// With an empty value.
+    /// With empty values.
     operation: Operation<'static>,
 }
 
@@ -68,17 +68,17 @@ impl RequestHead {
             kind,
             deadline,
             replaces,
-            operation: operation.without_value(),
+            operation: operation.without_values(),
         }
     }
 
     /// The request with these bytes.
     fn request<'a>(&self, bytes: &'a [u8]) -> ItemRequest<'a> {
         let (record, rest) = bytes.split_at(usize::from(self.record_bytes));
-        let (item, value) = rest.split_at(usize::from(self.item_bytes));
+        let (item, values) = rest.split_at(usize::from(self.item_bytes));
         ItemRequest {
             key: Key { namespace: self.namespace, record, item },
-            operation: self.operation.with_value(value),
+            operation: self.operation.with_values(values),
             kind: self.kind,
             deadline: self.deadline,
             replaces: self.replaces,
@@ -260,7 +260,9 @@ impl Batch {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(request.key.record);
         self.bytes.extend_from_slice(request.key.item);
-        self.bytes.extend_from_slice(request.operation.value());
+        for value in request.operation.values() {
+            self.bytes.extend_from_slice(value);
+        }
         let asked = Asked::Item(RequestHead::of(request), self.settle(start));
         self.requests.push(RequestMessage { place, shard, asked });
     }
@@ -519,7 +521,7 @@ impl Mesh {
 mod tests {
     use super::*;
     use crate::request::ShardWork;
-    use larder_engine::operation::{Delete, Outcome, Store, StoreMode};
+    use larder_engine::operation::{Delete, Exchange, Outcome, Store, StoreMode};
     use larder_engine::scan::{Page, Scan};
 
     fn store(value: &[u8]) -> ItemRequest<'_> {
@@ -547,7 +549,9 @@ mod tests {
         let large = vec![b'x'; BATCH_COPY_BYTES_MAX + 1];
         let operation = Operation::Delete(Delete::default());
         let delete = ItemRequest { operation, kind: Kind::Delete, replaces: false, ..store(b"") };
-        let sent = [store(b"small"), store(&large), delete, store(b"fourth")];
+        let operation = Operation::Exchange(Exchange::store(b"old", &large, 6, 7));
+        let exchange = ItemRequest { operation, ..store(b"") };
+        let sent = [store(b"small"), store(&large), delete, exchange];
         for (sequence, request) in sent.iter().enumerate() {
             batch.push_request(place(sequence as u64), 7, request);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
+use larder_engine::keyed::{KeyedItems, KeyedPage};
 use larder_engine::operation::{Need, Operation};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch};
@@ -46,6 +47,8 @@ pub struct ShardRequest {
 pub enum ShardWork {
     /// Show items in order.
     Page(Scan),
+    /// Show items by a list of their keys.
+    Keyed(KeyedItems),
     /// Change several items, all or none.
     Batch(ItemBatch),
     /// Delete the items that a page would show.
@@ -57,6 +60,7 @@ impl ShardRequest {
     pub fn memory(&self) -> usize {
         let work = match &self.work {
             ShardWork::Page(scan) | ShardWork::DeleteRange(scan) => scan.memory(),
+            ShardWork::Keyed(keyed) => keyed.memory(),
             ShardWork::Batch(batch) => batch.memory(),
         };
         size_of::<Self>() + work
@@ -65,7 +69,7 @@ impl ShardRequest {
     /// What it may append to the log, in bytes; `None` if it only reads.
     pub fn log_bytes(&self) -> Option<usize> {
         match &self.work {
-            ShardWork::Page(_) => None,
+            ShardWork::Page(_) | ShardWork::Keyed(_) => None,
             ShardWork::DeleteRange(scan) => Some(LOG_RECORD_BYTES + scan.memory()),
             ShardWork::Batch(batch) => {
                 Some(batch.value_bytes() + batch.steps.len() * LOG_RECORD_BYTES)
@@ -78,6 +82,7 @@ impl ShardRequest {
     pub fn reply_bytes(&self, unknown: usize) -> usize {
         let scan = match &self.work {
             ShardWork::Page(scan) => scan,
+            ShardWork::Keyed(keyed) => &keyed.limits,
             // What is there of an item may have to be read to change it.
             ShardWork::Batch(batch) => {
                 let of_step = |step: &BatchStep| match step.operation.as_operation().need() {
@@ -109,6 +114,8 @@ pub enum AnyRequest<'a> {
 pub enum ShardAnswer {
     /// Items in order, and the memory that they take, in bytes.
     Page(Page, usize),
+    /// Items by their keys, and the same.
+    Keyed(KeyedPage, usize),
     /// What became of a batch.
     Batch(BatchAnswer),
     /// The range is deleted.
@@ -122,12 +129,19 @@ impl ShardAnswer {
         Self::Page(page, bytes)
     }
 
+    /// A page by keys.
+    pub fn keyed(page: KeyedPage) -> Self {
+        let bytes = page.items.iter().map(PageItem::memory).sum();
+        Self::Keyed(page, bytes)
+    }
+
     /// The memory that it takes, in bytes.
     pub fn memory(&self) -> usize {
         match self {
-            Self::Page(_, bytes) => *bytes,
+            Self::Page(_, bytes) | Self::Keyed(_, bytes) => *bytes,
             Self::Batch(BatchAnswer::Done(answers)) => size_of_val(answers.as_slice()),
-            Self::Batch(BatchAnswer::Refused { .. }) | Self::Deleted => 0,
+            Self::Batch(BatchAnswer::Refused { .. } | BatchAnswer::OtherRequest)
+            | Self::Deleted => 0,
         }
     }
 }

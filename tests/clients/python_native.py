@@ -29,6 +29,7 @@ OPCODES = {
     "increment": 0x13,
     "touch": 0x14,
     "get_and_touch": 0x15,
+    "multi_get": 0x16,
     "get_items": 0x20,
     "scan": 0x21,
     "mutate_record": 0x22,
@@ -76,9 +77,12 @@ CHANGES = [
     "increment_or_create",
     "decrement_or_create",
     "check_present",
+    "put_if_value",
+    "delete_if_value",
 ]
-PUT_MODES = {"set": 0, "if_absent": 1, "if_present": 2, "if_version": 3, "append": 4, "prepend": 5}
+PUT_MODES = ["set", "if_absent", "if_present", "if_version", "append", "prepend", "if_value"]
 OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
+VALUE_DIFFERS, BUSY = 0x23, 0x40
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
 TOO_LARGE, NAMESPACE_EXISTS = 0x35, 0x38
 
@@ -186,7 +190,13 @@ def read_page_request(kind, body):
         "keys_only": table.KeysOnly(),
         **byte_strings(table, *names),
     }
-    return fields if kind == "scan" else {**fields, "descending": table.Order() == 1}
+    fields["descending"] = table.Order() == 1
+    if kind == "get_items" and not table.KeysIsNone():
+        lengths = [table.KeyLengths(at) for at in range(table.KeyLengthsLength())]
+        keys = byte_strings(table, "keys")["keys"]
+        ends = [2 * sum(lengths[: at + 1]) for at in range(len(lengths))]
+        fields["keys"] = [keys[end - 2 * length : end] for end, length in zip(ends, lengths)]
+    return fields
 
 
 def page_request_body(kind, fields):
@@ -198,6 +208,13 @@ def page_request_body(kind, fields):
     builder = flatbuffers.Builder(256)
     names = [it for it in ("record", "prefix", "from_key", "to_key", "token") if it in fields]
     written = {it: builder.CreateByteVector(bytes.fromhex(fields[it])) for it in names}
+    if "keys" in fields:
+        keys = [bytes.fromhex(key) for key in fields["keys"]]
+        written["keys"] = builder.CreateByteVector(b"".join(keys))
+        write("StartKeyLengthsVector", len(keys))
+        for key in reversed(keys):
+            builder.PrependUint16(len(key))
+        written["key_lengths"] = builder.EndVector()
     write("Start")
     for it, offset in written.items():
         write(f"Add{it.title().replace('_', '')}", offset)
@@ -207,7 +224,7 @@ def page_request_body(kind, fields):
         write("AddBytesMax", fields.get("bytes_max", 0))
         write("AddValueBytesMax", fields.get("value_bytes_max", 0))
         write("AddKeysOnly", fields.get("keys_only", False))
-    if kind == "get_items":
+    if kind != "delete_items":
         write("AddOrder", int(fields.get("descending", False)))
     builder.Finish(write("End"), file_identifier=name.encode())
     return bytes(builder.Output())
@@ -256,21 +273,22 @@ def request_body(kind, fields):
         return page_request_body(kind, fields)
     if kind == "mutate_record":
         return mutate_body(fields)
+    if kind == "multi_get":
+        return multi_get_body(fields)
     record, item = bytes.fromhex(fields["record"]), bytes.fromhex(fields["item"])
     head = KEY.pack(fields["namespace"], len(record), len(item))
-    value = b""
+    demanded, value = bytes.fromhex(fields.get("if_value", "")), b""
     if kind == "get":
         options = fields["metadata_only"] * 1 + fields["quiet"] * 2
         fixed = struct.pack("<II", options, 0)
     elif kind == "put":
-        mode = PUT_MODES[fields["mode"]]
-        fixed = struct.pack(
-            "<IIIIQ", mode, fields["client_flags"], fields["ttl"], 0, fields.get("version", 0)
-        )
+        mode, version = PUT_MODES.index(fields["mode"]), fields.get("version", 0)
+        flags, ttl = fields["client_flags"], fields["ttl"]
+        fixed = struct.pack("<IIIIQ", mode, flags, ttl, len(demanded), version)
         value = bytes.fromhex(fields["value"])
     elif kind == "delete":
-        has_version = "version" in fields
-        fixed = struct.pack("<IIQ", 3 if has_version else 0, 0, fields.get("version", 0))
+        mode = 3 if "version" in fields else 6 if "if_value" in fields else 0
+        fixed = struct.pack("<IIQ", mode, 0, fields.get("version", 0))
     elif kind == "increment":
         creates = "initial" in fields
         options = fields["decrement"] * 1 + creates * 2
@@ -279,7 +297,17 @@ def request_body(kind, fields):
         )
     else:
         fixed = struct.pack("<II", fields["ttl"], 0)
-    return head + fixed + record + item + value
+    return head + fixed + record + item + demanded + value
+
+
+def multi_get_body(fields):
+    """The body of a read of several items, by the tables of PROTOCOL.md."""
+    options = fields["metadata_only"] * 1 + fields["quiet"] * 2
+    body = struct.pack("<IHH", fields["namespace"], len(fields["gets"]), options)
+    for get in fields["gets"]:
+        record, item = bytes.fromhex(get["record"]), bytes.fromhex(get["item"])
+        body += struct.pack("<HH", len(record), len(item)) + record + item
+    return body
 
 
 def mutate_body(fields):
@@ -287,7 +315,8 @@ def mutate_body(fields):
     record, changes = bytes.fromhex(fields["record"]), fields["changes"]
     body = struct.pack("<IHH", fields["namespace"], len(record), len(changes)) + record
     for change in changes:
-        item, value = bytes.fromhex(change["item"]), bytes.fromhex(change.get("value", ""))
+        names = ("item", "if_value", "value")
+        item, demanded, value = (bytes.fromhex(change.get(name, "")) for name in names)
         body += struct.pack(
             "<BBHIIIQQ",
             CHANGES.index(change["kind"]),
@@ -296,10 +325,10 @@ def mutate_body(fields):
             change.get("client_flags", 0),
             change.get("ttl", 0),
             len(value),
-            change.get("version", change.get("delta", 0)),
+            len(demanded) or change.get("version", change.get("delta", 0)),
             change.get("initial", 0),
         )
-        body += item + value
+        body += item + demanded + value
     return body
 
 
@@ -314,6 +343,14 @@ def request_bytes(vector):
 
 def read_reply(kind, body):
     """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
+    if kind == "multi_get":
+        entries, at = [], 0
+        while at < len(body):
+            status, length = struct.unpack_from("<BxxxI", body, at)
+            found = body[at + 8 : at + 8 + length]
+            entries.append({"status": status, **(read_reply("get", found) if found else {})})
+            at += 8 + length
+        return {"entries": entries}
     if kind in ("get", "touch", "get_and_touch"):
         version, client_flags, expiry, length, _ = struct.unpack_from("<QIIII", body)
         return {
@@ -463,9 +500,18 @@ def pages(client):
     assert [item["item"] for item in shown] == [name.hex() for name in names[10:20]]
     assert all("value" not in item and item["value_length"] == 4 for item in shown)
     assert follow(client, "get_items", record=b"paged", from_key=b"2", to_key=b"1") == []
+    list = [b"042", b"none", b"007", b"042", b"099"]
+    listed = {"record": b"paged", "keys": [key.hex() for key in list]}
+    shown = follow(client, "get_items", **listed, items_max=1)
+    assert [bytes.fromhex(item["item"]) for item in shown] == [b"042", b"007", b"042", b"099"]
+    assert all(item["value"] == (b"v" + bytes.fromhex(item["item"])).hex() for item in shown)
+    status, reason = client.ask("get_items", **listed, prefix=b"0")
+    assert status == MALFORMED and "keys" in reason
+    assert client.ask("get_items", **listed, descending=True)[0] == MALFORMED
     scanned = follow(client, "scan", items_max=30)
     shown = [item for item in scanned if item["record"] == b"paged".hex()]
     assert sorted(item["item"] for item in shown) == [name.hex() for name in names]
+    assert follow(client, "scan", items_max=30, descending=True) == scanned[::-1]
     _, page = client.ask("get_items", record=b"paged", items_max=3)
     status, reason = client.ask("get_items", record=b"other", token=page["next"])
     assert status == BAD_TOKEN and "token" in reason
@@ -479,6 +525,7 @@ def changes(client):
     """Changes of a record that are made as a whole, and ranges that go."""
     change = lambda kind, item, **rest: {"kind": kind, "item": item.hex(), **rest}
     mutate = lambda *list: client.ask("mutate_record", record=b"batch", changes=list)
+    plain = {"mode": "set", "client_flags": 0, "ttl": 0}
     status, done = mutate(
         change("set", b"one", value=b"1".hex(), client_flags=7, ttl=100),
         change("put_if_absent", b"two", value=b"2".hex()),
@@ -495,6 +542,9 @@ def changes(client):
         (change("put_if_present", b"none", value=""), ABSENT),
         (change("put_if_version", b"two", value="", version=versions[1] + 1), VERSION_DIFFERS),
         (change("delete_if_version", b"two", version=versions[0]), VERSION_DIFFERS),
+        (change("put_if_value", b"two", if_value=b"22".hex()), VALUE_DIFFERS),
+        (change("delete_if_value", b"two", if_value=""), VALUE_DIFFERS),
+        (change("delete_if_value", b"none", if_value=""), ABSENT),
         (change("increment", b"two2", delta=1), ABSENT),
         (change("check_present", b"none"), ABSENT),
     ):
@@ -505,9 +555,19 @@ def changes(client):
         change("append", b"one", value=b"!".hex()),
         change("decrement", b"count", delta=2),
         change("check_present", b"two"),
+        change("put_if_value", b"new", if_value=b"was".hex(), value=b"is".hex()),
+    )
+    assert (status, done) == (ABSENT, 3)
+    assert client.ask("put", record=b"batch", item=b"new", **plain, value=b"was")[0] == OK
+    status, done = mutate(
+        change("append", b"one", value=b"!".hex()),
+        change("decrement", b"count", delta=2),
+        change("check_present", b"two"),
+        change("put_if_value", b"new", if_value=b"was".hex(), value=b"is".hex()),
     )
     assert status == OK and done["changed"][1]["number"] == 38, done
     assert done["changed"][2]["version"] == versions[1]
+    assert mutate(change("delete_if_value", b"new", if_value=b"is".hex()))[0] == OK
     status, reason = mutate(change("delete", b"one"), change("delete", b"one"))
     assert status == MALFORMED and "same item" in reason
     names = [b"%03d" % number for number in range(100)]
@@ -578,8 +638,13 @@ def round_trips(client):
     assert (found["value"], found["value_length"]) == ("", 7)
     assert client.ask("increment", **key, decrement=False, delta=1)[0] == NOT_A_NUMBER
     assert client.ask("delete", **key, version=1)[0] == VERSION_DIFFERS
-    assert client.ask("delete", **key)[0] == OK
+    differs = {**put, "mode": "if_value", "if_value": b"value", "value": b"no"}
+    assert client.ask("put", **differs)[0] == VALUE_DIFFERS
+    assert client.ask("put", **{**differs, "if_value": b"?value!", "value": b""})[0] == OK
+    assert client.ask("delete", **key, if_value=b"?value!")[0] == VALUE_DIFFERS
+    assert client.ask("delete", **key, if_value=b"")[0] == OK
     assert client.ask("delete", **key)[0] == ABSENT
+    assert client.ask("put", **differs)[0] == ABSENT
     counter = {"record": b"counter", "decrement": False, "delta": 5}
     assert client.ask("increment", **counter)[0] == ABSENT
     assert client.ask("increment", **counter, initial=40, ttl=0)[1]["number"] == 40
@@ -597,6 +662,35 @@ def round_trips(client):
     for n, request_id in enumerate(ids):
         status, body = client.wait(request_id)
         assert status == OK and body[24:] == b"v" * n
+
+
+def many_gets(client):
+    put = {"client_flags": 3, "ttl": 0, "mode": "set"}
+    for n in range(50):
+        assert client.ask("put", **put, record=b"many%d" % n, value=b"v" * n)[0] == OK
+    some = lambda records: {
+        "gets": [{"record": record.hex(), "item": ""} for record in records],
+        "metadata_only": False,
+        "quiet": False,
+    }
+    records = [b"many%d" % n for n in range(100)]
+    status, reply = client.ask("multi_get", **some(records))
+    assert status == OK and len(reply["entries"]) == 100
+    for n, entry in enumerate(reply["entries"]):
+        assert entry["status"] == (OK if n < 50 else ABSENT), entry
+        assert n >= 50 or (entry["value"], entry["client_flags"]) == ((b"v" * n).hex(), 3)
+    for n in range(4):
+        assert client.ask("put", **put, record=b"large%d" % n, value=b"v" * 600_000)[0] == OK
+    left, rounds = {b"large%d" % n for n in range(4)}, 0
+    while left:
+        asked, rounds = sorted(left), rounds + 1
+        _, reply = client.ask("multi_get", **some(asked))
+        statuses = [entry["status"] for entry in reply["entries"]]
+        assert set(statuses) <= {OK, BUSY} and OK in statuses, statuses
+        left -= {record for record, status in zip(asked, statuses) if status == OK}
+    assert rounds == 4, rounds
+    status, reason = client.ask("multi_get", **{**some(records[:2]), "gets": []})
+    assert status == MALFORMED and "keys" in reason
 
 
 def mistakes(client):
@@ -619,6 +713,7 @@ def main():
     pages(client)
     changes(client)
     namespaces(client)
+    many_gets(client)
     mistakes(client)
     print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")
 

@@ -90,13 +90,13 @@ impl<E: Env> Shard<E> {
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.
     /// Deletes do, because they make room, and so does what reads.
     pub(super) fn queues(&self, operation: &Operation<'_>) -> bool {
-        adds(operation) && !self.log.room().is_empty()
+        operation.adds() && !self.log.room().is_empty()
     }
 
     /// A place in the line for `operation`.
     pub(super) fn place_for(&self, operation: &Operation<'_>) -> PlaceInLine<'_> {
         let (room, bytes) = (self.log.room(), operation.value_len() as u64);
-        if adds(operation) { room.place(bytes) } else { room.urgent_place(bytes) }
+        if operation.adds() { room.place(bytes) } else { room.urgent_place(bytes) }
     }
 
     /// Completes when a change of about `bytes` that is not a client's, or a client's that makes
@@ -106,8 +106,4 @@ impl<E: Env> Shard<E> {
         place.wait().await;
         place.leave();
     }
-}
-
-fn adds(operation: &Operation<'_>) -> bool {
-    matches!(operation, Operation::Store(_) | Operation::Arithmetic(_))
 }

@@ -71,10 +71,7 @@ pub struct ItemBatch {
 impl ItemBatch {
     /// Whether it stores something. Others make room, or only read.
     pub fn adds(&self) -> bool {
-        let adds = |step: &BatchStep| {
-            matches!(step.operation.as_operation(), Operation::Store(_) | Operation::Arithmetic(_))
-        };
-        self.steps.iter().any(adds)
+        self.steps.iter().any(|step| step.operation.as_operation().adds())
     }
 
     /// Bytes of the values that it brings.
@@ -416,7 +413,7 @@ fn is_plain(operation: &Operation<'_>) -> bool {
         Operation::Read(_) => !operation.may_write(),
         Operation::Store(store) => !store.invalidate && store.vivify.is_none(),
         Operation::Delete(delete) => !delete.invalidate && !delete.clear_value,
-        Operation::Arithmetic(_) => true,
+        Operation::Arithmetic(_) | Operation::Exchange(_) => true,
     }
 }
 
@@ -431,6 +428,7 @@ fn is_refused(operation: &Operation<'_>, outcome: Outcome) -> bool {
         Outcome::Miss
         | Outcome::NotStored
         | Outcome::Exists
+        | Outcome::ValueDiffers
         | Outcome::NotNumeric
         | Outcome::TooLarge => true,
     }

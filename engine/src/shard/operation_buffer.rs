@@ -6,17 +6,18 @@ use crate::operation::Operation;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationBuf {
     operation: Operation<'static>,
-    value: Vec<u8>,
+    /// Behind each other.
+    values: Vec<u8>,
 }
 
 impl OperationBuf {
     /// A copy of `operation`.
     pub fn new(operation: &Operation<'_>) -> Self {
-        Self { operation: operation.without_value(), value: operation.value().to_vec() }
+        Self { operation: operation.without_values(), values: operation.values().concat() }
     }
 
     /// The operation.
     pub fn as_operation(&self) -> Operation<'_> {
-        self.operation.with_value(&self.value)
+        self.operation.with_values(&self.values)
     }
 }

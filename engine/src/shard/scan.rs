@@ -35,11 +35,11 @@ fn is_turn(examined: usize) -> bool {
 }
 
 /// A value that is still to be read.
-struct Unread {
+pub(super) struct Unread {
     /// The item's place in the page.
-    item: usize,
-    key: Vec<u8>,
-    pointer: Pointer,
+    pub(super) item: usize,
+    pub(super) key: Vec<u8>,
+    pub(super) pointer: Pointer,
 }
 
 impl<E: Env> Shard<E> {
@@ -133,7 +133,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether no further entry is to be looked at for want of time.
-    fn is_late(&self, scan: &Scan) -> bool {
+    pub(super) fn is_late(&self, scan: &Scan) -> bool {
         scan.deadline.is_some_and(|deadline| self.env.now() >= deadline)
     }
 
@@ -157,7 +157,11 @@ impl<E: Env> Shard<E> {
     }
 
     /// Brings the values, from the value cache or from the device.
-    async fn read_values(&self, page: &mut Page, unread: Vec<Unread>) -> Result<(), EngineError> {
+    pub(super) async fn read_values(
+        &self,
+        page: &mut Page,
+        unread: Vec<Unread>,
+    ) -> Result<(), EngineError> {
         let mut reads = Vec::new();
         {
             let state = self.state.borrow();

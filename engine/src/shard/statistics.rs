@@ -43,6 +43,8 @@ impl OperationCounters {
             Operation::Store(_) => self.stores += 1,
             Operation::Delete(_) => self.deletes += 1,
             Operation::Arithmetic(_) => self.arithmetics += 1,
+            Operation::Exchange(exchange) if !exchange.stores() => self.deletes += 1,
+            Operation::Exchange(_) => self.stores += 1,
         }
     }
 }

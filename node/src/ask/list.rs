@@ -61,6 +61,9 @@ Exit code: 0 there are items, 1 there are none, 2 an error.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SCAN_HELP)]
 pub struct ScanArgs {
+    /// The same from the other end
+    #[arg(long)]
+    reverse: bool,
     #[command(flatten)]
     shape: ShapeArgs,
 }
@@ -117,11 +120,16 @@ pub fn items(args: &ItemsArgs) -> ExitCode {
 
 /// Prints the items of a namespace.
 pub fn scan(args: &ScanArgs) -> ExitCode {
-    let ScanArgs { shape } = args;
+    let ScanArgs { reverse, shape } = args;
     exit(|| {
-        let mut node = open(&shape.node)?;
+        let (mut node, limits) = (open(&shape.node)?, shape.limits());
         let namespace = shape.namespace.number(&mut node)?;
-        print(shape, node.scan(namespace, shape.limits()))
+        let items = if *reverse {
+            node.scan_in_reverse(namespace, limits)
+        } else {
+            node.scan(namespace, limits)
+        };
+        print(shape, items)
     })
 }
 

@@ -114,7 +114,7 @@ pub struct SetArgs {
 }
 
 impl SetArgs {
-    fn when(&self) -> When {
+    fn when(&self) -> When<'_> {
         match self.if_version {
             Some(version) => When::Version(version),
             None if self.if_absent => When::Absent,

@@ -36,6 +36,7 @@ impl Printer {
             Stored::Exists => (None, Some("there is an item already")),
             Stored::Absent => (None, Some("there is no such item")),
             Stored::VersionDiffers => (None, Some("the item has another version")),
+            Stored::ValueDiffers => (None, Some("the item has another value")),
         };
         if self.json {
             let stored = json!({ "stored": version.is_some(), "version": version });

@@ -11,6 +11,7 @@
 mod ahead;
 mod byte_queue;
 mod first_byte;
+mod parts;
 mod slots;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ use ahead::{Ahead, One};
 
 pub use byte_queue::ByteQueue;
 pub use first_byte::ByFirstByte;
+use parts::Begun;
 use slots::Slots;
 pub use slots::{Arrival, Load};
 
@@ -274,6 +276,8 @@ pub struct Connection<P: Codec> {
     /// The number of the group that is being taken, or was last.
     group: u32,
     is_in_group: bool,
+    /// How far the message in front is taken, if some of its parts are.
+    begun: Option<Begun<P::Token>>,
     /// Parsing stopped at [`CONNECTION_REQUESTS_MAX`] slots.
     is_throttled: bool,
     /// A request for the whole node is under way.
@@ -350,7 +354,7 @@ impl<P: Codec> Conversation for Connection<P> {
     }
 
     fn waiting_bytes(&self) -> usize {
-        self.slots.memory()
+        self.slots.memory() + self.protocol.gathered_bytes()
     }
 
     fn input_needed(&self) -> usize {
@@ -431,6 +435,7 @@ impl<P: Codec> Connection<P> {
             requests: 0,
             group: 0,
             is_in_group: false,
+            begun: None,
             is_throttled: false,
             is_barred: false,
             is_closing: false,
@@ -463,7 +468,10 @@ impl<P: Codec> Connection<P> {
             if self.is_throttled { CONNECTION_REQUESTS_RESUME } else { CONNECTION_REQUESTS_MAX };
         self.is_throttled = self.slots.unanswered() >= slots_max || self.slots.len() >= SLOTS_MAX;
         let load = self.slots.load();
-        if self.is_throttled || load.bytes + load.expected_bytes >= CONNECTION_WAITING_BYTES_MAX {
+        // Where no slot is left there is nothing whose end would have this looked at again.
+        let gathered = if self.slots.is_empty() { 0 } else { self.protocol.gathered_bytes() };
+        let held = load.bytes + load.expected_bytes + gathered;
+        if self.is_throttled || held >= CONNECTION_WAITING_BYTES_MAX {
             return Some(Stop::Requests);
         }
         output.is_full().then_some(Stop::Output)
@@ -544,6 +552,7 @@ impl<P: Codec> Connection<P> {
             Meaning::Shard(request) => {
                 self.request(message, Asking::Shard(request), output, handler)
             }
+            Meaning::Parts => self.parts(message, asked, output, handler),
             Meaning::Node(request) => self.node_request(message, request, handler),
             Meaning::Close => {
                 self.constant(message, output);

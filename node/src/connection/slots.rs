@@ -32,6 +32,8 @@ enum State<T> {
     Held { len: usize, after: After, is_error: bool },
     /// The answer came from a task or from another core, and could not leave at once.
     Own { arrival: Arrival, token: T },
+    /// What a part has brought is gathered, and may not leave at once.
+    Gathered { after: After, token: T },
     /// The reply has left before those of earlier requests.
     Left,
 }
@@ -151,6 +153,13 @@ impl<P: Codec> Slots<P> {
         self.token_bytes += P::token_bytes(&token);
         self.unanswered += 1;
         self.slots.push_back(Slot { state: State::Waiting { expected_bytes, token }, group });
+    }
+
+    /// Pushes a slot for a part whose answer is gathered.
+    pub(super) fn push_gathered(&mut self, after: After, token: P::Token) {
+        self.own_row.push_back(self.next_sequence());
+        self.unanswered += 1;
+        self.slots.push_back(Slot { state: State::Gathered { after, token }, group: 0 });
     }
 
     /// Pushes a slot for what was appended to the held bytes since they were `before` long.
@@ -275,7 +284,7 @@ impl<P: Codec> Slots<P> {
         let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
         match &self.slots.get(index)?.state {
             State::Waiting { .. } | State::Left => None,
-            State::Held { after, .. } => Some(*after),
+            State::Held { after, .. } | State::Gathered { after, .. } => Some(*after),
             State::Own { arrival, .. } => Some(arrival.after),
         }
     }
@@ -345,6 +354,10 @@ impl<P: Codec> Slots<P> {
                 self.held.consume(len);
                 self.load.bytes -= len;
                 is_error
+            }
+            State::Gathered { token, .. } => {
+                protocol.pass_part(&token, release == Release::Never, out);
+                false
             }
             State::Own { arrival, token } => {
                 self.token_bytes -= P::token_bytes(&token);

@@ -155,7 +155,7 @@ fn put_answer(
             reply::put(out, head, BinaryStatus::Ok, version, &body);
         }
         (Outcome::Miss | Outcome::NotFound, _) => put_status(out, head, BinaryStatus::NotFound),
-        (Outcome::Exists, _) => put_status(out, head, BinaryStatus::Exists),
+        (Outcome::Exists | Outcome::ValueDiffers, _) => put_status(out, head, BinaryStatus::Exists),
         (Outcome::NotNumeric, _) => put_status(out, head, BinaryStatus::NotNumeric),
         (Outcome::NotStored | Outcome::TooLarge, Form::Store(verb)) => {
             put_status(out, head, not_stored(verb));

@@ -1,5 +1,6 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
+mod gathering;
 mod namespaces;
 mod pages;
 mod records;
@@ -7,11 +8,13 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::key::{Key, ROUTE_SEED, route_hash};
 use larder_engine::operation::{
-    Arithmetic, Delete, EXPIRED, Operation, Outcome, Read, Store, StoreMode,
+    Arithmetic, Delete, EXPIRED, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
 use larder_engine::shard::Answer;
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
@@ -31,6 +34,7 @@ use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
 };
 
+use gathering::{Gathering, Held, Part};
 use pages::Pages;
 use records::{Fault, Mutation};
 
@@ -42,6 +46,8 @@ pub struct Native {
     facts: Arc<Facts>,
     core: usize,
     namespaces: NamespaceView,
+    /// Bytes of replies of which parts are missing.
+    gathered: Held,
 }
 
 impl Native {
@@ -55,6 +61,7 @@ impl Native {
             facts: Arc::clone(facts),
             core,
             namespaces: namespaces.clone(),
+            gathered: Held::default(),
         }
     }
 
@@ -100,6 +107,9 @@ impl Native {
             NativeRequest::DeleteItems(delete) => {
                 records::deletion(delete, (&self.namespaces, shards), deadline)
             }
+            NativeRequest::MultiGet(multi) => {
+                Err(records::settings_of(&self.namespaces, multi.namespace).err()?)
+            }
             _ => {
                 let asked = Pages::asked(request, (&self.namespaces, shards), deadline)?;
                 asked.map(|(_, request)| request)
@@ -119,6 +129,8 @@ pub struct NativeToken {
     wants_item: bool,
     /// What a whole shard was asked for.
     asked: Option<Box<ShardAsked>>,
+    /// Which part of an answer it is that is gathered from several.
+    part: Option<Part>,
 }
 
 /// What of a request to a shard its reply needs.
@@ -140,7 +152,12 @@ impl NativeToken {
             _ => true,
         };
         let head = ReplyHead { id, opcode: opcode as u8, has_checksum, hops: 0 };
-        Self { head, wants_item, asked: None }
+        Self { head, wants_item, asked: None, part: None }
+    }
+
+    /// The part of an answer that it is.
+    fn part(&self) -> &Part {
+        self.part.as_ref().expect("it is the token of a part")
     }
 
     /// Appends the reply to a request that has gone from one core to another so many times.
@@ -149,31 +166,13 @@ impl NativeToken {
         let answer = match answer {
             Ok(answer) => answer,
             Err(no_answer) => {
-                let status = match no_answer {
-                    NoAnswer::Damaged => NativeStatus::Damaged,
-                    NoAnswer::Full => NativeStatus::Full,
-                    NoAnswer::Stopped => NativeStatus::Stopped,
-                    NoAnswer::ReadFailed => NativeStatus::ReadFailed,
-                    NoAnswer::NoNamespace => NativeStatus::UnknownNamespace,
-                    NoAnswer::OverQuota => NativeStatus::OverQuota,
-                    NoAnswer::TooLate => NativeStatus::DeadlinePassed,
-                };
+                let status = status_of(no_answer);
                 return reply::put_error(out, head, status, status.text());
             }
         };
         let metadata = &answer.metadata;
         match answer.outcome {
-            Outcome::Hit => reply::put_item(
-                out,
-                head,
-                &NativeItem {
-                    version: metadata.version,
-                    client_flags: metadata.client_flags,
-                    expiry: metadata.expiry,
-                    value_len: u32::try_from(answer.value_len).unwrap_or(u32::MAX),
-                    value: answer.value,
-                },
-            ),
+            Outcome::Hit => reply::put_item(out, head, &item_of(answer)),
             Outcome::Stored => reply::put_version(out, head, metadata.version),
             Outcome::Deleted => reply::put(out, head, NativeStatus::Ok, |_| ()),
             Outcome::Number(number) => reply::put_number(out, head, number, metadata.version),
@@ -189,6 +188,40 @@ impl NativeToken {
     }
 }
 
+/// The status that says why there is no answer.
+fn status_of(no_answer: NoAnswer) -> NativeStatus {
+    match no_answer {
+        NoAnswer::Damaged => NativeStatus::Damaged,
+        NoAnswer::Full => NativeStatus::Full,
+        NoAnswer::Stopped => NativeStatus::Stopped,
+        NoAnswer::ReadFailed => NativeStatus::ReadFailed,
+        NoAnswer::NoNamespace => NativeStatus::UnknownNamespace,
+        NoAnswer::OverQuota => NativeStatus::OverQuota,
+        NoAnswer::TooLate => NativeStatus::DeadlinePassed,
+    }
+}
+
+/// An item that was found, as replies show it.
+#[inline]
+fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
+    let metadata = &answer.metadata;
+    NativeItem {
+        version: metadata.version,
+        client_flags: metadata.client_flags,
+        expiry: metadata.expiry,
+        value_len: u32::try_from(answer.value_len).unwrap_or(u32::MAX),
+        value: answer.value,
+    }
+}
+
+/// When nobody waits any more for the answer to a request that was received at this nanosecond.
+fn deadline_of(head: &RequestHead, asked: u64) -> Option<u64> {
+    match u64::from(head.deadline_microseconds) {
+        0 => None,
+        microseconds => Some(asked + microseconds * 1000),
+    }
+}
+
 /// The status of an operation that was not done; `None` if it was. `wants_item` says whether a put
 /// demanded that there is an item.
 fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
@@ -198,6 +231,7 @@ fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
         Outcome::NotStored if wants_item => NativeStatus::Absent,
         Outcome::NotStored => NativeStatus::Exists,
         Outcome::Exists => NativeStatus::VersionDiffers,
+        Outcome::ValueDiffers => NativeStatus::ValueDiffers,
         Outcome::NotNumeric => NativeStatus::NotANumber,
         Outcome::TooLarge => NativeStatus::TooLarge,
     })
@@ -222,12 +256,13 @@ fn item_request<'a>(
         ttl => now.saturating_add(ttl).max(EXPIRED + 1),
     };
     let compare = |condition| match condition {
-        Condition::Any => None,
         Condition::Version(version) => Some(version),
+        Condition::Any | Condition::Value(_) => None,
     };
     Some(match *request {
         NativeRequest::Ping(_)
         | NativeRequest::Hello(_)
+        | NativeRequest::MultiGet(_)
         | NativeRequest::GetItems(_)
         | NativeRequest::Scan(_)
         | NativeRequest::Mutate(_)
@@ -246,7 +281,12 @@ fn item_request<'a>(
             (Operation::Read(read), kind)
         }
         NativeRequest::Put(PutItem { mode, client_flags, ttl, value, .. }) => {
+            let expiry = expiry(ttl);
             let (mode, compare) = match mode {
+                PutMode::Set(Condition::Value(demanded)) => {
+                    let exchange = Exchange::store(demanded, value, client_flags, expiry);
+                    return Some((Operation::Exchange(exchange), Kind::CompareAndStore));
+                }
                 PutMode::Set(condition) => (StoreMode::Set, compare(condition)),
                 PutMode::IfAbsent => (StoreMode::Add, None),
                 PutMode::IfPresent => (StoreMode::Replace, None),
@@ -254,11 +294,13 @@ fn item_request<'a>(
                 PutMode::Prepend => (StoreMode::Prepend, None),
             };
             let kind = if compare.is_some() { Kind::CompareAndStore } else { Kind::Store };
-            let expiry = expiry(ttl);
             let (invalidate, vivify, version) = (false, None, None);
             let store =
                 Store { mode, value, client_flags, expiry, compare, invalidate, vivify, version };
             (Operation::Store(store), kind)
+        }
+        NativeRequest::Delete(DeleteItem { condition: Condition::Value(demanded), .. }) => {
+            (Operation::Exchange(Exchange::delete(demanded)), Kind::Delete)
         }
         NativeRequest::Delete(DeleteItem { condition, .. }) => {
             let delete = Delete { compare: compare(condition), ..Delete::default() };
@@ -342,16 +384,14 @@ impl Codec for Native {
             NativeParsed::Refused(Refusal { is_last: true, .. }) => return Meaning::Close,
             _ => return Meaning::Constant,
         };
-        let deadline = match u64::from(head.deadline_microseconds) {
-            0 => None,
-            microseconds => Some(asked + microseconds * 1000),
-        };
+        let deadline = deadline_of(head, asked);
         let Some(key) = request.key() else {
             if let Some(request) = namespaces::change(request) {
                 return Meaning::Node(NodeRequest::Namespace(request));
             }
             return match self.shard_request(request, now.second, deadline) {
                 Some(Ok(request)) => Meaning::Shard(Arc::new(request)),
+                None if matches!(request, NativeRequest::MultiGet(_)) => Meaning::Parts,
                 Some(Err(_)) | None => Meaning::Constant,
             };
         };
@@ -362,6 +402,67 @@ impl Codec for Native {
             panic!("what has a key is about an item: {request:?}");
         };
         Meaning::Keyed(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+    }
+
+    #[inline]
+    fn next_part<'s>(
+        step: &'s NativeStep<'_>,
+        cursor: &mut usize,
+        asked: u64,
+    ) -> Option<ItemRequest<'s>> {
+        let NativeParsed::Request(head, NativeRequest::MultiGet(multi)) = &step.parsed else {
+            panic!("{step:?} has no parts");
+        };
+        let GetItem { key, metadata_only, is_quiet } = multi.get_at(cursor)?;
+        let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
+        let (operation, kind) = (Operation::Read(read), Kind::Get { touches: false });
+        let deadline = deadline_of(head, asked);
+        Some(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+    }
+
+    fn first_part(&self, step: &NativeStep<'_>) -> NativeToken {
+        let NativeParsed::Request(head, request @ NativeRequest::MultiGet(multi)) = &step.parsed
+        else {
+            panic!("{step:?} has no parts");
+        };
+        let token = NativeToken::of(head, request);
+        let gathering = Gathering::new(token.head, multi.len(), &self.gathered);
+        NativeToken { part: Some(Part { of: Rc::new(RefCell::new(gathering)), at: 0 }), ..token }
+    }
+
+    #[inline]
+    fn other_part(part: &NativeToken, at: usize) -> NativeToken {
+        let Part { of, .. } = part.part();
+        NativeToken { part: Some(Part { of: Rc::clone(of), at }), asked: None, ..*part }
+    }
+
+    #[inline]
+    fn part_has_room(part: &NativeToken) -> bool {
+        !part.part().of.borrow().is_full()
+    }
+
+    #[inline]
+    fn put_part(&self, part: &NativeToken, answer: Option<Result<&Answer<'_>, NoAnswer>>) {
+        let Part { of, at } = part.part();
+        let found = match answer {
+            None => Err(NativeStatus::Busy),
+            Some(Err(no_answer)) => Err(status_of(no_answer)),
+            Some(Ok(answer)) => match refused(answer.outcome, true) {
+                None => Ok(item_of(answer)),
+                Some(status) => Err(status),
+            },
+        };
+        of.borrow_mut().put(*at, found.as_ref().map_err(|status| *status));
+    }
+
+    #[inline]
+    fn pass_part(&self, part: &NativeToken, is_lost: bool, out: &mut Vec<u8>) {
+        let Part { of, at } = part.part();
+        of.borrow_mut().pass(*at, is_lost, out);
+    }
+
+    fn gathered_bytes(&self) -> usize {
+        self.gathered.get()
     }
 
     #[inline]
@@ -455,6 +556,11 @@ impl Codec for Native {
         (_, hops): (u32, u8),
         out: &mut Vec<u8>,
     ) {
+        if let Some(Part { of, .. }) = &token.part {
+            of.borrow_mut().note_hops(hops);
+            self.put_part(token, Some(answer));
+            return self.pass_part(token, false, out);
+        }
         token.put(answer, hops, out);
     }
 
@@ -470,6 +576,9 @@ impl Codec for Native {
         match (asked.expect("a whole shard was asked"), answer) {
             (ShardAsked::Pages(pages), ShardAnswer::Page(page, bytes)) => {
                 pages.put(head, (page, *bytes), self.facts.shards, out);
+            }
+            (ShardAsked::Pages(pages), ShardAnswer::Keyed(page, bytes)) => {
+                pages.put_keyed(head, (page, *bytes), out);
             }
             (ShardAsked::Mutation(mutation), ShardAnswer::Batch(answer)) => {
                 mutation.put(head, answer, out);

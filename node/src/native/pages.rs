@@ -6,20 +6,22 @@
 //! | offset | length | |
 //! |---|---|---|
 //! | 0 | 1 | format: 1 |
-//! | 1 | 1 | 0 of a record, 1 of a namespace |
+//! | 1 | 1 | 0 of a record, 1 of a namespace, 2 of a record by a list of keys |
 //! | 2 | 1 | 1 if the greatest key comes first |
 //! | 3 | 1 | 0 |
 //! | 4 | 4 | namespace |
-//! | 8 | 8 | the record's hash, or the shard |
-//! | 16 | | where the next page begins; nothing for the shard's first item |
+//! | 8 | 8 | the record's hash, or the shard, or the hash of record and list |
+//! | 16 | | where the next page begins: a place among the items, and nothing for the shard's first;
+//! or a place in the list, as u32 |
 //! | end - 4 | 4 | CRC32C of what is before |
 
 use larder_engine::key::{ENCODED_BYTES_MAX, route_hash, shard_of_hash};
+use larder_engine::keyed::{KeyedItems, KeyedPage};
 use larder_engine::scan::{Page, PageItem, PagePlace, Scan};
 use larder_protocol::native::reply::{self, ReplyHead};
 use larder_protocol::native::{
-    GetItems, NamespaceSettings, NativePageItem, NativeRequest, NativeStatus, PAGE_TOKEN_BYTES_MAX,
-    PageLimits, ScanItems,
+    GetItems, ItemKeys, NamespaceSettings, NativePageItem, NativeRequest, NativeStatus,
+    PAGE_TOKEN_BYTES_MAX, PageLimits, ScanItems,
 };
 
 use super::records::{Fault, scan_of, settings_of};
@@ -54,11 +56,22 @@ enum PagesOf {
     Record(u64),
     /// A namespace, on this shard.
     Namespace(u16),
+    /// A record and a list of keys with this hash.
+    Keys(u64),
+}
+
+/// Where a page begins, besides at the first item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum TokenPlace {
+    /// Behind this item.
+    Item(PagePlace),
+    /// At this place in the list of keys.
+    Key(u32),
 }
 
 impl Pages {
     /// What a request with this token goes on with, and where.
-    fn read(token: &[u8]) -> Option<(Self, Option<PagePlace>)> {
+    fn read(token: &[u8]) -> Option<(Self, Option<TokenPlace>)> {
         let (body, checksum) = token.split_last_chunk::<CHECKSUM_BYTES>()?;
         let (fixed, place) = body.split_first_chunk::<FIXED_BYTES>()?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
@@ -71,26 +84,31 @@ impl Pages {
         let of = match kind {
             0 => PagesOf::Record(number),
             1 => PagesOf::Namespace(u16::try_from(number).ok()?),
+            2 => PagesOf::Keys(number),
             _ => return None,
         };
         let namespace = u32::from_le_bytes([a, b, c, d]);
-        let place = match place {
-            [] => None,
-            place => Some(PagePlace::from_bytes(place)?),
+        let place = match (of, place) {
+            (PagesOf::Keys(_), place) => {
+                Some(TokenPlace::Key(u32::from_le_bytes(place.try_into().ok()?)))
+            }
+            (_, []) => None,
+            (_, place) => Some(TokenPlace::Item(PagePlace::from_bytes(place)?)),
         };
         Some((Self { namespace, is_descending: is_descending == 1, of }, place))
     }
 
-    /// The token of the page that begins behind `place`.
-    fn token(&self, place: Option<&PagePlace>) -> Vec<u8> {
+    /// The token of the page that begins at the place with these bytes.
+    fn token(&self, place: &[u8]) -> Vec<u8> {
         let (kind, number) = match self.of {
             PagesOf::Record(hash) => (0, hash),
             PagesOf::Namespace(shard) => (1, u64::from(shard)),
+            PagesOf::Keys(hash) => (2, hash),
         };
         let mut token = vec![FORMAT, kind, u8::from(self.is_descending), 0];
         token.extend_from_slice(&self.namespace.to_le_bytes());
         token.extend_from_slice(&number.to_le_bytes());
-        token.extend_from_slice(place.map_or(&[], PagePlace::as_bytes));
+        token.extend_from_slice(place);
         token.extend_from_slice(&crc32c::crc32c(&token).to_le_bytes());
         token
     }
@@ -99,10 +117,14 @@ impl Pages {
     /// many shards; `None` if there is no more.
     fn next(&self, next: Option<&PagePlace>, shards: u16) -> Option<Vec<u8>> {
         match (next, self.of) {
-            (Some(place), _) => Some(self.token(Some(place))),
-            (None, PagesOf::Namespace(shard)) if shard + 1 < shards => {
-                let of = PagesOf::Namespace(shard + 1);
-                Some(Self { of, ..*self }.token(None))
+            (Some(place), _) => Some(self.token(place.as_bytes())),
+            (None, PagesOf::Namespace(shard)) => {
+                let shard = if self.is_descending {
+                    shard.checked_sub(1)?
+                } else {
+                    shard.checked_add(1).filter(|shard| *shard < shards)?
+                };
+                Some(Self { of: PagesOf::Namespace(shard), ..*self }.token(&[]))
             }
             (None, _) => None,
         }
@@ -116,21 +138,22 @@ impl Pages {
         deadline: Option<u64>,
     ) -> Option<Result<(Self, ShardRequest), Fault>> {
         let asked = match request {
-            NativeRequest::GetItems(get) => Self::of_record(get, namespaces, shards),
+            NativeRequest::GetItems(get) => match get.keys {
+                Some(keys) => Self::of_keys((get, keys), namespaces, shards),
+                None => Self::of_record(get, namespaces, shards),
+            },
             NativeRequest::Scan(scan) => Self::of_namespace(scan, namespaces, shards),
             _ => return None,
         };
-        Some(asked.map(|(pages, shard, scan)| {
-            (pages, ShardRequest { shard, deadline, work: ShardWork::Page(scan) })
-        }))
+        Some(asked.map(|(pages, shard, work)| (pages, ShardRequest { shard, deadline, work })))
     }
 
     fn of_record(
         get: &GetItems<'_>,
         namespaces: &NamespaceView,
         shards: u16,
-    ) -> Result<(Self, u16, Scan), Fault> {
-        let GetItems { namespace, record, range, is_descending, limits, token } = *get;
+    ) -> Result<(Self, u16, ShardWork), Fault> {
+        let GetItems { namespace, record, range, is_descending, limits, token, .. } = *get;
         let settings = settings_of(namespaces, namespace)?;
         let mut scan = scan_of(namespace, record, range);
         scan.is_reverse = is_descending;
@@ -138,34 +161,69 @@ impl Pages {
         let pages = Self { namespace, is_descending, of: PagesOf::Record(hash) };
         if !token.is_empty() {
             let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
-            let place = place.filter(|_| found == pages).ok_or(BAD_TOKEN)?;
+            let Some(TokenPlace::Item(place)) = place.filter(|_| found == pages) else {
+                return Err(BAD_TOKEN);
+            };
             scan = scan.after(&place);
         }
-        Ok((pages, shard_of_hash(hash, shards), limited(scan, limits, &settings)))
+        Ok((pages, shard_of_hash(hash, shards), ShardWork::Page(limited(scan, limits, &settings))))
+    }
+
+    fn of_keys(
+        (get, keys): (&GetItems<'_>, ItemKeys<'_>),
+        namespaces: &NamespaceView,
+        shards: u16,
+    ) -> Result<(Self, u16, ShardWork), Fault> {
+        let GetItems { namespace, record, limits, token, .. } = *get;
+        let settings = settings_of(namespaces, namespace)?;
+        let record_hash = route_hash(record);
+        let list = route_hash(keys.bytes()).rotate_left(21) ^ route_hash(keys.length_bytes());
+        let of = PagesOf::Keys(record_hash.rotate_left(42) ^ list);
+        let pages = Self { namespace, is_descending: false, of };
+        let mut first = 0;
+        if !token.is_empty() {
+            let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
+            let Some(TokenPlace::Key(place)) = place.filter(|_| found == pages) else {
+                return Err(BAD_TOKEN);
+            };
+            let place = usize::try_from(place).ok().filter(|place| *place < keys.len());
+            first = place.ok_or(BAD_TOKEN)?;
+        }
+        let work = ShardWork::Keyed(KeyedItems {
+            record: record.to_vec(),
+            keys: keys.iter().map(<[u8]>::to_vec).collect(),
+            first,
+            limits: limited(Scan::of_namespace(namespace), limits, &settings),
+        });
+        Ok((pages, shard_of_hash(record_hash, shards), work))
     }
 
     fn of_namespace(
         asked: &ScanItems<'_>,
         namespaces: &NamespaceView,
         shards: u16,
-    ) -> Result<(Self, u16, Scan), Fault> {
-        let ScanItems { namespace, limits, token } = *asked;
+    ) -> Result<(Self, u16, ShardWork), Fault> {
+        let ScanItems { namespace, limits, token, is_descending } = *asked;
         let settings = settings_of(namespaces, namespace)?;
         let mut scan = Scan::of_namespace(namespace);
-        let (is_descending, mut shard) = (false, 0);
+        scan.is_reverse = is_descending;
+        let mut shard = if is_descending { shards - 1 } else { 0 };
         if !token.is_empty() {
             let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
             let PagesOf::Namespace(of) = found.of else { return Err(BAD_TOKEN) };
-            if found.namespace != namespace || found.is_descending || of >= shards {
+            let is_same = (found.namespace, found.is_descending) == (namespace, is_descending);
+            if !is_same || of >= shards {
                 return Err(BAD_TOKEN);
             }
             shard = of;
-            if let Some(place) = place {
-                scan = scan.after(&place);
+            match place {
+                Some(TokenPlace::Item(place)) => scan = scan.after(&place),
+                Some(TokenPlace::Key(_)) => return Err(BAD_TOKEN),
+                None => {}
             }
         }
         let pages = Self { namespace, is_descending, of: PagesOf::Namespace(shard) };
-        Ok((pages, shard, limited(scan, limits, &settings)))
+        Ok((pages, shard, ShardWork::Page(limited(scan, limits, &settings))))
     }
 
     /// Appends the reply with an answer of a store of so many shards.
@@ -179,6 +237,19 @@ impl Pages {
         let next = self.next(page.next.as_ref(), shards);
         let shows_record = matches!(self.of, PagesOf::Namespace(_));
         let items = page.items.iter().map(|item| shown(item, shows_record));
+        reply::put_page(out, head, items, bytes, next.as_deref());
+    }
+
+    /// The same with a page by keys.
+    pub(super) fn put_keyed(
+        &self,
+        head: ReplyHead,
+        (page, bytes): (&KeyedPage, usize),
+        out: &mut Vec<u8>,
+    ) {
+        let place = page.next.map(|next| u32::try_from(next).expect("lists are short"));
+        let next = place.map(|place| self.token(&place.to_le_bytes()));
+        let items = page.items.iter().map(|item| shown(item, false));
         reply::put_page(out, head, items, bytes, next.as_deref());
     }
 }
@@ -220,14 +291,22 @@ fn shown(item: &PageItem, shows_record: bool) -> NativePageItem<'_> {
 mod tests {
     use super::*;
     use larder_engine::key::Key;
-    use larder_protocol::native::ItemRange;
+    use larder_protocol::native::{ItemKeyList, ItemRange};
 
     const LIMITS: PageLimits =
         PageLimits { items_max: 0, bytes_max: 0, value_bytes_max: 0, keys_only: false };
 
     fn get(record: &'static [u8], is_descending: bool, token: &[u8]) -> Option<NativeStatus> {
         let range = ItemRange::Prefix(b"");
-        let get = GetItems { namespace: 0, record, range, is_descending, limits: LIMITS, token };
+        let get = GetItems {
+            namespace: 0,
+            record,
+            range,
+            keys: None,
+            is_descending,
+            limits: LIMITS,
+            token,
+        };
         let asked =
             Pages::asked(&NativeRequest::GetItems(get), (&NamespaceView::default(), 2), None)
                 .expect("a page");
@@ -235,7 +314,16 @@ mod tests {
     }
 
     fn scan(namespace: u32, shards: u16, token: &[u8]) -> Result<u16, NativeStatus> {
-        let scan = ScanItems { namespace, limits: LIMITS, token };
+        scan_in(namespace, shards, token, false)
+    }
+
+    fn scan_in(
+        namespace: u32,
+        shards: u16,
+        token: &[u8],
+        is_descending: bool,
+    ) -> Result<u16, NativeStatus> {
+        let scan = ScanItems { namespace, limits: LIMITS, token, is_descending };
         let asked =
             Pages::asked(&NativeRequest::Scan(scan), (&NamespaceView::default(), shards), None)
                 .expect("a page");
@@ -254,27 +342,72 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_own_request_only() {
-        let token = of_record(b"r").token(Some(&place()));
+        let token = of_record(b"r").token(place().as_bytes());
         let bad = Some(NativeStatus::BadToken);
         assert_eq!((get(b"r", false, &token), get(b"r", false, b"")), (None, None));
         assert_eq!(get(b"other", false, &token), bad);
         assert_eq!(get(b"r", true, &token), bad);
         assert_eq!(scan(0, 2, &token), Err(NativeStatus::BadToken));
-        let elsewhere = Pages { namespace: 1, ..of_record(b"r") }.token(Some(&place()));
+        let elsewhere = Pages { namespace: 1, ..of_record(b"r") }.token(place().as_bytes());
         assert_eq!(get(b"r", false, &elsewhere), bad);
-        assert_eq!(get(b"r", false, &of_record(b"r").token(None)), bad, "it goes nowhere");
+        assert_eq!(get(b"r", false, &of_record(b"r").token(&[])), bad, "it goes nowhere");
         let of_shard = |shard| Pages { of: PagesOf::Namespace(shard), ..of_record(b"r") };
-        assert_eq!(scan(0, 2, &of_shard(1).token(None)), Ok(1));
-        assert_eq!(scan(0, 2, &of_shard(1).token(Some(&place()))), Ok(1));
-        assert_eq!(scan(0, 1, &of_shard(1).token(None)), Err(NativeStatus::BadToken));
+        assert_eq!(scan(0, 2, &of_shard(1).token(&[])), Ok(1));
+        assert_eq!(scan(0, 2, &of_shard(1).token(place().as_bytes())), Ok(1));
+        assert_eq!(scan(0, 1, &of_shard(1).token(&[])), Err(NativeStatus::BadToken));
         assert_eq!(scan(7, 2, b""), Err(NativeStatus::UnknownNamespace));
         let reverse = Pages { is_descending: true, ..of_shard(0) };
-        assert_eq!(scan(0, 2, &reverse.token(None)), Err(NativeStatus::BadToken));
+        assert_eq!(scan(0, 2, &reverse.token(&[])), Err(NativeStatus::BadToken));
+        assert_eq!(scan_in(0, 2, &of_shard(1).token(&[]), true), Err(NativeStatus::BadToken));
+        assert_eq!(scan_in(0, 2, &reverse.token(place().as_bytes()), true), Ok(0));
+        assert_eq!((scan_in(0, 7, b"", true), scan(0, 7, b"")), (Ok(6), Ok(0)));
+        assert_eq!(scan(0, 2, &of_keys(&["a"]).token(&[1, 0, 0, 0])), Err(NativeStatus::BadToken));
+    }
+
+    fn of_keys(keys: &[&str]) -> Pages {
+        keyed(keys, b"").expect("a good request").0
+    }
+
+    /// What is asked for by keys.
+    fn keyed(keys: &[&str], token: &[u8]) -> Result<(Pages, KeyedItems), NativeStatus> {
+        let list = ItemKeyList::new(keys).expect("good keys");
+        let get = GetItems {
+            namespace: 0,
+            record: b"r",
+            range: ItemRange::Prefix(b""),
+            keys: Some(list.as_keys()),
+            is_descending: false,
+            limits: LIMITS,
+            token,
+        };
+        let asked =
+            Pages::asked(&NativeRequest::GetItems(get), (&NamespaceView::default(), 2), None)
+                .expect("a page");
+        let (pages, request) = asked.map_err(|(status, _)| status)?;
+        let ShardWork::Keyed(keyed) = request.work else { panic!("{request:?}") };
+        Ok((pages, keyed))
+    }
+
+    #[test]
+    fn a_token_of_a_list_of_keys_goes_on_in_that_list() {
+        let list = ["b", "a", "c"];
+        let (pages, first) = keyed(&list, b"").expect("the first page");
+        assert_eq!((first.first, first.keys.len(), first.record.as_slice()), (0, 3, &b"r"[..]));
+        let token = |place: u32| pages.token(&place.to_le_bytes());
+        assert_eq!(keyed(&list, &token(2)).map(|it| it.1.first), Ok(2));
+        let bad = Err(NativeStatus::BadToken);
+        assert_eq!(keyed(&list, &token(3)).map(|_| ()), bad, "it is no place in the list");
+        assert_eq!(keyed(&["b", "ac", ""], &token(2)).map(|_| ()), bad, "another list");
+        assert_eq!(keyed(&list, &of_record(b"r").token(place().as_bytes())).map(|_| ()), bad);
+        assert_eq!(get(b"r", false, &token(2)), Some(NativeStatus::BadToken));
+        for place in [&[][..], &[1, 0, 0], &[1, 0, 0, 0, 0]] {
+            assert_eq!(Pages::read(&pages.token(place)), None, "{place:?}");
+        }
     }
 
     #[test]
     fn a_token_with_a_flipped_bit_or_a_byte_less_is_refused() {
-        let token = of_record(b"r").token(Some(&place()));
+        let token = of_record(b"r").token(place().as_bytes());
         for bit in 0..token.len() * 8 {
             let mut flipped = token.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -284,7 +417,7 @@ mod tests {
             assert_eq!(Pages::read(&token[..len]), None, "{len} bytes");
         }
         // What is of another format, or no place, is refused with the right checksum too.
-        for (at, byte) in [(0, 2), (1, 2), (2, 2), (3, 1), (FIXED_BYTES + 1, 1)] {
+        for (at, byte) in [(0, 2), (1, 3), (2, 2), (3, 1), (FIXED_BYTES + 1, 1)] {
             let mut other = token[..token.len() - CHECKSUM_BYTES].to_vec();
             other[at] = byte;
             other.extend_from_slice(&crc32c::crc32c(&other).to_le_bytes());
@@ -297,7 +430,7 @@ mod tests {
         let mut pages = Pages { of: PagesOf::Namespace(0), ..of_record(b"") };
         for shard in 0..3 {
             let same = pages.next(Some(&place()), 3).expect("there is more");
-            assert_eq!(Pages::read(&same), Some((pages, Some(place()))));
+            assert_eq!(Pages::read(&same), Some((pages, Some(TokenPlace::Item(place())))));
             let next = pages.next(None, 3);
             if shard == 2 {
                 assert_eq!(next, None);
@@ -306,6 +439,14 @@ mod tests {
             (pages, _) = Pages::read(&next.expect("another shard")).expect("a token");
             assert_eq!(pages.of, PagesOf::Namespace(shard + 1));
         }
+        let mut reverse =
+            Pages { is_descending: true, of: PagesOf::Namespace(2), ..of_record(b"") };
+        for shard in [1, 0] {
+            let next = reverse.next(None, 3).expect("another shard");
+            (reverse, _) = Pages::read(&next).expect("a token");
+            assert_eq!((reverse.of, reverse.is_descending), (PagesOf::Namespace(shard), true));
+        }
+        assert_eq!(reverse.next(None, 3), None);
         assert_eq!(of_record(b"r").next(None, 3), None);
     }
 

@@ -80,6 +80,10 @@ impl Mutation {
             BatchAnswer::Done(answers) => {
                 reply::put_changed(out, head, answers.iter().map(changed));
             }
+            BatchAnswer::OtherRequest => {
+                let status = NativeStatus::TokenRefused;
+                reply::put_error(out, head, status, "the token is that of another request");
+            }
             BatchAnswer::Refused { at, answer } => {
                 let wants_item = !self.if_absent[*at];
                 let status = refused(answer.as_answer().outcome, wants_item);

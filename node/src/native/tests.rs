@@ -12,7 +12,7 @@ fn native() -> Native {
     Native::new(&Arc::new(Facts::example()), 1, &NamespaceView::default())
 }
 
-fn put(mode: PutMode) -> NativeRequest<'static> {
+fn put(mode: PutMode<'static>) -> NativeRequest<'static> {
     NativeRequest::Put(PutItem { key: KEY, mode, client_flags: 3, ttl: 60, value: b"v" })
 }
 
@@ -58,6 +58,7 @@ fn status(request: &NativeRequest<'_>, outcome: Result<Outcome, NoAnswer>) -> Na
 fn every_outcome_has_its_status() {
     let set = put(PutMode::Set(Condition::Any));
     let (absent, present) = (put(PutMode::IfAbsent), put(PutMode::IfPresent));
+    let exchange = put(PutMode::Set(Condition::Value(b"old")));
     for (request, outcome, expected) in [
         (get(), Ok(Outcome::Hit), NativeStatus::Ok),
         (get(), Ok(Outcome::Miss), NativeStatus::Absent),
@@ -69,6 +70,8 @@ fn every_outcome_has_its_status() {
         (put(PutMode::Prepend), Ok(Outcome::NotStored), NativeStatus::Absent),
         (set, Ok(Outcome::Exists), NativeStatus::VersionDiffers),
         (set, Ok(Outcome::NotFound), NativeStatus::Absent),
+        (exchange, Ok(Outcome::ValueDiffers), NativeStatus::ValueDiffers),
+        (exchange, Ok(Outcome::NotFound), NativeStatus::Absent),
         (get(), Ok(Outcome::Deleted), NativeStatus::Ok),
         (get(), Ok(Outcome::Number(4)), NativeStatus::Ok),
         (get(), Ok(Outcome::NotNumeric), NativeStatus::NotANumber),
@@ -89,6 +92,12 @@ fn requests_mean_what_the_document_says() {
         assert!(stored.contains(part), "{part} in {stored}");
     }
     assert!(meaning(&put(PutMode::IfAbsent), 0).contains("mode: Add"));
+    let exchanged = Exchange::store(b"old", b"v", 3, 1_000_060);
+    let put_if_value = meaning(&put(PutMode::Set(Condition::Value(b"old"))), 0);
+    assert!(put_if_value.contains(&format!("{exchanged:?}")), "{put_if_value}");
+    let condition = Condition::Value(b"old");
+    let delete_if_value = meaning(&NativeRequest::Delete(DeleteItem { key: KEY, condition }), 0);
+    assert!(delete_if_value.contains(&format!("{:?}", Exchange::delete(b"old"))));
     assert!(meaning(&get(), 0).contains("deadline: None"));
     assert!(meaning(&get(), 3).contains("deadline: Some(5000)"), "from when it was received");
     let forever = NativeRequest::Touch(TouchItem { key: KEY, ttl: 0, with_value: false });
@@ -107,7 +116,8 @@ fn pages_are_asked_of_a_shard_and_shown_with_what_they_are_of() {
     let range = ItemRange::Prefix(b"");
     let limits = PageLimits::default();
     let (namespace, record, is_descending) = (0, &b"r"[..], false);
-    let asked = |token| GetItems { namespace, record, range, is_descending, limits, token };
+    let keys = None;
+    let asked = |token| GetItems { namespace, record, range, keys, is_descending, limits, token };
     let first = NativeRequest::GetItems(asked(b""));
     for part in ["Shard(", "deadline: Some(5000)", "Page("] {
         assert!(meaning(&first, 3).contains(part), "{part} in {}", meaning(&first, 3));

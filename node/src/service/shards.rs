@@ -518,14 +518,22 @@ async fn carry_out(
     request: &ShardRequest,
     now: u64,
 ) -> Result<ShardAnswer, EngineError> {
+    // Half of the time is for the values and the way back.
+    let ends = request.deadline.map(|deadline| now + deadline.saturating_sub(now) / 2);
     let (answer, needs) = match &request.work {
         ShardWork::Page(scan) => {
             let mut scan = scan.clone();
-            // Half of the time is for the values and the way back.
-            scan.deadline = request.deadline.map(|deadline| now + deadline.saturating_sub(now) / 2);
+            scan.deadline = ends;
             let page = engine.scan(scan).await?;
             let needs = page.needs;
             (ShardAnswer::page(page), needs)
+        }
+        ShardWork::Keyed(keyed) => {
+            let mut keyed = keyed.clone();
+            keyed.limits.deadline = ends;
+            let page = engine.keyed_items(keyed).await?;
+            let needs = page.needs;
+            (ShardAnswer::keyed(page), needs)
         }
         ShardWork::Batch(batch) => {
             let (answer, needs) = engine.execute_batch(batch.clone()).await?;
@@ -552,12 +560,8 @@ pub(super) struct LogNeed {
 pub(super) fn log_need(request: &ItemRequest<'_>) -> Option<LogNeed> {
     let operation = &request.operation;
     let bytes = LOG_RECORD_BYTES + operation.value_len();
-    match operation {
-        Operation::Store(_) | Operation::Arithmetic(_) => Some(LogNeed { bytes, adds: bytes }),
-        Operation::Read(_) | Operation::Delete(_) => {
-            operation.may_write().then_some(LogNeed { bytes, adds: 0 })
-        }
-    }
+    let adds = if operation.adds() { bytes } else { 0 };
+    operation.may_write().then_some(LogNeed { bytes, adds })
 }
 
 /// The same for a request that is not about one item.
@@ -565,7 +569,10 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
     let bytes = request.log_bytes()?;
     let adds = match &request.work {
         ShardWork::Batch(batch) if batch.adds() => bytes,
-        ShardWork::Batch(_) | ShardWork::DeleteRange(_) | ShardWork::Page(_) => 0,
+        ShardWork::Batch(_)
+        | ShardWork::DeleteRange(_)
+        | ShardWork::Page(_)
+        | ShardWork::Keyed(_) => 0,
     };
     Some(LogNeed { bytes, adds })
 }

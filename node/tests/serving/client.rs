@@ -36,7 +36,15 @@ impl TestNode {
     }
 
     pub(crate) fn start_with(cores: usize, change: impl FnOnce(&mut Config)) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        Self::start_in(tempfile::tempdir().expect("a directory"), cores, change)
+    }
+
+    /// A node on what another has left.
+    pub(crate) fn start_in(
+        directory: tempfile::TempDir,
+        cores: usize,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = config(directory.path(), cores);
         change(&mut config);
         let node = Launcher::default().start(&config).expect("the node starts");

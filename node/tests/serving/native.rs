@@ -77,10 +77,21 @@ impl NativeClient {
         }
     }
 
+    /// The same connection once more, for another thread that only sends.
+    pub(crate) fn share(&self) -> Self {
+        let stream = self.stream.try_clone().expect("a descriptor");
+        Self { stream, input: Vec::new(), next_id: self.next_id, arrived: HashMap::new() }
+    }
+
+    /// Receives the next reply, whichever it is.
+    pub(crate) fn receive_one(&mut self) {
+        let (id, answered) = self.receive();
+        assert!(self.arrived.insert(id, answered).is_none(), "two replies to {id}");
+    }
+
     pub(crate) fn wait(&mut self, id: u64) -> Answered {
         while !self.arrived.contains_key(&id) {
-            let (id, answered) = self.receive();
-            assert!(self.arrived.insert(id, answered).is_none(), "two replies to {id}");
+            self.receive_one();
         }
         self.arrived.remove(&id).expect("it has arrived")
     }
@@ -103,7 +114,7 @@ fn get(key: ItemKey<'_>) -> NativeRequest<'_> {
     NativeRequest::Get(GetItem { key, metadata_only: false, is_quiet: false })
 }
 
-pub(crate) fn put<'a>(key: ItemKey<'a>, mode: PutMode, value: &'a [u8]) -> NativeRequest<'a> {
+pub(crate) fn put<'a>(key: ItemKey<'a>, mode: PutMode<'a>, value: &'a [u8]) -> NativeRequest<'a> {
     NativeRequest::Put(PutItem { key, mode, client_flags: 7, ttl: 0, value })
 }
 
@@ -111,11 +122,11 @@ fn touch(key: ItemKey<'_>, ttl: u32, with_value: bool) -> NativeRequest<'_> {
     NativeRequest::Touch(TouchItem { key, ttl, with_value })
 }
 
-pub(crate) fn delete(key: ItemKey<'_>, condition: Condition) -> NativeRequest<'_> {
+pub(crate) fn delete<'a>(key: ItemKey<'a>, condition: Condition<'a>) -> NativeRequest<'a> {
     NativeRequest::Delete(DeleteItem { key, condition })
 }
 
-pub(crate) const SET: PutMode = PutMode::Set(Condition::Any);
+pub(crate) const SET: PutMode<'_> = PutMode::Set(Condition::Any);
 
 /// Version, client flags, expiry, length and value of an item's reply.
 fn item(answered: &Answered) -> (u64, u32, u32, u32, &[u8]) {
@@ -143,6 +154,9 @@ fn every_operation_over_two_cores() {
 fn every_operation(client: &mut NativeClient, record: &str) {
     let key = key(record);
     let versioned = |version| PutMode::Set(Condition::Version(version));
+    let valued = |value| PutMode::Set(Condition::Value(value));
+    assert_eq!(client.status(&put(key, valued(b""), b"no")), NativeStatus::Absent);
+    assert_eq!(client.status(&delete(key, Condition::Value(b""))), NativeStatus::Absent);
     assert_eq!(client.status(&get(key)), NativeStatus::Absent);
     assert_eq!(client.status(&put(key, PutMode::IfPresent, b"no")), NativeStatus::Absent);
     assert_eq!(client.status(&put(key, versioned(1), b"no")), NativeStatus::Absent);
@@ -175,6 +189,14 @@ fn every_operation(client: &mut NativeClient, record: &str) {
     assert_eq!(number(&client.ask(&increment(true, 50, None))), 0);
     assert_eq!(client.status(&put(key, SET, b"text")), NativeStatus::Ok);
     assert_eq!(client.status(&increment(false, 1, None)), NativeStatus::NotANumber);
+    let long = vec![b'l'; 100_000];
+    assert_eq!(client.status(&put(key, valued(b"tex"), b"no")), NativeStatus::ValueDiffers);
+    assert_eq!(client.status(&put(key, valued(b"text"), &long)), NativeStatus::Ok);
+    assert_eq!(client.status(&put(key, valued(b"text"), b"no")), NativeStatus::ValueDiffers);
+    assert_eq!(client.status(&put(key, valued(&long), b"")), NativeStatus::Ok);
+    assert_eq!(item(&client.ask(&get(key))).4, b"");
+    assert_eq!(client.status(&delete(key, Condition::Value(b"x"))), NativeStatus::ValueDiffers);
+    assert_eq!(client.status(&delete(key, Condition::Value(b""))), NativeStatus::Ok);
     let last = version(&client.ask(&put(key, SET, b"text")));
     assert_eq!(
         client.status(&delete(key, Condition::Version(first))),

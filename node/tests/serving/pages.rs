@@ -37,6 +37,7 @@ pub(crate) fn of_record(record: &str) -> GetItems<'_> {
         namespace: 0,
         record: record.as_bytes(),
         range: ItemRange::Prefix(b""),
+        keys: None,
         is_descending: false,
         limits: PageLimits::default(),
         token: b"",
@@ -155,13 +156,19 @@ fn values_are_left_out_on_request() {
 }
 
 fn scan(limits: PageLimits, token: &[u8]) -> NativeRequest<'_> {
-    NativeRequest::Scan(ScanItems { namespace: 0, limits, token })
+    NativeRequest::Scan(ScanItems { namespace: 0, limits, token, is_descending: false })
 }
 
 /// All items of the store, by record and item; none is shown twice.
 fn scan_all(client: &mut NativeClient, limits: PageLimits) -> BTreeMap<(String, String), usize> {
-    let mut ask =
-        |token: &[u8]| client.ask(&NativeRequest::Scan(ScanItems { namespace: 0, limits, token }));
+    let mut ask = |token: &[u8]| {
+        client.ask(&NativeRequest::Scan(ScanItems {
+            namespace: 0,
+            limits,
+            token,
+            is_descending: false,
+        }))
+    };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     let mut all = BTreeMap::new();
     for (record, item, value) in follow(&mut ask).into_iter().flatten() {
@@ -331,7 +338,7 @@ fn a_token_of_another_request_is_refused() {
     let token = page(&client.ask(&NativeRequest::GetItems(first))).1.expect("there is more");
     let mut flipped = token.clone();
     flipped[10] ^= 1;
-    let scan = ScanItems { namespace: 0, limits, token: &token };
+    let scan = ScanItems { namespace: 0, limits, token: &token, is_descending: false };
     for request in [
         NativeRequest::GetItems(GetItems { token: &flipped, ..first }),
         NativeRequest::GetItems(GetItems { token: &token[1..], ..first }),

@@ -21,11 +21,11 @@ use super::pages::{of_record, page};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn connect(node: &TestNode) -> ClientConnection {
+pub(crate) fn connect(node: &TestNode) -> ClientConnection {
     connect_to(node.node.addresses().native)
 }
 
-fn connect_to(address: SocketAddr) -> ClientConnection {
+pub(crate) fn connect_to(address: SocketAddr) -> ClientConnection {
     ClientConnection::open(&address.to_string(), PATIENCE).expect("the node accepts")
 }
 
@@ -45,7 +45,7 @@ fn value_of(client: &mut ClientConnection, record: &str, item: &str) -> Option<V
     client.get(key).expect("a reply").map(|item| item.value)
 }
 
-fn when(when: When, value: &[u8]) -> Put<'_> {
+fn when<'a>(when: When<'a>, value: &'a [u8]) -> Put<'a> {
     Put { when, ..Put::value(value) }
 }
 
@@ -53,13 +53,13 @@ fn when(when: When, value: &[u8]) -> Put<'_> {
 type Add<'a> = &'a dyn Fn(&mut Changes<'static>);
 
 /// One change of each kind, all of which the filled record fulfils.
-const CHANGES: usize = 13;
+const CHANGES: usize = 15;
 
 /// Records on both cores.
 const RECORDS: [&str; 6] = ["record0", "record1", "record2", "record3", "record4", "record5"];
 
 /// Changes that the filled record does not fulfil, and why.
-const WRONG: [(Add<'static>, Unmet); 10] = [
+const WRONG: [(Add<'static>, Unmet); 14] = [
     (&|it| added(it.check_present("missing")), Unmet::Absent),
     (&|it| added(it.increment("missing", 1, None)), Unmet::Absent),
     (&|it| added(it.increment("w", 1, Some(1))), Unmet::NotANumber),
@@ -70,6 +70,10 @@ const WRONG: [(Add<'static>, Unmet); 10] = [
     (&|it| added(it.put("w", &when(When::Version(1), b""))), Unmet::VersionDiffers),
     (&|it| added(it.delete_if_version("missing", 1)), Unmet::Absent),
     (&|it| added(it.delete_if_version("w", 1)), Unmet::VersionDiffers),
+    (&|it| added(it.put("missing", &when(When::Value(b""), b""))), Unmet::Absent),
+    (&|it| added(it.put("w", &when(When::Value(b"words"), b""))), Unmet::ValueDiffers),
+    (&|it| added(it.delete_if_value("missing", b"")), Unmet::Absent),
+    (&|it| added(it.delete_if_value("w", b"")), Unmet::ValueDiffers),
 ];
 
 fn added(result: Result<&mut Changes<'_>, ClientError>) {
@@ -88,6 +92,8 @@ fn list(record: &'static str, version: u64, wrong: Option<(usize, Add<'_>)>) -> 
         &|it| added(it.delete("e")),
         &|it| added(it.delete("nothing")),
         &|it| added(it.delete_if_version("f", version + 4)),
+        &|it| added(it.put("h", &when(When::Value(b"8"), b"eight"))),
+        &|it| added(it.delete_if_value("i", b"nine")),
         &|it| added(it.increment("n", 8, None)),
         &|it| added(it.increment("m", -50, Some(7))),
         &|it| added(it.increment("begun", -1, Some(9))),
@@ -109,7 +115,7 @@ fn list(record: &'static str, version: u64, wrong: Option<(usize, Add<'_>)>) -> 
 
 /// Fills a record; returns the version of `b`, which those of `c` to `g` follow.
 fn fill(client: &mut ClientConnection, record: &str) -> u64 {
-    let text: [(&[u8], &[u8]); 7] = [
+    let text: [(&[u8], &[u8]); 9] = [
         (b"a", b"1"),
         (b"b", b"2"),
         (b"c", b"3"),
@@ -117,6 +123,8 @@ fn fill(client: &mut ClientConnection, record: &str) -> u64 {
         (b"e", b"5"),
         (b"f", b"6"),
         (b"g", b"seven"),
+        (b"h", b"8"),
+        (b"i", b"nine"),
     ];
     let versions = client.put_items(0, record, &text).expect("stored");
     assert!(versions.is_sorted_by(|one, next| one + 1 == *next), "{versions:?}");
@@ -152,7 +160,7 @@ fn all_are_made(client: &mut ClientConnection, record: &'static str, version: u6
         no @ Mutated::No { .. } => panic!("{no:?}"),
     };
     let numbers: Vec<u64> = made.iter().map(|changed| changed.number).collect();
-    assert_eq!(numbers, [0, 0, 0, 0, 0, 0, 0, 0, 0, 42, 0, 9, 0]);
+    assert_eq!(numbers, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 42, 0, 9, 0]);
     let listed = items(client, record);
     let shown: Vec<(&str, &[u8])> = listed
         .iter()
@@ -161,7 +169,7 @@ fn all_are_made(client: &mut ClientConnection, record: &'static str, version: u6
             (name, item.value.as_deref().expect("a value"))
         })
         .collect();
-    let expected: [(&str, &[u8]); 11] = [
+    let expected: [(&str, &[u8]); 12] = [
         ("a", b"replaced"),
         ("absent", b"added"),
         ("b", b"swapped"),
@@ -169,13 +177,16 @@ fn all_are_made(client: &mut ClientConnection, record: &'static str, version: u6
         ("c", b"3>"),
         ("d", b"<4"),
         ("g", b"seven"),
+        ("h", b"eight"),
         ("m", b"0"),
         ("n", b"42"),
         ("new", b"set"),
         ("w", b"word"),
     ];
     assert_eq!(shown, expected);
-    let order = ["new", "absent", "a", "b", "c", "d", "e", "nothing", "f", "n", "m", "begun", "g"];
+    let order = [
+        "new", "absent", "a", "b", "c", "d", "e", "nothing", "f", "h", "i", "n", "m", "begun", "g",
+    ];
     for (name, changed) in order.into_iter().zip(&made) {
         let item = listed.iter().find(|item| item.item == name.as_bytes());
         assert_eq!(item.map_or(0, |item| item.version), changed.version, "{name}");

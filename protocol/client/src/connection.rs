@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use larder_protocol::native::reply::{NativeReply, ReplyError, ReplyHead};
+use larder_protocol::native::reply::{NativeItem, NativeReply, ReplyError, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, IncrementItem, NativeRequest,
     NativeStatus, PutItem, PutMode, TouchItem, VERSION, put_request,
@@ -38,9 +38,21 @@ pub struct Item {
     pub value: Vec<u8>,
 }
 
+impl Item {
+    pub(crate) fn of(item: &NativeItem<'_>) -> Self {
+        Self {
+            version: item.version,
+            client_flags: item.client_flags,
+            expiry: item.expiry,
+            value_len: item.value_len,
+            value: item.value.to_vec(),
+        }
+    }
+}
+
 /// When a value is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum When {
+pub enum When<'a> {
     /// In any case.
     #[default]
     Always,
@@ -50,6 +62,8 @@ pub enum When {
     Present,
     /// Only if the item has this version.
     Version(u64),
+    /// Only if the item has this value. Both together are no longer than one may be.
+    Value(&'a [u8]),
     /// Behind the item's value, whose client flags and expiry stay.
     Append,
     /// Before the item's value, whose client flags and expiry stay.
@@ -62,7 +76,7 @@ pub struct Put<'a> {
     /// The value.
     pub value: &'a [u8],
     /// When it is stored.
-    pub when: When,
+    pub when: When<'a>,
     /// 32 bits to keep with it.
     pub client_flags: u32,
     /// Seconds to live; 0 for ever.
@@ -78,7 +92,8 @@ impl<'a> Put<'a> {
     /// As the request that stores it.
     pub(crate) fn of(&self, key: ItemRef<'a>) -> Result<PutItem<'a>, ClientError> {
         let Self { value, when, client_flags, ttl } = *self;
-        if value.len() > VALUE_BYTES_MAX {
+        let demanded = if let When::Value(demanded) = when { demanded.len() } else { 0 };
+        if value.len() + demanded > VALUE_BYTES_MAX {
             let len = value.len();
             return Err(ClientError::Usage(format!(
                 "a value has at most {VALUE_BYTES_MAX} bytes, not {len}"
@@ -87,6 +102,7 @@ impl<'a> Put<'a> {
         let mode = match when {
             When::Always => PutMode::Set(Condition::Any),
             When::Version(version) => PutMode::Set(Condition::Version(version)),
+            When::Value(value) => PutMode::Set(Condition::Value(value)),
             When::Absent => PutMode::IfAbsent,
             When::Present => PutMode::IfPresent,
             When::Append => PutMode::Append,
@@ -117,6 +133,8 @@ pub enum Stored {
     Absent,
     /// The item has another version.
     VersionDiffers,
+    /// The item has another value.
+    ValueDiffers,
 }
 
 /// A request that was sent.
@@ -414,12 +432,7 @@ impl Arrived {
     pub(crate) fn ok(self, expected: &[NativeStatus]) -> Result<Self, ClientError> {
         match self.status {
             Some(status) if status == NativeStatus::Ok || expected.contains(&status) => Ok(self),
-            status => {
-                let told = String::from_utf8_lossy(&self.body).into_owned();
-                let known = status.map_or("a status that is not known here", NativeStatus::text);
-                let text = if told.is_empty() { known.to_owned() } else { told };
-                Err(ClientError::Refused { status, text })
-            }
+            status => Err(ClientError::refused(status, &self.body)),
         }
     }
 
@@ -429,13 +442,7 @@ impl Arrived {
             return Ok(None);
         }
         let item = arrived.as_reply().item().map_err(|_| arrived.foreign())?;
-        Ok(Some(Item {
-            version: item.version,
-            client_flags: item.client_flags,
-            expiry: item.expiry,
-            value_len: item.value_len,
-            value: item.value.to_vec(),
-        }))
+        Ok(Some(Item::of(&item)))
     }
 
     fn number(self) -> Result<Option<u64>, ClientError> {
@@ -448,12 +455,17 @@ impl Arrived {
     }
 
     fn stored(self) -> Result<Stored, ClientError> {
-        let expected = [NativeStatus::Exists, NativeStatus::Absent, NativeStatus::VersionDiffers];
-        let arrived = self.ok(&expected)?;
+        let arrived = self.ok(&[
+            NativeStatus::Exists,
+            NativeStatus::Absent,
+            NativeStatus::VersionDiffers,
+            NativeStatus::ValueDiffers,
+        ])?;
         Ok(match arrived.status {
             Some(NativeStatus::Exists) => Stored::Exists,
             Some(NativeStatus::Absent) => Stored::Absent,
             Some(NativeStatus::VersionDiffers) => Stored::VersionDiffers,
+            Some(NativeStatus::ValueDiffers) => Stored::ValueDiffers,
             _ => Stored::Yes(arrived.as_reply().version().map_err(|_| arrived.foreign())?),
         })
     }

@@ -65,6 +65,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// That the node has refused, with what it says for people.
+    pub(crate) fn refused(status: Option<NativeStatus>, told: &[u8]) -> Self {
+        let known = status.map_or("a status that is not known here", NativeStatus::text);
+        let told = String::from_utf8_lossy(told).into_owned();
+        let text = if told.is_empty() { known.to_owned() } else { told };
+        Self::Refused { status, text }
+    }
+
     /// What the caller does next.
     pub fn next(&self) -> Next {
         match self {

@@ -56,21 +56,25 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod conditional;
 mod connection;
 mod error;
 mod key;
+mod multi;
 mod mutate;
 mod namespaces;
 mod pages;
 
+pub use conditional::Deleted;
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
 pub use larder_protocol::native::{
-    COMPRESS_NEVER, HelloReply, ItemRange, NamespaceCache, NamespaceDurability, NamespaceSettings,
-    NativeNamespace, PageLimits, SettingsChange,
+    COMPRESS_NEVER, HelloReply, ItemKeyList, ItemRange, NamespaceCache, NamespaceDurability,
+    NamespaceSettings, NativeNamespace, PageLimits, SettingsChange,
 };
+pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};
 pub use pages::{Items, ItemsOf, ListedItem};
 

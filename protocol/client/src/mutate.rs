@@ -45,6 +45,8 @@ pub enum Unmet {
     Absent,
     /// The item has another version.
     VersionDiffers,
+    /// The item has another value.
+    ValueDiffers,
     /// The value is no decimal number of at most 64 bits.
     NotANumber,
 }
@@ -83,14 +85,9 @@ impl<'a> Changes<'a> {
         put: &Put<'a>,
     ) -> Result<&mut Self, ClientError> {
         let key = self.key(item.as_ref())?;
-        let value_bytes = self.value_bytes.saturating_add(put.value.len());
-        if value_bytes > VALUE_BYTES_MAX {
-            return Err(ClientError::Usage(format!(
-                "the values of all changes have at most {VALUE_BYTES_MAX} bytes, not {value_bytes}"
-            )));
-        }
-        self.value_bytes = value_bytes;
-        Ok(self.add(NativeRequest::Put(put.of(key)?)))
+        let request = NativeRequest::Put(put.of(key)?);
+        self.count(request.value_bytes())?;
+        Ok(self.add(request))
     }
 
     /// Deletes an item, if there is one.
@@ -116,10 +113,24 @@ impl<'a> Changes<'a> {
         self.delete_on(item.as_ref(), Condition::Version(version))
     }
 
+    /// Deletes an item that has to be there, with this value.
+    ///
+    /// # Errors
+    /// As [`Changes::put`].
+    pub fn delete_if_value(
+        &mut self,
+        item: &'a (impl AsRef<[u8]> + ?Sized),
+        value: &'a [u8],
+    ) -> Result<&mut Self, ClientError> {
+        self.key(item.as_ref())?;
+        self.count(value.len())?;
+        self.delete_on(item.as_ref(), Condition::Value(value))
+    }
+
     fn delete_on(
         &mut self,
         item: &'a [u8],
-        condition: Condition,
+        condition: Condition<'a>,
     ) -> Result<&mut Self, ClientError> {
         let key = self.key(item)?.wire;
         Ok(self.add(NativeRequest::Delete(DeleteItem { key, condition })))
@@ -151,6 +162,18 @@ impl<'a> Changes<'a> {
         let key = self.key(item.as_ref())?.wire;
         let get = GetItem { key, metadata_only: true, is_quiet: true };
         Ok(self.add(NativeRequest::Get(get)))
+    }
+
+    /// Counts the bytes of a change's values.
+    fn count(&mut self, value_bytes: usize) -> Result<(), ClientError> {
+        let value_bytes = self.value_bytes.saturating_add(value_bytes);
+        if value_bytes > VALUE_BYTES_MAX {
+            return Err(ClientError::Usage(format!(
+                "the values of all changes have at most {VALUE_BYTES_MAX} bytes, not {value_bytes}"
+            )));
+        }
+        self.value_bytes = value_bytes;
+        Ok(())
     }
 
     /// The key of one item more.
@@ -238,6 +261,7 @@ impl Arrived {
             Some(NativeStatus::Exists) => Unmet::Exists,
             Some(NativeStatus::Absent) => Unmet::Absent,
             Some(NativeStatus::VersionDiffers) => Unmet::VersionDiffers,
+            Some(NativeStatus::ValueDiffers) => Unmet::ValueDiffers,
             Some(NativeStatus::NotANumber) => Unmet::NotANumber,
             _ => {
                 let arrived = self.ok(&[])?;

@@ -1,7 +1,7 @@
 //! Items in order, page by page.
 
 use larder_protocol::native::{
-    GetItems, ItemRange, NativePage, NativeRequest, PageLimits, ScanItems,
+    GetItems, ItemKeyList, ItemRange, NativePage, NativeRequest, PageLimits, ScanItems,
 };
 
 use crate::connection::ClientConnection;
@@ -29,6 +29,7 @@ impl<'a> ItemsOf<'a> {
                 namespace,
                 record: key.record,
                 range: ItemRange::Prefix(&[]),
+                keys: None,
                 is_descending: false,
                 limits: PageLimits::default(),
                 token: &[],
@@ -36,18 +37,28 @@ impl<'a> ItemsOf<'a> {
         })
     }
 
-    /// Only those of a range.
+    /// Only those of a range. Neither range nor order go with a list of keys: what is said last
+    /// counts.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if a prefix or bound has more than 1,024 bytes.
     pub fn range(mut self, range: ItemRange<'a>) -> Result<Self, ClientError> {
         check_range(range)?;
+        self.get.keys = None;
         self.get.range = range;
         Ok(self)
     }
 
+    /// Only those with these keys, in the order of the list; those that are not there are left out.
+    pub fn keys(mut self, keys: &'a ItemKeyList) -> Self {
+        (self.get.range, self.get.is_descending) = (ItemRange::Prefix(&[]), false);
+        self.get.keys = Some(keys.as_keys());
+        self
+    }
+
     /// The greatest key first.
     pub fn descending(mut self) -> Self {
+        self.get.keys = None;
         self.get.is_descending = true;
         self
     }
@@ -104,7 +115,17 @@ impl ClientConnection {
 
     /// The items of a namespace, in no order that means anything, with these limits of each page.
     pub fn scan(&mut self, namespace: u32, limits: PageLimits) -> Items<'_> {
-        Items::new(self, Asked::Namespace(ScanItems { namespace, limits, token: &[] }))
+        self.scan_in(namespace, limits, false)
+    }
+
+    /// The same from the other end.
+    pub fn scan_in_reverse(&mut self, namespace: u32, limits: PageLimits) -> Items<'_> {
+        self.scan_in(namespace, limits, true)
+    }
+
+    fn scan_in(&mut self, namespace: u32, limits: PageLimits, is_descending: bool) -> Items<'_> {
+        let scan = ScanItems { namespace, limits, token: &[], is_descending };
+        Items::new(self, Asked::Namespace(scan))
     }
 
     /// A page, and the token of the next one.

@@ -46,6 +46,8 @@ pub enum Opcode {
     Touch = 0x14,
     /// The same, and read it.
     GetAndTouch = 0x15,
+    /// Read several items.
+    MultiGet = 0x16,
     /// Read a page of a record's items.
     GetItems = 0x20,
     /// Read a page of a namespace's items.
@@ -66,7 +68,7 @@ pub enum Opcode {
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ping,
         Self::Hello,
         Self::Get,
@@ -75,6 +77,7 @@ impl Opcode {
         Self::Increment,
         Self::Touch,
         Self::GetAndTouch,
+        Self::MultiGet,
         Self::GetItems,
         Self::Scan,
         Self::MutateRecord,
@@ -97,6 +100,7 @@ impl Opcode {
             0x13 => Self::Increment,
             0x14 => Self::Touch,
             0x15 => Self::GetAndTouch,
+            0x16 => Self::MultiGet,
             0x20 => Self::GetItems,
             0x21 => Self::Scan,
             0x22 => Self::MutateRecord,

@@ -11,6 +11,8 @@
 
 mod header;
 mod hello;
+mod keys;
+mod multi;
 mod mutate;
 mod namespaces;
 mod page;
@@ -24,6 +26,10 @@ pub use header::{
     HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, Side, VERSION,
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
+pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
+pub use multi::{
+    MULTI_ENTRY_BYTES, MULTI_GET_KEYS_MAX, MultiEntry, MultiGet, not_found, put_found,
+};
 pub use mutate::{DeleteItems, MUTATE_CHANGES_MAX, MutateRecord};
 pub use namespaces::{
     COMPRESS_NEVER, NAMESPACE_NAME_BYTES_MAX, NamespaceCache, NamespaceChange, NamespaceDurability,

@@ -19,9 +19,9 @@
 //! | 4 | 4 | client flags of what is put |
 //! | 8 | 4 | seconds to live of what is put, or of a number that begins |
 //! | 12 | 4 | length of the value |
-//! | 16 | 8 | version that is demanded, or by how much a number changes |
+//! | 16 | 8 | version that is demanded, or the length of the value that is, or by how much a number changes |
 //! | 24 | 8 | what a missing number begins with |
-//! | 32 | | item key, then the value |
+//! | 32 | | item key, then the value that is demanded, then the value |
 
 use super::page::read_range;
 use super::request::BodyError;
@@ -53,6 +53,8 @@ mod kind {
     pub(super) const INCREMENT_OR_CREATE: u8 = 10;
     pub(super) const DECREMENT_OR_CREATE: u8 = 11;
     pub(super) const CHECK_PRESENT: u8 = 12;
+    pub(super) const PUT_IF_VALUE: u8 = 13;
+    pub(super) const DELETE_IF_VALUE: u8 = 14;
 }
 
 /// Changes of items of one record that are made together or not at all.
@@ -168,6 +170,8 @@ struct Change<'a> {
     item: &'a [u8],
     client_flags: u32,
     ttl: u32,
+    /// The value that is demanded; its length is the number.
+    demanded: &'a [u8],
     value: &'a [u8],
     number: u64,
     initial: u64,
@@ -180,20 +184,26 @@ impl<'a> Change<'a> {
                 let (kind, number) = match mode {
                     PutMode::Set(Condition::Any) => (kind::SET, 0),
                     PutMode::Set(Condition::Version(version)) => (kind::PUT_IF_VERSION, version),
+                    PutMode::Set(Condition::Value(value)) => {
+                        (kind::PUT_IF_VALUE, value.len() as u64)
+                    }
                     PutMode::IfAbsent => (kind::PUT_IF_ABSENT, 0),
                     PutMode::IfPresent => (kind::PUT_IF_PRESENT, 0),
                     PutMode::Append => (kind::APPEND, 0),
                     PutMode::Prepend => (kind::PREPEND, 0),
                 };
-                let item = key.item;
-                Self { kind, item, client_flags, ttl, value, number, ..Self::default() }
+                let (item, demanded) = (key.item, mode.demanded());
+                let initial = 0;
+                Self { kind, item, client_flags, ttl, demanded, value, number, initial }
             }
             NativeRequest::Delete(DeleteItem { key, condition }) => {
                 let (kind, number) = match condition {
                     Condition::Any => (kind::DELETE, 0),
                     Condition::Version(version) => (kind::DELETE_IF_VERSION, version),
+                    Condition::Value(value) => (kind::DELETE_IF_VALUE, value.len() as u64),
                 };
-                Self { kind, item: key.item, number, ..Self::default() }
+                let demanded = condition.value();
+                Self { kind, item: key.item, demanded, number, ..Self::default() }
             }
             NativeRequest::Increment(IncrementItem { key, is_decrement, delta, initial }) => {
                 let kind = match (is_decrement, initial.is_some()) {
@@ -223,6 +233,7 @@ impl<'a> Change<'a> {
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.initial.to_le_bytes());
         out.extend_from_slice(self.item);
+        out.extend_from_slice(self.demanded);
         out.extend_from_slice(self.value);
     }
 
@@ -237,6 +248,13 @@ impl<'a> Change<'a> {
             return Err("reserved bytes must be 0");
         }
         let (item, behind) = behind.split_at_checked(item_len).ok_or(CUT_SHORT)?;
+        let number = u64_at(fixed, 16);
+        let demanded_len = match fixed[0] {
+            kind::PUT_IF_VALUE | kind::DELETE_IF_VALUE => usize::try_from(number).ok(),
+            _ => Some(0),
+        };
+        let split = demanded_len.and_then(|len| behind.split_at_checked(len));
+        let (demanded, behind) = split.ok_or(CUT_SHORT)?;
         let (value, behind) = behind.split_at_checked(value_len).ok_or(CUT_SHORT)?;
         *rest = behind;
         Ok(Self {
@@ -244,33 +262,39 @@ impl<'a> Change<'a> {
             item,
             client_flags: u32_at(fixed, 4),
             ttl: u32_at(fixed, 8),
+            demanded,
             value,
-            number: u64_at(fixed, 16),
+            number,
             initial: u64_at(fixed, 24),
         })
     }
 
     fn as_request(&self, key: ItemKey<'a>) -> Result<NativeRequest<'a>, BodyError> {
-        let Self { kind, client_flags, ttl, value, number, initial, .. } = *self;
+        let Self { kind, client_flags, ttl, demanded, value, number, initial, .. } = *self;
         let has_version = matches!(kind, kind::PUT_IF_VERSION | kind::DELETE_IF_VERSION);
+        let has_value = matches!(kind, kind::PUT_IF_VALUE | kind::DELETE_IF_VALUE);
         let counts = (kind::INCREMENT..=kind::DECREMENT_OR_CREATE).contains(&kind);
         let creates = counts && kind >= kind::INCREMENT_OR_CREATE;
-        let puts = kind <= kind::PREPEND;
+        let puts = kind <= kind::PREPEND || kind == kind::PUT_IF_VALUE;
         let is_unused = (puts || (client_flags == 0 && value.is_empty()))
             && (puts || creates || ttl == 0)
-            && (has_version || counts || number == 0)
+            && (has_version || has_value || counts || number == 0)
             && (creates || initial == 0);
         if !is_unused {
             return Err(UNUSED);
         }
-        let condition = if has_version { Condition::Version(number) } else { Condition::Any };
+        let condition = match (has_version, has_value) {
+            (true, _) => Condition::Version(number),
+            (_, true) => Condition::Value(demanded),
+            _ => Condition::Any,
+        };
         let mode = match kind {
-            kind::SET | kind::PUT_IF_VERSION => PutMode::Set(condition),
+            kind::SET | kind::PUT_IF_VERSION | kind::PUT_IF_VALUE => PutMode::Set(condition),
             kind::PUT_IF_ABSENT => PutMode::IfAbsent,
             kind::PUT_IF_PRESENT => PutMode::IfPresent,
             kind::APPEND => PutMode::Append,
             kind::PREPEND => PutMode::Prepend,
-            kind::DELETE | kind::DELETE_IF_VERSION => {
+            kind::DELETE | kind::DELETE_IF_VERSION | kind::DELETE_IF_VALUE => {
                 return Ok(NativeRequest::Delete(DeleteItem { key, condition }));
             }
             kind::INCREMENT

@@ -6,8 +6,8 @@ use flatbuffers::{
 };
 
 use super::request::BodyError;
-use super::structured::{Reader, StructureError, slot, told, write_table};
-use super::{ITEM_BYTES_MAX, RECORD_BYTES_MAX};
+use super::structured::{Reader, StructureError, slot, told, write_scalars, write_table};
+use super::{ITEM_BYTES_MAX, ItemKeys, RECORD_BYTES_MAX};
 
 /// The longest token of a page, in bytes.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 4096;
@@ -58,6 +58,8 @@ pub struct GetItems<'a> {
     pub record: &'a [u8],
     /// Which items.
     pub range: ItemRange<'a>,
+    /// Only these, in this order; the range then has all items, and none of them comes first.
+    pub keys: Option<ItemKeys<'a>>,
     /// Whether the greatest key comes first.
     pub is_descending: bool,
     /// How much.
@@ -75,6 +77,8 @@ pub struct ScanItems<'a> {
     pub limits: PageLimits,
     /// What the page before said of the next; empty for the first page.
     pub token: &'a [u8],
+    /// Whether the greatest key comes first.
+    pub is_descending: bool,
 }
 
 /// An item of a page.
@@ -148,6 +152,7 @@ fn flag(byte: u8, reason: BodyError) -> Checked<bool> {
     }
 }
 
+const ORDER: BodyError = "there is no such order";
 const KEYS_ONLY: BodyError = "keys_only is 0 or 1";
 
 fn checked_token(token: &[u8]) -> Checked<&[u8]> {
@@ -164,8 +169,19 @@ impl<'a> GetItems<'a> {
         let record = write_bytes(&mut builder, Some(self.record));
         let [prefix, from, to, token] =
             [prefix, from, to, token].map(|bytes| write_bytes(&mut builder, bytes));
+        let lengths = self.keys.map(|keys| write_scalars(&mut builder, &keys.length_numbers()));
+        let keys = write_bytes(&mut builder, self.keys.map(|keys| keys.bytes()));
         let root = write_table(&mut builder, |builder| {
-            for (index, bytes) in [(1, record), (2, prefix), (3, from), (4, to), (10, token)] {
+            let vectors = [
+                (1, record),
+                (2, prefix),
+                (3, from),
+                (4, to),
+                (10, token),
+                (11, lengths),
+                (12, keys),
+            ];
+            for (index, bytes) in vectors {
                 push(builder, index, bytes);
             }
             builder.push_slot(slot(0), self.namespace, 0);
@@ -178,8 +194,8 @@ impl<'a> GetItems<'a> {
     /// Reads a body.
     pub(super) fn read(body: &'a [u8]) -> Checked<Self> {
         told(Reader::read(body, GET_ITEMS, |reader, root| {
-            let [namespace, record, prefix, from, to, order, limits @ .., token] =
-                reader.fields::<11>(root)?;
+            let [namespace, record, prefix, from, to, order, limits @ .., token, lengths, keys] =
+                reader.fields::<13>(root)?;
             let namespace = reader.u32(namespace)?;
             let record = reader.bytes(record)?;
             let [prefix, from, to] = [
@@ -190,22 +206,32 @@ impl<'a> GetItems<'a> {
             let order = reader.u8(order)?;
             let limits = read_limits(reader, limits)?;
             let token = reader.bytes(token)?;
-            Ok(Self::check(namespace, record, [prefix, from, to], order, limits, token))
+            let keys = [reader.u16_bytes(lengths)?, reader.optional_bytes(keys)?];
+            let range = [prefix, from, to];
+            Ok(Self::check(namespace, record, (range, keys), order, limits, token))
         }))
     }
 
     fn check(
         namespace: u32,
         record: &'a [u8],
-        [prefix, from, to]: [Option<&'a [u8]>; 3],
+        (bounds, keys): ([Option<&'a [u8]>; 3], [Option<&'a [u8]>; 2]),
         order: u8,
         limits: Checked<PageLimits>,
         token: &'a [u8],
     ) -> Checked<Self> {
-        let range = checked_range(record, [prefix, from, to])?;
-        let is_descending = flag(order, "there is no such order")?;
+        let range = checked_range(record, bounds)?;
+        let is_descending = flag(order, ORDER)?;
+        let keys = match keys {
+            [None, None] => None,
+            [Some(lengths), Some(keys)] => Some(ItemKeys::read(lengths, keys)?),
+            _ => return Err("key_lengths and keys: both or none"),
+        };
+        if keys.is_some() && (is_descending || bounds.iter().any(Option::is_some)) {
+            return Err("keys have their own order, and no prefix, from and to beside them");
+        }
         let (limits, token) = (limits?, checked_token(token)?);
-        Ok(Self { namespace, record, range, is_descending, limits, token })
+        Ok(Self { namespace, record, range, keys, is_descending, limits, token })
     }
 }
 
@@ -288,6 +314,7 @@ impl<'a> ScanItems<'a> {
             push(builder, 5, token);
             builder.push_slot(slot(0), self.namespace, 0);
             self.limits.write(builder, 1);
+            builder.push_slot(slot(6), u8::from(self.is_descending), 0);
         });
         finish(builder, root, SCAN, out);
     }
@@ -295,13 +322,15 @@ impl<'a> ScanItems<'a> {
     /// Reads a body.
     pub(super) fn read(body: &'a [u8]) -> Checked<Self> {
         told(Reader::read(body, SCAN, |reader, root| {
-            let [namespace, limits @ .., token] = reader.fields::<6>(root)?;
+            let [namespace, limits @ .., token, order] = reader.fields::<7>(root)?;
             let namespace = reader.u32(namespace)?;
             let limits = read_limits(reader, limits)?;
             let token = reader.bytes(token)?;
+            let order = reader.u8(order)?;
             let check = || {
                 let (limits, token) = (limits?, checked_token(token)?);
-                Ok(Self { namespace, limits, token })
+                let is_descending = flag(order, ORDER)?;
+                Ok(Self { namespace, limits, token, is_descending })
             };
             Ok(check())
         }))

@@ -1,6 +1,7 @@
 //! Answers to bytes, and back.
 
 use super::header::{CHECKED_BYTES, HEADER_BYTES, checksum};
+use super::multi::{MultiEntry, take_entry};
 use super::mutate::CHANGED_BYTES;
 use super::{Header, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at};
 
@@ -21,7 +22,7 @@ pub struct ReplyHead {
 const DETAIL_CHECKSUM: u32 = 1 << 8;
 
 /// Bytes of an item's metadata before its value.
-const ITEM_BYTES: usize = 24;
+pub(super) const ITEM_BYTES: usize = 24;
 
 /// An item, as a reply shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +86,7 @@ pub fn put_item(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>) {
     const FRONT_BYTES: usize = HEADER_BYTES + ITEM_BYTES;
     let body_bytes = ITEM_BYTES + item.value.len();
     let mut front = [0; FRONT_BYTES];
-    front[24..32].copy_from_slice(&item.version.to_le_bytes());
-    front[32..36].copy_from_slice(&item.client_flags.to_le_bytes());
-    front[36..40].copy_from_slice(&item.expiry.to_le_bytes());
-    front[40..44].copy_from_slice(&item.value_len.to_le_bytes());
+    front[HEADER_BYTES..].copy_from_slice(&item_head(item));
     let mut header = header_of(head, NativeStatus::Ok, body_bytes);
     front[..HEADER_BYTES].copy_from_slice(&header.bytes());
     if head.has_checksum {
@@ -99,6 +97,33 @@ pub fn put_item(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>) {
     out.reserve(FRONT_BYTES + item.value.len());
     out.extend_from_slice(&front);
     out.extend_from_slice(item.value);
+}
+
+/// An item's metadata before its value.
+#[inline]
+pub(super) fn item_head(item: &NativeItem<'_>) -> [u8; ITEM_BYTES] {
+    let mut head = [0; ITEM_BYTES];
+    head[0..8].copy_from_slice(&item.version.to_le_bytes());
+    head[8..12].copy_from_slice(&item.client_flags.to_le_bytes());
+    head[12..16].copy_from_slice(&item.expiry.to_le_bytes());
+    head[16..20].copy_from_slice(&item.value_len.to_le_bytes());
+    head
+}
+
+/// The item that these bytes are.
+pub(super) fn read_item(bytes: &[u8]) -> Result<NativeItem<'_>, ReplyError> {
+    let (fixed, value) = bytes.split_at_checked(ITEM_BYTES).ok_or(ReplyError::Body)?;
+    let value_len = u32_at(fixed, 16);
+    if !value.is_empty() && value.len() != value_len as usize {
+        return Err(ReplyError::Body);
+    }
+    Ok(NativeItem {
+        version: u64_at(fixed, 0),
+        client_flags: u32_at(fixed, 8),
+        expiry: u32_at(fixed, 12),
+        value_len,
+        value,
+    })
 }
 
 /// Appends a reply that shows the version that a change has made.
@@ -251,18 +276,17 @@ impl<'a> NativeReply<'a> {
     /// # Errors
     /// If the body is no item.
     pub fn item(&self) -> Result<NativeItem<'a>, ReplyError> {
-        let (fixed, value) = self.body.split_at_checked(ITEM_BYTES).ok_or(ReplyError::Body)?;
-        let value_len = u32_at(fixed, 16);
-        if !value.is_empty() && value.len() != value_len as usize {
-            return Err(ReplyError::Body);
-        }
-        Ok(NativeItem {
-            version: u64_at(fixed, 0),
-            client_flags: u32_at(fixed, 8),
-            expiry: u32_at(fixed, 12),
-            value_len,
-            value,
-        })
+        read_item(self.body)
+    }
+
+    /// The entries of the reply to a read of `count` items.
+    ///
+    /// # Errors
+    /// If the body is none.
+    pub fn multi(&self, count: usize) -> Result<Vec<MultiEntry<'a>>, ReplyError> {
+        let mut rest = self.body;
+        let entries = (0..count).map(|_| take_entry(&mut rest)).collect::<Result<_, _>>()?;
+        if rest.is_empty() { Ok(entries) } else { Err(ReplyError::Body) }
     }
 
     /// The version that a change has made.

@@ -1,6 +1,7 @@
 //! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
 
 use super::header::{HEADER_BYTES, checksum};
+use super::multi::MultiGet;
 use super::mutate::{DeleteItems, MutateRecord};
 use super::namespaces::{self, NamespaceChange};
 use super::page::{GetItems, ScanItems};
@@ -36,18 +37,30 @@ pub struct ItemKey<'a> {
 
 /// What of an item a change demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum Condition<'a> {
     /// Nothing.
     Any,
     /// That it has this version.
     Version(u64),
+    /// That it has this value.
+    Value(&'a [u8]),
+}
+
+impl<'a> Condition<'a> {
+    /// The value that it demands; empty if it demands none.
+    pub(super) fn value(&self) -> &'a [u8] {
+        match self {
+            Self::Value(value) => value,
+            Self::Any | Self::Version(_) => &[],
+        }
+    }
 }
 
 /// How a value is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutMode {
-    /// In any case, or only over a version.
-    Set(Condition),
+pub enum PutMode<'a> {
+    /// In any case, or only over a version or a value.
+    Set(Condition<'a>),
     /// Only if there is no item.
     IfAbsent,
     /// Only if there is one.
@@ -56,6 +69,16 @@ pub enum PutMode {
     Append,
     /// Before the item's value, whose flags and expiry stay.
     Prepend,
+}
+
+impl<'a> PutMode<'a> {
+    /// The value that the item must have; empty if none is demanded.
+    pub(super) fn demanded(&self) -> &'a [u8] {
+        match self {
+            Self::Set(condition) => condition.value(),
+            Self::IfAbsent | Self::IfPresent | Self::Append | Self::Prepend => &[],
+        }
+    }
 }
 
 /// An item to read.
@@ -75,7 +98,7 @@ pub struct PutItem<'a> {
     /// Its key.
     pub key: ItemKey<'a>,
     /// How.
-    pub mode: PutMode,
+    pub mode: PutMode<'a>,
     /// The client's own bits.
     pub client_flags: u32,
     /// Seconds to live; 0 for ever.
@@ -90,7 +113,7 @@ pub struct DeleteItem<'a> {
     /// Its key.
     pub key: ItemKey<'a>,
     /// Only if.
-    pub condition: Condition,
+    pub condition: Condition<'a>,
 }
 
 /// A number to change.
@@ -145,6 +168,8 @@ pub enum NativeRequest<'a> {
     Increment(IncrementItem<'a>),
     /// Touch, with or without a read.
     Touch(TouchItem<'a>),
+    /// Read several items.
+    MultiGet(MultiGet<'a>),
     /// Show a page of a record.
     GetItems(GetItems<'a>),
     /// Show a page of a namespace.
@@ -166,8 +191,10 @@ pub enum NativeRequest<'a> {
 /// Bytes of the part that says the key's lengths.
 const KEY_HEAD_BYTES: usize = 8;
 
-const GET_METADATA_ONLY: u32 = 1;
-const GET_QUIET: u32 = 2;
+pub(super) const GET_METADATA_ONLY: u32 = 1;
+pub(super) const GET_QUIET: u32 = 2;
+/// The mode of puts and deletes that demand a value.
+const MODE_IF_VALUE: u32 = 6;
 const INCREMENT_DOWN: u32 = 1;
 const INCREMENT_CREATE: u32 = 2;
 
@@ -176,6 +203,7 @@ pub(super) type BodyError = &'static str;
 
 const SHORT: BodyError = "the body is shorter than the opcode's fixed part";
 const KEY_LENGTHS: BodyError = "record id and item key are longer than the body";
+const BEHIND_KEY: BodyError = "the body is longer than its key says";
 const RESERVED: BodyError = "reserved bytes must be 0";
 
 impl<'a> NativeRequest<'a> {
@@ -189,6 +217,7 @@ impl<'a> NativeRequest<'a> {
             Opcode::Increment => read_increment(body),
             Opcode::Touch | Opcode::GetAndTouch => read_touch(opcode, body),
             Opcode::Hello => read_hello(body),
+            Opcode::MultiGet => MultiGet::read(body).map(Self::MultiGet),
             Opcode::GetItems => GetItems::read(body).map(Self::GetItems),
             Opcode::Scan => ScanItems::read(body).map(Self::Scan),
             Opcode::MutateRecord => MutateRecord::read(body).map(Self::Mutate),
@@ -213,6 +242,7 @@ impl<'a> NativeRequest<'a> {
             Self::Touch(touch) => Some(touch.key),
             Self::Ping(_)
             | Self::Hello(_)
+            | Self::MultiGet(_)
             | Self::GetItems(_)
             | Self::Scan(_)
             | Self::Mutate(_)
@@ -224,11 +254,12 @@ impl<'a> NativeRequest<'a> {
         }
     }
 
-    /// Bytes of the value that it brings.
+    /// Bytes of the value that it brings, and of the one that it demands.
     #[inline]
     pub fn value_bytes(&self) -> usize {
         match self {
-            Self::Put(put) => put.value.len(),
+            Self::Put(put) => put.value.len() + put.mode.demanded().len(),
+            Self::Delete(delete) => delete.condition.value().len(),
             _ => 0,
         }
     }
@@ -244,6 +275,7 @@ impl<'a> NativeRequest<'a> {
             Self::Increment(_) => Opcode::Increment,
             Self::Touch(TouchItem { with_value: false, .. }) => Opcode::Touch,
             Self::Touch(TouchItem { with_value: true, .. }) => Opcode::GetAndTouch,
+            Self::MultiGet(_) => Opcode::MultiGet,
             Self::GetItems(_) => Opcode::GetItems,
             Self::Scan(_) => Opcode::Scan,
             Self::Mutate(_) => Opcode::MutateRecord,
@@ -279,12 +311,14 @@ impl<'a> NativeRequest<'a> {
                 let (mode, version) = match condition {
                     Condition::Any => (0u32, 0),
                     Condition::Version(version) => (3, version),
+                    Condition::Value(_) => (MODE_IF_VALUE, 0),
                 };
                 put_key_head(&key, out);
                 out.extend_from_slice(&mode.to_le_bytes());
                 out.extend_from_slice(&[0; 4]);
                 out.extend_from_slice(&version.to_le_bytes());
                 put_key(&key, out);
+                out.extend_from_slice(condition.value());
             }
             Self::Increment(IncrementItem { key, is_decrement, delta, initial }) => {
                 let options = u32::from(is_decrement) * INCREMENT_DOWN
@@ -303,6 +337,7 @@ impl<'a> NativeRequest<'a> {
                 out.extend_from_slice(&[0; 4]);
                 put_key(&key, out);
             }
+            Self::MultiGet(multi) => multi.put_body(out),
             Self::GetItems(get_items) => get_items.put_body(out),
             Self::Scan(scan) => scan.put_body(out),
             Self::Mutate(mutate) => mutate.put_body(out),
@@ -351,21 +386,26 @@ pub fn put_request(
 
 fn put_put(put: &PutItem<'_>, out: &mut Vec<u8>) {
     let PutItem { key, mode, client_flags, ttl, value } = *put;
-    let (mode, version) = match mode {
+    let demanded = mode.demanded();
+    let (code, version) = match mode {
         PutMode::Set(Condition::Any) => (0u32, 0),
         PutMode::IfAbsent => (1, 0),
         PutMode::IfPresent => (2, 0),
         PutMode::Set(Condition::Version(version)) => (3, version),
         PutMode::Append => (4, 0),
         PutMode::Prepend => (5, 0),
+        PutMode::Set(Condition::Value(_)) => (MODE_IF_VALUE, 0),
     };
+    let demanded_bytes = u32::try_from(demanded.len());
+    let demanded_bytes = demanded_bytes.expect("values have less than 4 GiB");
     put_key_head(&key, out);
-    out.extend_from_slice(&mode.to_le_bytes());
+    out.extend_from_slice(&code.to_le_bytes());
     out.extend_from_slice(&client_flags.to_le_bytes());
     out.extend_from_slice(&ttl.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&demanded_bytes.to_le_bytes());
     out.extend_from_slice(&version.to_le_bytes());
     put_key(&key, out);
+    out.extend_from_slice(demanded);
     out.extend_from_slice(value);
 }
 
@@ -420,7 +460,7 @@ fn split<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>, &'a
 fn split_all<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>), BodyError> {
     match split(body, fixed)? {
         (fixed, key, []) => Ok((fixed, key)),
-        _ => Err("the body is longer than its key says"),
+        _ => Err(BEHIND_KEY),
     }
 }
 
@@ -439,17 +479,24 @@ fn read_get(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
 fn read_put(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
     let (fixed, key, value) = split(body, 24)?;
     let version = u64_at(fixed, 16);
-    let mode = match u32_at(fixed, 0) {
+    let (code, demanded_bytes) = (u32_at(fixed, 0), u32_at(fixed, 12) as usize);
+    if code != MODE_IF_VALUE && demanded_bytes != 0 {
+        return Err(RESERVED);
+    }
+    let parts = value.split_at_checked(demanded_bytes);
+    let (demanded, value) = parts.ok_or("the value that is demanded is longer than the body")?;
+    let mode = match code {
         0 => PutMode::Set(Condition::Any),
         1 => PutMode::IfAbsent,
         2 => PutMode::IfPresent,
         3 => PutMode::Set(Condition::Version(version)),
         4 => PutMode::Append,
         5 => PutMode::Prepend,
+        MODE_IF_VALUE => PutMode::Set(Condition::Value(demanded)),
         _ => return Err("there is no such mode of putting"),
     };
     let has_version = matches!(mode, PutMode::Set(Condition::Version(_)));
-    if u32_at(fixed, 12) != 0 || (!has_version && version != 0) {
+    if !has_version && version != 0 {
         return Err(RESERVED);
     }
     let (client_flags, ttl) = (u32_at(fixed, 4), u32_at(fixed, 8));
@@ -457,12 +504,16 @@ fn read_put(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
 }
 
 fn read_delete(body: &[u8]) -> Result<NativeRequest<'_>, BodyError> {
-    let (fixed, key) = split_all(body, 16)?;
-    let version = u64_at(fixed, 8);
-    let condition = match u32_at(fixed, 0) {
-        0 if version == 0 => Condition::Any,
-        0 => return Err(RESERVED),
+    let (fixed, key, demanded) = split(body, 16)?;
+    let (code, version) = (u32_at(fixed, 0), u64_at(fixed, 8));
+    if code != MODE_IF_VALUE && !demanded.is_empty() {
+        return Err(BEHIND_KEY);
+    }
+    let condition = match code {
+        0 | MODE_IF_VALUE if version != 0 => return Err(RESERVED),
+        0 => Condition::Any,
         3 => Condition::Version(version),
+        MODE_IF_VALUE => Condition::Value(demanded),
         _ => return Err("there is no such mode of deleting"),
     };
     if u32_at(fixed, 4) != 0 {

@@ -70,6 +70,8 @@ statuses! {
     VersionDiffers = 0x21, ConditionFailed, "the item has another version";
     /// The value is not a decimal number of at most 64 bits.
     NotANumber = 0x22, ConditionFailed, "the value is not a decimal number of at most 64 bits";
+    /// The item has another value.
+    ValueDiffers = 0x23, ConditionFailed, "the item has another value";
     /// The body is not that of the opcode.
     Malformed = 0x30, FixRequest, "the body is not that of the opcode";
     /// There is no such opcode.
@@ -92,6 +94,8 @@ statuses! {
     TooManyNamespaces = 0x39, FixRequest, "there are as many namespaces as there may be";
     /// The namespace has all the space that it may have.
     OverQuota = 0x3A, FixRequest, "the namespace has used up its quota: delete some, or raise it";
+    /// The token that was to keep the request from being done twice cannot do so.
+    TokenRefused = 0x3B, FixRequest, "the idempotency token cannot be taken";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.

@@ -196,6 +196,13 @@ impl<'a> Reader<'_, 'a> {
         Ok(tables)
     }
 
+    /// The bytes of a vector of 16-bit numbers; `None` if the field is absent.
+    pub(super) fn u16_bytes(&mut self, field: Option<usize>) -> Decoded<Option<&'a [u8]>> {
+        let Some(field) = field else { return Ok(None) };
+        let range = self.vector(Some(field), size_of::<u16>())?;
+        Ok(Some(&self.bytes[range]))
+    }
+
     /// A vector of 16-bit numbers.
     pub(super) fn u16s(&mut self, field: Option<usize>) -> Decoded<Vec<u16>> {
         let range = self.vector(field, size_of::<u16>())?;

@@ -24,12 +24,15 @@ fn requests() -> Vec<NativeRequest<'static>> {
         NativeRequest::Get(GetItem { key: KEY, metadata_only: true, is_quiet: false }),
         put(PutMode::Set(Condition::Any)),
         put(PutMode::Set(Condition::Version(u64::MAX))),
+        put(PutMode::Set(Condition::Value(b"old value"))),
+        put(PutMode::Set(Condition::Value(b""))),
         put(PutMode::IfAbsent),
         put(PutMode::IfPresent),
         put(PutMode::Append),
         put(PutMode::Prepend),
         NativeRequest::Delete(DeleteItem { key: KEY, condition: Condition::Any }),
         NativeRequest::Delete(DeleteItem { key: KEY, condition: Condition::Version(9) }),
+        NativeRequest::Delete(DeleteItem { key: KEY, condition: Condition::Value(b"old") }),
         increment(false, None),
         increment(true, Some((12, 30))),
         NativeRequest::Touch(TouchItem { key: KEY, ttl: 9, with_value: false }),
@@ -38,8 +41,10 @@ fn requests() -> Vec<NativeRequest<'static>> {
         get_items(ItemRange::Prefix(b"pre"), b"token"),
         get_items(ItemRange::Between { from: Some(b""), to: None }, b""),
         get_items(ItemRange::Between { from: Some(b"a"), to: Some(b"z") }, b""),
-        NativeRequest::Scan(ScanItems { namespace: 7, limits: PAGE, token: b"" }),
-        NativeRequest::Scan(ScanItems { namespace: 0, limits: PAGE, token: &[3; 4096] }),
+        NativeRequest::Scan(SCAN),
+        NativeRequest::Scan(ScanItems { token: &[3; 4096], is_descending: true, ..SCAN }),
+        keyed_items(),
+        multi_get(),
         delete_items(ItemRange::Prefix(b"")),
         delete_items(ItemRange::Between { from: None, to: Some(b"z") }),
         mutation(),
@@ -70,6 +75,7 @@ fn changes() -> Vec<NativeRequest<'static>> {
     let modes = [
         PutMode::Set(Condition::Any),
         PutMode::Set(Condition::Version(u64::MAX)),
+        PutMode::Set(Condition::Value(b"old")),
         PutMode::IfAbsent,
         PutMode::IfPresent,
         PutMode::Append,
@@ -79,7 +85,7 @@ fn changes() -> Vec<NativeRequest<'static>> {
         NativeRequest::Put(PutItem { key: key(b"p"), mode, client_flags: 9, ttl: 1, value: b"v" })
     };
     let mut changes: Vec<_> = modes.map(put).to_vec();
-    for condition in [Condition::Any, Condition::Version(3)] {
+    for condition in [Condition::Any, Condition::Version(3), Condition::Value(b"was")] {
         changes.push(NativeRequest::Delete(DeleteItem { key: key(b""), condition }));
     }
     for (is_decrement, initial) in [(false, None), (true, Some((5, 6))), (false, Some((0, 0)))] {
@@ -126,7 +132,60 @@ const PAGE: PageLimits =
 fn get_items(range: ItemRange<'static>, token: &'static [u8]) -> NativeRequest<'static> {
     let limits = PageLimits { keys_only: token.is_empty(), ..PAGE };
     let (namespace, record, is_descending) = (7, &b"record"[..], token.is_empty());
-    NativeRequest::GetItems(GetItems { namespace, record, range, is_descending, limits, token })
+    let keys = None;
+    NativeRequest::GetItems(GetItems {
+        namespace,
+        record,
+        range,
+        keys,
+        is_descending,
+        limits,
+        token,
+    })
+}
+
+const SCAN: ScanItems<'static> =
+    ScanItems { namespace: 7, limits: PAGE, token: b"", is_descending: false };
+
+fn multi_get() -> NativeRequest<'static> {
+    static BODY: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+        let keys = [KEY, ItemKey { item: b"", ..KEY }, ItemKey { record: &[0; 1024], ..KEY }];
+        MultiGet::body(&keys, true, false)
+    });
+    NativeRequest::MultiGet(MultiGet::read(&BODY).expect("a sound body"))
+}
+
+#[test]
+fn reads_of_several_items_are_read_as_they_were_written_and_every_cut_is_noticed() {
+    let NativeRequest::MultiGet(multi) = multi_get() else { panic!("it is one") };
+    let gets: Vec<GetItem<'_>> = multi.gets().collect();
+    let expected = |key| GetItem { key, metadata_only: true, is_quiet: false };
+    assert_eq!((multi.len(), multi.is_empty(), gets.len()), (3, false, 3));
+    assert_eq!(gets[..2], [expected(KEY), expected(ItemKey { item: b"", ..KEY })]);
+    let keys: Vec<ItemKey<'_>> = gets.iter().map(|get| get.key).collect();
+    let body = MultiGet::body(&keys, true, false);
+    for at in 0..body.len() {
+        assert!(MultiGet::read(&body[..at]).is_err(), "{at} bytes");
+        for bit in 0..8 {
+            let mut other = body.clone();
+            other[at] ^= 1 << bit;
+            if let Ok(read) = MultiGet::read(&other) {
+                let keys: Vec<ItemKey<'_>> = read.gets().map(|get| get.key).collect();
+                let again = MultiGet::body(&keys, read.metadata_only, read.is_quiet);
+                assert_eq!(again, other, "byte {at}, bit {bit}");
+            }
+        }
+    }
+    assert!(MultiGet::read(&[&body[..], b"!"].concat()).is_err());
+}
+
+fn keyed_items() -> NativeRequest<'static> {
+    static KEYS: std::sync::LazyLock<ItemKeyList> =
+        std::sync::LazyLock::new(|| ItemKeyList::new([&b"b"[..], b"", b"a"]).expect("good keys"));
+    let NativeRequest::GetItems(get) = get_items(ItemRange::Prefix(b""), b"token") else {
+        panic!("it is one")
+    };
+    NativeRequest::GetItems(GetItems { keys: Some(KEYS.as_keys()), ..get })
 }
 
 fn bytes_of(id: u64, has_checksum: bool, request: &NativeRequest<'_>) -> Vec<u8> {
@@ -220,7 +279,7 @@ fn what_is_no_request_has_its_status() {
     assert_eq!(get(HEADER_BYTES + 7, 5), malformed, "an item key over the limit");
     assert_eq!(get(HEADER_BYTES + 8, 4), malformed, "an option that is not known");
     assert_eq!(get(HEADER_BYTES + 12, 1), malformed, "reserved");
-    assert_eq!(put(HEADER_BYTES + 8, 6), malformed, "a mode that is not known");
+    assert_eq!(put(HEADER_BYTES + 8, 7), malformed, "a mode that is not known");
     assert_eq!(put(HEADER_BYTES + 20, 1), malformed, "reserved");
     assert_eq!(put(HEADER_BYTES + 24, 1), malformed, "a version for a mode that has none");
     assert_eq!(put(2, Opcode::Get as u8), malformed, "a body for another opcode");
@@ -409,7 +468,7 @@ fn reason(request: &NativeRequest<'_>, opcode: Opcode, change: impl Fn(&mut Vec<
 #[test]
 fn a_request_for_a_page_that_makes_no_sense_is_refused_with_its_reason() {
     let good = get_items(ItemRange::Prefix(b"p"), b"token");
-    let scan = NativeRequest::Scan(ScanItems { namespace: 0, limits: PAGE, token: b"" });
+    let scan = NativeRequest::Scan(SCAN);
     let same = |_: &mut Vec<u8>| ();
     assert!(reason(&good, Opcode::Scan, same).contains("another kind"));
     assert!(reason(&scan, Opcode::GetItems, same).contains("another kind"));

@@ -7,10 +7,10 @@ use std::time::Duration;
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IncrementItem, ItemKey,
-    ItemRange, MutateRecord, NamespaceCache, NamespaceChange, NamespaceDurability,
-    NamespaceSettings, NativeLimits, NativeNamespace, NativePage, NativePageItem, NativeParsed,
-    NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode, ScanItems,
-    SettingsChange, TouchItem, put_request,
+    ItemKeyList, ItemRange, MultiGet, MutateRecord, NamespaceCache, NamespaceChange,
+    NamespaceDurability, NamespaceSettings, NativeLimits, NativeNamespace, NativePage,
+    NativePageItem, NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits,
+    PutItem, PutMode, ScanItems, SettingsChange, TouchItem, not_found, put_found, put_request,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -49,49 +49,76 @@ fn is(value: &Value) -> bool {
 struct Borrowed {
     record: Vec<u8>,
     item: Vec<u8>,
+    /// The value that is demanded.
+    demanded: Option<Vec<u8>>,
     bytes: Vec<u8>,
     prefix: Option<Vec<u8>>,
     from: Option<Vec<u8>>,
     to: Option<Vec<u8>>,
     token: Vec<u8>,
+    keys: Option<ItemKeyList>,
+    /// The body of a read of several items.
+    multi: Vec<u8>,
     /// The body of changes of a record.
     mutation: Vec<u8>,
 }
 
 fn borrowed(fields: &Value) -> Borrowed {
     let of = |name: &str| fields.get(name).map(hex).unwrap_or_default();
-    let bytes = if fields.get("bytes").is_some() { of("bytes") } else { of("value") };
     let found = |name: &str| fields.get(name).map(hex);
+    let bytes = if fields.get("bytes").is_some() { of("bytes") } else { of("value") };
     Borrowed {
         record: of("record"),
         item: of("item"),
+        demanded: found("if_value"),
         bytes,
         prefix: found("prefix"),
         from: found("from_key"),
         to: found("to_key"),
         token: of("token"),
+        keys: fields.get("keys").map(|keys| {
+            let keys = keys.as_array().expect("a list").iter().map(hex);
+            ItemKeyList::new(keys).expect("good keys")
+        }),
+        multi: fields.get("gets").map(|_| multi(fields)).unwrap_or_default(),
         mutation: fields.get("changes").map(|_| mutation(fields)).unwrap_or_default(),
     }
+}
+
+/// The body of the reads that a vector means.
+fn multi(fields: &Value) -> Vec<u8> {
+    let gets = fields["gets"].as_array().expect("gets").iter();
+    let parts: Vec<_> = gets.map(|get| (hex(&get["record"]), hex(&get["item"]))).collect();
+    let namespace = short(&fields["namespace"]);
+    let keys: Vec<_> =
+        parts.iter().map(|(record, item)| ItemKey { namespace, record, item }).collect();
+    MultiGet::body(&keys, is(&fields["metadata_only"]), is(&fields["quiet"]))
 }
 
 /// The body of the changes that a vector means.
 fn mutation(fields: &Value) -> Vec<u8> {
     let list = fields["changes"].as_array().expect("changes");
     let bytes = |change: &Value, name: &str| change.get(name).map(hex).unwrap_or_default();
-    let parts = |one: &Value| (one.clone(), bytes(one, "item"), bytes(one, "value"));
+    let parts = |one: &Value| {
+        (one.clone(), bytes(one, "item"), [bytes(one, "if_value"), bytes(one, "value")])
+    };
     let parts: Vec<_> = list.iter().map(parts).collect();
     let record = hex(&fields["record"]);
     let namespace = short(&fields["namespace"]);
     let changes: Vec<_> = parts
         .iter()
-        .map(|(fields, item, value)| {
-            change(fields, ItemKey { namespace, record: &record, item }, value)
+        .map(|(fields, item, values)| {
+            change(fields, ItemKey { namespace, record: &record, item }, values)
         })
         .collect();
     MutateRecord::body(namespace, &record, &changes)
 }
 
-fn change<'a>(fields: &Value, key: ItemKey<'a>, value: &'a [u8]) -> NativeRequest<'a> {
+fn change<'a>(
+    fields: &Value,
+    key: ItemKey<'a>,
+    [demanded, value]: &'a [Vec<u8>; 2],
+) -> NativeRequest<'a> {
     let kind = fields["kind"].as_str().expect("a kind");
     let known = |name: &str| fields.get(name).map_or(0, number);
     let (client_flags, ttl) = (known("client_flags") as u32, known("ttl") as u32);
@@ -111,10 +138,14 @@ fn change<'a>(fields: &Value, key: ItemKey<'a>, value: &'a [u8]) -> NativeReques
         "put_if_absent" => put(PutMode::IfAbsent),
         "put_if_present" => put(PutMode::IfPresent),
         "put_if_version" => put(PutMode::Set(version)),
+        "put_if_value" => put(PutMode::Set(Condition::Value(demanded))),
         "append" => put(PutMode::Append),
         "prepend" => put(PutMode::Prepend),
         "delete" => NativeRequest::Delete(DeleteItem { key, condition: Condition::Any }),
         "delete_if_version" => NativeRequest::Delete(DeleteItem { key, condition: version }),
+        "delete_if_value" => {
+            NativeRequest::Delete(DeleteItem { key, condition: Condition::Value(demanded) })
+        }
         "increment" => increment(false, false),
         "decrement" => increment(true, false),
         "increment_or_create" => increment(false, true),
@@ -144,9 +175,10 @@ fn range(borrowed: &Borrowed) -> ItemRange<'_> {
 fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeRequest<'a> {
     let namespace = || short(&fields["namespace"]);
     let key = || ItemKey { namespace: namespace(), record: &borrowed.record, item: &borrowed.item };
-    let condition = || match fields.get("version") {
-        Some(version) => Condition::Version(number(version)),
-        None => Condition::Any,
+    let condition = || match (fields.get("version"), &borrowed.demanded) {
+        (Some(version), _) => Condition::Version(number(version)),
+        (None, Some(demanded)) => Condition::Value(demanded),
+        (None, None) => Condition::Any,
     };
     match kind {
         "ping" => NativeRequest::Ping(&borrowed.bytes),
@@ -163,7 +195,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
         "put" => NativeRequest::Put(PutItem {
             key: key(),
             mode: match fields["mode"].as_str().expect("a mode") {
-                "set" | "if_version" => PutMode::Set(condition()),
+                "set" | "if_version" | "if_value" => PutMode::Set(condition()),
                 "if_absent" => PutMode::IfAbsent,
                 "if_present" => PutMode::IfPresent,
                 "append" => PutMode::Append,
@@ -190,6 +222,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             namespace: namespace(),
             record: &borrowed.record,
             range: range(borrowed),
+            keys: borrowed.keys.as_ref().map(ItemKeyList::as_keys),
             is_descending: is(&fields["descending"]),
             limits: limits(fields),
             token: &borrowed.token,
@@ -198,7 +231,11 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             namespace: namespace(),
             limits: limits(fields),
             token: &borrowed.token,
+            is_descending: is(&fields["descending"]),
         }),
+        "multi_get" => NativeRequest::MultiGet(
+            MultiGet::read(&borrowed.multi).unwrap_or_else(|reason| panic!("{reason}")),
+        ),
         "mutate_record" => NativeRequest::Mutate(
             MutateRecord::read(&borrowed.mutation).unwrap_or_else(|reason| panic!("{reason}")),
         ),
@@ -314,6 +351,39 @@ fn write_page(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     reply::put_page(out, head, items.iter().map(shown), 100, next.as_deref());
 }
 
+/// Writes the reply to a read of several items, and reads it again.
+fn write_entries(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
+    let entries = fields["entries"].as_array().expect("entries");
+    reply::put(out, head, NativeStatus::Ok, |out| {
+        for entry in entries {
+            let status = NativeStatus::from_code(number(&entry["status"]) as u8);
+            match status.expect("a status") {
+                NativeStatus::Ok => put_found(out, &item(entry, &hex(&entry["value"]))),
+                status => out.extend_from_slice(&not_found(status)),
+            }
+        }
+    });
+    let (reply, _) = NativeReply::read(out, 1 << 20).expect("a reply");
+    let read = reply.multi(entries.len()).expect("as many entries");
+    for (read, entry) in read.iter().zip(entries) {
+        let value = entry.get("value").map(hex).unwrap_or_default();
+        match read {
+            Ok(read) => assert_eq!(*read, item(entry, &value)),
+            Err(status) => assert_eq!(status.map(|it| it as u64), entry["status"].as_u64()),
+        }
+    }
+}
+
+fn item<'a>(fields: &Value, value: &'a [u8]) -> NativeItem<'a> {
+    NativeItem {
+        version: number(&fields["version"]),
+        client_flags: short(&fields["client_flags"]),
+        expiry: short(&fields["expiry"]),
+        value_len: short(&fields["value_length"]),
+        value,
+    }
+}
+
 /// Writes the reply that a vector means.
 fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out: &mut Vec<u8>) {
     if let Some(at) = fields.get("refused") {
@@ -334,6 +404,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
             });
             reply::put_changed(out, head, changed);
         }
+        "multi_get" => write_entries(fields, head, out),
         "get_items" | "scan" => write_page(fields, head, out),
         "create_namespace" | "set_namespace" | "list_namespaces" => {
             let body = NativeNamespace::encode_all(namespaces(fields).iter());
@@ -343,17 +414,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
         "increment" => {
             reply::put_number(out, head, number(&fields["number"]), number(&fields["version"]));
         }
-        _ => reply::put_item(
-            out,
-            head,
-            &NativeItem {
-                version: number(&fields["version"]),
-                client_flags: short(&fields["client_flags"]),
-                expiry: short(&fields["expiry"]),
-                value_len: short(&fields["value_length"]),
-                value: &hex(&fields["value"]),
-            },
-        ),
+        _ => reply::put_item(out, head, &item(fields, &hex(&fields["value"]))),
     }
 }
 

@@ -127,6 +127,21 @@ fn every_delete_does_what_the_oracle_says() {
 }
 
 #[test]
+fn every_exchange_does_what_the_oracle_says() {
+    let mut operations = Vec::new();
+    let expected: [&[u8]; 5] = [b"", b"7", b"x", b"40", &[0; 40]];
+    let values: [&[u8]; 4] = [b"", b"new", &[1; LIMIT], &[1; LIMIT + 1]];
+    for_all!(expected in expected, value in values, flags in [0, 7], expiry in [0, EXPIRED, 8000];
+    operations.push(Operation::Exchange(Exchange::store(expected, value, flags, expiry))));
+    operations.extend(expected.map(|expected| Operation::Exchange(Exchange::delete(expected))));
+    for operation in &operations {
+        let (kept, values) = (operation.without_values(), operation.values().concat());
+        assert_eq!((kept.with_values(&values), kept.value_len()), (*operation, 0));
+    }
+    assert_eq!(judge_all(&operations), 16_125);
+}
+
+#[test]
 fn every_count_does_what_the_oracle_says() {
     let mut operations = Vec::new();
     let vivifies = [None, Some((5, 0)), Some((0, 77)), Some((5, EXPIRED))];

@@ -3,7 +3,7 @@
 use super::harness::TestShard;
 use super::history::Name;
 use crate::key::{ITEM_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::operation::{Arithmetic, Delete, EXPIRED, Operation, Read, Store, StoreMode};
+use crate::operation::{Arithmetic, Delete, EXPIRED, Exchange, Operation, Read, Store, StoreMode};
 use crate::scan::Scan;
 use crate::shard::OperationBuf;
 use larder_runtime::random::Random;
@@ -271,6 +271,7 @@ fn change<'a>(
             vivify: random.percent(30).then(|| expiry(mix, random, now)),
             version: None,
         }),
+        6 if random.percent(50) => exchange(mix, random, now, bytes),
         6..8 => Operation::Delete(Delete {
             compare,
             invalidate: random.percent(25),
@@ -334,7 +335,8 @@ fn plain_change<'a>(
             vivify: None,
             version: None,
         }),
-        6..8 => Operation::Delete(Delete { compare, ..Delete::default() }),
+        6 => Operation::Delete(Delete { compare, ..Delete::default() }),
+        7 => exchange(mix, random, now, bytes),
         8 => Operation::Read(Read { value: true, ..Read::default() }),
         _ => Operation::Arithmetic(Arithmetic {
             delta: random.below(100),
@@ -345,6 +347,18 @@ fn plain_change<'a>(
             version: None,
         }),
     }
+}
+
+/// Exchanges of values that items have: numbers, and those of no bytes.
+fn exchange<'a>(mix: &Mix, random: &mut Random, now: u32, bytes: &'a [u8]) -> Operation<'a> {
+    const DIGITS: &[u8] = b"0123456789";
+    let digit = random.below(10) as usize;
+    let expected = if random.percent(30) { b"" } else { &DIGITS[digit..=digit] };
+    Operation::Exchange(if random.percent(60) {
+        Exchange::store(expected, bytes, random.below(3) as u32, expiry(mix, random, now))
+    } else {
+        Exchange::delete(expected)
+    })
 }
 
 fn read(mix: &Mix, random: &mut Random, now: u32) -> Read {

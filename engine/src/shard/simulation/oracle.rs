@@ -4,7 +4,7 @@
 
 use crate::entry::{Metadata, state};
 use crate::operation::{
-    Arithmetic, Delete, EXPIRED, Lease, Operation, Outcome, Read, Store, StoreMode,
+    Arithmetic, Delete, EXPIRED, Exchange, Lease, Operation, Outcome, Read, Store, StoreMode,
 };
 
 /// An item.
@@ -80,6 +80,7 @@ pub(crate) fn expected(
         (Operation::Delete(delete), Some(item)) => delete_item(delete, item, circumstances),
         (Operation::Arithmetic(count), None) => count_missing(count, circumstances),
         (Operation::Arithmetic(count), Some(item)) => count_item(count, item, circumstances),
+        (Operation::Exchange(exchange), item) => exchanged(exchange, item, circumstances),
     }
 }
 
@@ -278,6 +279,31 @@ fn count_item(count: &Arithmetic, item: &Item, circumstances: Circumstances) -> 
     after.metadata.expiry = count.expiry.unwrap_or(item.metadata.expiry);
     let shown = u64::try_from(counted).expect("under 2^64");
     Expected::becomes(Outcome::Number(shown), after)
+}
+
+/// The first value given is what the item must have, the other what it gets; without flags it
+/// goes. What is too long is so before anything is looked at.
+fn exchanged(
+    exchange: &Exchange<'_>,
+    item: Option<&Item>,
+    circumstances: Circumstances,
+) -> Expected {
+    let [given, value] = exchange.values().map(<[u8]>::to_vec);
+    match (item, exchange.stored()) {
+        _ if value.len() > circumstances.value_bytes_max => Expected::says(Outcome::TooLarge),
+        (None, _) => Expected::says(Outcome::NotFound),
+        (Some(item), _) if item.value != given => {
+            Expected { shown: Some(item.clone()), ..Expected::says(Outcome::ValueDiffers) }
+        }
+        (Some(_), None) => {
+            Expected { after: After::Becomes(None), ..Expected::says(Outcome::Deleted) }
+        }
+        (Some(_), Some((client_flags, expiry))) => {
+            let version = circumstances.version_next;
+            let metadata = Metadata { version, client_flags, expiry, state: 0 };
+            Expected::becomes(Outcome::Stored, Item { metadata, value })
+        }
+    }
 }
 
 /// Digits of a number under 2^64 and then spaces, 20 bytes at most.
