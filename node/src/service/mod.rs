@@ -6,6 +6,7 @@
 
 mod core_state;
 mod lanes;
+mod observer;
 mod other_cores;
 mod pressure;
 mod refused;
@@ -13,6 +14,7 @@ mod shards;
 mod shares;
 mod table;
 mod turns;
+mod watchers;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -31,7 +33,8 @@ use crate::codec::Codec;
 use crate::connection::{
     After, Arrival, ByFirstByte, Connection, Output, Release, SpareInputs, Stop,
 };
-use crate::control::{Control, Event};
+use crate::control::{self, Control};
+use crate::events::{Ending, Happening};
 use crate::ledger::Holding;
 use crate::limits::{
     OUTPUT_HIGH_WATER, OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS, OUTPUT_STALL_SECONDS_PRESSED,
@@ -90,6 +93,8 @@ pub struct Setup {
     pub shared: Arc<Shared>,
     /// By listener, who speaks with its clients.
     pub entrances: Vec<Entrance>,
+    /// By listener, where it is; `None` for a path.
+    pub addresses: Vec<Option<SocketAddr>>,
     /// The lines to the other cores.
     pub mesh: Mesh,
     /// The core's shards, open.
@@ -97,13 +102,14 @@ pub struct Setup {
     /// Messages from the supervisor.
     pub control: Receiver<Control>,
     /// Messages to it.
-    pub events: Sender<Event>,
+    pub events: Sender<control::Event>,
 }
 
 /// The service of one core.
 pub struct NodeService {
     state: CoreState,
     entrances: Vec<Entrance>,
+    addresses: Vec<Option<SocketAddr>>,
     table: Table,
     spares: SpareInputs,
     control: Receiver<Control>,
@@ -138,16 +144,19 @@ pub struct NodeService {
 impl NodeService {
     /// A service that starts to count seconds at once.
     pub fn new(setup: Setup) -> Self {
-        let Setup { core, env, files, shared, entrances, mesh, engines, control, events } = setup;
+        let Setup { core, env, files, shared, entrances, addresses, mesh, .. } = setup;
+        let Setup { engines, control, events, .. } = setup;
         let ticks = Rc::new(Cell::new(0));
         env.spawn(TaskQueue::Maintenance, count_seconds(env.clone(), Rc::clone(&ticks)));
         let shards = Shards::new(env.clone(), shared.shards, engines);
+        let events = (events, entrances.len());
         let mut state = CoreState::new(core, env, files, shared, mesh, shards, events);
         state.start_turn();
         let refused = Refused::new(state.mesh.cores());
         Self {
             state,
             entrances,
+            addresses,
             table: Table::default(),
             spares: SpareInputs::default(),
             control,
@@ -371,7 +380,7 @@ impl NodeService {
         let has_moved = self.state.shards.observe(&mut stopped);
         for (shard, reason) in stopped {
             tracing::error!(shard, "the shard takes no more writes: {reason}");
-            self.state.tell(Event::ShardStopped { shard, reason });
+            self.state.tell(control::Event::ShardStopped { shard, reason });
         }
         if has_moved {
             self.state.release_held();
@@ -426,7 +435,9 @@ impl NodeService {
             let pending = network.output_pending(entry.id);
             let is_idle = idle_timeout > 0
                 && now - entry.active_at >= idle_timeout
-                && entry.connection.is_answered();
+                && entry.connection.is_answered()
+                && !entry.connection.is_watching()
+                && !awaits_block(entry);
             entry.stalled = match entry.stalled {
                 _ if pending <= mark => None,
                 Some((since, before)) if before == pending => Some((since, before)),
@@ -437,6 +448,7 @@ impl NodeService {
             if is_idle || is_stalled {
                 self.state.counters.idle_kicks += u64::from(is_idle);
                 self.state.counters.stalled_readers += u64::from(is_stalled);
+                entry.ending = if is_idle { Ending::Idle } else { Ending::Shed };
                 network.close(entry.id);
             }
         }
@@ -445,7 +457,7 @@ impl NodeService {
     fn note_drained(&mut self) {
         if self.is_draining && !self.is_drained && self.table.len() == 0 {
             self.is_drained = true;
-            self.state.tell(Event::Drained(self.state.core));
+            self.state.tell(control::Event::Drained(self.state.core));
         }
     }
 }
@@ -455,6 +467,12 @@ fn queue(ready: &mut Turns, entry: &mut Entry) {
     if !std::mem::replace(&mut entry.is_queued, true) {
         ready.push(entry.mark, entry.id);
     }
+}
+
+/// Whether the front of a request has come that says how long it is, and more than a byte is missing.
+/// memcached does not count such a client as silent.
+fn awaits_block(entry: &Entry) -> bool {
+    entry.connection.input_needed() > entry.connection.input_len() + 1
 }
 
 /// Brings the core's load and its ledger up to date with a connection's.
@@ -499,8 +517,9 @@ impl Service for NodeService {
         listener: usize,
         peer: Option<SocketAddr>,
     ) -> bool {
-        let client = (self.entrances[listener].0)();
+        let client = ((self.entrances[listener].0)(), listener, peer);
         self.table.insert(connection, client, self.ticks_seen, self.ready.newcomer());
+        self.state.connection_happened(connection.into(), Happening::Began(peer));
         self.state.open_connections = self.table.len();
         self.state.counters.total_connections += 1;
         let open = self.state.shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -552,6 +571,9 @@ impl Service for NodeService {
 
     fn closed(&mut self, connection: ConnectionId) {
         let Some(entry) = self.table.remove(connection) else { return };
+        let ending = if self.is_draining { Ending::Shutdown } else { entry.ending };
+        self.state.stop_watching(connection.into());
+        self.state.connection_happened(connection.into(), Happening::Ended(entry.peer, ending));
         self.state.load = self.state.load - entry.counted;
         let mut holding = entry.holding;
         self.state.ledger.change(&mut holding, Holding::default());
@@ -574,6 +596,9 @@ impl Service for NodeService {
         has_worked |= self.observe_logs();
         has_worked |= self.receive_arrived();
         has_worked |= self.drive_ready(network);
+        self.list_connections(network);
+        self.state.tell_events();
+        self.tell_watchers(network);
         if self.ticks.get() != self.ticks_seen {
             self.tick(network);
         }
