@@ -67,7 +67,12 @@ impl Dumping {
         let is_shown = |item: &&PageItem| {
             item.item.is_empty() && (1..=KEY_BYTES_MAX).contains(&item.record.len())
         };
-        for item in page.items.iter().filter(is_shown) {
+        // A line of this list could not be told from others with such a key in it.
+        let is_plain = |item: &&PageItem| {
+            !matches!(self.form, DumpForm::Cache { .. })
+                || item.record.iter().all(|byte| *byte > b' ' && *byte != 0x7F)
+        };
+        for item in page.items.iter().filter(is_shown).filter(is_plain) {
             if self.left == Some(0) {
                 break;
             }
@@ -163,6 +168,16 @@ mod tests {
         assert_eq!(shard_of(dumping.put(&page(&[b"b", b"c"], true), 2, 7, &mut out)), Some(1));
         assert_eq!(shard_of(dumping.put(&page(&[], false), 2, 7, &mut out)), None);
         assert_eq!(out, b"OK\r\nmg a\r\nmg b\r\nmg c\r\nEN\r\n");
+    }
+
+    #[test]
+    fn keys_that_no_line_can_have_are_in_no_line() {
+        let mut out = Vec::new();
+        let form = DumpForm::Cache { limit: 0 };
+        let mut dumping = Dumping::new(&Dump { form, has_items: true });
+        let records: [&[u8]; 4] = [b"a b", b"a\n", b"\x7F", "\u{e9}".as_bytes()];
+        assert_eq!(shard_of(dumping.put(&page(&records, false), 1, 7, &mut out)), None);
+        assert_eq!(out, "ITEM \u{e9} [3 b; 0 s]\r\nEND\r\n".as_bytes());
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl NodeService {
     /// Tells the watchers of this core what has happened. Nothing is kept for one that does not
     /// read: it learns how much it has missed.
     pub(super) fn tell_watchers(&mut self, network: &mut Network) {
-        if self.state.heard == (Vec::new(), 0) {
+        if self.state.heard.0.is_empty() && self.state.heard.1 == 0 {
             return;
         }
         let (events, lost) = std::mem::take(&mut self.state.heard);
