@@ -13,6 +13,7 @@ mod inspect;
 mod lifecycle;
 mod limits;
 mod local_socket;
+mod looking;
 mod many_cores;
 mod memcached_binary;
 mod memcached_options;
