@@ -7,7 +7,7 @@ use std::sync::Arc;
 use larder_engine::key::Key;
 use larder_engine::shard::Answer;
 
-use crate::events::Event;
+use crate::events::NodeEvent;
 use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
 };
@@ -151,8 +151,8 @@ pub trait Codec {
     );
 
     /// The same where a shard was asked for more than an item; returns what it is to be asked next,
-    /// if more of the answer is to come. It is asked when the client has taken most of what is there.
-    /// A protocol without such requests has no answers to them.
+    /// if more of the answer is to come. It is asked when the client has taken most of what is
+    /// there. A protocol without such requests has no answers to them.
     fn put_shard(
         &self,
         token: &mut Self::Token,
@@ -167,7 +167,7 @@ pub trait Codec {
     fn put_node(&self, token: &Self::Token, answer: &NodeAnswer, out: &mut Vec<u8>);
 
     /// Appends what a client that watches is told of an event.
-    fn put_event(&self, event: &Event, _: &mut Vec<u8>) {
+    fn put_event(&self, event: &NodeEvent, _: &mut Vec<u8>) {
         panic!("nobody watches with this protocol: {event:?}");
     }
 

@@ -102,7 +102,7 @@ pub enum Happening {
 
 /// Something that has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct NodeEvent {
     /// When, in microseconds since the Unix epoch.
     pub microseconds: u64,
     /// Its number among all events of the node.
@@ -113,7 +113,7 @@ pub struct Event {
     pub what: Happening,
 }
 
-impl Event {
+impl NodeEvent {
     /// The kind that it is of.
     pub fn kind(&self) -> EventKinds {
         match self.what {

@@ -157,7 +157,7 @@ pub const PREFIXES_MAX: usize = 1024;
 pub const WATCHERS_MAX: usize = 20;
 
 /// Events that a core tells of in one turn. What is beyond is counted as skipped.
-pub const EVENTS_TURN_MAX: usize = 1024;
+pub const EVENTS_TURN_MAX: usize = 512;
 
 /// What an event takes in memory, in bytes, roughly.
 pub const EVENT_BYTES: usize = 256;

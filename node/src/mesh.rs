@@ -18,7 +18,7 @@ use larder_runtime::mailbox::{self, Receiver, Sender};
 use larder_runtime::wake::RemoteWaker;
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
-use crate::events::{Event, EventKinds};
+use crate::events::{EventKinds, NodeEvent};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
     BATCHES_KEPT_MAX, EVENT_BYTES, MAILBOX_BATCHES,
@@ -178,7 +178,7 @@ pub enum Note {
     /// These events are watched on the core that says so, from now on.
     Watching(EventKinds),
     /// What has happened that is watched there, and how much more was not kept.
-    Events(Vec<Event>, u64),
+    Events(Vec<NodeEvent>, u64),
 }
 
 /// What a core says to another within a turn.

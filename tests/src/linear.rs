@@ -2,10 +2,10 @@
 //!
 //! Each operation has a time at which it was asked for and one at which its answer was there; it
 //! must have taken effect at one moment between them. One whose answer never came may have taken
-//! effect until the server was gone, or not at all. The search is that of Wing and Gong, which tries
-//! each operation that may be the next; what was tried before, the same operations done and the same
-//! state, is not tried again (Lowe). One without an answer that can follow no more counts as done,
-//! whether it was or not: nothing that follows depends on it but the state.
+//! effect until the server was gone, or not at all. The search is that of Wing and Gong, which
+//! tries each operation that may be the next; what was tried before, the same operations done and
+//! the same state, is not tried again (Lowe). One without an answer that can follow no more counts
+//! as done, whether it was or not: nothing that follows depends on it but the state.
 
 use std::collections::HashSet;
 

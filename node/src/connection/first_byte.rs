@@ -6,7 +6,7 @@ use super::{
     After, Arrival, Connection, Conversation, Drive, Handler, Load, Output, SpareInputs, Stop,
 };
 use crate::codec::Codec;
-use crate::events::Event;
+use crate::events::NodeEvent;
 use crate::request::NoAnswer;
 
 /// A connection that speaks `P`, or `Q` if its first byte is the one that `Q` begins with.
@@ -135,7 +135,7 @@ impl<P: Codec, Q: Codec> Conversation for ByFirstByte<P, Q> {
         either!(self, connection => connection.is_watching())
     }
 
-    fn put_event(&self, event: &Event, out: &mut Vec<u8>) {
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>) {
         either!(self, connection => connection.put_event(event, out));
     }
 

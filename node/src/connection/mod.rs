@@ -22,7 +22,7 @@ use larder_engine::key::Key;
 use larder_engine::shard::{Answer, AnswerBuf};
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
-use crate::events::Event;
+use crate::events::NodeEvent;
 use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX, SLOTS_MAX,
     SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
@@ -247,7 +247,7 @@ pub trait Conversation {
     /// Whether it takes no requests because it watches what happens, and was told so.
     fn is_watching(&self) -> bool;
     /// Appends what a client that watches is told of an event.
-    fn put_event(&self, event: &Event, out: &mut Vec<u8>);
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>);
     /// Appends what it is told where so many events were skipped.
     fn put_skipped(&self, events: u64, out: &mut Vec<u8>);
 }
@@ -394,7 +394,7 @@ impl<P: Codec> Conversation for Connection<P> {
         self.is_watching && self.slots.is_empty()
     }
 
-    fn put_event(&self, event: &Event, out: &mut Vec<u8>) {
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>) {
         self.protocol.put_event(event, out);
     }
 

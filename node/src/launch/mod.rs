@@ -87,7 +87,7 @@ impl std::fmt::Display for Addresses {
         match (memcached, unix_socket) {
             (Some(address), _) => write!(formatter, "larder ready memcached={address}")?,
             (None, Some(path)) => {
-                write!(formatter, "larder ready memcached=unix:{}", path.display())?
+                write!(formatter, "larder ready memcached=unix:{}", path.display())?;
             }
             (None, None) => write!(formatter, "larder ready memcached=none")?,
         }

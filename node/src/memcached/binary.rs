@@ -66,6 +66,7 @@ enum Form {
     Drop(BinaryStatus),
     Statistics(Section),
     Clear,
+    Verbosity,
 }
 
 fn form(parsed: &BinaryParsed<'_>) -> (BinaryHead, Form) {
@@ -82,6 +83,7 @@ fn form(parsed: &BinaryParsed<'_>) -> (BinaryHead, Form) {
                     Form::Statistics(Section::from_arguments(section))
                 }
                 BinaryRequest::Flush { .. } => Form::Clear,
+                BinaryRequest::Verbosity { .. } => Form::Verbosity,
                 ref other => panic!("{other:?} does not wait"),
             };
             (head, form)
@@ -300,6 +302,9 @@ impl Codec for MemcachedBinary {
             }
             BinaryParsed::Request(_, BinaryRequest::Statistics { section }) => {
                 return Meaning::Node(Section::from_arguments(section).request());
+            }
+            BinaryParsed::Request(_, BinaryRequest::Verbosity { level }) => {
+                return Meaning::Node(NodeRequest::LogLevel(*level));
             }
             BinaryParsed::Request(_, request) if request.key().is_some() => {
                 let (operation, kind) = operation(request, now.second);

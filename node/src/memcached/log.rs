@@ -5,7 +5,7 @@ use larder_protocol::memcached::LogStreams;
 use larder_protocol::memcached::reply::{self, LogStamp, LoggedItem};
 
 use super::dump::CLASS;
-use crate::events::{Ending, Event, EventKinds, Happening, StoredBy};
+use crate::events::{Ending, EventKinds, Happening, NodeEvent, StoredBy};
 
 /// The kinds of events that these streams are of.
 pub(super) fn kinds(streams: LogStreams) -> EventKinds {
@@ -20,8 +20,8 @@ pub(super) fn kinds(streams: LogStreams) -> EventKinds {
 }
 
 /// Appends the line of an event.
-pub(super) fn put(event: &Event, out: &mut Vec<u8>) {
-    let Event { microseconds, number, connection, ref what } = *event;
+pub(super) fn put(event: &NodeEvent, out: &mut Vec<u8>) {
+    let NodeEvent { microseconds, number, connection, ref what } = *event;
     let stamp = LogStamp { microseconds, number };
     match what {
         Happening::Read { key, is_found, value_bytes } => {
@@ -93,7 +93,7 @@ mod tests {
             let (by, seconds, value_bytes) = (StoredBy::Compare, 0, 5);
             let what = Happening::Stored { key, by, outcome, seconds, value_bytes };
             let mut out = Vec::new();
-            put(&Event { microseconds: 1_000_002, number: 3, connection: 4, what }, &mut out);
+            put(&NodeEvent { microseconds: 1_000_002, number: 3, connection: 4, what }, &mut out);
             String::from_utf8(out).expect("text")
         };
         for (outcome, status) in [

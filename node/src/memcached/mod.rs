@@ -23,7 +23,7 @@ use larder_protocol::memcached::{
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
-use crate::events::Event;
+use crate::events::NodeEvent;
 use crate::facts::Facts;
 use crate::process::MEMCACHED_VERSION;
 use crate::request::{
@@ -305,7 +305,7 @@ impl Codec for Memcached {
         }
     }
 
-    fn put_event(&self, event: &Event, out: &mut Vec<u8>) {
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>) {
         log::put(event, out);
     }
 

@@ -249,24 +249,36 @@ fn reserved_descriptors(facts: &Facts) -> u64 {
     DESCRIPTORS_RESERVED + DESCRIPTORS_PER_CORE * facts.cores as u64
 }
 
-/// There is one class of items: those in the cache.
+/// There is one class, of all items: tools list what is in the classes that are named here.
 fn items(total: &Total) -> Lines {
-    if total.cached_items == 0 {
+    if total.entries == 0 {
         return Vec::new();
     }
     vec![
-        ("items:1:number".into(), total.cached_items.to_string()),
+        ("items:1:number".into(), total.entries.to_string()),
         ("items:1:mem_requested".into(), total.cached_bytes.to_string()),
         ("items:1:evicted".into(), total.evictions.to_string()),
+        ("items:1:outofmemory".into(), total.counters.store_no_memory.to_string()),
+        // Nothing of the kind is done here.
+        ("items:1:tailrepairs".into(), "0".into()),
+        ("items:1:reclaimed".into(), "0".into()),
+        ("items:1:crawler_reclaimed".into(), "0".into()),
     ]
 }
 
 fn slabs(facts: &Facts, total: &Total) -> Lines {
+    let counters = &total.counters;
     vec![
         ("1:chunk_size".into(), facts.item_bytes_max.to_string()),
         ("1:used_chunks".into(), total.cached_items.to_string()),
-        ("1:get_hits".into(), total.counters.get_hits.to_string()),
-        ("1:cmd_set".into(), total.counters.cmd_set.to_string()),
+        ("1:get_hits".into(), counters.get_hits.to_string()),
+        ("1:cmd_set".into(), counters.cmd_set.to_string()),
+        ("1:delete_hits".into(), counters.delete_hits.to_string()),
+        ("1:incr_hits".into(), counters.incr_hits.to_string()),
+        ("1:decr_hits".into(), counters.decr_hits.to_string()),
+        ("1:cas_hits".into(), counters.cas_hits.to_string()),
+        ("1:cas_badval".into(), counters.cas_badval.to_string()),
+        ("1:touch_hits".into(), counters.touch_hits.to_string()),
         ("active_slabs".into(), "1".into()),
         ("total_malloced".into(), total.cache_capacity.to_string()),
     ]

@@ -19,9 +19,9 @@ use super::shards::{
 };
 use super::shares::{Part, Shares};
 use crate::connection::{After, Arrival, Asked, Handled, Handler, Load, Release};
-use crate::control;
+use crate::control::Event;
 use crate::counters::{ConnectionState, CoreMemory, CoreReport, Counters, ShardSpace};
-use crate::events::{Event, EventKinds, Numbering};
+use crate::events::{EventKinds, NodeEvent, Numbering};
 use crate::facts::Facts;
 use crate::ledger::Ledger;
 use crate::limits::{
@@ -86,13 +86,13 @@ pub(super) struct CoreState {
     /// Connections of this core that watch what happens.
     pub(super) watchers: Vec<Watcher>,
     /// What they are to be told in this turn, and how much more there was.
-    pub(super) heard: (Vec<Event>, u64),
+    pub(super) heard: (Vec<NodeEvent>, u64),
     pub(super) numbering: Numbering,
     /// Cores that have asked for the connections, and the numbers of their questions.
     pub(super) listings: Vec<(usize, u64)>,
     pub mesh: Mesh,
     pub shards: Shards,
-    pub events: Sender<control::Event>,
+    pub events: Sender<Event>,
     /// The time of this turn, in Unix seconds.
     pub now: u32,
     pub open_connections: usize,
@@ -133,7 +133,7 @@ impl CoreState {
         shared: Arc<Shared>,
         mesh: Mesh,
         shards: Shards,
-        (events, listeners): (Sender<control::Event>, usize),
+        (events, listeners): (Sender<Event>, usize),
     ) -> Self {
         let cores = mesh.cores();
         let observer = Observer::new(env.clone(), Arc::clone(&shared), cores);
@@ -496,7 +496,7 @@ impl CoreState {
     }
 
     /// Takes what has happened, for the watchers of this core.
-    pub(super) fn hear(&mut self, events: Vec<Event>, lost: u64) {
+    pub(super) fn hear(&mut self, events: Vec<NodeEvent>, lost: u64) {
         self.heard.0.extend(events);
         self.heard.1 += lost;
     }
@@ -582,7 +582,7 @@ impl CoreState {
     }
 
     /// Tells the supervisor; one that is gone needs to know nothing.
-    pub(super) fn tell(&self, event: control::Event) {
+    pub(super) fn tell(&self, event: Event) {
         if let Err(unheard) = self.events.send(event) {
             tracing::debug!("nobody hears {:?}", unheard.0);
         }
@@ -733,14 +733,14 @@ impl Handler for Dispatch<'_> {
                 return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
             }
             NodeRequest::LogLevel(level) => {
-                state.tell(control::Event::LogLevel(level));
+                state.tell(Event::LogLevel(level));
                 let answered = Answered::Node(NodeAnswer::Done);
                 let arrival = Arrival { answered, after: After::NOTHING, core: None };
                 state.arrived.push((place, arrival));
                 return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
             }
             NodeRequest::Stop => {
-                state.tell(control::Event::StopRequested("a client's shutdown command"));
+                state.tell(Event::StopRequested("a client's shutdown command"));
                 return Handled::Done { after: After::NOTHING, is_error: false };
             }
         };

@@ -33,7 +33,7 @@ use crate::codec::Codec;
 use crate::connection::{
     After, Arrival, ByFirstByte, Connection, Output, Release, SpareInputs, Stop,
 };
-use crate::control::{self, Control};
+use crate::control::{Control, Event};
 use crate::events::{Ending, Happening};
 use crate::ledger::Holding;
 use crate::limits::{
@@ -102,7 +102,7 @@ pub struct Setup {
     /// Messages from the supervisor.
     pub control: Receiver<Control>,
     /// Messages to it.
-    pub events: Sender<control::Event>,
+    pub events: Sender<Event>,
 }
 
 /// The service of one core.
@@ -380,7 +380,7 @@ impl NodeService {
         let has_moved = self.state.shards.observe(&mut stopped);
         for (shard, reason) in stopped {
             tracing::error!(shard, "the shard takes no more writes: {reason}");
-            self.state.tell(control::Event::ShardStopped { shard, reason });
+            self.state.tell(Event::ShardStopped { shard, reason });
         }
         if has_moved {
             self.state.release_held();
@@ -457,7 +457,7 @@ impl NodeService {
     fn note_drained(&mut self) {
         if self.is_draining && !self.is_drained && self.table.len() == 0 {
             self.is_drained = true;
-            self.state.tell(control::Event::Drained(self.state.core));
+            self.state.tell(Event::Drained(self.state.core));
         }
     }
 }
@@ -469,8 +469,8 @@ fn queue(ready: &mut Turns, entry: &mut Entry) {
     }
 }
 
-/// Whether the front of a request has come that says how long it is, and more than a byte is missing.
-/// memcached does not count such a client as silent.
+/// Whether the front of a request has come that says how long it is, and more than a byte is
+/// missing. memcached does not count such a client as silent.
 fn awaits_block(entry: &Entry) -> bool {
     entry.connection.input_needed() > entry.connection.input_len() + 1
 }

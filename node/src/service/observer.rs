@@ -8,7 +8,7 @@ use larder_engine::operation::{Operation, Outcome, StoreMode};
 
 use super::core_state::Shared;
 use crate::counters::{Counters, Kind, Tally};
-use crate::events::{Event, EventKinds, Happening, StoredBy};
+use crate::events::{EventKinds, Happening, NodeEvent, StoredBy};
 use crate::limits::EVENTS_TURN_MAX;
 use crate::prefixes::Prefixes;
 use crate::request::ItemRequest;
@@ -35,7 +35,7 @@ pub(super) struct Observer {
     /// All of that.
     kinds: EventKinds,
     /// What has happened in this turn.
-    events: Vec<Event>,
+    events: Vec<NodeEvent>,
     /// What has, and was not kept because it was too much.
     lost: u64,
     env: RingEnv,
@@ -160,7 +160,7 @@ impl Observer {
 
     /// Tells of what has happened, if anybody watches that.
     pub(super) fn happened(&mut self, connection: u64, what: Happening, counters: &mut Counters) {
-        let event = Event { microseconds: 0, number: 0, connection, what };
+        let event = NodeEvent { microseconds: 0, number: 0, connection, what };
         if !self.kinds.has_any(event.kind()) {
             return;
         }
@@ -171,11 +171,11 @@ impl Observer {
         }
         counters.log_worker_written += 1;
         let (microseconds, number) = (self.env.unix_microseconds(), self.shared.next_event());
-        self.events.push(Event { microseconds, number, ..event });
+        self.events.push(NodeEvent { microseconds, number, ..event });
     }
 
     /// What has happened since the last call, and how much more that was not kept.
-    pub(super) fn take(&mut self) -> (Vec<Event>, u64) {
+    pub(super) fn take(&mut self) -> (Vec<NodeEvent>, u64) {
         (std::mem::take(&mut self.events), std::mem::take(&mut self.lost))
     }
 

@@ -80,8 +80,8 @@ struct LocalShard {
     held_values: ByteQueue,
     acknowledged_seen: u64,
     stopped: Option<String>,
-    /// The Unix second in which all that is stored in the default namespace is gone at once, because
-    /// a clear was asked for with a delay that ends in it; 0 for none. A start forgets it.
+    /// The Unix second in which all that is stored in the default namespace is gone at once,
+    /// because a clear was asked for with a delay that ends in it; 0 for none. A start forgets it.
     dark_second: u32,
 }
 
@@ -224,8 +224,8 @@ impl Shards {
         }
     }
 
-    /// The request as it is carried out at Unix second `now`: in the second in which a delayed clear
-    /// takes effect, what it stores is gone at once.
+    /// The request as it is carried out at Unix second `now`: in the second in which a delayed
+    /// clear takes effect, what it stores is gone at once.
     #[inline]
     fn darkened<'a>(&self, shard: u16, request: &ItemRequest<'a>, now: u32) -> ItemRequest<'a> {
         let mut request = *request;

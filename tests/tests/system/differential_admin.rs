@@ -1,7 +1,8 @@
 //! Commands that are not about one item, limits and times: the server does what memcached does.
 //!
-//! Left out is what differs because the server follows memcached 1.6.45 (`OK` before a list, `mgdump`)
-//! or says so in PROTOCOL.md (numbers beyond 32 bits are refused where memcached cuts them).
+//! Left out is what differs because the server follows memcached 1.6.45 (`OK` before a list,
+//! `mgdump`) or says so in PROTOCOL.md (numbers beyond 32 bits are refused where memcached cuts
+//! them).
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -182,10 +183,10 @@ fn gone_and_back(client: &mut Client, delay: u64) -> (f64, f64) {
         if gone.is_none() && client.get("old").expect("an answer").is_none() {
             gone = Some(now);
         }
-        if gone.is_some() {
+        if let Some(gone) = gone {
             client.set("new", b"2").expect("it stores");
             if client.get("new").expect("an answer").is_some() {
-                return (gone.expect("it is"), now);
+                return (gone, now);
             }
         }
         thread::sleep(Duration::from_millis(5));
@@ -219,9 +220,21 @@ fn a_delayed_flush_comes_when_memcacheds_does() {
 #[test]
 fn a_flush_takes_what_was_stored_in_its_second_before_it_and_nothing_else() {
     let Some(pair) = Pair::start(&[], &[]) else { return };
-    let lines = "set a 0 0 1\r\n1\r\nset b 0 0 1\r\n1\r\nflush_all\r\nget a b\r\nset a 0 0 1\r\n2\r\n\
-                 get a b\r\nadd b 0 0 1\r\n3\r\nget b\r\nflush_all -1\r\nget a\r\nset a 0 0 1\r\n4\r\n\
-                 get a\r\nflush_all 0\r\nget a\r\nadd a 0 0 1\r\n5\r\nget a";
+    let store = |verb: &str, key: &str, value: u8| format!("{verb} {key} 0 0 1\r\n{value}");
+    let lines = [
+        &store("set", "a", 1),
+        &store("set", "b", 1),
+        "flush_all\r\nget a b",
+        &store("set", "a", 2),
+        "get a b",
+        &store("add", "b", 3),
+        "get b\r\nflush_all -1\r\nget a",
+        &store("set", "a", 4),
+        "get a\r\nflush_all 0\r\nget a",
+        &store("add", "a", 5),
+        "get a",
+    ];
+    let lines = &lines.join("\r\n");
     for _ in 0..5 {
         compare(&pair, &[lines]);
     }

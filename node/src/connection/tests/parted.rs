@@ -6,7 +6,7 @@ use larder_engine::scan::{Page, PageItem, PagePlace};
 
 use super::super::*;
 use super::Fake;
-use crate::events::{Event, Happening};
+use crate::events::{Happening, NodeEvent};
 use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
@@ -127,7 +127,7 @@ fn a_client_that_watches_asks_for_nothing_more() {
     assert_eq!(bench.sent(), "OK\r\n");
     assert!(bench.connection.is_watching() && !bench.connection.has_input());
     let what = Happening::Began(None);
-    let event = Event { microseconds: 1_000_002, number: 3, connection: 4, what };
+    let event = NodeEvent { microseconds: 1_000_002, number: 3, connection: 4, what };
     bench.connection.put_event(&event, &mut bench.out);
     bench.connection.put_skipped(5, &mut bench.out);
     let expected = "ts=1.2 gid=3 type=conn_new rip=unix rport=0 transport=local cfd=4\nskipped=5\n";
