@@ -21,6 +21,8 @@ pub struct Scan {
     pub bytes_max: usize,
     /// Longer values are left out, in bytes.
     pub value_bytes_max: usize,
+    /// Whether it is told of items when they were used last.
+    pub shows_use: bool,
     /// When no further entries are looked at, on the clock of the shard's runtime, in nanoseconds:
     /// the page ends with what it has then, and goes forward in any case.
     pub deadline: Option<u64>,
@@ -45,6 +47,7 @@ impl Scan {
             items_max: ITEMS_MAX_DEFAULT,
             bytes_max: BYTES_MAX_DEFAULT,
             value_bytes_max: usize::MAX,
+            shows_use: false,
             deadline: None,
         }
     }
@@ -150,6 +153,15 @@ impl PagePlace {
     }
 }
 
+/// When an item was used last, as far as the value cache knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastUse {
+    /// The Unix second at which it was read or written last.
+    pub at: u32,
+    /// Whether it was read since it was written.
+    pub is_fetched: bool,
+}
+
 /// An item of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageItem {
@@ -163,6 +175,8 @@ pub struct PageItem {
     pub value_len: usize,
     /// The value, unless it was left out.
     pub value: Option<Vec<u8>>,
+    /// If it was asked for and is known.
+    pub last_use: Option<LastUse>,
 }
 
 impl PageItem {

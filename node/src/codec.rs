@@ -7,6 +7,7 @@ use std::sync::Arc;
 use larder_engine::key::Key;
 use larder_engine::shard::Answer;
 
+use crate::events::NodeEvent;
 use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
 };
@@ -155,6 +156,17 @@ pub trait Codec {
         0
     }
 
+    /// Whether a message that means [`Meaning::Shard`] or [`Meaning::Node`] is refused behind
+    /// requests whose replies have not left.
+    fn must_be_alone(_: &Self::Message<'_>) -> bool {
+        false
+    }
+
+    /// Appends the answer to such a message.
+    fn put_not_alone(&self, _: &Self::Message<'_>, _: &mut Vec<u8>) {
+        panic!("no message of this protocol has to be alone");
+    }
+
     /// Whether the message is one of a group.
     fn grouping(message: &Self::Message<'_>) -> Grouping;
 
@@ -186,20 +198,31 @@ pub trait Codec {
         out: &mut Vec<u8>,
     );
 
-    /// The same where a shard was asked for more than an item. A protocol without such requests
-    /// has no answers to them.
+    /// The same where a shard was asked for more than an item; returns what it is to be asked next,
+    /// if more of the answer is to come. It is asked when the client has taken most of what is
+    /// there. A protocol without such requests has no answers to them.
     fn put_shard(
         &self,
-        token: &Self::Token,
+        token: &mut Self::Token,
         answer: &ShardAnswer,
         _at: (u32, u8),
         _out: &mut Vec<u8>,
-    ) {
+    ) -> Option<Arc<ShardRequest>> {
         panic!("nothing of this protocol asks for {answer:?}: {token:?}");
     }
 
     /// The same where the whole node was asked.
     fn put_node(&self, token: &Self::Token, answer: &NodeAnswer, out: &mut Vec<u8>);
+
+    /// Appends what a client that watches is told of an event.
+    fn put_event(&self, event: &NodeEvent, _: &mut Vec<u8>) {
+        panic!("nobody watches with this protocol: {event:?}");
+    }
+
+    /// Appends what it is told where so many events were skipped.
+    fn put_skipped(&self, events: u64, _: &mut Vec<u8>) {
+        panic!("nobody watches with this protocol: {events} events");
+    }
 
     /// Appends what says that `reply`, which is not sent, must never leave because its shard has
     /// stopped.

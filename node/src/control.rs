@@ -27,6 +27,8 @@ pub enum Control {
 pub enum Event {
     /// Stop the node: a client's `shutdown`, a signal, or [`crate::launch::RunningNode::stop`].
     StopRequested(&'static str),
+    /// Log more or less, as [`crate::log::LogControl::set`] says.
+    LogLevel(u32),
     /// The core has a ring, and this wakes it.
     Waker {
         /// The core.

@@ -1,5 +1,6 @@
 //! What a core has done, in numbers. Plain integers of one thread; other threads get copies.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use larder_engine::error::EngineError;
@@ -9,6 +10,38 @@ use larder_engine::space::SpaceReport;
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::file_cache::FileCacheCounters;
 use larder_runtime::ring_env::LoopCounters;
+
+/// One connection, or a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionReport {
+    /// Its number, which no other has.
+    pub number: u64,
+    /// Who is at the other end; `None` if it came by a path.
+    pub peer: Option<SocketAddr>,
+    /// Where it was accepted; `None` by a path.
+    pub listener: Option<SocketAddr>,
+    /// What it does.
+    pub state: ConnectionState,
+    /// Seconds since it was last heard of.
+    pub silent_seconds: u64,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// It is a listener.
+    Listening,
+    /// It waits for a request, or the rest of one.
+    Reading,
+    /// It is the one that asks.
+    Asking,
+    /// Its requests are carried out.
+    Working,
+    /// Its client has yet to take replies.
+    Writing,
+    /// It is told what happens.
+    Watching,
+}
 
 /// As what a request counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +160,14 @@ pub struct Counters {
     pub damaged: u64,
     /// Requests that were not begun because their deadline was past.
     pub too_late: u64,
+    /// Events for those who watch.
+    pub log_worker_written: u64,
+    /// Events that were not kept because there were too many at once.
+    pub log_worker_dropped: u64,
+    /// Events that a client was sent.
+    pub log_watcher_sent: u64,
+    /// Events that were skipped because a client did not read.
+    pub log_watcher_skipped: u64,
 }
 
 /// Gives the names of all counters to another macro.
@@ -165,6 +206,10 @@ macro_rules! every_counter {
             forwarded,
             damaged,
             too_late,
+            log_worker_written,
+            log_worker_dropped,
+            log_watcher_sent,
+            log_watcher_skipped,
         )
     };
 }
@@ -228,7 +273,7 @@ impl Counters {
     }
 
     /// Every counter with its name.
-    pub fn named(&self) -> [(&'static str, u64); 32] {
+    pub fn named(&self) -> [(&'static str, u64); 36] {
         macro_rules! named {
             ($($name:ident),* $(,)?) => { [$((stringify!($name), self.$name)),*] };
         }
@@ -290,6 +335,10 @@ pub struct CoreReport {
     pub core: usize,
     /// Open connections.
     pub connections: usize,
+    /// Those of them that watch what happens.
+    pub watchers: usize,
+    /// Whether it counts requests by prefix.
+    pub counts_prefixes: bool,
     /// Commands that wait for the device, another core or a flush.
     pub waiting: usize,
     /// What its connections hold of its memory.

@@ -18,7 +18,7 @@ pub struct Facts {
     pub memory_plan: MemoryPlan,
     /// Shards of the store.
     pub shards: u16,
-    /// The memcached port.
+    /// The memcached port; 0 if there is none.
     pub port: u16,
     /// The first of the native ports that cores have for themselves, if they have such.
     pub native_core_ports: Option<u16>,
@@ -36,6 +36,14 @@ pub struct Facts {
     pub idle_timeout: u64,
     /// Whether `flush_all` is allowed.
     pub flush_enabled: bool,
+    /// Whether what is stored may be listed on the memcached port.
+    pub dump_enabled: bool,
+    /// Whether what happens may be watched there.
+    pub watch_enabled: bool,
+    /// What ends the prefix of a key.
+    pub prefix_delimiter: u8,
+    /// Whether requests are counted by prefix from the start.
+    pub counts_prefixes: bool,
     /// Whether `shutdown` is allowed.
     pub shutdown_enabled: bool,
     /// Who may use the memcached port; `None` for everybody.
@@ -63,6 +71,10 @@ impl Facts {
             connections_max: 99,
             idle_timeout: 0,
             flush_enabled: true,
+            dump_enabled: true,
+            watch_enabled: true,
+            prefix_delimiter: b':',
+            counts_prefixes: false,
             shutdown_enabled: false,
             gate: None,
             durability: "sync".into(),

@@ -24,6 +24,9 @@ pub const FILES_PER_SHARD_MIN: u64 = 8;
 /// are 256 GiB of data.
 pub const FILES_PER_CORE_MAX: u64 = 4096;
 
+/// Connections that may wait to be accepted, per listener.
+pub const LISTEN_BACKLOG: i32 = 1024;
+
 /// Requests of one connection that are not answered yet. Beyond it the connection is not read from:
 /// a pipeline of any length takes bounded memory, and 1,024 fill any device's queue.
 pub const CONNECTION_REQUESTS_MAX: usize = 1024;
@@ -146,6 +149,27 @@ pub const PAGE_BYTES_DEFAULT: usize = 256 << 10;
 /// What an item of a page takes in memory besides its key and value, in bytes, roughly, as it is
 /// and as it is encoded: half of both.
 pub const PAGE_ITEM_BYTES: usize = 128;
+
+/// Items of a page of a list of everything that is stored.
+pub const DUMP_ITEMS: usize = 512;
+
+/// Prefixes of keys that a core counts requests by. What has a further one is not counted.
+pub const PREFIXES_MAX: usize = 1024;
+
+/// Connections of a core that watch what happens.
+pub const WATCHERS_MAX: usize = 20;
+
+/// Events that a core tells of in one turn. What is beyond is counted as skipped.
+pub const EVENTS_TURN_MAX: usize = 512;
+
+/// What an event takes in memory, in bytes, roughly.
+pub const EVENT_BYTES: usize = 256;
+
+/// Unsent output of a connection that watches above which events are skipped for it, in bytes.
+pub const WATCHER_OUTPUT_BYTES: usize = OUTPUT_HIGH_WATER / 2;
+
+/// Connections of a core that are listed one by one.
+pub const CONNECTIONS_LISTED_MAX: usize = 4096;
 
 /// Requests of one core that wait for other cores. Beyond half of it a connection may have few.
 pub const FORWARDED_MAX: usize = 16 << 10;

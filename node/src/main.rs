@@ -13,11 +13,11 @@ use larder::ask::{
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
 use larder::launch::{Launcher, StartError, Stopper};
+use larder::log::LogControl;
 use larder::memcached_options::{self, MemcachedArgs};
 use larder::process::MEMCACHED_VERSION;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing_subscriber::EnvFilter;
 
 /// A storage node for local NVMe that speaks memcached, and a protocol of its own.
 #[derive(Parser)]
@@ -109,8 +109,8 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         write!(std::io::stdout(), "{}", config.to_toml())?;
         return Ok(());
     }
-    start_log(&config)?;
-    run(&config, None)
+    let log = start_log(&config)?;
+    run(&config, log, None)
 }
 
 /// The same with memcached's command line.
@@ -118,7 +118,12 @@ fn memcached(args: &MemcachedArgs) -> Result<(), Failure> {
     let cpus = std::thread::available_parallelism()?.get();
     let translation = memcached_options::translate(args, cpus)?;
     let options = ServeArgs { options: translation.options, ..ServeArgs::default() };
-    let config = Config { raise_memory: true, ..config::load(&options, std::env::vars_os())? };
+    let config = Config {
+        raise_memory: true,
+        has_memcached_port: !translation.has_no_port,
+        prefix_delimiter: translation.prefix_delimiter,
+        ..config::load(&options, std::env::vars_os())?
+    };
     if args.print_config {
         write!(std::io::stdout(), "{}", config.to_toml())?;
         return Ok(());
@@ -126,13 +131,13 @@ fn memcached(args: &MemcachedArgs) -> Result<(), Failure> {
     for word in &translation.words {
         eprintln!("larder: {word}");
     }
-    start_log(&config)?;
-    run(&config, args.pidfile.as_deref())
+    let log = start_log(&config)?;
+    run(&config, log, args.pidfile.as_deref())
 }
 
 /// Serves until it is told to stop. While it does, `pidfile` has the number of the process.
-fn run(config: &Config, pidfile: Option<&Path>) -> Result<(), Failure> {
-    let launcher = Launcher::default();
+fn run(config: &Config, log: LogControl, pidfile: Option<&Path>) -> Result<(), Failure> {
+    let launcher = Launcher::default().with_log(log);
     watch_signals(launcher.stopper())?;
     let node = match launcher.start(config) {
         Err(StartError::Stopped { reason }) => {
@@ -169,11 +174,9 @@ fn remove_pidfile(path: &Path) {
     }
 }
 
-fn start_log(config: &Config) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&config.log_level)
-        .map_err(|error| format!("--log-level {}: {error}", config.log_level))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    Ok(())
+fn start_log(config: &Config) -> Result<LogControl, Failure> {
+    let level = &config.log_level;
+    Ok(LogControl::start(level).map_err(|error| format!("--log-level {level}: {error}"))?)
 }
 
 /// The first signal stops the node in good order, the second at once.

@@ -17,12 +17,14 @@ use larder_engine::shard::{Answer, AnswerBuf};
 use larder_runtime::mailbox::{self, Receiver, Sender};
 use larder_runtime::wake::RemoteWaker;
 
-use crate::counters::{CoreReport, Kind};
+use crate::counters::{ConnectionReport, CoreReport, Kind};
+use crate::events::{EventKinds, NodeEvent};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
-    BATCHES_KEPT_MAX, MAILBOX_BATCHES,
+    BATCHES_KEPT_MAX, EVENT_BYTES, MAILBOX_BATCHES,
 };
 use crate::namespaces::{NamespaceChanged, NamespaceRequest, NamespaceTable};
+use crate::prefixes::PrefixCounts;
 use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 /// Who waits for a reply: a place among a connection's requests.
@@ -148,6 +150,27 @@ pub enum Ask {
     Namespaces(Arc<NamespaceTable>),
     /// To delete, on each of its shards, all that a namespace has that nobody knows any more.
     DropNamespace(u32),
+    /// To list its connections.
+    Connections,
+    /// To count requests by prefix, or not to.
+    CountPrefixes(bool),
+    /// To tell what it has counted by prefix.
+    Prefixes,
+    /// To tell of these events from now on.
+    Watch(EventKinds),
+}
+
+/// A core's part of the answer.
+#[derive(Debug)]
+pub enum Told {
+    /// Its figures.
+    Report(Box<CoreReport>),
+    /// Its connections.
+    Connections(Vec<ConnectionReport>),
+    /// What it has counted by prefix.
+    Prefixes(Vec<(Box<[u8]>, PrefixCounts)>),
+    /// It is done, for the core or for one of its shards.
+    Done,
 }
 
 /// Messages that are rare and not a client's request.
@@ -155,10 +178,12 @@ pub enum Ask {
 pub enum Note {
     /// A question, with a number that the answer names.
     Ask(u64, Ask),
-    /// A core's figures.
-    Report(u64, Box<CoreReport>),
-    /// What was asked is done, or why it is not.
-    Done(u64, Result<(), String>),
+    /// A part of the answer, or why there is none.
+    Told(u64, Result<Told, String>),
+    /// These events are watched on the core that says so, from now on.
+    Watching(EventKinds),
+    /// What has happened that is watched there, and how much more was not kept.
+    Events(Vec<NodeEvent>, u64),
     /// A request of a connection to change a namespace.
     ChangeNamespace(Place, NamespaceRequest),
     /// Its end.
@@ -449,7 +474,11 @@ impl Mesh {
 
     /// Sends a note.
     pub fn send_note(&mut self, core: usize, note: Note) {
-        self.line(core).gathering.notes.push(note);
+        let gathering = &mut self.line(core).gathering;
+        if let Note::Events(events, _) = &note {
+            gathering.own_bytes += events.len() * EVENT_BYTES;
+        }
+        gathering.notes.push(note);
     }
 
     /// Tells `core` that a value of so many charged bytes has been passed to its client.

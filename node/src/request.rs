@@ -9,9 +9,11 @@ use larder_engine::operation::{Need, Operation};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch};
 
-use crate::counters::{CoreReport, Kind};
+use crate::counters::{ConnectionReport, CoreReport, Kind};
+use crate::events::EventKinds;
 use crate::limits::{LOG_RECORD_BYTES, PAGE_ITEM_BYTES};
 use crate::namespaces::{NamespaceChanged, NamespaceRequest};
+use crate::prefixes::PrefixCounts;
 
 /// What one shard is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +169,8 @@ pub struct Target {
 /// What the whole node is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeRequest {
-    /// Drop every item of the default namespace, now or at a Unix second.
+    /// Drop every item of the default namespace, now or at a Unix second. Then what is stored in
+    /// that second goes as well.
     Clear(Option<u32>),
     /// Tell each core's figures, and perhaps set its counters to zero.
     Reports {
@@ -176,6 +179,16 @@ pub enum NodeRequest {
     },
     /// Change a namespace.
     Namespace(NamespaceRequest),
+    /// List the connections.
+    Connections,
+    /// Begin to count requests by prefix, or end it.
+    CountPrefixes(bool),
+    /// Tell what was counted.
+    Prefixes,
+    /// Log more or less: 0 is warnings, 1 what is usual, 2 and 3 ever more.
+    LogLevel(u32),
+    /// Tell the connection from now on what happens, and take no more requests of it.
+    Watch(EventKinds),
     /// Stop.
     Stop,
 }
@@ -189,6 +202,14 @@ pub enum NodeAnswer {
     Reports(Vec<CoreReport>, u32),
     /// What became of a namespace.
     Namespace(NamespaceChanged),
+    /// The connections, by number.
+    Connections(Vec<ConnectionReport>),
+    /// What was counted, by prefix.
+    Prefixes(Vec<(Box<[u8]>, PrefixCounts)>),
+    /// It is done.
+    Done,
+    /// Nothing more may be watched from that core.
+    TooManyWatchers,
     /// It will stop.
     Stopping,
 }
@@ -284,6 +305,7 @@ mod tests {
             metadata: Default::default(),
             value_len: 5000,
             value,
+            last_use: None,
         };
         let page = |value| Page { items: vec![item(value)], ..Page::default() };
         let without = ShardAnswer::page(page(None)).memory();

@@ -79,7 +79,8 @@ fn a_get_that_is_answered_from_ram_allocates_nothing() {
         ..Config::default()
     };
     let node = larder::launch::Launcher::default().start(&config).expect("the node starts");
-    let mut client = TcpStream::connect(node.addresses().memcached).expect("it accepts");
+    let mut client =
+        TcpStream::connect(node.addresses().memcached.expect("a port")).expect("it accepts");
     let (mut requests, mut expected) = (String::new(), String::new());
     for key in 0..KEYS {
         let value = format!("value of key {key}").repeat(20);

@@ -22,6 +22,7 @@
 pub mod binary;
 pub mod client;
 pub mod file_system;
+pub mod linear;
 pub mod memcached;
 pub mod node;
 pub mod process;

@@ -18,11 +18,17 @@ pub struct Memcached {
 impl Memcached {
     /// Starts memcached on a free port. `None` if it is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(options: &[&str]) -> Option<Self> {
         let scratch = Scratch::new("memcached");
         let port_file = scratch.path().join("port");
         // Port -1 is any free one; which, is written to the file.
         let child = Command::new("memcached")
             .args(["-u", "root", "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-m", "64", "-t", "1"])
+            .args(options)
             .env("MEMCACHED_PORT_FILENAME", &port_file)
             .stdin(Stdio::null())
             .spawn()

@@ -113,16 +113,8 @@ impl Node {
 
     /// Starts a server and does not wait.
     pub fn launch(options: &NodeOptions) -> Self {
-        let scratch = Scratch::new("log");
-        let log = File::create(scratch.path().join("stderr")).expect("a file for the log");
-        let mut command = Command::new(binary());
-        // The server reads LARDER_ variables as options.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("LARDER_") {
-                command.env_remove(name);
-            }
-        }
-        let mut child = command
+        let mut command = command();
+        command
             .arg("serve")
             .arg("--data-dir")
             .arg(&options.data_dir)
@@ -130,7 +122,24 @@ impl Node {
             .args(["--memory", options.memory, "--listen", "127.0.0.1"])
             .args(["--memcached-port", "0", "--native-port", "0", "--admin-port", "0"])
             .args(["--durability", options.durability])
-            .args(&options.more)
+            .args(&options.more);
+        Self::spawn(&mut command)
+    }
+
+    /// Starts a server with the command line of memcached, whose clients come by a path alone.
+    pub fn start_memcached(data_dir: &Path, path: &Path) -> Self {
+        let mut command = command();
+        command.args(["memcached", "-t", "2", "-m", "256", "-p", "0", "-s"]).arg(path);
+        command.args(["-l", "127.0.0.1", "--native-port", "0", "--admin-port", "0", "--data-dir"]);
+        let mut node = Self::spawn(command.arg(data_dir));
+        node.wait_ready().unwrap_or_else(|reason| panic!("{reason}"));
+        node
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let scratch = Scratch::new("log");
+        let log = File::create(scratch.path().join("stderr")).expect("a file for the log");
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -155,7 +164,9 @@ impl Node {
             }
         };
         let of = |name| address_of(name, &line);
-        match (of("memcached"), of("native"), of("admin")) {
+        // Clients that come by a path need no address.
+        let memcached = of("memcached").or_else(|| line.contains("=unix:").then_some(self.address));
+        match (memcached, of("native"), of("admin")) {
             (Some(address), Some(native), Some(admin)) => {
                 (self.address, self.native, self.admin) = (address, native, admin);
                 Ok(())
@@ -263,6 +274,17 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The server, without what the environment would tell it: it reads LARDER_ variables as options.
+fn command() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LARDER_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Reads stdout to its end, so that the server never waits for a reader; hands out the first line.

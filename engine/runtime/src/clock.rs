@@ -37,6 +37,13 @@ pub(crate) fn unix_seconds() -> u64 {
     u64::try_from(read(libc::CLOCK_REALTIME_COARSE).tv_sec).unwrap_or(0)
 }
 
+/// Microseconds since the Unix epoch.
+pub(crate) fn unix_microseconds() -> u64 {
+    let time = read(libc::CLOCK_REALTIME);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + time.tv_nsec.cast_unsigned() / 1000
+}
+
 fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writing.

@@ -53,6 +53,11 @@ pub struct RingEnv {
 }
 
 impl RingEnv {
+    /// Microseconds since the Unix epoch, read from the clock itself.
+    pub fn unix_microseconds(&self) -> u64 {
+        clock::unix_microseconds()
+    }
+
     /// The monotonic clock as it is now; [`Env::now`] is the time at which the turn began.
     pub fn precise_now(&self) -> u64 {
         clock::monotonic_nanoseconds()

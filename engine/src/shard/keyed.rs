@@ -140,7 +140,8 @@ impl<'a> Making<'a> {
             let crate::key::DecodedKey { record, item, .. } =
                 crate::key::decode(key).expect("it was encoded here");
             let metadata = located.metadata;
-            self.page.items.push(PageItem { record, item, metadata, value_len, value });
+            let last_use = None;
+            self.page.items.push(PageItem { record, item, metadata, value_len, value, last_use });
         }
         self.page.needs = self.page.needs.max(located.sequence_end);
         self.looked_at += 1;

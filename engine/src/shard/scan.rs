@@ -16,7 +16,7 @@ use crate::error::EngineError;
 use crate::index::scan::{IndexScan, ScanRange, Scanned};
 use crate::index::table::key_hash;
 use crate::key;
-use crate::scan::{Page, PageItem, PagePlace, Scan};
+use crate::scan::{LastUse, Page, PageItem, PagePlace, Scan};
 
 /// Values of a page that are read at a time: what a device needs for most of its rate.
 const READS_MAX: usize = 32;
@@ -115,6 +115,9 @@ impl<E: Env> Shard<E> {
             examined += 1;
             bytes += more;
             if let Some(mut item) = item {
+                if scan.shows_use {
+                    item.last_use = self.last_use(&scanned.key);
+                }
                 if !shows_value(&item) {
                     item.value = None;
                 } else if let Some(pointer) = scanned.entry.as_entry().pointer() {
@@ -153,7 +156,14 @@ impl<E: Env> Shard<E> {
         };
         let key::DecodedKey { record, item, .. } =
             key::decode(&scanned.key).expect("the index has encoded keys");
-        Some(PageItem { record, item, metadata, value_len, value })
+        Some(PageItem { record, item, metadata, value_len, value, last_use: None })
+    }
+
+    /// When the item of a key was used last, if it is in the value cache.
+    fn last_use(&self, key: &[u8]) -> Option<LastUse> {
+        let mut state = self.state.borrow_mut();
+        let hit = state.items.access(key_hash(key), key, self.unix_now(), false)?;
+        Some(LastUse { at: hit.item.last_access, is_fetched: hit.item.fetched })
     }
 
     /// Brings the values, from the value cache or from the device.

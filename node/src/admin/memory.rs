@@ -96,6 +96,8 @@ mod tests {
         CoreReport {
             core,
             connections: 0,
+            watchers: 0,
+            counts_prefixes: false,
             waiting: 0,
             memory: CoreMemory { input: 5, disk_buffers: 7, ..CoreMemory::default() },
             buffer_shortages: 0,

@@ -391,6 +391,8 @@ mod tests {
             let mut report = CoreReport {
                 core,
                 connections: 3,
+                watchers: 0,
+                counts_prefixes: false,
                 waiting: 1,
                 memory: CoreMemory { input: 5, output: 6, ..CoreMemory::default() },
                 buffer_shortages: 2,

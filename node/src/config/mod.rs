@@ -39,6 +39,9 @@ pub struct Config {
     pub listen: IpAddr,
     /// The memcached port; 0 picks a free one.
     pub memcached_port: u16,
+    /// Whether there is a memcached port; clients may come by a path alone.
+    #[serde(skip)]
+    pub has_memcached_port: bool,
     /// A path that memcached clients of this machine connect to besides.
     pub unix_socket: Option<PathBuf>,
     /// Who may connect to it.
@@ -75,6 +78,13 @@ pub struct Config {
     pub enable_shutdown: bool,
     /// Whether `flush_all` on the memcached port is refused.
     pub disable_flush_all: bool,
+    /// Whether lists of what is stored are refused on the memcached port.
+    pub disable_dumps: bool,
+    /// Whether `watch` is refused there.
+    pub disable_watch: bool,
+    /// What ends the prefix of a key, where requests are counted by prefix from the start.
+    #[serde(skip)]
+    pub prefix_delimiter: Option<u8>,
     /// The names and passwords of who may use the memcached port; `None` for everybody.
     pub auth_file: Option<PathBuf>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter of modules.
@@ -92,6 +102,7 @@ impl Default for Config {
             cpus: None,
             listen: IpAddr::from([127, 0, 0, 1]),
             memcached_port: 11211,
+            has_memcached_port: true,
             unix_socket: None,
             unix_socket_mode: FileMode(0o700),
             core_ports: None,
@@ -109,6 +120,9 @@ impl Default for Config {
             idle_timeout: 0,
             enable_shutdown: false,
             disable_flush_all: false,
+            disable_dumps: false,
+            disable_watch: false,
+            prefix_delimiter: None,
             auth_file: None,
             log_level: "info".to_owned(),
         }

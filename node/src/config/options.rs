@@ -108,6 +108,14 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         require_equals = true)]
     pub disable_flush_all: Option<bool>,
+    /// Refuse to list what is stored: `lru_crawler metadump`, `mgdump`, `stats cachedump`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        require_equals = true)]
+    pub disable_dumps: Option<bool>,
+    /// Refuse `watch`, which tells what happens to all keys
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        require_equals = true)]
+    pub disable_watch: Option<bool>,
     /// File of lines NAME:PASSWORD: a memcached client must begin with a `set` of one of them.
     /// It is for the text protocol of that port alone, and shuts out the binary one; the native
     /// port and the admin port ask for no password

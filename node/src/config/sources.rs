@@ -185,6 +185,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         cpus: first!(cpus),
         listen: first!(listen).unwrap_or(default.listen),
         memcached_port: first!(memcached_port).unwrap_or(default.memcached_port),
+        has_memcached_port: default.has_memcached_port,
         unix_socket: first!(unix_socket),
         unix_socket_mode: first!(unix_socket_mode).unwrap_or(default.unix_socket_mode),
         core_ports: first!(core_ports),
@@ -202,6 +203,9 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         idle_timeout: first!(idle_timeout).unwrap_or(default.idle_timeout),
         enable_shutdown: first!(enable_shutdown).unwrap_or(default.enable_shutdown),
         disable_flush_all: first!(disable_flush_all).unwrap_or(default.disable_flush_all),
+        disable_dumps: first!(disable_dumps).unwrap_or(default.disable_dumps),
+        disable_watch: first!(disable_watch).unwrap_or(default.disable_watch),
+        prefix_delimiter: default.prefix_delimiter,
         auth_file: first!(auth_file),
         log_level: log_level.unwrap_or(default.log_level),
     }

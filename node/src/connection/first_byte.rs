@@ -6,6 +6,7 @@ use super::{
     After, Arrival, Connection, Conversation, Drive, Handler, Load, Output, SpareInputs, Stop,
 };
 use crate::codec::Codec;
+use crate::events::NodeEvent;
 use crate::request::NoAnswer;
 
 /// A connection that speaks `P`, or `Q` if its first byte is the one that `Q` begins with.
@@ -128,6 +129,18 @@ impl<P: Codec, Q: Codec> Conversation for ByFirstByte<P, Q> {
 
     fn put_shed(&self, out: &mut Vec<u8>) {
         either!(self, connection => connection.put_shed(out));
+    }
+
+    fn is_watching(&self) -> bool {
+        either!(self, connection => connection.is_watching())
+    }
+
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>) {
+        either!(self, connection => connection.put_event(event, out));
+    }
+
+    fn put_skipped(&self, events: u64, out: &mut Vec<u8>) {
+        either!(self, connection => connection.put_skipped(events, out));
     }
 }
 

@@ -23,11 +23,14 @@ use larder_engine::key::Key;
 use larder_engine::shard::{Answer, AnswerBuf};
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
+use crate::events::NodeEvent;
 use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_REQUESTS_RESUME, CONNECTION_WAITING_BYTES_MAX, SLOTS_MAX,
     SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
-use crate::request::{Answered, ItemRequest, Moment, NoAnswer, NodeRequest, ShardRequest, Target};
+use crate::request::{
+    Answered, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardRequest, Target,
+};
 
 use ahead::{Ahead, One};
 
@@ -166,6 +169,11 @@ impl<'a> Output<'a> {
         Self { bytes, in_flight, mark }
     }
 
+    /// Whether replies are there that have not been sent.
+    fn has_unsent(&self) -> bool {
+        self.in_flight > 0 || !self.bytes.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.mark.is_none_or(|mark| self.in_flight + self.bytes.len() > mark)
     }
@@ -238,6 +246,12 @@ pub trait Conversation {
     fn put_turned_away(&self, out: &mut Vec<u8>);
     /// Appends what a client is told whose connection holds too much memory.
     fn put_shed(&self, out: &mut Vec<u8>);
+    /// Whether it takes no requests because it watches what happens, and was told so.
+    fn is_watching(&self) -> bool;
+    /// Appends what a client that watches is told of an event.
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>);
+    /// Appends what it is told where so many events were skipped.
+    fn put_skipped(&self, events: u64, out: &mut Vec<u8>);
 }
 
 /// A connection whose requests `H` carries out.
@@ -282,12 +296,14 @@ pub struct Connection<P: Codec> {
     is_throttled: bool,
     /// A request for the whole node is under way.
     is_barred: bool,
+    /// The client has asked to watch what happens.
+    is_watching: bool,
     is_closing: bool,
 }
 
 impl<P: Codec> Conversation for Connection<P> {
     fn store(&mut self, bytes: &[u8], now: u64, spares: &mut SpareInputs) {
-        if self.is_closing {
+        if self.is_closing || self.is_watching() {
             return;
         }
         if self.input.is_empty() {
@@ -297,6 +313,9 @@ impl<P: Codec> Conversation for Connection<P> {
     }
 
     fn complete(&mut self, sequence: u64, arrival: Arrival) {
+        if matches!(arrival.answered, Answered::Node(NodeAnswer::TooManyWatchers)) {
+            self.is_watching = false;
+        }
         self.slots.complete(sequence, arrival);
     }
 
@@ -374,6 +393,18 @@ impl<P: Codec> Conversation for Connection<P> {
     fn put_shed(&self, out: &mut Vec<u8>) {
         self.protocol.put_shed(out);
     }
+
+    fn is_watching(&self) -> bool {
+        self.is_watching && self.slots.is_empty()
+    }
+
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>) {
+        self.protocol.put_event(event, out);
+    }
+
+    fn put_skipped(&self, events: u64, out: &mut Vec<u8>) {
+        self.protocol.put_skipped(events, out);
+    }
 }
 
 impl<P: Codec, H: Handler> Drive<H> for Connection<P> {
@@ -406,7 +437,9 @@ impl<P: Codec, H: Handler> Drive<H> for Connection<P> {
         handler: &mut H,
         spares: &mut SpareInputs,
     ) -> Stop {
-        while !output.is_full() && self.slots.release_one(&self.protocol, handler, output.bytes) {}
+        if !self.release(output, handler) {
+            return Stop::Core;
+        }
         let input = std::mem::take(&mut self.input);
         let (stop, taken) = self.parse(&input[self.start..], self.received_at, output, handler);
         self.start += taken;
@@ -438,8 +471,42 @@ impl<P: Codec> Connection<P> {
             begun: None,
             is_throttled: false,
             is_barred: false,
+            is_watching: false,
             is_closing: false,
         }
+    }
+
+    /// Sends what may leave, and asks for more of a reply of which a part has left. False if the
+    /// core is at a limit.
+    fn release(&mut self, output: &mut Output<'_>, handler: &mut impl Handler) -> bool {
+        while !output.is_full() {
+            let Some((sequence, request)) = self.slots.next_part() else {
+                if !self.slots.release_one(&self.protocol, handler, output.bytes) {
+                    return true;
+                }
+                continue;
+            };
+            // It goes on whatever waits behind it.
+            let asked = Asked { sequence, load: Load::default() };
+            let mut failure = None;
+            match handler.shard_request(request, asked, |no_answer| failure = Some(no_answer)) {
+                Handled::Refused => return false,
+                Handled::Waiting { expected_bytes } => {
+                    self.slots.wait_for_part(sequence, expected_bytes);
+                }
+                Handled::Done { .. } => {
+                    let no_answer = failure.expect("what is not begun has a reason");
+                    let arrival = Arrival {
+                        answered: Answered::Failed(no_answer),
+                        after: After::NOTHING,
+                        core: None,
+                    };
+                    self.slots.wait_for_part(sequence, 0);
+                    self.slots.complete(sequence, arrival);
+                }
+            }
+        }
+        true
     }
 
     /// Keeps bytes for later. The memory grows with what has come, by half of it at a time, and not
@@ -489,6 +556,9 @@ impl<P: Codec> Connection<P> {
         let mut taken = 0;
         let mut room = P::Room::default();
         loop {
+            if self.is_watching() {
+                return (Stop::Input, bytes.len());
+            }
             if let Some(stop) = self.limit(output) {
                 return (stop, taken);
             }
@@ -541,6 +611,12 @@ impl<P: Codec> Connection<P> {
             self.group = self.group.wrapping_add(1).max(1);
         }
         let stop = match self.protocol.meaning(message, room, (asked, handler.now())) {
+            Meaning::Shard(_) | Meaning::Node(_)
+                if P::must_be_alone(message) && (output.has_unsent() || !self.is_answered()) =>
+            {
+                self.put_own(output, |protocol, out| protocol.put_not_alone(message, out));
+                None
+            }
             Meaning::Constant => {
                 self.constant(message, output);
                 None
@@ -617,12 +693,14 @@ impl<P: Codec> Connection<P> {
         if !self.slots.is_empty() {
             return Some(Stop::Barrier);
         }
+        let is_watch = matches!(request, NodeRequest::Watch(_));
         match handler.node_request(request, self.slots.next_sequence()) {
             Handled::Refused => return Some(Stop::Core),
             Handled::Waiting { expected_bytes } => {
                 let token = self.protocol.token(message);
                 self.slots.push_waiting(0, expected_bytes, token);
                 self.is_barred = true;
+                self.is_watching = is_watch;
             }
             Handled::Done { .. } => {}
         }
@@ -630,15 +708,22 @@ impl<P: Codec> Connection<P> {
     }
 
     /// Takes a message whose answer the protocol knows.
+    #[inline]
     fn constant(&mut self, message: &P::Message<'_>, output: &mut Output<'_>) {
+        self.put_own(output, |protocol, out| protocol.put_constant(message, out));
+    }
+
+    /// Appends a reply that needs nothing but the protocol.
+    #[inline]
+    fn put_own(&mut self, output: &mut Output<'_>, put: impl FnOnce(&P, &mut Vec<u8>)) {
         let group = self.group_number();
         if P::ORDER == Order::AsDone || self.slots.is_empty() {
             let before = output.bytes.len();
-            self.protocol.put_constant(message, output.bytes);
+            put(&self.protocol, output.bytes);
             self.slots.pass_written(before, group, false, output.bytes);
         } else {
             let before = self.slots.held_tail().len();
-            self.protocol.put_constant(message, self.slots.held_tail());
+            put(&self.protocol, self.slots.held_tail());
             self.slots.push_held(before, group, After::NOTHING, false);
         }
     }

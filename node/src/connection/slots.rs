@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 use std::ops::{Add, Sub};
+use std::sync::Arc;
 
 use larder_engine::shard::Answer;
 
 use super::{After, ByteQueue, Handler, Release};
 use crate::codec::{Codec, Order};
-use crate::request::{Answered, NoAnswer};
+use crate::request::{Answered, NoAnswer, ShardRequest};
 
 /// More slots than this are given back to the allocator when all are answered.
 const KEPT_SLOTS: usize = 64;
@@ -34,6 +35,8 @@ enum State<T> {
     Own { arrival: Arrival, token: T },
     /// What a part has brought is gathered, and may not leave at once.
     Gathered { after: After, token: T },
+    /// A part of the reply has left, and a shard is to be asked for the next.
+    Parted { request: Arc<ShardRequest>, token: T },
     /// The reply has left before those of earlier requests.
     Left,
 }
@@ -97,6 +100,8 @@ pub(super) struct Slots<P: Codec> {
     /// their own, by sequence in the order in which they came.
     held_row: VecDeque<u64>,
     own_row: VecDeque<u64>,
+    /// Those whose replies have left in part.
+    parted: VecDeque<u64>,
     load: Load,
     /// Bytes of the tokens besides their own size.
     token_bytes: usize,
@@ -113,6 +118,7 @@ impl<P: Codec> Default for Slots<P> {
             held: ByteQueue::default(),
             held_row: VecDeque::new(),
             own_row: VecDeque::new(),
+            parted: VecDeque::new(),
             load: Load::default(),
             token_bytes: 0,
             cut_group: 0,
@@ -283,7 +289,7 @@ impl<P: Codec> Slots<P> {
     fn after_of(&self, sequence: u64) -> Option<After> {
         let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
         match &self.slots.get(index)?.state {
-            State::Waiting { .. } | State::Left => None,
+            State::Waiting { .. } | State::Parted { .. } | State::Left => None,
             State::Held { after, .. } | State::Gathered { after, .. } => Some(*after),
             State::Own { arrival, .. } => Some(arrival.after),
         }
@@ -342,8 +348,11 @@ impl<P: Codec> Slots<P> {
         let before = out.len();
         let slot = self.slot(sequence);
         let group = slot.group;
+        let mut next = None;
         let is_error = match std::mem::replace(&mut slot.state, State::Left) {
-            State::Waiting { .. } | State::Left => unreachable!("it was looked at above"),
+            State::Waiting { .. } | State::Parted { .. } | State::Left => {
+                unreachable!("it was looked at above")
+            }
             State::Held { len, is_error, .. } => {
                 let reply = self.held.front(len);
                 if release == Release::Now {
@@ -359,7 +368,7 @@ impl<P: Codec> Slots<P> {
                 protocol.pass_part(&token, release == Release::Never, out);
                 false
             }
-            State::Own { arrival, token } => {
+            State::Own { arrival, mut token } => {
                 self.token_bytes -= P::token_bytes(&token);
                 let value_bytes = arrival.answered.value_bytes();
                 let at = (handler.now().second, u8::from(arrival.core.is_some()));
@@ -370,7 +379,9 @@ impl<P: Codec> Slots<P> {
                     Answered::Item(answer) => {
                         protocol.put_waited(&token, Ok(&answer.as_answer()), at, out);
                     }
-                    Answered::Shard(answer) => protocol.put_shard(&token, answer, at, out),
+                    Answered::Shard(answer) => {
+                        next = protocol.put_shard(&mut token, answer, at, out);
+                    }
                     Answered::Node(answer) => protocol.put_node(&token, answer, out),
                     Answered::Failed(failure) => {
                         protocol.put_waited(&token, Err(*failure), at, out);
@@ -380,12 +391,40 @@ impl<P: Codec> Slots<P> {
                     handler.passed(core, value_bytes);
                 }
                 self.load.bytes -= value_bytes;
+                if let Some(request) = next {
+                    self.token_bytes += P::token_bytes(&token) + request.memory();
+                    self.parted.push_back(sequence);
+                    *self.state(sequence) = State::Parted { request, token };
+                    return true;
+                }
                 arrival.answered.is_failed()
             }
         };
         self.pass_written(before, group, is_error || release == Release::Never, out);
         self.leave();
         true
+    }
+
+    /// A request whose reply has left in part, and what a shard is to be asked next for it.
+    pub(super) fn next_part(&mut self) -> Option<(u64, Arc<ShardRequest>)> {
+        let sequence = *self.parted.front()?;
+        match self.state(sequence) {
+            State::Parted { request, .. } => Some((sequence, Arc::clone(request))),
+            _ => unreachable!("it is in the row as long as it has to ask"),
+        }
+    }
+
+    /// Notes that a shard was asked for what [`Slots::next_part`] told.
+    pub(super) fn wait_for_part(&mut self, sequence: u64, expected_bytes: usize) {
+        let state = std::mem::replace(self.state(sequence), State::Left);
+        let State::Parted { request, token } = state else {
+            unreachable!("it was asked for a part")
+        };
+        self.parted.pop_front();
+        self.token_bytes -= request.memory();
+        self.load.waiting += 1;
+        self.load.expected_bytes += expected_bytes;
+        *self.state(sequence) = State::Waiting { expected_bytes, token };
     }
 
     /// Notes that a slot's reply has left, and forgets the first slots as far as theirs have.

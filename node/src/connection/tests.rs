@@ -1,5 +1,6 @@
 mod first_byte;
 mod marked;
+mod parted;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -109,10 +110,18 @@ impl Handler for Fake {
     fn shard_request(
         &mut self,
         request: Arc<ShardRequest>,
-        _: Asked,
-        _: impl FnOnce(NoAnswer),
+        asked: Asked,
+        put: impl FnOnce(NoAnswer),
     ) -> Handled {
-        panic!("nothing of this protocol asks for {request:?}");
+        if self.is_full {
+            return Handled::Refused;
+        }
+        if self.is_stopped {
+            put(NoAnswer::Stopped);
+            return Handled::Done { after: After::NOTHING, is_error: true };
+        }
+        self.waiting.push((asked.sequence, format!("shard {}", request.shard)));
+        Handled::Waiting { expected_bytes: 10 }
     }
 
     fn node_request(&mut self, _: NodeRequest, sequence: u64) -> Handled {
@@ -276,7 +285,7 @@ fn writes_of_a_stopped_shard_are_answered_with_an_error() {
 #[test]
 fn requests_without_a_reply_take_no_slot() {
     let mut bench = Bench::new();
-    bench.receive("delete n9 noreply\r\ndelete a noreply\r\nverbosity 1 noreply\r\n");
+    bench.receive("delete n9 noreply\r\ndelete a noreply\r\nlru_crawler enable noreply\r\n");
     assert!(bench.connection.is_answered());
     bench.receive("delete w noreply\r\nget a\r\n");
     assert_eq!(bench.sent(), "");

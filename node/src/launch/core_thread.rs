@@ -134,11 +134,17 @@ fn run(plan: CorePlan) -> Result<(), String> {
         }
     };
     let entrances = plan.listeners.iter().map(entrance).collect();
+    let address = |(listener, _): &(ClientListener, Door)| match listener {
+        ClientListener::Tcp(listener) => listener.local_addr().ok(),
+        ClientListener::Local(_) => None,
+    };
+    let addresses = plan.listeners.iter().map(address).collect();
     let setup = Setup {
         core: plan.core,
         env: core.env(),
         files,
         entrances,
+        addresses,
         shared: plan.shared,
         mesh: Mesh::new(plan.ends, &wakers),
         engines: engines.clone(),

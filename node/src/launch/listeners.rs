@@ -12,9 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::StartError;
 use super::patience::Patience;
 use crate::config::Config;
-
-/// Connections that may wait to be accepted, per listener.
-pub(super) const BACKLOG: i32 = 1024;
+use crate::limits::LISTEN_BACKLOG;
 
 /// Which protocol is spoken on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +26,8 @@ pub(super) enum Door {
 pub(super) struct Listeners {
     /// One list for each core.
     pub by_core: Vec<Vec<(ClientListener, Door)>>,
-    pub memcached: SocketAddr,
+    /// The memcached port, if there is one.
+    pub memcached: Option<SocketAddr>,
     pub native: SocketAddr,
     pub admin: TcpListener,
     /// The first of the per-core ports.
@@ -66,12 +65,19 @@ pub(super) fn bind(
 
 fn bind_now(config: &Config, cores: usize) -> Result<Listeners, StartError> {
     let asked = |port| SocketAddr::new(config.listen, port);
-    let (memcached, shared) = bind_shared(asked(config.memcached_port), cores, "--memcached-port")?;
     let (native, native_shared) = bind_shared(asked(config.native_port), cores, "--native-port")?;
-    let mut by_core = Vec::new();
-    for (core, (shared, native_shared)) in shared.into_iter().zip(native_shared).enumerate() {
-        let mut listeners =
-            vec![(shared.into(), Door::Memcached), (native_shared.into(), Door::Native)];
+    let mut by_core: Vec<Vec<(ClientListener, Door)>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut memcached = None;
+    if config.has_memcached_port {
+        let (address, shared) =
+            bind_shared(asked(config.memcached_port), cores, "--memcached-port")?;
+        memcached = Some(address);
+        for (listeners, shared) in by_core.iter_mut().zip(shared) {
+            listeners.push((shared.into(), Door::Memcached));
+        }
+    }
+    for (core, (listeners, native_shared)) in by_core.iter_mut().zip(native_shared).enumerate() {
+        listeners.push((native_shared.into(), Door::Native));
         let own = [
             (config.core_ports, "--core-ports", Door::Memcached),
             (config.native_core_ports, "--native-core-ports", Door::Native),
@@ -82,7 +88,6 @@ fn bind_now(config: &Config, cores: usize) -> Result<Listeners, StartError> {
             let port = port.ok_or(StartError::CorePorts { base, cores, option })?;
             listeners.push((listener(asked(port), false, option)?.into(), door));
         }
-        by_core.push(listeners);
     }
     let admin = listener(asked(config.admin_port), false, "--admin-port")?;
     Ok(Listeners { by_core, memcached, native, admin, core_ports: config.core_ports })
@@ -137,7 +142,7 @@ fn open(address: SocketAddr, is_shared: bool) -> Result<TcpListener, Errno> {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
     rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
     Ok(TcpListener::from(socket))
 }
 
@@ -152,12 +157,13 @@ mod tests {
         let config =
             Config { memcached_port: 0, native_port: 0, admin_port: 0, ..Config::default() };
         let listeners = bind_now(&config, 3).expect("free ports");
-        assert_ne!(listeners.memcached.port(), 0);
+        let memcached = listeners.memcached.expect("a port");
+        assert_ne!(memcached.port(), 0);
         for listener in listeners.by_core.iter().map(|listeners| &listeners[0].0) {
             let ClientListener::Tcp(listener) = listener else { panic!("it has a port") };
-            assert_eq!(listener.local_addr().expect("bound"), listeners.memcached);
+            assert_eq!(listener.local_addr().expect("bound"), memcached);
         }
-        let taken = Config { memcached_port: listeners.memcached.port(), ..config.clone() };
+        let taken = Config { memcached_port: memcached.port(), ..config.clone() };
         let error = bind_now(&taken, 1).expect_err("the port is in use").to_string();
         assert!(error.contains("in use") && error.contains("--memcached-port"), "{error}");
         let admin = listeners.admin.local_addr().expect("bound").port();
@@ -166,11 +172,27 @@ mod tests {
     }
 
     #[test]
+    fn there_may_be_no_memcached_port() {
+        let config = Config {
+            has_memcached_port: false,
+            native_port: 0,
+            admin_port: 0,
+            ..Config::default()
+        };
+        let listeners = bind_now(&config, 2).expect("free ports");
+        assert_eq!(listeners.memcached, None);
+        for core in &listeners.by_core {
+            assert!(core.len() == 1 && core[0].1 == Door::Native);
+        }
+    }
+
+    #[test]
     fn an_address_that_becomes_free_is_waited_for() {
         let free = Config { memcached_port: 0, native_port: 0, admin_port: 0, ..Config::default() };
         let held = bind_now(&free, 1).expect("free ports");
         let admin_port = held.admin.local_addr().expect("bound").port();
-        let config = Config { memcached_port: held.memcached.port(), admin_port, ..free };
+        let config =
+            Config { memcached_port: held.memcached.expect("a port").port(), admin_port, ..free };
         let (_events, queue) = std::sync::mpsc::channel();
         let mut impatient = Patience::new(&queue, Duration::ZERO);
         let error = bind(&config, 1, &mut impatient).expect_err("in use").to_string();
@@ -184,7 +206,7 @@ mod tests {
             });
             begun.send(()).expect("the other thread waits");
             let bound = bind(&config, 1, &mut patience).expect("free in the end");
-            assert_eq!(bound.memcached.port(), config.memcached_port);
+            assert_eq!(bound.memcached.expect("a port").port(), config.memcached_port);
         });
     }
 

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::StartError;
-use super::listeners::BACKLOG;
 use crate::config::FileMode;
+use crate::limits::LISTEN_BACKLOG;
 
 /// Binds the socket at `path`, for those whom `mode` allows. What a server that is gone has left
 /// there is replaced.
@@ -35,7 +35,7 @@ pub(super) fn bind(path: &Path, mode: FileMode) -> Result<UnixListener, StartErr
     rustix::fs::fchmod(&socket, Mode::empty()).map_err(failed("restrict"))?;
     rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
     rustix::fs::chmod(path, Mode::from_raw_mode(mode.0)).map_err(failed("set the mode of"))?;
-    rustix::net::listen(&socket, BACKLOG).map_err(failed("listen on"))?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG).map_err(failed("listen on"))?;
     Ok(UnixListener::from(socket))
 }
 

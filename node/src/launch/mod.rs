@@ -27,8 +27,9 @@ mod patience;
 mod supervisor;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -48,6 +49,7 @@ use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::facts::Facts;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
+use crate::log::LogControl;
 use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 use crate::mesh;
@@ -60,13 +62,15 @@ use descriptors::Needs;
 use directory::DataDirectory;
 use listeners::Listeners;
 use patience::Patience;
-use supervisor::Queues;
+use supervisor::{Queues, Supervisor};
 
 /// Where the node is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// The memcached port.
-    pub memcached: SocketAddr,
+    /// The memcached port, if there is one.
+    pub memcached: Option<SocketAddr>,
+    /// The path for memcached clients of this machine, if there is one.
+    pub unix_socket: Option<PathBuf>,
     /// The native port.
     pub native: SocketAddr,
     /// The admin port.
@@ -80,8 +84,15 @@ pub struct Addresses {
 impl std::fmt::Display for Addresses {
     /// The line that says that the node is ready.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { memcached, native, admin, core_ports, shards } = self;
-        write!(formatter, "larder ready memcached={memcached} native={native} admin={admin}")?;
+        let Self { memcached, unix_socket, native, admin, core_ports, shards } = self;
+        match (memcached, unix_socket) {
+            (Some(address), _) => write!(formatter, "larder ready memcached={address}")?,
+            (None, Some(path)) => {
+                write!(formatter, "larder ready memcached=unix:{}", path.display())?;
+            }
+            (None, None) => write!(formatter, "larder ready memcached=none")?,
+        }
+        write!(formatter, " native={native} admin={admin}")?;
         write!(formatter, " shards={shards}")?;
         core_ports.map_or(Ok(()), |base| write!(formatter, " cores={base}.."))
     }
@@ -91,16 +102,22 @@ impl std::fmt::Display for Addresses {
 #[derive(Debug)]
 pub struct Launcher {
     queues: Queues,
+    log: Option<LogControl>,
 }
 
 impl Default for Launcher {
     fn default() -> Self {
         let (events, event_queue) = channel();
-        Self { queues: Queues { events, event_queue } }
+        Self { queues: Queues { events, event_queue }, log: None }
     }
 }
 
 impl Launcher {
+    /// Lets clients of the node change how much is logged.
+    pub fn with_log(self, log: LogControl) -> Self {
+        Self { log: Some(log), ..self }
+    }
+
     /// A handle that stops the node, from now on and while it runs.
     pub fn stopper(&self) -> Stopper {
         Stopper::new(&self.queues)
@@ -152,11 +169,12 @@ impl Launcher {
             )),
             shards,
             connections: AtomicUsize::new(0),
+            events: AtomicU64::new(0),
         });
         let files_max = descriptors.files_per_core;
         let (cpus, shared) = (&cpus[..], &shared);
         let parts = Parts { cpus, directory, options, memory, files_max, listeners, shared };
-        parts.launch(self.queues)
+        parts.launch(self.queues, self.log)
     }
 }
 
@@ -174,7 +192,7 @@ fn facts(
         memory: config.memory.0,
         memory_plan,
         shards,
-        port: listeners.memcached.port(),
+        port: listeners.memcached.map_or(0, |address| address.port()),
         native_core_ports: config.native_core_ports,
         unix_socket: config.unix_socket.as_ref().map(|path| path.display().to_string()),
         unix_socket_mode: config.unix_socket_mode.to_string(),
@@ -183,6 +201,10 @@ fn facts(
         connections_max,
         idle_timeout: config.idle_timeout,
         flush_enabled: !config.disable_flush_all,
+        dump_enabled: !config.disable_dumps,
+        watch_enabled: !config.disable_watch,
+        prefix_delimiter: config.prefix_delimiter.unwrap_or(b':'),
+        counts_prefixes: config.prefix_delimiter.is_some(),
         shutdown_enabled: config.enable_shutdown,
         gate,
         durability: config.durability.to_string(),
@@ -253,7 +275,7 @@ struct Starting {
 }
 
 impl Parts<'_> {
-    fn launch(self, queues: Queues) -> Result<RunningNode, StartError> {
+    fn launch(self, queues: Queues, log: Option<LogControl>) -> Result<RunningNode, StartError> {
         let mut starting = Starting {
             threads: Vec::new(),
             steps: Vec::new(),
@@ -298,13 +320,15 @@ impl Parts<'_> {
         };
         let addresses = Addresses {
             memcached: self.listeners.memcached,
+            unix_socket: self.shared.facts.unix_socket.as_ref().map(PathBuf::from),
             native: self.listeners.native,
             admin: admin.address(),
             core_ports: self.listeners.core_ports,
             shards: shared.shards,
         };
         let Starting { cores, threads, .. } = starting;
-        Ok(RunningNode::new(addresses, cores, threads, admin, queues, self.directory.lock))
+        let supervisor = Supervisor { cores, threads, queues, log };
+        Ok(RunningNode::new(addresses, supervisor, admin, self.directory.lock))
     }
 }
 
@@ -343,7 +367,7 @@ impl Starting {
                         self.tell(|| Step::Open(wakers.clone()));
                     }
                 }
-                event @ (Event::Drained(_) | Event::ShardStopped { .. }) => {
+                event @ (Event::Drained(_) | Event::ShardStopped { .. } | Event::LogLevel(_)) => {
                     panic!("a core that does not serve yet says {event:?}")
                 }
             }

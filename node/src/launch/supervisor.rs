@@ -11,6 +11,7 @@ use super::{Addresses, RunError};
 use crate::admin::Admin;
 use crate::control::{Control, Event};
 use crate::limits::{DRAIN_MILLISECONDS, FAILED_DRAIN_MILLISECONDS};
+use crate::log::LogControl;
 
 /// How to reach a core.
 #[derive(Clone, Debug)]
@@ -67,28 +68,27 @@ pub struct RunningNode {
 
 /// The cores and what they report.
 #[derive(Debug)]
-struct Supervisor {
-    cores: Vec<CoreHandle>,
-    threads: Vec<JoinHandle<()>>,
-    queues: Queues,
+pub(super) struct Supervisor {
+    pub cores: Vec<CoreHandle>,
+    pub threads: Vec<JoinHandle<()>>,
+    pub queues: Queues,
+    /// What clients may change of the log.
+    pub log: Option<LogControl>,
 }
 
 impl RunningNode {
     pub(super) fn new(
         addresses: Addresses,
-        cores: Vec<CoreHandle>,
-        threads: Vec<JoinHandle<()>>,
+        supervisor: Supervisor,
         admin: Admin,
-        queues: Queues,
         lock: File,
     ) -> Self {
-        let supervisor = Supervisor { cores, threads, queues };
         Self { addresses, supervisor, admin, lock: Some(lock) }
     }
 
     /// Where the node is reached.
     pub fn addresses(&self) -> Addresses {
-        self.addresses
+        self.addresses.clone()
     }
 
     /// A handle that can stop the node.
@@ -135,6 +135,11 @@ impl Supervisor {
                     break failure.and(self.drain(FAILED_DRAIN_MILLISECONDS));
                 }
                 Ok(Event::Ended { core, result }) => break Err(unasked(core, result)),
+                Ok(Event::LogLevel(level)) => {
+                    if let Some(log) = &self.log {
+                        log.set(level);
+                    }
+                }
                 Ok(Event::Drained(_) | Event::Waker { .. } | Event::Opened { .. }) => {}
                 Err(_) => break Ok(()),
             }
@@ -159,7 +164,12 @@ impl Supervisor {
                 Ok(Event::ShardStopped { shard, reason }) => {
                     result = result.and(Err(RunError::ShardStopped { shard, reason }));
                 }
-                Ok(Event::StopRequested(_) | Event::Waker { .. } | Event::Opened { .. }) => {}
+                Ok(
+                    Event::StopRequested(_)
+                    | Event::Waker { .. }
+                    | Event::Opened { .. }
+                    | Event::LogLevel(_),
+                ) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     tracing::warn!("connections that did not take their answers are cut");
                     break;
@@ -241,6 +251,7 @@ mod tests {
             cores: vec![CoreHandle { control, waker: None }],
             threads: vec![thread],
             queues: Queues { events, event_queue },
+            log: None,
         };
         supervisor.run()
     }

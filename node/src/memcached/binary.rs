@@ -66,6 +66,7 @@ enum Form {
     Drop(BinaryStatus),
     Statistics(Section),
     Clear,
+    Verbosity,
 }
 
 fn form(parsed: &BinaryParsed<'_>) -> (BinaryHead, Form) {
@@ -82,6 +83,7 @@ fn form(parsed: &BinaryParsed<'_>) -> (BinaryHead, Form) {
                     Form::Statistics(Section::from_arguments(section))
                 }
                 BinaryRequest::Flush { .. } => Form::Clear,
+                BinaryRequest::Verbosity { .. } => Form::Verbosity,
                 ref other => panic!("{other:?} does not wait"),
             };
             (head, form)
@@ -301,8 +303,10 @@ impl Codec for MemcachedBinary {
                 return Meaning::Node(NodeRequest::Clear(at));
             }
             BinaryParsed::Request(_, BinaryRequest::Statistics { section }) => {
-                let reset = Section::from_arguments(section) == Section::Reset;
-                return Meaning::Node(NodeRequest::Reports { reset });
+                return Meaning::Node(Section::from_arguments(section).request());
+            }
+            BinaryParsed::Request(_, BinaryRequest::Verbosity { level }) => {
+                return Meaning::Node(NodeRequest::LogLevel(*level));
             }
             BinaryParsed::Request(_, request) if request.key().is_some() => {
                 let (operation, kind) = operation(request, now.second);
@@ -375,22 +379,25 @@ impl Codec for MemcachedBinary {
     }
 
     fn put_node(&self, token: &BinaryToken, answer: &NodeAnswer, out: &mut Vec<u8>) {
-        match (answer, token.form) {
+        let lines = match (answer, token.form) {
             (NodeAnswer::Reports(reports, now), Form::Statistics(section)) => {
-                let lines = statistics::lines(section, &self.facts, reports, u64::from(*now));
-                let Some(lines) = lines else {
-                    return put_status(out, token.head, BinaryStatus::NotFound);
-                };
-                for (name, value) in &lines {
-                    let (key, value) = (name.as_bytes(), value.as_bytes());
-                    let body = BinaryBody { extras: &[], key, value };
-                    reply::put(out, token.head, BinaryStatus::Ok, 0, &body);
-                }
-                // What has neither key nor value ends the answer.
-                reply::put_done(out, token.head, 0);
+                statistics::lines(section, &self.facts, reports, u64::from(*now))
             }
-            _ => reply::put_done(out, token.head, 0),
+            (NodeAnswer::Connections(connections), _) => {
+                Some(statistics::connections(&self.facts, connections))
+            }
+            _ => return reply::put_done(out, token.head, 0),
+        };
+        let Some(lines) = lines else {
+            return put_status(out, token.head, BinaryStatus::NotFound);
+        };
+        for (name, value) in &lines {
+            let (key, value) = (name.as_bytes(), value.as_bytes());
+            let body = BinaryBody { extras: &[], key, value };
+            reply::put(out, token.head, BinaryStatus::Ok, 0, &body);
         }
+        // What has neither key nor value ends the answer.
+        reply::put_done(out, token.head, 0);
     }
 
     fn put_stopped(&self, reply: &[u8], out: &mut Vec<u8>) {

@@ -89,6 +89,9 @@ impl<'a> Command<'a> {
                     | Request::Verbosity { .. }
                     | Request::Tune { .. }
                     | Request::Stats { .. }
+                    | Request::Detail(_)
+                    | Request::Dump(_)
+                    | Request::Watch(_)
                     | Request::Quit
                     | Request::Shutdown(_)
                     | Request::MetaNoop
@@ -185,7 +188,9 @@ impl<'a> Command<'a> {
             Self::Request(Request::Delete(delete)) => delete.noreply,
             Self::Request(Request::Arithmetic(arithmetic)) => arithmetic.noreply,
             Self::Request(Request::Touch(touch)) => touch.noreply,
-            Self::Request(Request::FlushAll { noreply, .. }) => *noreply,
+            Self::Request(
+                Request::FlushAll { noreply, .. } | Request::Verbosity { noreply, .. },
+            ) => *noreply,
             Self::Request(_) => false,
         }
     }
@@ -269,10 +274,12 @@ pub(super) fn expiry(exptime: impl Into<i64>, now: u32) -> u32 {
     }
 }
 
-/// When a `flush_all` with this delay happens; `None` is now.
+/// The second in which a `flush_all` with this delay happens, and with which what was stored goes;
+/// `None` is now. As with memcached it is the one before that which the delay names: what is stored
+/// from then on stays.
 pub fn flush_time(delay: Option<i64>, now: u32) -> Option<u32> {
     match expiry_from_exptime(delay.unwrap_or(0), now) {
-        Expiry::At(at) => Some(at),
+        Expiry::At(at) => Some(at - 1),
         Expiry::Never | Expiry::AlreadyExpired => None,
     }
 }

@@ -3,7 +3,9 @@
 pub mod answer;
 pub mod binary;
 pub mod command;
+mod dump;
 pub mod gate;
+mod log;
 pub mod statistics;
 pub mod token;
 
@@ -16,14 +18,19 @@ use larder_engine::key::Key;
 use larder_engine::shard::Answer;
 use larder_protocol::memcached::reply::{self, END};
 use larder_protocol::memcached::{
-    KeyScratch, Limits, Parsed, Parser, Request, ShutdownMode, Step, error,
+    DetailMode, Dump, DumpForm, KeyScratch, Limits, Parsed, Parser, Request, ShutdownMode, Step,
+    error,
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
+use crate::events::NodeEvent;
 use crate::facts::Facts;
 use crate::process::MEMCACHED_VERSION;
-use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest};
+use crate::request::{
+    ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
+};
 use command::{Command, flush_time};
+use dump::Dumping;
 use statistics::Section;
 use token::Token;
 
@@ -61,7 +68,20 @@ impl Memcached {
         step
     }
 
-    /// What a request that no shard carries out means.
+    /// Answers where nothing is listed.
+    fn put_no_dump(&self, dump: &Dump, out: &mut Vec<u8>) {
+        if self.facts.dump_enabled {
+            return dump::put_nothing(dump.form, out);
+        }
+        let text = match dump.form {
+            DumpForm::Metadata => error::DUMP_NOT_ALLOWED,
+            DumpForm::Keys => error::KEY_DUMP_NOT_ALLOWED,
+            DumpForm::Cache { .. } => error::CACHE_DUMP_NOT_ALLOWED,
+        };
+        reply::line(out, text);
+    }
+
+    /// What a request without a key means.
     fn unkeyed(&self, request: &Request<'_>, now: u32) -> Meaning<'static> {
         let facts = &self.facts;
         match request {
@@ -70,9 +90,20 @@ impl Memcached {
                 Meaning::Node(NodeRequest::Clear(flush_time(delay.map(i64::from), now)))
             }
             Request::Stats { arguments } => {
-                let reset = Section::from_arguments(arguments) == Section::Reset;
-                Meaning::Node(NodeRequest::Reports { reset })
+                Meaning::Node(Section::from_arguments(arguments).request())
             }
+            Request::Detail(mode) => Meaning::Node(match mode {
+                DetailMode::On => NodeRequest::CountPrefixes(true),
+                DetailMode::Off => NodeRequest::CountPrefixes(false),
+                DetailMode::Dump => NodeRequest::Prefixes,
+            }),
+            Request::Dump(dump) if facts.dump_enabled && dump.has_items => {
+                Meaning::Shard(Dumping::new(dump).request(None))
+            }
+            Request::Watch(streams) if facts.watch_enabled => {
+                Meaning::Node(NodeRequest::Watch(log::kinds(*streams)))
+            }
+            Request::Verbosity { level, .. } => Meaning::Node(NodeRequest::LogLevel(*level)),
             Request::Shutdown(mode) if facts.shutdown_enabled && *mode != ShutdownMode::Unknown => {
                 Meaning::Node(NodeRequest::Stop)
             }
@@ -149,6 +180,26 @@ impl Codec for Memcached {
         }
     }
 
+    fn must_be_alone(step: &Step<'_>) -> bool {
+        matches!(
+            step.parsed,
+            Parsed::Request(
+                Request::Watch(_)
+                    | Request::Dump(Dump { form: DumpForm::Metadata | DumpForm::Keys, .. })
+            )
+        )
+    }
+
+    fn put_not_alone(&self, step: &Step<'_>, out: &mut Vec<u8>) {
+        let is_keys = |dump: &Dump| dump.form == DumpForm::Keys;
+        let text = match step.parsed {
+            Parsed::Request(Request::Watch(_)) => error::WATCH_NOT_FIRST,
+            Parsed::Request(Request::Dump(dump)) if is_keys(&dump) => error::KEY_DUMP_NOT_FIRST,
+            _ => error::METADUMP_NOT_FIRST,
+        };
+        reply::line(out, text);
+    }
+
     #[inline]
     fn grouping(step: &Step<'_>) -> Grouping {
         match step.parsed {
@@ -163,11 +214,9 @@ impl Codec for Memcached {
             Command::Request(Request::GetEnd) => out.extend_from_slice(END),
             Command::Request(Request::MetaNoop) => out.extend_from_slice(reply::META_NOOP),
             Command::Request(Request::Version) => reply::version(out, MEMCACHED_VERSION),
-            Command::Request(
-                Request::Verbosity { noreply: false } | Request::Tune { noreply: false },
-            ) => {
-                out.extend_from_slice(reply::OK);
-            }
+            Command::Request(Request::Tune { noreply: false }) => out.extend_from_slice(reply::OK),
+            Command::Request(Request::Dump(dump)) => self.put_no_dump(dump, out),
+            Command::Request(Request::Watch(_)) => reply::line(out, error::WATCH_NOT_ALLOWED),
             Command::Request(Request::FlushAll { noreply: false, .. }) => {
                 reply::line(out, error::FLUSH_NOT_ALLOWED);
             }
@@ -220,8 +269,32 @@ impl Codec for Memcached {
         }
     }
 
+    fn put_shard(
+        &self,
+        token: &mut Token,
+        answer: &ShardAnswer,
+        (now, _): (u32, u8),
+        out: &mut Vec<u8>,
+    ) -> Option<Arc<ShardRequest>> {
+        match answer {
+            ShardAnswer::Page(page, _) => token.dumping().put(page, self.facts.shards, now, out),
+            ShardAnswer::Keyed(..) | ShardAnswer::Batch(_) | ShardAnswer::Deleted => {
+                panic!("{answer:?} is no answer to {token:?}")
+            }
+        }
+    }
+
     fn put_node(&self, token: &Token, answer: &NodeAnswer, out: &mut Vec<u8>) {
         match answer {
+            NodeAnswer::Connections(connections) => {
+                let lines = statistics::connections(&self.facts, connections);
+                lines.iter().for_each(|(name, value)| reply::stat(out, name, value));
+                out.extend_from_slice(END);
+            }
+            NodeAnswer::Prefixes(prefixes) => statistics::put_prefixes(prefixes, out),
+            NodeAnswer::Done if Command::of(&token.parsed()).is_noreply() => {}
+            NodeAnswer::Done => out.extend_from_slice(reply::OK),
+            NodeAnswer::TooManyWatchers => reply::line(out, error::TOO_MANY_WATCHERS),
             NodeAnswer::Cleared if Command::of(&token.parsed()).is_noreply() => {}
             NodeAnswer::Cleared => out.extend_from_slice(reply::OK),
             NodeAnswer::Reports(reports, now) => {
@@ -231,6 +304,14 @@ impl Codec for Memcached {
             NodeAnswer::Stopping => {}
             NodeAnswer::Namespace(_) => panic!("this protocol asks for no namespace: {answer:?}"),
         }
+    }
+
+    fn put_event(&self, event: &NodeEvent, out: &mut Vec<u8>) {
+        log::put(event, out);
+    }
+
+    fn put_skipped(&self, events: u64, out: &mut Vec<u8>) {
+        reply::log_skipped(out, events);
     }
 
     fn put_stopped(&self, reply: &[u8], out: &mut Vec<u8>) {

@@ -1,12 +1,18 @@
 //! The answers to `stats`.
 
+use std::net::SocketAddr;
+
 use larder_protocol::memcached::error;
 use larder_protocol::memcached::reply::{self, END};
 
-use crate::counters::{CoreReport, Counters};
+use crate::counters::{ConnectionReport, ConnectionState, CoreReport, Counters};
 use crate::facts::Facts;
-use crate::limits::{DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED};
+use crate::limits::{
+    DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED, LISTEN_BACKLOG, WATCHER_OUTPUT_BYTES,
+};
+use crate::prefixes::PrefixCounts;
 use crate::process::{self, MEMCACHED_VERSION, Usage};
+use crate::request::NodeRequest;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +29,10 @@ pub enum Section {
     Connections,
     /// `stats sizes`.
     Sizes,
+    /// `stats sizes_enable`, `stats sizes_disable`.
+    SizesSwitch,
     /// `stats reset`.
     Reset,
-    /// `stats cachedump`: switched off.
-    CacheDump,
     /// Anything else: an error.
     Unknown,
 }
@@ -42,8 +48,16 @@ impl Section {
             b"conns" => Self::Connections,
             b"sizes" => Self::Sizes,
             b"reset" => Self::Reset,
-            b"cachedump" => Self::CacheDump,
+            b"sizes_enable" | b"sizes_disable" => Self::SizesSwitch,
             _ => Self::Unknown,
+        }
+    }
+
+    /// What the node is asked for it.
+    pub(super) fn request(self) -> NodeRequest {
+        match self {
+            Self::Connections => NodeRequest::Connections,
+            section => NodeRequest::Reports { reset: section == Self::Reset },
         }
     }
 }
@@ -51,14 +65,17 @@ impl Section {
 /// Appends the answer. `reports` has one for each core, `now` is in Unix seconds.
 pub fn put(out: &mut Vec<u8>, section: Section, facts: &Facts, reports: &[CoreReport], now: u64) {
     let Some(lines) = lines(section, facts, reports, now) else {
-        let is_dump = section == Section::CacheDump;
-        let text = if is_dump { error::CACHE_DUMP_NOT_ALLOWED } else { error::ERROR };
-        return reply::line(out, text);
+        return reply::line(out, error::ERROR);
     };
     for (name, value) in &lines {
         reply::stat(out, name, value);
     }
-    out.extend_from_slice(if section == Section::Reset { reply::RESET } else { END });
+    out.extend_from_slice(match section {
+        Section::Reset => reply::RESET,
+        // memcached does not end these answers.
+        Section::SizesSwitch => &[],
+        _ => END,
+    });
 }
 
 /// Names and values.
@@ -74,13 +91,13 @@ pub(super) fn lines(
     let total = Total::of(reports);
     Some(match section {
         Section::General => general(facts, &total, process::usage(), now),
-        Section::Settings => settings(facts),
+        Section::Settings => settings(facts, &total),
         Section::Items => items(&total),
         Section::Slabs => slabs(facts, &total),
-        Section::Connections => connections(reports),
-        Section::Sizes => vec![("sizes_status".into(), "disabled".into())],
+        Section::Sizes | Section::SizesSwitch => vec![("sizes_status".into(), "disabled".into())],
         Section::Reset => Vec::new(),
-        Section::CacheDump | Section::Unknown => return None,
+        Section::Connections => panic!("the cores' figures do not list connections"),
+        Section::Unknown => return None,
     })
 }
 
@@ -89,6 +106,8 @@ pub(super) fn lines(
 struct Total {
     counters: Counters,
     connections: usize,
+    watchers: usize,
+    counts_prefixes: bool,
     entries: u64,
     bytes: u64,
     stores: u64,
@@ -105,6 +124,8 @@ impl Total {
         let mut total = Self::default();
         for report in reports {
             total.connections += report.connections;
+            total.watchers += report.watchers;
+            total.counts_prefixes |= report.counts_prefixes;
             total.receive_buffers += report.memory.receive_buffers;
             total.buffer_shortages += report.buffer_shortages;
             total.counters.add(&report.counters);
@@ -167,7 +188,7 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
         ("slabs_moved".into(), "0".into()),
         ("lru_crawler_running".into(), "0".into()),
         ("malloc_fails".into(), "0".into()),
-        ("log_watchers".into(), "0".into()),
+        ("log_watchers".into(), total.watchers.to_string()),
         // Nobody stops accepting: those beyond the limit are told so.
         ("listen_disabled_num".into(), "0".into()),
         ("time_in_listen_disabled_us".into(), "0".into()),
@@ -179,7 +200,7 @@ fn general(facts: &Facts, total: &Total, usage: Usage, now: u64) -> Lines {
     lines
 }
 
-fn settings(facts: &Facts) -> Lines {
+fn settings(facts: &Facts, total: &Total) -> Lines {
     let yes_no = |yes| if yes { "yes" } else { "no" }.to_owned();
     let protocol = if facts.gate.is_some() { "ascii" } else { "auto-negotiate" };
     vec![
@@ -188,21 +209,27 @@ fn settings(facts: &Facts) -> Lines {
         ("tcpport".into(), facts.port.to_string()),
         ("udpport".into(), "0".into()),
         ("inter".into(), facts.listen.clone()),
+        ("verbosity".into(), crate::log::level().to_string()),
         // Every item has its place on disk: none goes for want of memory.
         ("evictions".into(), "off".into()),
         ("domain_socket".into(), facts.unix_socket.clone().unwrap_or_else(|| "NULL".into())),
         ("umask".into(), facts.unix_socket_mode.clone()),
         ("num_threads_per_udp".into(), "0".into()),
-        ("detail_enabled".into(), "no".into()),
+        ("stat_key_prefix".into(), char::from(facts.prefix_delimiter).to_string()),
+        ("detail_enabled".into(), yes_no(total.counts_prefixes)),
+        ("tcp_backlog".into(), LISTEN_BACKLOG.to_string()),
         ("binding_protocol".into(), protocol.into()),
         ("auth_enabled_sasl".into(), "no".into()),
         ("auth_enabled_ascii".into(), yes_no(facts.gate.is_some())),
         ("maxconns_fast".into(), "yes".into()),
         ("slab_reassign".into(), "no".into()),
         ("slab_automove".into(), "0".into()),
-        ("lru_crawler".into(), "no".into()),
+        // It lists what is stored; what has expired goes without it.
+        ("lru_crawler".into(), "yes".into()),
         ("lru_maintainer_thread".into(), "no".into()),
-        ("dump_enabled".into(), "no".into()),
+        ("dump_enabled".into(), yes_no(facts.dump_enabled)),
+        ("watch_enabled".into(), yes_no(facts.watch_enabled)),
+        ("watcher_logbuf_size".into(), WATCHER_OUTPUT_BYTES.to_string()),
         ("track_sizes".into(), "no".into()),
         ("hash_algorithm".into(), "xxh3".into()),
         ("ssl_enabled".into(), "no".into()),
@@ -222,35 +249,82 @@ fn reserved_descriptors(facts: &Facts) -> u64 {
     DESCRIPTORS_RESERVED + DESCRIPTORS_PER_CORE * facts.cores as u64
 }
 
-/// There is one class of items: those in the cache.
+/// There is one class, of all items: tools list what is in the classes that are named here.
 fn items(total: &Total) -> Lines {
-    if total.cached_items == 0 {
+    if total.entries == 0 {
         return Vec::new();
     }
     vec![
-        ("items:1:number".into(), total.cached_items.to_string()),
+        ("items:1:number".into(), total.entries.to_string()),
         ("items:1:mem_requested".into(), total.cached_bytes.to_string()),
         ("items:1:evicted".into(), total.evictions.to_string()),
+        ("items:1:outofmemory".into(), total.counters.store_no_memory.to_string()),
+        // Nothing of the kind is done here.
+        ("items:1:tailrepairs".into(), "0".into()),
+        ("items:1:reclaimed".into(), "0".into()),
+        ("items:1:crawler_reclaimed".into(), "0".into()),
     ]
 }
 
 fn slabs(facts: &Facts, total: &Total) -> Lines {
+    let counters = &total.counters;
     vec![
         ("1:chunk_size".into(), facts.item_bytes_max.to_string()),
         ("1:used_chunks".into(), total.cached_items.to_string()),
-        ("1:get_hits".into(), total.counters.get_hits.to_string()),
-        ("1:cmd_set".into(), total.counters.cmd_set.to_string()),
+        ("1:get_hits".into(), counters.get_hits.to_string()),
+        ("1:cmd_set".into(), counters.cmd_set.to_string()),
+        ("1:delete_hits".into(), counters.delete_hits.to_string()),
+        ("1:incr_hits".into(), counters.incr_hits.to_string()),
+        ("1:decr_hits".into(), counters.decr_hits.to_string()),
+        ("1:cas_hits".into(), counters.cas_hits.to_string()),
+        ("1:cas_badval".into(), counters.cas_badval.to_string()),
+        ("1:touch_hits".into(), counters.touch_hits.to_string()),
         ("active_slabs".into(), "1".into()),
         ("total_malloced".into(), total.cache_capacity.to_string()),
     ]
 }
 
-/// Connections by the core that serves them; their addresses are not shown to other clients.
-fn connections(reports: &[CoreReport]) -> Lines {
-    let line = |report: &CoreReport| {
-        (format!("core{}:connections", report.core), report.connections.to_string())
+/// Connections and listeners, one by one.
+pub(super) fn connections(facts: &Facts, reports: &[ConnectionReport]) -> Lines {
+    let path = facts.unix_socket.as_deref().unwrap_or_default();
+    let place = |address: Option<SocketAddr>| match address {
+        Some(address) => format!("tcp:{address}"),
+        None => format!("unix:{path}"),
     };
-    reports.iter().map(line).collect()
+    let mut lines = Lines::new();
+    for report in reports {
+        let ConnectionReport { number, peer, listener, state, silent_seconds } = report;
+        let mut put = |name: &str, value: String| lines.push((format!("{number}:{name}"), value));
+        if *state == ConnectionState::Listening {
+            put("addr", place(*listener));
+        } else {
+            put("addr", place(*peer));
+            put("listen_addr", place(*listener));
+        }
+        let state = match state {
+            ConnectionState::Listening => "conn_listening",
+            ConnectionState::Reading => "conn_read",
+            ConnectionState::Asking => "conn_parse_cmd",
+            ConnectionState::Working => "conn_io_queue",
+            ConnectionState::Writing => "conn_mwrite",
+            ConnectionState::Watching => "conn_watch",
+        };
+        put("state", state.to_owned());
+        put("secs_since_last_cmd", silent_seconds.to_string());
+    }
+    lines
+}
+
+/// Appends what was counted by prefix.
+pub(super) fn put_prefixes(prefixes: &[(Box<[u8]>, PrefixCounts)], out: &mut Vec<u8>) {
+    for (prefix, counts) in prefixes {
+        let PrefixCounts { gets, hits, sets, deletes } = counts;
+        out.extend_from_slice(b"PREFIX ");
+        out.extend_from_slice(prefix);
+        let counts = format!(" get {gets} hit {hits} set {sets} del {deletes}");
+        reply::line(out, &counts);
+    }
+    out.extend_from_slice(END);
 }
 
 #[cfg(test)]
@@ -263,6 +337,8 @@ mod tests {
         CoreReport {
             core,
             connections: 4,
+            watchers: 1,
+            counts_prefixes: false,
             waiting: 0,
             memory: Default::default(),
             buffer_shortages: 0,
@@ -336,12 +412,64 @@ mod tests {
         assert!(text(Section::Settings).contains("STAT item_size_max 1048576\r\n"));
         assert_eq!(text(Section::Items), "END\r\n");
         assert!(text(Section::Slabs).contains("STAT 1:get_hits 4\r\n"));
-        assert!(text(Section::Connections).starts_with("STAT core0:connections 4\r\n"));
+        assert!(text(Section::General).contains("STAT log_watchers 2\r\n"));
         assert_eq!(text(Section::Sizes), "STAT sizes_status disabled\r\nEND\r\n");
         assert_eq!(text(Section::Reset), "RESET\r\n");
+        assert_eq!(text(Section::SizesSwitch), "STAT sizes_status disabled\r\n");
         assert_eq!(text(Section::Unknown), "ERROR\r\n");
-        let refused = "CLIENT_ERROR stats cachedump not allowed\r\n";
-        assert_eq!(text(Section::CacheDump), refused);
+    }
+
+    #[test]
+    fn connections_are_listed_as_memcached_lists_them() {
+        let address = |text: &str| Some(text.parse().expect("an address"));
+        let (listener, peer) = (address("127.0.0.1:11211"), address("10.0.0.9:5000"));
+        let report = |number, peer, listener, state| ConnectionReport {
+            number,
+            peer,
+            listener,
+            state,
+            silent_seconds: number + 1,
+        };
+        let facts = Facts { unix_socket: Some("/run/larder".to_owned()), ..Facts::example() };
+        let lines = connections(
+            &facts,
+            &[
+                report(0, None, listener, ConnectionState::Listening),
+                report(7, peer, listener, ConnectionState::Asking),
+                report(8, None, None, ConnectionState::Watching),
+            ],
+        );
+        let lines: Vec<String> =
+            lines.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        assert_eq!(
+            lines,
+            [
+                "0:addr tcp:127.0.0.1:11211",
+                "0:state conn_listening",
+                "0:secs_since_last_cmd 1",
+                "7:addr tcp:10.0.0.9:5000",
+                "7:listen_addr tcp:127.0.0.1:11211",
+                "7:state conn_parse_cmd",
+                "7:secs_since_last_cmd 8",
+                "8:addr unix:/run/larder",
+                "8:listen_addr unix:/run/larder",
+                "8:state conn_watch",
+                "8:secs_since_last_cmd 9",
+            ]
+        );
+    }
+
+    #[test]
+    fn prefixes_are_told_as_memcached_tells_them() {
+        let counts = PrefixCounts { gets: 3, hits: 2, sets: 5, deletes: 1 };
+        let mut out = Vec::new();
+        put_prefixes(
+            &[(b"".as_slice().into(), counts), (b"a".as_slice().into(), counts)],
+            &mut out,
+        );
+        let expected =
+            "PREFIX  get 3 hit 2 set 5 del 1\r\nPREFIX a get 3 hit 2 set 5 del 1\r\nEND\r\n";
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
     }
 
     #[test]
@@ -354,8 +482,8 @@ mod tests {
             ("conns", Section::Connections),
             ("sizes", Section::Sizes),
             ("reset", Section::Reset),
-            ("cachedump 1 0", Section::CacheDump),
-            ("detail on", Section::Unknown),
+            ("sizes_enable", Section::SizesSwitch),
+            ("nonsense", Section::Unknown),
         ] {
             assert_eq!(Section::from_arguments(arguments.as_bytes()), section);
         }

@@ -5,11 +5,12 @@
 //! their answer depends on all of it, and are parsed again.
 
 use larder_protocol::memcached::{
-    Arithmetic, Delete, Direction, GetRequest, KeyScratch, Limits, Malformed, Parsed, Parser,
-    Request, Store, StoreVerb, Touch, WireKey,
+    Arithmetic, Delete, DetailMode, Direction, GetRequest, KeyScratch, Limits, LogStreams,
+    Malformed, Parsed, Parser, Request, Store, StoreVerb, Touch, WireKey,
 };
 
 use super::command::Command;
+use super::dump::Dumping;
 use super::statistics::Section;
 
 /// A command that waits for its answer.
@@ -32,6 +33,10 @@ enum Form {
     Meta,
     Statistics(Section),
     Clear { noreply: bool },
+    Verbosity { noreply: bool },
+    Detail(DetailMode),
+    Watch(LogStreams),
+    Dump(Dumping),
 }
 
 /// Limits that every command that was once accepted meets.
@@ -70,6 +75,10 @@ impl Token {
                     (Form::Touch { exptime, noreply }, &[])
                 }
                 Request::FlushAll { noreply, .. } => (Form::Clear { noreply }, &[]),
+                Request::Verbosity { noreply, .. } => (Form::Verbosity { noreply }, &[]),
+                Request::Detail(mode) => (Form::Detail(mode), &[]),
+                Request::Watch(streams) => (Form::Watch(streams), &[]),
+                Request::Dump(dump) => (Form::Dump(Dumping::new(&dump)), &[]),
                 Request::Stats { arguments } => {
                     (Form::Statistics(Section::from_arguments(arguments)), &[])
                 }
@@ -105,6 +114,17 @@ impl Token {
         }
     }
 
+    /// How far a list has come.
+    ///
+    /// # Panics
+    /// If it was another command.
+    pub(super) fn dumping(&mut self) -> &mut Dumping {
+        match &mut self.form {
+            Form::Dump(dumping) => dumping,
+            form => panic!("{form:?} lists nothing"),
+        }
+    }
+
     /// The command, as far as its answer needs it: without its value, and only retrievals have
     /// their key.
     pub fn parsed(&self) -> Parsed<'_> {
@@ -132,6 +152,10 @@ impl Token {
             }
             Form::Clear { noreply } => Request::FlushAll { delay: None, noreply },
             Form::Statistics(_) => Request::Stats { arguments: &[] },
+            Form::Verbosity { noreply } => Request::Verbosity { level: 0, noreply },
+            Form::Detail(mode) => Request::Detail(mode),
+            Form::Watch(streams) => Request::Watch(streams),
+            Form::Dump(dumping) => Request::Dump(dumping.dump()),
         })
     }
 }

@@ -80,7 +80,7 @@ pub struct MemcachedArgs {
     /// Large pages; used here wherever the system allows it
     #[arg(short = 'L', long)]
     pub enable_largepages: bool,
-    /// Delimiter of key prefixes; there are no statistics by prefix here
+    /// Delimiter of key prefixes, and count requests by prefix from the start [default: :]
     #[arg(short = 'D', value_name = "CHAR")]
     pub delimiter: Option<String>,
     /// Threads: cores to run on, here [default: all]
@@ -92,7 +92,7 @@ pub struct MemcachedArgs {
     /// No CAS ids; every item has one here
     #[arg(short = 'C', long)]
     pub disable_cas: bool,
-    /// Connections that may wait to be accepted; 4,096 here
+    /// Connections that may wait to be accepted; 1,024 for each core here
     #[arg(short = 'b', long, value_name = "NUM")]
     pub listen_backlog: Option<String>,
     /// Protocol: ascii, binary or auto; the first byte of a connection decides here
@@ -107,10 +107,10 @@ pub struct MemcachedArgs {
     /// Refuse `flush_all`
     #[arg(short = 'F', long)]
     pub disable_flush_all: bool,
-    /// No dumps of keys; there are none here
+    /// No lists of keys
     #[arg(short = 'X', long)]
     pub disable_dumping: bool,
-    /// No `watch`; there is none here
+    /// No `watch`
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
     /// File of lines NAME:PASSWORD; a client must begin with one of them

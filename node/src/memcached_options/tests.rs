@@ -55,6 +55,21 @@ fn what_is_not_given_is_as_with_memcached() {
 }
 
 #[test]
+fn a_path_stands_for_the_port_unless_there_is_one_in_the_line() {
+    for (line, has_no_port) in
+        [("-s /x", true), ("-s /x -p 0", true), ("-s /x -p 1", false), ("-p 0", false), ("", false)]
+    {
+        assert_eq!(translated(line).expect("a good line").has_no_port, has_no_port, "{line}");
+    }
+    let found = translated("-D / -X -W").expect("a good line");
+    assert_eq!(found.prefix_delimiter, Some(b'/'));
+    assert_eq!(
+        (found.options.disable_dumps, found.options.disable_watch),
+        (Some(true), Some(true))
+    );
+}
+
+#[test]
 fn each_option_without_meaning_gets_a_word() {
     for line in [
         "-U 11211",
@@ -66,18 +81,14 @@ fn each_option_without_meaning_gets_a_word() {
         "-f 1.1",
         "-n 48",
         "-L",
-        "-D :",
         "-R 20",
         "-C",
         "-b 1024",
         "-B binary",
-        "-X",
-        "-W",
         "-e /tmp/x",
         "-N 2",
         "-t 8",
         "-p 0",
-        "-s /x",
         "-o modern",
         "-o no_lru_crawler",
         "-o hashpower=16",
@@ -88,7 +99,19 @@ fn each_option_without_meaning_gets_a_word() {
         let option = &line[..2];
         assert!(words.len() == 1 && words[0].starts_with(option), "{line}: {words:?}");
     }
-    for line in ["-U 0", "-B auto", "-t 4", "-l 127.0.0.1", "-v", "-o idle_timeout=0", ""] {
+    for line in [
+        "-s /x",
+        "-s /x -p 0",
+        "-X -W",
+        "-D /",
+        "-U 0",
+        "-B auto",
+        "-t 4",
+        "-l 127.0.0.1",
+        "-v",
+        "-o idle_timeout=0",
+        "",
+    ] {
         assert_eq!(translated(line).expect(line).words, Vec::<String>::new(), "{line}");
     }
     let words = translated("-dMk -o modern,hashpower=16,,track_sizes").expect("a good line").words;
@@ -100,6 +123,7 @@ fn what_would_leave_a_door_open_is_refused_and_so_is_nonsense() {
     for line in [
         "-S",
         "-Z",
+        "-D ::",
         "-o ssl_key=x",
         "-o nonsense",
         "-o idle_timeout=soon",

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{ANY, MemcachedArgs};
 use crate::config::{Options, Size};
+use crate::log::LEVELS;
 
 /// What a command line of memcached means here.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +13,10 @@ pub struct Translation {
     pub options: Options,
     /// What has no meaning here, each with the reason, for people.
     pub words: Vec<String>,
+    /// Whether clients come by a path alone.
+    pub has_no_port: bool,
+    /// What ends the prefix of a key, where requests are counted by prefix from the start.
+    pub prefix_delimiter: Option<u8>,
 }
 
 /// Connections at a time, unless they say otherwise.
@@ -27,7 +32,8 @@ pub fn translate(args: &MemcachedArgs, cpus: usize) -> Result<Translation, Strin
     pass_over(args, &mut words);
     let listen = listen(args, &mut words)?;
     let memory = args.memory_limit.checked_mul(1 << 20).filter(|bytes| *bytes > 0);
-    let log_level = ["warn", "info", "debug", "trace"][usize::from(args.verbose.min(3))];
+    let log_level = LEVELS[usize::from(args.verbose.min(3))];
+    let has_no_port = args.unix_socket.is_some() && matches!(args.port, None | Some(0));
     let mut options = Options {
         data_dir: args.data_dir.clone(),
         durability: args.durability,
@@ -42,6 +48,8 @@ pub fn translate(args: &MemcachedArgs, cpus: usize) -> Result<Translation, Strin
         max_connections: Some(args.conn_limit.unwrap_or(CONNECTIONS)),
         enable_shutdown: Some(args.enable_shutdown),
         disable_flush_all: Some(args.disable_flush_all),
+        disable_dumps: Some(args.disable_dumping),
+        disable_watch: Some(args.disable_watch),
         auth_file: args.auth_file.clone(),
         log_level: Some(log_level.to_owned()),
         ..Options::default()
@@ -60,7 +68,16 @@ pub fn translate(args: &MemcachedArgs, cpus: usize) -> Result<Translation, Strin
             extended(option, &mut options, &mut words)?;
         }
     }
-    Ok(Translation { options, words })
+    let prefix_delimiter = delimiter(args)?;
+    Ok(Translation { options, words, has_no_port, prefix_delimiter })
+}
+
+fn delimiter(args: &MemcachedArgs) -> Result<Option<u8>, String> {
+    match args.delimiter.as_deref().map(str::as_bytes) {
+        None => Ok(None),
+        Some([byte]) => Ok(Some(*byte)),
+        Some(_) => Err("-D: not one byte".to_owned()),
+    }
 }
 
 /// What shuts people out must not be passed over.
@@ -87,13 +104,14 @@ fn pass_over(args: &MemcachedArgs, words: &mut Vec<String>) {
         (args.slab_growth_factor.is_some(), "-f", "there are no slabs"),
         (args.slab_min_size.is_some(), "-n", "there are no slabs"),
         (args.enable_largepages, "-L", "huge pages are asked for in any case"),
-        (args.delimiter.is_some(), "-D", "there are no statistics by prefix"),
         (args.max_reqs_per_event.is_some(), "-R", "who uses much goes after who uses little"),
         (args.disable_cas, "-C", "every item has a CAS id"),
-        (args.listen_backlog.is_some(), "-b", "4096 connections may wait to be accepted"),
+        (
+            args.listen_backlog.is_some(),
+            "-b",
+            "1024 connections of each core may wait to be accepted",
+        ),
         (only_one, "-B", "a connection's first byte says which protocol it speaks"),
-        (args.disable_dumping, "-X", "there are no dumps of keys"),
-        (args.disable_watch, "-W", "there is no `watch`"),
         (args.memory_file.is_some(), "-e", "all items are on disk, and there after a restart"),
         (args.napi_ids.is_some(), "-N", "connections are spread over cores by the kernel"),
     ];
@@ -104,19 +122,15 @@ fn pass_over(args: &MemcachedArgs, words: &mut Vec<String>) {
 fn port(args: &MemcachedArgs, words: &mut Vec<String>) -> Result<Option<u16>, String> {
     match args.port {
         Some(-1) => Ok(Some(0)),
-        Some(0) => {
+        Some(0) if args.unix_socket.is_none() => {
             words.push("-p 0: the port cannot be switched off; a free one is taken".to_owned());
             Ok(Some(0))
         }
+        Some(0) => Ok(None),
         Some(port) => match u16::try_from(port) {
             Ok(port) => Ok(Some(port)),
             Err(_) => Err(format!("-p {port}: not a port")),
         },
-        None if args.unix_socket.is_some() => {
-            let here = "there is a port besides the path, a free one of 127.0.0.1 unless -l and -p";
-            words.push(format!("-s: {here} say otherwise"));
-            Ok(Some(0))
-        }
         None => Ok(None),
     }
 }

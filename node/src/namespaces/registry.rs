@@ -195,6 +195,7 @@ mod tests {
             metadata: Default::default(),
             value_len: store.value.len(),
             value: Some(store.value.to_vec()),
+            last_use: None,
         }
     }
 

@@ -566,11 +566,11 @@ impl Codec for Native {
 
     fn put_shard(
         &self,
-        token: &NativeToken,
+        token: &mut NativeToken,
         answer: &ShardAnswer,
         (_, hops): (u32, u8),
         out: &mut Vec<u8>,
-    ) {
+    ) -> Option<Arc<ShardRequest>> {
         let head = ReplyHead { hops, ..token.head };
         let asked = token.asked.as_deref();
         match (asked.expect("a whole shard was asked"), answer) {
@@ -588,6 +588,7 @@ impl Codec for Native {
             }
             (asked, answer) => panic!("{answer:?} is no answer to {asked:?}"),
         }
+        None
     }
 
     fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, out: &mut Vec<u8>) {

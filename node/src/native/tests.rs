@@ -127,9 +127,10 @@ fn pages_are_asked_of_a_shard_and_shown_with_what_they_are_of() {
     let bytes = bytes_of(&first, 0);
     let mut native = native();
     let step = native.cut(&bytes);
-    let (token, mut out) = (native.token(&step), Vec::new());
+    let (mut token, mut out) = (native.token(&step), Vec::new());
     assert_eq!(Native::token_bytes(&token), size_of::<Pages>());
-    native.put_shard(&token, &ShardAnswer::page(Page::default()), (0, 1), &mut out);
+    let page = ShardAnswer::page(Page::default());
+    assert_eq!(native.put_shard(&mut token, &page, (0, 1), &mut out), None);
     let (reply, _) = NativeReply::read(&out, 1 << 20).expect("a reply");
     assert_eq!((reply.head.id, reply.head.hops), (77, 1));
     assert_eq!(NativePage::decode(reply.body), Ok(NativePage::default()));

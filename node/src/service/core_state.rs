@@ -1,8 +1,8 @@
 //! What the connections of one core share: its shards, its lines to other cores, its limits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 use larder_engine::key::Key;
@@ -12,21 +12,26 @@ use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
 use super::lanes::{Lanes, Room, charged};
+use super::observer::{Observed, Observer};
 use super::refused::Want;
 use super::shards::{
-    Clearing, Completion, LogNeed, Origin, Released, Shards, Tried, log_need, shard_log_need,
+    Clearing, Completion, LogNeed, Notes, Origin, Released, Shards, Tried, log_need, shard_log_need,
 };
 use super::shares::{Part, Shares};
 use crate::connection::{After, Arrival, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
-use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
+use crate::counters::{ConnectionState, CoreMemory, CoreReport, Counters, ShardSpace};
+use crate::events::{EventKinds, NodeEvent, Numbering};
 use crate::facts::Facts;
 use crate::ledger::Ledger;
-use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES};
-use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place};
+use crate::limits::{
+    FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES, WATCHERS_MAX,
+};
+use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place, Told};
 use crate::namespaces::NamespaceView;
 use crate::namespaces::registrar::Registrar;
 use crate::namespaces::registry::Registry;
+use crate::prefixes::PrefixCounts;
 use crate::request::{
     Answered, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardRequest, Target,
 };
@@ -45,6 +50,24 @@ pub struct Shared {
     pub shards: u16,
     /// Connections of the whole node now.
     pub connections: AtomicUsize,
+    /// Events that somebody has watched.
+    pub events: AtomicU64,
+}
+
+impl Shared {
+    /// The number of the next event.
+    pub(super) fn next_event(&self) -> u64 {
+        self.events.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// A connection that watches what happens.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub connection: u64,
+    pub kinds: EventKinds,
+    /// Events that it was not told of since the last one that it was.
+    pub skipped: u64,
 }
 
 /// Who waits for what all cores say.
@@ -61,7 +84,7 @@ struct Gather {
     whose: GatherFor,
     what: Ask,
     remaining: usize,
-    reports: Vec<CoreReport>,
+    told: Vec<Told>,
     failure: Option<String>,
 }
 
@@ -71,6 +94,14 @@ pub(super) struct CoreState {
     files: FileCache<RingEnv>,
     pub shared: Arc<Shared>,
     pub counters: Counters,
+    pub(super) observer: Observer,
+    /// Connections of this core that watch what happens.
+    pub(super) watchers: Vec<Watcher>,
+    /// What they are to be told in this turn, and how much more there was.
+    pub(super) heard: (Vec<NodeEvent>, u64),
+    pub(super) numbering: Numbering,
+    /// Cores that have asked for the connections, and the numbers of their questions.
+    pub(super) listings: Vec<(usize, u64)>,
     pub mesh: Mesh,
     pub shards: Shards,
     pub events: Sender<Event>,
@@ -119,14 +150,18 @@ pub(super) struct Parts {
     pub mesh: Mesh,
     pub shards: Shards,
     pub events: Sender<Event>,
+    /// How many listeners a core has.
+    pub listeners: usize,
     pub namespaces: NamespaceView,
     pub registry: Option<Registry>,
 }
 
 impl CoreState {
-    pub(super) fn new(setup: Parts) -> Self {
-        let Parts { core, env, files, shared, mesh, shards, events, namespaces, registry } = setup;
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { core, env, files, shared, mesh, shards, events, listeners, .. } = parts;
+        let Parts { namespaces, registry, .. } = parts;
         let cores = mesh.cores();
+        let observer = Observer::new(env.clone(), Arc::clone(&shared), cores);
         let share = shared.facts.memory_plan.cores.1;
         let ledger = Ledger::new(share.connections);
         let item_bytes = usize::try_from(shared.facts.item_bytes_max).unwrap_or(usize::MAX);
@@ -146,6 +181,11 @@ impl CoreState {
             unknown_value_bytes: item_bytes / UNKNOWN_VALUE_PART,
             shared,
             counters: Counters::default(),
+            observer,
+            watchers: Vec::new(),
+            heard: (Vec::new(), 0),
+            numbering: Numbering { cores, listeners },
+            listings: Vec::new(),
             mesh,
             shards,
             events,
@@ -231,10 +271,11 @@ impl CoreState {
         shard: u16,
         request: &ItemRequest<'_>,
         expected_bytes: usize,
+        observed: Option<Box<Observed>>,
     ) {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
         self.adding += log_need(request).map_or(0, |need| need.adds);
-        self.shards.start(origin, shard, request, expected_bytes);
+        self.shards.start(origin, shard, request, expected_bytes, observed);
     }
 
     pub(super) fn start_shard(
@@ -312,7 +353,7 @@ impl CoreState {
         let task = Load { waiting: 1, expected_bytes, bytes: 0 };
         self.tasks = self.tasks - task;
         self.adding -= completion.adds;
-        let (answered, after) = completion.settle(&mut self.counters);
+        let (answered, after) = completion.settle(&mut self.counters, &mut self.observer);
         let (core, place) = match origin {
             Origin::Connection(place) => {
                 return self.arrived.push((place, Arrival { answered, after, core: None }));
@@ -353,18 +394,18 @@ impl CoreState {
         let clearings = self.shards.take_clearings();
         let has_any = !clearings.is_empty();
         for Clearing { core, ask, result } in clearings {
-            let result = result.map_err(|failure| failure.to_string());
-            self.tell_done(core, ask, result);
+            let told = result.map(|()| Told::Done).map_err(|failure| failure.to_string());
+            self.answer(core, ask, told);
         }
         has_any
     }
 
-    /// Tells the core that asked how what it asked for has ended here.
-    fn tell_done(&mut self, core: usize, ask: u64, result: Result<(), String>) {
+    /// Answers a core's question.
+    pub(super) fn answer(&mut self, core: usize, ask: u64, told: Result<Told, String>) {
         if core == self.core {
-            self.gathered(ask, result.map(|()| None));
+            self.gathered(ask, told);
         } else {
-            self.mesh.send_note(core, Note::Done(ask, result));
+            self.mesh.send_note(core, Note::Told(ask, told));
         }
     }
 
@@ -386,6 +427,8 @@ impl CoreState {
         CoreReport {
             core: self.core,
             connections: self.open_connections,
+            watchers: self.watchers.len(),
+            counts_prefixes: self.observer.prefixes.is_on(),
             waiting: self.load.waiting,
             memory: self.memory(),
             buffer_shortages: self.buffer_shortages,
@@ -403,23 +446,98 @@ impl CoreState {
     }
 
     pub(super) fn answer_ask(&mut self, core: usize, ask: u64, what: Ask) {
-        match what {
+        let told = match what {
             Ask::Clear(at) => return self.shards.start_clearing(core, ask, at),
             Ask::DropNamespace(number) => return self.shards.start_dropping(core, ask, number),
+            Ask::Connections => return self.listings.push((core, ask)),
+            Ask::Reset => {
+                self.counters = Counters::default();
+                self.observer.prefixes.reset();
+                Told::Report(Box::new(self.report()))
+            }
+            Ask::Report => Told::Report(Box::new(self.report())),
             Ask::Namespaces(table) => {
                 self.shards.set_namespaces(&table);
                 self.namespaces.set(table);
-                return self.tell_done(core, ask, Ok(()));
+                Told::Done
             }
-            Ask::Reset => self.counters = Counters::default(),
-            Ask::Report => {}
+            Ask::CountPrefixes(is_on) => {
+                self.observer.count_prefixes(is_on);
+                Told::Done
+            }
+            Ask::Prefixes => Told::Prefixes(self.observer.prefixes.counted()),
+            Ask::Watch(kinds) => {
+                self.observer.watch(core, kinds);
+                Told::Done
+            }
+        };
+        self.answer(core, ask, Ok(told));
+    }
+
+    /// All that the connections of this core watch.
+    fn watched_here(&self) -> EventKinds {
+        self.watchers.iter().fold(EventKinds::NONE, |all, watcher| all.and(watcher.kinds))
+    }
+
+    /// A connection wants to watch.
+    fn start_watching(&mut self, place: Place, kinds: EventKinds) {
+        if self.watchers.len() >= WATCHERS_MAX {
+            let answered = Answered::Node(NodeAnswer::TooManyWatchers);
+            let arrival = Arrival { answered, after: After::NOTHING, core: None };
+            return self.arrived.push((place, arrival));
         }
-        let report = self.report();
-        if core == self.core {
-            self.gathered(ask, Ok(Some(report)));
-        } else {
-            self.mesh.send_note(core, Note::Report(ask, Box::new(report)));
+        self.watchers.push(Watcher { connection: place.connection, kinds, skipped: 0 });
+        let kinds = self.watched_here();
+        self.start_gather(GatherFor::Connection(place), Ask::Watch(kinds));
+    }
+
+    /// A connection is gone: what only it has watched is of no interest any more.
+    pub(super) fn stop_watching(&mut self, connection: u64) {
+        let before = self.watchers.len();
+        self.watchers.retain(|watcher| watcher.connection != connection);
+        if self.watchers.len() == before {
+            return;
         }
+        let kinds = self.watched_here();
+        self.observer.watch(self.core, kinds);
+        for peer in self.mesh.peers().collect::<Vec<_>>() {
+            self.mesh.send_note(peer, Note::Watching(kinds));
+        }
+    }
+
+    /// Hands what has happened to the cores where it is watched. What one of them cannot take now
+    /// is lost to it.
+    pub(super) fn tell_events(&mut self) {
+        if !self.observer.has_any() {
+            return;
+        }
+        let (events, lost) = self.observer.take();
+        for peer in self.mesh.peers().collect::<Vec<_>>() {
+            let kinds = self.observer.watched(peer);
+            if kinds == EventKinds::NONE {
+                continue;
+            }
+            if !self.mesh.has_room(peer) {
+                self.counters.log_worker_dropped += events.len() as u64;
+                continue;
+            }
+            let watched = events.iter().filter(|event| kinds.has_any(event.kind()));
+            self.mesh.send_note(peer, Note::Events(watched.cloned().collect(), lost));
+        }
+        if !self.watchers.is_empty() {
+            self.hear(events, lost);
+        }
+    }
+
+    /// Takes what has happened, for the watchers of this core.
+    pub(super) fn hear(&mut self, events: Vec<NodeEvent>, lost: u64) {
+        self.heard.0.extend(events);
+        self.heard.1 += lost;
+    }
+
+    /// The number under which a connection of a core is told of.
+    pub(super) fn number_of(&self, core: usize, connection: u64) -> u64 {
+        self.numbering.connection(core, connection)
     }
 
     pub(super) fn start_gather(&mut self, whose: GatherFor, what: Ask) {
@@ -427,10 +545,10 @@ impl CoreState {
         self.gather_next += 1;
         let remaining = match what {
             Ask::Clear(_) | Ask::DropNamespace(_) => usize::from(self.shared.shards),
-            Ask::Report | Ask::Reset | Ask::Namespaces(_) => self.mesh.cores(),
+            _ => self.mesh.cores(),
         };
         let asked = what.clone();
-        let gather = Gather { whose, what: asked, remaining, reports: Vec::new(), failure: None };
+        let gather = Gather { whose, what: asked, remaining, told: Vec::new(), failure: None };
         self.gathers.insert(ask, gather);
         for peer in self.mesh.peers().collect::<Vec<_>>() {
             self.mesh.send_note(peer, Note::Ask(ask, what.clone()));
@@ -439,18 +557,17 @@ impl CoreState {
     }
 
     /// Takes one of the answers that a gather waits for.
-    pub(super) fn gathered(&mut self, ask: u64, answer: Result<Option<CoreReport>, String>) {
+    pub(super) fn gathered(&mut self, ask: u64, answer: Result<Told, String>) {
         let gather = self.gathers.get_mut(&ask).expect("a gather stays until its last answer");
         match answer {
-            Ok(report) => gather.reports.extend(report),
+            Ok(told) => gather.told.push(told),
             Err(failure) => gather.failure = Some(failure),
         }
         gather.remaining -= 1;
         if gather.remaining > 0 {
             return;
         }
-        let mut gather = self.gathers.remove(&ask).expect("it was just looked at");
-        gather.reports.sort_by_key(|report| report.core);
+        let gather = self.gathers.remove(&ask).expect("it was just looked at");
         if let Some(failure) = &gather.failure {
             tracing::error!("what all shards were to do has failed: {failure}");
         }
@@ -458,17 +575,50 @@ impl CoreState {
             GatherFor::Connection(place) => place,
             GatherFor::Registrar => return self.registrar_step_done(gather.failure.is_none()),
         };
-        let answered = match gather.what {
-            _ if gather.failure.is_some() => Answered::Failed(NoAnswer::Stopped),
-            Ask::Report | Ask::Reset => {
-                Answered::Node(NodeAnswer::Reports(gather.reports, self.now))
-            }
-            Ask::Clear(_) | Ask::Namespaces(_) | Ask::DropNamespace(_) => {
-                Answered::Node(NodeAnswer::Cleared)
-            }
+        let answered = match gather.failure {
+            Some(_) => Answered::Failed(NoAnswer::Stopped),
+            None => Answered::Node(self.sum(place, gather.what, gather.told)),
         };
         let arrival = Arrival { answered, after: After::NOTHING, core: None };
         self.arrived.push((place, arrival));
+    }
+
+    /// What all cores have told to the question of a connection.
+    fn sum(&self, place: Place, what: Ask, told: Vec<Told>) -> NodeAnswer {
+        let asking = self.number_of(self.core, place.connection);
+        let (mut reports, mut connections) = (Vec::new(), Vec::new());
+        let mut prefixes: BTreeMap<Box<[u8]>, PrefixCounts> = BTreeMap::new();
+        for told in told {
+            match told {
+                Told::Report(report) => reports.push(*report),
+                Told::Connections(more) => connections.extend(more),
+                Told::Prefixes(counted) => {
+                    for (prefix, counts) in counted {
+                        prefixes.entry(prefix).or_default().add(&counts);
+                    }
+                }
+                Told::Done => {}
+            }
+        }
+        match what {
+            Ask::Clear(_) => NodeAnswer::Cleared,
+            Ask::Report | Ask::Reset => {
+                reports.sort_by_key(|report: &CoreReport| report.core);
+                NodeAnswer::Reports(reports, self.now)
+            }
+            Ask::Connections => {
+                connections.sort_by_key(|connection| connection.number);
+                let own = connections.iter_mut().find(|connection| connection.number == asking);
+                if let Some(own) = own {
+                    own.state = ConnectionState::Asking;
+                }
+                NodeAnswer::Connections(connections)
+            }
+            Ask::Prefixes => NodeAnswer::Prefixes(prefixes.into_iter().collect()),
+            Ask::CountPrefixes(_) | Ask::Watch(_) | Ask::Namespaces(_) | Ask::DropNamespace(_) => {
+                NodeAnswer::Done
+            }
+        }
     }
 
     /// Tells the supervisor; one that is gone needs to know nothing.
@@ -534,8 +684,14 @@ impl Handler for Dispatch<'_> {
             if let Some(need) = need.filter(|need| !state.may_append(*self.part, *need)) {
                 return state.refuse(own, Want::Log(*self.part, need));
             }
-            let counters = &mut state.counters;
-            let tried = state.shards.try_execute(target, request, state.now, counters, put);
+            let number = || state.numbering.connection(core, self.connection);
+            let mut observed = state.observer.observe(request, number);
+            let notes = Notes {
+                counters: &mut state.counters,
+                observer: &mut state.observer,
+                observed: &mut observed,
+            };
+            let tried = state.shards.try_execute(target, request, state.now, notes, put);
             let bytes = need.map_or(0, |need| need.bytes);
             if let Tried::Done { after, is_error } = tried {
                 state.shares.note(self.part, bytes);
@@ -546,7 +702,7 @@ impl Handler for Dispatch<'_> {
                 Err(bytes) => return state.refuse(own, Want::Task(bytes)),
             };
             state.shares.note(self.part, bytes);
-            state.start(Origin::Connection(place), shard, request, expected_bytes);
+            state.start(Origin::Connection(place), shard, request, expected_bytes, observed);
             return Handled::Waiting { expected_bytes };
         }
         let bytes = request.operation.value_len();
@@ -611,6 +767,20 @@ impl Handler for Dispatch<'_> {
             NodeRequest::Reports { reset: false } => Ask::Report,
             NodeRequest::Namespace(request) => {
                 state.change_namespace(place, request);
+                return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
+            }
+            NodeRequest::Connections => Ask::Connections,
+            NodeRequest::CountPrefixes(is_on) => Ask::CountPrefixes(is_on),
+            NodeRequest::Prefixes => Ask::Prefixes,
+            NodeRequest::Watch(kinds) => {
+                state.start_watching(place, kinds);
+                return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
+            }
+            NodeRequest::LogLevel(level) => {
+                state.tell(Event::LogLevel(level));
+                let answered = Answered::Node(NodeAnswer::Done);
+                let arrival = Arrival { answered, after: After::NOTHING, core: None };
+                state.arrived.push((place, arrival));
                 return Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES };
             }
             NodeRequest::Stop => {

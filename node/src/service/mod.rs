@@ -7,6 +7,7 @@
 mod core_state;
 mod lanes;
 mod namespaces;
+mod observer;
 mod other_cores;
 mod pressure;
 mod refused;
@@ -14,6 +15,7 @@ mod shards;
 mod shares;
 mod table;
 mod turns;
+mod watchers;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -33,6 +35,7 @@ use crate::connection::{
     After, Arrival, ByFirstByte, Connection, Output, Release, SpareInputs, Stop,
 };
 use crate::control::{Control, Event};
+use crate::events::{Ending, Happening};
 use crate::ledger::Holding;
 use crate::limits::{
     OUTPUT_HIGH_WATER, OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS, OUTPUT_STALL_SECONDS_PRESSED,
@@ -93,6 +96,8 @@ pub struct Setup {
     pub shared: Arc<Shared>,
     /// By listener, who speaks with its clients.
     pub entrances: Vec<Entrance>,
+    /// By listener, where it is; `None` for a path.
+    pub addresses: Vec<Option<SocketAddr>>,
     /// The lines to the other cores.
     pub mesh: Mesh,
     /// The core's shards, open.
@@ -111,6 +116,7 @@ pub struct Setup {
 pub struct NodeService {
     state: CoreState,
     entrances: Vec<Entrance>,
+    addresses: Vec<Option<SocketAddr>>,
     table: Table,
     spares: SpareInputs,
     control: Receiver<Control>,
@@ -145,11 +151,12 @@ pub struct NodeService {
 impl NodeService {
     /// A service that starts to count seconds at once.
     pub fn new(setup: Setup) -> Self {
-        let Setup { core, env, files, shared, entrances, mesh, engines, control, .. } = setup;
+        let Setup { core, env, files, shared, entrances, addresses, mesh, .. } = setup;
+        let Setup { engines, control, events, namespaces, registry, .. } = setup;
         let ticks = Rc::new(Cell::new(0));
         env.spawn(TaskQueue::Maintenance, count_seconds(env.clone(), Rc::clone(&ticks)));
         let shards = Shards::new(env.clone(), shared.shards, engines);
-        let (events, namespaces, registry) = (setup.events, setup.namespaces, setup.registry);
+        let listeners = entrances.len();
         let mut state = CoreState::new(Parts {
             core,
             env,
@@ -158,6 +165,7 @@ impl NodeService {
             mesh,
             shards,
             events,
+            listeners,
             namespaces,
             registry,
         });
@@ -167,6 +175,7 @@ impl NodeService {
         Self {
             state,
             entrances,
+            addresses,
             table: Table::default(),
             spares: SpareInputs::default(),
             control,
@@ -446,7 +455,9 @@ impl NodeService {
             let pending = network.output_pending(entry.id);
             let is_idle = idle_timeout > 0
                 && now - entry.active_at >= idle_timeout
-                && entry.connection.is_answered();
+                && entry.connection.is_answered()
+                && !entry.connection.is_watching()
+                && !awaits_block(entry);
             entry.stalled = match entry.stalled {
                 _ if pending <= mark => None,
                 Some((since, before)) if before == pending => Some((since, before)),
@@ -457,6 +468,7 @@ impl NodeService {
             if is_idle || is_stalled {
                 self.state.counters.idle_kicks += u64::from(is_idle);
                 self.state.counters.stalled_readers += u64::from(is_stalled);
+                entry.ending = if is_idle { Ending::Idle } else { Ending::Shed };
                 network.close(entry.id);
             }
         }
@@ -475,6 +487,12 @@ fn queue(ready: &mut Turns, entry: &mut Entry) {
     if !std::mem::replace(&mut entry.is_queued, true) {
         ready.push(entry.mark, entry.id);
     }
+}
+
+/// Whether the front of a request has come that says how long it is, and more than a byte is
+/// missing. memcached does not count such a client as silent.
+fn awaits_block(entry: &Entry) -> bool {
+    entry.connection.input_needed() > entry.connection.input_len() + 1
 }
 
 /// Brings the core's load and its ledger up to date with a connection's.
@@ -519,8 +537,9 @@ impl Service for NodeService {
         listener: usize,
         peer: Option<SocketAddr>,
     ) -> bool {
-        let client = (self.entrances[listener].0)();
+        let client = ((self.entrances[listener].0)(), listener, peer);
         self.table.insert(connection, client, self.ticks_seen, self.ready.newcomer());
+        self.state.connection_happened(connection.into(), Happening::Began(peer));
         self.state.open_connections = self.table.len();
         self.state.counters.total_connections += 1;
         let open = self.state.shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -572,6 +591,9 @@ impl Service for NodeService {
 
     fn closed(&mut self, connection: ConnectionId) {
         let Some(entry) = self.table.remove(connection) else { return };
+        let ending = if self.is_draining { Ending::Shutdown } else { entry.ending };
+        self.state.stop_watching(connection.into());
+        self.state.connection_happened(connection.into(), Happening::Ended(entry.peer, ending));
         self.state.load = self.state.load - entry.counted;
         let mut holding = entry.holding;
         self.state.ledger.change(&mut holding, Holding::default());
@@ -594,6 +616,9 @@ impl Service for NodeService {
         has_worked |= self.observe_logs();
         has_worked |= self.receive_arrived();
         has_worked |= self.drive_ready(network);
+        self.list_connections(network);
+        self.state.tell_events();
+        self.tell_watchers(network);
         if self.ticks.get() != self.ticks_seen {
             self.tick(network);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use larder_engine::shard::{Announced, Answer};
 
 use super::core_state::CoreState;
-use super::shards::{Origin, Tried, log_need, shard_log_need};
+use super::shards::{Notes, Origin, Tried, log_need, shard_log_need};
 use crate::connection::{After, Load};
 use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
@@ -74,8 +74,9 @@ impl CoreState {
         for note in batch.notes.drain(..) {
             match note {
                 Note::Ask(ask, what) => self.answer_ask(core, ask, what),
-                Note::Report(ask, report) => self.gathered(ask, Ok(Some(*report))),
-                Note::Done(ask, result) => self.gathered(ask, result.map(|()| None)),
+                Note::Told(ask, told) => self.gathered(ask, told),
+                Note::Watching(kinds) => self.observer.watch(core, kinds),
+                Note::Events(events, lost) => self.hear(events, lost),
                 Note::ChangeNamespace(place, request) => self.ask_registrar((core, place), request),
                 Note::NamespaceChanged(place, result) => self.namespace_changed(place, result),
             }
@@ -187,8 +188,11 @@ impl CoreState {
         let mut value = std::mem::take(&mut self.scratch);
         value.clear();
         let mut given = None;
-        let Self { shards, counters, now, .. } = self;
-        let tried = shards.try_execute(target, request, *now, counters, |answer| {
+        let Self { shards, counters, observer, numbering, now, .. } = self;
+        let number = || numbering.connection(core, place.connection);
+        let mut observed = observer.observe(request, number);
+        let notes = Notes { counters, observer, observed: &mut observed };
+        let tried = shards.try_execute(target, request, *now, notes, |answer| {
             value.extend_from_slice(answer.map_or(&[], |answer| answer.value));
             given = Some(answer.map(Answer::without_value));
         });
@@ -207,7 +211,8 @@ impl CoreState {
                 admitted.map(|expected_bytes| {
                     let task = Load { waiting: 1, expected_bytes, bytes: 0 };
                     self.lanes.change(core, place.connection, |load| load + task);
-                    self.start(Origin::Core { core, place }, target.shard, request, expected_bytes);
+                    let origin = Origin::Core { core, place };
+                    self.start(origin, target.shard, request, expected_bytes, observed);
                     0
                 })
             }

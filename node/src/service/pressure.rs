@@ -5,6 +5,7 @@ use larder_runtime::network::{ConnectionId, Network};
 
 use super::table::Entry;
 use super::{NodeService, account};
+use crate::events::Ending;
 use crate::ledger::heaviest;
 use crate::limits::{GRANT_SECONDS, INPUT_FREE_BYTES};
 
@@ -50,6 +51,7 @@ impl NodeService {
         let Some(entry) = self.table.get_mut(id) else { return };
         let can_be_told = pending == 0 && entry.connection.is_answered();
         entry.is_leaving = true;
+        entry.ending = Ending::Shed;
         entry.connection.close();
         account(&mut self.state, entry);
         self.state.counters.shed_connections += 1;

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::error::EngineError;
-use larder_engine::key::Key;
-use larder_engine::operation::{Delete, Need, Operation};
+use larder_engine::key::{DEFAULT_NAMESPACE, Key};
+use larder_engine::operation::{Delete, EXPIRED, Need, Operation};
 use larder_engine::shard::{
     Announced, Answer, AnswerBuf, Attempt, BatchAnswer, OperationBuf, Shard,
 };
@@ -15,6 +15,7 @@ use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
 
+use super::observer::{Observed, Observer};
 use super::shares::Backlog;
 use crate::connection::{After, ByteQueue, Release};
 use crate::counters::{Counters, Kind, ShardReport, ShardSpace};
@@ -49,6 +50,8 @@ pub(super) struct Completion {
     /// What it was expected to add to the log, in bytes.
     pub adds: usize,
     kind: Kind,
+    /// What those who watch are told of it.
+    observed: Option<Box<Observed>>,
 }
 
 /// What came of a request that had to wait.
@@ -81,6 +84,17 @@ struct LocalShard {
     held_values: ByteQueue,
     acknowledged_seen: u64,
     stopped: Option<String>,
+    /// The Unix second in which all that is stored in the default namespace is gone at once,
+    /// because a clear was asked for with a delay that ends in it; 0 for none. A start forgets it.
+    dark_second: u32,
+}
+
+/// Where it is noted what was asked and answered.
+pub(super) struct Notes<'a> {
+    pub counters: &'a mut Counters,
+    pub observer: &'a mut Observer,
+    /// What of the request is to be noted when it has ended.
+    pub observed: &'a mut Option<Box<Observed>>,
 }
 
 /// How an attempt to carry a request out at once ended.
@@ -121,6 +135,7 @@ impl Shards {
                 held_values: ByteQueue::default(),
                 acknowledged_seen: 0,
                 stopped: None,
+                dark_second: 0,
             });
         }
         Self {
@@ -174,10 +189,12 @@ impl Shards {
         target: Target,
         request: &ItemRequest<'_>,
         now: u32,
-        counters: &mut Counters,
+        notes: Notes<'_>,
         put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Tried {
         let Target { shard, announced } = target;
+        let Notes { counters, observer, observed } = notes;
+        let request = &self.darkened(shard, request, now);
         let engine = &self.local(shard).engine;
         let mut put = Some(put);
         let mut put = |answer: Result<&Answer<'_>, NoAnswer>| {
@@ -186,11 +203,14 @@ impl Shards {
         let ItemRequest { key, operation, kind, .. } = request;
         let attempt = engine.try_execute(key, announced, operation, now, |answer| {
             put(Ok(answer));
-            answer.outcome
+            (answer.outcome, answer.value_len)
         });
         match attempt {
-            Attempt::Done { value: outcome, needs } => {
+            Attempt::Done { value: (outcome, value_bytes), needs } => {
                 counters.count(*kind, outcome);
+                if let Some(observed) = observed.take() {
+                    observer.ended(*observed, Ok((outcome, value_bytes)), counters);
+                }
                 Tried::Done { after: After { shard, needs }, is_error: false }
             }
             Attempt::Later => Tried::Later,
@@ -206,10 +226,24 @@ impl Shards {
                 }
                 note_failure(shard, &failure);
                 counters.count_failure(*kind, &failure);
+                if let Some(observed) = observed.take() {
+                    observer.ended(*observed, Err(&failure), counters);
+                }
                 put(Err(NoAnswer::from(&failure)));
                 Tried::Done { after, is_error: true }
             }
         }
+    }
+
+    /// The request as it is carried out at Unix second `now`: in the second in which a delayed
+    /// clear takes effect, what it stores is gone at once.
+    #[inline]
+    fn darkened<'a>(&self, shard: u16, request: &ItemRequest<'a>, now: u32) -> ItemRequest<'a> {
+        let mut request = *request;
+        if self.local(shard).dark_second == now && request.key.namespace == DEFAULT_NAMESPACE {
+            darken(&mut request.operation);
+        }
+        request
     }
 
     /// How many bytes `request` may be expected to need while a task carries it out: a value that
@@ -264,7 +298,9 @@ impl Shards {
         shard: u16,
         request: &ItemRequest<'_>,
         expected_bytes: usize,
+        observed: Option<Box<Observed>>,
     ) {
+        let request = &self.darkened(shard, request, self.unix_second());
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
         let ItemRequest { key, operation, kind, replaces, .. } = *request;
@@ -281,9 +317,14 @@ impl Shards {
                 }
             }
             let result = result.map(|(answer, needs)| (Done::Item(answer), needs));
-            let completion = Completion { origin, shard, result, expected_bytes, adds, kind };
+            let completion =
+                Completion { origin, shard, result, expected_bytes, adds, kind, observed };
             completions.borrow_mut().push(completion);
         });
+    }
+
+    fn unix_second(&self) -> u32 {
+        u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX)
     }
 
     /// As [`Shards::start`], for a request that is not about one item. Its answer may leave at once
@@ -305,14 +346,18 @@ impl Shards {
         self.env.spawn(queue, async move {
             let answer = carry_out(&engine, &request, now).await;
             let result = answer.map(|answer| (Done::Shard(answer), 0));
-            let kind = Kind::Other;
-            let completion = Completion { origin, shard, result, expected_bytes, adds, kind };
+            let (kind, observed) = (Kind::Other, None);
+            let completion =
+                Completion { origin, shard, result, expected_bytes, adds, kind, observed };
             completions.borrow_mut().push(completion);
         });
     }
 
     /// Clears every shard for a core that asked.
-    pub(super) fn start_clearing(&self, core: usize, ask: u64, at: Option<u32>) {
+    pub(super) fn start_clearing(&mut self, core: usize, ask: u64, at: Option<u32>) {
+        for local in self.local.iter_mut().flatten() {
+            local.dark_second = at.unwrap_or(0);
+        }
         for (shard, local) in self.numbered() {
             let engine = Rc::clone(&local.engine);
             let clearings = Rc::clone(&self.clearings);
@@ -494,7 +539,18 @@ impl Shards {
 
 impl Completion {
     /// The end of the request, and when it may be told.
-    pub(super) fn settle(self, counters: &mut Counters) -> (Answered, After) {
+    pub(super) fn settle(
+        self,
+        counters: &mut Counters,
+        observer: &mut Observer,
+    ) -> (Answered, After) {
+        if let Some(observed) = self.observed {
+            let result = self.result.as_ref().map(|(done, _)| match done {
+                Done::Item(answer) => (answer.as_answer().outcome, answer.as_answer().value_len),
+                Done::Shard(answer) => unreachable!("nothing is noted of {answer:?}"),
+            });
+            observer.ended(*observed, result, counters);
+        }
         match self.result {
             Ok((Done::Item(answer), needs)) => {
                 counters.count(self.kind, answer.as_answer().outcome);
@@ -509,6 +565,23 @@ impl Completion {
                 (Answered::Failed(NoAnswer::from(&failure)), After::NOTHING)
             }
         }
+    }
+}
+
+/// Has an operation store nothing but what has expired.
+#[cold]
+fn darken(operation: &mut Operation<'_>) {
+    match operation {
+        Operation::Store(store) => {
+            store.expiry = EXPIRED;
+            store.vivify = store.vivify.map(|_| EXPIRED);
+        }
+        Operation::Read(read) => read.vivify = read.vivify.map(|_| EXPIRED),
+        Operation::Arithmetic(arithmetic) => {
+            arithmetic.vivify = arithmetic.vivify.map(|(initial, _)| (initial, EXPIRED));
+        }
+        // They make no item where there is none.
+        Operation::Delete(_) | Operation::Exchange(_) => {}
     }
 }
 

@@ -1,11 +1,14 @@
 //! A core's connections, found by the number that the network gives them.
 
+use std::net::SocketAddr;
+
 use larder_runtime::network::ConnectionId;
 
 use super::core_state::Dispatch;
 use super::shares::Part;
 use super::turns::Mark;
 use crate::connection::{Drive, Load};
+use crate::events::Ending;
 use crate::ledger::Holding;
 
 /// A connection of this core, whatever its protocol.
@@ -15,6 +18,12 @@ pub(super) type Client = Box<dyn for<'a> Drive<Dispatch<'a>>>;
 pub(super) struct Entry {
     pub id: ConnectionId,
     pub connection: Client,
+    /// Who is at the other end; `None` if it came by a path.
+    pub peer: Option<SocketAddr>,
+    /// The listener that has accepted it.
+    pub listener: usize,
+    /// Why it ends, if it is ended from here.
+    pub ending: Ending,
     /// Whether the socket is not read from.
     pub is_paused: bool,
     /// Whether the peer will send no more.
@@ -60,7 +69,13 @@ fn index(id: ConnectionId) -> usize {
 }
 
 impl Table {
-    pub(super) fn insert(&mut self, id: ConnectionId, connection: Client, tick: u64, mark: Mark) {
+    pub(super) fn insert(
+        &mut self,
+        id: ConnectionId,
+        (connection, listener, peer): (Client, usize, Option<SocketAddr>),
+        tick: u64,
+        mark: Mark,
+    ) {
         let index = index(id);
         if index >= self.entries.len() {
             self.entries.resize_with(index + 1, || None);
@@ -68,6 +83,9 @@ impl Table {
         let entry = Entry {
             id,
             connection,
+            peer,
+            listener,
+            ending: Ending::Normal,
             is_paused: false,
             has_ended: false,
             is_queued: false,
@@ -117,8 +135,9 @@ mod tests {
     use crate::facts::Facts;
     use crate::memcached::Memcached;
 
-    fn client() -> Client {
-        Box::new(Connection::new(Memcached::new(&std::sync::Arc::new(Facts::example()))))
+    fn client() -> (Client, usize, Option<SocketAddr>) {
+        let facts = std::sync::Arc::new(Facts::example());
+        (Box::new(Connection::new(Memcached::new(&facts))), 0, None)
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl TestNode {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        Client::connect(self.node.addresses().memcached)
+        Client::connect(self.node.addresses().memcached.expect("a port"))
     }
 
     /// Stops the node in good order.

@@ -37,8 +37,9 @@ fn classic_commands() {
     client.ask("verbosity 1\r\n", "OK\r\n");
     client.ask("lru mode flat\r\n", "OK\r\n");
     client.ask("lru mode flat noreply\r\n", "");
-    let refused = "CLIENT_ERROR stats cachedump not allowed\r\n";
-    client.ask("stats cachedump 1 0\r\n", refused);
+    client.ask("stats cachedump 1\r\n", "CLIENT_ERROR bad command line\r\n");
+    client
+        .ask("cache_memlimit 7\r\n", "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n");
     client.ask("nonsense\r\n", "ERROR\r\n");
     client.ask("shutdown\r\n", "SERVER_ERROR: shutdown not enabled\r\n");
     client.send("get quiet\r\nquit\r\nget quiet\r\n");

@@ -12,7 +12,7 @@ fn data_is_there_after_a_restart() {
     let value = |key: u64| noise(key, 10 + 7 * key as usize);
     for round in 0..3 {
         let node = Launcher::default().start(&config).expect("the node starts");
-        let mut client = Client::connect(node.addresses().memcached);
+        let mut client = Client::connect(node.addresses().memcached.expect("a port"));
         for key in 0..200 {
             let name = format!("key{key}");
             if round > 0 {
@@ -32,11 +32,13 @@ fn every_durability_mode_keeps_data_over_a_good_end() {
         let mut config = config(directory.path(), 1);
         config.durability = durability;
         let node = Launcher::default().start(&config).expect("the node starts");
-        Client::connect(node.addresses().memcached).ask(set("k", b"v"), "STORED\r\n");
+        Client::connect(node.addresses().memcached.expect("a port"))
+            .ask(set("k", b"v"), "STORED\r\n");
         node.stop();
         node.join().expect("a good end");
         let node = Launcher::default().start(&config).expect("the node starts");
-        Client::connect(node.addresses().memcached).ask("get k\r\n", found("k", b"v"));
+        Client::connect(node.addresses().memcached.expect("a port"))
+            .ask("get k\r\n", found("k", b"v"));
     }
 }
 

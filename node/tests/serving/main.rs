@@ -14,6 +14,7 @@ mod keyed;
 mod lifecycle;
 mod limits;
 mod local_socket;
+mod looking;
 mod many_cores;
 mod memcached_binary;
 mod memcached_options;

@@ -48,6 +48,26 @@ pub const FLUSH_NOT_ALLOWED: &str = "CLIENT_ERROR flush_all not allowed";
 pub const WATCH_NOT_ALLOWED: &str = "CLIENT_ERROR watch commands not allowed";
 /// `lru_crawler metadump` is switched off.
 pub const DUMP_NOT_ALLOWED: &str = "ERROR metadump not allowed";
+/// `lru_crawler mgdump` is switched off.
+pub const KEY_DUMP_NOT_ALLOWED: &str = "ERROR key dump not allowed";
+/// `lru_crawler metadump` behind requests whose answers have not been sent.
+pub const METADUMP_NOT_FIRST: &str = "ERROR cannot pipeline other commands before metadump";
+/// `lru_crawler mgdump` behind such.
+pub const KEY_DUMP_NOT_FIRST: &str = "ERROR cannot pipeline other commands before mgdump";
+/// `watch` behind such.
+pub const WATCH_NOT_FIRST: &str = "ERROR cannot pipeline other commands before watch";
+/// `watch` where there are as many watchers as there may be.
+pub const TOO_MANY_WATCHERS: &str = "WATCHER_TOO_MANY log watcher limit reached";
+/// `stats detail` without one of its words.
+pub const DETAIL_USAGE: &str = "CLIENT_ERROR usage: stats detail on|off|dump";
+/// `stats cachedump` without class and limit.
+pub const CACHE_DUMP_ARGUMENTS: &str = "CLIENT_ERROR bad command line";
+/// `stats cachedump` of a class that cannot be.
+pub const CACHE_DUMP_CLASS: &str = "CLIENT_ERROR Illegal slab id";
+/// `cache_memlimit` of too little.
+pub const MEMORY_TOO_SMALL: &str = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
+/// `cache_memlimit` of so much that bytes must have been meant.
+pub const MEMORY_IN_BYTES: &str = "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes";
 /// `stats cachedump` is switched off.
 pub const CACHE_DUMP_NOT_ALLOWED: &str = "CLIENT_ERROR stats cachedump not allowed";
 /// `slabs reassign` is switched off.

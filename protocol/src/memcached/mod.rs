@@ -19,8 +19,9 @@ mod request;
 pub use expiry::{Expiry, RELATIVE_SECONDS_MAX, expiry_from_exptime};
 pub use parse::{CloseReason, Malformed, Parsed, Parser, Step};
 pub use request::{
-    Arithmetic, Delete, Direction, GetRequest, KeyScratch, MetaArithmetic, MetaDebug, MetaDelete,
-    MetaFlags, MetaGet, MetaSet, Request, ShutdownMode, Store, StoreVerb, Touch, WireKey,
+    Arithmetic, Delete, DetailMode, Direction, Dump, DumpForm, GetRequest, KeyScratch, LogStreams,
+    MetaArithmetic, MetaDebug, MetaDelete, MetaFlags, MetaGet, MetaSet, Request, ShutdownMode,
+    Store, StoreVerb, Touch, WireKey,
 };
 
 /// The longest key in bytes; of a base64 key, the decoded bytes count.

@@ -29,6 +29,8 @@ pub enum Request<'a> {
     Version,
     /// `verbosity`: answer `OK`.
     Verbosity {
+        /// How much is to be logged; more is more.
+        level: u32,
         /// Whether the client wants no answer.
         noreply: bool,
     },
@@ -42,6 +44,12 @@ pub enum Request<'a> {
         /// What follows the command's name, without spaces around it.
         arguments: &'a [u8],
     },
+    /// `stats detail`.
+    Detail(DetailMode),
+    /// `lru_crawler metadump`, `lru_crawler mgdump`, `stats cachedump`.
+    Dump(Dump),
+    /// `watch`: answer `OK`, and then with what happens.
+    Watch(LogStreams),
     /// `quit`: answer what came before it, then close.
     Quit,
     /// `shutdown`.
@@ -147,6 +155,81 @@ pub struct Touch<'a> {
     pub exptime: i32,
     /// Whether the client wants no answer.
     pub noreply: bool,
+}
+
+/// What is asked of the counters by key prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetailMode {
+    /// To count.
+    On,
+    /// To count no more.
+    Off,
+    /// To tell.
+    Dump,
+}
+
+/// A list of what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dump {
+    /// What is told of each item.
+    pub form: DumpForm,
+    /// Whether the size class is asked for that all items are in here.
+    pub has_items: bool,
+}
+
+/// What is told of each item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpForm {
+    /// `lru_crawler metadump`: what is known of it.
+    Metadata,
+    /// `lru_crawler mgdump`: its key, as a command.
+    Keys,
+    /// `stats cachedump`: its key, length and expiry, of so many items at most; 0 for all.
+    Cache {
+        /// How many.
+        limit: u32,
+    },
+}
+
+/// A set of kinds of events, which `watch` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStreams(u8);
+
+impl LogStreams {
+    /// Reads.
+    pub const FETCHERS: Self = Self(1);
+    /// Stores.
+    pub const MUTATIONS: Self = Self(2);
+    /// Deletes.
+    pub const DELETIONS: Self = Self(4);
+    /// Connections that come and go.
+    pub const CONNECTIONS: Self = Self(8);
+    /// Streams that this server has nothing for.
+    pub const OTHERS: Self = Self(16);
+
+    /// These and those.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether any of `other` is among them.
+    pub fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The stream of this name.
+    pub(super) fn named(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"fetchers" => Self::FETCHERS,
+            b"mutations" => Self::MUTATIONS,
+            b"deletions" => Self::DELETIONS,
+            b"connevents" => Self::CONNECTIONS,
+            b"evictions" | b"rawcmds" | b"sysevents" | b"proxyreqs" | b"proxyevents"
+            | b"proxyuser" => Self::OTHERS,
+            _ => return None,
+        })
+    }
 }
 
 /// How the server is asked to stop. A server whose `shutdown` is off answers

@@ -167,7 +167,8 @@ fn flush_delays() {
     assert_eq!(flush_time(None, NOW), None);
     assert_eq!(flush_time(Some(0), NOW), None);
     assert_eq!(flush_time(Some(-3), NOW), None);
-    assert_eq!(flush_time(Some(10), NOW), Some(NOW + 10));
+    assert_eq!(flush_time(Some(1), NOW), Some(NOW));
+    assert_eq!(flush_time(Some(10), NOW), Some(NOW + 9));
 }
 
 #[test]

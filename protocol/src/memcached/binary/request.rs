@@ -41,7 +41,10 @@ pub enum BinaryRequest<'a> {
     /// Tell the version.
     Version,
     /// Say more or less in the log.
-    Verbosity,
+    Verbosity {
+        /// How much; more is more.
+        level: u32,
+    },
     /// Answer what came before it, then close.
     Quit,
 }
@@ -113,7 +116,7 @@ impl<'a> BinaryRequest<'a> {
             | Self::Statistics { .. }
             | Self::Noop
             | Self::Version
-            | Self::Verbosity
+            | Self::Verbosity { .. }
             | Self::Quit => None,
         }
     }
@@ -156,7 +159,7 @@ impl<'a> BinaryRequest<'a> {
             Verb::Statistics => Self::Statistics { section: key },
             Verb::Noop => Self::Noop,
             Verb::Version => Self::Version,
-            Verb::Verbosity => Self::Verbosity,
+            Verb::Verbosity => Self::Verbosity { level: u32_at(extras, 0) },
             Verb::Quit => Self::Quit,
         }
     }

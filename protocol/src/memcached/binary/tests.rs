@@ -112,7 +112,12 @@ fn every_request() -> Vec<(u8, bool, Vec<u8>, BinaryRequest<'static>)> {
         simple(0x0B, false, BinaryRequest::Version),
         simple(0x10, false, BinaryRequest::Statistics { section: b"" }),
         keyed(0x10, false, b"", BinaryRequest::Statistics { section: b"key" }),
-        (0x1B, false, message(0x1B, 0, &[0, 0, 0, 1], b"", b""), BinaryRequest::Verbosity),
+        (
+            0x1B,
+            false,
+            message(0x1B, 0, &[0, 0, 0, 1], b"", b""),
+            BinaryRequest::Verbosity { level: 1 },
+        ),
         (0x08, false, message(0x08, 0, time, b"", b""), BinaryRequest::Flush { delay: 60 }),
     ]
 }

@@ -43,18 +43,24 @@ pub(in crate::memcached) fn decode<'r>(encoded: &[u8], room: &'r mut [u8]) -> &'
     decoded
 }
 
-#[cfg(test)]
-pub(in crate::memcached) fn encode(bytes: &[u8]) -> Vec<u8> {
-    let mut encoded = Vec::new();
+/// Appends `bytes` in base64.
+pub(in crate::memcached) fn encode_into(bytes: &[u8], out: &mut Vec<u8>) {
     for group in bytes.chunks(3) {
         let mut padded = [0; 4];
         padded[..group.len()].copy_from_slice(group);
         let bits = u32::from_be_bytes(padded);
-        for index in 0..=group.len() {
-            encoded.push(ALPHABET[(bits >> (26 - 6 * index)) as usize & 63]);
+        let mut digits = [b'='; 4];
+        for (index, digit) in digits.iter_mut().take(group.len() + 1).enumerate() {
+            *digit = ALPHABET[(bits >> (26 - 6 * index)) as usize & 63];
         }
-        encoded.resize(encoded.len().next_multiple_of(4), b'=');
+        out.extend_from_slice(&digits);
     }
+}
+
+#[cfg(test)]
+pub(in crate::memcached) fn encode(bytes: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    encode_into(bytes, &mut encoded);
     encoded
 }
 

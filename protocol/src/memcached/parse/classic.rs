@@ -69,7 +69,7 @@ pub(super) fn bodiless<'a>(limits: &Limits, verb: &[u8], tokens: Tokens<'a>) -> 
         b"flush_all" => flush_all(tokens),
         b"version" => Ok(Request::Version),
         b"verbosity" => verbosity(tokens),
-        b"stats" => Ok(Request::Stats { arguments: tokens.rest().trim_ascii_end() }),
+        b"stats" => super::tuning::statistics(tokens),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => Ok(Request::Shutdown(shutdown_mode(tokens))),
         _ => return super::tuning::command(verb, tokens),
@@ -148,7 +148,7 @@ fn flush_all(mut tokens: Tokens<'_>) -> Parse<'_> {
 fn verbosity(mut tokens: Tokens<'_>) -> Parse<'_> {
     let noreply = tokens.ends_in_noreply();
     match tokens.next().and_then(number::unsigned_32) {
-        Some(_level) => Ok(Request::Verbosity { noreply }),
+        Some(level) => Ok(Request::Verbosity { level, noreply }),
         None => Err(Rejected::line(error::BAD_FORMAT).suppressed_if(noreply)),
     }
 }

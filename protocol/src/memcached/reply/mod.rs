@@ -1,11 +1,17 @@
 //! Outcomes to bytes. Every function appends to `out` and allocates only by growing it.
 
+mod dump;
+mod log;
 mod meta;
 mod number;
 
 #[cfg(test)]
 mod tests;
 
+pub use dump::{DumpedItem, KEYS_END, cache_dumped, dumped_item, dumped_key};
+pub use log::{
+    LogStamp, LoggedItem, log_skipped, logged_connection, logged_delete, logged_get, logged_store,
+};
 pub use meta::{
     ArithmeticReply, DebugView, DeleteReply, ItemView, RecacheMarks, meta_arithmetic, meta_debug,
     meta_delete, meta_hit, meta_miss, meta_set,

@@ -1,9 +1,13 @@
 use super::*;
 use crate::memcached::error::{
-    BAD_CLASS, BAD_DATA_CHUNK, BAD_DELTA, BAD_EXPTIME, BAD_FORMAT, DUMP_NOT_ALLOWED, ERROR,
-    LRU_NO_AGE, LRU_TOO_MUCH, SLABS_NOT_REASSIGNED, SLEEP_TOO_LONG, TOO_LARGE, WATCH_NOT_ALLOWED,
+    BAD_CLASS, BAD_DATA_CHUNK, BAD_DELTA, BAD_EXPTIME, BAD_FORMAT, CACHE_DUMP_ARGUMENTS,
+    CACHE_DUMP_CLASS, DETAIL_USAGE, ERROR, LRU_NO_AGE, LRU_TOO_MUCH, MEMORY_IN_BYTES,
+    MEMORY_TOO_SMALL, SLABS_NOT_REASSIGNED, SLEEP_TOO_LONG, TOO_LARGE,
 };
-use crate::memcached::request::{Arithmetic, Delete, Direction, ShutdownMode, StoreVerb, Touch};
+use crate::memcached::request::{
+    Arithmetic, Delete, DetailMode, Direction, Dump, DumpForm, LogStreams, ShutdownMode, StoreVerb,
+    Touch,
+};
 
 fn store(verb: StoreVerb, cas: Option<u64>, noreply: bool) -> Parsed<'static> {
     request(Request::Store(Store {
@@ -292,13 +296,13 @@ fn commands_without_a_key() {
         (b"flush_all x\r\n", &[error(BAD_EXPTIME)]),
         (b"flush_all x noreply\r\n", &[suppressed(BAD_EXPTIME)]),
         (b"version extra\r\n", &[request(Request::Version)]),
-        (b"verbosity 1\r\n", &[request(Request::Verbosity { noreply: false })]),
-        (b"verbosity 99 noreply\r\n", &[request(Request::Verbosity { noreply: true })]),
+        (b"verbosity 1\r\n", &[request(Request::Verbosity { level: 1, noreply: false })]),
+        (b"verbosity 99 noreply\r\n", &[request(Request::Verbosity { level: 99, noreply: true })]),
         (b"verbosity\r\n", &[error(BAD_FORMAT)]),
         (b"verbosity x\r\n", &[error(BAD_FORMAT)]),
         (b"stats\r\n", &[stats(b"")]),
         (b"stats \r\n", &[stats(b"")]),
-        (b"stats  cachedump 1  2 \n", &[stats(b"cachedump 1  2")]),
+        (b"stats  items 1  2 \n", &[stats(b"items 1  2")]),
         (b"quit \r\n", &[request(Request::Quit)]),
         (b"shutdown\r\n", &[request(Request::Shutdown(ShutdownMode::Immediate))]),
         (b"shutdown graceful\r\n", &[request(Request::Shutdown(ShutdownMode::Graceful))]),
@@ -319,7 +323,6 @@ fn lines_that_are_no_command() {
         (b"    \r\n", &[error(ERROR)]),
         (b"getx k\r\n", &[error(ERROR)]),
         (b"unknown noreply\r\n", &[suppressed(ERROR)]),
-        (b"cache_memlimit 100\r\n", &[error(ERROR)]),
         (b"refresh_certs\r\n", &[error(ERROR)]),
         (b"HTTP/1.1\r\n", &[error(ERROR)]),
         (b"\x80\x00\x00\x00\n", &[error(ERROR)]),
@@ -344,6 +347,8 @@ fn settings_of_the_memory_are_taken_and_have_no_effect() {
         "lru_crawler tocrawl 10",
         "lru_crawler crawl all",
         "lru_crawler crawl 1",
+        "cache_memlimit 8",
+        "cache_memlimit 1000000000",
     ] {
         let noisy = format!("{line}\r\n");
         assert_eq!(parse(noisy.as_bytes()), [request(Request::Tune { noreply: false })], "{line}");
@@ -369,16 +374,57 @@ fn settings_of_the_memory_are_taken_and_have_no_effect() {
         ("lru tune 1 1 1 NaN", LRU_NO_AGE),
         ("lru_crawler", ERROR),
         ("lru_crawler metadump", ERROR),
-        ("lru_crawler metadump all", DUMP_NOT_ALLOWED),
-        ("lru_crawler mgdump all", ERROR),
+        ("lru_crawler mgdump", ERROR),
+        ("lru_crawler metadump 1 2", ERROR),
+        ("lru_crawler metadump 0", BAD_CLASS),
+        ("lru_crawler metadump 1,64", BAD_CLASS),
+        ("lru_crawler mgdump foo", BAD_CLASS),
         ("lru_crawler sleep 1000001", SLEEP_TOO_LONG),
         ("lru_crawler sleep -1", BAD_FORMAT),
         ("lru_crawler tocrawl x", BAD_FORMAT),
         ("lru_crawler crawl x", BAD_CLASS),
-        ("watch", WATCH_NOT_ALLOWED),
-        ("watch fetchers", WATCH_NOT_ALLOWED),
+        ("watch nonsense", ERROR),
+        ("watch fetchers FETCHERS", ERROR),
+        ("cache_memlimit", ERROR),
+        ("cache_memlimit x", ERROR),
+        ("cache_memlimit 4294967296", ERROR),
+        ("cache_memlimit 7", MEMORY_TOO_SMALL),
+        ("cache_memlimit 1000000001", MEMORY_IN_BYTES),
+        ("stats detail", DETAIL_USAGE),
+        ("stats detail maybe", DETAIL_USAGE),
+        ("stats cachedump", CACHE_DUMP_ARGUMENTS),
+        ("stats cachedump 1", CACHE_DUMP_ARGUMENTS),
+        ("stats cachedump x 1", BAD_FORMAT),
+        ("stats cachedump 1 x", BAD_FORMAT),
+        ("stats cachedump 64 1", CACHE_DUMP_CLASS),
     ] {
         let noisy = format!("{line}\r\n");
         assert_eq!(parse(noisy.as_bytes()), [error(reply)], "{line}");
     }
+}
+
+#[test]
+fn what_looks_into_the_store() {
+    let dump = |form, has_items| request(Request::Dump(Dump { form, has_items }));
+    let detail = |mode| request(Request::Detail(mode));
+    let watch = |streams| request(Request::Watch(streams));
+    let (fetchers, mutations) = (LogStreams::FETCHERS, LogStreams::MUTATIONS);
+    let limit = |limit| DumpForm::Cache { limit };
+    check(&[
+        (b"lru_crawler metadump all\r\n", &[dump(DumpForm::Metadata, true)]),
+        (b"lru_crawler metadump hash\r\n", &[dump(DumpForm::Metadata, true)]),
+        (b"lru_crawler metadump 2,3\r\n", &[dump(DumpForm::Metadata, false)]),
+        (b"lru_crawler metadump 3,1\r\n", &[dump(DumpForm::Metadata, true)]),
+        (b"lru_crawler mgdump hash\r\n", &[dump(DumpForm::Keys, true)]),
+        (b"stats cachedump 1 0\r\n", &[dump(limit(0), true)]),
+        (b"stats  cachedump 2  7 more\r\n", &[dump(limit(7), false)]),
+        (b"stats detail on\r\n", &[detail(DetailMode::On)]),
+        (b"stats detail  off more\r\n", &[detail(DetailMode::Off)]),
+        (b"stats detail dump\r\n", &[detail(DetailMode::Dump)]),
+        (b"watch\r\n", &[watch(fetchers)]),
+        (b"watch mutations  fetchers\r\n", &[watch(fetchers.and(mutations))]),
+        (b"watch evictions proxyreqs\r\n", &[watch(LogStreams::OTHERS)]),
+    ]);
+    let both = mutations.and(LogStreams::DELETIONS);
+    assert!(both.has_any(mutations) && !both.has_any(fetchers.and(LogStreams::CONNECTIONS)));
 }

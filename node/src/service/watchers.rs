@@ -1,0 +1,97 @@
+//! Clients that watch what happens on the node, and the list of all clients.
+
+use larder_runtime::network::{ConnectionId, Network};
+
+use super::NodeService;
+use super::core_state::CoreState;
+use crate::counters::{ConnectionReport, ConnectionState};
+use crate::events::Happening;
+use crate::limits::{CONNECTIONS_LISTED_MAX, WATCHER_OUTPUT_BYTES};
+use crate::mesh::Told;
+
+impl CoreState {
+    /// Tells of what has happened to a connection of this core.
+    pub(super) fn connection_happened(&mut self, connection: u64, what: Happening) {
+        let number = self.numbering.connection(self.core, connection);
+        self.observer.happened(number, what, &mut self.counters);
+    }
+}
+
+impl NodeService {
+    /// Tells the watchers of this core what has happened. Nothing is kept for one that does not
+    /// read: it learns how much it has missed.
+    pub(super) fn tell_watchers(&mut self, network: &mut Network) {
+        if self.state.heard.0.is_empty() && self.state.heard.1 == 0 {
+            return;
+        }
+        let (events, lost) = std::mem::take(&mut self.state.heard);
+        let mut watchers = std::mem::take(&mut self.state.watchers);
+        for watcher in &mut watchers {
+            let id = ConnectionId::from(watcher.connection);
+            let pending = network.output_pending(id);
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            // Until it was told that it watches nothing else is sent.
+            let Some(out) = network.output(id).filter(|_| entry.connection.is_watching()) else {
+                continue;
+            };
+            let before = out.len();
+            watcher.skipped += lost;
+            for event in events.iter().filter(|event| watcher.kinds.has_any(event.kind())) {
+                if pending + out.len() - before > WATCHER_OUTPUT_BYTES {
+                    watcher.skipped += 1;
+                    self.state.counters.log_watcher_skipped += 1;
+                    continue;
+                }
+                if watcher.skipped > 0 {
+                    entry.connection.put_skipped(std::mem::take(&mut watcher.skipped), out);
+                }
+                entry.connection.put_event(event, out);
+                self.state.counters.log_watcher_sent += 1;
+            }
+            let written = out.len() - before;
+            self.state.counters.bytes_written += written as u64;
+            self.state.ledger.add_output(written);
+        }
+        self.state.watchers = watchers;
+    }
+
+    /// Answers the cores that have asked for the connections of this one.
+    pub(super) fn list_connections(&mut self, network: &mut Network) {
+        for (core, ask) in std::mem::take(&mut self.state.listings) {
+            let reports = self.connection_reports(network);
+            self.state.answer(core, ask, Ok(Told::Connections(reports)));
+        }
+    }
+
+    fn connection_reports(&mut self, network: &mut Network) -> Vec<ConnectionReport> {
+        let (core, numbering) = (self.state.core, self.state.numbering);
+        let listeners =
+            self.addresses.iter().enumerate().map(|(index, address)| ConnectionReport {
+                number: numbering.listener(core, index),
+                peer: None,
+                listener: *address,
+                state: ConnectionState::Listening,
+                silent_seconds: self.ticks_seen,
+            });
+        let mut reports: Vec<ConnectionReport> = listeners.collect();
+        for entry in self.table.iter_mut().take(CONNECTIONS_LISTED_MAX) {
+            let state = if entry.connection.is_watching() {
+                ConnectionState::Watching
+            } else if !entry.connection.is_answered() {
+                ConnectionState::Working
+            } else if network.output_pending(entry.id) > 0 {
+                ConnectionState::Writing
+            } else {
+                ConnectionState::Reading
+            };
+            reports.push(ConnectionReport {
+                number: numbering.connection(core, entry.id.into()),
+                peer: entry.peer,
+                listener: self.addresses[entry.listener],
+                state,
+                silent_seconds: self.ticks_seen - entry.active_at,
+            });
+        }
+        reports
+    }
+}
