@@ -15,12 +15,13 @@ use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED};
 use larder_engine::operation::{
     Arithmetic, Delete, EXPIRED, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
-use larder_engine::shard::Answer;
+use larder_engine::shard::{Acknowledgement, Answer};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
     ItemKey, NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep,
-    Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestHead, TouchItem, VERSION,
+    Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem,
+    VERSION,
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
@@ -192,6 +193,20 @@ fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
     }
 }
 
+/// When the answer may be given. Who only reads is told no earlier than others what a crash may
+/// take back.
+fn acknowledgement_of(head: &RequestHead) -> Acknowledgement {
+    let only_reads = matches!(
+        head.opcode,
+        Opcode::Get | Opcode::MultiGet | Opcode::GetAndTouch | Opcode::GetItems | Opcode::Scan
+    );
+    match head.durability {
+        RequestDurability::Sync => Acknowledgement::Durable,
+        RequestDurability::None if !only_reads => Acknowledgement::Made,
+        RequestDurability::None | RequestDurability::AsNode => Acknowledgement::Configured,
+    }
+}
+
 /// When nobody waits any more for the answer to a request that was received at this nanosecond.
 fn deadline_of(head: &RequestHead, asked: u64) -> Option<u64> {
     match u64::from(head.deadline_microseconds) {
@@ -285,6 +300,24 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
     })
 }
 
+/// The operation on this key as a request, which was received at this nanosecond.
+#[inline]
+fn request_of<'a>(
+    (head, asked): (&RequestHead, u64),
+    key: ItemKey<'a>,
+    operation: Operation<'a>,
+    kind: Kind,
+) -> ItemRequest<'a> {
+    ItemRequest {
+        key: key_of(key),
+        operation,
+        kind,
+        deadline: deadline_of(head, asked),
+        acknowledgement: acknowledgement_of(head),
+        replaces: false,
+    }
+}
+
 fn key_of(key: ItemKey<'_>) -> Key<'_> {
     Key { namespace: key.namespace, record: key.record, item: key.item }
 }
@@ -351,7 +384,10 @@ impl Codec for Native {
             (request.key(), item_request(request, now.second))
         else {
             return match self.shard_request(request, now.second, deadline) {
-                Some(Ok(request)) => Meaning::Shard(Arc::new(request)),
+                Some(Ok(request)) => {
+                    let acknowledgement = acknowledgement_of(head);
+                    Meaning::Shard(Arc::new(ShardRequest { acknowledgement, ..request }))
+                }
                 None if matches!(request, NativeRequest::MultiGet(_)) => Meaning::Parts,
                 Some(Err(_)) | None => Meaning::Constant,
             };
@@ -359,7 +395,7 @@ impl Codec for Native {
         if key.namespace != DEFAULT_NAMESPACE {
             return Meaning::Constant;
         }
-        Meaning::Keyed(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+        Meaning::Keyed(request_of((head, asked), key, operation, kind))
     }
 
     #[inline]
@@ -374,8 +410,7 @@ impl Codec for Native {
         let GetItem { key, metadata_only, is_quiet } = multi.get_at(cursor)?;
         let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
         let (operation, kind) = (Operation::Read(read), Kind::Get { touches: false });
-        let deadline = deadline_of(head, asked);
-        Some(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+        Some(request_of((head, asked), key, operation, kind))
     }
 
     fn first_part(&self, step: &NativeStep<'_>) -> NativeToken {

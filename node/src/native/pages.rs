@@ -144,7 +144,7 @@ impl Pages {
             NativeRequest::Scan(scan) => Self::of_namespace(scan, shards),
             _ => return None,
         };
-        Some(asked.map(|(pages, shard, work)| (pages, ShardRequest { shard, deadline, work })))
+        Some(asked.map(|(pages, shard, work)| (pages, ShardRequest::new(shard, deadline, work))))
     }
 
     fn of_record(get: &GetItems<'_>, shards: u16) -> Result<(Self, u16, ShardWork), Fault> {

@@ -56,7 +56,7 @@ impl Mutation {
         }
         let shard = shard_of_hash(route_hash(mutate.record), shards);
         let batch = ItemBatch { namespace: mutate.namespace, value_bytes_max, steps };
-        Ok(ShardRequest { shard, deadline, work: ShardWork::Batch(batch) })
+        Ok(ShardRequest::new(shard, deadline, ShardWork::Batch(batch)))
     }
 
     /// What the reply to `mutate` needs.
@@ -115,7 +115,7 @@ pub(super) fn deletion(
     check_namespace(namespace)?;
     let shard = shard_of_hash(route_hash(record), shards);
     let work = ShardWork::DeleteRange(scan_of(namespace, record, range));
-    Ok(ShardRequest { shard, deadline, work })
+    Ok(ShardRequest::new(shard, deadline, work))
 }
 
 /// The items of a record that a range means.

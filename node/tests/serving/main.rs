@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod commands;
 mod descriptors;
+mod durability;
 mod inspect;
 mod keyed;
 mod lifecycle;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use larder_protocol::native::reply::{NativeItem, NativeReply, ReplyError, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, IncrementItem, NativeRequest,
-    NativeStatus, PutItem, PutMode, TouchItem, VERSION, put_request,
+    NativeStatus, PutItem, PutMode, RequestDurability, TouchItem, VERSION, put_request_as,
 };
 
 use crate::error::ClientError;
@@ -164,6 +164,7 @@ pub struct ClientConnection {
     chunk: Box<[u8]>,
     output: Vec<u8>,
     next_id: u64,
+    durability: RequestDurability,
     arrived: HashMap<u64, Arrived>,
     is_spent: bool,
 }
@@ -198,9 +199,15 @@ impl ClientConnection {
             chunk: vec![0; READ_BYTES].into(),
             output: Vec::new(),
             next_id: 0,
+            durability: RequestDurability::AsNode,
             arrived: HashMap::new(),
             is_spent: false,
         })
+    }
+
+    /// From now on each reply is waited for as this says, whatever the node's durability.
+    pub fn set_durability(&mut self, durability: RequestDurability) {
+        self.durability = durability;
     }
 
     /// Asks the node what it is.
@@ -317,7 +324,8 @@ impl ClientConnection {
         self.next_id += 1;
         let deadline = u32::try_from(self.timeout.as_micros()).unwrap_or(0);
         self.output.clear();
-        put_request(&mut self.output, self.next_id, deadline, false, request);
+        let head = (self.next_id, deadline);
+        put_request_as(&mut self.output, head, false, self.durability, request);
         match self.stream.write_all(&self.output) {
             Ok(()) => Ok(Ticket { id: self.next_id, opcode: request.opcode() as u8 }),
             Err(error) => Err(self.spend(self.broken(error))),

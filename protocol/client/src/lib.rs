@@ -69,7 +69,9 @@ pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
-pub use larder_protocol::native::{HelloReply, ItemKeyList, ItemRange, PageLimits};
+pub use larder_protocol::native::{
+    HelloReply, ItemKeyList, ItemRange, PageLimits, RequestDurability,
+};
 pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};
 pub use pages::{Items, ItemsOf, ListedItem};

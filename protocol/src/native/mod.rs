@@ -22,7 +22,8 @@ mod status;
 mod structured;
 
 pub use header::{
-    HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, Side, VERSION,
+    HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, RequestDurability, Side,
+    VERSION,
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
 pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
@@ -36,7 +37,7 @@ pub use page::{
 pub use parse::{NativeLimits, NativeParsed, NativeParser, NativeStep, Refusal};
 pub use request::{
     ClientHello, Condition, DeleteItem, GetItem, IncrementItem, ItemKey, NativeRequest, PutItem,
-    PutMode, RequestHead, TouchItem, put_request,
+    PutMode, RequestHead, TouchItem, put_request, put_request_as,
 };
 pub use status::{Group, NativeStatus};
 pub use structured::StructureError;

@@ -2,7 +2,9 @@
 
 use super::header::{HEADER_BYTES, HeaderError, checksum};
 use super::request::{NativeRequest, RequestHead};
-use super::{BODY_BESIDES_VALUE_BYTES, Header, MAGIC_REQUEST, NativeStatus, Opcode};
+use super::{
+    BODY_BESIDES_VALUE_BYTES, Header, MAGIC_REQUEST, NativeStatus, Opcode, RequestDurability,
+};
 
 /// The limits that a node sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +23,28 @@ impl NativeLimits {
 /// The request's flag that says that a checksum covers it; its reply gets one too.
 pub(super) const FLAG_CHECKSUM: u8 = 1;
 
+/// The bits of the flags that say how durable the request wants to be.
+const DURABILITY_SHIFT: u8 = 1;
+const DURABILITY_BITS: u8 = 3 << DURABILITY_SHIFT;
+
 /// Flags that a node must understand. The others may be ignored.
 const FLAGS_TO_UNDERSTAND: u8 = 0x0F;
+
+/// The flags of a request.
+pub(super) fn flags(has_checksum: bool, durability: RequestDurability) -> u8 {
+    u8::from(has_checksum) * FLAG_CHECKSUM | (durability as u8) << DURABILITY_SHIFT
+}
+
+/// What flags say of durability; `None` if it is not known here.
+#[inline]
+fn durability_of(flags: u8) -> Option<RequestDurability> {
+    match (flags & DURABILITY_BITS) >> DURABILITY_SHIFT {
+        0 => Some(RequestDurability::AsNode),
+        1 => Some(RequestDurability::Sync),
+        2 => Some(RequestDurability::None),
+        _ => None,
+    }
+}
 
 /// The answer to a message that is not a request of this node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,10 +188,11 @@ impl NativeParser {
             let parsed = refuse(NativeStatus::BadChecksum, NativeStatus::BadChecksum.text(), true);
             return NativeStep { consumed: end, parsed };
         }
-        if header.code & FLAGS_TO_UNDERSTAND & !FLAG_CHECKSUM != 0 {
+        let unknown = header.code & FLAGS_TO_UNDERSTAND & !(FLAG_CHECKSUM | DURABILITY_BITS);
+        let Some(durability) = durability_of(header.code).filter(|_| unknown == 0) else {
             let parsed = refuse(NativeStatus::UnknownFlag, NativeStatus::UnknownFlag.text(), false);
             return NativeStep { consumed: end, parsed };
-        }
+        };
         let parsed = match Opcode::from_code(header.opcode) {
             None => refuse(NativeStatus::UnknownOpcode, NativeStatus::UnknownOpcode.text(), false),
             Some(opcode) => match NativeRequest::read(opcode, body) {
@@ -179,7 +202,8 @@ impl NativeParser {
                 }
                 Ok(request) => {
                     let (id, deadline_microseconds) = (header.id, header.details);
-                    let head = RequestHead { id, opcode, deadline_microseconds, has_checksum };
+                    let head =
+                        RequestHead { id, opcode, deadline_microseconds, has_checksum, durability };
                     NativeParsed::Request(head, request)
                 }
             },

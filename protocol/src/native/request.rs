@@ -4,10 +4,10 @@ use super::header::{HEADER_BYTES, checksum};
 use super::multi::MultiGet;
 use super::mutate::{DeleteItems, MutateRecord};
 use super::page::{GetItems, ScanItems};
-use super::parse::FLAG_CHECKSUM;
+use super::parse::flags;
 use super::{
-    HELLO_NAME_BYTES_MAX, Header, ITEM_BYTES_MAX, Opcode, PING_BYTES_MAX, RECORD_BYTES_MAX, Side,
-    u16_at, u32_at, u64_at,
+    HELLO_NAME_BYTES_MAX, Header, ITEM_BYTES_MAX, Opcode, PING_BYTES_MAX, RECORD_BYTES_MAX,
+    RequestDurability, Side, u16_at, u32_at, u64_at,
 };
 
 /// What every request says besides what it asks for.
@@ -21,6 +21,8 @@ pub struct RequestHead {
     pub deadline_microseconds: u32,
     /// Whether it came with a checksum, and the reply is to have one.
     pub has_checksum: bool,
+    /// When its reply is sent.
+    pub durability: RequestDurability,
 }
 
 /// An item's key.
@@ -358,6 +360,26 @@ pub fn put_request(
     has_checksum: bool,
     request: &NativeRequest<'_>,
 ) {
+    put_request_as(
+        out,
+        (id, deadline_microseconds),
+        has_checksum,
+        RequestDurability::AsNode,
+        request,
+    );
+}
+
+/// The same with the wish for another durability than the node's. The pair is id and deadline.
+///
+/// # Panics
+/// As [`put_request`].
+pub fn put_request_as(
+    out: &mut Vec<u8>,
+    (id, deadline_microseconds): (u64, u32),
+    has_checksum: bool,
+    durability: RequestDurability,
+    request: &NativeRequest<'_>,
+) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
     request.put_body(out);
@@ -365,7 +387,7 @@ pub fn put_request(
     let mut header = Header {
         side: Side::Client,
         opcode: request.opcode() as u8,
-        code: if has_checksum { FLAG_CHECKSUM } else { 0 },
+        code: flags(has_checksum, durability),
         body_bytes: u32::try_from(body_bytes).expect("bodies have less than 4 GiB"),
         id,
         details: deadline_microseconds,

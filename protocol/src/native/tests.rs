@@ -221,6 +221,7 @@ fn every_request_is_read_as_it_was_written() {
                 opcode: request.opcode(),
                 deadline_microseconds: 250,
                 has_checksum,
+                durability: RequestDurability::AsNode,
             };
             assert_eq!(step.consumed, bytes.len());
             assert_eq!(step.parsed, NativeParsed::Request(head, request));
@@ -251,7 +252,8 @@ fn what_is_no_request_has_its_status() {
     let put = |at, byte| status_of(&changed(&put, at, byte));
     assert_eq!(get(1, 2), Some((NativeStatus::UnsupportedVersion, true)));
     assert_eq!(get(2, 0xEE), Some((NativeStatus::UnknownOpcode, false)));
-    assert_eq!(get(3, 4), Some((NativeStatus::UnknownFlag, false)));
+    assert_eq!(get(3, 6), Some((NativeStatus::UnknownFlag, false)), "no such durability");
+    assert_eq!((get(3, 2), get(3, 4)), (None, None), "durabilities");
     assert_eq!(get(3, 0x10), None, "this flag may be ignored");
     assert_eq!(
         get(20, 1),

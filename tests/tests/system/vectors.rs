@@ -9,7 +9,7 @@ use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IncrementItem, ItemKey,
     ItemKeyList, ItemRange, MultiGet, MutateRecord, NativeLimits, NativePage, NativePageItem,
     NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode,
-    ScanItems, TouchItem, not_found, put_found, put_request,
+    RequestDurability, ScanItems, TouchItem, not_found, put_found, put_request, put_request_as,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -257,13 +257,21 @@ fn requests_are_what_the_vectors_say() {
         let request = meaning(vector["kind"].as_str().expect("a kind"), fields, &borrowed);
         let (id, deadline) = (number(&vector["id"]), short(&vector["deadline"]));
         let mut written = Vec::new();
-        put_request(&mut written, id, deadline, is(&vector["checksum"]), &request);
+        let durability = match vector.get("durability").map(|it| it.as_str().expect("text")) {
+            None => RequestDurability::AsNode,
+            Some("sync") => RequestDurability::Sync,
+            Some("none") => RequestDurability::None,
+            Some(other) => panic!("{other} is no durability"),
+        };
+        let head = (id, deadline);
+        put_request_as(&mut written, head, is(&vector["checksum"]), durability, &request);
         assert_eq!(written, bytes, "{name}");
         let step = NativeParser::default().next(&LIMITS, &bytes);
         let NativeParsed::Request(head, read) = step.parsed else { panic!("{name}: {step:?}") };
         assert_eq!((read, step.consumed), (request, bytes.len()), "{name}");
         assert_eq!((head.id, head.deadline_microseconds), (id, deadline), "{name}");
         assert_eq!(head.has_checksum, is(&vector["checksum"]), "{name}");
+        assert_eq!(head.durability, durability, "{name}");
         opcodes.insert(head.opcode as u8);
     }
     assert_eq!(opcodes.len(), Opcode::ALL.len(), "every opcode has a vector");
