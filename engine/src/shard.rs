@@ -60,6 +60,7 @@ use crate::space::{DeadRecords, FreeSegments, Gain, ListedRecords, Pace, SteadyL
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
+pub use crate::value_log::commit::Acknowledgement;
 pub use answer::{Answer, AnswerBuf};
 pub use batch::{BATCH_STEPS_MAX, BatchAnswer, BatchStep, ItemBatch};
 pub use execute::Attempt;
@@ -269,6 +270,35 @@ impl<E: Env> Shard<E> {
         acknowledged_end
     }
 
+    /// Whether an answer that needs the log up to `sequence_end` may be sent, going by what its
+    /// request asks for. While writers are slowed those who need not wait for the device are, as
+    /// the others.
+    pub fn may_tell(&self, sequence_end: u64, how: Acknowledgement) -> bool {
+        let is_durable = || self.log.durable_end() >= sequence_end;
+        match how {
+            Acknowledgement::Durable if !is_durable() => false,
+            Acknowledgement::Made if !self.pacing.is_kept.get() => {
+                self.log.made_end() >= sequence_end
+            }
+            _ => self.acknowledged_end() >= sequence_end,
+        }
+    }
+
+    /// Has the log made durable up to `sequence_end` if the request asks for that, in whatever
+    /// mode.
+    pub fn demand(&self, sequence_end: u64, how: Acknowledgement) {
+        if how == Acknowledgement::Durable {
+            self.log.demand_durable(sequence_end);
+        }
+    }
+
+    /// The first sequences that are not acknowledged, not durable, and not told to those who need
+    /// not wait for the device: when none of them has moved, no answer may leave that might not
+    /// before.
+    pub fn log_ends(&self) -> [u64; 3] {
+        [self.acknowledged_end(), self.log.durable_end(), self.log.made_end()]
+    }
+
     /// Bytes of the log that wait for the device, and those that it has taken since the start.
     #[inline]
     pub fn log_backlog(&self) -> (usize, u64) {
@@ -281,10 +311,24 @@ impl<E: Env> Shard<E> {
     ///
     /// [`EngineError::Stopped`].
     pub async fn wait_acknowledged(&self, sequence_end: u64) -> Result<(), EngineError> {
+        self.wait_told(sequence_end, Acknowledgement::Configured).await
+    }
+
+    /// The same, going by what the request asks for, which the shard is told as well.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Stopped`].
+    pub async fn wait_told(
+        &self,
+        sequence_end: u64,
+        how: Acknowledgement,
+    ) -> Result<(), EngineError> {
+        self.demand(sequence_end, how);
         self.log
             .changed()
             .wait_for(|| {
-                if self.acknowledged_end() >= sequence_end {
+                if self.may_tell(sequence_end, how) {
                     return Some(Ok(()));
                 }
                 self.stopped().map(|reason| Err(EngineError::Stopped(reason)))

@@ -34,6 +34,8 @@ pub struct Facts {
     pub connections_max: usize,
     /// Seconds after which silent connections are closed; 0 for never.
     pub idle_timeout: u64,
+    /// Seconds for which a request with an idempotency token is known again.
+    pub idempotency_window: u32,
     /// Whether `flush_all` is allowed.
     pub flush_enabled: bool,
     /// Whether what is stored may be listed on the memcached port.
@@ -70,6 +72,7 @@ impl Facts {
             item_bytes_max: 1 << 20,
             connections_max: 99,
             idle_timeout: 0,
+            idempotency_window: 600,
             flush_enabled: true,
             dump_enabled: true,
             watch_enabled: true,

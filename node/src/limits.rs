@@ -133,6 +133,13 @@ pub const TASK_BYTES: usize = 1024;
 /// Namespaces that there may be, the default one among them.
 pub const NAMESPACES_MAX: usize = 1000;
 
+/// For how many seconds a request with an idempotency token is known again unless it is said.
+pub const IDEMPOTENCY_WINDOW_DEFAULT: u32 = 600;
+
+/// How far a client's clock may be before the node's where it names a request by a token, in
+/// seconds.
+pub const TOKEN_DRIFT_SECONDS: u32 = 60;
+
 /// Items of a page at most. More would keep the small things of others waiting.
 pub const PAGE_ITEMS_MAX: usize = 10_000;
 

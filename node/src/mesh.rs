@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
-use larder_engine::shard::{Answer, AnswerBuf};
+use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
 use larder_runtime::mailbox::{self, Receiver, Sender};
 use larder_runtime::wake::RemoteWaker;
 
@@ -54,6 +54,7 @@ struct RequestHead {
     item_bytes: u16,
     kind: Kind,
     deadline: Option<u64>,
+    acknowledgement: Acknowledgement,
     replaces: bool,
     /// With empty values.
     operation: Operation<'static>,
@@ -61,7 +62,7 @@ struct RequestHead {
 
 impl RequestHead {
     fn of(request: &ItemRequest<'_>) -> Self {
-        let ItemRequest { key, operation, kind, deadline, replaces } = *request;
+        let ItemRequest { key, operation, kind, deadline, acknowledgement, replaces } = *request;
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
         Self {
             namespace: key.namespace,
@@ -69,6 +70,7 @@ impl RequestHead {
             item_bytes: length(key.item),
             kind,
             deadline,
+            acknowledgement,
             replaces,
             operation: operation.without_values(),
         }
@@ -83,6 +85,7 @@ impl RequestHead {
             operation: self.operation.with_values(values),
             kind: self.kind,
             deadline: self.deadline,
+            acknowledgement: self.acknowledgement,
             replaces: self.replaces,
         }
     }
@@ -565,7 +568,14 @@ mod tests {
             version: Some(5),
         });
         let key = Key { namespace: 9, record: b"record", item: b"item" };
-        ItemRequest { key, operation, kind: Kind::Store, deadline: Some(8), replaces: true }
+        ItemRequest {
+            key,
+            operation,
+            kind: Kind::Store,
+            deadline: Some(8),
+            acknowledgement: Acknowledgement::Durable,
+            replaces: true,
+        }
     }
 
     fn place(sequence: u64) -> Place {
@@ -591,6 +601,7 @@ mod tests {
         let page = Arc::new(ShardRequest {
             shard: 7,
             deadline: None,
+            acknowledgement: Acknowledgement::Configured,
             work: ShardWork::Page(Scan::of_record(0, &[b'r'; 1000])),
         });
         let before = batch.own_bytes;

@@ -7,7 +7,9 @@ use larder_engine::key::Key;
 use larder_engine::keyed::{KeyedItems, KeyedPage};
 use larder_engine::operation::{Need, Operation};
 use larder_engine::scan::{Page, PageItem, Scan};
-use larder_engine::shard::{Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch};
+use larder_engine::shard::{
+    Acknowledgement, Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch,
+};
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
 use crate::events::EventKinds;
@@ -27,6 +29,8 @@ pub struct ItemRequest<'a> {
     /// When nobody waits for the answer any more, on the clock that cores share, in nanoseconds: it
     /// is not begun then.
     pub deadline: Option<u64>,
+    /// When the answer may be given.
+    pub acknowledgement: Acknowledgement,
     /// Whether the old item goes if there is no room for the new one: it was to be replaced, so
     /// what is there is stale.
     pub replaces: bool,
@@ -40,6 +44,8 @@ pub struct ShardRequest {
     pub shard: u16,
     /// As [`ItemRequest::deadline`].
     pub deadline: Option<u64>,
+    /// As [`ItemRequest::acknowledgement`].
+    pub acknowledgement: Acknowledgement,
     /// What it is.
     pub work: ShardWork,
 }
@@ -58,6 +64,11 @@ pub enum ShardWork {
 }
 
 impl ShardRequest {
+    /// This work, whose answer is given when the shard's durability says.
+    pub fn new(shard: u16, deadline: Option<u64>, work: ShardWork) -> Self {
+        Self { shard, deadline, acknowledgement: Acknowledgement::Configured, work }
+    }
+
     /// The memory that it has, in bytes.
     pub fn memory(&self) -> usize {
         let work = match &self.work {
@@ -279,13 +290,17 @@ impl Answered {
 mod tests {
     use super::*;
 
+    fn request(work: ShardWork) -> ShardRequest {
+        ShardRequest::new(0, None, work)
+    }
+
     #[test]
     fn a_page_is_expected_to_be_as_long_as_its_limits_and_its_first_value_allow() {
         let mut scan = Scan::of_record(0, b"record");
         (scan.items_max, scan.bytes_max) = (10, 5000);
         let bytes = |scan: &Scan, unknown| {
             let work = ShardWork::Page(scan.clone());
-            ShardRequest { shard: 0, deadline: None, work }.reply_bytes(unknown)
+            request(work).reply_bytes(unknown)
         };
         let items = 10 * PAGE_ITEM_BYTES;
         assert_eq!((bytes(&scan, 0), bytes(&scan, 9000)), (5000 + items, 9000 + items));
@@ -311,10 +326,10 @@ mod tests {
         let without = ShardAnswer::page(page(None)).memory();
         assert!((300..1000).contains(&without), "{without}");
         assert_eq!(ShardAnswer::page(page(Some(vec![0; 5000]))).memory(), without + 5000);
-        let request = |record: &[u8]| {
+        let memory = |record: &[u8]| {
             let work = ShardWork::Page(Scan::of_record(0, record));
-            ShardRequest { shard: 0, deadline: None, work }.memory()
+            request(work).memory()
         };
-        assert!(request(&[1; 1000]) >= request(b"r") + 999);
+        assert!(memory(&[1; 1000]) >= memory(b"r") + 999);
     }
 }

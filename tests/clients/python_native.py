@@ -39,6 +39,8 @@ OPCODES = {
     "list_namespaces": 0x32,
     "drop_namespace": 0x33,
 }
+# Bits 1 and 2 of a request's flags.
+DURABILITY = {"sync": 1 << 1, "none": 2 << 1}
 # The requests whose bodies are FlatBuffers: their tables and identifiers.
 FLAT = {
     "get_items": ("GetItems", "LRGI"),
@@ -336,9 +338,8 @@ def request_bytes(vector):
     checksum = vector["checksum"]
     body = request_body(vector["kind"], vector["fields"])
     opcode = OPCODES[vector["kind"]]
-    return message(
-        REQUEST, opcode, int(checksum), vector["id"], vector["deadline"], body, checksum
-    )
+    flags = int(checksum) | DURABILITY.get(vector.get("durability"), 0)
+    return message(REQUEST, opcode, flags, vector["id"], vector["deadline"], body, checksum)
 
 
 def read_reply(kind, body):
@@ -426,11 +427,12 @@ class Client:
         self.next_id = 0
         self.replies = {}
 
-    def send(self, kind, checksum=False, **fields):
+    def send(self, kind, checksum=False, durability=None, **fields):
         self.next_id += 1
         fields = {"namespace": 0, "item": b"", **fields}
         fields = {k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}
         vector = {"kind": kind, "id": self.next_id, "deadline": 0, "checksum": checksum}
+        vector["durability"] = durability
         self.socket.sendall(request_bytes({**vector, "fields": fields}))
         return self.next_id
 
@@ -651,6 +653,11 @@ def round_trips(client):
     assert client.ask("increment", **counter)[1]["number"] == 45
     status, reason = client.ask("get", **{**get, "namespace": 77})
     assert status == UNKNOWN_NAMESPACE and "default" in reason
+    for durability in ("sync", "none"):
+        kept = {**put, "record": durability.encode(), "mode": "set", "value": b"kept"}
+        assert client.ask("put", durability=durability, **kept)[0] == OK
+        found = {**get, "record": durability.encode()}
+        assert client.ask("get", durability=durability, **found)[1]["value"] == b"kept".hex()
     ids = [
         client.send(
             "put", checksum=True, **{**put, "record": b"%d" % n}, mode="set", value=b"v" * n

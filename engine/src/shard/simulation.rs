@@ -16,6 +16,7 @@ mod canary;
 mod checks;
 mod collection_races;
 mod damage;
+mod durable;
 mod exhaustive;
 mod expiries;
 mod explained;

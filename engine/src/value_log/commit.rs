@@ -9,6 +9,7 @@
 //! not yet written. `durable_end <= written_end <= sequence_next` always holds.
 
 mod buffers;
+mod demand;
 mod device;
 mod room;
 mod state;
@@ -22,6 +23,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 
+pub use self::demand::Acknowledgement;
 pub use self::room::{PlaceInLine, Room};
 use self::state::{Mark, State};
 use super::frame;
@@ -216,13 +218,10 @@ impl<E: Env> ValueLog<E> {
     /// who writes faster than the device is slowed down by its answers, and the other half is for
     /// changes that are under way.
     pub fn acknowledged_end(&self) -> u64 {
-        let options = &self.shared.options;
-        let state = self.shared.state.borrow();
-        match options.durability {
+        match self.shared.options.durability {
             Durability::Sync if canary::has(Defect::AcknowledgeEarly) => u64::MAX,
-            Durability::Sync => state.durable_end,
-            _ if state.queued_bytes > options.queued_bytes_max / 2 => state.written_end,
-            Durability::Interval(_) | Durability::None => u64::MAX,
+            Durability::Sync => self.durable_end(),
+            Durability::Interval(_) | Durability::None => self.made_end(),
         }
     }
 

@@ -74,6 +74,8 @@ pub struct Config {
     pub max_connections: usize,
     /// A connection that is silent for so many seconds is closed; 0 means never.
     pub idle_timeout: u64,
+    /// For how many seconds a native request with an idempotency token is known again.
+    pub idempotency_window: u32,
     /// Whether `shutdown` on the memcached port stops the node.
     pub enable_shutdown: bool,
     /// Whether `flush_all` on the memcached port is refused.
@@ -118,6 +120,7 @@ impl Default for Config {
             max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,
+            idempotency_window: limits::IDEMPOTENCY_WINDOW_DEFAULT,
             enable_shutdown: false,
             disable_flush_all: false,
             disable_dumps: false,

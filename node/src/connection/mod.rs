@@ -20,7 +20,7 @@ mod tests;
 use std::sync::Arc;
 
 use larder_engine::key::Key;
-use larder_engine::shard::{Answer, AnswerBuf};
+use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::events::NodeEvent;
@@ -40,18 +40,20 @@ use parts::Begun;
 use slots::Slots;
 pub use slots::{Arrival, Load};
 
-/// When a reply may leave: once `shard`'s log is acknowledged up to `needs`.
+/// When a reply may leave: once `shard`'s log is acknowledged up to `needs`, as was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct After {
     /// The shard.
     pub shard: u16,
     /// The log position; 0 for at once.
     pub needs: u64,
+    /// What has to have become of it.
+    pub how: Acknowledgement,
 }
 
 impl After {
     /// At once.
-    pub const NOTHING: Self = Self { shard: 0, needs: 0 };
+    pub const NOTHING: Self = Self { shard: 0, needs: 0, how: Acknowledgement::Configured };
 }
 
 /// Whether a reply may leave.

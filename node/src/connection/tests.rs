@@ -104,7 +104,7 @@ impl Handler for Fake {
         let answer = item(b"");
         put(if is_error { Err(NoAnswer::Damaged) } else { Ok(&answer) });
         let needs = key.strip_prefix('n').and_then(|digits| digits.parse().ok()).unwrap_or(0);
-        Handled::Done { after: After { shard: 0, needs }, is_error }
+        Handled::Done { after: After { needs, ..After::NOTHING }, is_error }
     }
 
     fn shard_request(

@@ -200,6 +200,7 @@ fn facts(
         item_bytes_max: config.max_item_size.0,
         connections_max,
         idle_timeout: config.idle_timeout,
+        idempotency_window: config.idempotency_window,
         flush_enabled: !config.disable_flush_all,
         dump_enabled: !config.disable_dumps,
         watch_enabled: !config.disable_watch,

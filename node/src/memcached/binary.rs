@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use larder_engine::key::Key;
 use larder_engine::operation::{self, Operation, Outcome, Read};
-use larder_engine::shard::Answer;
+use larder_engine::shard::{Acknowledgement, Answer};
 use larder_protocol::memcached::binary::reply::{self, BinaryBody};
 use larder_protocol::memcached::binary::{
     BinaryArithmetic, BinaryHead, BinaryParsed, BinaryParser, BinaryRead, BinaryRefusal,
@@ -320,7 +320,8 @@ impl Codec for MemcachedBinary {
         };
         let key = key_of(&step.parsed).expect("all that is left has a key");
         let key = Key::memcached(key);
-        Meaning::Keyed(ItemRequest { key, operation, kind, deadline: None, replaces })
+        let (deadline, acknowledgement) = (None, Acknowledgement::Configured);
+        Meaning::Keyed(ItemRequest { key, operation, kind, deadline, acknowledgement, replaces })
     }
 
     #[inline]

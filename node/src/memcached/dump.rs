@@ -48,7 +48,7 @@ impl Dumping {
         scan.keys_only = true;
         scan.shows_use = self.form == DumpForm::Metadata;
         scan.items_max = DUMP_ITEMS;
-        Arc::new(ShardRequest { shard: self.shard, deadline: None, work: ShardWork::Page(scan) })
+        Arc::new(ShardRequest::new(self.shard, None, ShardWork::Page(scan)))
     }
 
     /// Appends what is told of a page of a store of so many shards at Unix second `now`; returns

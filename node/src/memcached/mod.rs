@@ -15,7 +15,7 @@ mod tests;
 use std::sync::Arc;
 
 use larder_engine::key::Key;
-use larder_engine::shard::Answer;
+use larder_engine::shard::{Acknowledgement, Answer};
 use larder_protocol::memcached::reply::{self, END};
 use larder_protocol::memcached::{
     DetailMode, Dump, DumpForm, KeyScratch, Limits, Parsed, Parser, Request, ShutdownMode, Step,
@@ -175,6 +175,7 @@ impl Codec for Memcached {
                 operation: command.operation(now.second),
                 kind: command.kind(),
                 deadline: None,
+                acknowledgement: Acknowledgement::Configured,
                 replaces: command.drops_old_item(),
             }),
         }

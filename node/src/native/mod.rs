@@ -2,6 +2,7 @@
 
 mod gathering;
 mod namespaces;
+mod once;
 mod pages;
 mod records;
 
@@ -12,17 +13,17 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_engine::key::{Key, ROUTE_SEED, route_hash};
+use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED, route_hash};
 use larder_engine::operation::{
     Arithmetic, Delete, EXPIRED, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
-use larder_engine::shard::Answer;
+use larder_engine::shard::{Acknowledgement, Answer};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
-    ItemKey, NamespaceSettings, NativeLimits, NativeParsed, NativeParser, NativeRequest,
-    NativeStatus, NativeStep, Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestHead,
-    TouchItem, VERSION,
+    ItemKey, MutateRecord, NamespaceDurability, NamespaceSettings, NativeLimits, NativeParsed,
+    NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode,
+    RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem, VERSION,
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
@@ -31,7 +32,7 @@ use crate::facts::Facts;
 use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
 use crate::namespaces::{NamespaceView, lifetime};
 use crate::request::{
-    ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
+    ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest, ShardWork,
 };
 
 use gathering::{Gathering, Held, Part};
@@ -93,7 +94,7 @@ impl Native {
     /// else.
     fn shard_request(
         &self,
-        request: &NativeRequest<'_>,
+        (head, request): (&RequestHead, &NativeRequest<'_>),
         now: u32,
         deadline: Option<u64>,
     ) -> Option<Result<ShardRequest, Fault>> {
@@ -102,7 +103,8 @@ impl Native {
             NativeRequest::Mutate(mutate) => {
                 let value_bytes_max = self.limits.value_bytes_max;
                 let told = (&self.namespaces, deadline);
-                Mutation::asked(mutate, (shards, now), value_bytes_max, told)
+                let asked = Mutation::asked(mutate, (shards, now), value_bytes_max, told);
+                asked.and_then(|asked| self.with_token(head, mutate, asked, now))
             }
             NativeRequest::DeleteItems(delete) => {
                 records::deletion(delete, (&self.namespaces, shards), deadline)
@@ -115,6 +117,36 @@ impl Native {
                 asked.map(|(_, request)| request)
             }
         })
+    }
+}
+
+impl Native {
+    /// The changes of a record as they are done once, if their request has a token.
+    fn with_token(
+        &self,
+        head: &RequestHead,
+        mutate: &MutateRecord<'_>,
+        mut asked: ShardRequest,
+        now: u32,
+    ) -> Result<ShardRequest, Fault> {
+        if let (Some(token), ShardWork::Batch(batch)) = (&head.token, &mut asked.work) {
+            let MutateRecord { namespace, record, .. } = *mutate;
+            let key = ItemKey { namespace, record, item: b"" };
+            let window = self.facts.idempotency_window;
+            batch.once = Some(once::once(token, &key, now, window).ok_or(once::REFUSED)?);
+        }
+        Ok(asked)
+    }
+
+    /// How the namespace is that such work is in.
+    fn settings_of_work(&self, request: &ShardRequest) -> NamespaceSettings {
+        let namespace = match &request.work {
+            ShardWork::Batch(batch) => batch.namespace,
+            ShardWork::DeleteRange(range) => range.namespace(),
+            // They only read.
+            ShardWork::Page(_) | ShardWork::Keyed(_) => DEFAULT_NAMESPACE,
+        };
+        self.namespaces.settings(namespace).unwrap_or_default()
     }
 }
 
@@ -142,6 +174,8 @@ enum ShardAsked {
     Mutation(Mutation),
     /// The end of a range.
     Deletion,
+    /// A change of one item that is made once.
+    Once,
 }
 
 impl NativeToken {
@@ -211,6 +245,26 @@ fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
         expiry: metadata.expiry,
         value_len: u32::try_from(answer.value_len).unwrap_or(u32::MAX),
         value: answer.value,
+    }
+}
+
+/// When the answer may be given. Who only reads is told no earlier than others what a crash may
+/// take back.
+fn acknowledgement_of(head: &RequestHead, settings: &NamespaceSettings) -> Acknowledgement {
+    let only_reads = matches!(
+        head.opcode,
+        Opcode::Get | Opcode::MultiGet | Opcode::GetAndTouch | Opcode::GetItems | Opcode::Scan
+    );
+    match (head.durability, settings.durability) {
+        (RequestDurability::Sync, _) | (RequestDurability::AsNode, NamespaceDurability::Sync) => {
+            Acknowledgement::Durable
+        }
+        (RequestDurability::None, _) | (RequestDurability::AsNode, NamespaceDurability::None)
+            if !only_reads =>
+        {
+            Acknowledgement::Made
+        }
+        _ => Acknowledgement::Configured,
     }
 }
 
@@ -323,6 +377,24 @@ fn key_salt(key: &ItemKey<'_>, now: u32) -> u64 {
     hash.wrapping_add(u64::from(now))
 }
 
+/// The operation on this key as a request, which was received at this nanosecond.
+#[inline]
+fn request_of<'a>(
+    (head, asked): (&RequestHead, u64),
+    settings: &NamespaceSettings,
+    key: ItemKey<'a>,
+    (operation, kind): (Operation<'a>, Kind),
+) -> ItemRequest<'a> {
+    ItemRequest {
+        key: key_of(key),
+        operation,
+        kind,
+        deadline: deadline_of(head, asked),
+        acknowledgement: acknowledgement_of(head, settings),
+        replaces: false,
+    }
+}
+
 fn key_of(key: ItemKey<'_>) -> Key<'_> {
     Key { namespace: key.namespace, record: key.record, item: key.item }
 }
@@ -389,8 +461,12 @@ impl Codec for Native {
             if let Some(request) = namespaces::change(request) {
                 return Meaning::Node(NodeRequest::Namespace(request));
             }
-            return match self.shard_request(request, now.second, deadline) {
-                Some(Ok(request)) => Meaning::Shard(Arc::new(request)),
+            return match self.shard_request((head, request), now.second, deadline) {
+                Some(Ok(request)) => {
+                    let settings = self.settings_of_work(&request);
+                    let acknowledgement = acknowledgement_of(head, &settings);
+                    Meaning::Shard(Arc::new(ShardRequest { acknowledgement, ..request }))
+                }
                 None if matches!(request, NativeRequest::MultiGet(_)) => Meaning::Parts,
                 Some(Err(_)) | None => Meaning::Constant,
             };
@@ -398,10 +474,21 @@ impl Codec for Native {
         let Some(settings) = self.namespaces.settings(key.namespace) else {
             return Meaning::Constant;
         };
-        let Some((operation, kind)) = item_request(request, now.second, &settings) else {
+        let Some(asks) = item_request(request, now.second, &settings) else {
             panic!("what has a key is about an item: {request:?}");
         };
-        Meaning::Keyed(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+        if let Some(token) = &head.token {
+            let window = self.facts.idempotency_window;
+            let Some(once) = once::once(token, &key, now.second, window) else {
+                return Meaning::Constant;
+            };
+            let limits = (self.facts.shards, self.limits.value_bytes_max);
+            let (shard, batch) = once::batch_of(&key, &asks.0, once, limits);
+            let acknowledgement = acknowledgement_of(head, &settings);
+            let request = ShardRequest::new(shard, deadline, ShardWork::Batch(batch));
+            return Meaning::Shard(Arc::new(ShardRequest { acknowledgement, ..request }));
+        }
+        Meaning::Keyed(request_of((head, asked), &settings, key, asks))
     }
 
     #[inline]
@@ -416,8 +503,9 @@ impl Codec for Native {
         let GetItem { key, metadata_only, is_quiet } = multi.get_at(cursor)?;
         let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
         let (operation, kind) = (Operation::Read(read), Kind::Get { touches: false });
-        let deadline = deadline_of(head, asked);
-        Some(ItemRequest { key: key_of(key), operation, kind, deadline, replaces: false })
+        // What only reads is told no earlier, whatever its namespace says.
+        let settings = NamespaceSettings::default();
+        Some(request_of((head, asked), &settings, key, (operation, kind)))
     }
 
     fn first_part(&self, step: &NativeStep<'_>) -> NativeToken {
@@ -478,7 +566,7 @@ impl Codec for Native {
                 reply::put_error(out, head, status, reason);
             }
             NativeParsed::Request(head, request) => {
-                let head = NativeToken::of(head, request).head;
+                let (asked, head) = (head, NativeToken::of(head, request).head);
                 match request {
                     NativeRequest::Ping(bytes) => {
                         reply::put(out, head, NativeStatus::Ok, |out| out.extend_from_slice(bytes));
@@ -498,11 +586,13 @@ impl Codec for Native {
                         namespaces::put_list(head, &self.namespaces.table(), *name, out);
                     }
                     _ => {
-                        let fault = self.shard_request(request, 0, None).and_then(Result::err);
+                        let fault =
+                            self.shard_request((asked, request), 0, None).and_then(Result::err);
                         let fault = fault.or_else(|| {
                             let key = request.key()?;
                             records::settings_of(&self.namespaces, key.namespace).err()
                         });
+                        let fault = fault.or(asked.token.map(|_| once::REFUSED));
                         let (status, reason) = fault.expect("what is sound is asked of a shard");
                         reply::put_error(out, head, status, reason);
                     }
@@ -532,6 +622,7 @@ impl Codec for Native {
                         Some(ShardAsked::Mutation(Mutation::of(mutate)))
                     }
                     NativeRequest::DeleteItems(_) => Some(ShardAsked::Deletion),
+                    _ if head.token.is_some() => Some(ShardAsked::Once),
                     _ => Pages::asked(request, (&self.namespaces, self.facts.shards), None)
                         .and_then(Result::ok)
                         .map(|(pages, _)| ShardAsked::Pages(pages)),
@@ -545,7 +636,9 @@ impl Codec for Native {
     fn token_bytes(token: &NativeToken) -> usize {
         token.asked.as_ref().map_or(0, |asked| match &**asked {
             ShardAsked::Mutation(mutation) => size_of::<ShardAsked>() + mutation.memory(),
-            ShardAsked::Pages(_) | ShardAsked::Deletion => size_of::<ShardAsked>(),
+            ShardAsked::Pages(_) | ShardAsked::Deletion | ShardAsked::Once => {
+                size_of::<ShardAsked>()
+            }
         })
     }
 
@@ -586,6 +679,7 @@ impl Codec for Native {
             (ShardAsked::Deletion, ShardAnswer::Deleted) => {
                 put_status(out, head, NativeStatus::Ok);
             }
+            (ShardAsked::Once, ShardAnswer::Batch(answer)) => once::put(token, answer, hops, out),
             (asked, answer) => panic!("{answer:?} is no answer to {asked:?}"),
         }
         None

@@ -145,7 +145,7 @@ impl Pages {
             NativeRequest::Scan(scan) => Self::of_namespace(scan, namespaces, shards),
             _ => return None,
         };
-        Some(asked.map(|(pages, shard, work)| (pages, ShardRequest { shard, deadline, work })))
+        Some(asked.map(|(pages, shard, work)| (pages, ShardRequest::new(shard, deadline, work))))
     }
 
     fn of_record(

@@ -58,7 +58,7 @@ impl Mutation {
         }
         let shard = shard_of_hash(route_hash(mutate.record), shards);
         let batch = ItemBatch { namespace: mutate.namespace, value_bytes_max, steps, once: None };
-        Ok(ShardRequest { shard, deadline, work: ShardWork::Batch(batch) })
+        Ok(ShardRequest::new(shard, deadline, ShardWork::Batch(batch)))
     }
 
     /// What the reply to `mutate` needs.
@@ -81,8 +81,7 @@ impl Mutation {
                 reply::put_changed(out, head, answers.iter().map(changed));
             }
             BatchAnswer::OtherRequest => {
-                let status = NativeStatus::TokenRefused;
-                reply::put_error(out, head, status, "the token is that of another request");
+                super::once::put_other(head, out);
             }
             BatchAnswer::Refused { at, answer } => {
                 let wants_item = !self.if_absent[*at];
@@ -121,7 +120,7 @@ pub(super) fn deletion(
     settings_of(namespaces, namespace)?;
     let shard = shard_of_hash(route_hash(record), shards);
     let work = ShardWork::DeleteRange(scan_of(namespace, record, range));
-    Ok(ShardRequest { shard, deadline, work })
+    Ok(ShardRequest::new(shard, deadline, work))
 }
 
 /// The items of a record that a range means.

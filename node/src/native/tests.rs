@@ -1,7 +1,9 @@
 use larder_engine::entry::Metadata;
 use larder_engine::scan::Page;
 use larder_protocol::native::reply::NativeReply;
-use larder_protocol::native::{GetItems, ItemRange, NativePage, PageLimits, put_request};
+use larder_protocol::native::{
+    GetItems, ItemRange, NativePage, PageLimits, RequestOptions, put_request, put_request_as,
+};
 
 use super::*;
 
@@ -98,6 +100,22 @@ fn requests_mean_what_the_document_says() {
     let condition = Condition::Value(b"old");
     let delete_if_value = meaning(&NativeRequest::Delete(DeleteItem { key: KEY, condition }), 0);
     assert!(delete_if_value.contains(&format!("{:?}", Exchange::delete(b"old"))));
+    for (durability, put_waits, get_waits) in [
+        (RequestDurability::AsNode, "Configured", "Configured"),
+        (RequestDurability::Sync, "Durable", "Durable"),
+        (RequestDurability::None, "Made", "Configured"),
+    ] {
+        for (request, expected) in [(put(PutMode::IfAbsent), put_waits), (get(), get_waits)] {
+            let mut bytes = Vec::new();
+            let options = RequestOptions { durability, ..RequestOptions::default() };
+            put_request_as(&mut bytes, 1, &options, &request);
+            let mut native = native();
+            let step = native.cut(&bytes);
+            let meaning = format!("{:?}", native.meaning(&step, &mut (), (2000, NOW)));
+            let expected = format!("acknowledgement: {expected}");
+            assert!(meaning.contains(&expected), "{expected} in {meaning}");
+        }
+    }
     assert!(meaning(&get(), 0).contains("deadline: None"));
     assert!(meaning(&get(), 3).contains("deadline: Some(5000)"), "from when it was received");
     let forever = NativeRequest::Touch(TouchItem { key: KEY, ttl: 0, with_value: false });

@@ -9,7 +9,7 @@ use larder_engine::error::EngineError;
 use larder_engine::key::{DEFAULT_NAMESPACE, Key};
 use larder_engine::operation::{Delete, EXPIRED, Need, Operation};
 use larder_engine::shard::{
-    Announced, Answer, AnswerBuf, Attempt, BatchAnswer, OperationBuf, Shard,
+    Acknowledgement, Announced, Answer, AnswerBuf, Attempt, BatchAnswer, OperationBuf, Shard,
 };
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::file_cache::FileCache;
@@ -45,6 +45,7 @@ pub(super) struct Completion {
     pub shard: u16,
     /// The answer, and how far the log has to be acknowledged before it may leave.
     pub result: Result<(Done, u64), EngineError>,
+    how: Acknowledgement,
     /// What it was expected to need, in bytes.
     pub expected_bytes: usize,
     /// What it was expected to add to the log, in bytes.
@@ -72,6 +73,7 @@ struct HeldAnswer {
     core: usize,
     place: Place,
     needs: u64,
+    how: Acknowledgement,
     answer: Result<Answer<'static>, NoAnswer>,
     value_bytes: usize,
 }
@@ -82,7 +84,7 @@ struct LocalShard {
     /// that come later are rarely acknowledged earlier.
     held: VecDeque<HeldAnswer>,
     held_values: ByteQueue,
-    acknowledged_seen: u64,
+    log_ends_seen: [u64; 3],
     stopped: Option<String>,
     /// The Unix second in which all that is stored in the default namespace is gone at once,
     /// because a clear was asked for with a delay that ends in it; 0 for none. A start forgets it.
@@ -133,7 +135,7 @@ impl Shards {
                 engine,
                 held: VecDeque::new(),
                 held_values: ByteQueue::default(),
-                acknowledged_seen: 0,
+                log_ends_seen: [0; 3],
                 stopped: None,
                 dark_second: 0,
             });
@@ -200,7 +202,7 @@ impl Shards {
         let mut put = |answer: Result<&Answer<'_>, NoAnswer>| {
             put.take().expect("there is one answer")(answer);
         };
-        let ItemRequest { key, operation, kind, .. } = request;
+        let ItemRequest { key, operation, kind, acknowledgement: how, .. } = request;
         let attempt = engine.try_execute(key, announced, operation, now, |answer| {
             put(Ok(answer));
             (answer.outcome, answer.value_len)
@@ -208,10 +210,11 @@ impl Shards {
         match attempt {
             Attempt::Done { value: (outcome, value_bytes), needs } => {
                 counters.count(*kind, outcome);
+                engine.demand(needs, *how);
                 if let Some(observed) = observed.take() {
                     observer.ended(*observed, Ok((outcome, value_bytes)), counters);
                 }
-                Tried::Done { after: After { shard, needs }, is_error: false }
+                Tried::Done { after: After { shard, needs, how: *how }, is_error: false }
             }
             Attempt::Later => Tried::Later,
             Attempt::Failed(failure) => {
@@ -219,7 +222,7 @@ impl Shards {
                 if matches!(failure, EngineError::Full) && request.replaces {
                     let delete = Operation::Delete(Delete::default());
                     match engine.try_execute(key, announced, &delete, now, |_| ()) {
-                        Attempt::Done { needs, .. } => after = After { shard, needs },
+                        Attempt::Done { needs, .. } => after = After { shard, needs, how: *how },
                         Attempt::Later => return Tried::Later,
                         Attempt::Failed(failure) => note_failure(shard, &failure),
                     }
@@ -303,7 +306,7 @@ impl Shards {
         let request = &self.darkened(shard, request, self.unix_second());
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
-        let ItemRequest { key, operation, kind, replaces, .. } = *request;
+        let ItemRequest { key, operation, kind, acknowledgement: how, replaces, .. } = *request;
         let stale = replaces.then(|| (key.namespace, key.record.to_vec(), key.item.to_vec()));
         let adds = log_need(request).map_or(0, |need| need.adds);
         let execution = engine.execute(&key, OperationBuf::new(&operation));
@@ -317,8 +320,11 @@ impl Shards {
                 }
             }
             let result = result.map(|(answer, needs)| (Done::Item(answer), needs));
+            if let Ok((_, needs)) = &result {
+                engine.demand(*needs, how);
+            }
             let completion =
-                Completion { origin, shard, result, expected_bytes, adds, kind, observed };
+                Completion { origin, shard, result, how, expected_bytes, adds, kind, observed };
             completions.borrow_mut().push(completion);
         });
     }
@@ -346,9 +352,9 @@ impl Shards {
         self.env.spawn(queue, async move {
             let answer = carry_out(&engine, &request, now).await;
             let result = answer.map(|answer| (Done::Shard(answer), 0));
-            let (kind, observed) = (Kind::Other, None);
+            let (kind, how, observed) = (Kind::Other, Acknowledgement::Configured, None);
             let completion =
-                Completion { origin, shard, result, expected_bytes, adds, kind, observed };
+                Completion { origin, shard, result, how, expected_bytes, adds, kind, observed };
             completions.borrow_mut().push(completion);
         });
     }
@@ -440,7 +446,7 @@ impl Shards {
             return Release::Now;
         }
         let local = self.local(after.shard);
-        if after.needs <= local.engine.acknowledged_end() {
+        if local.engine.may_tell(after.needs, after.how) {
             return Release::Now;
         }
         if local.stopped.is_some() { Release::Never } else { Release::Later }
@@ -461,6 +467,7 @@ impl Shards {
             core,
             place,
             needs: after.needs,
+            how: after.how,
             answer: answer.map(Answer::without_value),
             value_bytes: value.len(),
         });
@@ -472,10 +479,9 @@ impl Shards {
             if local.held.is_empty() {
                 continue;
             }
-            let acknowledged = local.engine.acknowledged_end();
             let is_stopped = local.stopped.is_some();
             while let Some(held) = local.held.front() {
-                let is_acknowledged = held.needs <= acknowledged;
+                let is_acknowledged = local.engine.may_tell(held.needs, held.how);
                 if !is_acknowledged && !is_stopped {
                     break;
                 }
@@ -497,9 +503,9 @@ impl Shards {
         let mut has_moved = false;
         for (number, local) in self.local.iter_mut().enumerate() {
             let Some(local) = local else { continue };
-            let acknowledged = local.engine.acknowledged_end();
-            has_moved |= acknowledged != local.acknowledged_seen;
-            local.acknowledged_seen = acknowledged;
+            let log_ends = local.engine.log_ends();
+            has_moved |= log_ends != local.log_ends_seen;
+            local.log_ends_seen = log_ends;
             if local.stopped.is_none()
                 && let Some(reason) = local.engine.stopped()
             {
@@ -554,10 +560,10 @@ impl Completion {
         match self.result {
             Ok((Done::Item(answer), needs)) => {
                 counters.count(self.kind, answer.as_answer().outcome);
-                (Answered::Item(answer), After { shard: self.shard, needs })
+                (Answered::Item(answer), After { shard: self.shard, needs, how: self.how })
             }
             Ok((Done::Shard(answer), needs)) => {
-                (Answered::Shard(answer), After { shard: self.shard, needs })
+                (Answered::Shard(answer), After { shard: self.shard, needs, how: self.how })
             }
             Err(failure) => {
                 note_failure(self.shard, &failure);
@@ -614,7 +620,7 @@ async fn carry_out(
         }
         ShardWork::DeleteRange(range) => (ShardAnswer::Deleted, engine.delete_range(range).await?),
     };
-    engine.wait_acknowledged(needs).await?;
+    engine.wait_told(needs, request.acknowledgement).await?;
     Ok(answer)
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use larder_protocol::native::reply::{NativeItem, NativeReply, ReplyError, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, GetItem, HelloReply, IncrementItem, NativeRequest,
-    NativeStatus, PutItem, PutMode, TouchItem, VERSION, put_request,
+    ClientHello, Condition, DeleteItem, GetItem, HelloReply, IdempotencyToken, IncrementItem,
+    NativeRequest, NativeStatus, PutItem, PutMode, RequestDurability, RequestOptions, TouchItem,
+    VERSION, put_request_as,
 };
 
 use crate::error::ClientError;
@@ -164,6 +165,9 @@ pub struct ClientConnection {
     chunk: Box<[u8]>,
     output: Vec<u8>,
     next_id: u64,
+    durability: RequestDurability,
+    /// Names the next request.
+    token: Option<IdempotencyToken>,
     arrived: HashMap<u64, Arrived>,
     is_spent: bool,
 }
@@ -198,9 +202,21 @@ impl ClientConnection {
             chunk: vec![0; READ_BYTES].into(),
             output: Vec::new(),
             next_id: 0,
+            durability: RequestDurability::AsNode,
+            token: None,
             arrived: HashMap::new(),
             is_spent: false,
         })
+    }
+
+    /// The next request is sent with this token.
+    pub(crate) fn set_token(&mut self, token: Option<IdempotencyToken>) {
+        self.token = token;
+    }
+
+    /// From now on each reply is waited for as this says, whatever the node's durability.
+    pub fn set_durability(&mut self, durability: RequestDurability) {
+        self.durability = durability;
     }
 
     /// Asks the node what it is.
@@ -317,7 +333,13 @@ impl ClientConnection {
         self.next_id += 1;
         let deadline = u32::try_from(self.timeout.as_micros()).unwrap_or(0);
         self.output.clear();
-        put_request(&mut self.output, self.next_id, deadline, false, request);
+        let options = RequestOptions {
+            deadline_microseconds: deadline,
+            durability: self.durability,
+            token: self.token.take(),
+            ..RequestOptions::default()
+        };
+        put_request_as(&mut self.output, self.next_id, &options, request);
         match self.stream.write_all(&self.output) {
             Ok(()) => Ok(Ticket { id: self.next_id, opcode: request.opcode() as u8 }),
             Err(error) => Err(self.spend(self.broken(error))),

@@ -63,6 +63,7 @@ mod key;
 mod multi;
 mod mutate;
 mod namespaces;
+mod once;
 mod pages;
 
 pub use conditional::Deleted;
@@ -72,10 +73,11 @@ pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
 pub use larder_protocol::native::{
     COMPRESS_NEVER, HelloReply, ItemKeyList, ItemRange, NamespaceCache, NamespaceDurability,
-    NamespaceSettings, NativeNamespace, PageLimits, SettingsChange,
+    NamespaceSettings, NativeNamespace, PageLimits, RequestDurability, SettingsChange,
 };
 pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};
+pub use once::{ChangeName, NamedChange};
 pub use pages::{Items, ItemsOf, ListedItem};
 
 #[cfg(test)]

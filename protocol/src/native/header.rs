@@ -114,6 +114,19 @@ impl Opcode {
     }
 }
 
+/// When the reply to a request is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RequestDurability {
+    /// As the node says.
+    #[default]
+    AsNode = 0,
+    /// When what it shows, or has changed, is durable.
+    Sync = 1,
+    /// If it changes something: as soon as that is done.
+    None = 2,
+}
+
 /// A header. What its fourth byte and its fifth field mean depends on who sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -21,9 +21,11 @@ pub mod reply;
 mod request;
 mod status;
 mod structured;
+mod token;
 
 pub use header::{
-    HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, Side, VERSION,
+    HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, RequestDurability, Side,
+    VERSION,
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
 pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
@@ -41,10 +43,11 @@ pub use page::{
 pub use parse::{NativeLimits, NativeParsed, NativeParser, NativeStep, Refusal};
 pub use request::{
     ClientHello, Condition, DeleteItem, GetItem, IncrementItem, ItemKey, NativeRequest, PutItem,
-    PutMode, RequestHead, TouchItem, put_request,
+    PutMode, RequestHead, RequestOptions, TouchItem, put_request, put_request_as,
 };
 pub use status::{Group, NativeStatus};
 pub use structured::StructureError;
+pub use token::{IdempotencyToken, ReceivedToken, TOKEN_BYTES};
 
 /// The longest record id, in bytes.
 pub const RECORD_BYTES_MAX: usize = 1024;

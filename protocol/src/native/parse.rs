@@ -1,8 +1,11 @@
 //! Bytes to requests.
 
 use super::header::{HEADER_BYTES, HeaderError, checksum};
-use super::request::{NativeRequest, RequestHead};
-use super::{BODY_BESIDES_VALUE_BYTES, Header, MAGIC_REQUEST, NativeStatus, Opcode};
+use super::request::{NativeRequest, RequestHead, RequestOptions};
+use super::{
+    BODY_BESIDES_VALUE_BYTES, Header, MAGIC_REQUEST, NativeStatus, Opcode, ReceivedToken,
+    RequestDurability,
+};
 
 /// The limits that a node sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +24,33 @@ impl NativeLimits {
 /// The request's flag that says that a checksum covers it; its reply gets one too.
 pub(super) const FLAG_CHECKSUM: u8 = 1;
 
+/// The bits of the flags that say how durable the request wants to be.
+const DURABILITY_SHIFT: u8 = 1;
+const DURABILITY_BITS: u8 = 3 << DURABILITY_SHIFT;
+
+/// The request's flag that says that an idempotency token stands before its body.
+const FLAG_TOKEN: u8 = 8;
+
 /// Flags that a node must understand. The others may be ignored.
 const FLAGS_TO_UNDERSTAND: u8 = 0x0F;
+
+/// The flags of a request.
+pub(super) fn flags(options: &RequestOptions) -> u8 {
+    let durability = (options.durability as u8) << DURABILITY_SHIFT;
+    let token = u8::from(options.token.is_some()) * FLAG_TOKEN;
+    u8::from(options.has_checksum) * FLAG_CHECKSUM | durability | token
+}
+
+/// What flags say of durability; `None` if it is not known here.
+#[inline]
+fn durability_of(flags: u8) -> Option<RequestDurability> {
+    match (flags & DURABILITY_BITS) >> DURABILITY_SHIFT {
+        0 => Some(RequestDurability::AsNode),
+        1 => Some(RequestDurability::Sync),
+        2 => Some(RequestDurability::None),
+        _ => None,
+    }
+}
 
 /// The answer to a message that is not a request of this node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,24 +194,45 @@ impl NativeParser {
             let parsed = refuse(NativeStatus::BadChecksum, NativeStatus::BadChecksum.text(), true);
             return NativeStep { consumed: end, parsed };
         }
-        if header.code & FLAGS_TO_UNDERSTAND & !FLAG_CHECKSUM != 0 {
-            let parsed = refuse(NativeStatus::UnknownFlag, NativeStatus::UnknownFlag.text(), false);
-            return NativeStep { consumed: end, parsed };
-        }
-        let parsed = match Opcode::from_code(header.opcode) {
-            None => refuse(NativeStatus::UnknownOpcode, NativeStatus::UnknownOpcode.text(), false),
-            Some(opcode) => match NativeRequest::read(opcode, body) {
-                Err(reason) => refuse(NativeStatus::Malformed, reason, false),
-                Ok(request) if request.value_bytes() > limits.value_bytes_max => {
-                    refuse(NativeStatus::TooLarge, NativeStatus::TooLarge.text(), false)
-                }
-                Ok(request) => {
-                    let (id, deadline_microseconds) = (header.id, header.details);
-                    let head = RequestHead { id, opcode, deadline_microseconds, has_checksum };
-                    NativeParsed::Request(head, request)
-                }
-            },
+        let parsed = match body_of(header, body) {
+            Err((status, reason)) => refuse(status, reason, false),
+            Ok((_, request)) if request.value_bytes() > limits.value_bytes_max => {
+                refuse(NativeStatus::TooLarge, NativeStatus::TooLarge.text(), false)
+            }
+            Ok((head, request)) => NativeParsed::Request(head, request),
         };
         NativeStep { consumed: end, parsed }
     }
+}
+
+/// What a whole message says, whose checksum is right.
+#[inline]
+fn body_of<'a>(
+    header: &Header,
+    body: &'a [u8],
+) -> Result<(RequestHead, NativeRequest<'a>), (NativeStatus, &'static str)> {
+    const KNOWN_FLAGS: u8 = FLAG_CHECKSUM | DURABILITY_BITS | FLAG_TOKEN;
+    let unknown = header.code & FLAGS_TO_UNDERSTAND & !KNOWN_FLAGS;
+    let Some(durability) = durability_of(header.code).filter(|_| unknown == 0) else {
+        return Err((NativeStatus::UnknownFlag, NativeStatus::UnknownFlag.text()));
+    };
+    let Some(opcode) = Opcode::from_code(header.opcode) else {
+        return Err((NativeStatus::UnknownOpcode, NativeStatus::UnknownOpcode.text()));
+    };
+    let malformed = |reason| (NativeStatus::Malformed, reason);
+    let (token, body) = if header.code & FLAG_TOKEN == 0 {
+        (None, body)
+    } else {
+        let (token, body) = ReceivedToken::split(opcode, body).map_err(malformed)?;
+        (Some(token), body)
+    };
+    let head = RequestHead {
+        id: header.id,
+        opcode,
+        deadline_microseconds: header.details,
+        has_checksum: header.code & FLAG_CHECKSUM != 0,
+        durability,
+        token,
+    };
+    Ok((head, NativeRequest::read(opcode, body).map_err(malformed)?))
 }

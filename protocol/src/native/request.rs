@@ -5,10 +5,10 @@ use super::multi::MultiGet;
 use super::mutate::{DeleteItems, MutateRecord};
 use super::namespaces::{self, NamespaceChange};
 use super::page::{GetItems, ScanItems};
-use super::parse::FLAG_CHECKSUM;
+use super::parse::flags;
 use super::{
-    HELLO_NAME_BYTES_MAX, Header, ITEM_BYTES_MAX, Opcode, PING_BYTES_MAX, RECORD_BYTES_MAX, Side,
-    u16_at, u32_at, u64_at,
+    HELLO_NAME_BYTES_MAX, Header, ITEM_BYTES_MAX, IdempotencyToken, Opcode, PING_BYTES_MAX,
+    RECORD_BYTES_MAX, ReceivedToken, RequestDurability, Side, u16_at, u32_at, u64_at,
 };
 
 /// What every request says besides what it asks for.
@@ -22,6 +22,23 @@ pub struct RequestHead {
     pub deadline_microseconds: u32,
     /// Whether it came with a checksum, and the reply is to have one.
     pub has_checksum: bool,
+    /// When its reply is sent.
+    pub durability: RequestDurability,
+    /// What keeps it from being done twice.
+    pub token: Option<ReceivedToken>,
+}
+
+/// How a request is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestOptions {
+    /// As [`RequestHead::deadline_microseconds`].
+    pub deadline_microseconds: u32,
+    /// As [`RequestHead::has_checksum`].
+    pub has_checksum: bool,
+    /// As [`RequestHead::durability`].
+    pub durability: RequestDurability,
+    /// What keeps it from being done twice.
+    pub token: Option<IdempotencyToken>,
 }
 
 /// An item's key.
@@ -362,22 +379,40 @@ pub fn put_request(
     has_checksum: bool,
     request: &NativeRequest<'_>,
 ) {
+    let options =
+        RequestOptions { deadline_microseconds, has_checksum, ..RequestOptions::default() };
+    put_request_as(out, id, &options, request);
+}
+
+/// The same with all that may be said of how it is sent.
+///
+/// # Panics
+/// As [`put_request`].
+pub fn put_request_as(
+    out: &mut Vec<u8>,
+    id: u64,
+    options: &RequestOptions,
+    request: &NativeRequest<'_>,
+) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
+    if let Some(token) = &options.token {
+        token.put(out);
+    }
     request.put_body(out);
     let body_bytes = out.len() - start - HEADER_BYTES;
     let mut header = Header {
         side: Side::Client,
         opcode: request.opcode() as u8,
-        code: if has_checksum { FLAG_CHECKSUM } else { 0 },
+        code: flags(options),
         body_bytes: u32::try_from(body_bytes).expect("bodies have less than 4 GiB"),
         id,
-        details: deadline_microseconds,
+        details: options.deadline_microseconds,
         checksum: 0,
     };
     let message = &mut out[start..];
     message[..HEADER_BYTES].copy_from_slice(&header.bytes());
-    if has_checksum {
+    if options.has_checksum {
         let (head, body) = message.split_at(HEADER_BYTES);
         header.checksum = checksum(head, body);
         message[..HEADER_BYTES].copy_from_slice(&header.bytes());

@@ -225,6 +225,47 @@ fn parse_all(input: &[u8], cuts: &[usize]) -> Vec<String> {
 }
 
 #[test]
+fn a_token_stands_before_the_body_of_a_change() {
+    let token = IdempotencyToken { time_microseconds: 9, nonce: [3; 16] };
+    let options = RequestOptions { token: Some(token), ..RequestOptions::default() };
+    let parsed = |request: &NativeRequest<'static>| {
+        let mut bytes = Vec::new();
+        put_request_as(&mut bytes, 1, &options, request);
+        match NativeParser::default().next(&LIMITS, &bytes).parsed {
+            NativeParsed::Request(head, read) => {
+                assert_eq!(read, *request);
+                Some(head.token.expect("it has one"))
+            }
+            NativeParsed::Refused(refusal) => {
+                assert_eq!(refusal.status, NativeStatus::Malformed);
+                None
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut fingerprints = Vec::new();
+    for request in requests() {
+        let received = parsed(&request);
+        let takes = [Opcode::Put, Opcode::Delete, Opcode::Increment, Opcode::MutateRecord];
+        assert_eq!(received.is_some(), takes.contains(&request.opcode()), "{request:?}");
+        if let Some(received) = received {
+            assert_eq!(received.token, token);
+            fingerprints.push(received.fingerprint);
+        }
+    }
+    let count = fingerprints.len();
+    fingerprints.sort_unstable();
+    fingerprints.dedup();
+    assert_eq!(fingerprints.len(), count, "each request is another");
+    let mut short = Vec::new();
+    put_request_as(&mut short, 1, &options, &requests()[5]);
+    short.truncate(HEADER_BYTES + TOKEN_BYTES - 1);
+    short[4..8].copy_from_slice(&(TOKEN_BYTES as u32 - 1).to_le_bytes());
+    let step = NativeParser::default().next(&LIMITS, &short);
+    assert!(matches!(step.parsed, NativeParsed::Refused(_)), "{step:?}");
+}
+
+#[test]
 fn every_request_is_read_as_it_was_written() {
     for (id, request) in requests().into_iter().enumerate() {
         for has_checksum in [false, true] {
@@ -235,6 +276,8 @@ fn every_request_is_read_as_it_was_written() {
                 opcode: request.opcode(),
                 deadline_microseconds: 250,
                 has_checksum,
+                durability: RequestDurability::AsNode,
+                token: None,
             };
             assert_eq!(step.consumed, bytes.len());
             assert_eq!(step.parsed, NativeParsed::Request(head, request));
@@ -265,7 +308,8 @@ fn what_is_no_request_has_its_status() {
     let put = |at, byte| status_of(&changed(&put, at, byte));
     assert_eq!(get(1, 2), Some((NativeStatus::UnsupportedVersion, true)));
     assert_eq!(get(2, 0xEE), Some((NativeStatus::UnknownOpcode, false)));
-    assert_eq!(get(3, 4), Some((NativeStatus::UnknownFlag, false)));
+    assert_eq!(get(3, 6), Some((NativeStatus::UnknownFlag, false)), "no such durability");
+    assert_eq!((get(3, 2), get(3, 4)), (None, None), "durabilities");
     assert_eq!(get(3, 0x10), None, "this flag may be ignored");
     assert_eq!(
         get(20, 1),

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IncrementItem, ItemKey,
-    ItemKeyList, ItemRange, MultiGet, MutateRecord, NamespaceCache, NamespaceChange,
-    NamespaceDurability, NamespaceSettings, NativeLimits, NativeNamespace, NativePage,
-    NativePageItem, NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits,
-    PutItem, PutMode, ScanItems, SettingsChange, TouchItem, not_found, put_found, put_request,
+    ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IdempotencyToken,
+    IncrementItem, ItemKey, ItemKeyList, ItemRange, MultiGet, MutateRecord, NamespaceCache,
+    NamespaceChange, NamespaceDurability, NamespaceSettings, NativeLimits, NativeNamespace,
+    NativePage, NativePageItem, NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode,
+    PageLimits, PutItem, PutMode, RequestDurability, RequestOptions, ScanItems, SettingsChange,
+    TouchItem, not_found, put_found, put_request, put_request_as,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -310,13 +311,31 @@ fn requests_are_what_the_vectors_say() {
         let request = meaning(vector["kind"].as_str().expect("a kind"), fields, &borrowed);
         let (id, deadline) = (number(&vector["id"]), short(&vector["deadline"]));
         let mut written = Vec::new();
-        put_request(&mut written, id, deadline, is(&vector["checksum"]), &request);
+        let durability = match vector.get("durability").map(|it| it.as_str().expect("text")) {
+            None => RequestDurability::AsNode,
+            Some("sync") => RequestDurability::Sync,
+            Some("none") => RequestDurability::None,
+            Some(other) => panic!("{other} is no durability"),
+        };
+        let token = vector.get("token").map(|token| IdempotencyToken {
+            time_microseconds: number(&token["time"]),
+            nonce: hex(&token["nonce"]).try_into().expect("16 bytes"),
+        });
+        let options = RequestOptions {
+            deadline_microseconds: deadline,
+            has_checksum: is(&vector["checksum"]),
+            durability,
+            token,
+        };
+        put_request_as(&mut written, id, &options, &request);
         assert_eq!(written, bytes, "{name}");
         let step = NativeParser::default().next(&LIMITS, &bytes);
         let NativeParsed::Request(head, read) = step.parsed else { panic!("{name}: {step:?}") };
         assert_eq!((read, step.consumed), (request, bytes.len()), "{name}");
         assert_eq!((head.id, head.deadline_microseconds), (id, deadline), "{name}");
         assert_eq!(head.has_checksum, is(&vector["checksum"]), "{name}");
+        assert_eq!(head.durability, durability, "{name}");
+        assert_eq!(head.token.map(|received| received.token), token, "{name}");
         opcodes.insert(head.opcode as u8);
     }
     assert_eq!(opcodes.len(), Opcode::ALL.len(), "every opcode has a vector");

@@ -16,7 +16,7 @@ use super::model::{Model, Observed, Reply};
 use crate::error::EngineError;
 use crate::operation::{Operation, Outcome};
 use crate::scan::Scan;
-use crate::shard::{Attempt, BatchAnswer, BatchStep, ItemBatch, OperationBuf};
+use crate::shard::{Acknowledgement, Attempt, BatchAnswer, BatchStep, ItemBatch, OperationBuf};
 use crate::value_log::Durability;
 
 pub(super) type SharedModel = Rc<RefCell<Model>>;
@@ -94,10 +94,13 @@ async fn acknowledge(
     model: &SharedModel,
     needs: u64,
 ) -> Result<(), EngineError> {
-    if needs > shard.acknowledged_end() {
-        shard.wait_acknowledged(needs).await?;
+    // Some ask for durability by themselves.
+    let is_demanded = needs > 0 && needs.is_multiple_of(16);
+    let how = if is_demanded { Acknowledgement::Durable } else { Acknowledgement::Configured };
+    if is_demanded || needs > shard.acknowledged_end() {
+        shard.wait_told(needs, how).await?;
     }
-    if shard.options().log.durability == Durability::Sync {
+    if is_demanded || shard.options().log.durability == Durability::Sync {
         model.borrow_mut().acknowledge(needs);
     }
     Ok(())

@@ -7,6 +7,7 @@ use larder_runtime::buffer::Buffer;
 use larder_runtime::env::Env;
 
 use super::buffers::FrameBuffers;
+use super::demand::Demand;
 use super::{Append, Appended, Durability, LogCounters, LogEnds, LogOptions, Refused};
 use crate::entry::Pointer;
 use crate::manifest::SegmentSeal;
@@ -58,6 +59,7 @@ pub(super) struct State<E: Env> {
     /// Segments with writes that no flush has covered (not used in sync mode).
     pub(super) unsynced: BTreeSet<u32>,
     pub(super) seals: Vec<SegmentSeal>,
+    pub(super) demand: Demand,
     /// A flush is under way; the next one waits, because it may rely on its outcome.
     pub(super) flushing: bool,
     pub(super) stopped: Option<String>,
@@ -96,6 +98,7 @@ impl<E: Env> State<E> {
             durable_end: sequence_next,
             unsynced: BTreeSet::new(),
             seals: Vec::new(),
+            demand: Demand::default(),
             flushing: false,
             stopped: None,
             counters: LogCounters::default(),
