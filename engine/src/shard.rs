@@ -14,6 +14,7 @@ mod background;
 mod backpressure;
 mod batch;
 mod collect;
+mod compression;
 pub mod execute;
 mod first_segment;
 mod journal;
@@ -59,6 +60,7 @@ use crate::value_log::segment::StoreIdentity;
 
 pub use answer::{Answer, AnswerBuf};
 pub use batch::{BATCH_STEPS_MAX, BatchAnswer, BatchStep, ItemBatch};
+pub use compression::CompressionCounters;
 pub use execute::Attempt;
 pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
 pub use memory::MemoryStatistics;
@@ -70,6 +72,7 @@ pub use statistics::Statistics;
 pub use warm::Announced;
 
 use backpressure::Backpressure;
+use compression::Compression;
 use journal::Journal;
 use memory::CacheRoom;
 use namespaces::Namespaces;
@@ -208,6 +211,7 @@ pub struct Shard<E: Env> {
     pacing: Pacing,
     /// Deleted ranges wait for tombstones to be written out.
     ranges_unflushed: Cell<bool>,
+    compression: Compression,
     pins: Pins,
     cache_room: CacheRoom,
     turns: Turns,

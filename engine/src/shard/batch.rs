@@ -15,10 +15,12 @@ use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
 use super::answer::{Answer, AnswerBuf};
-use super::execute::Change;
+use super::compression::{Ahead, Tried};
+use super::execute::{Addressed, Change};
 use super::locate::Located;
 use super::operation_buffer::OperationBuf;
 use super::{Shard, State};
+use crate::compression::CompressedValue;
 use crate::concurrent::concurrently;
 use crate::entry::Metadata;
 use crate::error::EngineError;
@@ -27,7 +29,7 @@ use crate::key::{ENCODED_BYTES_MAX, Key};
 use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome};
 use crate::value_log::Append;
 use crate::value_log::frame::FRAME_BESIDES_VALUE_BYTES;
-use crate::value_log::record::{self, Record, RecordKind};
+use crate::value_log::record::{self, RecordKind};
 
 /// The most operations of a batch.
 pub const BATCH_STEPS_MAX: usize = 1024;
@@ -100,8 +102,7 @@ pub enum BatchAnswer {
 
 /// An item of a batch, as it was found.
 struct Found<'a> {
-    key: &'a [u8],
-    hash: u64,
+    addressed: Addressed<'a>,
     operation: Operation<'a>,
     located: Located,
 }
@@ -118,14 +119,20 @@ struct Planned<'a> {
     found: &'a Found<'a>,
     kind: RecordKind,
     metadata: Metadata,
-    payload: &'a [u8],
+    value: &'a [u8],
+    tried: &'a Tried,
 }
 
 impl<'a> Planned<'a> {
+    fn record_len(&self) -> usize {
+        let compressed = self.tried.compressed();
+        let payload = compressed.map_or(self.value.len(), CompressedValue::record_bytes);
+        record::encoded_len(self.found.addressed.key.len(), payload)
+    }
+
     fn append(&self) -> Append<'a> {
-        let &Self { found, kind, metadata, payload } = self;
-        let record = Record { kind, metadata, key: found.key, payload };
-        Append { record, payload_crc: crc32c::crc32c(payload) }
+        let &Self { found, kind, metadata, value, tried } = self;
+        Append::new((kind, metadata), found.addressed.key, value, tried.compressed())
     }
 }
 
@@ -223,36 +230,53 @@ impl<E: Env> Shard<E> {
         let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
-            self.find((key, operation), (&kept, batch.value_bytes_max), now)
+            self.find((batch.namespace, key, operation), (&kept, batch.value_bytes_max), now)
         });
         let found: Result<Vec<_>, _> =
             concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
         let found = found.map_err(NotApplied::Failed)?;
+        let ahead = self.compress_found(batch, &found, now).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(batch.namespace).to_be_bytes();
         let is_outdated = |found: &Found<'_>| {
-            found.key[..4] != alive || self.index.may_be_deleted_since(found.key, began)
+            found.addressed.key[..4] != alive
+                || self.index.may_be_deleted_since(found.addressed.key, began)
         };
         if found.iter().any(is_outdated) {
             return Err(NotApplied::LookAgain);
         }
-        self.finish_batch(&mut state, &found, (now, batch.value_bytes_max))
+        self.finish_batch(&mut state, (&found, &ahead.0), (now, batch.value_bytes_max))
+    }
+
+    /// Compresses the values that a batch is going to store. One that is refused for what it would
+    /// take is not worked on.
+    async fn compress_found(
+        &self,
+        batch: &ItemBatch,
+        found: &[Found<'_>],
+        now: u32,
+    ) -> Result<Ahead<'_, Vec<Tried>>, NotApplied> {
+        if too_large(found, batch.value_bytes_max).is_some() {
+            return Ok((Vec::new(), None));
+        }
+        let operations = found.iter().map(|found| (&found.operation, &found.located));
+        self.compress_all_ahead(batch.namespace, operations, now).await
     }
 
     /// Looks an item of a batch up. Its value is kept only if it is needed, and as long as all that
     /// the batch has kept is no longer than it may be.
     async fn find<'a>(
         &self,
-        (key, operation): (&'a [u8], Operation<'a>),
+        (namespace, key, operation): (u32, &'a [u8], Operation<'a>),
         (kept, kept_max): (&Cell<usize>, usize),
         now: u32,
     ) -> Result<Found<'a>, EngineError> {
-        let hash = key_hash(key);
-        let mut found = Found { key, hash, operation, located: Located::default() };
+        let addressed = Addressed { namespace, key, hash: key_hash(key) };
+        let mut found = Found { addressed, operation, located: Located::default() };
         if found.operation.need() == Need::Nothing {
             return Ok(found);
         }
-        found.located = self.locate(key, hash, now, false).await?;
+        found.located = self.locate(key, addressed.hash, now, false).await?;
         kept.set(kept.get().saturating_add(found.needed_bytes()));
         let is_kept = found.needed_bytes() > 0 && kept.get() <= kept_max;
         let located = &mut found.located;
@@ -268,7 +292,7 @@ impl<E: Env> Shard<E> {
     fn finish_batch(
         &self,
         state: &mut State,
-        found: &[Found<'_>],
+        (found, tried): (&[Found<'_>], &[Tried]),
         (now, value_bytes_max): (u32, usize),
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         let mut needs = state.namespaces.flushed_end();
@@ -292,7 +316,7 @@ impl<E: Env> Shard<E> {
             version_next += u64::from(!matches!(decision.effect, Effect::None));
             decisions.push(decision);
         }
-        needs = needs.max(self.apply_batch(state, found, &decisions, now)?);
+        needs = needs.max(self.apply_batch(state, (found, tried), &decisions, now)?);
         let answer = |(found, decision): (&Found<'_>, &Decision<'_>)| {
             AnswerBuf::new(&found.operation, decision, found.located.clone(), now)
         };
@@ -303,14 +327,14 @@ impl<E: Env> Shard<E> {
     fn apply_batch(
         &self,
         state: &mut State,
-        found: &[Found<'_>],
+        (found, tried): (&[Found<'_>], &[Tried]),
         decisions: &[Decision<'_>],
         now: u32,
     ) -> Result<u64, NotApplied> {
         let mut version = self.log.sequence_next();
         let mut planned = Vec::with_capacity(found.len());
-        for (found, decision) in found.iter().zip(decisions) {
-            let (kind, metadata, payload) = match &decision.effect {
+        for ((found, tried), decision) in found.iter().zip(tried).zip(decisions) {
+            let (kind, metadata, value) = match &decision.effect {
                 Effect::None => continue,
                 Effect::Remove => {
                     (RecordKind::Delete, Metadata { version, ..Metadata::default() }, &[][..])
@@ -319,7 +343,7 @@ impl<E: Env> Shard<E> {
                 Effect::Remark(_) => unreachable!("no operation of a batch only marks an item"),
             };
             version += 1;
-            planned.push(Planned { found, kind, metadata, payload });
+            planned.push(Planned { found, kind, metadata, value, tried });
         }
         if planned.is_empty() {
             return Ok(0);
@@ -327,17 +351,18 @@ impl<E: Env> Shard<E> {
         let removes = planned.iter().all(|one| one.kind == RecordKind::Delete);
         self.check_space(state, removes)?;
         // A batch that has to wait comes here again: its values are not looked at before.
-        let bytes = |one: &Planned<'_>| record::encoded_len(one.found.key.len(), one.payload.len());
-        let made = self.log.make_room_for(planned.len() as u64, planned.iter().map(bytes).sum());
+        let bytes = planned.iter().map(Planned::record_len).sum();
+        let made = self.log.make_room_for(planned.len() as u64, bytes);
         made.map_err(|refused| self.not_applied(state, removes, refused))?;
         let appends: Vec<_> = planned.iter().map(Planned::append).collect();
         let appended = self.log.append_all(&appends);
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
         let mut sequence_end = 0;
         for ((one, append), appended) in planned.iter().zip(&appends).zip(appended) {
-            let Found { key, hash, located, .. } = one.found;
-            let change = Change { key, hash: *hash, located, now };
-            self.make_known(state, &change, &append.record, (appended, true));
+            let Found { addressed, located, .. } = one.found;
+            let change = Change { addressed: *addressed, located, now };
+            let stored = (&append.record, one.value);
+            self.make_known(state, &change, stored, (appended, true));
             sequence_end = appended.sequence + 1;
         }
         if self.is_flush_due() {

@@ -135,9 +135,7 @@ impl<E: Env> Shard<E> {
         let generation = state.namespaces.next_generation();
         let payload = generation.to_le_bytes();
         let metadata = Metadata { expiry: at, ..Metadata::default() };
-        let record = Record { kind, metadata, key: &key, payload: &payload };
-        let append = Append { record, payload_crc: crc32c::crc32c(&payload) };
-        let appended = self.log.append(&append)?;
+        let appended = self.log.append(&Append::new((kind, metadata), &key, &payload, None))?;
         match kind {
             RecordKind::ScheduleFlush => state.namespaces.schedule_flush(at),
             _ => {

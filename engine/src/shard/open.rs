@@ -8,6 +8,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, TaskQueue};
 
 use super::abandoned::Abandoned;
+use super::compression::Compression;
 use super::first_segment::{self, FirstSegment};
 use super::journal::Journal;
 use super::memory::CacheRoom;
@@ -164,6 +165,7 @@ impl<E: Env> Disk<'_, E> {
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
         let items = ItemCache::new(options.item_cache_bytes);
         let shard = Rc::new(Shard {
+            compression: Compression::new(options.compress_from, options.inline_bytes_max),
             cache_room: CacheRoom::new(&options, &items, opening.index.blocks()),
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
@@ -365,7 +367,7 @@ struct Opening<E: Env> {
 impl<E: Env> Opening<E> {
     fn visit(&mut self, replayed: &Replayed<'_>) {
         let record = &replayed.record;
-        let separate = Payload::Separate(replayed.pointer, record.payload.len() as u32);
+        let separate = Payload::Separate(replayed.pointer, record.value_len());
         let payload = match record.kind {
             RecordKind::FlushNamespace | RecordKind::ScheduleFlush => {
                 namespaces::replay(&mut self.namespaces, record, replayed.payload_intact);
@@ -386,7 +388,9 @@ impl<E: Env> Opening<E> {
             RecordKind::Delete => Payload::Tombstone,
             // A damaged value stays where it is, so that reading it says so.
             _ if !replayed.payload_intact => separate,
-            RecordKind::Put if record.payload.len() <= self.inline_bytes_max => {
+            RecordKind::Put
+                if record.original.is_none() && record.payload.len() <= self.inline_bytes_max =>
+            {
                 Payload::Inline(record.payload)
             }
             RecordKind::Put => separate,
