@@ -112,13 +112,16 @@ impl<'a> Compressing<'a> {
         if is_long && !saves_enough(compressor.pack(sample).len(), sample.len()) {
             return None;
         }
-        let bytes_max =
-            (value.len() - value.len() / 8).checked_sub(OriginalValue::ENCODED_BYTES)?;
+        let worth = value.len() - value.len() / 8;
+        let bytes_max = worth.checked_sub(OriginalValue::ENCODED_BYTES)?;
+        // A long one never has to move while it grows.
+        let is_one_chunk = value.len() <= CHUNK_BYTES;
+        let reserved = if is_one_chunk { 0 } else { bytes_max + LENGTH_BYTES + CHUNK_BYTES };
         Some(Self {
             value,
             done: 0,
             bytes_max,
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(reserved),
             checksum: 0,
             original_checksum: 0,
         })

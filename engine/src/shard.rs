@@ -227,6 +227,17 @@ pub struct Shard<E: Env> {
 }
 
 impl State {
+    fn new(items: ItemCache, namespaces: Namespaces) -> Self {
+        Self {
+            items,
+            namespaces,
+            key_scratch: Vec::new(),
+            full: Fullness::default(),
+            closing: false,
+            operations: OperationCounters::default(),
+        }
+    }
+
     /// The key as the tables have it: that of the namespace's living generation.
     fn encode_key(&self, key: &Key<'_>, out: &mut Vec<u8>) {
         out.clear();

@@ -27,8 +27,8 @@ pub(crate) enum Piece {
     Damaged(Range<usize>, String),
 }
 
-/// Takes the records of a frame apart, without a look at what compressed values are. `bytes` are those of the frame without its padding, or with
-/// it where no header says how long the frame is.
+/// Takes the records of a frame apart, without a look at what compressed values are. `bytes` are
+/// those of the frame without its padding, or with it where no header says how long the frame is.
 pub(crate) fn pieces(bytes: &[u8], frame: Place) -> Result<Vec<Piece>, RecordError> {
     let mut pieces = Vec::new();
     let mut at = frame::HEADER_BYTES;

@@ -172,8 +172,8 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Counts the value of an entry that is in force, if it is compressed: its record is not as long
-    /// as it would be else.
+    /// Counts the value of an entry that is in force, if it is compressed: its record has another
+    /// length then.
     fn see_compressed(&mut self, key: &[u8], entry: &Entry<'_>) {
         let Payload::Separate(pointer, value_len) = entry.payload else { return };
         if pointer.len as usize != record::encoded_len(key.len(), value_len as usize) {

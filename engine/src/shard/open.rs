@@ -15,8 +15,6 @@ use super::memory::CacheRoom;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
 use super::replay_rate::ReplayRate;
-use super::space::Fullness;
-use super::statistics::OperationCounters;
 use super::turns::Turns;
 use super::{Garbage, Pacing, Shard, ShardOptions, State};
 use crate::cache::ItemCache;
@@ -187,14 +185,7 @@ impl<E: Env> Disk<'_, E> {
             work: Signal::default(),
             unread: Signal::default(),
             free: RefCell::new(free),
-            state: RefCell::new(State {
-                items,
-                namespaces: opening.namespaces,
-                key_scratch: Vec::new(),
-                full: Fullness::default(),
-                closing: false,
-                operations: OperationCounters::default(),
-            }),
+            state: RefCell::new(State::new(items, opening.namespaces)),
             env: env.clone(),
             directory: directory.to_path_buf(),
             identity,

@@ -364,7 +364,7 @@ mod tests {
             assert_eq!(decode(&bytes, PLACE), newer, "byte {at}");
         }
         // Too short for what it says of the value.
-        let mut bytes = sound.clone();
+        let mut bytes = sound;
         bytes[34] = 7;
         seal(&mut bytes, payload_start - 1);
         assert_eq!(decode(&bytes, PLACE), newer);

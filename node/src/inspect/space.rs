@@ -68,11 +68,11 @@ impl ShardSpace {
                 "oldest_seconds": seconds(report.pinned.oldest_nanoseconds),
             },
             "unflushed_keys": report.unflushed_keys,
-            "compressed": report.compressed.map(|compressed| json!({
-                "values": compressed.values,
-                "value_bytes": compressed.value_bytes,
-                "record_bytes": compressed.record_bytes,
-            })),
+            "compressed": {
+                "values": report.compressed.map(|compressed| compressed.values),
+                "value_bytes": report.compressed.map(|compressed| compressed.value_bytes),
+                "record_bytes": report.compressed.map(|compressed| compressed.record_bytes),
+            },
             "segments": report.segments.iter().map(segment_in_json).collect::<Vec<_>>(),
         })
     }
