@@ -105,7 +105,7 @@ pub struct Compressing<'a> {
 
 impl<'a> Compressing<'a> {
     /// Begins with `value`; `None` if a sample of it says that it would be in vain: a client that
-    /// compresses its values itself is found out by a few microseconds.
+    /// compresses its values itself is found out in about a microsecond.
     pub fn begin(value: &'a [u8], compressor: &mut ValueCompressor) -> Option<Self> {
         let sample = &value[..value.len().min(SAMPLE_BYTES)];
         let is_long = value.len() > 2 * SAMPLE_BYTES;

@@ -158,13 +158,19 @@ impl<E: Env> Shard<E> {
         if !operation.may_write() || operation.value_len() + known <= CHUNK_BYTES {
             return Ok((Tried::Nothing, None));
         }
-        let value = self.value_stored(namespace, operation, located, now);
-        let Some(value) = value.filter(|value| value.len() > CHUNK_BYTES) else {
+        let stored = || self.value_stored(namespace, operation, located, now);
+        let long = || stored().filter(|value| value.len() > CHUNK_BYTES);
+        if long().is_none() {
             return Ok((Tried::Nothing, None));
-        };
+        }
         self.ask_room(key.len())?;
+        // What an append makes is made anew afterwards: whoever waits here holds nothing of it.
         let held = self.compression.long_value.enter().await;
-        Ok((self.compress_in_chunks(&value).await, Some(held)))
+        let tried = match long() {
+            Some(value) => self.compress_in_chunks(&value).await,
+            None => Tried::Nothing,
+        };
+        Ok((tried, Some(held)))
     }
 
     /// The same for operations that are done together: whatever the length of their values.
