@@ -8,6 +8,10 @@ pub(crate) enum Defect {
     AcknowledgeEarly,
     /// A value's checksum is not looked at.
     IgnorePayloadChecksum,
+    /// Values are compressed to something else.
+    SpoilCompressed,
+    /// Neither checksum of a compressed value is looked at.
+    IgnoreCompressedChecksums,
     /// A record head's checksum is not looked at.
     IgnoreHeadChecksum,
     /// Merges drop tombstones although an older entry lies below.

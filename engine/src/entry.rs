@@ -2,6 +2,8 @@
 //!
 //! The encoded form is the value of an SSTable entry; FORMAT.md draws the bytes.
 
+use crate::compression::EXPANSION_MAX;
+
 /// Where a record lies in the value log. The bytes `offset..offset + len` of the segment are the
 /// whole record: header, key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,7 +60,8 @@ pub enum Payload<'a> {
     Tombstone,
     /// The value itself.
     Inline(&'a [u8]),
-    /// The value is `value_len` bytes at the end of the record that `Pointer` names.
+    /// The value has so many bytes, as the client sent it, and is in the record that `Pointer`
+    /// names: the last bytes of it, or compressed.
     Separate(Pointer, u32),
 }
 
@@ -153,8 +156,9 @@ impl<'a> Entry<'a> {
                 let offset = take_u32(&mut rest)?;
                 let len = take_u32(&mut rest)?;
                 let value_len = take_u32(&mut rest)?;
-                let fits = rest.is_empty() && value_len <= len && offset.checked_add(len).is_some();
-                if !fits {
+                let longest = u64::from(len) * EXPANSION_MAX as u64;
+                let fits = u64::from(value_len) <= longest && offset.checked_add(len).is_some();
+                if !fits || !rest.is_empty() {
                     return None;
                 }
                 Payload::Separate(Pointer { segment, offset, len }, value_len)
@@ -207,6 +211,7 @@ mod tests {
             version: u64, client_flags: u32, expiry: u32, state in 0..=state::KNOWN,
             value in proptest::collection::vec(any::<u8>(), 0..200),
             pointer in (any::<u32>(), 0..u32::MAX / 2, 0..u32::MAX / 2), kind in 0..3,
+            expansion in 0u64..256,
         ) {
             let pointer = Pointer { segment: pointer.0, offset: pointer.1, len: pointer.2 };
             let (metadata, payload) = match kind {
@@ -214,7 +219,7 @@ mod tests {
                 1 => (Metadata { version, client_flags, expiry, state }, Payload::Inline(&value)),
                 _ => (
                     Metadata { version, client_flags, expiry, state },
-                    Payload::Separate(pointer, pointer.len / 2),
+                    Payload::Separate(pointer, (u64::from(pointer.len) * expansion / 2) as u32),
                 ),
             };
             let entry = Entry { metadata, payload };

@@ -9,6 +9,7 @@ pub mod cache;
 mod canary;
 pub mod check;
 pub mod collector;
+pub mod compression;
 mod concurrent;
 pub mod entry;
 pub mod error;

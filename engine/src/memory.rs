@@ -23,6 +23,8 @@ pub struct ShardMemory {
     pub log_buffers: usize,
     /// The one frame that may exceed the queue.
     pub log_frame: usize,
+    /// The one long value that may be compressed at a time, compressed.
+    pub compression: usize,
     /// What flushes, merges, collection and scrubbing read and write at a time.
     pub maintenance: usize,
     /// Which log records are known to be dead.
@@ -49,6 +51,7 @@ impl ShardMemory {
             log_queue: (share / 32).clamp(1 << 20, 8 << 20),
             log_buffers: (share / 64).clamp(256 << 10, 4 << 20),
             log_frame: value_bytes_max.max(1 << 20),
+            compression: value_bytes_max,
             // Read-ahead of a merge's tables, the hashes of two tables' filters, the collector's
             // window and frames, and a value that passes through them.
             maintenance: (share / 16)
@@ -76,7 +79,8 @@ impl ShardMemory {
 
     /// The parts, by name.
     pub fn parts(&self) -> [(&'static str, usize); 9] {
-        let log = self.log_queue.saturating_add(self.log_buffers).saturating_add(self.log_frame);
+        let log = [self.log_queue, self.log_buffers, self.log_frame, self.compression];
+        let log = log.into_iter().fold(0, usize::saturating_add);
         [
             ("memtables", self.memtables),
             ("log", log),
@@ -164,11 +168,11 @@ mod tests {
         // Memtables, log, maintenance, dead records, listed ones, tables, value cache, block cache,
         // reserve.
         for (share, value, expected) in [
-            (16, 1, [2, 2, 6, 0, 0, 1, 2, 0, 1]),
-            (112, 1, [14, 6, 9, 1, 1, 7, 46, 18, 7]),
-            (896, 1, [64, 13, 22, 14, 14, 56, 469, 187, 56]),
-            (896, 128, [64, 140, 276, 14, 14, 56, 197, 78, 56]),
-            (65_536, 1, [64, 13, 22, 1024, 1024, 4096, 39_426, 15_770, 4096]),
+            (16, 1, [2, 3, 6, 0, 0, 1, 1, 0, 1]),
+            (112, 1, [14, 7, 9, 1, 1, 7, 45, 18, 7]),
+            (896, 1, [64, 14, 22, 14, 14, 56, 468, 187, 56]),
+            (896, 128, [64, 268, 276, 14, 14, 56, 105, 42, 56]),
+            (65_536, 1, [64, 14, 22, 1024, 1024, 4096, 39_425, 15_770, 4096]),
         ] {
             assert_eq!(mebibytes(share, value), expected, "{share} MiB, values of {value} MiB");
         }

@@ -14,6 +14,7 @@ mod background;
 mod backpressure;
 mod batch;
 mod collect;
+mod compression;
 pub mod execute;
 mod first_segment;
 mod journal;
@@ -63,10 +64,11 @@ use crate::value_log::segment::StoreIdentity;
 pub use crate::value_log::commit::Acknowledgement;
 pub use answer::{Answer, AnswerBuf};
 pub use batch::{BATCH_STEPS_MAX, BatchAnswer, BatchStep, ItemBatch};
+pub use compression::CompressionCounters;
 pub use execute::Attempt;
 pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
 pub use memory::MemoryStatistics;
-pub use namespaces::{CachePolicy, NamespaceOptions};
+pub use namespaces::{CachePolicy, NamespaceCompression, NamespaceOptions};
 pub use once::Once;
 pub use open::OpenReport;
 pub use operation_buffer::OperationBuf;
@@ -76,6 +78,7 @@ pub use statistics::Statistics;
 pub use warm::Announced;
 
 use backpressure::Backpressure;
+use compression::Compression;
 use journal::Journal;
 use memory::CacheRoom;
 use namespaces::Namespaces;
@@ -214,6 +217,7 @@ pub struct Shard<E: Env> {
     pacing: Pacing,
     /// Deleted ranges wait for tombstones to be written out.
     ranges_unflushed: Cell<bool>,
+    compression: Compression,
     pins: Pins,
     cache_room: CacheRoom,
     turns: Turns,
@@ -229,6 +233,17 @@ pub struct Shard<E: Env> {
 }
 
 impl State {
+    fn new(items: ItemCache, namespaces: Namespaces) -> Self {
+        Self {
+            items,
+            namespaces,
+            key_scratch: Vec::new(),
+            full: Fullness::default(),
+            closing: false,
+            operations: OperationCounters::default(),
+        }
+    }
+
     /// The key as the tables have it: that of the namespace's living generation.
     fn encode_key(&self, key: &Key<'_>, out: &mut Vec<u8>) {
         out.clear();

@@ -22,6 +22,6 @@ pub use free_segments::FreeSegments;
 pub use listed_records::{ListedPart, ListedRecord, ListedRecords};
 pub use pace::{Collecting, Gain, Pace, Runway};
 pub use purpose::Purpose;
-pub use report::{PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};
+pub use report::{CompressedSpace, PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};
 pub use steady::SteadyLive;
 pub use usage::{SpaceLimits, SpaceUsage};

@@ -1,9 +1,9 @@
 //! A store written by an earlier build opens, and reads what was written.
 //!
-//! The files under `golden/format-3` are of disk format 3. They never change; a new format gets a
+//! The files under `golden/format-4` are of disk format 4. They never change; a new format gets a
 //! folder of its own beside them, and this build must go on reading the old ones or refuse them by
-//! their version, as it does with `format-1` and `format-2`, of which only
-//! the superblocks are left.
+//! their version, as it does with `format-1` to `format-3`, of which only the
+//! superblocks are left.
 //! `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "the fixture is copied with the standard library")]
@@ -87,6 +87,18 @@ fn large(seed: u8) -> Vec<u8> {
     (0..3000u32).map(|index| (index as u8).wrapping_mul(31).wrapping_add(seed)).collect()
 }
 
+/// A long value that does not become shorter.
+fn noise() -> Vec<u8> {
+    let mut state = 0x9E37_79B9u32;
+    let bytes = std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    });
+    bytes.take(2000).collect()
+}
+
 async fn write(env: &RingEnv, shard: &RingShard) {
     run(shard, b"flushed", store(b"gone with the generation", 0, 0)).await;
     shard.flush_all(None).await.expect("flushed");
@@ -118,10 +130,13 @@ async fn write(env: &RingEnv, shard: &RingShard) {
     };
     run(shard, b"number", Operation::Arithmetic(increment)).await;
     run(shard, b"\x00binary\xff", store(&large(3), u32::MAX, 0)).await;
+    run(shard, b"noise", store(&noise(), 1, 0)).await;
     run(shard, b"ranged", store(b"gone with others", 0, 0)).await;
     let range = Scan::of_record(DEFAULT_NAMESPACE, b"ranged");
     shard.delete_range(&range).await.expect("deleted");
     shard.sync().await.expect("synced");
+    let compression = shard.statistics().compression;
+    assert_eq!((compression.values, compression.incompressible), (3, 1));
 }
 
 async fn check(shard: &RingShard) {
@@ -135,6 +150,7 @@ async fn check(shard: &RingShard) {
         (b"stale", b"old news".to_vec(), 0, 0, state::STALE, 10),
         (b"number", b"42".to_vec(), 0, 0, 0, 114),
         (b"\x00binary\xff", large(3), u32::MAX, 0, 0, 115),
+        (b"noise", noise(), 1, 0, 0, 116),
     ];
     for (key, value, client_flags, expiry, state, version) in expected {
         let seen = Seen { value, client_flags, expiry, state, version };
@@ -155,12 +171,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_store_of_format_3_opens_and_reads_back() {
+fn a_store_of_format_4_opens_and_reads_back() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = directory.path().join("shard-001");
     let writes = std::env::var_os("LARDER_WRITE_GOLDEN").is_some();
     if !writes {
-        copy(&fixture(3), &path);
+        copy(&fixture(4), &path);
     }
     let mut core = Core::new(CoreOptions::default()).expect("a core");
     let env = core.env();
@@ -177,13 +193,13 @@ fn a_store_of_format_3_opens_and_reads_back() {
     });
     core.shutdown();
     if writes {
-        copy(&path, &fixture(3));
+        copy(&path, &fixture(4));
     }
 }
 
 #[test]
 fn a_store_of_another_format_is_refused_with_both_versions() {
-    for format in [1, 2] {
+    for format in [1, 2, 3] {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let path = directory.path().join("shard-001");
         copy(&fixture(format), &path);
@@ -192,7 +208,7 @@ fn a_store_of_another_format_is_refused_with_both_versions() {
         let opened = core.block_on(async move { Shard::open(env, &path, options()).await });
         let error = opened.err().expect("refused").to_string();
         assert!(error.contains(&format!("disk format {format};")), "{error}");
-        assert!(error.contains("reads format 3"), "{error}");
+        assert!(error.contains("reads format 4"), "{error}");
         core.shutdown();
     }
 }

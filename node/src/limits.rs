@@ -261,6 +261,9 @@ pub const RECOVERY_LOG_MIN: u64 = 4 << 20;
 /// Bytes a second of a node's files that are read to look for damage: 340 GB a day.
 pub const SCRUB_RATE_DEFAULT: u64 = 4 << 20;
 
+/// From which length on values are compressed, in bytes, unless `--compress-from` says otherwise.
+pub const COMPRESS_FROM_DEFAULT: u64 = larder_engine::shard::options::COMPRESS_FROM_DEFAULT as u64;
+
 /// How much larger than what lives the files may be, in hundredths, unless `--max-space-amp` says
 /// otherwise: every byte written is then copied 0.7 times on average.
 pub const SPACE_AMPLIFICATION_DEFAULT: u32 = 150;

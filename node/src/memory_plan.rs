@@ -168,11 +168,11 @@ mod tests {
     #[test]
     fn what_is_least_depends_on_every_option() {
         for (needs, expected) in [
-            (MemoryNeeds { cores: 1, shards: 1, connections: 100, ..NEEDS }, 31),
-            (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 41),
-            (NEEDS, 65),
-            (MemoryNeeds { shards: 500, ..NEEDS }, 8173),
-            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3084),
+            (MemoryNeeds { cores: 1, shards: 1, connections: 100, ..NEEDS }, 32),
+            (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 42),
+            (NEEDS, 68),
+            (MemoryNeeds { shards: 500, ..NEEDS }, 8968),
+            (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3388),
         ] {
             assert_eq!(MemoryPlan::least(needs) >> 20, expected, "{needs:?}");
         }

@@ -5,6 +5,7 @@
 //! changed bytes right, so that what is behind them is reached.
 
 use super::segments;
+use crate::compression::{self, EXPANSION_MAX, ValueCompressor};
 use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::index::table;
 use crate::key::{self, Key};
@@ -64,7 +65,10 @@ pub const DECODERS: [Decoder; 13] = [
     },
     plain("segment_header", || vec![segment_seed()], decode_segment, seal_segment),
     plain("frame", || vec![frame_seed()], decode_frame, seal_frame),
-    plain("record", || vec![record_seed()], decode_record, seal_record),
+    Decoder {
+        expansion_max: 2 * EXPANSION_MAX,
+        ..plain("record", record_seeds, decode_record, seal_record)
+    },
     plain(
         "footer",
         || vec![table::decoders::footer_seed()],
@@ -117,7 +121,7 @@ fn frame_seed() -> Vec<u8> {
     ];
     for (key, payload, kind) in &records {
         let metadata = Metadata { version: 41, ..Metadata::default() };
-        let record = Record { kind: *kind, metadata, key, payload };
+        let record = Record { kind: *kind, metadata, key, payload, original: None };
         frame.push(&record, crc32c::crc32c(payload));
     }
     let len = frame.len();
@@ -148,12 +152,19 @@ fn seal_frame(bytes: &mut [u8]) {
     }
 }
 
-fn record_seed() -> Vec<u8> {
-    let (key, payload, kind) = put(b"a key", b"a value of some length", RecordKind::Put);
-    let record = Record { kind, metadata: Metadata::default(), key: &key, payload };
-    let mut bytes = vec![0; record::encoded_len(key.len(), payload.len())];
-    record::encode(&record, crc32c::crc32c(payload), PLACE, &mut bytes);
-    bytes
+/// A value that is stored as it is, and one that is compressed.
+fn record_seeds() -> Vec<Vec<u8>> {
+    let (key, value, kind) = put(b"a key", b"a value of some length", RecordKind::Put);
+    let words = value.repeat(20);
+    let compressed = ValueCompressor::default().compress(&words).expect("it repeats itself");
+    let encoded = |payload: &[u8], original| {
+        let metadata = Metadata::default();
+        let record = Record { kind, metadata, key: &key, payload, original };
+        let mut bytes = vec![0; record.encoded_len()];
+        record::encode(&record, crc32c::crc32c(payload), PLACE, &mut bytes);
+        bytes
+    };
+    vec![encoded(value, None), encoded(&compressed.bytes, Some(compressed.original))]
 }
 
 fn decode_record(bytes: &[u8]) -> bool {
@@ -161,6 +172,9 @@ fn decode_record(bytes: &[u8]) -> bool {
     assert!(found.is_none_or(|at| at < bytes.len()), "a record outside of the bytes");
     let Ok(found) = record::decode(bytes, PLACE) else { return false };
     assert!(found.len <= bytes.len(), "a record that overruns its bytes");
+    if let Some(original) = found.record.original {
+        let _sound = compression::is_sound(found.record.payload, original);
+    }
     let _key = key::display(found.record.key);
     true
 }
@@ -174,7 +188,8 @@ fn seal_record_at(bytes: &mut [u8], place: Place) {
         return;
     }
     let key_len = usize::from(u16::from_le_bytes([bytes[18], bytes[19]]));
-    if let Some(covered) = bytes.get(4..record::HEAD_BYTES + key_len) {
+    let extension_len = usize::from(u16::from_le_bytes([bytes[34], bytes[35]]));
+    if let Some(covered) = bytes.get(4..record::HEAD_BYTES + key_len + extension_len) {
         let checksum = crc32c::crc32c_append(place.seed(), covered);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
     }

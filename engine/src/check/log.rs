@@ -8,6 +8,7 @@ use larder_runtime::env::{Env, File, OpenMode};
 
 use super::CheckError;
 use super::pointers::Dangling;
+use crate::compression;
 use crate::entry::{Entry, Payload};
 use crate::error::EngineError;
 use crate::index::Living;
@@ -27,7 +28,7 @@ pub(super) struct Log {
     pub(super) changes: Memtable,
     /// What is alive after it.
     pub(super) living: Living,
-    /// Intact records that hold no entry: segment, offset.
+    /// Intact records that do not hold an entry or a value that they must: segment, offset.
     pub(super) undecodable: Vec<(u32, u32)>,
 }
 
@@ -80,7 +81,7 @@ pub(super) async fn replay<E: Env>(
                 }),
                 None => undecodable.push((replayed.pointer.segment, replayed.pointer.offset)),
             }
-        } else if !note(&mut changes, &replayed) {
+        } else if !note(&mut changes, &replayed) || is_spoiled(&replayed) {
             undecodable.push((replayed.pointer.segment, replayed.pointer.offset));
         }
     };
@@ -122,10 +123,17 @@ fn is_of_namespace(kind: RecordKind) -> bool {
     matches!(kind, RecordKind::FlushNamespace | RecordKind::ScheduleFlush)
 }
 
+/// Whether a compressed value, whose bytes are as they were written, is not that value.
+fn is_spoiled(replayed: &Replayed<'_>) -> bool {
+    let payload = replayed.record.payload;
+    let original = replayed.record.original.filter(|_| replayed.payload_intact);
+    original.is_some_and(|original| !compression::is_sound(payload, original))
+}
+
 /// Makes a record's entry the newest of its key; false if the record must hold one and does not.
 fn note(changes: &mut Memtable, replayed: &Replayed<'_>) -> bool {
     let record = &replayed.record;
-    let here = Payload::Separate(replayed.pointer, record.payload.len() as u32);
+    let here = Payload::Separate(replayed.pointer, record.value_len());
     let repointed = match record.kind {
         RecordKind::Repoint if replayed.payload_intact => Entry::decode(record.payload),
         _ => None,

@@ -71,8 +71,8 @@ impl Patch<'_> {
             env.yield_if_needed().await;
             let place = Place { store: self.identity.store, segment: self.number, offset };
             let mut frame = segments::read_frame(reader, place, self.end).await;
-            let pieces = segments::pieces(&frame.bytes, place)
-                .map_err(|error| segments::newer(self.number, error))?;
+            let pieces = segments::pieces_and_values(env, &frame.bytes, place).await;
+            let pieces = pieces.map_err(|error| segments::newer(self.number, error))?;
             if !frame.damage(&pieces).is_empty() {
                 rebuild(&mut frame.bytes, place, frame.header, &pieces);
             }
@@ -154,7 +154,8 @@ fn fill(bytes: &mut [u8], frame: Place, gap: Option<std::ops::Range<usize>>) -> 
     };
     let payload = vec![0; payload_len];
     let metadata = Metadata::default();
-    let record = Record { kind: RecordKind::Delete, metadata, key: &[], payload: &payload };
+    let kind = RecordKind::Delete;
+    let record = Record { kind, metadata, key: &[], payload: &payload, original: None };
     record::encode(&record, crc32c::crc32c(&payload), place, &mut bytes[gap]);
     1
 }

@@ -9,6 +9,7 @@ use larder_runtime::env::Env;
 use super::CheckError;
 use super::log::{self, Log};
 use super::reader::Reader;
+use crate::compression;
 use crate::entry::{Entry, Payload, Pointer, state};
 use crate::manifest::{SegmentState, State};
 use crate::value_log::record::{self, Place, RecordKind};
@@ -157,6 +158,9 @@ async fn follow<E: Env>(
     // What changes an item without its value leaves the record where it is, with the version that
     // it had. Marking an item stale gives it a version of its own choice.
     let version_fits = target.is_stale || metadata.version <= target.version;
+    let is_sound = |record: &record::Record<'_>| {
+        record.original.is_none_or(|original| compression::is_sound(record.payload, original))
+    };
     let what = if !found.payload_intact {
         "the value does not match its checksum"
     } else if found.record.key != key || found.len != len as usize {
@@ -165,8 +169,10 @@ async fn follow<E: Env>(
         "the record there holds no value"
     } else if !version_fits {
         "the record there is of a newer version"
-    } else if found.record.payload.len() != target.value_len as usize {
+    } else if found.record.value_len() != target.value_len {
         "the value has another length than the index says"
+    } else if !is_sound(&found.record) {
+        "decompressed, the value does not match its checksum"
     } else {
         return Ok(Ok(()));
     };

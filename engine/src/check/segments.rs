@@ -9,6 +9,7 @@ use larder_runtime::env::{DISK_ALIGNMENT, Env};
 
 use super::reader::Reader;
 use super::{CheckError, log};
+use crate::compression;
 use crate::manifest::{SegmentState, State};
 use crate::value_log::frame::{self, FrameHeader};
 use crate::value_log::record::{self, Place, RecordError};
@@ -26,8 +27,8 @@ pub(crate) enum Piece {
     Damaged(Range<usize>, String),
 }
 
-/// Takes the records of a frame apart. `bytes` are those of the frame without its padding, or with
-/// it where no header says how long the frame is.
+/// Takes the records of a frame apart, without a look at what compressed values are. `bytes` are
+/// those of the frame without its padding, or with it where no header says how long the frame is.
 pub(crate) fn pieces(bytes: &[u8], frame: Place) -> Result<Vec<Piece>, RecordError> {
     let mut pieces = Vec::new();
     let mut at = frame::HEADER_BYTES;
@@ -52,6 +53,28 @@ pub(crate) fn pieces(bytes: &[u8], frame: Place) -> Result<Vec<Piece>, RecordErr
             }
             Err(error @ RecordError::Newer(_)) => return Err(error),
         }
+    }
+    Ok(pieces)
+}
+
+/// The same, where a record counts as damaged too if its value is compressed and is not, when it
+/// is decompressed, what it was.
+pub(super) async fn pieces_and_values<E: Env>(
+    env: &E,
+    bytes: &[u8],
+    frame: Place,
+) -> Result<Vec<Piece>, RecordError> {
+    let mut pieces = pieces(bytes, frame)?;
+    for piece in &mut pieces {
+        let Piece::Record(range) = piece else { continue };
+        let place = Place { offset: frame.offset + range.start as u32, ..frame };
+        let record = record::decode_head(&bytes[range.clone()], place)?.record;
+        let Some(original) = record.original else { continue };
+        if !compression::is_sound(record.payload, original) {
+            let key = crate::key::display(record.key);
+            *piece = Piece::Damaged(range.clone(), format!("the value of {key} is damaged"));
+        }
+        env.yield_if_needed().await;
     }
     Ok(pieces)
 }
@@ -213,7 +236,8 @@ pub(super) async fn scan<E: Env>(
         env.yield_if_needed().await;
         let place = Place { store, segment: number, offset };
         let frame = read_frame(reader, place, end).await;
-        let pieces = pieces(&frame.bytes, place).map_err(|error| newer(number, error))?;
+        let pieces = pieces_and_values(env, &frame.bytes, place).await;
+        let pieces = pieces.map_err(|error| newer(number, error))?;
         stretch.frames += 1;
         stretch.records += pieces.len() as u64;
         offset = frame.end();

@@ -11,13 +11,13 @@ use super::log::{self, Log};
 use super::segments::{self, Ends};
 use super::survey::list;
 use super::{CheckError, CheckProgress};
-use crate::entry::{Entry, Pointer};
+use crate::entry::{Entry, Payload, Pointer};
 use crate::index::compaction::{MergeIterator, Source, Verdict};
 use crate::index::table::{self, Table, TableIdentity};
 use crate::manifest::{self, ManifestError, Reading, SegmentState, State};
-use crate::space::{SegmentEnds, SegmentSpace, SpaceReport};
+use crate::space::{CompressedSpace, SegmentEnds, SegmentSpace, SpaceReport};
 use crate::superblock::SUPERBLOCK_FILE;
-use crate::value_log::segment;
+use crate::value_log::{record, segment};
 
 /// Explains every byte of the shard in `directory`.
 ///
@@ -50,6 +50,7 @@ pub async fn space<E: Env>(
     report.duplicates = tally.duplicates;
     report.expired = tally.expired;
     report.emptied = tally.emptied;
+    report.compressed = Some(tally.compressed);
     for segment in &mut report.segments {
         let of = |bytes: &BTreeMap<u32, u64>| bytes.get(&segment.number).copied().unwrap_or(0);
         let (live, superseded) = (of(&tally.live), of(&tally.superseded));
@@ -135,6 +136,7 @@ struct Tally<'a> {
     duplicates: u64,
     expired: u64,
     emptied: u64,
+    compressed: CompressedSpace,
 }
 
 impl<'a> Tally<'a> {
@@ -150,9 +152,13 @@ impl<'a> Tally<'a> {
             duplicates: 0,
             expired: 0,
             emptied: 0,
+            compressed: CompressedSpace::default(),
         };
-        for pointer in log.visible().filter_map(|(_, found)| found.entry.pointer()) {
-            tally.add(pointer, true);
+        for (key, found) in log.visible() {
+            tally.see_compressed(key, &found.entry);
+            if let Some(pointer) = found.entry.pointer() {
+                tally.add(pointer, true);
+            }
         }
         tally
     }
@@ -163,6 +169,17 @@ impl<'a> Tally<'a> {
         if pointer.offset < end {
             let bytes = if is_live { &mut self.live } else { &mut self.superseded };
             *bytes.entry(pointer.segment).or_default() += u64::from(pointer.len);
+        }
+    }
+
+    /// Counts the value of an entry that is in force, if it is compressed: its record has another
+    /// length then.
+    fn see_compressed(&mut self, key: &[u8], entry: &Entry<'_>) {
+        let Payload::Separate(pointer, value_len) = entry.payload else { return };
+        if pointer.len as usize != record::encoded_len(key.len(), value_len as usize) {
+            self.compressed.values += 1;
+            self.compressed.value_bytes += u64::from(value_len);
+            self.compressed.record_bytes += u64::from(pointer.len);
         }
     }
 
@@ -188,7 +205,10 @@ impl<'a> Tally<'a> {
                 self.expired += 1;
                 None
             }
-            None => entry.pointer(),
+            None => {
+                self.see_compressed(key, entry);
+                entry.pointer()
+            }
         };
         let mut pointers = std::mem::take(&mut self.older);
         pointers.extend(entry.pointer());

@@ -136,8 +136,9 @@ mod tests {
             for index in 0..frames {
                 let payload = vec![index as u8; VALUE_BYTES];
                 let metadata = Metadata::default();
+                let kind = RecordKind::Put;
                 let record =
-                    Record { kind: RecordKind::Put, metadata, key: b"key", payload: &payload };
+                    Record { kind, metadata, key: b"key", payload: &payload, original: None };
                 let offset = start_of(index);
                 let place = Place { store: IDENTITY.store, segment: NUMBER, offset };
                 let mut frame = FrameBuilder::new(env.buffer(FRAME_BYTES as usize), place, 0);

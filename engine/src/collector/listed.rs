@@ -67,7 +67,8 @@ impl<E: Env> Collector<E> {
         Ok(true)
     }
 
-    /// Moves a record that is in memory, if it lives. False if it is not in memory.
+    /// Moves a record that is in memory, if it lives. False if it is not in memory as it is in the
+    /// segment.
     async fn move_cached(
         &self,
         victim: Victim,
@@ -77,10 +78,14 @@ impl<E: Env> Collector<E> {
     ) -> Result<bool, EngineError> {
         let from = pointer(victim, listed);
         let Some((key, value)) = host.in_memory(listed.hash, from) else { return Ok(false) };
-        let Some(newest) = newest(host, &key, from).await? else { return Ok(true) };
-        let record =
-            Record { kind: RecordKind::Put, metadata: newest.metadata, key: &key, payload: &value };
         let len = record::encoded_len(key.len(), value.len());
+        if len != listed.len as usize {
+            // It is compressed there, and in the cache it is not.
+            return Ok(false);
+        }
+        let Some(newest) = newest(host, &key, from).await? else { return Ok(true) };
+        let (kind, metadata) = (RecordKind::Put, newest.metadata);
+        let record = Record { kind, metadata, key: &key, payload: &value, original: None };
         let found = Head { record, len, payload_crc: crc32c::crc32c(&value) };
         collected.cached_bytes += len as u64;
         self.survive(victim, &found, from, newest, host, collected).await?;

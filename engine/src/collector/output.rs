@@ -91,7 +91,7 @@ impl<E: Env> Output<E> {
         from: Pointer,
         newest: Newest,
     ) -> Option<Frame> {
-        let len = record::encoded_len(found.record.key.len(), found.record.payload.len());
+        let len = found.record.encoded_len();
         let is_full = |open: &FrameBuilder| open.len() + len > open.capacity();
         let complete =
             if self.open.as_ref().is_some_and(is_full) { self.close_frame() } else { None };

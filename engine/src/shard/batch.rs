@@ -15,11 +15,13 @@ use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
 use super::answer::{Answer, AnswerBuf};
-use super::execute::Change;
+use super::compression::{Ahead, Tried};
+use super::execute::{Addressed, Change};
 use super::locate::Located;
-use super::once::{ANSWER_BYTES, Once};
+use super::once::{ANSWER_BYTES, ONCE_NAMESPACE, Once};
 use super::operation_buffer::OperationBuf;
 use super::{Shard, State};
+use crate::compression::CompressedValue;
 use crate::concurrent::concurrently;
 use crate::entry::Metadata;
 use crate::error::EngineError;
@@ -28,7 +30,7 @@ use crate::key::{ENCODED_BYTES_MAX, Key};
 use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome, Read};
 use crate::value_log::Append;
 use crate::value_log::frame::FRAME_BESIDES_VALUE_BYTES;
-use crate::value_log::record::{self, Record, RecordKind};
+use crate::value_log::record::{self, RecordKind};
 
 /// The most operations of a batch.
 pub const BATCH_STEPS_MAX: usize = 1024;
@@ -112,8 +114,7 @@ struct FoundOnce<'a> {
 
 /// An item of a batch, as it was found.
 struct Found<'a> {
-    key: &'a [u8],
-    hash: u64,
+    addressed: Addressed<'a>,
     operation: Operation<'a>,
     located: Located,
 }
@@ -130,14 +131,20 @@ struct Planned<'a> {
     found: &'a Found<'a>,
     kind: RecordKind,
     metadata: Metadata,
-    payload: &'a [u8],
+    value: &'a [u8],
+    tried: &'a Tried,
 }
 
 impl<'a> Planned<'a> {
+    fn record_len(&self) -> usize {
+        let compressed = self.tried.compressed();
+        let payload = compressed.map_or(self.value.len(), CompressedValue::record_bytes);
+        record::encoded_len(self.found.addressed.key.len(), payload)
+    }
+
     fn append(&self) -> Append<'a> {
-        let &Self { found, kind, metadata, payload } = self;
-        let record = Record { kind, metadata, key: found.key, payload };
-        Append { record, payload_crc: crc32c::crc32c(payload) }
+        let &Self { found, kind, metadata, value, tried } = self;
+        Append::new((kind, metadata), found.addressed.key, value, tried.compressed())
     }
 }
 
@@ -238,20 +245,23 @@ impl<E: Env> Shard<E> {
         let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
-            self.find((key, operation), (&kept, batch.value_bytes_max), now)
+            self.find((batch.namespace, key, operation), (&kept, batch.value_bytes_max), now)
         });
         let found: Result<Vec<_>, _> =
             concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
         let found = found.map_err(NotApplied::Failed)?;
+        let ahead = self.compress_found(batch, &found, now).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(batch.namespace).to_be_bytes();
         let is_outdated = |found: &Found<'_>| {
-            found.key[..4] != alive || self.index.may_be_deleted_since(found.key, began)
+            found.addressed.key[..4] != alive
+                || self.index.may_be_deleted_since(found.addressed.key, began)
         };
         if found.iter().any(is_outdated) {
             return Err(NotApplied::LookAgain);
         }
-        self.finish_batch(&mut state, (&found, once.as_ref()), (now, batch.value_bytes_max))
+        let known = (&found[..], &ahead.0[..]);
+        self.finish_batch(&mut state, known, once.as_ref(), (now, batch.value_bytes_max))
     }
 
     /// Looks up whether a batch with this token was done before.
@@ -262,24 +272,40 @@ impl<E: Env> Shard<E> {
     ) -> Result<Option<FoundOnce<'a>>, NotApplied> {
         let (Some(key), Some(once)) = (key.first(), once) else { return Ok(None) };
         let operation = Operation::Read(Read { value: true, quiet: true, ..Read::default() });
-        let item = self.find((key, operation), (&Cell::new(0), usize::MAX), now).await;
+        let asked = (ONCE_NAMESPACE, &key[..], operation);
+        let item = self.find(asked, (&Cell::new(0), usize::MAX), now).await;
         Ok(Some(FoundOnce { once, item: item.map_err(NotApplied::Failed)? }))
+    }
+
+    /// Compresses the values that a batch is going to store. One that is refused for what it would
+    /// take is not worked on.
+    async fn compress_found(
+        &self,
+        batch: &ItemBatch,
+        found: &[Found<'_>],
+        now: u32,
+    ) -> Result<Ahead<'_, Vec<Tried>>, NotApplied> {
+        if too_large(found, batch.value_bytes_max).is_some() {
+            return Ok((Vec::new(), None));
+        }
+        let operations = found.iter().map(|found| (&found.operation, &found.located));
+        self.compress_all_ahead(batch.namespace, operations, now).await
     }
 
     /// Looks an item of a batch up. Its value is kept only if it is needed, and as long as all that
     /// the batch has kept is no longer than it may be.
     async fn find<'a>(
         &self,
-        (key, operation): (&'a [u8], Operation<'a>),
+        (namespace, key, operation): (u32, &'a [u8], Operation<'a>),
         (kept, kept_max): (&Cell<usize>, usize),
         now: u32,
     ) -> Result<Found<'a>, EngineError> {
-        let hash = key_hash(key);
-        let mut found = Found { key, hash, operation, located: Located::default() };
+        let addressed = Addressed { namespace, key, hash: key_hash(key) };
+        let mut found = Found { addressed, operation, located: Located::default() };
         if found.operation.need() == Need::Nothing {
             return Ok(found);
         }
-        found.located = self.locate(key, hash, now, false).await?;
+        found.located = self.locate(key, addressed.hash, now, false).await?;
         kept.set(kept.get().saturating_add(found.needed_bytes()));
         let is_kept = found.needed_bytes() > 0 && kept.get() <= kept_max;
         let located = &mut found.located;
@@ -295,7 +321,8 @@ impl<E: Env> Shard<E> {
     fn finish_batch(
         &self,
         state: &mut State,
-        (found, once): (&[Found<'_>], Option<&FoundOnce<'_>>),
+        (found, tried): (&[Found<'_>], &[Tried]),
+        once: Option<&FoundOnce<'_>>,
         (now, value_bytes_max): (u32, usize),
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         let mut needs = state.namespaces.flushed_end();
@@ -315,10 +342,10 @@ impl<E: Env> Shard<E> {
         }
         let mut version_next = self.log.sequence_next();
         let mut decisions = Vec::with_capacity(found.len());
-        for (at, Found { key, operation, located, .. }) in found.iter().enumerate() {
+        for (at, Found { addressed, operation, located, .. }) in found.iter().enumerate() {
             needs = needs.max(located.sequence_end);
             let usual = self.options.value_bytes_max;
-            let value_bytes_max = state.namespaces.value_bytes_max(key, usual);
+            let value_bytes_max = state.namespaces.value_bytes_max(addressed.key, usual);
             let context = Context { version_next, value_bytes_max };
             let decision = operation::decide(located.current(now), operation, context);
             if is_refused(operation, decision.outcome) {
@@ -333,7 +360,8 @@ impl<E: Env> Shard<E> {
         };
         let answers: Vec<AnswerBuf> = found.iter().zip(&decisions).map(answer).collect();
         let told = once.map(|found| (found, found.once.value(&answers)));
-        needs = needs.max(self.apply_batch(state, (found, &decisions), told.as_ref(), now)?);
+        let told = (told.as_ref(), now);
+        needs = needs.max(self.apply_batch(state, (found, tried), &decisions, told)?);
         Ok((BatchAnswer::Done(answers), needs))
     }
 
@@ -341,14 +369,14 @@ impl<E: Env> Shard<E> {
     fn apply_batch(
         &self,
         state: &mut State,
-        (found, decisions): (&[Found<'_>], &[Decision<'_>]),
-        told: Option<&(&FoundOnce<'_>, Vec<u8>)>,
-        now: u32,
+        (found, tried): (&[Found<'_>], &[Tried]),
+        decisions: &[Decision<'_>],
+        (told, now): (Option<&(&FoundOnce<'_>, Vec<u8>)>, u32),
     ) -> Result<u64, NotApplied> {
         let mut version = self.log.sequence_next();
         let mut planned = Vec::with_capacity(found.len() + 1);
-        for (found, decision) in found.iter().zip(decisions) {
-            let (kind, metadata, payload) = match &decision.effect {
+        for ((found, tried), decision) in found.iter().zip(tried).zip(decisions) {
+            let (kind, metadata, value) = match &decision.effect {
                 Effect::None => continue,
                 Effect::Remove => {
                     (RecordKind::Delete, Metadata { version, ..Metadata::default() }, &[][..])
@@ -357,36 +385,38 @@ impl<E: Env> Shard<E> {
                 Effect::Remark(_) => unreachable!("no operation of a batch only marks an item"),
             };
             version += 1;
-            planned.push(Planned { found, kind, metadata, payload });
+            planned.push(Planned { found, kind, metadata, value, tried });
         }
         if planned.is_empty() {
             return Ok(0);
         }
         let removes = planned.iter().all(|one| one.kind == RecordKind::Delete);
-        if let Some((FoundOnce { once, item }, payload)) = told {
-            let metadata = Metadata { version, expiry: once.expiry, ..Metadata::default() };
-            planned.push(Planned { found: item, kind: RecordKind::Put, metadata, payload });
-        }
         for one in &planned {
-            self.check_namespace(state, one.found.key)?;
+            self.check_namespace(state, one.found.addressed.key)?;
         }
         if !removes {
-            let bytes = planned.iter().map(|one| one.payload.len()).sum();
-            self.check_quota(state, planned[0].found.key, bytes)?;
+            let bytes = planned.iter().map(|one| one.value.len()).sum();
+            self.check_quota(state, planned[0].found.addressed.key, bytes)?;
+        }
+        if let Some((FoundOnce { once, item }, value)) = told {
+            let metadata = Metadata { version, expiry: once.expiry, ..Metadata::default() };
+            let (kind, tried) = (RecordKind::Put, &Tried::Nothing);
+            planned.push(Planned { found: item, kind, metadata, value, tried });
         }
         self.check_space(state, removes)?;
         // A batch that has to wait comes here again: its values are not looked at before.
-        let bytes = |one: &Planned<'_>| record::encoded_len(one.found.key.len(), one.payload.len());
-        let made = self.log.make_room_for(planned.len() as u64, planned.iter().map(bytes).sum());
+        let bytes = planned.iter().map(Planned::record_len).sum();
+        let made = self.log.make_room_for(planned.len() as u64, bytes);
         made.map_err(|refused| self.not_applied(state, removes, refused))?;
         let appends: Vec<_> = planned.iter().map(Planned::append).collect();
         let appended = self.log.append_all(&appends);
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
         let mut sequence_end = 0;
         for ((one, append), appended) in planned.iter().zip(&appends).zip(appended) {
-            let Found { key, hash, located, .. } = one.found;
-            let change = Change { key, hash: *hash, located, now };
-            self.make_known(state, &change, &append.record, (appended, true));
+            let Found { addressed, located, .. } = one.found;
+            let change = Change { addressed: *addressed, located, now };
+            let stored = (&append.record, one.value);
+            self.make_known(state, &change, stored, (appended, true));
             sequence_end = appended.sequence + 1;
         }
         if self.is_flush_due() {

@@ -18,7 +18,7 @@ use crate::space::victims::{self, VictimCandidate};
 use crate::space::{Collecting, ListedPart, ListedRecord, Purpose, Runway};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
-use crate::value_log::record::{Record, RecordKind};
+use crate::value_log::record::RecordKind;
 use crate::value_log::segment::Segment;
 
 /// How long the collector waits before it tries again what there was no space for, in nanoseconds.
@@ -204,10 +204,8 @@ impl<E: Env> Shard<E> {
         let entry = Entry { metadata: newest.metadata, payload };
         let mut encoded = Vec::new();
         entry.encode_into(&mut encoded);
-        let record =
-            Record { kind: RecordKind::Repoint, metadata: entry.metadata, key, payload: &encoded };
-        let append = Append { record, payload_crc: crc32c::crc32c(&encoded) };
-        let appended = self.log.append(&append)?;
+        let described = (RecordKind::Repoint, entry.metadata);
+        let appended = self.log.append(&Append::new(described, key, &encoded, None))?;
         // It takes of the log what writers would have: they go the slower.
         self.note_written(appended.pointer.len);
         self.waiting_since.set(None);

@@ -7,6 +7,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::admission::NotApplied;
 use super::answer::{Answer, AnswerBuf};
+use super::compression::Tried;
 use super::locate::{Located, Place};
 use super::namespaces::CachePolicy;
 use super::operation_buffer::OperationBuf;
@@ -70,7 +71,8 @@ impl<E: Env> Shard<E> {
         } else {
             state.set_generation(key.namespace, &mut encoded);
             let hash = Announced::hash_of(announced, &encoded);
-            self.try_encoded(state, &encoded, hash, operation, now, respond)
+            let addressed = Addressed { namespace: key.namespace, key: &encoded, hash };
+            self.try_encoded(state, addressed, operation, now, respond)
         };
         state.key_scratch = encoded;
         if matches!(attempt, Attempt::Later) {
@@ -82,12 +84,12 @@ impl<E: Env> Shard<E> {
     fn try_encoded<R>(
         &self,
         state: &mut State,
-        key: &[u8],
-        hash: u64,
+        addressed: Addressed<'_>,
         operation: &Operation<'_>,
         now: u32,
         respond: impl FnOnce(&Answer<'_>) -> R,
     ) -> Attempt<R> {
+        let Addressed { key, hash, .. } = addressed;
         // The common case first: a plain read of a cached item.
         if let Operation::Read(read) = operation
             && let Some(item) = state.items.access(hash, key, now, !read.quiet)
@@ -113,7 +115,7 @@ impl<E: Env> Shard<E> {
                 _ => return Attempt::Later,
             },
         };
-        match self.finish(state, key, hash, operation, located, now) {
+        match self.finish(state, addressed, operation, located, now, &Tried::Nothing) {
             Ok((done, needs)) => Attempt::Done { value: respond(&done.as_answer()), needs },
             Err(NotApplied::Wait | NotApplied::LookAgain) => Attempt::Later,
             Err(NotApplied::Failed(error)) => Attempt::Failed(error),
@@ -215,6 +217,7 @@ impl<E: Env> Shard<E> {
             }
         };
         let located = self.bring_what_leaves(key, operation, located).await?;
+        let ahead = self.compress_ahead((namespace, key), operation, &located, now).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(namespace).to_be_bytes();
         if key[..4] != alive {
@@ -226,7 +229,8 @@ impl<E: Env> Shard<E> {
             // So may the item have been, with others.
             return Err(NotApplied::LookAgain);
         }
-        self.finish(&mut state, key, hash, operation, located, now)
+        let addressed = Addressed { namespace, key, hash };
+        self.finish(&mut state, addressed, operation, located, now, &ahead.0)
     }
 
     /// A change of metadata alone would point to the value where it is. If that place is about to
@@ -261,12 +265,13 @@ impl<E: Env> Shard<E> {
     fn finish(
         &self,
         state: &mut State,
-        key: &[u8],
-        hash: u64,
+        addressed: Addressed<'_>,
         operation: &Operation<'_>,
         located: Located,
         now: u32,
+        tried: &Tried,
     ) -> Result<(AnswerBuf, u64), NotApplied> {
+        let Addressed { key, hash, .. } = addressed;
         let usual = self.options.value_bytes_max;
         let context = Context {
             version_next: self.log.sequence_next(),
@@ -277,8 +282,8 @@ impl<E: Env> Shard<E> {
         // An item that a flush took away must not be reported missing before the flush is durable.
         let mut needs = located.sequence_end.max(state.namespaces.flushed_end());
         if !matches!(decision.effect, Effect::None) {
-            let change = Change { key, hash, located: &located, now };
-            needs = needs.max(self.apply(state, &change, &decision.effect)?);
+            let change = Change { addressed, located: &located, now };
+            needs = needs.max(self.apply(state, &change, &decision.effect, tried)?);
             if let (Operation::Read(read), Effect::Remark(metadata)) = (operation, &decision.effect)
                 && !read.quiet
             {
@@ -296,49 +301,60 @@ impl<E: Env> Shard<E> {
         state: &mut State,
         change: &Change<'_>,
         effect: &Effect<'_>,
+        tried: &Tried,
     ) -> Result<u64, NotApplied> {
+        let Addressed { namespace, key, .. } = change.addressed;
         let removes = matches!(effect, Effect::Remove);
-        self.check_namespace(state, change.key)?;
+        self.check_namespace(state, key)?;
         self.check_space(state, removes)?;
         let (kind, metadata, payload) = self.describe(change, effect)?;
         if matches!(effect, Effect::Put(..)) {
-            self.check_quota(state, change.key, payload.len())?;
+            self.check_quota(state, key, payload.len())?;
         }
-        let record = Record { kind, metadata, key: change.key, payload: &payload };
         // A change that has to wait comes here again and again: no more than needed is done for it.
-        let made = self.log.make_room(change.key.len(), payload.len());
+        let stored_len = tried.compressed().map_or(payload.len(), |it| it.record_bytes());
+        let made = self.log.make_room(key.len(), stored_len);
         made.map_err(|refused| self.not_applied(state, removes, refused))?;
-        let payload_crc = crc32c::crc32c(&payload);
-        let appended = self.log.append(&Append { record, payload_crc });
+        let compressed = match kind {
+            RecordKind::Put => self.compressed(namespace, &payload, tried)?,
+            _ => None,
+        };
+        let append = Append::new((kind, metadata), key, &payload, compressed.as_deref());
+        let appended = self.log.append(&append);
         let appended = appended.map_err(|refused| self.not_applied(state, removes, refused))?;
         let is_replaced = !matches!(effect, Effect::Remark(_));
-        self.make_known(state, change, &record, (appended, is_replaced));
+        self.make_known(state, change, (&append.record, &payload), (appended, is_replaced));
         if self.is_flush_due() {
             self.freeze(state);
         }
         Ok(appended.sequence + 1)
     }
 
-    /// Makes a change that was appended known to memtable and cache. `is_replaced` says whether the
-    /// value that was there before, if any, is no more.
+    /// Makes a change that was appended known to memtable and cache, which gets the value as it was
+    /// before it was compressed. `is_replaced` says whether the value that was there before, if
+    /// any, is no more.
     pub(super) fn make_known(
         &self,
         state: &mut State,
         change: &Change<'_>,
-        record: &Record<'_>,
+        (record, value): (&Record<'_>, &[u8]),
         (appended, is_replaced): (Appended, bool),
     ) {
+        let Addressed { namespace, key, hash } = change.addressed;
         let entry = self.entry_of(record, change.located, appended.pointer);
-        let replaced = self.index.insert(change.key, change.hash, &entry, appended.sequence);
+        let replaced = self.index.insert(key, hash, &entry, appended.sequence);
         if is_replaced || canary::has(Defect::MarkTheLiving) {
-            let cached = state.items.place_of(change.hash, change.key);
+            let cached = state.items.place_of(hash, key);
             self.garbage.mark_dead([replaced, cached, change.located.pointer()]);
         }
         if entry.pointer() == Some(appended.pointer) {
-            self.garbage.listed.borrow_mut().add(appended.pointer, change.hash);
+            self.garbage.listed.borrow_mut().add(appended.pointer, hash);
         }
-        state.namespaces.quotas.note(change.key, appended.pointer.len);
-        state.update_cache(change, record.kind, &entry, record.payload, appended.sequence);
+        if record.kind == RecordKind::Put {
+            self.compression.count(namespace, record);
+        }
+        state.namespaces.quotas.note(key, appended.pointer.len);
+        state.update_cache(change, record.kind, &entry, value, appended.sequence);
         self.note_written(appended.pointer.len);
     }
 
@@ -389,10 +405,10 @@ impl<E: Env> Shard<E> {
                 Place::Separate(target, len) => Payload::Separate(target, len),
                 Place::Inline | Place::Absent => unreachable!("repointed items have a pointer"),
             },
-            RecordKind::Put if record.payload.len() <= self.options.inline_bytes_max => {
+            RecordKind::Put if record.value_len() as usize <= self.options.inline_bytes_max => {
                 Payload::Inline(record.payload)
             }
-            RecordKind::Put => Payload::Separate(pointer, record.payload.len() as u32),
+            RecordKind::Put => Payload::Separate(pointer, record.value_len()),
             _ => Payload::Tombstone,
         };
         Entry { metadata: record.metadata, payload }
@@ -433,21 +449,12 @@ impl<E: Env> Shard<E> {
         located: &mut Located,
     ) -> Result<(), EngineError> {
         if let Place::Separate(pointer, value_len) = located.place {
-            let (buffer, range) = self.log.read(pointer, key, IoClass::Read).await?;
+            let value = self.log.read((pointer, value_len), key, IoClass::Read).await;
             self.state.borrow_mut().operations.value_reads += 1;
-            if range.len() != value_len as usize {
-                return Err(other_length(key));
-            }
-            located.value = Some(buffer[range].to_vec());
+            located.value = Some(value?);
         }
         Ok(())
     }
-}
-
-/// The error of a value that is not what the index says.
-pub(super) fn other_length(key: &[u8]) -> EngineError {
-    let reason = "the value has another length than the index says".to_owned();
-    EngineError::Damaged { key: crate::key::display(key), reason }
 }
 
 /// An operation that waits: its place in the key's line, and its hold on the files that it may
@@ -462,10 +469,18 @@ struct Waiting {
     pin: Option<Pin>,
 }
 
-/// A change to one key, with what was known of it before.
-pub(super) struct Change<'a> {
+/// The item that an operation is about.
+#[derive(Clone, Copy)]
+pub(super) struct Addressed<'a> {
+    pub(super) namespace: u32,
+    /// The encoded key, of the namespace's living generation.
     pub(super) key: &'a [u8],
     pub(super) hash: u64,
+}
+
+/// A change to one key, with what was known of it before.
+pub(super) struct Change<'a> {
+    pub(super) addressed: Addressed<'a>,
     pub(super) located: &'a Located,
     pub(super) now: u32,
 }
@@ -474,7 +489,7 @@ impl State {
     /// A read that has changed an item's metadata is a read like others: the item counts as fetched
     /// and, if its value was read, is cached. `needs` is the log position that covers the change.
     fn note_fetched(&mut self, change: &Change<'_>, metadata: Metadata, needs: u64) {
-        let (hash, key, now) = (change.hash, change.key, change.now);
+        let (Addressed { key, hash, .. }, now) = (change.addressed, change.now);
         let is_cached = self.items.access(hash, key, now, true).is_some();
         let Some(value) = change.located.value.as_deref().filter(|_| !is_cached) else { return };
         if self.namespaces.cache_policy(key) != CachePolicy::Values {
@@ -496,10 +511,10 @@ impl State {
         change: &Change<'_>,
         kind: RecordKind,
         entry: &Entry<'_>,
-        payload: &[u8],
+        value: &[u8],
         sequence: u64,
     ) {
-        let (hash, key) = (change.hash, change.key);
+        let Addressed { key, hash, .. } = change.addressed;
         let item = CachedItem {
             metadata: entry.metadata,
             sequence,
@@ -509,7 +524,7 @@ impl State {
         };
         match kind {
             RecordKind::Put if self.namespaces.cache_policy(key) == CachePolicy::Values => {
-                self.items.insert(hash, key, &item, payload);
+                self.items.insert(hash, key, &item, value);
             }
             RecordKind::Repoint => {
                 if !self.items.update_metadata(hash, key, item.metadata, sequence) {

@@ -135,7 +135,8 @@ impl<'a> Making<'a> {
                 && value.is_none()
             {
                 let (item, key) = (self.page.items.len(), key.to_vec());
-                self.unread.push(Unread { item, key, pointer });
+                let value_len = u32::try_from(value_len).expect("values have less than 4 GiB");
+                self.unread.push(Unread { item, key, pointer, value_len });
             }
             let crate::key::DecodedKey { record, item, .. } =
                 crate::key::decode(key).expect("it was encoded here");

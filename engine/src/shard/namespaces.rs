@@ -29,11 +29,25 @@ pub enum CachePolicy {
     Bypass,
 }
 
+/// Which values of a namespace are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamespaceCompression {
+    /// Those that the shard's options say.
+    #[default]
+    AsShard,
+    /// Those of so many bytes or more.
+    From(usize),
+    /// None.
+    Never,
+}
+
 /// How the items of a namespace are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceOptions {
     /// What the caches keep.
     pub cache: CachePolicy,
+    /// Which values are compressed.
+    pub compression: NamespaceCompression,
     /// The longest value, in bytes; `None` for the shard's limit.
     pub value_bytes_max: Option<usize>,
     /// How much of the shard's disk they may take, in bytes; `None` for no limit.
@@ -164,6 +178,7 @@ impl<E: Env> Shard<E> {
     /// items are kept. Until it is called any may be used. Changes of others fail from now on with
     /// [`EngineError::NoNamespace`].
     pub fn set_namespaces(&self, namespaces: BTreeMap<u32, NamespaceOptions>) {
+        self.compression.set_all(&namespaces);
         let state = &mut self.state.borrow_mut().namespaces;
         let has_quota = |options: &NamespaceOptions| options.bytes_max.is_some();
         let limited = namespaces.iter().filter(|(_, options)| has_quota(options));
@@ -236,9 +251,7 @@ impl<E: Env> Shard<E> {
         let generation = state.namespaces.next_generation();
         let payload = generation.to_le_bytes();
         let metadata = Metadata { expiry: at, ..Metadata::default() };
-        let record = Record { kind, metadata, key: &key, payload: &payload };
-        let append = Append { record, payload_crc: crc32c::crc32c(&payload) };
-        let appended = self.log.append(&append)?;
+        let appended = self.log.append(&Append::new((kind, metadata), &key, &payload, None))?;
         match kind {
             RecordKind::ScheduleFlush => state.namespaces.schedule_flush(at),
             _ => {

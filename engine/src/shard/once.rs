@@ -12,7 +12,7 @@ use crate::key::{ITEM_BYTES_MAX, Key, RESERVED_NAMESPACES};
 use crate::operation::Outcome;
 
 /// The namespace of what was answered.
-const ONCE_NAMESPACE: u32 = *RESERVED_NAMESPACES.end() - 1;
+pub(super) const ONCE_NAMESPACE: u32 = *RESERVED_NAMESPACES.end() - 1;
 
 const RECORD: &[u8] = b"tokens";
 

@@ -8,14 +8,13 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, TaskQueue};
 
 use super::abandoned::Abandoned;
+use super::compression::Compression;
 use super::first_segment::{self, FirstSegment};
 use super::journal::Journal;
 use super::memory::CacheRoom;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
 use super::replay_rate::ReplayRate;
-use super::space::Fullness;
-use super::statistics::OperationCounters;
 use super::turns::Turns;
 use super::{Garbage, Pacing, Shard, ShardOptions, State};
 use crate::cache::ItemCache;
@@ -164,6 +163,7 @@ impl<E: Env> Disk<'_, E> {
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
         let items = ItemCache::new(options.item_cache_bytes);
         let shard = Rc::new(Shard {
+            compression: Compression::new(options.compress_from, options.inline_bytes_max),
             cache_room: CacheRoom::new(&options, &items, opening.index.blocks()),
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
@@ -185,14 +185,7 @@ impl<E: Env> Disk<'_, E> {
             work: Signal::default(),
             unread: Signal::default(),
             free: RefCell::new(free),
-            state: RefCell::new(State {
-                items,
-                namespaces: opening.namespaces,
-                key_scratch: Vec::new(),
-                full: Fullness::default(),
-                closing: false,
-                operations: OperationCounters::default(),
-            }),
+            state: RefCell::new(State::new(items, opening.namespaces)),
             env: env.clone(),
             directory: directory.to_path_buf(),
             identity,
@@ -365,7 +358,7 @@ struct Opening<E: Env> {
 impl<E: Env> Opening<E> {
     fn visit(&mut self, replayed: &Replayed<'_>) {
         let record = &replayed.record;
-        let separate = Payload::Separate(replayed.pointer, record.payload.len() as u32);
+        let separate = Payload::Separate(replayed.pointer, record.value_len());
         let payload = match record.kind {
             RecordKind::FlushNamespace | RecordKind::ScheduleFlush => {
                 namespaces::replay(&mut self.namespaces, record, replayed.payload_intact);
@@ -386,7 +379,9 @@ impl<E: Env> Opening<E> {
             RecordKind::Delete => Payload::Tombstone,
             // A damaged value stays where it is, so that reading it says so.
             _ if !replayed.payload_intact => separate,
-            RecordKind::Put if record.payload.len() <= self.inline_bytes_max => {
+            RecordKind::Put
+                if record.original.is_none() && record.payload.len() <= self.inline_bytes_max =>
+            {
                 Payload::Inline(record.payload)
             }
             RecordKind::Put => separate,

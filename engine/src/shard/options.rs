@@ -27,6 +27,11 @@ pub struct ShardOptions {
     pub memtable_bytes: usize,
     /// Values up to this long live in the index, longer ones in the log only.
     pub inline_bytes_max: usize,
+    /// Values of namespaces that say nothing about it are compressed from this length on; `None`:
+    /// not at all. See [`Shard::set_compression`].
+    ///
+    /// [`Shard::set_compression`]: super::Shard::set_compression
+    pub compress_from: Option<usize>,
     /// The longest value.
     pub value_bytes_max: usize,
     /// Memory of the value cache, at most.
@@ -91,6 +96,9 @@ impl Default for RangeOptions {
     }
 }
 
+/// From which length on values are compressed unless it is said, in bytes.
+pub const COMPRESS_FROM_DEFAULT: usize = 1 << 10;
+
 /// The standard length of a segment: shorter on a small disk, of which a few segments would else be
 /// all.
 const SEGMENT_BYTES_MIN: u64 = 4 << 20;
@@ -118,6 +126,7 @@ impl ShardOptions {
             segment_bytes: SEGMENT_BYTES_MAX as u32,
             memtable_bytes,
             inline_bytes_max: 128,
+            compress_from: Some(COMPRESS_FROM_DEFAULT),
             value_bytes_max: memory.value_bytes_max,
             item_cache_bytes: memory.value_cache,
             block_cache_bytes: memory.block_cache,

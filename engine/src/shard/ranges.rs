@@ -23,7 +23,7 @@ use crate::manifest::Edit;
 use crate::range_tombstones::{RangeTombstone, RangeTombstones};
 use crate::scan::Scan;
 use crate::value_log::Append;
-use crate::value_log::record::{Record, RecordKind};
+use crate::value_log::record::RecordKind;
 
 /// How long a deletion waits for earlier ones before it is refused, in nanoseconds.
 const WAIT_NANOSECONDS_MAX: u64 = 10_000_000_000;
@@ -100,8 +100,7 @@ impl<E: Env> Shard<E> {
     /// Appends a log record that only removes; returns its sequence.
     fn log_removal(&self, state: &State, kind: RecordKind, key: &[u8]) -> Result<u64, NotApplied> {
         let metadata = Metadata { version: self.log.sequence_next(), ..Metadata::default() };
-        let record = Record { kind, metadata, key, payload: &[] };
-        let appended = self.log.append(&Append { record, payload_crc: crc32c::crc32c(&[]) });
+        let appended = self.log.append(&Append::new((kind, metadata), key, &[], None));
         let appended = appended.map_err(|refused| self.not_applied(state, true, refused))?;
         self.note_written(appended.pointer.len);
         Ok(appended.sequence)

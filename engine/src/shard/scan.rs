@@ -9,7 +9,6 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::Shard;
-use super::execute::other_length;
 use crate::concurrent::concurrently;
 use crate::entry::{Payload, Pointer};
 use crate::error::EngineError;
@@ -40,6 +39,7 @@ pub(super) struct Unread {
     pub(super) item: usize,
     pub(super) key: Vec<u8>,
     pub(super) pointer: Pointer,
+    pub(super) value_len: u32,
 }
 
 impl<E: Env> Shard<E> {
@@ -120,9 +120,11 @@ impl<E: Env> Shard<E> {
                 }
                 if !shows_value(&item) {
                     item.value = None;
-                } else if let Some(pointer) = scanned.entry.as_entry().pointer() {
+                } else if let Payload::Separate(pointer, value_len) =
+                    scanned.entry.as_entry().payload
+                {
                     let key = scanned.key.clone();
-                    unread.push(Unread { item: page.items.len(), key, pointer });
+                    unread.push(Unread { item: page.items.len(), key, pointer, value_len });
                 }
                 page.items.push(item);
             }
@@ -185,17 +187,14 @@ impl<E: Env> Shard<E> {
         }
         reads.sort_unstable_by_key(|read| (read.pointer.segment, read.pointer.offset));
         let read = |unread: Unread| async move {
-            let found = self.log.read(unread.pointer, &unread.key, IoClass::Scan).await;
-            (unread, found.map(|(buffer, range)| buffer[range].to_vec()))
+            let place = (unread.pointer, unread.value_len);
+            let found = self.log.read(place, &unread.key, IoClass::Scan).await;
+            (unread.item, found)
         };
         for found in concurrently(READS_MAX, reads.into_iter().map(read)).await {
-            let (Unread { item, key, .. }, value) = found;
-            let (item, value) = (&mut page.items[item], value?);
+            let (item, value) = found;
             self.state.borrow_mut().operations.value_reads += 1;
-            if value.len() != item.value_len {
-                return Err(other_length(&key));
-            }
-            item.value = Some(value);
+            page.items[item].value = Some(value?);
         }
         Ok(())
     }

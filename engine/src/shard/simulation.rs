@@ -15,6 +15,7 @@ mod batches;
 mod canary;
 mod checks;
 mod collection_races;
+mod compression;
 mod damage;
 mod durable;
 mod exhaustive;

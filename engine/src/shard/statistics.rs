@@ -2,7 +2,7 @@
 
 use larder_runtime::env::Env;
 
-use super::{Ingest, MemoryStatistics, Shard};
+use super::{CompressionCounters, Ingest, MemoryStatistics, Shard};
 use crate::cache::CacheCounters;
 use crate::index::IndexStatistics;
 use crate::operation::Operation;
@@ -124,6 +124,8 @@ pub struct Statistics {
     pub recovery: RecoveryStatistics,
     /// What scrubbing has done.
     pub scrub: ScrubCounters,
+    /// What compressing values has come to.
+    pub compression: CompressionCounters,
 }
 
 impl<E: Env> Shard<E> {
@@ -148,6 +150,7 @@ impl<E: Env> Shard<E> {
             pace: self.pace_statistics(),
             recovery: self.recovery_statistics(),
             scrub: self.scrubber.counters(),
+            compression: self.compression.counters(),
         }
     }
 

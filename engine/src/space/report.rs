@@ -141,6 +141,20 @@ pub struct SpaceReport {
     pub emptied: u64,
     /// Changes that no table has, as a number of keys: a start replays them.
     pub unflushed_keys: u64,
+    /// Values that are compressed, of those that reading a key leads to. A shard that runs does not
+    /// count them.
+    pub compressed: Option<CompressedSpace>,
+}
+
+/// What compressed values take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompressedSpace {
+    /// How many there are.
+    pub values: u64,
+    /// Bytes of the values as clients sent them.
+    pub value_bytes: u64,
+    /// Bytes of their records, keys included.
+    pub record_bytes: u64,
 }
 
 /// One of the things that bytes are for.

@@ -28,10 +28,11 @@ pub use self::room::{PlaceInLine, Room};
 use self::state::{Mark, State};
 use super::frame;
 use super::log_segments::LogSegments;
-use super::record::{self, Record};
+use super::record::{self, Record, RecordKind};
 use super::segment::{self, Segment, StoreIdentity};
 use crate::canary::{self, Defect};
-use crate::entry::Pointer;
+use crate::compression::CompressedValue;
+use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
 use crate::manifest::SegmentSeal;
 use crate::signal::Signal;
@@ -88,6 +89,29 @@ pub struct Append<'a> {
     pub record: Record<'a>,
     /// The payload's CRC-32C.
     pub payload_crc: u32,
+}
+
+impl<'a> Append<'a> {
+    /// A record of a kind and its metadata for `key`, with `payload`, or what that was compressed
+    /// to.
+    pub fn new(
+        (kind, metadata): (RecordKind, Metadata),
+        key: &'a [u8],
+        payload: &'a [u8],
+        compressed: Option<&'a CompressedValue>,
+    ) -> Self {
+        match compressed {
+            Some(CompressedValue { bytes, checksum, original }) => {
+                let (payload, original) = (&bytes[..], Some(*original));
+                let record = Record { kind, metadata, key, payload, original };
+                Self { record, payload_crc: *checksum }
+            }
+            None => {
+                let record = Record { kind, metadata, key, payload, original: None };
+                Self { record, payload_crc: crc32c::crc32c(payload) }
+            }
+        }
+    }
 }
 
 /// Where a record went.
@@ -305,7 +329,7 @@ impl<E: Env> ValueLog<E> {
     /// Appends a record to the open frame. It is durable when [`ValueLog::durable_end`] is above
     /// its sequence.
     pub fn append(&self, append: &Append<'_>) -> Result<Appended, Refused> {
-        self.make_room(append.record.key.len(), append.record.payload.len())?;
+        self.make_room_for(1, append.record.encoded_len())?;
         let shared = &*self.shared;
         let mut state = shared.state.borrow_mut();
         let appended = state.append(append);
@@ -320,9 +344,7 @@ impl<E: Env> ValueLog<E> {
 
     /// Appends several records to one frame: after a crash all of them are there or none.
     pub fn append_all(&self, appends: &[Append<'_>]) -> Result<Vec<Appended>, Refused> {
-        let len = |append: &Append<'_>| {
-            record::encoded_len(append.record.key.len(), append.record.payload.len())
-        };
+        let len = |append: &Append<'_>| append.record.encoded_len();
         self.make_room_for(appends.len() as u64, appends.iter().map(len).sum())?;
         let shared = &*self.shared;
         let store = shared.identity.store;

@@ -142,7 +142,7 @@ impl FrameBuilder {
 
     /// Adds a record, which must fit the buffer; returns its offset in the segment.
     pub fn push(&mut self, record: &Record<'_>, payload_crc: u32) -> u32 {
-        let len = record::encoded_len(record.key.len(), record.payload.len());
+        let len = record.encoded_len();
         let offset = self.place.offset + self.len as u32;
         let place = Place { offset, ..self.place };
         record::encode(record, payload_crc, place, &mut self.buffer[self.len..self.len + len]);
@@ -179,7 +179,8 @@ mod tests {
         let place = Place { store: 1, segment: 2, offset: 8192 };
         let mut builder = FrameBuilder::new(Buffer::zeroed(4096), place, 10);
         let metadata = Metadata { version: 10, ..Metadata::default() };
-        let record = Record { kind: RecordKind::Put, metadata, key: b"key", payload: b"value" };
+        let kind = RecordKind::Put;
+        let record = Record { kind, metadata, key: b"key", payload: b"value", original: None };
         let offset = builder.push(&record, crc32c::crc32c(b"value"));
         assert_eq!(offset, 8192 + HEADER_BYTES as u32);
         let outgrown = builder.move_to(Buffer::zeroed(8192));

@@ -6,7 +6,7 @@ use larder_runtime::simulation::{SimDisk, SimEnv, SimFile, Simulation, Simulatio
 
 use super::LogSegments;
 use super::commit::{Append, Appended, Durability, LogOptions, Refused, ValueLog};
-use super::record::{Record, RecordKind};
+use super::record::RecordKind;
 use super::recovery::{self, Outcome, ReplaySegment};
 use super::segment::{self, Origin, Segment, StoreIdentity};
 use crate::entry::Metadata;
@@ -66,8 +66,7 @@ pub(crate) fn append(log: &TestLog, fill: u8, len: usize) -> Result<Appended, Re
     let payload = vec![fill; len];
     let metadata = Metadata { version: log.sequence_next(), ..Metadata::default() };
     let key = key(fill);
-    let record = Record { kind: RecordKind::Put, metadata, key: &key, payload: &payload };
-    log.append(&Append { record, payload_crc: crc32c::crc32c(&payload) })
+    log.append(&Append::new((RecordKind::Put, metadata), &key, &payload, None))
 }
 
 pub(crate) fn key(fill: u8) -> Vec<u8> {

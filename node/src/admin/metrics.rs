@@ -258,7 +258,7 @@ fn put_operations(out: &mut Exposition, reports: &[CoreReport]) {
 
 type Figure = (&'static str, Type, &'static str, fn(&Statistics) -> u64);
 
-const FIGURES: [Figure; 23] = [
+const FIGURES: [Figure; 27] = [
     ("larder_cached_reads_total", Type::Counter, "Reads answered by the value cache.", |s| {
         s.operations.cached
     }),
@@ -280,6 +280,28 @@ const FIGURES: [Figure; 23] = [
         s.log.frame_bytes
     }),
     ("larder_log_record_bytes_total", Type::Counter, "Bytes of records.", |s| s.log.record_bytes),
+    ("larder_compressed_values_total", Type::Counter, "Values that were stored compressed.", |s| {
+        s.compression.values
+    }),
+    (
+        "larder_compressed_before_bytes_total",
+        Type::Counter,
+        "Bytes of values that were stored compressed, as clients sent them.",
+        |s| s.compression.bytes_before,
+    ),
+    (
+        "larder_compressed_after_bytes_total",
+        Type::Counter,
+        "Bytes that these values take compressed.",
+        |s| s.compression.bytes_after,
+    ),
+    (
+        "larder_incompressible_values_total",
+        Type::Counter,
+        "Values of at least --compress-from that were stored as they are: to compress them would \
+         not have saved an eighth.",
+        |s| s.compression.incompressible,
+    ),
     ("larder_memtable_entries", Type::Gauge, "Keys in memtables.", |s| s.index.memtable_entries),
     ("larder_memtable_bytes", Type::Gauge, "Bytes of memtables, estimated.", |s| {
         s.index.memtable_bytes

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub(crate) use options::item_size;
 pub use options::{Options, ServeArgs};
-pub use size::{CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
+pub use size::{CompressFrom, CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 pub use sources::{ConfigError, load};
 
 use crate::limits;
@@ -56,6 +56,8 @@ pub struct Config {
     pub admin_port: u16,
     /// When writes are acknowledged.
     pub durability: DurabilityMode,
+    /// From which length on values are compressed, unless their namespace says otherwise.
+    pub compress_from: CompressFrom,
     /// Log that a start may have to replay, of the whole node, in bytes.
     pub recovery_log: Size,
     /// How much larger than what lives the files may be, besides six segments for each shard.
@@ -112,6 +114,7 @@ impl Default for Config {
             native_core_ports: None,
             admin_port: 9412,
             durability: DurabilityMode::Sync,
+            compress_from: CompressFrom(Some(Size(limits::COMPRESS_FROM_DEFAULT))),
             recovery_log: Size(limits::RECOVERY_LOG_DEFAULT),
             max_space_amp: SpaceAmplification(limits::SPACE_AMPLIFICATION_DEFAULT),
             disk_limit: None,

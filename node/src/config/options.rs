@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::size::{CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
+use super::size::{CompressFrom, CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 
 const HELP: &str = "\
 Every option can also be set in the environment (LARDER_DATA_DIR for --data-dir) and in a TOML file
@@ -75,6 +75,10 @@ pub struct Options {
     /// When a write is acknowledged: `sync`, `interval:<ms>` or `none` [default: sync]
     #[arg(long, value_name = "MODE")]
     pub durability: Option<DurabilityMode>,
+    /// Compress values from this length on where that saves an eighth: a size, or `off`. Values of
+    /// up to 128 bytes never are [default: 1K]
+    #[arg(long, value_name = "SIZE")]
+    pub compress_from: Option<CompressFrom>,
     /// Log that a start may have to replay, of the whole node [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = recovery_log)]
     pub recovery_log: Option<Size>,

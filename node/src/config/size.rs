@@ -1,4 +1,4 @@
-//! Sizes, file modes, CPU lists and durability modes as people write them.
+//! Sizes, thresholds, file modes, CPU lists and durability modes as people write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -80,6 +80,45 @@ impl fmt::Display for SpaceAmplification {
 }
 
 impl Serialize for SpaceAmplification {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// From which length on values are compressed: a size, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompressFrom(pub Option<Size>);
+
+impl CompressFrom {
+    /// The engine's form of it, in bytes.
+    pub fn engine(self) -> Option<usize> {
+        self.0.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX))
+    }
+}
+
+impl FromStr for CompressFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = match text {
+            "off" => return Ok(Self(None)),
+            _ => text.parse::<Size>().ok().filter(|size| size.0 > 0),
+        };
+        let refused = || "not a size above 0, such as 1K, and not `off`".to_owned();
+        size.map(|size| Self(Some(size))).ok_or_else(refused)
+    }
+}
+
+impl fmt::Display for CompressFrom {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(size) => write!(formatter, "{size}"),
+            None => formatter.write_str("off"),
+        }
+    }
+}
+
+impl Serialize for CompressFrom {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -240,6 +279,18 @@ mod tests {
         }
         for text in ["", "K", "-1", "+1", "1.5G", "1GB", "1 G", "99999999999T", "Ö", "1Ö"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn thresholds_of_compression_are_read_and_written() {
+        for (text, bytes) in [("1K", Some(1024)), ("300", Some(300)), ("off", None)] {
+            let read: CompressFrom = text.parse().expect(text);
+            assert_eq!((read.engine(), read.to_string()), (bytes, text.to_owned()));
+        }
+        for text in ["", "0", "0K", "on", "OFF", "-1", "none"] {
+            let error = text.parse::<CompressFrom>().expect_err(text);
+            assert!(error.contains("above 0") && error.contains("`off`"), "{error}");
         }
     }
 

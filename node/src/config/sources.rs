@@ -193,6 +193,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         native_core_ports: first!(native_core_ports),
         admin_port: first!(admin_port).unwrap_or(default.admin_port),
         durability: first!(durability).unwrap_or(default.durability),
+        compress_from: first!(compress_from).unwrap_or(default.compress_from),
         recovery_log: first!(recovery_log).unwrap_or(default.recovery_log),
         max_space_amp: first!(max_space_amp).unwrap_or(default.max_space_amp),
         disk_limit: first!(disk_limit),

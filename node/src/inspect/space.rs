@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::process::ExitCode;
 
 use larder_engine::check;
-use larder_engine::space::{SegmentSpace, SpaceReport};
+use larder_engine::space::{CompressedSpace, SegmentSpace, SpaceReport};
 use serde_json::{Map, Value, json};
 
 use super::{Bytes, Held, InspectError, SpaceArgs, print};
@@ -68,6 +68,11 @@ impl ShardSpace {
                 "oldest_seconds": seconds(report.pinned.oldest_nanoseconds),
             },
             "unflushed_keys": report.unflushed_keys,
+            "compressed": {
+                "values": report.compressed.map(|compressed| compressed.values),
+                "value_bytes": report.compressed.map(|compressed| compressed.value_bytes),
+                "record_bytes": report.compressed.map(|compressed| compressed.record_bytes),
+            },
             "segments": report.segments.iter().map(segment_in_json).collect::<Vec<_>>(),
         })
     }
@@ -129,6 +134,12 @@ fn notes(report: &SpaceReport) -> String {
         Bytes(report.debt()),
     ));
     line(format_args!("a start replays changes of {} keys", report.unflushed_keys));
+    if let Some(CompressedSpace { values, value_bytes, record_bytes }) = report.compressed {
+        let (value_bytes, record_bytes) = (Bytes(value_bytes), Bytes(record_bytes));
+        line(format_args!(
+            "{values} compressed values of {value_bytes} take {record_bytes} with their keys"
+        ));
+    }
     if report.pinned.bytes > 0 {
         line(format_args!(
             "{} that were freed wait for {} operations under way, the oldest for {:.3} s",
@@ -182,6 +193,7 @@ mod tests {
             duplicates: 2,
             orphans: 1024,
             foreign: 2048,
+            compressed: Some(CompressedSpace { values: 5, value_bytes: 9000, record_bytes: 2048 }),
             ..SpaceReport::default()
         };
         let shard = ShardSpace { directory: "shard".into(), report };
@@ -206,11 +218,13 @@ mod tests {
         );
         assert_eq!(json["segments"][0]["live"], 2);
         assert_eq!(json["pinned"]["oldest_seconds"], 1.5);
+        assert_eq!(json["compressed"]["value_bytes"], 9000);
         for part in [
             "1 segments of collected records",
             "wait for 3 operations",
             "for 1.500 s",
             "the node runs",
+            "5 compressed values of 8.8 KiB take 2.0 KiB",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

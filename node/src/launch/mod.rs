@@ -237,6 +237,7 @@ impl ShardsPlan<'_> {
         options.scrub.bytes_per_second =
             (config.scrub_rate.0 > 0).then(|| share(config.scrub_rate, shards));
         options.budget = Arc::clone(&self.budget);
+        options.compress_from = config.compress_from.engine();
         options.log.durability = config.durability.engine();
         let value_bytes_max = options.value_bytes_max;
         assert!(value_bytes_max > KEY_BYTES_MAX, "the option's range leaves room for any key");

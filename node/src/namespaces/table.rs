@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::key::DEFAULT_NAMESPACE;
-use larder_engine::shard::{CachePolicy, NamespaceOptions};
-use larder_protocol::native::{NamespaceCache, NamespaceSettings, NativeNamespace};
+use larder_engine::shard::{CachePolicy, NamespaceCompression, NamespaceOptions};
+use larder_protocol::native::{COMPRESS_NEVER, NamespaceCache, NamespaceSettings, NativeNamespace};
 
 /// The name of the namespace that the memcached port uses.
 const DEFAULT_NAME: &str = "default";
@@ -71,12 +71,18 @@ impl NamespaceTable {
     /// What each of so many shards is told.
     pub fn options(&self, shards: u16) -> BTreeMap<u32, NamespaceOptions> {
         let of_shard = |namespace: &NativeNamespace| {
-            let NamespaceSettings { cache, value_bytes_max, bytes_max, .. } = namespace.settings;
+            let NamespaceSettings { cache, compress_from, value_bytes_max, bytes_max, .. } =
+                namespace.settings;
             let options = NamespaceOptions {
                 cache: match cache {
                     NamespaceCache::Values => CachePolicy::Values,
                     NamespaceCache::KeysOnly => CachePolicy::KeysOnly,
                     NamespaceCache::Bypass => CachePolicy::Bypass,
+                },
+                compression: match compress_from {
+                    0 => NamespaceCompression::AsShard,
+                    COMPRESS_NEVER => NamespaceCompression::Never,
+                    bytes => NamespaceCompression::From(bytes as usize),
                 },
                 value_bytes_max: (value_bytes_max > 0).then_some(value_bytes_max as usize),
                 bytes_max: (bytes_max > 0).then(|| bytes_max.div_ceil(u64::from(shards))),

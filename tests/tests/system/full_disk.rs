@@ -214,7 +214,8 @@ fn start_beside_others(tried: &mut Tried, disk: &FileSystem) {
 }
 
 fn options(data: &Path) -> NodeOptions {
-    NodeOptions::new(data).shards(2)
+    // What fills the disk is easy to compress.
+    NodeOptions::new(data).shards(2).with("--compress-from").with("off")
 }
 
 fn disk_mib() -> u64 {

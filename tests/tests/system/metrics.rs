@@ -14,6 +14,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 fn the_log_that_a_start_replays_grows_with_writes_and_goes_with_flushes() {
     let scratch = Scratch::new("metrics-recovery");
     let options = NodeOptions::new(scratch.path().join("data"));
+    let options = options.with("--compress-from").with("off");
     let node = Node::start(&options);
     assert!(node.metric("larder_recovery_log_bytes") < MIB);
     let mut client = node.client();
@@ -45,6 +46,7 @@ fn the_log_that_a_start_replays_grows_with_writes_and_goes_with_flushes() {
 fn collections_show_and_the_space_stays_within_its_figures() {
     let scratch = Scratch::new("metrics-space");
     let options = NodeOptions::new(scratch.path().join("data"));
+    let options = options.with("--compress-from").with("off");
     let options = options.with("--recovery-log").with("8M").with("--disk-limit").with("600M");
     let options = options.with("--scrub-rate").with("1G");
     let node = Node::start(&options);
@@ -91,5 +93,36 @@ fn collections_show_and_the_space_stays_within_its_figures() {
         process::wait_until(PATIENCE, || node.metric("larder_scrub_bytes_total") > 4.0 * MIB);
     assert!(is_read, "{} bytes", node.metric("larder_scrub_bytes_total"));
     assert_eq!(node.metric("larder_scrub_damages_total"), 0.0);
+    node.stop();
+}
+
+#[test]
+fn what_compressing_saves_shows() {
+    let scratch = Scratch::new("metrics-compression");
+    let data = scratch.path().join("data");
+    let values = ["words that come again and again, ".repeat(300), "short".to_owned()];
+    for (option, compressed) in [("1K", 1.0), ("off", 0.0), ("64K", 0.0)] {
+        let options = NodeOptions::new(&data).with("--compress-from").with(option);
+        let node = Node::start(&options);
+        let mut client = node.client();
+        for value in &values {
+            let key = format!("key-{}", value.len());
+            assert_eq!(client.set(&key, value.as_bytes()).unwrap(), "STORED");
+            let found = client.get(&key).unwrap().map(|item| item.value);
+            assert_eq!(found.as_deref(), Some(value.as_bytes()));
+        }
+        assert_eq!(node.metric("larder_compressed_values_total"), compressed);
+        let before = node.metric("larder_compressed_before_bytes_total");
+        let after = node.metric("larder_compressed_after_bytes_total");
+        assert_eq!(before, compressed * values[0].len() as f64);
+        assert!(after * 4.0 <= before, "{after} bytes of {before}");
+        assert_eq!(node.metric("larder_incompressible_values_total"), 0.0);
+        node.stop();
+    }
+    // A start has what was stored under any of the settings.
+    let node = Node::start(&NodeOptions::new(&data));
+    let found = node.client().get(&format!("key-{}", values[0].len())).unwrap();
+    let found = found.map(|item| item.value);
+    assert_eq!(found.as_deref(), Some(values[0].as_bytes()));
     node.stop();
 }

@@ -56,7 +56,8 @@ fn from_outside(data: &Path, json: bool) -> String {
 fn every_byte_is_explained_while_the_node_runs_and_afterwards() {
     let scratch = Scratch::new("space");
     let data = scratch.path().join("data");
-    let node = Node::start(&NodeOptions::new(&data).shards(2));
+    let options = NodeOptions::new(&data).shards(2).with("--compress-from").with("off");
+    let node = Node::start(&options);
     let mut client = node.client();
     for number in 0..400 {
         let value = vec![b'v'; 20_000];

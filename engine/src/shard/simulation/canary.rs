@@ -236,6 +236,23 @@ fn value_checksums_that_are_not_looked_at_are_noticed() {
 }
 
 #[test]
+fn compression_that_is_not_checked_is_noticed() {
+    let defect = Some(Defect::IgnoreCompressedChecksums);
+    must_be_noticed("ignoring the checksums of compressed values", defect, |seed, _| {
+        let rates = |_: &mut Random| FaultPlan {
+            bit_flip_at_read_per_million: 10_000,
+            ..FaultPlan::default()
+        };
+        damage::faulty_lives(seed, rates, Device::Misreads);
+    });
+}
+
+#[test]
+fn values_that_are_compressed_to_something_else_are_noticed() {
+    notices(Defect::SpoilCompressed);
+}
+
+#[test]
 fn head_checksums_that_are_not_looked_at_are_noticed() {
     let test = |seed, _| damage::damage_each(true, 20, seed);
     must_be_noticed("ignoring head checksums", Some(Defect::IgnoreHeadChecksum), test);

@@ -10,6 +10,7 @@ use super::harness::{self, tiny_options};
 use super::smoke::{delete, run, set};
 use super::{flips, items};
 use crate::check::{self, CheckError, Report};
+use crate::compression::ValueCompressor;
 use crate::manifest;
 use crate::scan::Scan;
 use crate::shard::ShardOptions;
@@ -30,7 +31,7 @@ pub(super) fn check(disk: &SimDisk) -> Result<Report, CheckError> {
     report
 }
 
-fn space(disk: &SimDisk) -> SpaceReport {
+pub(super) fn space(disk: &SimDisk) -> SpaceReport {
     let mut life = harness::life(9, disk.clone());
     let env = life.env();
     let explaining =
@@ -57,11 +58,16 @@ fn unexplained(report: &Report) -> Vec<String> {
     problems(report).into_iter().filter(|problem| !problem.starts_with("SUPERBLOCK")).collect()
 }
 
+/// A value that compresses well.
+fn words(len: usize) -> Vec<u8> {
+    b"words that come again and again, ".iter().copied().cycle().take(len).collect()
+}
+
 /// A store after a few hundred random operations, with flushes, merges and restarts, that the
 /// power cut left or that was closed.
 fn random_store(seed: u64) -> SimDisk {
     let mut random = Random::new(seed);
-    let options = ShardOptions { memtable_bytes: 1500, ..tiny_options() };
+    let options = ShardOptions { memtable_bytes: 1500, compress_from: Some(400), ..tiny_options() };
     let mut disk = harness::empty_disk(harness::CAPACITY);
     for _ in 0..random.within(&(1..=3)) {
         let mut life = harness::life(seed, disk);
@@ -70,7 +76,7 @@ fn random_store(seed: u64) -> SimDisk {
         for _ in 0..random.within(&(20..=150)) {
             let key = format!("key-{}", random.below(60)).into_bytes();
             let len = random.pick(&[0, 20, 33, 500, 5000, 20_000]);
-            let value = random.bytes(len);
+            let value = if random.percent(50) { random.bytes(len) } else { words(len) };
             let (worker, chance) = (shard.clone(), random.below(100));
             let operation = match chance {
                 0..70 => set(&value),
@@ -140,7 +146,8 @@ fn check_sums(space: &SpaceReport, disk: &SimDisk) {
 fn collected_store(seed: u64, is_closed: bool) -> SimDisk {
     let mut random = Random::new(seed);
     let mut life = harness::life(seed, harness::empty_disk(harness::CAPACITY));
-    let (shard, _) = harness::open_in(&mut life, &tiny_options());
+    let options = ShardOptions { compress_from: Some(400), ..tiny_options() };
+    let (shard, _) = harness::open_in(&mut life, &options);
     let worker = shard.clone();
     let writing = async move {
         for number in 0..400u64 {
@@ -149,6 +156,7 @@ fn collected_store(seed: u64, is_closed: bool) -> SimDisk {
             let operation = match random.below(20) {
                 0 => items::touched(2_000_000_000),
                 1 => delete(),
+                2..4 => set(&words(3000)),
                 _ => set(&random.bytes(2000)),
             };
             run(&worker, &key, operation).await;
@@ -332,7 +340,7 @@ fn other_directories_are_refused_with_the_reason() {
         newer.write_raw(&superblock, copy * 4096 + 8, &77u32.to_le_bytes());
     }
     let text = text(&newer);
-    assert!(text.contains("format 77") && text.contains("format 3"), "{text}");
+    assert!(text.contains("format 77") && text.contains("format 4"), "{text}");
 }
 
 #[test]
@@ -340,6 +348,8 @@ fn a_lost_value_is_named_by_the_table_that_points_to_it() {
     let mut disk = flips::store();
     let value = flips::value(2).expect("a value");
     assert!(value.len() >= 300, "a value that is not in the table itself");
+    let compressed = ValueCompressor::default().compress(&value).expect("it is all the same byte");
+    let value = compressed.bytes;
     let holds = |path: &PathBuf| {
         let bytes = disk.read_all(path);
         bytes.windows(value.len()).position(|window| window == value)

@@ -23,6 +23,7 @@ use crate::shard::ShardOptions;
 pub(super) fn options() -> ShardOptions {
     let mut options = tiny_options();
     options.memtable_bytes = 1350;
+    options.compress_from = Some(1000);
     options.picker.level_zero_runs = 4;
     options.picker.hidden_part = 1;
     // Enough that nothing is collected: the tables are to be damaged, not rewritten.

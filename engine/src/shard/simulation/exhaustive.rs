@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
+use larder_runtime::random::Random;
 use larder_runtime::simulation::{
     FaultPlan, SimDisk, SimEnv, Simulation, SimulationOptions, Stopped,
 };
@@ -59,7 +60,7 @@ fn steps() -> Vec<Step> {
 fn operation(step: Step) -> Option<(u8, OperationBuf)> {
     Some(match step {
         Step::SetInline(key) => (key, set(b"41")),
-        Step::SetSeparate(key) => (key, set(&[key; 60])),
+        Step::SetSeparate(key) => (key, set(&separate(key))),
         Step::Delete(key) => (key, delete()),
         Step::Append(key) => {
             let store = Store {
@@ -91,6 +92,14 @@ fn operation(step: Step) -> Option<(u8, OperationBuf)> {
         }
         Step::FlushAll | Step::DeleteRange | Step::Batch => return None,
     })
+}
+
+/// A value that is in the log: one of them compressed, the other as it is.
+fn separate(key: u8) -> Vec<u8> {
+    match key {
+        b'a' => vec![key; 60],
+        _ => Random::new(u64::from(key)).bytes(60),
+    }
 }
 
 async fn work(
@@ -226,6 +235,7 @@ fn search(options: &ShardOptions) {
 fn options() -> ShardOptions {
     let mut options = tiny_options();
     options.segment_bytes = 32 << 10;
+    options.compress_from = Some(40);
     options.ranges.round_nanoseconds = 500_000;
     options
 }

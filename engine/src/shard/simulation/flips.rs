@@ -34,6 +34,8 @@ fn options() -> ShardOptions {
     options.memtable_bytes = 64 << 10;
     options.log.frames_in_flight_max = 1;
     options.free_segments_max = 0;
+    // The longest of the values are compressed, others are as they are.
+    options.compress_from = Some(40);
     options
 }
 

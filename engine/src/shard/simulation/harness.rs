@@ -43,6 +43,7 @@ pub(super) fn tiny_options() -> ShardOptions {
         segment_bytes: 64 << 10,
         memtable_bytes: 8 << 10,
         inline_bytes_max: 32,
+        compress_from: None,
         value_bytes_max: 256 << 10,
         item_cache_bytes: 0,
         block_cache_bytes: 0,
@@ -98,6 +99,7 @@ pub(super) fn random_options(random: &mut Random) -> ShardOptions {
         bytes_per_second: Some(64 << 20),
         rest_nanoseconds: 5_000_000,
     };
+    options.compress_from = random.pick(&[None, Some(1), Some(100), Some(600)]);
     options.memtable_bytes = random.pick(&[2 << 10, 4 << 10, 8 << 10, 16 << 10]);
     options.item_cache_bytes = random.pick(&[0, 16 << 10, 256 << 10]);
     options.block_cache_bytes = random.pick(&[0, 32 << 10]);

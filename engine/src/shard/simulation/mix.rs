@@ -41,6 +41,8 @@ pub(super) struct Mix {
     oversize_percent: u64,
     /// Of 100 other values, how many are short enough for the index.
     inline_percent: u64,
+    /// Of 100 values, how many become shorter when they are compressed.
+    pub(super) compressible_percent: u64,
     /// Of 100 expiries, how many are not never.
     expiry_percent: u64,
     /// Of 100 reads, how many change the item.
@@ -79,6 +81,7 @@ impl Mix {
             write_percent: random.pick(&[30, 60, 90]),
             oversize_percent: random.pick(&[0, 0, 1, 3]),
             inline_percent: random.pick(&[5, 30, 60, 95]),
+            compressible_percent: random.pick(&[0, 50, 90]),
             expiry_percent: random.pick(&[5, 30, 80]),
             touch_percent: random.pick(&[20, 40, 80]),
             shape: random.pick(&[Shape::Words, Shape::Words, Shape::Zeros, lengths, Shape::Items]),
@@ -197,24 +200,32 @@ fn value(shard: &TestShard, mix: &Mix, random: &mut Random) -> Vec<u8> {
     if random.percent(mix.oversize_percent) {
         let segment = shard.options().segment_bytes as usize;
         let longest = shard.options().value_bytes_max;
-        return random_value(random, segment.min(longest - 100), longest);
+        return random_value(mix, random, segment.min(longest - 100), longest);
     }
     if random.percent(mix.inline_percent) {
         return match random.below(5) {
             0 => Vec::new(),
             1..4 => random.below(1000).to_string().into_bytes(),
-            _ => random_value(random, 1, 32),
+            _ => random_value(mix, random, 1, 32),
         };
     }
     match random.below(10) {
-        0..8 => random_value(random, 30, 700),
-        _ => random_value(random, 3000, 9000),
+        0..8 => random_value(mix, random, 30, 700),
+        _ => random_value(mix, random, 3000, 9000),
     }
 }
 
-fn random_value(random: &mut Random, low: usize, high: usize) -> Vec<u8> {
+fn random_value(mix: &Mix, random: &mut Random, low: usize, high: usize) -> Vec<u8> {
     let len = random.count(low..=high);
-    random.bytes(len)
+    if !random.percent(mix.compressible_percent) {
+        return random.bytes(len);
+    }
+    // Noise, and then what comes again and again: it saves more or less.
+    let noise = random.below(len as u64 / 2 + 1) as usize;
+    let word = random.count(1..=40);
+    let word = random.bytes(word);
+    let words = word.into_iter().cycle();
+    random.bytes(noise).into_iter().chain(words).take(len).collect()
 }
 
 /// A random operation. `versions` are some that the client has seen.

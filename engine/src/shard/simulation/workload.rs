@@ -278,6 +278,11 @@ impl Client {
             let done = self.shard.sync().await;
             return (done.map(|()| self.model.borrow_mut().acknowledge(end)), false);
         }
+        if random.below(80) == 0 {
+            let from = random.pick(&[None, Some(40), Some(300)]);
+            self.shard.set_compression(mix.name(random).namespace, from);
+            return (Ok(()), false);
+        }
         let name = mix.name(random);
         if self.model.borrow().is_unreadable(&name) {
             return (Ok(()), false);

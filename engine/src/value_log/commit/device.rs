@@ -1,7 +1,6 @@
 //! The log's dealings with the device: writing frames, flushing, reading records.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::rc::Rc;
 
 use larder_runtime::buffer::Buffer;
@@ -10,6 +9,7 @@ use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, TaskQueue};
 use super::state::State;
 use super::{Durability, ValueLog};
 use crate::canary::{self, Defect};
+use crate::compression::{Decompressing, OriginalValue, SpoiledValue};
 use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::value_log::frame;
@@ -190,14 +190,18 @@ impl<E: Env> ValueLog<E> {
         self.offer_room();
     }
 
-    /// Reads the whole record at `pointer`, which a table or the memtable names for `key`; returns
-    /// the buffer and the value's range in it.
+    /// Reads the value of the record at `pointer`, which a table or the memtable names for `key`
+    /// with the value's length, and decompresses it if it is compressed.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Damaged`] if it cannot be read, or is not that value, whole.
     pub async fn read(
         &self,
-        pointer: Pointer,
+        (pointer, value_len): (Pointer, u32),
         key: &[u8],
         class: IoClass,
-    ) -> Result<(Buffer, Range<usize>), EngineError> {
+    ) -> Result<Vec<u8>, EngineError> {
         let damaged = |reason: String| EngineError::Damaged {
             key: crate::key::display(key),
             reason: format!(
@@ -239,8 +243,27 @@ impl<E: Env> ValueLog<E> {
         if found.record.key != key || found.len != bytes.len() {
             return Err(damaged("another key's record is there".to_owned()));
         }
-        let value_start = skip + found.len - found.record.payload.len();
-        let value = value_start..skip + found.len;
-        Ok((buffer, value))
+        if found.record.value_len() != value_len {
+            return Err(damaged("the value has another length than the index says".to_owned()));
+        }
+        let Some(original) = found.record.original else {
+            return Ok(found.record.payload.to_vec());
+        };
+        let value = self.decompress(found.record.payload, original).await;
+        value.map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Decompresses a value; others have the core between its chunks.
+    async fn decompress(
+        &self,
+        bytes: &[u8],
+        original: OriginalValue,
+    ) -> Result<Vec<u8>, SpoiledValue> {
+        let mut decompressing = Decompressing::begin(bytes, original)?;
+        let mut value = Vec::with_capacity(original.len as usize);
+        while decompressing.step(&mut value)? {
+            self.shared.env.yield_if_needed().await;
+        }
+        Ok(value)
     }
 }

@@ -13,7 +13,7 @@ use crate::entry::Pointer;
 use crate::manifest::SegmentSeal;
 use crate::value_log::frame::{self, FrameBuilder};
 use crate::value_log::log_segments::LogSegments;
-use crate::value_log::record::{self, Place};
+use crate::value_log::record::Place;
 use crate::value_log::segment::{self, Segment};
 
 /// A closed frame.
@@ -111,7 +111,7 @@ impl<E: Env> State<E> {
     /// Adds a record, for which there is room, to the open frame.
     pub(super) fn append(&mut self, append: &Append<'_>) -> Appended {
         let record = &append.record;
-        let len = record::encoded_len(record.key.len(), record.payload.len());
+        let len = record.encoded_len();
         let open = self.open.as_mut().expect("room has been made in a frame");
         let offset = open.push(record, append.payload_crc);
         let pointer = Pointer { segment: open.place().segment, offset, len: len as u32 };

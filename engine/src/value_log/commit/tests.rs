@@ -25,8 +25,9 @@ fn with_log<T, F: Future<Output = T>>(
 }
 
 async fn value(log: &TestLog, fill: u8, appended: Appended) -> Result<Vec<u8>, EngineError> {
-    let (buffer, range) = log.read(appended.pointer, &key(fill), IoClass::Read).await?;
-    Ok(buffer[range].to_vec())
+    let key = key(fill);
+    let value_len = appended.pointer.len - record::encoded_len(key.len(), 0) as u32;
+    log.read((appended.pointer, value_len), &key, IoClass::Read).await
 }
 
 #[test]
@@ -123,8 +124,10 @@ fn records_are_readable_wherever_they_are() {
             let second = append(&log, 2, 300).expect("fits");
             log.flush().await.expect("flushes");
             assert_eq!(value(&log, 2, second).await.expect("reads"), vec![2; 300]);
-            let other = log.read(second.pointer, &key(1), IoClass::Read).await;
+            let other = value(&log, 1, second).await;
             assert!(matches!(other, Err(EngineError::Damaged { .. })));
+            let longer = log.read((second.pointer, 301), &key(2), IoClass::Read).await;
+            assert!(matches!(longer, Err(EngineError::Damaged { .. })));
         });
     }
 }
