@@ -13,7 +13,7 @@ use super::model::Reply;
 use super::smoke::{delete, get, set, set_until};
 use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::scan::{LastUse, Page, Scan};
-use crate::shard::{OperationBuf, ShardOptions};
+use crate::shard::{Attempt, OperationBuf, ShardOptions};
 
 type Name = (Vec<u8>, Vec<u8>);
 
@@ -229,7 +229,7 @@ fn what_has_expired_or_was_flushed_away_is_in_no_page() {
 
 #[test]
 fn a_page_tells_of_items_in_the_value_cache_when_they_were_used_if_it_is_asked_to() {
-    let options = tiny_options();
+    let options = ShardOptions { item_cache_bytes: 256 << 10, ..tiny_options() };
     let (life, shard) = start(1, &options);
     let name = |item: &[u8]| (b"r".to_vec(), item.to_vec());
     let scan = |shows_use| {
@@ -243,8 +243,10 @@ fn a_page_tells_of_items_in_the_value_cache_when_they_were_used_if_it_is_asked_t
         run(&worker, &name(b"read"), set(&[1; 300])).await;
         run(&worker, &name(b"written"), set(&[1; 300])).await;
         env.sleep(3_000_000_000).await;
-        run(&worker, &name(b"read"), get()).await;
         let now = u32::try_from(env.unix_seconds()).expect("a time of these years");
+        let key = Key { namespace: DEFAULT_NAMESPACE, record: b"r", item: b"read" };
+        let read = worker.try_execute(&key, None, &get().as_operation(), now, |_| ());
+        assert!(matches!(read, Attempt::Done { .. }), "it is in the cache");
         let page = worker.scan(scan(false)).await.expect("readable");
         assert!(page.items.iter().all(|item| item.last_use.is_none()), "nobody has asked");
         let page = worker.scan(scan(true)).await.expect("readable");
