@@ -1,4 +1,5 @@
 //! Clients that look into the node: lists of what is stored, what happens, who is connected.
+#![allow(clippy::disallowed_methods, reason = "the test waits for the node")]
 
 use std::collections::BTreeSet;
 use std::thread;

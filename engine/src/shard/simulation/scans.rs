@@ -10,10 +10,10 @@ use larder_runtime::random::Random;
 use super::harness::{TestShard, tiny_options};
 use super::items::{flush_memtable, restart, start};
 use super::model::Reply;
-use super::smoke::{delete, set, set_until};
+use super::smoke::{delete, get, set, set_until};
 use crate::key::{DEFAULT_NAMESPACE, Key};
-use crate::scan::{Page, Scan};
-use crate::shard::{OperationBuf, ShardOptions};
+use crate::scan::{LastUse, Page, Scan};
+use crate::shard::{Attempt, OperationBuf, ShardOptions};
 
 type Name = (Vec<u8>, Vec<u8>);
 
@@ -222,6 +222,44 @@ fn what_has_expired_or_was_flushed_away_is_in_no_page() {
         assert!(left.len() == 100 && left.iter().all(|((_, item), _)| item[2] % 2 == 1));
         shard.flush_all(None).await.expect("flushes");
         assert_eq!(all_pages(&shard, &scan).await, []);
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_page_tells_of_items_in_the_value_cache_when_they_were_used_if_it_is_asked_to() {
+    let options = ShardOptions { item_cache_bytes: 256 << 10, ..tiny_options() };
+    let (life, shard) = start(1, &options);
+    let name = |item: &[u8]| (b"r".to_vec(), item.to_vec());
+    let scan = |shows_use| {
+        let mut scan = Scan::of_record(DEFAULT_NAMESPACE, b"r");
+        scan.shows_use = shows_use;
+        scan
+    };
+    let (env, worker) = (life.env(), shard.clone());
+    let mut life = life;
+    life.block_on(async move {
+        run(&worker, &name(b"read"), set(&[1; 300])).await;
+        run(&worker, &name(b"written"), set(&[1; 300])).await;
+        env.sleep(3_000_000_000).await;
+        let now = u32::try_from(env.unix_seconds()).expect("a time of these years");
+        let key = Key { namespace: DEFAULT_NAMESPACE, record: b"r", item: b"read" };
+        let read = worker.try_execute(&key, None, &get().as_operation(), now, |_| ());
+        assert!(matches!(read, Attempt::Done { .. }), "it is in the cache");
+        let page = worker.scan(scan(false)).await.expect("readable");
+        assert!(page.items.iter().all(|item| item.last_use.is_none()), "nobody has asked");
+        let page = worker.scan(scan(true)).await.expect("readable");
+        let used: Vec<Option<LastUse>> = page.items.iter().map(|item| item.last_use).collect();
+        let at = |at, is_fetched| Some(LastUse { at, is_fetched });
+        assert_eq!(used, [at(now, true), at(now - 3, false)]);
+        flush_memtable(&worker).await;
+    })
+    .expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    life.block_on(async move {
+        let page = shard.scan(scan(true)).await.expect("readable");
+        assert!(page.items.len() == 2 && page.items.iter().all(|item| item.last_use.is_none()));
         shard.close().await.expect("closes");
     })
     .expect("runs");
