@@ -23,6 +23,7 @@ pub mod inspect;
 pub mod launch;
 pub mod ledger;
 pub mod limits;
+pub mod loads;
 pub mod memcached;
 pub mod memcached_options;
 pub mod memory_plan;

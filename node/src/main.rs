@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use larder::ask::{self, DelArgs, GetArgs, IncrArgs, ItemsArgs, PingArgs, ScanArgs, SetArgs};
+use larder::ask::{
+    self, DelArgs, GetArgs, IncrArgs, ItemsArgs, PingArgs, ScanArgs, SetArgs, StatsArgs,
+};
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
 use larder::launch::{Launcher, StartError, Stopper};
@@ -52,6 +54,8 @@ enum Command {
     Scan(ScanArgs),
     /// Ask a running node for a sign of life
     Ping(PingArgs),
+    /// Print a running node's figures
+    Stats(StatsArgs),
     /// Print what a shell needs to complete this program's words
     #[command(after_help = COMPLETION_HELP)]
     Completion {
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Command::Items(args) => return ask::items(&args),
         Command::Scan(args) => return ask::scan(&args),
         Command::Ping(args) => return ask::ping(&args),
+        Command::Stats(args) => return ask::stats(&args),
         Command::Completion { shell } => completion(shell),
     };
     match result {

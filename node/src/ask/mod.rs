@@ -1,9 +1,10 @@
-//! `larder get`, `set`, `del`, `incr`, `items`, `scan` and `ping`: a running node asked from the
+//! `larder get`, `set`, `del`, `incr`, `items`, `scan`, `stats` and `ping`: a running node asked from the
 //! command line.
 
 mod del;
 mod list;
 mod print;
+mod stats;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,6 +21,7 @@ use crate::limits::ITEM_BYTES_RANGE;
 pub use del::{DelArgs, del};
 pub use list::{ItemsArgs, ScanArgs, items, scan};
 use print::Printer;
+pub use stats::{StatsArgs, stats};
 
 /// The exit code where there is no such item, or a condition does not hold.
 const EXIT_ABSENT: u8 = 1;

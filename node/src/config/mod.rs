@@ -53,6 +53,10 @@ pub struct Config {
     pub admin_port: u16,
     /// When writes are acknowledged.
     pub durability: DurabilityMode,
+    /// How long reads usually take, as clients are told, in microseconds; 0 tells them nothing.
+    pub read_target_us: u32,
+    /// The same of writes.
+    pub write_target_us: u32,
     /// Log that a start may have to replay, of the whole node, in bytes.
     pub recovery_log: Size,
     /// How much larger than what lives the files may be, besides six segments for each shard.
@@ -99,6 +103,8 @@ impl Default for Config {
             native_core_ports: None,
             admin_port: 9412,
             durability: DurabilityMode::Sync,
+            read_target_us: 0,
+            write_target_us: 0,
             recovery_log: Size(limits::RECOVERY_LOG_DEFAULT),
             max_space_amp: SpaceAmplification(limits::SPACE_AMPLIFICATION_DEFAULT),
             disk_limit: None,

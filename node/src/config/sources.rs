@@ -192,6 +192,8 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         native_core_ports: first!(native_core_ports),
         admin_port: first!(admin_port).unwrap_or(default.admin_port),
         durability: first!(durability).unwrap_or(default.durability),
+        read_target_us: first!(read_target_us).unwrap_or(default.read_target_us),
+        write_target_us: first!(write_target_us).unwrap_or(default.write_target_us),
         recovery_log: first!(recovery_log).unwrap_or(default.recovery_log),
         max_space_amp: first!(max_space_amp).unwrap_or(default.max_space_amp),
         disk_limit: first!(disk_limit),

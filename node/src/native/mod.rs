@@ -3,6 +3,7 @@
 mod gathering;
 mod pages;
 mod records;
+mod statistics;
 
 #[cfg(test)]
 mod tests;
@@ -21,14 +22,16 @@ use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
     ItemKey, NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep,
     Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem,
-    VERSION,
+    VERSION, capability,
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
 use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
-use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, ShardAnswer, ShardRequest};
+use crate::request::{
+    ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
+};
 
 use gathering::{Gathering, Held, Part};
 use pages::Pages;
@@ -75,6 +78,10 @@ impl Native {
             opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
             page_items_max: long(PAGE_ITEMS_MAX),
             page_bytes_max: long(PAGE_BYTES_MAX),
+            read_target_microseconds: facts.targets.0,
+            write_target_microseconds: facts.targets.1,
+            shard_loads: facts.loads.all(),
+            capabilities: capability::ALL,
         }
     }
 
@@ -249,6 +256,7 @@ fn item_request<'a>(request: &NativeRequest<'a>, now: u32) -> Option<(Operation<
     Some(match *request {
         NativeRequest::Ping(_)
         | NativeRequest::Hello(_)
+        | NativeRequest::Statistics
         | NativeRequest::MultiGet(_)
         | NativeRequest::GetItems(_)
         | NativeRequest::Scan(_)
@@ -389,6 +397,9 @@ impl Codec for Native {
                     Meaning::Shard(Arc::new(ShardRequest { acknowledgement, ..request }))
                 }
                 None if matches!(request, NativeRequest::MultiGet(_)) => Meaning::Parts,
+                None if matches!(request, NativeRequest::Statistics) => {
+                    Meaning::Node(NodeRequest::Reports { reset: false })
+                }
                 Some(Err(_)) | None => Meaning::Constant,
             };
         };
@@ -579,8 +590,12 @@ impl Codec for Native {
         }
     }
 
-    fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, _: &mut Vec<u8>) {
-        panic!("nothing of this protocol asks the whole node: {token:?}, {answer:?}");
+    fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, out: &mut Vec<u8>) {
+        let NodeAnswer::Reports(reports, now) = answer else {
+            panic!("nothing of this protocol asks for {answer:?}");
+        };
+        let body = statistics::reply(&self.facts, reports, *now).encode();
+        reply::put(out, token.head, NativeStatus::Ok, |out| out.extend_from_slice(&body));
     }
 
     fn put_stopped(&self, reply: &[u8], out: &mut Vec<u8>) {

@@ -63,6 +63,7 @@ mod key;
 mod multi;
 mod mutate;
 mod pages;
+mod statistics;
 
 pub use conditional::Deleted;
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
