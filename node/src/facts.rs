@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::loads::ShardLoads;
 use crate::memcached::gate::Gate;
 use crate::memory_plan::MemoryPlan;
 
@@ -52,6 +53,10 @@ pub struct Facts {
     pub gate: Option<Arc<Gate>>,
     /// The durability mode.
     pub durability: String,
+    /// What clients are told to expect of reads and of writes, in microseconds; 0 for nothing.
+    pub targets: (u32, u32),
+    /// How loaded the shards are.
+    pub loads: ShardLoads,
 }
 
 #[cfg(test)]
@@ -81,6 +86,8 @@ impl Facts {
             shutdown_enabled: false,
             gate: None,
             durability: "sync".into(),
+            targets: (0, 0),
+            loads: ShardLoads::new(2),
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod inspect;
 pub mod launch;
 pub mod ledger;
 pub mod limits;
+pub mod loads;
 pub mod log;
 pub mod memcached;
 pub mod memcached_options;

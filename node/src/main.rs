@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use larder::ask::{
     self, DelArgs, GetArgs, IncrArgs, ItemsArgs, NamespaceArgs, PingArgs, ScanArgs, SetArgs,
+    StatsArgs,
 };
 use larder::config::{self, Config, ServeArgs};
 use larder::inspect::{self, CheckArgs, SpaceArgs};
@@ -56,6 +57,8 @@ enum Command {
     Ns(NamespaceArgs),
     /// Ask a running node for a sign of life
     Ping(PingArgs),
+    /// Print a running node's figures
+    Stats(StatsArgs),
     /// Print what a shell needs to complete this program's words
     #[command(after_help = COMPLETION_HELP)]
     Completion {
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Scan(args) => return ask::scan(&args),
         Command::Ns(args) => return ask::namespaces(&args),
         Command::Ping(args) => return ask::ping(&args),
+        Command::Stats(args) => return ask::stats(&args),
         Command::Completion { shell } => completion(shell),
     };
     match result {

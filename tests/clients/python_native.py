@@ -23,6 +23,7 @@ KEY = struct.Struct("<IHH")
 OPCODES = {
     "ping": 0x01,
     "hello": 0x02,
+    "statistics": 0x03,
     "get": 0x10,
     "put": 0x11,
     "delete": 0x12,
@@ -97,6 +98,7 @@ def generated():
         sys.path.insert(0, folder)
         names = ["HelloReply", "GetItems", "Scan", "Page", "PageItem", "DeleteItems"]
         names += ["NamespaceChange", "NamespaceSettings", "Namespaces", "Namespace"]
+        names += ["Statistics", "Statistic"]
         modules = {name: importlib.import_module(f"larder.{name}") for name in names}
         sys.path.remove(folder)
     return modules
@@ -266,6 +268,8 @@ def message(magic, opcode, code, request_id, details, body, checksum):
 
 def request_body(kind, fields):
     """The body of a request, by the tables of PROTOCOL.md."""
+    if kind == "statistics":
+        return b""
     if kind == "ping":
         return bytes.fromhex(fields["bytes"])
     if kind == "hello":
@@ -344,6 +348,10 @@ def request_bytes(vector):
 
 def read_reply(kind, body):
     """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
+    if kind == "statistics":
+        figures = reader("Statistics", body)
+        figures = [figures.Values(at) for at in range(figures.ValuesLength())]
+        return {"values": [[it.Name().decode(), it.Value().decode()] for it in figures]}
     if kind == "multi_get":
         entries, at = [], 0
         while at < len(body):
@@ -471,6 +479,9 @@ def hello(client):
     assert reply.Software().startswith(b"larder "), reply.Software()
     opcodes = {reply.Opcodes(index) for index in range(reply.OpcodesLength())}
     assert opcodes == set(OPCODES.values()), opcodes
+    assert reply.ShardLoadsLength() == reply.Shards() and reply.Capabilities() & 15 == 15
+    assert all(reply.ShardLoads(at) <= 100 for at in range(reply.Shards()))
+    assert reply.ReadTargetMicroseconds() == reply.WriteTargetMicroseconds() == 0
     assert reply.PageItemsMax() >= 1000 and reply.PageBytesMax() >= 1000
     return reply.ValueBytesMax()
 
@@ -671,6 +682,17 @@ def round_trips(client):
         assert status == OK and body[24:] == b"v" * n
 
 
+def statistics(client):
+    """The node's figures, which count what was asked."""
+    figures = lambda: dict(client.ask("statistics")[1]["values"])
+    before = figures()
+    assert int(before["curr_connections"]) >= 1 and int(before["threads"]) >= 1, before
+    missing = {"record": b"not there", "metadata_only": False, "quiet": False}
+    assert all(client.ask("get", **missing)[0] == ABSENT for _ in range(3))
+    after = figures()
+    assert int(after["get_misses"]) == int(before["get_misses"]) + 3
+
+
 def many_gets(client):
     put = {"client_flags": 3, "ttl": 0, "mode": "set"}
     for n in range(50):
@@ -721,6 +743,7 @@ def main():
     changes(client)
     namespaces(client)
     many_gets(client)
+    statistics(client)
     mistakes(client)
     print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")
 

@@ -1,10 +1,11 @@
-//! `larder get`, `set`, `del`, `incr`, `items`, `scan`, `ns` and `ping`: a running node asked from
-//! the command line.
+//! `larder get`, `set`, `del`, `incr`, `items`, `scan`, `ns`, `stats` and `ping`: a running node asked
+//! from the command line.
 
 mod del;
 mod list;
 mod namespaces;
 mod print;
+mod stats;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,6 +24,7 @@ pub use list::{ItemsArgs, ScanArgs, items, scan};
 use namespaces::WhichNamespace;
 pub use namespaces::{NamespaceArgs, namespaces};
 use print::Printer;
+pub use stats::{StatsArgs, stats};
 
 /// The exit code where there is no such item, or a condition does not hold.
 const EXIT_ABSENT: u8 = 1;

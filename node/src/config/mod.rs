@@ -58,6 +58,10 @@ pub struct Config {
     pub durability: DurabilityMode,
     /// From which length on values are compressed, unless their namespace says otherwise.
     pub compress_from: CompressFrom,
+    /// How long reads usually take, as clients are told, in microseconds; 0 tells them nothing.
+    pub read_target_us: u32,
+    /// The same of writes.
+    pub write_target_us: u32,
     /// Log that a start may have to replay, of the whole node, in bytes.
     pub recovery_log: Size,
     /// How much larger than what lives the files may be, besides six segments for each shard.
@@ -115,6 +119,8 @@ impl Default for Config {
             admin_port: 9412,
             durability: DurabilityMode::Sync,
             compress_from: CompressFrom(Some(Size(limits::COMPRESS_FROM_DEFAULT))),
+            read_target_us: 0,
+            write_target_us: 0,
             recovery_log: Size(limits::RECOVERY_LOG_DEFAULT),
             max_space_amp: SpaceAmplification(limits::SPACE_AMPLIFICATION_DEFAULT),
             disk_limit: None,

@@ -79,6 +79,13 @@ pub struct Options {
     /// up to 128 bytes never are [default: 1K]
     #[arg(long, value_name = "SIZE")]
     pub compress_from: Option<CompressFrom>,
+    /// What native clients are told to expect of reads, in microseconds, so that they know when to
+    /// ask elsewhere; 0 tells them nothing [default: 0]
+    #[arg(long, value_name = "US")]
+    pub read_target_us: Option<u32>,
+    /// The same of writes [default: 0]
+    #[arg(long, value_name = "US")]
+    pub write_target_us: Option<u32>,
     /// Log that a start may have to replay, of the whole node [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = recovery_log)]
     pub recovery_log: Option<Size>,

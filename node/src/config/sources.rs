@@ -194,6 +194,8 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         admin_port: first!(admin_port).unwrap_or(default.admin_port),
         durability: first!(durability).unwrap_or(default.durability),
         compress_from: first!(compress_from).unwrap_or(default.compress_from),
+        read_target_us: first!(read_target_us).unwrap_or(default.read_target_us),
+        write_target_us: first!(write_target_us).unwrap_or(default.write_target_us),
         recovery_log: first!(recovery_log).unwrap_or(default.recovery_log),
         max_space_amp: first!(max_space_amp).unwrap_or(default.max_space_amp),
         disk_limit: first!(disk_limit),

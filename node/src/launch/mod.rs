@@ -49,6 +49,7 @@ use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::facts::Facts;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
+use crate::loads::ShardLoads;
 use crate::log::LogControl;
 use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
@@ -209,6 +210,8 @@ fn facts(
         shutdown_enabled: config.enable_shutdown,
         gate,
         durability: config.durability.to_string(),
+        targets: (config.read_target_us, config.write_target_us),
+        loads: ShardLoads::new(shards),
     }
 }
 

@@ -82,7 +82,7 @@ pub fn put(out: &mut Vec<u8>, section: Section, facts: &Facts, reports: &[CoreRe
 type Lines = Vec<(String, String)>;
 
 /// What a section tells; `None` if there is no such section.
-pub(super) fn lines(
+pub(crate) fn lines(
     section: Section,
     facts: &Facts,
     reports: &[CoreReport],

@@ -5,6 +5,7 @@ mod namespaces;
 mod once;
 mod pages;
 mod records;
+mod statistics;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
     ItemKey, MutateRecord, NamespaceDurability, NamespaceSettings, NativeLimits, NativeParsed,
     NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode,
-    RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem, VERSION,
+    RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem, VERSION, capability,
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
@@ -87,6 +88,10 @@ impl Native {
             opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
             page_items_max: long(PAGE_ITEMS_MAX),
             page_bytes_max: long(PAGE_BYTES_MAX),
+            read_target_microseconds: facts.targets.0,
+            write_target_microseconds: facts.targets.1,
+            shard_loads: facts.loads.all(),
+            capabilities: capability::ALL,
         }
     }
 
@@ -316,6 +321,7 @@ fn item_request<'a>(
     Some(match *request {
         NativeRequest::Ping(_)
         | NativeRequest::Hello(_)
+        | NativeRequest::Statistics
         | NativeRequest::MultiGet(_)
         | NativeRequest::GetItems(_)
         | NativeRequest::Scan(_)
@@ -468,6 +474,9 @@ impl Codec for Native {
                     Meaning::Shard(Arc::new(ShardRequest { acknowledgement, ..request }))
                 }
                 None if matches!(request, NativeRequest::MultiGet(_)) => Meaning::Parts,
+                None if matches!(request, NativeRequest::Statistics) => {
+                    Meaning::Node(NodeRequest::Reports { reset: false })
+                }
                 Some(Err(_)) | None => Meaning::Constant,
             };
         };
@@ -688,6 +697,10 @@ impl Codec for Native {
     fn put_node(&self, token: &NativeToken, answer: &NodeAnswer, out: &mut Vec<u8>) {
         match answer {
             NodeAnswer::Namespace(changed) => namespaces::put_changed(token.head, changed, out),
+            NodeAnswer::Reports(reports, now) => {
+                let body = statistics::reply(&self.facts, reports, *now).encode();
+                reply::put(out, token.head, NativeStatus::Ok, |out| out.extend_from_slice(&body));
+            }
             _ => panic!("nothing of this protocol asks for {answer:?}: {token:?}"),
         }
     }

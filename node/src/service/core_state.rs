@@ -25,8 +25,9 @@ use crate::events::{EventKinds, NodeEvent, Numbering};
 use crate::facts::Facts;
 use crate::ledger::Ledger;
 use crate::limits::{
-    FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES, WATCHERS_MAX,
+    FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES, TASKS_MAX, WATCHERS_MAX,
 };
+use crate::loads::fullest;
 use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place, Told};
 use crate::namespaces::NamespaceView;
 use crate::namespaces::registrar::Registrar;
@@ -205,6 +206,14 @@ impl CoreState {
     /// Reads the clock.
     pub(super) fn start_turn(&mut self) {
         self.now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
+    }
+
+    /// Says how loaded the core's shards are, by what makes requests wait: tasks, what clients hold
+    /// of the memory, and what the log has to take.
+    pub(super) fn say_loads(&self) {
+        let tasks = (self.tasks.waiting, TASKS_MAX);
+        let memory = (self.ledger.total(), self.ledger.bound());
+        self.shards.say_loads(fullest([tasks, memory]), &self.shared.facts.loads);
     }
 
     /// What tasks on this core need and what waits here for a client that reads.

@@ -437,11 +437,12 @@ impl NodeService {
         self.state.env.precise_now() - self.turn_began >= TURN_NANOSECONDS
     }
 
-    /// Once a second: closes connections that were silent for too long, or do not read.
+    /// Once a second: says how loaded the core is, and closes connections that were silent for too long, or do not read.
     fn tick(&mut self, network: &mut Network) {
         let now = self.ticks.get();
         self.ticks_seen = now;
         self.state.spare_bytes = (self.spares.memory(), network.spare_memory());
+        self.state.say_loads();
         self.revoke_grants(network);
         self.retry_refused();
         self.state.retry_registering();

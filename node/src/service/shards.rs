@@ -19,7 +19,8 @@ use super::observer::{Observed, Observer};
 use super::shares::Backlog;
 use crate::connection::{After, ByteQueue, Release};
 use crate::counters::{Counters, Kind, ShardReport, ShardSpace};
-use crate::limits::{LOG_RECORD_BYTES, TASK_BYTES};
+use crate::limits::{LOG_BUDGET_MAX, LOG_RECORD_BYTES, TASK_BYTES};
+use crate::loads::{ShardLoads, fullest};
 use crate::mesh::Place;
 use crate::namespaces::NamespaceTable;
 use crate::namespaces::registry::{REGISTRY_SHARD, RegistryEntry};
@@ -292,6 +293,14 @@ impl Shards {
             sum.written += written;
         }
         sum
+    }
+
+    /// Says how loaded the shards are, where their core is loaded so much.
+    pub(super) fn say_loads(&self, core_percent: u8, loads: &ShardLoads) {
+        for (shard, local) in self.numbered() {
+            let (waiting, _) = local.engine.log_backlog();
+            loads.set(shard, core_percent.max(fullest([(waiting, LOG_BUDGET_MAX)])));
+        }
     }
 
     /// Carries `request` out in a task; [`Shards::take_completions`] brings its end.

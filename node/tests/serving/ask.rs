@@ -1,4 +1,4 @@
-//! `larder get`, `set`, `del`, `incr`, `items`, `scan` and `ping` as their users run them.
+//! `larder get`, `set`, `del`, `incr`, `items`, `scan`, `stats` and `ping` as their users run them.
 
 #![allow(clippy::disallowed_methods, reason = "tests write files")]
 
@@ -203,5 +203,50 @@ fn a_mistake_is_said_and_ends_with_2() {
     let memcached = node.node.addresses().memcached.expect("a port").to_string();
     let (code, _, stderr) = run(&node, &["ping", "--node", &memcached], b"");
     assert_eq!(code, Some(2), "another port: {stderr}");
+    node.stop();
+}
+
+#[test]
+fn figures_are_those_of_all_cores() {
+    let node = TestNode::start_with(2, |config| config.shards = Some(3));
+    for number in 0..20 {
+        let name = format!("key{number}");
+        assert_eq!(run(&node, &["set", &name, "--value", "v"], b"").0, Some(0));
+    }
+    let mut memcached = node.connect();
+    memcached.send("stats\r\n");
+    let stats = memcached.lines_until("END");
+    let (code, stdout, _) = run(&node, &["stats", "--json"], b"");
+    let shown: Value = serde_json::from_slice(&stdout).expect("JSON");
+    assert_eq!((code, &shown["cmd_set"], &shown["threads"]), (Some(0), &20.into(), &2.into()));
+    assert_eq!((&shown["durability"], &shown["shard2:stopped"]), (&"sync".into(), &0.into()));
+    for line in stats.lines().filter_map(|line| line.strip_prefix("STAT ")) {
+        let (name, _) = line.split_once(' ').expect("a value");
+        assert!(!shown[name].is_null(), "{name} is not shown");
+    }
+    let (code, stdout, _) = run(&node, &["stats"], b"");
+    let text = String::from_utf8(stdout).expect("text");
+    assert!(code == Some(0) && text.lines().any(|line| line == "cmd_set\t20"), "{text}");
+    node.stop();
+}
+
+#[test]
+fn a_scan_is_printed_from_either_end() {
+    let node = TestNode::start(2);
+    for number in 0..9 {
+        let name = format!("key{number}");
+        assert_eq!(run(&node, &["set", &name, "--value", "v"], b"").0, Some(0));
+    }
+    let lines = |arguments: &[&str]| {
+        let (code, stdout, _) = run(&node, arguments, b"");
+        assert_eq!(code, Some(0));
+        let text = String::from_utf8(stdout).expect("text");
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut forward = lines(&["scan"]);
+    assert_eq!(forward.len(), 9);
+    forward.reverse();
+    assert_eq!(lines(&["scan", "--reverse"]), forward);
+    assert_eq!(lines(&["scan", "--reverse", "--limit", "2"]), forward[..2]);
     node.stop();
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use larder_protocol::native::reply::NativeReply;
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HEADER_BYTES, HelloReply, IncrementItem, ItemKey,
-    NativeRequest, NativeStatus, Opcode, PutItem, PutMode, TouchItem, put_request,
+    NativeRequest, NativeStatus, Opcode, PutItem, PutMode, TouchItem, capability, put_request,
 };
 
 use super::client::{TestNode, found, noise, set};
@@ -260,7 +260,10 @@ fn a_pipeline_with_large_and_small_values_is_answered_whole() {
 
 #[test]
 fn a_hello_says_where_records_are() {
-    let node = TestNode::start_with(2, |config| config.native_core_ports = Some(free_ports()));
+    let node = TestNode::start_with(2, |config| {
+        config.native_core_ports = Some(free_ports());
+        config.read_target_us = 700;
+    });
     let mut client = NativeClient::connect(node.node.addresses().native);
     let hello = |version_min, version_max| {
         NativeRequest::Hello(ClientHello { version_min, version_max, name: "a test" })
@@ -268,6 +271,9 @@ fn a_hello_says_where_records_are() {
     assert_eq!(client.status(&hello(2, 9)), NativeStatus::UnsupportedVersion);
     let answered = client.ask(&hello(0, 9));
     let reply = HelloReply::decode(&answered.body).expect("a hello");
+    assert_eq!(reply.shard_loads.len(), usize::from(reply.shards));
+    assert_eq!((reply.read_target_microseconds, reply.write_target_microseconds), (700, 0));
+    assert_eq!(reply.capabilities, capability::ALL);
     assert_eq!((reply.version, reply.shards, reply.cores), (1, 2, 2));
     assert_eq!(reply.opcodes, Opcode::ALL.map(|opcode| opcode as u8));
     assert_eq!(reply.core_ports.len(), 2);

@@ -65,6 +65,7 @@ mod mutate;
 mod namespaces;
 mod once;
 mod pages;
+mod statistics;
 
 pub use conditional::Deleted;
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};

@@ -34,6 +34,8 @@ pub enum Opcode {
     Ping = 0x01,
     /// Say who is there and what it can do.
     Hello = 0x02,
+    /// Tell the node's figures.
+    Statistics = 0x03,
     /// Read an item.
     Get = 0x10,
     /// Store one.
@@ -68,9 +70,10 @@ pub enum Opcode {
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Ping,
         Self::Hello,
+        Self::Statistics,
         Self::Get,
         Self::Put,
         Self::Delete,
@@ -94,6 +97,7 @@ impl Opcode {
         Some(match code {
             0x01 => Self::Ping,
             0x02 => Self::Hello,
+            0x03 => Self::Statistics,
             0x10 => Self::Get,
             0x11 => Self::Put,
             0x12 => Self::Delete,

@@ -43,6 +43,32 @@ pub struct HelloReply {
     pub page_items_max: u32,
     /// Bytes of keys and values in a page at most.
     pub page_bytes_max: u32,
+    /// What to expect of a read, in microseconds; 0 if it was not said.
+    pub read_target_microseconds: u32,
+    /// The same of a write.
+    pub write_target_microseconds: u32,
+    /// By shard, how full is what makes its requests wait, in percent.
+    pub shard_loads: Vec<u8>,
+    /// What the node can besides its opcodes: bits of [`capability`].
+    pub capabilities: u64,
+}
+
+/// Bits of [`HelloReply::capabilities`].
+pub mod capability {
+    /// Puts, deletes and changes of a record that demand a value.
+    pub const IF_VALUE: u64 = 1;
+    /// Pages by a list of keys.
+    pub const ITEMS_BY_KEYS: u64 = 1 << 1;
+    /// Scans in descending order.
+    pub const DESCENDING_SCAN: u64 = 1 << 2;
+    /// Durability by request.
+    pub const DURABILITY: u64 = 1 << 3;
+
+    /// Idempotency tokens.
+    pub const TOKENS: u64 = 1 << 4;
+
+    /// All of them.
+    pub const ALL: u64 = IF_VALUE | ITEMS_BY_KEYS | DESCENDING_SCAN | DURABILITY | TOKENS;
 }
 
 impl HelloReply {
@@ -52,8 +78,10 @@ impl HelloReply {
         let software = builder.create_string(&self.software);
         let core_ports = write_scalars(&mut builder, &self.core_ports);
         let opcodes = write_scalars(&mut builder, &self.opcodes);
+        let shard_loads = write_scalars(&mut builder, &self.shard_loads);
         let root = write_table(&mut builder, |builder| {
             builder.push_slot(slot(3), self.hash_seed, 0);
+            builder.push_slot(slot(18), self.capabilities, 0);
             builder.push_slot_always(slot(1), software);
             builder.push_slot_always(slot(6), core_ports);
             builder.push_slot_always(slot(12), opcodes);
@@ -64,6 +92,9 @@ impl HelloReply {
             builder.push_slot(slot(11), self.requests_max, 0);
             builder.push_slot(slot(13), self.page_items_max, 0);
             builder.push_slot(slot(14), self.page_bytes_max, 0);
+            builder.push_slot(slot(15), self.read_target_microseconds, 0);
+            builder.push_slot(slot(16), self.write_target_microseconds, 0);
+            builder.push_slot_always(slot(17), shard_loads);
             builder.push_slot(slot(0), self.version, 0);
             builder.push_slot(slot(2), self.shards, 0);
             builder.push_slot(slot(4), self.cores, 0);
@@ -95,6 +126,10 @@ impl HelloReply {
                 opcodes,
                 page_items_max,
                 page_bytes_max,
+                read_target,
+                write_target,
+                shard_loads,
+                capabilities,
             ] = reader.fields(root)?;
             Ok(Self {
                 version: reader.u16(version)?,
@@ -112,6 +147,10 @@ impl HelloReply {
                 opcodes: reader.bytes(opcodes)?.to_vec(),
                 page_items_max: reader.u32(page_items_max)?,
                 page_bytes_max: reader.u32(page_bytes_max)?,
+                read_target_microseconds: reader.u32(read_target)?,
+                write_target_microseconds: reader.u32(write_target)?,
+                shard_loads: reader.bytes(shard_loads)?.to_vec(),
+                capabilities: reader.u64(capabilities)?,
             })
         })
     }

@@ -19,6 +19,7 @@ mod page;
 mod parse;
 pub mod reply;
 mod request;
+mod statistics;
 mod status;
 mod structured;
 mod token;
@@ -27,7 +28,7 @@ pub use header::{
     HEADER_BYTES, Header, HeaderError, MAGIC_REPLY, MAGIC_REQUEST, Opcode, RequestDurability, Side,
     VERSION,
 };
-pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply};
+pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply, capability};
 pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
 pub use multi::{
     MULTI_ENTRY_BYTES, MULTI_GET_KEYS_MAX, MultiEntry, MultiGet, not_found, put_found,
@@ -45,6 +46,7 @@ pub use request::{
     ClientHello, Condition, DeleteItem, GetItem, IncrementItem, ItemKey, NativeRequest, PutItem,
     PutMode, RequestHead, RequestOptions, TouchItem, put_request, put_request_as,
 };
+pub use statistics::StatisticsReply;
 pub use status::{Group, NativeStatus};
 pub use structured::StructureError;
 pub use token::{IdempotencyToken, ReceivedToken, TOKEN_BYTES};

@@ -175,6 +175,8 @@ pub enum NativeRequest<'a> {
     Ping(&'a [u8]),
     /// Who is there?
     Hello(ClientHello<'a>),
+    /// Tell the node's figures.
+    Statistics,
     /// Read.
     Get(GetItem<'a>),
     /// Store.
@@ -243,6 +245,8 @@ impl<'a> NativeRequest<'a> {
             Opcode::SetNamespace => namespaces::read_settings(body).map(Self::SetNamespace),
             Opcode::ListNamespaces => namespaces::read_name(body).map(Self::ListNamespaces),
             Opcode::DropNamespace => namespaces::read_one_name(body).map(Self::DropNamespace),
+            Opcode::Statistics if body.is_empty() => Ok(Self::Statistics),
+            Opcode::Statistics => Err("a question for statistics has no body"),
             Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
             Opcode::Ping => Err("a ping carries at most 64 bytes"),
         }
@@ -259,6 +263,7 @@ impl<'a> NativeRequest<'a> {
             Self::Touch(touch) => Some(touch.key),
             Self::Ping(_)
             | Self::Hello(_)
+            | Self::Statistics
             | Self::MultiGet(_)
             | Self::GetItems(_)
             | Self::Scan(_)
@@ -286,6 +291,7 @@ impl<'a> NativeRequest<'a> {
         match self {
             Self::Ping(_) => Opcode::Ping,
             Self::Hello(_) => Opcode::Hello,
+            Self::Statistics => Opcode::Statistics,
             Self::Get(_) => Opcode::Get,
             Self::Put(_) => Opcode::Put,
             Self::Delete(_) => Opcode::Delete,
@@ -315,6 +321,7 @@ impl<'a> NativeRequest<'a> {
                 out.extend_from_slice(bytes);
             }
             Self::Hello(hello) => put_hello(&hello, out),
+            Self::Statistics => {}
             Self::Get(GetItem { key, metadata_only, is_quiet }) => {
                 let options =
                     u32::from(metadata_only) * GET_METADATA_ONLY + u32::from(is_quiet) * GET_QUIET;

@@ -20,6 +20,7 @@ fn requests() -> Vec<NativeRequest<'static>> {
         NativeRequest::Ping(b""),
         NativeRequest::Ping(&[b'p'; PING_BYTES_MAX]),
         NativeRequest::Hello(ClientHello { version_min, version_max, name: "a client" }),
+        NativeRequest::Statistics,
         NativeRequest::Get(GetItem { key: KEY, metadata_only: false, is_quiet: true }),
         NativeRequest::Get(GetItem { key: KEY, metadata_only: true, is_quiet: false }),
         put(PutMode::Set(Condition::Any)),
@@ -436,6 +437,10 @@ fn a_node_says_what_it_is() {
         opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
         page_items_max: 88,
         page_bytes_max: 99,
+        read_target_microseconds: 500,
+        write_target_microseconds: 2000,
+        shard_loads: vec![0, 100, 7],
+        capabilities: capability::ALL,
     };
     assert_eq!(HelloReply::decode(&hello.encode()), Ok(hello));
     assert_eq!(HelloReply::decode(b"12345678"), Err(StructureError::Identifier));

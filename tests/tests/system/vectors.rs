@@ -11,7 +11,7 @@ use larder_protocol::native::{
     NamespaceChange, NamespaceDurability, NamespaceSettings, NativeLimits, NativeNamespace,
     NativePage, NativePageItem, NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode,
     PageLimits, PutItem, PutMode, RequestDurability, RequestOptions, ScanItems, SettingsChange,
-    TouchItem, not_found, put_found, put_request, put_request_as,
+    StatisticsReply, TouchItem, not_found, put_found, put_request, put_request_as,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -183,6 +183,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
     };
     match kind {
         "ping" => NativeRequest::Ping(&borrowed.bytes),
+        "statistics" => NativeRequest::Statistics,
         "hello" => NativeRequest::Hello(ClientHello {
             version_min: number(&fields["version_min"]) as u16,
             version_max: number(&fields["version_max"]) as u16,
@@ -370,6 +371,17 @@ fn write_page(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     reply::put_page(out, head, items.iter().map(shown), 100, next.as_deref());
 }
 
+/// Writes figures, and reads them again.
+fn write_statistics(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let pair = |pair: &Value| (text(&pair[0]), text(&pair[1]));
+    let values = fields["values"].as_array().expect("values").iter().map(pair).collect();
+    let written = StatisticsReply { values };
+    let body = written.encode();
+    assert_eq!(StatisticsReply::decode(&body), Ok(written));
+    reply::put(out, head, NativeStatus::Ok, |out| out.extend_from_slice(&body));
+}
+
 /// Writes the reply to a read of several items, and reads it again.
 fn write_entries(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     let entries = fields["entries"].as_array().expect("entries");
@@ -424,6 +436,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
             reply::put_changed(out, head, changed);
         }
         "multi_get" => write_entries(fields, head, out),
+        "statistics" => write_statistics(fields, head, out),
         "get_items" | "scan" => write_page(fields, head, out),
         "create_namespace" | "set_namespace" | "list_namespaces" => {
             let body = NativeNamespace::encode_all(namespaces(fields).iter());
