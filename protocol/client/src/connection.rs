@@ -11,6 +11,7 @@ use larder_protocol::native::{
     NativeStatus, PutItem, PutMode, TouchItem, VERSION, put_request,
 };
 
+use crate::clock::now;
 use crate::error::ClientError;
 use crate::key::ItemRef;
 
@@ -18,7 +19,7 @@ use crate::key::ItemRef;
 pub(crate) const VALUE_BYTES_MAX: usize = 128 << 20;
 
 /// The longest reply that is taken, in bytes: the longest value, and its head.
-const REPLY_BYTES_MAX: u32 = VALUE_BYTES_MAX as u32 + 4096;
+pub(crate) const REPLY_BYTES_MAX: u32 = VALUE_BYTES_MAX as u32 + 4096;
 
 /// Bytes that one read may bring.
 const READ_BYTES: usize = 64 << 10;
@@ -129,7 +130,7 @@ pub struct Ticket {
 /// A reply that came before it was asked for.
 #[derive(Debug)]
 pub(crate) struct Arrived {
-    opcode: u8,
+    pub opcode: u8,
     pub status: Option<NativeStatus>,
     pub body: Vec<u8>,
 }
@@ -386,12 +387,8 @@ impl ClientConnection {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a client has a clock of its own")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-fn reason(error: ReplyError) -> String {
+/// Why bytes are no reply, for people.
+pub(crate) fn reason(error: ReplyError) -> String {
     match error {
         ReplyError::Foreign => "these are no bytes of it".to_owned(),
         ReplyError::TooLong(bytes) => format!("it announces a reply of {bytes} bytes"),
@@ -423,7 +420,7 @@ impl Arrived {
         }
     }
 
-    fn item(self) -> Result<Option<Item>, ClientError> {
+    pub(crate) fn item(self) -> Result<Option<Item>, ClientError> {
         let arrived = self.ok(&[NativeStatus::Absent])?;
         if arrived.status == Some(NativeStatus::Absent) {
             return Ok(None);
@@ -438,7 +435,7 @@ impl Arrived {
         }))
     }
 
-    fn number(self) -> Result<Option<u64>, ClientError> {
+    pub(crate) fn number(self) -> Result<Option<u64>, ClientError> {
         let arrived = self.ok(&[NativeStatus::Absent])?;
         if arrived.status == Some(NativeStatus::Absent) {
             return Ok(None);
@@ -447,7 +444,7 @@ impl Arrived {
         Ok(Some(number))
     }
 
-    fn stored(self) -> Result<Stored, ClientError> {
+    pub(crate) fn stored(self) -> Result<Stored, ClientError> {
         let expected = [NativeStatus::Exists, NativeStatus::Absent, NativeStatus::VersionDiffers];
         let arrived = self.ok(&expected)?;
         Ok(match arrived.status {

@@ -56,17 +56,24 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod clock;
 mod connection;
 mod error;
+mod handle;
 mod key;
+mod memcache;
 mod mutate;
 mod pages;
 
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
+pub use handle::{
+    COMPRESSED, Call, CallKind, CallMetrics, Calls, Client, ClientBuilder, ClientMetrics, Listing,
+};
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
 pub use larder_protocol::native::{HelloReply, ItemRange, PageLimits};
+pub use memcache::{CasOutcome, Memcache, MemcacheValue};
 pub use mutate::{Changes, Mutated, Unmet};
 pub use pages::{Items, ItemsOf, ListedItem};
 

@@ -1,0 +1,547 @@
+//! A connection that is kept: made anew whenever it breaks, with a thread that reads.
+//!
+//! Who has something to send sends it, with everything that came meanwhile; only what the socket
+//! does not take at once is left to a second thread, so that no caller ever waits for a socket.
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::breakage::Breakage;
+use super::client_core::ClientCore;
+use super::codec::RawReply;
+use super::link::{Established, Reader, establish};
+use super::locked;
+use super::operation::Operation;
+use super::pipeline::Pipeline;
+use super::settings::Settings;
+use crate::clock::now;
+
+/// Bytes that may wait to be sent over a connection before further requests wait in line.
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that wait for which nobody waits to ask.
+const SEND_AT_BYTES: usize = 32 << 10;
+
+/// Requests that a memcached may be asked before it has answered the first.
+const UNANSWERED_MAX: usize = 1024;
+
+/// Replies that are handed over at a time.
+const REPLIES_AT_A_TIME: usize = 256;
+
+/// How often a caller sends what others have brought meanwhile, before it leaves that to a thread.
+const ROUNDS_MAX: usize = 16;
+
+/// The core that no node has.
+const NO_CORE: u32 = u32::MAX;
+
+/// Why a request does not go over a lane.
+#[derive(Debug)]
+pub(crate) enum NoWay {
+    /// There is no connection, and the last try to make one has failed.
+    Broken(Breakage),
+    /// As many requests wait as may.
+    Overloaded { calls: usize, bytes: usize },
+}
+
+/// A connection that is kept.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// Where it leads.
+    pub address: String,
+    /// The node, by its place in the client's list.
+    pub node: usize,
+    pub(super) settings: Arc<Settings>,
+    pub(super) state: Mutex<LaneState>,
+    /// The lane's threads wait here: for time to pass, for something to send, for the end.
+    changed: Condvar,
+    is_up: AtomicBool,
+    is_dirty: AtomicBool,
+    on_core: AtomicU32,
+}
+
+#[derive(Debug)]
+pub(super) struct LaneState {
+    pub phase: Phase,
+    /// Requests that wait for a connection, or for room on it.
+    pub line: VecDeque<Arc<Operation>>,
+    pub line_bytes: usize,
+    epoch: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// There is none yet.
+    Connecting,
+    /// There is one.
+    Up(Box<Link>),
+    /// The last try to make one has failed.
+    Down(Breakage),
+    /// There will be none.
+    Closed,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    epoch: u64,
+    stream: Arc<TcpStream>,
+    pub pipeline: Pipeline<Arc<Operation>>,
+    /// What the socket has not taken, and how much of it was sent.
+    rest: Option<(Vec<u8>, usize)>,
+    has_sender: bool,
+    breakage: Option<Breakage>,
+    /// When something came last.
+    pub heard: Instant,
+    /// When a sign of life was asked for, since then.
+    pub probed: Option<Instant>,
+}
+
+impl LaneState {
+    fn link(&mut self, epoch: u64) -> Option<&mut Link> {
+        match &mut self.phase {
+            Phase::Up(link) if link.epoch == epoch => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Lets requests from the line go for which there is room; whether any has.
+    fn admit(&mut self, at: Instant) -> bool {
+        let Self { phase: Phase::Up(link), line, line_bytes, .. } = self else { return false };
+        let mut has_admitted = false;
+        while let Some(first) = line.front() {
+            let bytes = first.frame.len();
+            if !first.is_settled() {
+                if !link.pipeline.has_room(bytes) {
+                    break;
+                }
+                link.push(first, at);
+                has_admitted = true;
+            }
+            *line_bytes -= bytes;
+            line.pop_front();
+        }
+        has_admitted
+    }
+}
+
+impl Link {
+    fn push(&mut self, operation: &Arc<Operation>, at: Instant) {
+        let left = operation.deadline.saturating_duration_since(at).as_micros().max(1);
+        let left = u32::try_from(left).unwrap_or(0);
+        let waiter = Arc::clone(operation);
+        self.pipeline.push(waiter, &operation.frame, left, at);
+    }
+}
+
+impl Lane {
+    /// A lane of a client, with its thread.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub(crate) fn open(
+        address: String,
+        node: usize,
+        settings: &Arc<Settings>,
+        core: Weak<ClientCore>,
+    ) -> std::io::Result<Arc<Self>> {
+        let (line, phase) = (VecDeque::new(), Phase::Connecting);
+        let lane = Arc::new(Self {
+            address,
+            node,
+            settings: Arc::clone(settings),
+            state: Mutex::new(LaneState { phase, line, line_bytes: 0, epoch: 0 }),
+            changed: Condvar::new(),
+            is_up: AtomicBool::new(false),
+            is_dirty: AtomicBool::new(false),
+            on_core: AtomicU32::new(NO_CORE),
+        });
+        let reader = Arc::clone(&lane);
+        let thread = std::thread::Builder::new().name("larder-reader".to_owned());
+        thread.spawn(move || reader.live(&core))?;
+        Ok(lane)
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// The node's core that the connection is on, as far as is known.
+    pub(crate) fn on_core(&self) -> Option<u16> {
+        u16::try_from(self.on_core.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Notes the core that the node has named.
+    pub(crate) fn set_core(&self, core: u16) {
+        self.on_core.store(core.into(), Ordering::Relaxed);
+    }
+
+    /// Adds a request; whether it should be sent without waiting for more.
+    pub(crate) fn submit(&self, operation: &Arc<Operation>, at: Instant) -> Result<bool, NoWay> {
+        let mut state = locked(&self.state);
+        let bytes = operation.frame.len();
+        let LaneState { phase, line, line_bytes, .. } = &mut *state;
+        match phase {
+            Phase::Up(link) if line.is_empty() && link.pipeline.has_room(bytes) => {
+                link.push(operation, at);
+                self.is_dirty.store(true, Ordering::Release);
+                return Ok(link.pipeline.waiting_bytes() >= SEND_AT_BYTES);
+            }
+            Phase::Up(_) | Phase::Connecting => {}
+            Phase::Down(why) => return Err(NoWay::Broken(why.clone())),
+            Phase::Closed => return Err(NoWay::Broken(Breakage::Replaced)),
+        }
+        let is_full = line.len() >= self.settings.waiting_calls_max
+            || (!line.is_empty() && *line_bytes + bytes > self.settings.waiting_bytes_max);
+        if is_full {
+            return Err(NoWay::Overloaded { calls: line.len(), bytes: *line_bytes });
+        }
+        *line_bytes += bytes;
+        line.push_back(Arc::clone(operation));
+        // Where requests wait for room, what fills it has to be on its way.
+        Ok(true)
+    }
+
+    /// Sends what was added since it was last looked.
+    pub(crate) fn flush_if_dirty(self: &Arc<Self>) {
+        if self.is_dirty.swap(false, Ordering::AcqRel) {
+            self.flush();
+        }
+    }
+
+    /// Sends what waits, unless somebody does.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let (batch, stream, epoch) = {
+            let mut state = locked(&self.state);
+            let Phase::Up(link) = &mut state.phase else { return };
+            let Some(batch) = link.pipeline.begin_send() else { return };
+            (batch, Arc::clone(&link.stream), link.epoch)
+        };
+        self.send(batch, &stream, epoch);
+    }
+
+    fn send(self: &Arc<Self>, mut batch: Vec<u8>, stream: &TcpStream, epoch: u64) {
+        for round in 1.. {
+            let (sent, error) = send_now(stream, &batch);
+            if let Some(error) = error {
+                let why = Breakage::failed(&error.into());
+                return self.give_up(epoch, batch.len() - sent, why);
+            }
+            let mut state = locked(&self.state);
+            let Some(link) = state.link(epoch) else { return };
+            let rest = if sent < batch.len() {
+                Some((batch, sent))
+            } else {
+                let Some(next) = link.pipeline.go_on_sending(batch) else { return };
+                if round < ROUNDS_MAX {
+                    batch = next;
+                    continue;
+                }
+                Some((next, 0))
+            };
+            link.rest = rest;
+            let has_sender = std::mem::replace(&mut link.has_sender, true);
+            drop(state);
+            if has_sender {
+                self.changed.notify_all();
+            } else {
+                self.start_sender(epoch);
+            }
+            return;
+        }
+    }
+
+    fn start_sender(self: &Arc<Self>, epoch: u64) {
+        let lane = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("larder-sender".to_owned());
+        if let Err(error) = thread.spawn(move || lane.send_rests(epoch)) {
+            self.break_off(epoch, Breakage::failed(&error));
+        }
+    }
+
+    /// Sends what sockets do not take at once, for as long as the connection lasts.
+    fn send_rests(self: Arc<Self>, epoch: u64) {
+        loop {
+            let (mut batch, sent, stream) = {
+                let mut state = locked(&self.state);
+                loop {
+                    let Some(link) = state.link(epoch) else { return };
+                    if let Some((batch, sent)) = link.rest.take() {
+                        break (batch, sent, Arc::clone(&link.stream));
+                    }
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            let mut sent = sent;
+            loop {
+                while sent < batch.len() {
+                    match rustix::net::send(&*stream, &batch[sent..], SendFlags::NOSIGNAL) {
+                        Ok(count) => sent += count,
+                        Err(Errno::INTR) => {}
+                        Err(error) => {
+                            let why = Breakage::failed(&error.into());
+                            return self.give_up(epoch, batch.len() - sent, why);
+                        }
+                    }
+                }
+                let mut state = locked(&self.state);
+                let Some(link) = state.link(epoch) else { return };
+                let Some(next) = link.pipeline.go_on_sending(batch) else { break };
+                (batch, sent) = (next, 0);
+            }
+        }
+    }
+
+    /// Some bytes were not sent, and never will be.
+    fn give_up(&self, epoch: u64, unsent: usize, why: Breakage) {
+        if let Some(link) = locked(&self.state).link(epoch) {
+            link.pipeline.give_up(unsent);
+        }
+        self.break_off(epoch, why);
+    }
+
+    fn break_off(&self, epoch: u64, why: Breakage) {
+        if let Some(link) = locked(&self.state).link(epoch) {
+            link.break_off(why);
+        }
+    }
+
+    /// Makes connections and reads from them, until the lane is closed or its client gone.
+    fn live(self: &Arc<Self>, core: &Weak<ClientCore>) {
+        let mut failures = 0;
+        loop {
+            let established = establish(&self.address, &self.settings);
+            let Some(client) = core.upgrade() else { return };
+            let failed = match established {
+                Ok(established) => {
+                    failures = 0;
+                    let Some(mut reader) = self.rise(established, &client) else { return };
+                    drop(client);
+                    let why = self.read(&mut reader, core);
+                    drop(reader);
+                    self.fall(why)
+                }
+                Err(why) => {
+                    failures += 1;
+                    drop(client);
+                    self.refuse(&why)
+                }
+            };
+            let Some(client) = core.upgrade() else { return };
+            let Some(failed) = failed else { return };
+            for (operation, why, was_sent) in failed {
+                client.failed(&operation, &why, was_sent);
+            }
+            client.note_trouble(self.node);
+            let delay = self.settings.reconnect.delay(failures, &client.dice);
+            drop(client);
+            if !self.nap(delay) {
+                return;
+            }
+        }
+    }
+
+    /// There is a connection; `None` if the lane is closed.
+    fn rise(self: &Arc<Self>, established: Established, client: &ClientCore) -> Option<Reader> {
+        let Established { stream, reader, hello } = established;
+        let unanswered = hello.as_ref().map_or(UNANSWERED_MAX, |hello| hello.requests_max as usize);
+        let is_in_order = self.settings.wire.is_in_order();
+        {
+            let mut state = locked(&self.state);
+            if matches!(state.phase, Phase::Closed) {
+                return None;
+            }
+            state.epoch += 1;
+            let link = Link {
+                epoch: state.epoch,
+                stream,
+                pipeline: Pipeline::new(unanswered, OUTPUT_BYTES_MAX, is_in_order),
+                rest: None,
+                has_sender: false,
+                breakage: None,
+                heard: now(),
+                probed: None,
+            };
+            state.phase = Phase::Up(Box::new(link));
+            state.admit(now());
+            self.is_up.store(true, Ordering::Relaxed);
+        }
+        if let Some(hello) = hello {
+            client.learn(self, hello);
+        }
+        self.flush();
+        Some(reader)
+    }
+
+    /// Reads replies until the connection is no more.
+    fn read(self: &Arc<Self>, reader: &mut Reader, core: &Weak<ClientCore>) -> Breakage {
+        let mut replies = Vec::new();
+        loop {
+            let needed = loop {
+                match reader.next() {
+                    Ok(Ok(reply)) => replies.push(reply),
+                    Ok(Err(needed)) => break Ok(needed),
+                    Err(why) => break Err(why),
+                }
+                if replies.len() >= REPLIES_AT_A_TIME {
+                    let Some(client) = core.upgrade() else { return Breakage::Replaced };
+                    if let Err(why) = self.deliver(&mut replies, &client) {
+                        return why;
+                    }
+                }
+            };
+            if !replies.is_empty() {
+                let Some(client) = core.upgrade() else { return Breakage::Replaced };
+                if let Err(why) = self.deliver(&mut replies, &client) {
+                    return why;
+                }
+            }
+            let filled = needed.and_then(|needed| reader.fill(needed, None));
+            if let Err(why) = filled {
+                return why;
+            }
+        }
+    }
+
+    fn deliver(
+        self: &Arc<Self>,
+        replies: &mut Vec<RawReply>,
+        client: &ClientCore,
+    ) -> Result<(), Breakage> {
+        let mut ready = Vec::with_capacity(replies.len());
+        let mut foreign = None;
+        let has_admitted = {
+            let mut state = locked(&self.state);
+            let Phase::Up(link) = &mut state.phase else { return Err(Breakage::Replaced) };
+            (link.heard, link.probed) = (now(), None);
+            for reply in replies.drain(..) {
+                let Some(taken) = link.pipeline.take(reply.to()) else {
+                    let text = "it answers what was not asked, or answers twice".to_owned();
+                    foreign = Some(Breakage::Foreign(text));
+                    break;
+                };
+                ready.push((taken.waiter, reply));
+            }
+            let at = link.heard;
+            state.admit(at)
+        };
+        if has_admitted {
+            self.flush();
+        }
+        for (operation, reply) in ready {
+            client.note_hops(reply.hops());
+            match reply.answer(&operation.frame) {
+                Ok(arrived) => client.arrived(self, &operation, arrived),
+                Err(why) => {
+                    client.failed(&operation, &why, true);
+                    foreign = Some(why);
+                }
+            }
+        }
+        foreign.map_or(Ok(()), Err)
+    }
+
+    /// There is no connection any more. What was on it has failed; `None` if the lane is closed.
+    fn fall(&self, why: Breakage) -> Option<Vec<Failed>> {
+        let mut state = locked(&self.state);
+        self.is_up.store(false, Ordering::Relaxed);
+        let Phase::Up(link) = std::mem::replace(&mut state.phase, Phase::Connecting) else {
+            state.phase = Phase::Closed;
+            return None;
+        };
+        self.changed.notify_all();
+        drop(state);
+        let why = link.breakage.unwrap_or(why);
+        let _ = link.stream.shutdown(Shutdown::Both);
+        let waiters = link.pipeline.into_waiters();
+        Some(waiters.map(|(operation, was_sent)| (operation, why.clone(), was_sent)).collect())
+    }
+
+    /// There is no way to make a connection. What has waited for it has failed.
+    fn refuse(&self, why: &Breakage) -> Option<Vec<Failed>> {
+        let mut state = locked(&self.state);
+        if matches!(state.phase, Phase::Closed) {
+            return None;
+        }
+        state.phase = Phase::Down(why.clone());
+        state.line_bytes = 0;
+        let line = std::mem::take(&mut state.line);
+        Some(line.into_iter().map(|operation| (operation, why.clone(), false)).collect())
+    }
+
+    /// Ends the lane. What was on it, or waited for it, has failed.
+    pub(crate) fn close(&self) -> Vec<Failed> {
+        let mut state = locked(&self.state);
+        self.is_up.store(false, Ordering::Relaxed);
+        state.line_bytes = 0;
+        let line = std::mem::take(&mut state.line);
+        let mut failed: Vec<Failed> =
+            line.into_iter().map(|operation| (operation, Breakage::Replaced, false)).collect();
+        if let Phase::Up(link) = std::mem::replace(&mut state.phase, Phase::Closed) {
+            let _ = link.stream.shutdown(Shutdown::Both);
+            let waiters = link.pipeline.into_waiters();
+            failed.extend(waiters.map(|(operation, sent)| (operation, Breakage::Replaced, sent)));
+        }
+        self.changed.notify_all();
+        failed
+    }
+
+    /// Waits; whether the lane is not closed then.
+    fn nap(&self, delay: Duration) -> bool {
+        let until = now() + delay;
+        let mut state = locked(&self.state);
+        loop {
+            if matches!(state.phase, Phase::Closed) {
+                return false;
+            }
+            let left = until.saturating_duration_since(now());
+            if left.is_zero() {
+                return true;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// A request that has failed with its connection: why, and whether it may have been received.
+pub(crate) type Failed = (Arc<Operation>, Breakage, bool);
+
+impl Link {
+    /// Has the reader end.
+    pub(super) fn break_off(&mut self, why: Breakage) {
+        self.breakage.get_or_insert(why);
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Sends as much as the socket takes at once: how much, and why not more if that is final.
+fn send_now(stream: &TcpStream, bytes: &[u8]) -> (usize, Option<Errno>) {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(stream, &bytes[sent..], flags) {
+            Ok(count) => sent += count,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => break,
+            Err(error) => return (sent, Some(error)),
+        }
+    }
+    (sent, None)
+}
+
+#[cfg(test)]
+impl Lane {
+    /// Breaks the connection, as a network does.
+    pub(super) fn cut(&self) {
+        if let Phase::Up(link) = &mut locked(&self.state).phase {
+            link.break_off(Breakage::Closed);
+        }
+    }
+}

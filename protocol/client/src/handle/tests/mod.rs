@@ -1,0 +1,47 @@
+//! A handle against nodes that are threads of the test.
+
+#![allow(clippy::disallowed_methods, reason = "the nodes in these tests are threads")]
+
+use std::time::Duration;
+
+use crate::{Client, ClientBuilder, ItemRef};
+
+mod bad_nodes;
+mod fake;
+mod gathering;
+mod limits;
+mod many_nodes;
+mod retries;
+
+/// How long a call of these tests may take. What is to end sooner says so.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn builder(address: &str) -> ClientBuilder {
+    let (first, most) = (Duration::from_millis(1), Duration::from_millis(20));
+    Client::builder().node(address).timeout(PATIENCE).reconnect(first, most).retry(first, most)
+}
+
+fn client(address: &str) -> Client {
+    builder(address).build().expect("a client")
+}
+
+fn key(record: &str) -> ItemRef<'_> {
+    ItemRef::of_record(record).expect("a key")
+}
+
+/// Numbers that follow from a seed.
+fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |below| {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        super::budget::mix(state) % below
+    }
+}
+
+/// The seed of a random test: another one each time, unless `LARDER_SEED` says it.
+fn seed() -> u64 {
+    let told = std::env::var("LARDER_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = told.unwrap_or_else(|| super::budget::Dice::new().roll());
+    println!("LARDER_SEED={seed}");
+    seed
+}
