@@ -135,7 +135,8 @@ pub(crate) struct Arrived {
     pub body: Vec<u8>,
 }
 
-/// A connection to a node.
+/// A connection to a node: a call sends a request and waits for its reply, or
+/// [`ClientConnection::send_get`] and [`ClientConnection::wait_item`] keep many under way.
 ///
 /// After an error that says nothing of one request alone it is spent: open another.
 #[derive(Debug)]

@@ -186,8 +186,8 @@ impl Client {
     }
 
     /// Adds `by`, which may be negative, to the number of an item, and returns what it is then. A
-    /// missing number begins as `initial`, if that is given. `None` if there is none. Numbers do not
-    /// go below 0.
+    /// missing number begins as `initial`, if that is given. `None` if there is none. Numbers do
+    /// not go below 0.
     pub fn increment(&self, key: ItemRef<'_>, by: i64, initial: Option<u64>) -> Call<Option<u64>> {
         self.increment_as(key, increment_of(key, by, initial))
     }
@@ -201,8 +201,8 @@ impl Client {
         self.call(CallKind::Increment, key, &request, Access::Change, Arrived::number)
     }
 
-    /// Makes all of these changes of a record, or none if what one of them demands is not so. Nobody
-    /// sees some of them without the others, also after a crash of the node.
+    /// Makes all of these changes of a record, or none if what one of them demands is not so.
+    /// Nobody sees some of them without the others, also after a crash of the node.
     pub fn mutate(&self, changes: &Changes<'_>) -> Call<Mutated> {
         let Changes { namespace, record, ref changes, .. } = *changes;
         if changes.is_empty() {
@@ -274,7 +274,8 @@ impl Client {
     }
 
     /// The items of a namespace, in no order that means anything, with these limits of each page;
-    /// one node after the other. With several replicas each item is shown by the first of its nodes.
+    /// one node after the other. With several replicas each item is shown by the first of its
+    /// nodes.
     pub fn scan(&self, namespace: u32, limits: PageLimits) -> Listing<'static> {
         let scan = ScanItems { namespace, limits, token: &[] };
         Listing::new(self.clone(), Asked::Namespace(scan))

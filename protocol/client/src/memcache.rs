@@ -122,8 +122,8 @@ impl Memcache {
         self.count(key.as_ref(), by, false)
     }
 
-    /// Subtracts from a number, down to no less than 0, and returns what it is then; `None` if there
-    /// is none.
+    /// Subtracts from a number, down to no less than 0, and returns what it is then; `None` if
+    /// there is none.
     pub fn decr(&self, key: impl AsRef<[u8]>, by: u64) -> Call<Option<u64>> {
         self.count(key.as_ref(), by, true)
     }

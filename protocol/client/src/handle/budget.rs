@@ -8,8 +8,9 @@ use std::time::Duration;
 /// Hundredths of a token.
 const TOKEN: i64 = 100;
 
-/// A bucket of tokens that successes fill slowly and extra requests empty: in an outage it runs dry,
-/// so that a client adds no more than a fixed share to the load of a node that is down already.
+/// A bucket of tokens that successes fill slowly and extra requests empty: in an outage it runs
+/// dry, so that a client adds no more than a fixed share to the load of a node that is down
+/// already.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     hundredths: AtomicI64,

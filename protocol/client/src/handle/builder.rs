@@ -47,15 +47,15 @@ impl ClientBuilder {
     ///
     /// Nothing else is promised: a write that failed may have been done by some of the nodes, two
     /// writes of one item at a time may end in another order on each, and nobody brings a node up
-    /// to date that was away. Writes that depend on what a node has (conditions, numbers, appending)
-    /// are refused where there are several replicas.
+    /// to date that was away. Writes that depend on what a node has (conditions, numbers,
+    /// appending) are refused where there are several replicas.
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// Speaks memcached's meta protocol, to any memcached of version 1.6 or to the memcached port of
-    /// a Larder node.
+    /// Speaks memcached's meta protocol, to any memcached of version 1.6 or to the memcached port
+    /// of a Larder node.
     pub fn memcached(mut self) -> Self {
         self.settings.wire = Wire::Meta;
         self
@@ -67,7 +67,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a call may take, tries included (5 s). [`Client::with_timeout`] changes it for some.
+    /// How long a call may take, tries included (5 s). [`Client::with_timeout`] changes it for
+    /// some.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self
@@ -86,8 +87,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether requests go to the core that owns their record, over a connection of its own, where a
-    /// node offers it with `--native-core-ports` (yes).
+    /// Whether requests go to the core that owns their record, over a connection of its own, where
+    /// a node offers it with `--native-core-ports` (yes).
     pub fn core_connections(mut self, core_connections: bool) -> Self {
         self.settings.core_connections = core_connections;
         self

@@ -165,7 +165,8 @@ impl<T> std::fmt::Debug for Call<T> {
     }
 }
 
-/// Several calls, which travel together. Each ends for itself, in the order in which they were made.
+/// Several calls, which travel together. Each ends for itself, in the order in which they were
+/// made.
 #[must_use = "calls may stay unsent until they are waited for or awaited"]
 pub struct Calls<T> {
     calls: Vec<Call<T>>,

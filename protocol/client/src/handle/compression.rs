@@ -1,7 +1,7 @@
 //! Values that the client compresses.
 //!
-//! A compressed value begins with its length in plain, as u32 in little-endian, then comes a block of
-//! LZ4. Bit 31 of the client flags says that it is one.
+//! A compressed value begins with its length in plain, as u32 in little-endian, then comes a block
+//! of LZ4. Bit 31 of the client flags says that it is one.
 
 use std::borrow::Cow;
 

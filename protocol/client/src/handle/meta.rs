@@ -48,7 +48,8 @@ pub(crate) fn frame(request: &NativeRequest<'_>) -> Result<Frame, ClientError> {
         }
         NativeRequest::Touch(TouchItem { key, ttl, with_value }) => {
             let value = if *with_value { " v" } else { "" };
-            (format!("mg {} c f t s{value} T{}", line_key(key)?, expiry(*ttl)), end)
+            // memcached goes by the order of the flags: so `t` is what `T` has made it.
+            (format!("mg {} T{} c f t s{value}", line_key(key)?, expiry(*ttl)), end)
         }
         NativeRequest::Put(put) => (put_line(put)?, [END, put.value, END].concat()),
         NativeRequest::Delete(DeleteItem { key, condition }) => {

@@ -143,7 +143,8 @@ pub struct CallMetrics {
     pub kind: CallKind,
     /// Calls that have ended.
     pub calls: u64,
-    /// Those of them that have failed. That there is no item, or a condition does not hold, is none.
+    /// Those of them that have failed. That there is no item, or a condition does not hold, is
+    /// none.
     pub errors: u64,
     /// Those of them that had no answer in time.
     pub timeouts: u64,
@@ -151,8 +152,8 @@ pub struct CallMetrics {
 }
 
 impl CallMetrics {
-    /// The time that this share of the calls has not exceeded, to within a quarter: 0.99 is the 99th
-    /// percentile. Zero if there were none.
+    /// The time that this share of the calls has not exceeded, to within a quarter: 0.99 is the
+    /// 99th percentile. Zero if there were none.
     pub fn latency(&self, share: f64) -> Duration {
         let all: u64 = self.buckets.iter().sum();
         let wanted = (all as f64 * share.clamp(0.0, 1.0)).ceil().max(1.0) as u64;

@@ -13,7 +13,8 @@ use super::operation::Route;
 use super::settings::Settings;
 use crate::clock::now;
 
-/// Cores that get a connection of their own at most. A node with more is asked through its one port.
+/// Cores that get a connection of their own at most. A node with more is asked through its one
+/// port.
 const CORE_LANES_MAX: usize = 128;
 
 /// A node, as the client sees it.

@@ -29,6 +29,18 @@ fn key(record: &str) -> ItemRef<'_> {
     ItemRef::of_record(record).expect("a key")
 }
 
+#[test]
+fn the_quick_start_is_the_program_that_is_run() {
+    let lines = |text: &str| -> String {
+        text.lines().map(|line| line.trim_start_matches("//!").trim()).collect()
+    };
+    let program = include_str!("../../../examples/quick_start.rs");
+    let (_, body) = program.split_once("ClientError> {\n").expect("a body");
+    let (body, _) = body.split_once("    Ok(())").expect("its end");
+    assert!(lines(include_str!("../../lib.rs")).contains(&lines(body)), "lib.rs");
+    assert!(lines(include_str!("../../../../../README.md")).contains(&lines(body)), "README.md");
+}
+
 /// Numbers that follow from a seed.
 fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
