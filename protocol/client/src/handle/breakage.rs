@@ -20,6 +20,8 @@ pub(crate) enum Breakage {
     Foreign(String),
     /// Nothing came for so long, not even the answer to a ping.
     Silent(Duration),
+    /// More than half of the requests that it may have under way were given up.
+    Unanswered,
     /// It leads to a core that the node does not have any more, or the client is gone.
     Replaced,
 }
@@ -40,6 +42,9 @@ impl Breakage {
                 let source = Error::new(*kind, text.clone());
                 ClientError::Connect { node: node.clone(), source }
             }
+            Self::TurnedAway(text) if was_sent => {
+                ClientError::Broken(Error::new(ErrorKind::ConnectionAborted, text.clone()))
+            }
             Self::TurnedAway(text) => ClientError::TurnedAway(text.clone()),
             Self::Failed { kind, text } if was_sent => {
                 ClientError::Broken(Error::new(*kind, text.clone()))
@@ -50,10 +55,16 @@ impl Breakage {
                 let text = format!("the node was silent for {} s", silence.as_secs_f64());
                 ClientError::Broken(Error::new(ErrorKind::TimedOut, text))
             }
+            Self::Unanswered if was_sent => {
+                let text = "too many requests had no answer in time";
+                ClientError::Broken(Error::new(ErrorKind::TimedOut, text))
+            }
             Self::Failed { text, .. } => unsent(text, Next::RetryElsewhere),
             Self::Closed => unsent("the node has closed the connection", Next::RetryElsewhere),
             Self::Replaced => unsent("the connection was replaced", Next::RetryHere),
-            Self::Silent(_) => unsent("the node answers nothing", Next::RetryElsewhere),
+            Self::Silent(_) | Self::Unanswered => {
+                unsent("the node answers nothing", Next::RetryElsewhere)
+            }
             Self::Foreign(text) => {
                 let text = format!("the peer does not speak this version of the protocol: {text}");
                 unsent(&text, Next::FixRequest)

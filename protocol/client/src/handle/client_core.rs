@@ -83,8 +83,6 @@ impl ClientCore {
 
     /// Begins the first try. It is sent with the next [`ClientCore::flush`] at the latest.
     pub(crate) fn start(&self, operation: &Arc<Operation>) {
-        let due = operation.hedge_due().unwrap_or(operation.deadline);
-        self.alarm.set(due.min(operation.deadline));
         let lane = self.nodes[operation.targets.at(0)].lane(operation.route, None);
         if let Some(lane) = lane {
             match self.submit(operation, &lane, operation.started) {
@@ -93,6 +91,14 @@ impl ClientCore {
                 None => {}
             }
         }
+        self.watch(operation);
+    }
+
+    /// Has the keeper look when the next thing is due. It has to find the request where it looks:
+    /// so this comes after the request was handed to a lane, and not before.
+    fn watch(&self, operation: &Operation) {
+        let due = operation.hedge_due().unwrap_or(operation.deadline);
+        self.alarm.set(due.min(operation.deadline));
     }
 
     /// Sends what was begun.
@@ -130,6 +136,7 @@ impl ClientCore {
         {
             lane.flush();
         }
+        self.watch(operation);
     }
 
     /// A reply has come.

@@ -1,16 +1,10 @@
 //! A connection that is kept: made anew whenever it breaks, with a thread that reads.
-//!
-//! Who has something to send sends it, with everything that came meanwhile; only what the socket
-//! does not take at once is left to a second thread, so that no caller ever waits for a socket.
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-use rustix::io::Errno;
-use rustix::net::SendFlags;
 
 use super::breakage::Breakage;
 use super::client_core::ClientCore;
@@ -34,9 +28,6 @@ const UNANSWERED_MAX: usize = 1024;
 /// Replies that are handed over at a time.
 const REPLIES_AT_A_TIME: usize = 256;
 
-/// How often a caller sends what others have brought meanwhile, before it leaves that to a thread.
-const ROUNDS_MAX: usize = 16;
-
 /// The core that no node has.
 const NO_CORE: u32 = u32::MAX;
 
@@ -59,9 +50,9 @@ pub(crate) struct Lane {
     pub(super) settings: Arc<Settings>,
     pub(super) state: Mutex<LaneState>,
     /// The lane's threads wait here: for time to pass, for something to send, for the end.
-    changed: Condvar,
+    pub(super) changed: Condvar,
     is_up: AtomicBool,
-    is_dirty: AtomicBool,
+    pub(super) is_dirty: AtomicBool,
     on_core: AtomicU32,
 }
 
@@ -89,12 +80,12 @@ pub(super) enum Phase {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    epoch: u64,
-    stream: Arc<TcpStream>,
+    pub epoch: u64,
+    pub stream: Arc<TcpStream>,
     pub pipeline: Pipeline<Arc<Operation>>,
     /// What the socket has not taken, and how much of it was sent.
-    rest: Option<(Vec<u8>, usize)>,
-    has_sender: bool,
+    pub rest: Option<(Vec<u8>, usize)>,
+    pub has_sender: bool,
     breakage: Option<Breakage>,
     /// When something came last.
     pub heard: Instant,
@@ -103,11 +94,21 @@ pub(super) struct Link {
 }
 
 impl LaneState {
-    fn link(&mut self, epoch: u64) -> Option<&mut Link> {
+    pub(super) fn link(&mut self, epoch: u64) -> Option<&mut Link> {
         match &mut self.phase {
             Phase::Up(link) if link.epoch == epoch => Some(link),
             _ => None,
         }
+    }
+
+    /// What is to be sent behind `sent` by who has sent that; `None` if there is nothing, or the
+    /// connection is another one by now.
+    pub(super) fn next_batch(&mut self, epoch: u64, sent: Vec<u8>) -> Option<Vec<u8>> {
+        self.link(epoch)?;
+        if !self.line.is_empty() {
+            self.admit(now());
+        }
+        self.link(epoch)?.pipeline.go_on_sending(sent)
     }
 
     /// Lets requests from the line go for which there is room; whether any has.
@@ -206,110 +207,6 @@ impl Lane {
         line.push_back(Arc::clone(operation));
         // Where requests wait for room, what fills it has to be on its way.
         Ok(true)
-    }
-
-    /// Sends what was added since it was last looked.
-    pub(crate) fn flush_if_dirty(self: &Arc<Self>) {
-        if self.is_dirty.swap(false, Ordering::AcqRel) {
-            self.flush();
-        }
-    }
-
-    /// Sends what waits, unless somebody does.
-    pub(crate) fn flush(self: &Arc<Self>) {
-        let (batch, stream, epoch) = {
-            let mut state = locked(&self.state);
-            let Phase::Up(link) = &mut state.phase else { return };
-            let Some(batch) = link.pipeline.begin_send() else { return };
-            (batch, Arc::clone(&link.stream), link.epoch)
-        };
-        self.send(batch, &stream, epoch);
-    }
-
-    fn send(self: &Arc<Self>, mut batch: Vec<u8>, stream: &TcpStream, epoch: u64) {
-        for round in 1.. {
-            let (sent, error) = send_now(stream, &batch);
-            if let Some(error) = error {
-                let why = Breakage::failed(&error.into());
-                return self.give_up(epoch, batch.len() - sent, why);
-            }
-            let mut state = locked(&self.state);
-            let Some(link) = state.link(epoch) else { return };
-            let rest = if sent < batch.len() {
-                Some((batch, sent))
-            } else {
-                let Some(next) = link.pipeline.go_on_sending(batch) else { return };
-                if round < ROUNDS_MAX {
-                    batch = next;
-                    continue;
-                }
-                Some((next, 0))
-            };
-            link.rest = rest;
-            let has_sender = std::mem::replace(&mut link.has_sender, true);
-            drop(state);
-            if has_sender {
-                self.changed.notify_all();
-            } else {
-                self.start_sender(epoch);
-            }
-            return;
-        }
-    }
-
-    fn start_sender(self: &Arc<Self>, epoch: u64) {
-        let lane = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("larder-sender".to_owned());
-        if let Err(error) = thread.spawn(move || lane.send_rests(epoch)) {
-            self.break_off(epoch, Breakage::failed(&error));
-        }
-    }
-
-    /// Sends what sockets do not take at once, for as long as the connection lasts.
-    fn send_rests(self: Arc<Self>, epoch: u64) {
-        loop {
-            let (mut batch, sent, stream) = {
-                let mut state = locked(&self.state);
-                loop {
-                    let Some(link) = state.link(epoch) else { return };
-                    if let Some((batch, sent)) = link.rest.take() {
-                        break (batch, sent, Arc::clone(&link.stream));
-                    }
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-            };
-            let mut sent = sent;
-            loop {
-                while sent < batch.len() {
-                    match rustix::net::send(&*stream, &batch[sent..], SendFlags::NOSIGNAL) {
-                        Ok(count) => sent += count,
-                        Err(Errno::INTR) => {}
-                        Err(error) => {
-                            let why = Breakage::failed(&error.into());
-                            return self.give_up(epoch, batch.len() - sent, why);
-                        }
-                    }
-                }
-                let mut state = locked(&self.state);
-                let Some(link) = state.link(epoch) else { return };
-                let Some(next) = link.pipeline.go_on_sending(batch) else { break };
-                (batch, sent) = (next, 0);
-            }
-        }
-    }
-
-    /// Some bytes were not sent, and never will be.
-    fn give_up(&self, epoch: u64, unsent: usize, why: Breakage) {
-        if let Some(link) = locked(&self.state).link(epoch) {
-            link.pipeline.give_up(unsent);
-        }
-        self.break_off(epoch, why);
-    }
-
-    fn break_off(&self, epoch: u64, why: Breakage) {
-        if let Some(link) = locked(&self.state).link(epoch) {
-            link.break_off(why);
-        }
     }
 
     /// Makes connections and reads from them, until the lane is closed or its client gone.
@@ -519,21 +416,6 @@ impl Link {
         self.breakage.get_or_insert(why);
         let _ = self.stream.shutdown(Shutdown::Both);
     }
-}
-
-/// Sends as much as the socket takes at once: how much, and why not more if that is final.
-fn send_now(stream: &TcpStream, bytes: &[u8]) -> (usize, Option<Errno>) {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::send(stream, &bytes[sent..], flags) {
-            Ok(count) => sent += count,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => break,
-            Err(error) => return (sent, Some(error)),
-        }
-    }
-    (sent, None)
 }
 
 #[cfg(test)]

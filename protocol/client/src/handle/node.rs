@@ -73,11 +73,12 @@ impl Layout {
         let is_up = |lane: &&Arc<Lane>| fits(lane) && lane.is_up();
         let owner = route.and_then(|route| self.owner(route));
         let own = owner.and_then(|owner| self.by_core.get(usize::from(owner)));
-        let near = || self.doors.iter().filter(is_up).find(|door| door.on_core() == owner);
+        let is_near = |lane: &&Arc<Lane>| is_up(lane) && lane.on_core() == owner;
         let spread = route.map_or(0, |route| route.hash as usize);
         let door = || self.doors.get(spread % self.doors.len().max(1));
         own.filter(is_up)
-            .or_else(|| owner.and_then(|_| near()))
+            .or_else(|| owner.and_then(|_| door().filter(is_near)))
+            .or_else(|| owner.and_then(|_| self.doors.iter().find(is_near)))
             .or_else(|| door().filter(is_up))
             .or_else(|| self.lanes().find(is_up))
             .or_else(|| door().filter(fits))

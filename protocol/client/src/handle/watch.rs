@@ -88,7 +88,7 @@ fn look_at_link(link: &mut Link, settings: &Settings, at: Instant, found: &mut F
     }
     let Some(oldest) = oldest else { return };
     if given_up * 2 > link.pipeline.slots_max() {
-        link.break_off(Breakage::Silent(at.saturating_duration_since(oldest)));
+        link.break_off(Breakage::Unanswered);
         return;
     }
     // Since when something should have come.

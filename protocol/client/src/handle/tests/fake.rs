@@ -114,6 +114,13 @@ impl Peer {
         &mut self,
         answer: &mut impl FnMut(RequestHead, &NativeRequest<'_>, &mut Vec<u8>) -> GoesOn,
     ) -> GoesOn {
+        self.answer(answer) && self.fill()
+    }
+
+    fn answer(
+        &mut self,
+        answer: &mut impl FnMut(RequestHead, &NativeRequest<'_>, &mut Vec<u8>) -> GoesOn,
+    ) -> GoesOn {
         let limits = NativeLimits { value_bytes_max: 64 << 20 };
         let mut parser = NativeParser::default();
         let (mut out, mut goes_on, mut consumed) = (Vec::new(), true, 0);
@@ -136,13 +143,20 @@ impl Peer {
             let _ = self.stream.shutdown(Shutdown::Both);
             return false;
         }
-        self.fill()
+        true
     }
 
-    /// Answers the greeting alone.
+    /// Answers the greeting alone, and reads on.
     pub(super) fn greet(&mut self) {
+        self.greet_and(|| ());
+    }
+
+    /// Answers the greeting alone, and then does something before it reads on.
+    pub(super) fn greet_and(&mut self, then: impl FnOnce()) {
         self.fill();
-        self.some(&mut |_, request, _| panic!("{request:?}"));
+        self.answer(&mut |_, request, _| panic!("{request:?}"));
+        then();
+        self.fill();
     }
 
     fn fill(&mut self) -> GoesOn {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::{Client, ClientBuilder, ItemRef};
 
 mod bad_nodes;
+mod cuts;
 mod fake;
 mod gathering;
 mod limits;
