@@ -109,6 +109,9 @@ fn every_operation(client: &Client, record: &str) {
         changes.put(name, &Put::value(name.as_bytes())).expect("good");
     }
     assert!(matches!(client.mutate(&changes).wait(), Ok(Mutated::Yes(made)) if made.len() == 30));
+    let pair: [(&[u8], &[u8]); 2] = [(b"item00", b"item00"), (b"item01", b"item01")];
+    let versions = client.put_items(0, record, &pair).wait().expect("a reply");
+    assert!(versions.len() == 2 && versions[0] > version);
     let mut unmet = Changes::of_record(0, record).expect("a record");
     unmet.delete("item00").expect("good").check_present("none").expect("good");
     let refused = Mutated::No { at: 1, unmet: Unmet::Absent };

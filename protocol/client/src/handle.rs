@@ -4,7 +4,7 @@
 //!   handles share and where a try that failed goes on.
 //! - `lane` keeps a connection, `link` makes one, `sending` sends, `pipeline` gathers requests and finds replies,
 //!   `codec` and `meta` turn both to bytes and back.
-//! - `node` knows how a node is laid out, `placement` on which nodes a record is.
+//! - `node` knows how a node is laid out, `placement` and `ketama` on which nodes a record is.
 //! - `keeper` and `watch` keep time, `budget` says how often and when.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,7 @@ mod client_core;
 mod codec;
 mod compression;
 mod keeper;
+mod ketama;
 mod lane;
 mod link;
 mod listing;
@@ -205,6 +206,14 @@ impl Client {
     /// Makes all of these changes of a record, or none if what one of them demands is not so.
     /// Nobody sees some of them without the others, also after a crash of the node.
     pub fn mutate(&self, changes: &Changes<'_>) -> Call<Mutated> {
+        self.mutate_as(changes, Ok)
+    }
+
+    fn mutate_as<T>(
+        &self,
+        changes: &Changes<'_>,
+        read: impl FnOnce(Mutated) -> Result<T, ClientError> + Send + 'static,
+    ) -> Call<T> {
         let Changes { namespace, record, ref changes, .. } = *changes;
         if changes.is_empty() {
             return Call::failed(ClientError::Usage("there is no change to make".to_owned()));
@@ -228,7 +237,7 @@ impl Client {
             Err(error) => return Call::failed(error),
         };
         let count = changes.len();
-        let read = move |arrived: Arrived| arrived.mutated(count);
+        let read = move |arrived: Arrived| arrived.mutated(count).and_then(read);
         self.call(CallKind::Mutate, key, &request, access, read)
     }
 
@@ -249,6 +258,33 @@ impl Client {
             Err(other) => *other,
         });
         Ok(MutateRecord::body(namespace, record, &sent.collect::<Vec<_>>()))
+    }
+
+    /// Stores these values under these item keys of a record, all or none, in any case and for
+    /// ever. Returns their versions.
+    pub fn put_items(
+        &self,
+        namespace: u32,
+        record: &(impl AsRef<[u8]> + ?Sized),
+        items: &[(&[u8], &[u8])],
+    ) -> Call<Vec<u64>> {
+        let changes = Changes::of_record(namespace, record).and_then(|mut changes| {
+            for (item, value) in items {
+                changes.put(item, &Put::value(value))?;
+            }
+            Ok(changes)
+        });
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => return Call::failed(error),
+        };
+        self.mutate_as(&changes, |mutated| match mutated {
+            Mutated::Yes(changed) => Ok(changed.iter().map(|changed| changed.version).collect()),
+            Mutated::No { .. } => {
+                let told = "it refuses by a condition what has none".to_owned();
+                Err(ClientError::Foreign(told))
+            }
+        })
     }
 
     /// Deletes the items of a record that are in a range, all at once and at the same cost however

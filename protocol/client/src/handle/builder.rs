@@ -8,7 +8,7 @@ use larder_protocol::native::HELLO_NAME_BYTES_MAX;
 use super::budget::Backoff;
 use super::client_core::ClientCore;
 use super::codec::Wire;
-use super::placement::REPLICAS_MAX;
+use super::placement::{Placement, REPLICAS_MAX, Rule};
 use super::settings::Settings;
 use super::{CONNECTIONS_MAX, Client, DURATION_MAX, NODES_MAX};
 use crate::error::ClientError;
@@ -20,12 +20,14 @@ pub struct ClientBuilder {
     settings: Settings,
     nodes: Vec<(String, f64)>,
     replicas: usize,
+    rule: Rule,
 }
 
 impl Client {
     /// Begins a client of Larder's nodes, over their native ports.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder { settings: Settings::default(), nodes: Vec::new(), replicas: 1 }
+        let (settings, nodes, rule) = (Settings::default(), Vec::new(), Rule::Rendezvous);
+        ClientBuilder { settings, nodes, replicas: 1, rule }
     }
 }
 
@@ -39,6 +41,14 @@ impl ClientBuilder {
     /// Adds a node that gets a share of the records in proportion to its weight.
     pub fn weighted_node(mut self, address: impl Into<String>, weight: f64) -> Self {
         self.nodes.push((address.into(), weight));
+        self
+    }
+
+    /// Divides records among nodes as libmemcached does with weighted ketama hashing, for programs
+    /// that share their memcached servers with others. Nodes are then named as those name them, by
+    /// host and port.
+    pub fn ketama(mut self) -> Self {
+        self.rule = Rule::Ketama;
         self
     }
 
@@ -159,10 +169,11 @@ impl ClientBuilder {
     /// # Errors
     /// [`ClientError::Usage`] if what it was told cannot be; [`ClientError::Thread`].
     pub fn build(self) -> Result<Client, ClientError> {
-        let Self { settings, nodes, replicas } = self;
+        let Self { settings, nodes, replicas, rule } = self;
         check(&settings, &nodes, replicas).map_err(ClientError::Usage)?;
+        let placement = Placement::new(&nodes, replicas, rule);
         let timeout = settings.timeout;
-        let core = ClientCore::open(settings, &nodes, replicas).map_err(ClientError::Thread)?;
+        let core = ClientCore::open(settings, &nodes, placement).map_err(ClientError::Thread)?;
         Ok(Client { core, timeout })
     }
 }

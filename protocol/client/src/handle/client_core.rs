@@ -56,9 +56,8 @@ impl ClientCore {
     pub(crate) fn open(
         settings: Settings,
         nodes: &[(String, f64)],
-        replicas: usize,
+        placement: Placement,
     ) -> std::io::Result<Arc<Self>> {
-        let placement = Placement::new(nodes, replicas);
         let named = nodes.iter().enumerate();
         let nodes = named.map(|(index, (address, _))| Node::new(address, index)).collect();
         let alarm = Arc::new(Alarm::new());

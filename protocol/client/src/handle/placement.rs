@@ -1,12 +1,13 @@
 //! Which nodes a record is on.
 //!
-//! Rendezvous hashing: each node has a score for each record, made of the hash of both and of the
+//! By rendezvous hashing: each node has a score for each record, made of the hash of both and of the
 //! node's weight, and the record is on the nodes with the highest. Where a node comes or goes, only
 //! its own records move.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::budget::mix;
+use super::ketama::Ring;
 
 /// Nodes that a record is on at most.
 pub(crate) const REPLICAS_MAX: usize = 8;
@@ -26,6 +27,11 @@ impl Targets {
         Self { nodes, count: 1 }
     }
 
+    /// The first `count` of these.
+    pub(crate) fn new(nodes: [u16; REPLICAS_MAX], count: usize) -> Self {
+        Self { nodes, count: count as u8 }
+    }
+
     pub(crate) fn as_slice(&self) -> &[u16] {
         &self.nodes[..usize::from(self.count)]
     }
@@ -36,21 +42,41 @@ impl Targets {
     }
 }
 
+/// How the nodes of a record are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// By scores.
+    Rendezvous,
+    /// On a ring, as memcached's clients do.
+    Ketama,
+}
+
 /// Where records are.
 #[derive(Debug)]
 pub(crate) struct Placement {
-    /// Of each node the hash of its name, and its weight.
-    nodes: Vec<(u64, f64)>,
+    places: Places,
     replicas: usize,
+}
+
+#[derive(Debug)]
+enum Places {
+    One,
+    /// Of each node the hash of its name, and its weight.
+    Rendezvous(Vec<(u64, f64)>),
+    Ketama(Ring),
 }
 
 impl Placement {
     /// Records are on `replicas` of these nodes, which have a name and a weight above 0 each.
-    pub(crate) fn new(nodes: &[(String, f64)], replicas: usize) -> Self {
-        let nodes = nodes.iter().map(|(name, weight)| (xxh3_64(name.as_bytes()), *weight));
-        let nodes: Vec<_> = nodes.collect();
+    pub(crate) fn new(nodes: &[(String, f64)], replicas: usize, rule: Rule) -> Self {
         let replicas = replicas.min(nodes.len()).clamp(1, REPLICAS_MAX);
-        Self { nodes, replicas }
+        let named = nodes.iter().map(|(name, weight)| (xxh3_64(name.as_bytes()), *weight));
+        let places = match rule {
+            _ if nodes.len() == 1 => Places::One,
+            Rule::Rendezvous => Places::Rendezvous(named.collect()),
+            Rule::Ketama => Places::Ketama(Ring::new(nodes)),
+        };
+        Self { places, replicas }
     }
 
     /// How many nodes a record is on.
@@ -60,23 +86,28 @@ impl Placement {
 
     /// The nodes of a record.
     pub(crate) fn of(&self, record: &[u8]) -> Targets {
-        if self.nodes.len() == 1 {
-            return Targets::one(0);
+        match &self.places {
+            Places::One => Targets::one(0),
+            Places::Rendezvous(nodes) => best(nodes, xxh3_64(record), self.replicas),
+            Places::Ketama(ring) => ring.of(record, self.replicas),
         }
-        let hash = xxh3_64(record);
-        let mut best = [(f64::NEG_INFINITY, 0u16); REPLICAS_MAX];
-        let mut count = 0;
-        for (node, (name, weight)) in self.nodes.iter().enumerate() {
-            let score = score(hash, *name, *weight);
-            let at = best[..count].iter().take_while(|(other, _)| *other >= score).count();
-            if at < self.replicas {
-                count = (count + 1).min(self.replicas);
-                best[at..count].rotate_right(1);
-                best[at] = (score, node as u16);
-            }
-        }
-        Targets { nodes: best.map(|(_, node)| node), count: count as u8 }
     }
+}
+
+/// The nodes with the highest scores.
+fn best(nodes: &[(u64, f64)], hash: u64, replicas: usize) -> Targets {
+    let mut best = [(f64::NEG_INFINITY, 0u16); REPLICAS_MAX];
+    let mut count = 0;
+    for (node, (name, weight)) in nodes.iter().enumerate() {
+        let score = score(hash, *name, *weight);
+        let at = best[..count].iter().take_while(|(other, _)| *other >= score).count();
+        if at < replicas {
+            count = (count + 1).min(replicas);
+            best[at..count].rotate_right(1);
+            best[at] = (score, node as u16);
+        }
+    }
+    Targets::new(best.map(|(_, node)| node), count)
 }
 
 /// With scores of -weight / ln(chance) a node has the highest of all as often as its share of the
@@ -93,7 +124,11 @@ mod tests {
 
     fn placement(weights: &[f64], replicas: usize) -> Placement {
         let named = |(number, weight): (usize, &f64)| (format!("node{number}:9411"), *weight);
-        Placement::new(&weights.iter().enumerate().map(named).collect::<Vec<_>>(), replicas)
+        Placement::new(
+            &weights.iter().enumerate().map(named).collect::<Vec<_>>(),
+            replicas,
+            Rule::Rendezvous,
+        )
     }
 
     fn firsts(placement: &Placement, nodes: usize) -> Vec<usize> {

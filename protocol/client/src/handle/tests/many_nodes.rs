@@ -152,6 +152,21 @@ fn records_are_divided_among_nodes() {
 }
 
 #[test]
+fn a_ring_divides_records_too() {
+    let nodes = nodes(3);
+    let build = nodes.fakes.iter().fold(Client::builder(), |build, fake| build.node(&fake.address));
+    let client = build.ketama().replicas(2).build().expect("a client");
+    for number in 0..150 {
+        let name = format!("record{number}");
+        client.put(key(&name), &Put::value(name.as_bytes())).wait().expect("both have it");
+        let item = client.get(key(&name)).wait().expect("a reply").expect("stored");
+        assert_eq!(item.value, name.as_bytes());
+    }
+    let held = held(&nodes);
+    assert!(held.iter().sum::<usize>() == 300 && held.iter().all(|held| *held > 50), "{held:?}");
+}
+
+#[test]
 fn replicas_are_written_to_all_and_read_from_those_that_are_there() {
     let mut nodes = nodes(3);
     let client = over(&nodes, 2);
