@@ -378,7 +378,7 @@ impl Client {
         let frame = settings.wire.frame(request)?;
         let started = now();
         let route = record.map(|record| {
-            let seed = self.core.nodes[targets.at(0)].layout().seed();
+            let seed = self.core.nodes[targets.at(0)].seed();
             Route { seed, hash: xxh3_64_with_seed(record, seed) }
         });
         let may_repeat = access == Access::Read;

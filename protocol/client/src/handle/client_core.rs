@@ -145,7 +145,8 @@ impl ClientCore {
             && arrived.status == Some(NativeStatus::Ok)
             && let Ok(hello) = HelloReply::decode(&arrived.body)
         {
-            self.learn(lane, hello);
+            // The client asks only at the port that everybody knows.
+            self.learn(lane.node, hello);
         }
         let is_busy = arrived.status == Some(NativeStatus::Busy) && !operation.is_settled();
         if !is_busy {
@@ -236,9 +237,8 @@ impl ClientCore {
     }
 
     /// A node has said what it is.
-    pub(crate) fn learn(&self, lane: &Arc<Lane>, hello: HelloReply) {
-        lane.set_core(hello.core);
-        let replaced = self.nodes[lane.node].learn(hello, &self.settings, &self.alarm);
+    pub(crate) fn learn(&self, node: usize, hello: HelloReply) {
+        let replaced = self.nodes[node].learn(hello, &self.settings, &self.alarm);
         self.fail_all(replaced);
     }
 

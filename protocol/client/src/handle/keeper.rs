@@ -107,7 +107,7 @@ fn ask(core: &ClientCore, node: &Node, at: Instant) -> Option<Instant> {
         return Some(later);
     }
     let layout = node.layout();
-    if let Some(door) = layout.lanes().find(|lane| lane.is_up()) {
+    if let Some(door) = layout.doors().find(|lane| lane.is_up()) {
         let hello = own_request(core, door.node, at);
         if door.submit(&hello, at).is_ok() {
             door.flush();

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use larder_protocol::native::HelloReply;
+
 use super::breakage::Breakage;
 use super::client_core::ClientCore;
 use super::codec::RawReply;
@@ -45,6 +47,8 @@ pub(crate) enum NoWay {
 pub(crate) struct Lane {
     /// Where it leads.
     pub address: String,
+    /// The core whose own port that is; `None` for the port that everybody knows.
+    core_of_port: Option<u16>,
     /// The node, by its place in the client's list.
     pub node: usize,
     pub(super) settings: Arc<Settings>,
@@ -147,6 +151,7 @@ impl Lane {
     /// If there is no thread to be had.
     pub(crate) fn open(
         address: String,
+        core_of_port: Option<u16>,
         node: usize,
         settings: &Arc<Settings>,
         core: Weak<ClientCore>,
@@ -154,6 +159,7 @@ impl Lane {
         let (line, phase) = (VecDeque::new(), Phase::Connecting);
         let lane = Arc::new(Self {
             address,
+            core_of_port,
             node,
             settings: Arc::clone(settings),
             state: Mutex::new(LaneState { phase, line, line_bytes: 0, epoch: 0 }),
@@ -179,7 +185,7 @@ impl Lane {
     }
 
     /// Notes the core that the node has named.
-    pub(crate) fn set_core(&self, core: u16) {
+    fn set_core(&self, core: u16) {
         self.on_core.store(core.into(), Ordering::Relaxed);
     }
 
@@ -211,10 +217,21 @@ impl Lane {
 
     /// Makes connections and reads from them, until the lane is closed or its client gone.
     fn live(self: &Arc<Self>, core: &Weak<ClientCore>) {
-        let mut failures = 0;
+        let (mut failures, mut broke_at) = (0, None);
         loop {
+            let Some(client) = core.upgrade() else { return };
+            if !self.is_still_there(&client, broke_at) {
+                let delay = self.settings.reconnect.delay(failures, &client.dice);
+                drop(client);
+                if !self.nap(delay) {
+                    return;
+                }
+                continue;
+            }
+            drop(client);
             let established = establish(&self.address, &self.settings);
             let Some(client) = core.upgrade() else { return };
+            let established = established.and_then(|made| self.check(made, &client));
             let failed = match established {
                 Ok(established) => {
                     failures = 0;
@@ -235,6 +252,7 @@ impl Lane {
             for (operation, why, was_sent) in failed {
                 client.failed(&operation, &why, was_sent);
             }
+            broke_at = Some(now());
             client.note_trouble(self.node);
             let delay = self.settings.reconnect.delay(failures, &client.dice);
             drop(client);
@@ -242,6 +260,25 @@ impl Lane {
                 return;
             }
         }
+    }
+
+    /// Whether the node has confirmed, since the lane broke, that the port is one of its cores'.
+    /// Another node may have it by now.
+    fn is_still_there(&self, client: &ClientCore, broke_at: Option<Instant>) -> bool {
+        let node = &client.nodes[self.node];
+        self.core_of_port.is_none() || broke_at.is_none_or(|at| node.was_heard_since(at))
+    }
+
+    /// Makes sure that behind a core's port there is that core of the node.
+    fn check(&self, made: Established, client: &ClientCore) -> Result<Established, Breakage> {
+        let is_other = |hello: &HelloReply| {
+            let layout = client.nodes[self.node].layout();
+            self.core_of_port.is_some_and(|core| core != hello.core || !layout.is_as(hello))
+        };
+        if made.hello.as_ref().is_some_and(is_other) {
+            return Err(Breakage::Replaced);
+        }
+        Ok(made)
     }
 
     /// There is a connection; `None` if the lane is closed.
@@ -270,7 +307,10 @@ impl Lane {
             self.is_up.store(true, Ordering::Relaxed);
         }
         if let Some(hello) = hello {
-            client.learn(self, hello);
+            self.set_core(hello.core);
+            if self.core_of_port.is_none() {
+                client.learn(self.node, hello);
+            }
         }
         self.flush();
         Some(reader)

@@ -1,5 +1,6 @@
 //! A node, and the connections to it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -25,7 +26,11 @@ pub(crate) struct Node {
     core: std::sync::OnceLock<WeakCore>,
     layout: RwLock<Arc<Layout>>,
     hello: Mutex<Option<HelloReply>>,
+    /// When the node was last heard to say it.
+    heard_at: Mutex<Option<Instant>>,
     ask_at: Mutex<Instant>,
+    /// The seed with which record ids are hashed.
+    seed: AtomicU64,
 }
 
 /// How a node is laid out, and the lanes that follow from it.
@@ -46,12 +51,13 @@ impl Layout {
         self.doors.iter().chain(&self.by_core)
     }
 
-    /// The seed with which record ids are hashed.
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
+    /// The lanes to the port that everybody knows.
+    pub(crate) fn doors(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.doors.iter()
     }
 
-    fn is_as(&self, hello: &HelloReply) -> bool {
+    /// Whether the node still says the same.
+    pub(crate) fn is_as(&self, hello: &HelloReply) -> bool {
         self.shards == hello.shards
             && self.cores == hello.cores
             && self.seed == hello.hash_seed
@@ -93,7 +99,9 @@ impl Node {
             core: std::sync::OnceLock::new(),
             layout: RwLock::default(),
             hello: Mutex::new(None),
+            heard_at: Mutex::new(None),
             ask_at: Mutex::new(now()),
+            seed: AtomicU64::new(0),
         }
     }
 
@@ -106,7 +114,7 @@ impl Node {
         let mut doors = Vec::new();
         for _ in 0..settings.connections {
             let address = self.address.clone();
-            doors.push(Lane::open(address, self.index, settings, core.clone())?);
+            doors.push(Lane::open(address, None, self.index, settings, core.clone())?);
         }
         *locked(&self.ask_at) = now() + settings.hello_every;
         self.replace(|layout| layout.doors.append(&mut doors));
@@ -146,7 +154,10 @@ impl Node {
         alarm: &Alarm,
     ) -> Vec<Failed> {
         let mut known = locked(&self.hello);
-        let asked_again = now() + settings.hello_every;
+        let at = now();
+        *locked(&self.heard_at) = Some(at);
+        self.seed.store(hello.hash_seed, Ordering::Relaxed);
+        let asked_again = at + settings.hello_every;
         *locked(&self.ask_at) = asked_again;
         alarm.set(asked_again);
         let mut failed = Vec::new();
@@ -176,11 +187,13 @@ impl Node {
         if !settings.core_connections || !is_offered || ports.len() > CORE_LANES_MAX {
             return Vec::new();
         }
-        let open =
-            |port: &u16| Lane::open(format!("{host}:{port}"), self.index, settings, core.clone());
+        let open = |number: usize, port: u16| {
+            let address = format!("{host}:{port}");
+            Lane::open(address, Some(number as u16), self.index, settings, core.clone())
+        };
         let mut lanes = Vec::new();
-        for port in ports {
-            match open(port) {
+        for (number, port) in ports.iter().enumerate() {
+            match open(number, *port) {
                 Ok(lane) => lanes.push(lane),
                 // Without threads for all of them the node's one port does.
                 Err(_) => {
@@ -190,6 +203,16 @@ impl Node {
             }
         }
         lanes
+    }
+
+    /// The seed with which record ids are hashed.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the node has said what it is since then.
+    pub(crate) fn was_heard_since(&self, at: Instant) -> bool {
+        locked(&self.heard_at).is_some_and(|heard| heard >= at)
     }
 
     /// Has the node asked soon what it is.

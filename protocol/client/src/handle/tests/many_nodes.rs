@@ -12,7 +12,7 @@ use larder_protocol::native::{HelloReply, NativeStatus};
 /// A node with two cores, which have a port each, and how many requests went to which port.
 struct TwoCores {
     door: Fake,
-    _cores: [Fake; 2],
+    cores: [Fake; 2],
     seen: Arc<[AtomicUsize; 3]>,
     said: Arc<Mutex<HelloReply>>,
 }
@@ -25,6 +25,7 @@ fn two_cores() -> TwoCores {
         let (seen, said, store) = (Arc::clone(&seen), Arc::clone(&said), store.clone());
         Fake::start(move |mut peer| {
             peer.hello = said.lock().expect("whole").clone();
+            peer.hello.core = index as u16 % 2;
             peer.each(|head, request, out| {
                 seen[index].fetch_add(1, Ordering::SeqCst);
                 store.answer(head, request, out)
@@ -35,7 +36,7 @@ fn two_cores() -> TwoCores {
     let number =
         |fake: &Fake| fake.address.rsplit(':').next().expect("a port").parse().expect("u16");
     said.lock().expect("whole").core_ports = cores.iter().map(number).collect();
-    TwoCores { door, _cores: cores, seen, said }
+    TwoCores { door, cores, seen, said }
 }
 
 fn counts(seen: &[AtomicUsize; 3]) -> [usize; 3] {
@@ -96,6 +97,49 @@ fn a_node_with_other_cores_is_followed() {
     }
     let [first, second, door] = counts(&node.seen);
     assert!(first == 0 && second == 0 && door >= 10, "{first} {second} {door}");
+}
+
+#[test]
+fn ports_of_cores_are_not_used_before_their_node_is_heard_again() {
+    let TwoCores { door, cores, seen, .. } = two_cores();
+    let address = door.address.clone();
+    let client = builder(&address).tries(1).build().expect("a client");
+    until("both cores are connected", || is_up(&client, 3));
+    counts(&seen);
+    // The node is gone. Who listens where its cores did is another one.
+    drop(door);
+    let accepted = || cores.each_ref().map(|core| core.accepted.load(Ordering::SeqCst));
+    client.core.nodes[0].layout().lanes().for_each(|lane| lane.cut());
+    until("nothing is connected", || is_up(&client, 0));
+    for number in 0..20 {
+        let name = format!("record{number}");
+        let stored = client.put(key(&name), &Put::value(b"v")).wait();
+        stored.expect_err("the node is not there");
+    }
+    assert_eq!((counts(&seen), accepted()), ([0; 3], [1, 1]));
+    let store = Store::default();
+    let _back = Fake::start_at(&address, move |mut peer| {
+        peer.each(|head, request, out| store.answer(head, request, out));
+    });
+    until("it is back", || client.put(key("k"), &Put::value(b"v")).wait().is_ok());
+    assert_eq!((counts(&seen), accepted()), ([0; 3], [1, 1]), "its cores have no ports now");
+}
+
+#[test]
+fn a_port_that_leads_to_another_core_is_not_used() {
+    let node = two_cores();
+    {
+        let mut said = node.said.lock().expect("whole");
+        said.core_ports.swap(0, 1);
+    }
+    let client = builder(&node.door.address).build().expect("a client");
+    until("both are tried", || {
+        node.cores.iter().all(|core| core.accepted.load(Ordering::SeqCst) > 0)
+    });
+    for number in 0..20 {
+        client.get(key(&format!("record{number}"))).wait().expect("by the port of all");
+    }
+    assert_eq!(counts(&node.seen), [0, 0, 20]);
 }
 
 /// Nodes that keep values, and say what they are asked to.
