@@ -81,7 +81,7 @@ impl<T> Call<T> {
 
     fn poll_outcome(&mut self, waker: &Waker) -> Poll<Outcome> {
         match &mut self.state {
-            State::Failed(error) => Poll::Ready(Err(error.take().unwrap_or(ClientError::Spent))),
+            State::Failed(error) => Poll::Ready(Err(error.take().unwrap_or_else(given))),
             State::One(core, operation) => {
                 core.flush();
                 operation.poll(waker)
@@ -99,9 +99,14 @@ impl<T> Call<T> {
                 let outcomes = operations.iter_mut().filter_map(|(_, outcome)| outcome.take());
                 Poll::Ready(agreed(outcomes.collect()))
             }
-            State::Over => Poll::Ready(Err(ClientError::Spent)),
+            State::Over => Poll::Ready(Err(given())),
         }
     }
+}
+
+/// The error of a call that has given its answer already.
+fn given() -> ClientError {
+    ClientError::Usage("a call gives its answer once: it must not be polled again".to_owned())
 }
 
 /// What a write to several nodes ends with: what the first of them says, if all have done it.
@@ -114,11 +119,11 @@ fn agreed(outcomes: Vec<Outcome>) -> Outcome {
     let done = outcomes.iter().filter(|outcome| is_done(outcome)).count();
     let mut outcomes = outcomes.into_iter();
     if done == of {
-        return outcomes.next().unwrap_or(Err(ClientError::Spent));
+        return outcomes.next().unwrap_or_else(|| Err(given()));
     }
     let failed = outcomes.find(|outcome| !is_done(outcome));
     let error = failed.and_then(|outcome| outcome.and_then(|arrived| arrived.ok(&[])).err());
-    let error = Box::new(error.unwrap_or(ClientError::Spent));
+    let error = Box::new(error.unwrap_or_else(given));
     Err(ClientError::Replicas { done, of, error })
 }
 
@@ -137,7 +142,7 @@ impl<T> Future for Call<T> {
         let read = self.read.take();
         Poll::Ready(outcome.and_then(|arrived| match read {
             Some(read) => read(arrived),
-            None => Err(ClientError::Spent),
+            None => Err(given()),
         }))
     }
 }

@@ -145,7 +145,7 @@ impl ClientCore {
             && arrived.status == Some(NativeStatus::Ok)
             && let Ok(hello) = HelloReply::decode(&arrived.body)
         {
-            // The client asks only at the port that everybody knows.
+            // Behind a core's port too it is the node itself: that was checked when it connected.
             self.learn(lane.node, hello);
         }
         let is_busy = arrived.status == Some(NativeStatus::Busy) && !operation.is_settled();

@@ -221,6 +221,7 @@ impl Lane {
         loop {
             let Some(client) = core.upgrade() else { return };
             if !self.is_still_there(&client, broke_at) {
+                failures += 1;
                 let delay = self.settings.reconnect.delay(failures, &client.dice);
                 drop(client);
                 if !self.nap(delay) {

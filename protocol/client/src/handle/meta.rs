@@ -252,7 +252,8 @@ impl MetaReply {
             }
             ("NS", Some(Opcode::Put)) => frame.not_stored(),
             ("NS", Some(Opcode::Increment)) => NativeStatus::Full,
-            ("EN" | "NF", Some(_)) => NativeStatus::Absent,
+            ("EN", Some(Opcode::Get | Opcode::Touch | Opcode::GetAndTouch)) => NativeStatus::Absent,
+            ("NF", Some(Opcode::Put | Opcode::Delete | Opcode::Increment)) => NativeStatus::Absent,
             ("EX", Some(_)) => NativeStatus::VersionDiffers,
             ("ERROR" | "CLIENT_ERROR" | "SERVER_ERROR", Some(_)) => {
                 body = format!("memcached says: {}", self.line).into_bytes();
@@ -401,6 +402,24 @@ mod tests {
         }
         let ping = frame(&NativeRequest::Ping(b"")).expect("a command");
         assert!(read(b"NS\r\n").0.answer(&ping).is_err());
+        let put = frame(&put(PutMode::IfAbsent)).expect("a command");
+        assert!(read(b"EN\r\n").0.answer(&put).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_reply_or_a_part_or_an_error(
+            bytes in r"(VA|HD|EN|SERVER_ERROR) [ -~]{0,20}(\r\n)?[ -~\r\n]{0,40}",
+            noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+        ) {
+            for bytes in [bytes.as_bytes(), &noise] {
+                match reply(bytes) {
+                    Ok((_, length)) => assert!(length <= bytes.len()),
+                    Err(Ok(needed)) => assert!(needed > bytes.len()),
+                    Err(Err(_)) => {}
+                }
+            }
+        }
     }
 
     #[test]

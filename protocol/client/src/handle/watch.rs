@@ -28,6 +28,16 @@ impl Found {
     fn look_again(&mut self, at: Instant) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
+
+    /// A request that has time left.
+    fn look_at_waiting(&mut self, operation: &Arc<Operation>, at: Instant) {
+        self.look_again(operation.deadline);
+        match operation.hedge_due() {
+            Some(due) if due <= at => self.slow.push(Arc::clone(operation)),
+            Some(due) => self.look_again(due),
+            None => {}
+        }
+    }
 }
 
 impl Lane {
@@ -45,11 +55,16 @@ impl Lane {
     fn look_at_line(&self, state: &mut LaneState, at: Instant, found: &mut Found) {
         let reason = match &state.phase {
             Phase::Up(link) => format!(
-                "{} requests are under way on the connection to {}, which is all that it takes",
+                "{} requests are under way on the connection to {}, which is all that it takes: \
+                 ask for less at a time, or allow more time or `connections`",
                 link.pipeline.under_way(),
                 self.address
             ),
-            _ => format!("there was no connection to {} in time", self.address),
+            _ => format!(
+                "there was no connection to {} in time; is the node running, and the timeout \
+                 longer than a connection takes?",
+                self.address
+            ),
         };
         let LaneState { line, line_bytes, .. } = state;
         line.retain(|operation| {
@@ -60,7 +75,7 @@ impl Lane {
                 found.late.push((Arc::clone(operation), error));
                 return false;
             }
-            found.look_again(operation.deadline);
+            found.look_at_waiting(operation, at);
             true
         });
     }
@@ -78,12 +93,7 @@ fn look_at_link(link: &mut Link, settings: &Settings, at: Instant, found: &mut F
             given_up += 1;
             found.late.push((Arc::clone(operation), timeout(operation)));
         } else {
-            found.look_again(operation.deadline);
-            match operation.hedge_due() {
-                Some(due) if due <= at => found.slow.push(Arc::clone(operation)),
-                Some(due) => found.look_again(due),
-                None => {}
-            }
+            found.look_at_waiting(operation, at);
         }
     }
     let Some(oldest) = oldest else { return };

@@ -156,6 +156,44 @@ fn what_is_no_answer_is_an_error_that_says_so() {
     }
 }
 
+/// The error of a write to a memcached that answers each command so.
+fn meta_error_of(answer: &'static str) -> ClientError {
+    let fake = Fake::start(move |mut peer| {
+        let mut chunk = [0; 4096];
+        let mut is_greeted = false;
+        while peer.stream.read(&mut chunk).is_ok_and(|read| read > 0) {
+            let answer = if is_greeted { answer } else { "EN\r\n" };
+            is_greeted = true;
+            if peer.stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let client = builder(&fake.address).memcached().timeout(SHORT).build().expect("a client");
+    client.put(key("k"), &Put::value(b"v")).wait().expect_err("no answer")
+}
+
+#[test]
+fn a_memcached_that_answers_something_else_is_told_apart() {
+    for answer in [
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "HD c1 O999999\r\n",
+        "VA 99999999999\r\n",
+        "HD cx\r\n",
+        "MN\r\n",
+        "EN\r\n",
+    ] {
+        let error = meta_error_of(answer);
+        let is_told = matches!(error, ClientError::Foreign(_));
+        assert!(is_told && error.may_be_done(), "{answer:?}: {error}");
+    }
+    let error = meta_error_of("HD c1");
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+    let error = meta_error_of("SERVER_ERROR out of memory storing object\r\n");
+    assert!(error.to_string().contains("memcached says: SERVER_ERROR out of memory"), "{error}");
+    assert!(!error.may_be_done() && error.next() == Next::RetryHere, "{error}");
+}
+
 #[test]
 fn a_node_that_answers_twice_loses_its_connection_and_nobody_gets_the_second_answer() {
     let store = Store::default();

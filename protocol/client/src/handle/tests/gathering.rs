@@ -199,7 +199,6 @@ fn ids(bytes: &[u8]) -> Vec<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_each_request_is_sent_once_and_answered_once(
         steps in prop::collection::vec(step(), 1..300)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder_protocol::native::{NativeRequest, NativeStatus};
 
 use super::fake::{Fake, Store, say, show};
-use super::{builder, client, key};
+use super::{PATIENCE, builder, client, key};
 use crate::{CallKind, Calls, ClientError, Next, Put};
 
 /// A node that closes its first connections when it gets a request of this kind.
@@ -87,6 +87,30 @@ fn an_outage_costs_a_budget_and_no_storm() {
         assert_eq!((error.next(), error.may_be_done()), (Next::RetryHere, false));
     }
     assert_eq!(seen.load(Ordering::SeqCst), 500, "a hundred tries more than calls");
+}
+
+#[test]
+fn a_read_that_waits_for_a_connection_is_sent_to_another_replica() {
+    let store = Store::default();
+    let kept = store.clone();
+    let good = Fake::start(move |mut peer| {
+        peer.each(|head, request, out| store.answer(head, request, out));
+    });
+    // Accepts, and says nothing.
+    let silent = Fake::start(|mut peer| {
+        let mut rest = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut peer.stream, &mut rest);
+    });
+    let delay = Duration::from_millis(5);
+    let build = builder(&silent.address).node(&good.address).replicas(2).connect_timeout(PATIENCE);
+    let client = build.hedge_after(Some(delay)).build().expect("a client");
+    for number in 0..20 {
+        let name = format!("record{number}");
+        kept.values.lock().expect("whole").insert(name.clone().into_bytes(), b"v".to_vec());
+        let item = client.get(key(&name)).wait().expect("the other answers").expect("stored");
+        assert_eq!(item.value, b"v");
+    }
+    assert!((1..=20).contains(&client.metrics().hedges));
 }
 
 #[test]
