@@ -6,6 +6,7 @@ mod ask;
 mod auth;
 mod binary;
 mod client;
+mod client_handle;
 mod clock;
 mod commands;
 mod descriptors;

@@ -293,7 +293,7 @@ fn a_hello_says_where_records_are() {
 }
 
 /// The first of two ports that were free a moment ago.
-fn free_ports() -> u16 {
+pub(crate) fn free_ports() -> u16 {
     loop {
         let first = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = first.local_addr().expect("an address").port();

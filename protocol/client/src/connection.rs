@@ -12,6 +12,7 @@ use larder_protocol::native::{
     VERSION, put_request_as,
 };
 
+use crate::clock::now;
 use crate::error::ClientError;
 use crate::key::ItemRef;
 
@@ -19,7 +20,7 @@ use crate::key::ItemRef;
 pub(crate) const VALUE_BYTES_MAX: usize = 128 << 20;
 
 /// The longest reply that is taken, in bytes: the longest value, and its head.
-const REPLY_BYTES_MAX: u32 = VALUE_BYTES_MAX as u32 + 4096;
+pub(crate) const REPLY_BYTES_MAX: u32 = VALUE_BYTES_MAX as u32 + 4096;
 
 /// Bytes that one read may bring.
 const READ_BYTES: usize = 64 << 10;
@@ -148,12 +149,13 @@ pub struct Ticket {
 /// A reply that came before it was asked for.
 #[derive(Debug)]
 pub(crate) struct Arrived {
-    opcode: u8,
+    pub opcode: u8,
     pub status: Option<NativeStatus>,
     pub body: Vec<u8>,
 }
 
-/// A connection to a node.
+/// A connection to a node: a call sends a request and waits for its reply, or
+/// [`ClientConnection::send_get`] and [`ClientConnection::wait_item`] keep many under way.
 ///
 /// After an error that says nothing of one request alone it is spent: open another.
 #[derive(Debug)]
@@ -426,12 +428,8 @@ impl ClientConnection {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a client has a clock of its own")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-fn reason(error: ReplyError) -> String {
+/// Why bytes are no reply, for people.
+pub(crate) fn reason(error: ReplyError) -> String {
     match error {
         ReplyError::Foreign => "these are no bytes of it".to_owned(),
         ReplyError::TooLong(bytes) => format!("it announces a reply of {bytes} bytes"),
@@ -458,7 +456,7 @@ impl Arrived {
         }
     }
 
-    fn item(self) -> Result<Option<Item>, ClientError> {
+    pub(crate) fn item(self) -> Result<Option<Item>, ClientError> {
         let arrived = self.ok(&[NativeStatus::Absent])?;
         if arrived.status == Some(NativeStatus::Absent) {
             return Ok(None);
@@ -467,7 +465,7 @@ impl Arrived {
         Ok(Some(Item::of(&item)))
     }
 
-    fn number(self) -> Result<Option<u64>, ClientError> {
+    pub(crate) fn number(self) -> Result<Option<u64>, ClientError> {
         let arrived = self.ok(&[NativeStatus::Absent])?;
         if arrived.status == Some(NativeStatus::Absent) {
             return Ok(None);
@@ -476,7 +474,7 @@ impl Arrived {
         Ok(Some(number))
     }
 
-    fn stored(self) -> Result<Stored, ClientError> {
+    pub(crate) fn stored(self) -> Result<Stored, ClientError> {
         let arrived = self.ok(&[
             NativeStatus::Exists,
             NativeStatus::Absent,

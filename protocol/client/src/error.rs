@@ -54,6 +54,44 @@ pub enum ClientError {
     /// What came is no reply of this protocol.
     #[error("the peer does not speak this version of the native protocol: {0}")]
     Foreign(String),
+    /// The request could not be sent. Nothing was done.
+    #[error("the request was not sent, so nothing was done: {reason}")]
+    Unsent {
+        /// Why.
+        reason: String,
+        /// What the caller does next.
+        next: Next,
+    },
+    /// As many calls wait for a connection as may. Nothing was done.
+    #[error(
+        "{calls} calls of {bytes} bytes wait for a connection already: ask for less at a time, or \
+         raise `waiting` of the client's builder"
+    )]
+    Overloaded {
+        /// Calls that wait.
+        calls: usize,
+        /// Bytes of their requests.
+        bytes: usize,
+    },
+    /// A write that goes to several nodes was not done by all. Repeat it, so that they agree.
+    #[error("done by {done} of {of} nodes, and not known to be done by the others: {error}")]
+    Replicas {
+        /// Nodes that have done it.
+        done: usize,
+        /// Nodes that should have.
+        of: usize,
+        /// What one of the others said.
+        error: Box<ClientError>,
+    },
+    /// A value is marked as compressed by this client and cannot be expanded.
+    #[error(
+        "the value is marked as compressed, but {0}: it was stored by another program that uses \
+         client flag bit 31, or with other bytes appended; store it anew"
+    )]
+    Compression(&'static str),
+    /// The operating system gives no thread.
+    #[error("cannot start a thread for a connection: {0}; raise the limit of threads")]
+    Thread(std::io::Error),
     /// The node has refused.
     #[error("{text}")]
     Refused {
@@ -83,7 +121,10 @@ impl ClientError {
             | Self::Timeout { .. }
             | Self::Spent => Next::RetryElsewhere,
             Self::Foreign(_) => Next::FixRequest,
-            Self::TurnedAway(_) => Next::RetryHere,
+            Self::TurnedAway(_) | Self::Overloaded { .. } | Self::Thread(_) => Next::RetryHere,
+            Self::Unsent { next, .. } => *next,
+            Self::Replicas { error, .. } => error.next(),
+            Self::Compression(_) => Next::Restore,
             Self::Refused { status, .. } => match status.map(NativeStatus::group) {
                 // What is stored is not what the request is for.
                 Some(Group::FixRequest | Group::ConditionFailed) => Next::FixRequest,
@@ -98,7 +139,15 @@ impl ClientError {
     /// Whether the request may have been carried out in spite of the error.
     pub fn may_be_done(&self) -> bool {
         match self {
-            Self::Usage(_) | Self::Connect { .. } | Self::TurnedAway(_) | Self::Spent => false,
+            Self::Usage(_)
+            | Self::Connect { .. }
+            | Self::TurnedAway(_)
+            | Self::Spent
+            | Self::Unsent { .. }
+            | Self::Overloaded { .. }
+            | Self::Compression(_)
+            | Self::Thread(_) => false,
+            Self::Replicas { done, error, .. } => *done > 0 || error.may_be_done(),
             Self::Broken(_) | Self::Closed | Self::Timeout { .. } | Self::Foreign(_) => true,
             // A shard that stops may have made the change durable before.
             Self::Refused { status, .. } => {

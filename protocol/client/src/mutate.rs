@@ -15,9 +15,9 @@ use crate::key::{ItemRef, check_range};
 /// Each is checked when it is added. An error leaves the list as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes<'a> {
-    namespace: u32,
-    record: &'a [u8],
-    changes: Vec<NativeRequest<'a>>,
+    pub(crate) namespace: u32,
+    pub(crate) record: &'a [u8],
+    pub(crate) changes: Vec<NativeRequest<'a>>,
     /// Bytes of the values.
     value_bytes: usize,
 }
@@ -256,7 +256,7 @@ impl ClientConnection {
 
 impl Arrived {
     /// What became of `count` changes.
-    fn mutated(self, count: usize) -> Result<Mutated, ClientError> {
+    pub(crate) fn mutated(self, count: usize) -> Result<Mutated, ClientError> {
         let unmet = match self.status {
             Some(NativeStatus::Exists) => Unmet::Exists,
             Some(NativeStatus::Absent) => Unmet::Absent,

@@ -11,7 +11,7 @@ use crate::key::{ItemRef, check_range};
 /// Which items of a record, in which order, and how much of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemsOf<'a> {
-    get: GetItems<'a>,
+    pub(crate) get: GetItems<'a>,
 }
 
 impl<'a> ItemsOf<'a> {
@@ -91,9 +91,22 @@ pub struct ListedItem {
 
 /// What is asked for again and again.
 #[derive(Clone, Copy, Debug)]
-enum Asked<'a> {
+pub(crate) enum Asked<'a> {
     Record(GetItems<'a>),
     Namespace(ScanItems<'a>),
+}
+
+impl<'a> Asked<'a> {
+    /// The request for the page that follows `token`.
+    pub(crate) fn request<'t>(&self, token: &'t [u8]) -> NativeRequest<'t>
+    where
+        'a: 't,
+    {
+        match *self {
+            Self::Record(get) => NativeRequest::GetItems(GetItems { token, ..get }),
+            Self::Namespace(scan) => NativeRequest::Scan(ScanItems { token, ..scan }),
+        }
+    }
 }
 
 /// Items in order: pages are asked for as they are needed. After an error nothing more comes.
@@ -135,23 +148,30 @@ impl ClientConnection {
         token: &[u8],
     ) -> Result<(Vec<ListedItem>, Option<Vec<u8>>), ClientError> {
         let body = self.call(request)?.ok(&[])?.body;
-        let page = NativePage::decode(&body);
-        let page = self.judge(page.map_err(|error| ClientError::Foreign(error.to_string())))?;
-        if page.items.is_empty() && page.next.is_some_and(|next| next == token) {
-            let stuck = "pages without items lead to themselves".to_owned();
-            return self.judge(Err(ClientError::Foreign(stuck)));
-        }
-        let items = page.items.iter().map(|item| ListedItem {
-            record: item.record.map(<[u8]>::to_vec),
-            item: item.item.to_vec(),
-            version: item.version,
-            client_flags: item.client_flags,
-            expiry: item.expiry,
-            value_len: item.value_len,
-            value: item.value.map(<[u8]>::to_vec),
-        });
-        Ok((items.collect(), page.next.map(<[u8]>::to_vec)))
+        self.judge(read_page(&body, token))
     }
+}
+
+/// The page that follows `token`, and the token of the next one.
+pub(crate) fn read_page(
+    body: &[u8],
+    token: &[u8],
+) -> Result<(Vec<ListedItem>, Option<Vec<u8>>), ClientError> {
+    let page = NativePage::decode(body);
+    let page = page.map_err(|error| ClientError::Foreign(error.to_string()))?;
+    if page.items.is_empty() && page.next.is_some_and(|next| next == token) {
+        return Err(ClientError::Foreign("pages without items lead to themselves".to_owned()));
+    }
+    let items = page.items.iter().map(|item| ListedItem {
+        record: item.record.map(<[u8]>::to_vec),
+        item: item.item.to_vec(),
+        version: item.version,
+        client_flags: item.client_flags,
+        expiry: item.expiry,
+        value_len: item.value_len,
+        value: item.value.map(<[u8]>::to_vec),
+    });
+    Ok((items.collect(), page.next.map(<[u8]>::to_vec)))
 }
 
 impl<'a> Items<'a> {
@@ -163,10 +183,7 @@ impl<'a> Items<'a> {
     /// Brings the next page.
     fn turn(&mut self) -> Result<(), ClientError> {
         let token = self.token.as_slice();
-        let request = match self.asked {
-            Asked::Record(get) => NativeRequest::GetItems(GetItems { token, ..get }),
-            Asked::Namespace(scan) => NativeRequest::Scan(ScanItems { token, ..scan }),
-        };
+        let request = self.asked.request(token);
         let (items, next) = self.connection.page(&request, token)?;
         self.page = items.into_iter();
         self.is_over = next.is_none();

@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod client_library;
 mod clients;
 mod crash;
 mod differential;

@@ -1,0 +1,275 @@
+//! What all handles of a client share, and what becomes of a try.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
+
+use larder_protocol::native::{HelloReply, NativeStatus, Opcode};
+
+use super::breakage::Breakage;
+use super::budget::{Dice, TokenBucket};
+use super::keeper::Alarm;
+use super::lane::{Failed, Lane, NoWay};
+use super::locked;
+use super::metrics::Meters;
+use super::node::Node;
+use super::operation::{Operation, Outcome};
+use super::placement::Placement;
+use super::settings::Settings;
+use crate::clock::now;
+use crate::connection::Arrived;
+use crate::error::ClientError;
+
+/// Tries beyond the first that an outage costs at most, before successes earn more.
+const RETRY_TOKENS: u32 = 100;
+
+/// What a success earns of them, in percent: a tenth.
+const RETRY_PERCENT: u32 = 10;
+
+/// The same of reads that are sent a second time.
+const HEDGE_TOKENS: u32 = 20;
+const HEDGE_PERCENT: u32 = 5;
+
+/// The first status of the groups in which nothing was done as it should be.
+pub(crate) const FIRST_FAILURE: u8 = NativeStatus::Malformed as u8;
+
+/// The client itself. It ends, with its connections and threads, when nobody holds it any more.
+#[derive(Debug)]
+pub(crate) struct ClientCore {
+    pub settings: Arc<Settings>,
+    pub nodes: Vec<Node>,
+    pub placement: Placement,
+    pub meters: Meters,
+    pub dice: Dice,
+    pub alarm: Arc<Alarm>,
+    retries: TokenBucket,
+    hedges: TokenBucket,
+    sleepers: Mutex<Vec<(Instant, Arc<Operation>)>>,
+    is_dirty: AtomicBool,
+}
+
+impl ClientCore {
+    /// A client of these nodes, which have weights.
+    ///
+    /// # Errors
+    /// If there are no threads to be had.
+    pub(crate) fn open(
+        settings: Settings,
+        nodes: &[(String, f64)],
+        placement: Placement,
+    ) -> std::io::Result<Arc<Self>> {
+        let named = nodes.iter().enumerate();
+        let nodes = named.map(|(index, (address, _))| Node::new(address, index)).collect();
+        let alarm = Arc::new(Alarm::new());
+        let core = Arc::new(Self {
+            settings: Arc::new(settings),
+            nodes,
+            placement,
+            meters: Meters::default(),
+            dice: Dice::new(),
+            alarm: Arc::clone(&alarm),
+            retries: TokenBucket::new(RETRY_TOKENS, RETRY_PERCENT),
+            hedges: TokenBucket::new(HEDGE_TOKENS, HEDGE_PERCENT),
+            sleepers: Mutex::new(Vec::new()),
+            is_dirty: AtomicBool::new(false),
+        });
+        for node in &core.nodes {
+            node.open(&core.settings, &Arc::downgrade(&core))?;
+        }
+        super::keeper::start(alarm, Arc::downgrade(&core))?;
+        Ok(core)
+    }
+
+    /// Begins the first try. It is sent with the next [`ClientCore::flush`] at the latest.
+    pub(crate) fn start(&self, operation: &Arc<Operation>) {
+        let lane = self.nodes[operation.targets.at(0)].lane(operation.route, None);
+        if let Some(lane) = lane {
+            match self.submit(operation, &lane, operation.started) {
+                Some(true) => lane.flush(),
+                Some(false) => self.is_dirty.store(true, Ordering::Release),
+                None => {}
+            }
+        }
+        self.watch(operation);
+    }
+
+    /// Has the keeper look when the next thing is due. It has to find the request where it looks:
+    /// so this comes after the request was handed to a lane, and not before.
+    fn watch(&self, operation: &Operation) {
+        let due = operation.hedge_due().unwrap_or(operation.deadline);
+        self.alarm.set(due.min(operation.deadline));
+    }
+
+    /// Sends what was begun.
+    pub(crate) fn flush(&self) {
+        if self.is_dirty.load(Ordering::Acquire) && self.is_dirty.swap(false, Ordering::AcqRel) {
+            for node in &self.nodes {
+                node.layout().lanes().for_each(Lane::flush_if_dirty);
+            }
+        }
+    }
+
+    /// Hands a request to a lane: whether it should be sent at once. `None` if it did not take it,
+    /// and the try has failed.
+    fn submit(&self, operation: &Arc<Operation>, lane: &Arc<Lane>, at: Instant) -> Option<bool> {
+        match lane.submit(operation, at) {
+            Ok(is_urgent) => Some(is_urgent),
+            Err(NoWay::Broken(why)) => {
+                self.failed(operation, &why, false);
+                None
+            }
+            Err(NoWay::Overloaded { calls, bytes }) => {
+                self.settle(operation, Err(ClientError::Overloaded { calls, bytes }));
+                None
+            }
+        }
+    }
+
+    /// Begins another try.
+    fn again(&self, operation: &Arc<Operation>) {
+        let attempt = operation.try_more();
+        self.meters.retried();
+        let node = &self.nodes[operation.targets.at(attempt)];
+        if let Some(lane) = node.lane(operation.route, None)
+            && self.submit(operation, &lane, now()).is_some()
+        {
+            lane.flush();
+        }
+        self.watch(operation);
+    }
+
+    /// A reply has come.
+    pub(crate) fn arrived(&self, lane: &Arc<Lane>, operation: &Arc<Operation>, arrived: Arrived) {
+        let is_hello = arrived.opcode == Opcode::Hello as u8;
+        if is_hello
+            && arrived.status == Some(NativeStatus::Ok)
+            && let Ok(hello) = HelloReply::decode(&arrived.body)
+        {
+            // Behind a core's port too it is the node itself: that was checked when it connected.
+            self.learn(lane.node, hello);
+        }
+        let is_busy = arrived.status == Some(NativeStatus::Busy) && !operation.is_settled();
+        if !is_busy {
+            self.settle(operation, Ok(arrived));
+        } else if let Some(tries) = operation.try_failed()
+            && !self.retry(operation, tries)
+        {
+            self.settle(operation, Ok(arrived));
+        }
+    }
+
+    /// A try has failed; the node may have received it, or surely has not.
+    pub(crate) fn failed(&self, operation: &Arc<Operation>, why: &Breakage, was_sent: bool) {
+        let Some(tries) = operation.try_failed() else { return };
+        let may = operation.may_repeat || !was_sent;
+        if !may || !self.retry(operation, tries) {
+            self.settle(operation, Err(why.error(was_sent)));
+        }
+    }
+
+    /// Has a request tried again, now on another node or later on the same; whether it will be.
+    fn retry(&self, operation: &Arc<Operation>, tries: u32) -> bool {
+        let is_own = operation.kind.is_none();
+        if is_own || tries >= self.settings.tries_max {
+            return false;
+        }
+        let others = operation.targets.as_slice().len() as u32;
+        let delay = self.settings.retry.delay(tries, &self.dice);
+        let at = now() + delay;
+        let is_next = tries < others;
+        if (!is_next && at >= operation.deadline) || !self.retries.take() {
+            return false;
+        }
+        if is_next {
+            self.again(operation);
+        } else {
+            locked(&self.sleepers).push((at, Arc::clone(operation)));
+            self.alarm.set(at);
+        }
+        true
+    }
+
+    /// Tries again what has slept for long enough; when the next one wakes.
+    pub(crate) fn wake_sleepers(&self, at: Instant) -> Option<Instant> {
+        let (due, next) = {
+            let mut sleepers = locked(&self.sleepers);
+            let due: Vec<_> = sleepers.extract_if(.., |(until, _)| *until <= at).collect();
+            (due, sleepers.iter().map(|(until, _)| *until).min())
+        };
+        for (_, operation) in due {
+            if !operation.is_settled() {
+                self.again(&operation);
+            }
+        }
+        next
+    }
+
+    /// Sends a read a second time, over another lane than the one that it waits on.
+    pub(crate) fn hedge(&self, operation: &Arc<Operation>, waits_on: &Arc<Lane>) {
+        if !operation.hedge() {
+            return;
+        }
+        let other = operation.targets.at(1);
+        let Some(lane) = self.nodes[other].lane(operation.route, Some(waits_on)) else { return };
+        if lane.is_up() && self.hedges.take() {
+            self.meters.hedged();
+            operation.try_more();
+            if self.submit(operation, &lane, now()).is_some() {
+                lane.flush();
+            }
+        }
+    }
+
+    /// Settles a request.
+    pub(crate) fn settle(&self, operation: &Operation, outcome: Outcome) {
+        operation.settle(outcome, |outcome| {
+            // Refusals and faults of a node earn nothing.
+            let status = outcome.as_ref().ok().and_then(|arrived| arrived.status);
+            let is_good = status.is_some_and(|status| (status as u8) < FIRST_FAILURE);
+            if is_good {
+                self.retries.credit();
+                self.hedges.credit();
+            }
+            let is_timeout = matches!(outcome, Err(ClientError::Timeout { .. }));
+            let took = now().saturating_duration_since(operation.started);
+            self.meters.ended(operation.kind, took, is_good, is_timeout);
+        });
+    }
+
+    /// A node has said what it is.
+    pub(crate) fn learn(&self, node: usize, hello: HelloReply) {
+        let replaced = self.nodes[node].learn(hello, &self.settings, &self.alarm);
+        self.fail_all(replaced);
+    }
+
+    /// A connection of a node has broken: it may be another node by now.
+    pub(crate) fn note_trouble(&self, node: usize) {
+        self.nodes[node].ask_soon();
+        self.alarm.set(now());
+    }
+
+    pub(crate) fn note_hops(&self, hops: u8) {
+        if hops > 0 {
+            self.meters.forwarded();
+        }
+    }
+
+    pub(crate) fn fail_all(&self, failed: Vec<Failed>) {
+        for (operation, why, was_sent) in failed {
+            self.failed(&operation, &why, was_sent);
+        }
+    }
+}
+
+impl Drop for ClientCore {
+    fn drop(&mut self) {
+        self.alarm.end();
+        for node in &self.nodes {
+            // Nobody waits any more: who does holds the client.
+            node.layout().lanes().for_each(|lane| drop(lane.close()));
+        }
+    }
+}
+
+/// What threads hold of a client, so that it can end.
+pub(crate) type WeakCore = Weak<ClientCore>;

@@ -1,0 +1,107 @@
+//! Items in order, page by page, over a handle.
+
+use std::sync::Arc;
+
+use super::call::Call;
+use super::compression::expand_listed;
+use super::placement::Targets;
+use super::{Access, CallKind, Client};
+use crate::connection::Arrived;
+use crate::error::ClientError;
+use crate::pages::{Asked, ListedItem, read_page};
+
+/// Items in order. Pages are asked for as they are needed: a task takes them with
+/// [`Listing::next_page`], a thread the items themselves as an iterator. After an error nothing
+/// more comes.
+#[derive(Debug)]
+pub struct Listing<'a> {
+    client: Client,
+    asked: Asked<'a>,
+    /// The node that is scanned.
+    node: usize,
+    /// The token of the next page.
+    token: Vec<u8>,
+    page: std::vec::IntoIter<ListedItem>,
+    is_over: bool,
+}
+
+impl<'a> Listing<'a> {
+    pub(super) fn new(client: Client, asked: Asked<'a>) -> Self {
+        let (token, page) = (Vec::new(), Vec::new().into_iter());
+        Self { client, asked, node: 0, token, page, is_over: false }
+    }
+
+    /// The items of the next page, which may be none; `None` after the last page.
+    ///
+    /// # Errors
+    /// Any; then nothing more comes.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<ListedItem>>, ClientError> {
+        let left: Vec<ListedItem> = self.page.by_ref().collect();
+        if !left.is_empty() {
+            return Ok(Some(left));
+        }
+        if self.is_over {
+            return Ok(None);
+        }
+        let body = self.ask().await;
+        self.turn(body).map(Some)
+    }
+
+    fn ask(&self) -> Call<Vec<u8>> {
+        let request = self.asked.request(&self.token);
+        let (kind, record, targets) = match &self.asked {
+            Asked::Record(get) => {
+                (CallKind::Items, Some(get.record), self.client.core.placement.of(get.record))
+            }
+            Asked::Namespace(_) => (CallKind::Scan, None, Targets::one(self.node)),
+        };
+        let body = |arrived: Arrived| Ok(arrived.ok(&[])?.body);
+        match self.client.begin(kind, record, &request, Access::Read, targets) {
+            Ok(operation) => Call::new(&self.client.core, [operation], body),
+            Err(error) => Call::failed(error),
+        }
+    }
+
+    /// Goes on with the body of a page.
+    fn turn(&mut self, body: Result<Vec<u8>, ClientError>) -> Result<Vec<ListedItem>, ClientError> {
+        self.is_over = true;
+        let (mut items, next) = read_page(&body?, &self.token)?;
+        let core = Arc::clone(&self.client.core);
+        if core.placement.replicas() > 1 && matches!(self.asked, Asked::Namespace(_)) {
+            items.retain(|item| {
+                let record = item.record.as_deref().unwrap_or_default();
+                core.placement.of(record).at(0) == self.node
+            });
+        }
+        if core.settings.compress_from.is_some() {
+            items = items.into_iter().map(expand_listed).collect::<Result<_, _>>()?;
+        }
+        let has_next_node = matches!(self.asked, Asked::Namespace(_))
+            && next.is_none()
+            && self.node + 1 < core.nodes.len();
+        self.node += usize::from(has_next_node);
+        self.is_over = next.is_none() && !has_next_node;
+        self.token = next.unwrap_or_default();
+        Ok(items)
+    }
+}
+
+impl Iterator for Listing<'_> {
+    type Item = Result<ListedItem, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(item) = self.page.next() {
+                return Some(Ok(item));
+            }
+            if self.is_over {
+                return None;
+            }
+            let body = self.ask().wait();
+            match self.turn(body) {
+                Ok(items) => self.page = items.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! One request on its way to one answer, over as many tries as it takes.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use super::codec::Frame;
+use super::locked;
+use super::metrics::CallKind;
+use super::placement::Targets;
+use crate::connection::Arrived;
+use crate::error::ClientError;
+
+/// What a request ends with.
+pub(crate) type Outcome = Result<Arrived, ClientError>;
+
+/// What a request needs to find its core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The seed with which the record id was hashed.
+    pub seed: u64,
+    /// Its hash.
+    pub hash: u64,
+}
+
+/// A request, and what has become of it. It is settled once; what comes later is dropped.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    /// What it is for the metrics; `None` if the client asks for itself.
+    pub kind: Option<CallKind>,
+    /// Its bytes.
+    pub frame: Frame,
+    /// `None` if any core of the node will do.
+    pub route: Option<Route>,
+    /// The nodes that may be asked.
+    pub targets: Targets,
+    /// Whether it may be sent again when it may have been carried out.
+    pub may_repeat: bool,
+    /// When it was made.
+    pub started: Instant,
+    /// When nobody waits for it any more.
+    pub deadline: Instant,
+    /// When it is sent a second time, if it has no answer by then.
+    pub hedge_at: Option<Instant>,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+struct Progress {
+    is_settled: AtomicBool,
+    is_hedged: AtomicBool,
+    cell: Mutex<Cell>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+    /// Tries that are under way.
+    open: u32,
+    /// Tries that were made.
+    tries: u32,
+}
+
+/// What is sent, before it is.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub kind: Option<CallKind>,
+    pub frame: Frame,
+    pub route: Option<Route>,
+    pub targets: Targets,
+    pub may_repeat: bool,
+    pub started: Instant,
+    pub deadline: Instant,
+    pub hedge_at: Option<Instant>,
+}
+
+impl Operation {
+    pub(crate) fn new(draft: Draft) -> Self {
+        let Draft { kind, frame, route, targets, may_repeat, started, deadline, hedge_at } = draft;
+        let cell = Mutex::new(Cell { outcome: None, waker: None, open: 1, tries: 1 });
+        let progress = Progress {
+            is_settled: AtomicBool::new(false),
+            is_hedged: AtomicBool::new(false),
+            cell,
+        };
+        Self { kind, frame, route, targets, may_repeat, started, deadline, hedge_at, progress }
+    }
+
+    /// Whether it needs no answer any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.progress.is_settled.load(Ordering::Acquire)
+    }
+
+    /// Settles it, if it was not before: `note` is told the outcome before anybody else is.
+    pub(crate) fn settle(&self, outcome: Outcome, note: impl FnOnce(&Outcome)) {
+        let waker = {
+            let mut cell = locked(&self.progress.cell);
+            if self.progress.is_settled.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            note(&outcome);
+            cell.outcome = Some(outcome);
+            cell.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Nobody waits for it any more.
+    pub(crate) fn abandon(&self) {
+        self.progress.is_settled.store(true, Ordering::Release);
+        locked(&self.progress.cell).waker = None;
+    }
+
+    /// Its outcome, which is given once; else the waker is woken when there is one.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Outcome> {
+        let mut cell = locked(&self.progress.cell);
+        if let Some(outcome) = cell.outcome.take() {
+            return Poll::Ready(outcome);
+        }
+        match &mut cell.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether the time has come to send it a second time; says so once.
+    pub(crate) fn hedge(&self) -> bool {
+        !self.is_settled() && !self.progress.is_hedged.swap(true, Ordering::Relaxed)
+    }
+
+    /// When it is to be sent a second time, if it is still to be.
+    pub(crate) fn hedge_due(&self) -> Option<Instant> {
+        self.hedge_at.filter(|_| !self.progress.is_hedged.load(Ordering::Relaxed))
+    }
+
+    /// Notes that a try more is under way; its number, counted from 0.
+    pub(crate) fn try_more(&self) -> u32 {
+        let mut cell = locked(&self.progress.cell);
+        cell.open += 1;
+        cell.tries += 1;
+        cell.tries - 1
+    }
+
+    /// Notes that a try has failed. Says how many were made, if none is under way any more and the
+    /// request is to be settled or tried again.
+    pub(crate) fn try_failed(&self) -> Option<u32> {
+        let mut cell = locked(&self.progress.cell);
+        cell.open = cell.open.saturating_sub(1);
+        (cell.open == 0 && !self.is_settled()).then_some(cell.tries)
+    }
+}

@@ -1,0 +1,137 @@
+//! How bytes leave a lane.
+//!
+//! Who has something to send sends it, with everything that came meanwhile; only what the socket
+//! does not take at once is left to a second thread, so that no caller ever waits for a socket.
+
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::breakage::Breakage;
+use super::lane::{Lane, Phase};
+use super::locked;
+
+/// How often a caller sends what others have brought meanwhile, before it leaves that to a thread.
+const ROUNDS_MAX: usize = 16;
+
+impl Lane {
+    /// Sends what was added since it was last looked.
+    pub(crate) fn flush_if_dirty(self: &Arc<Self>) {
+        if self.is_dirty.swap(false, Ordering::AcqRel) {
+            self.flush();
+        }
+    }
+
+    /// Sends what waits, unless somebody does.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let (batch, stream, epoch) = {
+            let mut state = locked(&self.state);
+            let Phase::Up(link) = &mut state.phase else { return };
+            let Some(batch) = link.pipeline.begin_send() else { return };
+            (batch, Arc::clone(&link.stream), link.epoch)
+        };
+        self.send(batch, &stream, epoch);
+    }
+
+    fn send(self: &Arc<Self>, mut batch: Vec<u8>, stream: &TcpStream, epoch: u64) {
+        for round in 1.. {
+            let (sent, error) = send_now(stream, &batch);
+            if let Some(error) = error {
+                let why = Breakage::failed(&error.into());
+                return self.give_up(epoch, batch.len() - sent, why);
+            }
+            let mut state = locked(&self.state);
+            let rest = if sent < batch.len() {
+                (batch, sent)
+            } else {
+                let Some(next) = state.next_batch(epoch, batch) else { return };
+                if round < ROUNDS_MAX {
+                    batch = next;
+                    continue;
+                }
+                (next, 0)
+            };
+            let Some(link) = state.link(epoch) else { return };
+            link.rest = Some(rest);
+            let has_sender = std::mem::replace(&mut link.has_sender, true);
+            drop(state);
+            if has_sender {
+                self.changed.notify_all();
+            } else {
+                self.start_sender(epoch);
+            }
+            return;
+        }
+    }
+
+    fn start_sender(self: &Arc<Self>, epoch: u64) {
+        let lane = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("larder-sender".to_owned());
+        if let Err(error) = thread.spawn(move || lane.send_rests(epoch)) {
+            self.break_off(epoch, Breakage::failed(&error));
+        }
+    }
+
+    /// Sends what sockets do not take at once, for as long as the connection lasts.
+    fn send_rests(self: Arc<Self>, epoch: u64) {
+        loop {
+            let (mut batch, sent, stream) = {
+                let mut state = locked(&self.state);
+                loop {
+                    let Some(link) = state.link(epoch) else { return };
+                    if let Some((batch, sent)) = link.rest.take() {
+                        break (batch, sent, Arc::clone(&link.stream));
+                    }
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            let mut sent = sent;
+            loop {
+                while sent < batch.len() {
+                    match rustix::net::send(&*stream, &batch[sent..], SendFlags::NOSIGNAL) {
+                        Ok(count) => sent += count,
+                        Err(Errno::INTR) => {}
+                        Err(error) => {
+                            let why = Breakage::failed(&error.into());
+                            return self.give_up(epoch, batch.len() - sent, why);
+                        }
+                    }
+                }
+                let Some(next) = locked(&self.state).next_batch(epoch, batch) else { break };
+                (batch, sent) = (next, 0);
+            }
+        }
+    }
+
+    /// Some bytes were not sent, and never will be.
+    fn give_up(&self, epoch: u64, unsent: usize, why: Breakage) {
+        if let Some(link) = locked(&self.state).link(epoch) {
+            link.pipeline.give_up(unsent);
+        }
+        self.break_off(epoch, why);
+    }
+
+    fn break_off(&self, epoch: u64, why: Breakage) {
+        if let Some(link) = locked(&self.state).link(epoch) {
+            link.break_off(why);
+        }
+    }
+}
+
+/// Sends as much as the socket takes at once: how much, and why not more if that is final.
+fn send_now(stream: &TcpStream, bytes: &[u8]) -> (usize, Option<Errno>) {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(stream, &bytes[sent..], flags) {
+            Ok(count) => sent += count,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => break,
+            Err(error) => return (sent, Some(error)),
+        }
+    }
+    (sent, None)
+}
