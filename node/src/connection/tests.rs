@@ -1,5 +1,6 @@
 mod first_byte;
 mod marked;
+mod parts;
 
 use std::cell::Cell;
 use std::collections::HashMap;

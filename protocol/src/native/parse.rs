@@ -32,7 +32,8 @@ const FLAGS_TO_UNDERSTAND: u8 = 0x0F;
 
 /// The flags of a request.
 pub(super) fn flags(has_checksum: bool, durability: RequestDurability) -> u8 {
-    u8::from(has_checksum) * FLAG_CHECKSUM | (durability as u8) << DURABILITY_SHIFT
+    let checksum = if has_checksum { FLAG_CHECKSUM } else { 0 };
+    checksum | ((durability as u8) << DURABILITY_SHIFT)
 }
 
 /// What flags say of durability; `None` if it is not known here.

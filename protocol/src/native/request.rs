@@ -294,29 +294,7 @@ impl<'a> NativeRequest<'a> {
                 out.extend_from_slice(&[0; 4]);
                 put_key(&key, out);
             }
-            Self::Put(PutItem { key, mode, client_flags, ttl, value }) => {
-                let demanded = mode.demanded();
-                let (code, version) = match mode {
-                    PutMode::Set(Condition::Any) => (0u32, 0),
-                    PutMode::IfAbsent => (1, 0),
-                    PutMode::IfPresent => (2, 0),
-                    PutMode::Set(Condition::Version(version)) => (3, version),
-                    PutMode::Append => (4, 0),
-                    PutMode::Prepend => (5, 0),
-                    PutMode::Set(Condition::Value(_)) => (MODE_IF_VALUE, 0),
-                };
-                let demanded_bytes = u32::try_from(demanded.len());
-                let demanded_bytes = demanded_bytes.expect("values have less than 4 GiB");
-                put_key_head(&key, out);
-                out.extend_from_slice(&code.to_le_bytes());
-                out.extend_from_slice(&client_flags.to_le_bytes());
-                out.extend_from_slice(&ttl.to_le_bytes());
-                out.extend_from_slice(&demanded_bytes.to_le_bytes());
-                out.extend_from_slice(&version.to_le_bytes());
-                put_key(&key, out);
-                out.extend_from_slice(demanded);
-                out.extend_from_slice(value);
-            }
+            Self::Put(put) => put_put(&put, out),
             Self::Delete(DeleteItem { key, condition }) => {
                 let (mode, version) = match condition {
                     Condition::Any => (0u32, 0),
@@ -407,6 +385,31 @@ pub fn put_request_as(
         header.checksum = checksum(head, body);
         message[..HEADER_BYTES].copy_from_slice(&header.bytes());
     }
+}
+
+fn put_put(put: &PutItem<'_>, out: &mut Vec<u8>) {
+    let PutItem { key, mode, client_flags, ttl, value } = *put;
+    let demanded = mode.demanded();
+    let (code, version) = match mode {
+        PutMode::Set(Condition::Any) => (0u32, 0),
+        PutMode::IfAbsent => (1, 0),
+        PutMode::IfPresent => (2, 0),
+        PutMode::Set(Condition::Version(version)) => (3, version),
+        PutMode::Append => (4, 0),
+        PutMode::Prepend => (5, 0),
+        PutMode::Set(Condition::Value(_)) => (MODE_IF_VALUE, 0),
+    };
+    let demanded_bytes = u32::try_from(demanded.len());
+    let demanded_bytes = demanded_bytes.expect("values have less than 4 GiB");
+    put_key_head(&key, out);
+    out.extend_from_slice(&code.to_le_bytes());
+    out.extend_from_slice(&client_flags.to_le_bytes());
+    out.extend_from_slice(&ttl.to_le_bytes());
+    out.extend_from_slice(&demanded_bytes.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
+    put_key(&key, out);
+    out.extend_from_slice(demanded);
+    out.extend_from_slice(value);
 }
 
 fn put_hello(hello: &ClientHello<'_>, out: &mut Vec<u8>) {
