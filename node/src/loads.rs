@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(fullest([(usize::MAX / 2, usize::MAX)]), 49);
         assert_eq!(fullest([]), 0);
         let loads = ShardLoads::new(3);
-        loads.clone().set(1, 50);
+        loads.set(1, 50);
         assert_eq!(loads.all(), [0, 50, 0]);
     }
 }

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import flatbuffers
 
@@ -40,6 +41,8 @@ OPCODES = {
     "list_namespaces": 0x32,
     "drop_namespace": 0x33,
 }
+# Bit 3 of a request's flags.
+TOKEN = 8
 # Bits 1 and 2 of a request's flags.
 DURABILITY = {"sync": 1 << 1, "none": 2 << 1}
 # The requests whose bodies are FlatBuffers: their tables and identifiers.
@@ -87,7 +90,7 @@ PUT_MODES = ["set", "if_absent", "if_present", "if_version", "append", "prepend"
 OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
 VALUE_DIFFERS, BUSY = 0x23, 0x40
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
-TOO_LARGE, NAMESPACE_EXISTS = 0x35, 0x38
+TOO_LARGE, NAMESPACE_EXISTS, TOKEN_REFUSED = 0x35, 0x38, 0x3B
 
 
 def generated():
@@ -343,6 +346,10 @@ def request_bytes(vector):
     body = request_body(vector["kind"], vector["fields"])
     opcode = OPCODES[vector["kind"]]
     flags = int(checksum) | DURABILITY.get(vector.get("durability"), 0)
+    if "token" in vector:
+        token = vector["token"]
+        body = struct.pack("<Q", token["time"]) + bytes.fromhex(token["nonce"]) + body
+        flags |= TOKEN
     return message(REQUEST, opcode, flags, vector["id"], vector["deadline"], body, checksum)
 
 
@@ -435,12 +442,16 @@ class Client:
         self.next_id = 0
         self.replies = {}
 
-    def send(self, kind, checksum=False, durability=None, **fields):
+    def send(self, kind, checksum=False, durability=None, token=None, **fields):
         self.next_id += 1
         fields = {"namespace": 0, "item": b"", **fields}
         fields = {k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}
         vector = {"kind": kind, "id": self.next_id, "deadline": 0, "checksum": checksum}
         vector["durability"] = durability
+        if isinstance(token, dict):
+            vector["token"] = token
+        elif token is not None:
+            fields["token"] = token if isinstance(token, str) else token.hex()
         self.socket.sendall(request_bytes({**vector, "fields": fields}))
         return self.next_id
 
@@ -628,6 +639,38 @@ def namespaces(client):
     assert client.ask("drop_namespace", name="default")[0] == NAMESPACE_EXISTS
 
 
+def once(client):
+    """Requests that are sent again, and done once."""
+    now = int(time.time() * 1_000_000)
+    token = lambda nonce, late=0: {"time": now - late * 1_000_000, "nonce": nonce.hex()}
+    counter = {"record": b"once", "decrement": False, "delta": 1, "initial": 1, "ttl": 0}
+    first = token(b"0123456789abcdef")
+    status, told = client.ask("increment", token=first, **counter)
+    assert (status, told["number"]) == (OK, 1)
+    assert client.ask("increment", **counter)[1]["number"] == 2
+    assert client.ask("increment", token=first, **counter) == (OK, told)
+    other = {**counter, "delta": 2}
+    assert client.ask("increment", token=first, **other)[0] == TOKEN_REFUSED
+    assert client.ask("increment", **counter)[1]["number"] == 3
+    for refused in (token(b"q" * 16, late=7200), token(b"r" * 16, late=-7200)):
+        status, reason = client.ask("increment", token=refused, **counter)
+        assert status == TOKEN_REFUSED and "idempotency-window" in reason, reason
+    put = {"record": b"put", "client_flags": 0, "ttl": 0, "mode": "if_absent", "value": b"v"}
+    named = token(b"s" * 16)
+    stored = client.ask("put", token=named, **put)
+    assert stored[0] == OK and client.ask("put", token=named, **put) == stored
+    gone = token(b"t" * 16)
+    for _ in range(2):
+        assert client.ask("delete", token=gone, record=b"put")[0] == OK
+    assert client.ask("delete", record=b"put")[0] == ABSENT
+    changes = [{"kind": "increment_or_create", "item": "6e", "delta": 1, "initial": 5}]
+    made = [
+        client.ask("mutate_record", token=token(b"u" * 16), record=b"list", changes=changes)
+        for _ in range(2)
+    ]
+    assert made[0] == made[1] and made[0][1]["changed"][0]["number"] == 5, made
+
+
 def round_trips(client):
     key = {"record": b"python\0record", "item": b"item"}
     put = {**key, "client_flags": 9, "ttl": 0}
@@ -742,6 +785,7 @@ def main():
     pages(client)
     changes(client)
     namespaces(client)
+    once(client)
     many_gets(client)
     statistics(client)
     mistakes(client)

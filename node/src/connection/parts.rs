@@ -1,9 +1,9 @@
 //! Messages that ask for several items and have one answer.
 //!
-//! Each part is a request of its own, with a slot if it has to wait, so limits, admission, deadlines
-//! and what a reader may not see yet hold for it as for any other. What the parts bring is gathered
-//! by the protocol. A message of which only some parts could be taken stays in front of the input,
-//! and goes on with the next one.
+//! Each part is a request of its own, with a slot if it has to wait, so limits, admission,
+//! deadlines and what a reader may not see yet hold for it as for any other. What the parts bring
+//! is gathered by the protocol. A message of which only some parts could be taken stays in front of
+//! the input, and goes on with the next one.
 
 use larder_engine::shard::Answer;
 
@@ -43,9 +43,7 @@ impl<P: Codec> Connection<P> {
                 let Some(request) = P::next_part(message, &mut ahead, asked) else { break };
                 *one = Some((request, handler.announce(&request.key), ahead));
             }
-            if next[0].is_none() {
-                return None;
-            }
+            next[0].as_ref()?;
             handler.announced();
             for (request, target, behind) in next.into_iter().flatten() {
                 let stop = self.limit(output).or_else(|| {

@@ -1,6 +1,7 @@
 mod first_byte;
 mod marked;
 mod parted;
+mod parts;
 
 use std::cell::Cell;
 use std::collections::HashMap;

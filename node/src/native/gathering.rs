@@ -1,4 +1,5 @@
-//! Replies that several reads make together: their parts come from shards of any core, in any order.
+//! Replies that several reads make together: their parts come from shards of any core, in any
+//! order.
 //!
 //! What of it is there lies in one buffer, entry by entry as they came; who brings the last of them
 //! writes the reply. All such buffers of a connection together have a bound. What has no room has

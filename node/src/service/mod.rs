@@ -437,7 +437,8 @@ impl NodeService {
         self.state.env.precise_now() - self.turn_began >= TURN_NANOSECONDS
     }
 
-    /// Once a second: says how loaded the core is, and closes connections that were silent for too long, or do not read.
+    /// Once a second: says how loaded the core is, and closes connections that were silent for too
+    /// long, or do not read.
     fn tick(&mut self, network: &mut Network) {
         let now = self.ticks.get();
         self.ticks_seen = now;

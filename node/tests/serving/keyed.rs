@@ -88,7 +88,7 @@ fn a_token_goes_on_in_its_own_list_only() {
     let mut client = NativeClient::connect(node.node.addresses().native);
     let mut filler = connect(&node);
     filler.put_items(0, "r", &[(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]).expect("stored");
-    let lists = [["c", "a", "b"], ["c", "b", "a"]].map(|keys| ItemKeyList::new(keys));
+    let lists = [["c", "a", "b"], ["c", "b", "a"]].map(ItemKeyList::new);
     let [list, other] = lists.map(|list| list.expect("good keys"));
     let limits = PageLimits { items_max: 2, ..PageLimits::default() };
     let first = GetItems { limits, keys: Some(list.as_keys()), ..of_record("r") };

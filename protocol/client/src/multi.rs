@@ -13,9 +13,9 @@ use crate::key::ItemRef;
 pub type ItemRead = Result<Option<Item>, ClientError>;
 
 impl ClientConnection {
-    /// Reads items of one namespace, of any records, in one request for each 1,024 keys. What has no
-    /// room in a reply is asked for again. The answers are in the order of the keys; that one item
-    /// cannot be read says nothing of the others.
+    /// Reads items of one namespace, of any records, in one request for each 1,024 keys. What has
+    /// no room in a reply is asked for again. The answers are in the order of the keys; that one
+    /// item cannot be read says nothing of the others.
     ///
     /// # Errors
     /// Any that concerns all items; [`ClientError::Usage`] if the keys are of several namespaces.

@@ -19,7 +19,7 @@
 //! | 4 | 4 | client flags of what is put |
 //! | 8 | 4 | seconds to live of what is put, or of a number that begins |
 //! | 12 | 4 | length of the value |
-//! | 16 | 8 | version that is demanded, or the length of the value that is, or by how much a number changes |
+//! | 16 | 8 | version or length of the value that is demanded, or how much a number changes |
 //! | 24 | 8 | what a missing number begins with |
 //! | 32 | | item key, then the value that is demanded, then the value |
 

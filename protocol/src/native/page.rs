@@ -206,25 +206,26 @@ impl<'a> GetItems<'a> {
             let order = reader.u8(order)?;
             let limits = read_limits(reader, limits)?;
             let token = reader.bytes(token)?;
-            let keys = [reader.u16_bytes(lengths)?, reader.optional_bytes(keys)?];
-            let range = [prefix, from, to];
-            Ok(Self::check(namespace, record, (range, keys), order, limits, token))
+            let (lengths, keys) = (reader.u16_bytes(lengths)?, reader.optional_bytes(keys)?);
+            let which = [prefix, from, to, lengths, keys];
+            Ok(Self::check(namespace, record, which, order, limits, token))
         }))
     }
 
     fn check(
         namespace: u32,
         record: &'a [u8],
-        (bounds, keys): ([Option<&'a [u8]>; 3], [Option<&'a [u8]>; 2]),
+        [prefix, from, to, lengths, keys]: [Option<&'a [u8]>; 5],
         order: u8,
         limits: Checked<PageLimits>,
         token: &'a [u8],
     ) -> Checked<Self> {
+        let bounds = [prefix, from, to];
         let range = checked_range(record, bounds)?;
         let is_descending = flag(order, ORDER)?;
-        let keys = match keys {
-            [None, None] => None,
-            [Some(lengths), Some(keys)] => Some(ItemKeys::read(lengths, keys)?),
+        let keys = match (lengths, keys) {
+            (None, None) => None,
+            (Some(lengths), Some(keys)) => Some(ItemKeys::read(lengths, keys)?),
             _ => return Err("key_lengths and keys: both or none"),
         };
         if keys.is_some() && (is_descending || bounds.iter().any(Option::is_some)) {

@@ -36,9 +36,9 @@ const FLAGS_TO_UNDERSTAND: u8 = 0x0F;
 
 /// The flags of a request.
 pub(super) fn flags(options: &RequestOptions) -> u8 {
-    let durability = (options.durability as u8) << DURABILITY_SHIFT;
-    let token = u8::from(options.token.is_some()) * FLAG_TOKEN;
-    u8::from(options.has_checksum) * FLAG_CHECKSUM | durability | token
+    let checksum = if options.has_checksum { FLAG_CHECKSUM } else { 0 };
+    let token = if options.token.is_some() { FLAG_TOKEN } else { 0 };
+    checksum | ((options.durability as u8) << DURABILITY_SHIFT) | token
 }
 
 /// What flags say of durability; `None` if it is not known here.

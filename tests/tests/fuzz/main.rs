@@ -19,7 +19,7 @@ use larder_protocol::memcached::binary::{BinaryParsed, BinaryParser};
 use larder_protocol::memcached::{Limits, Parsed, Parser};
 use larder_protocol::native::reply::NativeReply;
 use larder_protocol::native::{
-    HEADER_BYTES, HelloReply, NativeLimits, NativePage, NativeParsed, NativeParser,
+    HEADER_BYTES, HelloReply, NativeLimits, NativePage, NativeParsed, NativeParser, StatisticsReply,
 };
 use larder_tests::binary::request;
 use larder_tests::seed;
@@ -157,18 +157,24 @@ fn native_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> =
         requests.chunks(3).map(|some| some.iter().flat_map(bytes).collect()).collect();
     let pages = vectors("replies.json").into_iter().filter(|reply| {
-        reply["status"] == 0 && (reply["kind"] == "get_items" || reply["kind"] == "scan")
+        let kinds = ["get_items", "scan", "statistics"];
+        reply["status"] == 0 && kinds.iter().any(|kind| reply["kind"] == *kind)
     });
     seeds.extend(pages.map(|page| bytes(&page).split_off(HEADER_BYTES)));
     seeds.push(HelloReply { shards: 2, core_ports: vec![1, 2], ..Default::default() }.encode());
     seeds
 }
 
-/// Parses all of the bytes, as they come in two reads, as requests, as replies, as a hello and as a
-/// page; whether all were requests, or they were a hello or a page.
+/// Parses all of the bytes, as they come in two reads, as requests, as replies, as a hello, as a
+/// page and as figures; whether all were requests, or they were one of these.
 fn parse_native(bytes: &[u8]) -> bool {
-    let _ = NativeReply::read(bytes, 1 << 20);
-    if HelloReply::decode(bytes).is_ok() || NativePage::decode(bytes).is_ok() {
+    if let Ok((reply, _)) = NativeReply::read(bytes, 1 << 20) {
+        let _ = reply.multi(4);
+    }
+    let is_structure = HelloReply::decode(bytes).is_ok()
+        || NativePage::decode(bytes).is_ok()
+        || StatisticsReply::decode(bytes).is_ok();
+    if is_structure {
         return true;
     }
     let limits = NativeLimits { value_bytes_max: 4096 };
