@@ -211,7 +211,8 @@ impl<P: Codec> Slots<P> {
 
     /// The memory of the slots and of replies that wait in them, in bytes.
     pub(super) fn memory(&self) -> usize {
-        let rows = (self.held_row.capacity() + self.own_row.capacity()) * size_of::<u64>();
+        let rows = [&self.held_row, &self.own_row, &self.parted];
+        let rows = rows.map(VecDeque::capacity).iter().sum::<usize>() * size_of::<u64>();
         self.slots.capacity() * size_of::<Slot<P::Token>>()
             + rows
             + self.token_bytes
@@ -425,6 +426,7 @@ impl<P: Codec> Slots<P> {
             self.slots = VecDeque::new();
             self.held_row = VecDeque::new();
             self.own_row = VecDeque::new();
+            self.parted = VecDeque::new();
         }
     }
 }
