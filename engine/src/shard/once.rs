@@ -2,8 +2,9 @@
 //!
 //! A client that has no reply sends its request again, and does not know whether the first one was
 //! done. So it names each request by a token, and a batch that is done leaves an item under that
-//! name, in the same frame: what was answered. Who comes with the token again gets that answer, also
-//! after a crash, as long as the item lives. What was refused leaves nothing: it is decided anew.
+//! name, in the same frame: what was answered. Who comes with the token again gets that answer,
+//! also after a crash, as long as the item lives. What was refused leaves nothing: it is decided
+//! anew.
 //!
 //! The items are in a namespace that no user has, and go when they expire.
 

@@ -1,5 +1,5 @@
-//! `larder get`, `set`, `del`, `incr`, `items`, `scan`, `ns`, `stats` and `ping`: a running node asked
-//! from the command line.
+//! `larder get`, `set`, `del`, `incr`, `items`, `scan`, `ns`, `stats` and `ping`: a running node
+//! asked from the command line.
 
 mod del;
 mod list;

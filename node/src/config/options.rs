@@ -111,7 +111,7 @@ pub struct Options {
     /// Close connections that are silent for so many seconds; 0 never does [default: 0]
     #[arg(long, value_name = "SECONDS")]
     pub idle_timeout: Option<u64>,
-    /// For how many seconds a native request with an idempotency token is known again [default: 600]
+    /// For how many seconds a request with an idempotency token is known again [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub idempotency_window: Option<u32>,
     /// Let clients stop the node with `shutdown`

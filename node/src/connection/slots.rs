@@ -220,7 +220,8 @@ impl<P: Codec> Slots<P> {
 
     /// The memory of the slots and of replies that wait in them, in bytes.
     pub(super) fn memory(&self) -> usize {
-        let rows = (self.held_row.capacity() + self.own_row.capacity()) * size_of::<u64>();
+        let rows = [&self.held_row, &self.own_row, &self.parted];
+        let rows = rows.map(VecDeque::capacity).iter().sum::<usize>() * size_of::<u64>();
         self.slots.capacity() * size_of::<Slot<P::Token>>()
             + rows
             + self.token_bytes
@@ -333,6 +334,19 @@ impl<P: Codec> Slots<P> {
         }
     }
 
+    /// Appends the reply of so many bytes at the front of those that are held, or what says that it
+    /// must never leave.
+    fn release_held(&mut self, len: usize, release: Release, protocol: &P, out: &mut Vec<u8>) {
+        let reply = self.held.front(len);
+        if release == Release::Now {
+            out.extend_from_slice(reply);
+        } else {
+            protocol.put_stopped(reply, out);
+        }
+        self.held.consume(len);
+        self.load.bytes -= len;
+    }
+
     fn release_at(
         &mut self,
         sequence: u64,
@@ -354,14 +368,7 @@ impl<P: Codec> Slots<P> {
                 unreachable!("it was looked at above")
             }
             State::Held { len, is_error, .. } => {
-                let reply = self.held.front(len);
-                if release == Release::Now {
-                    out.extend_from_slice(reply);
-                } else {
-                    protocol.put_stopped(reply, out);
-                }
-                self.held.consume(len);
-                self.load.bytes -= len;
+                self.release_held(len, release, protocol, out);
                 is_error
             }
             State::Gathered { token, .. } => {
@@ -438,6 +445,7 @@ impl<P: Codec> Slots<P> {
             self.slots = VecDeque::new();
             self.held_row = VecDeque::new();
             self.own_row = VecDeque::new();
+            self.parted = VecDeque::new();
         }
     }
 }

@@ -21,6 +21,7 @@ use super::cancel::Cancel;
 use super::listeners::Door;
 use crate::config::Size;
 use crate::control::{Control, Event};
+use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
 use crate::memcached::binary::MemcachedBinary;
@@ -113,25 +114,7 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let namespaces = NamespaceView::new(namespaces);
     drop(plan.steps);
     let entrance = |(_, door): &(ClientListener, Door)| {
-        let (facts, core) = (Arc::clone(&plan.shared.facts), plan.core);
-        match door {
-            // Only the text protocol asks for a password.
-            Door::Memcached if facts.gate.is_some() => {
-                Entrance::new(move || Memcached::new(&facts))
-            }
-            Door::Memcached => {
-                let binary = Arc::clone(&facts);
-                Entrance::by_first_byte(
-                    move || Memcached::new(&facts),
-                    BINARY_MAGIC,
-                    move || MemcachedBinary::new(&binary),
-                )
-            }
-            Door::Native => {
-                let namespaces = namespaces.clone();
-                Entrance::new(move || Native::new(&facts, core, &namespaces))
-            }
-        }
+        entrance(door, &plan.shared.facts, plan.core, &namespaces)
     };
     let entrances = plan.listeners.iter().map(entrance).collect();
     let address = |(listener, _): &(ClientListener, Door)| match listener {
@@ -161,6 +144,24 @@ fn run(plan: CorePlan) -> Result<(), String> {
     close_shards(&mut core, engines)?;
     core.shutdown();
     Ok(())
+}
+
+/// Who speaks with the clients that come in by this door.
+fn entrance(door: &Door, facts: &Arc<Facts>, core: usize, namespaces: &NamespaceView) -> Entrance {
+    let (facts, namespaces) = (Arc::clone(facts), namespaces.clone());
+    match door {
+        // Only the text protocol asks for a password.
+        Door::Memcached if facts.gate.is_some() => Entrance::new(move || Memcached::new(&facts)),
+        Door::Memcached => {
+            let binary = Arc::clone(&facts);
+            Entrance::by_first_byte(
+                move || Memcached::new(&facts),
+                BINARY_MAGIC,
+                move || MemcachedBinary::new(&binary),
+            )
+        }
+        Door::Native => Entrance::new(move || Native::new(&facts, core, &namespaces)),
+    }
 }
 
 /// What is remembered of the namespaces, if that shard is one of these.

@@ -8,7 +8,7 @@ use larder_engine::scan::{Page, PageItem, PagePlace, Scan};
 use larder_protocol::memcached::reply::{self, DumpedItem, END};
 use larder_protocol::memcached::{Dump, DumpForm, ITEM_OVERHEAD_BYTES, KEY_BYTES_MAX};
 
-use crate::limits::DUMP_ITEMS;
+use crate::limits::{DUMP_ITEMS, PAGE_BYTES_DEFAULT};
 use crate::request::{ShardRequest, ShardWork};
 
 /// The size class that all items are in.
@@ -48,6 +48,7 @@ impl Dumping {
         scan.keys_only = true;
         scan.shows_use = self.form == DumpForm::Metadata;
         scan.items_max = DUMP_ITEMS;
+        scan.bytes_max = PAGE_BYTES_DEFAULT;
         Arc::new(ShardRequest::new(self.shard, None, ShardWork::Page(scan)))
     }
 

@@ -314,23 +314,7 @@ fn item_request<'a>(
         // A clock that stands before the first second of 1970 has no items that live.
         ttl => now.saturating_add(ttl).max(EXPIRED + 1),
     };
-    let compare = |condition| match condition {
-        Condition::Version(version) => Some(version),
-        Condition::Any | Condition::Value(_) => None,
-    };
     Some(match *request {
-        NativeRequest::Ping(_)
-        | NativeRequest::Hello(_)
-        | NativeRequest::Statistics
-        | NativeRequest::MultiGet(_)
-        | NativeRequest::GetItems(_)
-        | NativeRequest::Scan(_)
-        | NativeRequest::Mutate(_)
-        | NativeRequest::DeleteItems(_)
-        | NativeRequest::CreateNamespace(_)
-        | NativeRequest::SetNamespace(_)
-        | NativeRequest::ListNamespaces(_)
-        | NativeRequest::DropNamespace(_) => return None,
         NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
             let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
             (Operation::Read(read), Kind::Get { touches: false })
@@ -340,30 +324,12 @@ fn item_request<'a>(
             let kind = if with_value { Kind::Get { touches: true } } else { Kind::Touch };
             (Operation::Read(read), kind)
         }
-        NativeRequest::Put(PutItem { mode, client_flags, ttl, value, .. }) => {
-            let expiry = expiry(ttl);
-            let (mode, compare) = match mode {
-                PutMode::Set(Condition::Value(demanded)) => {
-                    let exchange = Exchange::store(demanded, value, client_flags, expiry);
-                    return Some((Operation::Exchange(exchange), Kind::CompareAndStore));
-                }
-                PutMode::Set(condition) => (StoreMode::Set, compare(condition)),
-                PutMode::IfAbsent => (StoreMode::Add, None),
-                PutMode::IfPresent => (StoreMode::Replace, None),
-                PutMode::Append => (StoreMode::Append, None),
-                PutMode::Prepend => (StoreMode::Prepend, None),
-            };
-            let kind = if compare.is_some() { Kind::CompareAndStore } else { Kind::Store };
-            let (invalidate, vivify, version) = (false, None, None);
-            let store =
-                Store { mode, value, client_flags, expiry, compare, invalidate, vivify, version };
-            (Operation::Store(store), kind)
-        }
+        NativeRequest::Put(put) => store_of(&put, expiry(put.ttl)),
         NativeRequest::Delete(DeleteItem { condition: Condition::Value(demanded), .. }) => {
             (Operation::Exchange(Exchange::delete(demanded)), Kind::Delete)
         }
         NativeRequest::Delete(DeleteItem { condition, .. }) => {
-            let delete = Delete { compare: compare(condition), ..Delete::default() };
+            let delete = Delete { compare: version_of(condition), ..Delete::default() };
             (Operation::Delete(delete), Kind::Delete)
         }
         NativeRequest::Increment(IncrementItem { is_decrement, delta, initial, .. }) => {
@@ -374,7 +340,36 @@ fn item_request<'a>(
             let kind = if is_decrement { Kind::Decrement } else { Kind::Increment };
             (Operation::Arithmetic(arithmetic), kind)
         }
+        _ => return None,
     })
+}
+
+/// What one shard is to do to store a value with this expiry.
+fn store_of<'a>(put: &PutItem<'a>, expiry: u32) -> (Operation<'a>, Kind) {
+    let PutItem { mode, client_flags, value, .. } = *put;
+    let (mode, compare) = match mode {
+        PutMode::Set(Condition::Value(demanded)) => {
+            let exchange = Exchange::store(demanded, value, client_flags, expiry);
+            return (Operation::Exchange(exchange), Kind::CompareAndStore);
+        }
+        PutMode::Set(condition) => (StoreMode::Set, version_of(condition)),
+        PutMode::IfAbsent => (StoreMode::Add, None),
+        PutMode::IfPresent => (StoreMode::Replace, None),
+        PutMode::Append => (StoreMode::Append, None),
+        PutMode::Prepend => (StoreMode::Prepend, None),
+    };
+    let kind = if compare.is_some() { Kind::CompareAndStore } else { Kind::Store };
+    let (invalidate, vivify, version) = (false, None, None);
+    let store = Store { mode, value, client_flags, expiry, compare, invalidate, vivify, version };
+    (Operation::Store(store), kind)
+}
+
+/// The version that a condition demands.
+fn version_of(condition: Condition<'_>) -> Option<u64> {
+    match condition {
+        Condition::Version(version) => Some(version),
+        Condition::Any | Condition::Value(_) => None,
+    }
 }
 
 /// A number for an item that is stored at Unix second `now`.

@@ -25,7 +25,7 @@ use crate::events::{EventKinds, NodeEvent, Numbering};
 use crate::facts::Facts;
 use crate::ledger::Ledger;
 use crate::limits::{
-    FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES, TASKS_MAX, WATCHERS_MAX,
+    FORWARDED_MAX, FORWARDED_SHARE_SCARCE, REPLY_COVERED_BYTES, TASK_BYTES, TASKS_MAX,
 };
 use crate::loads::fullest;
 use crate::mesh::{Ask, Batch, Mesh, Note, ParkedRequest, Place, Told};
@@ -483,67 +483,6 @@ impl CoreState {
         self.answer(core, ask, Ok(told));
     }
 
-    /// All that the connections of this core watch.
-    fn watched_here(&self) -> EventKinds {
-        self.watchers.iter().fold(EventKinds::NONE, |all, watcher| all.and(watcher.kinds))
-    }
-
-    /// A connection wants to watch.
-    fn start_watching(&mut self, place: Place, kinds: EventKinds) {
-        if self.watchers.len() >= WATCHERS_MAX {
-            let answered = Answered::Node(NodeAnswer::TooManyWatchers);
-            let arrival = Arrival { answered, after: After::NOTHING, core: None };
-            return self.arrived.push((place, arrival));
-        }
-        self.watchers.push(Watcher { connection: place.connection, kinds, skipped: 0 });
-        let kinds = self.watched_here();
-        self.start_gather(GatherFor::Connection(place), Ask::Watch(kinds));
-    }
-
-    /// A connection is gone: what only it has watched is of no interest any more.
-    pub(super) fn stop_watching(&mut self, connection: u64) {
-        let before = self.watchers.len();
-        self.watchers.retain(|watcher| watcher.connection != connection);
-        if self.watchers.len() == before {
-            return;
-        }
-        let kinds = self.watched_here();
-        self.observer.watch(self.core, kinds);
-        for peer in self.mesh.peers().collect::<Vec<_>>() {
-            self.mesh.send_note(peer, Note::Watching(kinds));
-        }
-    }
-
-    /// Hands what has happened to the cores where it is watched. What one of them cannot take now
-    /// is lost to it.
-    pub(super) fn tell_events(&mut self) {
-        if !self.observer.has_any() {
-            return;
-        }
-        let (events, lost) = self.observer.take();
-        for peer in self.mesh.peers().collect::<Vec<_>>() {
-            let kinds = self.observer.watched(peer);
-            if kinds == EventKinds::NONE {
-                continue;
-            }
-            if !self.mesh.has_room(peer) {
-                self.counters.log_worker_dropped += events.len() as u64;
-                continue;
-            }
-            let watched = events.iter().filter(|event| kinds.has_any(event.kind()));
-            self.mesh.send_note(peer, Note::Events(watched.cloned().collect(), lost));
-        }
-        if !self.watchers.is_empty() {
-            self.hear(events, lost);
-        }
-    }
-
-    /// Takes what has happened, for the watchers of this core.
-    pub(super) fn hear(&mut self, events: Vec<NodeEvent>, lost: u64) {
-        self.heard.0.extend(events);
-        self.heard.1 += lost;
-    }
-
     /// The number under which a connection of a core is told of.
     pub(super) fn number_of(&self, core: usize, connection: u64) -> u64 {
         self.numbering.connection(core, connection)
@@ -586,14 +525,14 @@ impl CoreState {
         };
         let answered = match gather.failure {
             Some(_) => Answered::Failed(NoAnswer::Stopped),
-            None => Answered::Node(self.sum(place, gather.what, gather.told)),
+            None => Answered::Node(self.sum(place, &gather.what, gather.told)),
         };
         let arrival = Arrival { answered, after: After::NOTHING, core: None };
         self.arrived.push((place, arrival));
     }
 
     /// What all cores have told to the question of a connection.
-    fn sum(&self, place: Place, what: Ask, told: Vec<Told>) -> NodeAnswer {
+    fn sum(&self, place: Place, what: &Ask, told: Vec<Told>) -> NodeAnswer {
         let asking = self.number_of(self.core, place.connection);
         let (mut reports, mut connections) = (Vec::new(), Vec::new());
         let mut prefixes: BTreeMap<Box<[u8]>, PrefixCounts> = BTreeMap::new();

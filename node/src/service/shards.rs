@@ -197,7 +197,13 @@ impl Shards {
     ) -> Tried {
         let Target { shard, announced } = target;
         let Notes { counters, observer, observed } = notes;
-        let request = &self.darkened(shard, request, now);
+        let darkened;
+        let request = if self.is_dark(shard, request, now) {
+            darkened = darken(request);
+            &darkened
+        } else {
+            request
+        };
         let engine = &self.local(shard).engine;
         let mut put = Some(put);
         let mut put = |answer: Result<&Answer<'_>, NoAnswer>| {
@@ -239,15 +245,11 @@ impl Shards {
         }
     }
 
-    /// The request as it is carried out at Unix second `now`: in the second in which a delayed
-    /// clear takes effect, what it stores is gone at once.
+    /// Whether what `request` stores at Unix second `now` is gone at once: it is the second in
+    /// which a delayed clear takes effect.
     #[inline]
-    fn darkened<'a>(&self, shard: u16, request: &ItemRequest<'a>, now: u32) -> ItemRequest<'a> {
-        let mut request = *request;
-        if self.local(shard).dark_second == now && request.key.namespace == DEFAULT_NAMESPACE {
-            darken(&mut request.operation);
-        }
-        request
+    fn is_dark(&self, shard: u16, request: &ItemRequest<'_>, now: u32) -> bool {
+        self.local(shard).dark_second == now && request.key.namespace == DEFAULT_NAMESPACE
     }
 
     /// How many bytes `request` may be expected to need while a task carries it out: a value that
@@ -312,7 +314,9 @@ impl Shards {
         expected_bytes: usize,
         observed: Option<Box<Observed>>,
     ) {
-        let request = &self.darkened(shard, request, self.unix_second());
+        let now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
+        let darkened = self.is_dark(shard, request, now).then(|| darken(request));
+        let request = darkened.as_ref().unwrap_or(request);
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
         let ItemRequest { key, operation, kind, acknowledgement: how, replaces, .. } = *request;
@@ -336,10 +340,6 @@ impl Shards {
                 Completion { origin, shard, result, how, expected_bytes, adds, kind, observed };
             completions.borrow_mut().push(completion);
         });
-    }
-
-    fn unix_second(&self) -> u32 {
-        u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX)
     }
 
     /// As [`Shards::start`], for a request that is not about one item. Its answer may leave at once
@@ -583,10 +583,11 @@ impl Completion {
     }
 }
 
-/// Has an operation store nothing but what has expired.
+/// The same request, which stores nothing but what has expired.
 #[cold]
-fn darken(operation: &mut Operation<'_>) {
-    match operation {
+fn darken<'a>(request: &ItemRequest<'a>) -> ItemRequest<'a> {
+    let mut request = *request;
+    match &mut request.operation {
         Operation::Store(store) => {
             store.expiry = EXPIRED;
             store.vivify = store.vivify.map(|_| EXPIRED);
@@ -598,6 +599,7 @@ fn darken(operation: &mut Operation<'_>) {
         // They make no item where there is none.
         Operation::Delete(_) | Operation::Exchange(_) => {}
     }
+    request
 }
 
 /// Carries out what is not about one item, begun at `now`, and waits until it may be told.

@@ -3,13 +3,76 @@
 use larder_runtime::network::{ConnectionId, Network};
 
 use super::NodeService;
-use super::core_state::CoreState;
+use super::core_state::{CoreState, GatherFor, Watcher};
+use crate::connection::{After, Arrival};
 use crate::counters::{ConnectionReport, ConnectionState};
-use crate::events::Happening;
-use crate::limits::{CONNECTIONS_LISTED_MAX, WATCHER_OUTPUT_BYTES};
-use crate::mesh::Told;
+use crate::events::{EventKinds, Happening, NodeEvent};
+use crate::limits::{CONNECTIONS_LISTED_MAX, WATCHER_OUTPUT_BYTES, WATCHERS_MAX};
+use crate::mesh::{Ask, Note, Place, Told};
+use crate::request::{Answered, NodeAnswer};
 
 impl CoreState {
+    /// All that the connections of this core watch.
+    fn watched_here(&self) -> EventKinds {
+        self.watchers.iter().fold(EventKinds::NONE, |all, watcher| all.and(watcher.kinds))
+    }
+
+    /// A connection wants to watch.
+    pub(super) fn start_watching(&mut self, place: Place, kinds: EventKinds) {
+        if self.watchers.len() >= WATCHERS_MAX {
+            let answered = Answered::Node(NodeAnswer::TooManyWatchers);
+            let arrival = Arrival { answered, after: After::NOTHING, core: None };
+            return self.arrived.push((place, arrival));
+        }
+        self.watchers.push(Watcher { connection: place.connection, kinds, skipped: 0 });
+        let kinds = self.watched_here();
+        self.start_gather(GatherFor::Connection(place), Ask::Watch(kinds));
+    }
+
+    /// A connection is gone: what only it has watched is of no interest any more.
+    pub(super) fn stop_watching(&mut self, connection: u64) {
+        let before = self.watchers.len();
+        self.watchers.retain(|watcher| watcher.connection != connection);
+        if self.watchers.len() == before {
+            return;
+        }
+        let kinds = self.watched_here();
+        self.observer.watch(self.core, kinds);
+        for peer in self.mesh.peers().collect::<Vec<_>>() {
+            self.mesh.send_note(peer, Note::Watching(kinds));
+        }
+    }
+
+    /// Hands what has happened to the cores where it is watched. What one of them cannot take now
+    /// is lost to it.
+    pub(super) fn tell_events(&mut self) {
+        if !self.observer.has_any() {
+            return;
+        }
+        let (events, lost) = self.observer.take();
+        for peer in self.mesh.peers().collect::<Vec<_>>() {
+            let kinds = self.observer.watched(peer);
+            if kinds == EventKinds::NONE {
+                continue;
+            }
+            if !self.mesh.has_room(peer) {
+                self.counters.log_worker_dropped += events.len() as u64;
+                continue;
+            }
+            let watched = events.iter().filter(|event| kinds.has_any(event.kind()));
+            self.mesh.send_note(peer, Note::Events(watched.cloned().collect(), lost));
+        }
+        if !self.watchers.is_empty() {
+            self.hear(events, lost);
+        }
+    }
+
+    /// Takes what has happened, for the watchers of this core.
+    pub(super) fn hear(&mut self, events: Vec<NodeEvent>, lost: u64) {
+        self.heard.0.extend(events);
+        self.heard.1 += lost;
+    }
+
     /// Tells of what has happened to a connection of this core.
     pub(super) fn connection_happened(&mut self, connection: u64, what: Happening) {
         let number = self.numbering.connection(self.core, connection);

@@ -99,6 +99,7 @@ fn namespaces_and_their_settings_outlast_the_node() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the test's own clock")]
 fn items_live_and_are_as_long_as_their_namespace_allows() {
     let node = TestNode::start(1);
     let mut client = open(&node);

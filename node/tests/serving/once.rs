@@ -32,8 +32,8 @@ fn a_change_under_one_name_is_made_once_over_connections_and_restarts() {
     let first: Vec<_> = (0..20).map(|at| increment(&mut one, at)).collect();
     assert!(first.iter().all(|number| *number == Some(100)));
     one.increment(key("record-3"), 1, None).expect("counted");
-    for at in 0..20 {
-        assert_eq!(increment(&mut other, at), first[at], "record {at}");
+    for (at, first) in first.iter().enumerate() {
+        assert_eq!(increment(&mut other, at), *first, "record {at}");
     }
     assert_eq!(other.get(key("record-3")).expect("readable").expect("there").value, b"101");
     let (put, gone, list) = (ChangeName::new(), ChangeName::new(), ChangeName::new());
@@ -50,8 +50,8 @@ fn a_change_under_one_name_is_made_once_over_connections_and_restarts() {
     let node = Launcher::default().start(&config).expect("the node starts");
     let node = TestNode { node, directory };
     let mut client = open(&node);
-    for at in 0..20 {
-        assert_eq!(increment(&mut client, at), first[at], "record {at}");
+    for (at, first) in first.iter().enumerate() {
+        assert_eq!(increment(&mut client, at), *first, "record {at}");
     }
     assert_eq!(client.once(put).put(key("k"), &absent).expect("told"), stored);
     assert!(client.once(gone).delete(key("k")).expect("told"), "as the first time");

@@ -54,7 +54,8 @@ impl ClientConnection {
     ///
     /// ```no_run
     /// # use larder_client::{ChangeName, ClientConnection, ClientError, ItemRef};
-    /// # fn pay(mut node: ClientConnection, mut other: ClientConnection) -> Result<(), ClientError> {
+    /// # type Paid = Result<(), ClientError>;
+    /// # fn pay(mut node: ClientConnection, mut other: ClientConnection) -> Paid {
     /// let (account, name) = (ItemRef::of_record("account:7")?, ChangeName::new());
     /// let paid = match node.once(name).increment(account, -10, None) {
     ///     // Nobody knows whether it was done: the same name makes sure that it is, and once.

@@ -220,6 +220,8 @@ fn memcached_seeds() -> Vec<Vec<u8>> {
         "mg key v f c t s k O1 q N30 R10\r\nmn\r\nms key 5 T90 F1 I C3 E9\r\nhello\r\n",
         "ma n N60 J5 D2 MD q\r\nmd key I T30 x\r\nme key\r\nmg Zm9v b v\r\nms Zm9v 1 b ME\r\nx\r\n",
         "flush_all 10 noreply\r\nstats items\r\nverbosity 1\r\nshutdown graceful\r\nquit\r\n",
+        "lru_crawler metadump 1,2\r\nlru_crawler mgdump all\r\nstats cachedump 1 20\r\n",
+        "watch fetchers mutations\r\nstats detail on\r\ncache_memlimit 64 noreply\r\n",
         "slabs automove 1\r\nlru tune 10 25 0.1 2.0\r\nlru_crawler sleep 100\r\nlru mode flat\r\n",
     ];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()

@@ -248,9 +248,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
         }),
         "create_namespace" => NativeRequest::CreateNamespace(namespace_change(fields)),
         "set_namespace" => NativeRequest::SetNamespace(namespace_change(fields)),
-        "list_namespaces" => {
-            NativeRequest::ListNamespaces(fields.get("name").map(|name| text(name)))
-        }
+        "list_namespaces" => NativeRequest::ListNamespaces(fields.get("name").map(text)),
         "drop_namespace" => NativeRequest::DropNamespace(text(&fields["name"])),
         other => panic!("{other} is no request"),
     }
