@@ -2,8 +2,8 @@
 //!
 //! - `call` is what a program holds, `operation` a request on its way, `client_core` what all
 //!   handles share and where a try that failed goes on.
-//! - `lane` keeps a connection, `link` makes one, `sending` sends, `pipeline` gathers requests and finds replies,
-//!   `codec` and `meta` turn both to bytes and back.
+//! - `lane` keeps a connection, `link` makes one, `sending` sends, `pipeline` gathers requests and
+//!   finds replies, `codec` and `meta` turn both to bytes and back.
 //! - `node` knows how a node is laid out, `placement` and `ketama` on which nodes a record is.
 //! - `keeper` and `watch` keep time, `budget` says how often and when.
 

@@ -90,8 +90,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Connections to the port of each node (1), each of which takes a thread. A node that offers a port for each core gets one
-    /// connection to each of those besides, unless [`ClientBuilder::core_connections`] says no.
+    /// Connections to the port of each node (1), each of which takes a thread. A node that offers a
+    /// port for each core gets one connection to each of those besides, unless
+    /// [`ClientBuilder::core_connections`] says no.
     pub fn connections(mut self, connections: usize) -> Self {
         self.settings.connections = connections;
         self

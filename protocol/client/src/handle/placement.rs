@@ -1,8 +1,8 @@
 //! Which nodes a record is on.
 //!
-//! By rendezvous hashing: each node has a score for each record, made of the hash of both and of the
-//! node's weight, and the record is on the nodes with the highest. Where a node comes or goes, only
-//! its own records move.
+//! By rendezvous hashing: each node has a score for each record, made of the hash of both and of
+//! the node's weight, and the record is on the nodes with the highest. Where a node comes or goes,
+//! only its own records move.
 
 use xxhash_rust::xxh3::xxh3_64;
 
