@@ -130,6 +130,9 @@ pub const TASK_SMALL_BYTES: usize = 64 << 10;
 /// What a task needs besides the values that it works on, in bytes, roughly.
 pub const TASK_BYTES: usize = 1024;
 
+/// Changes of namespaces that may wait for others.
+pub const NAMESPACE_REQUESTS_MAX: usize = 1024;
+
 /// Namespaces that there may be, the default one among them.
 pub const NAMESPACES_MAX: usize = 1000;
 

@@ -234,6 +234,8 @@ pub enum NoAnswer {
     Full,
     /// The shard has seen a failed write and takes no more.
     Stopped,
+    /// Too many wait for the same.
+    Busy,
     /// There is no such namespace any more.
     NoNamespace,
     /// The namespace has all the space that it may have.

@@ -101,7 +101,7 @@ pub enum BatchAnswer {
         /// Its answer.
         answer: AnswerBuf,
     },
-    /// Nothing was: its token is that of another request that was done.
+    /// Nothing was: its token is that of another request that was done, or is not known any more.
     OtherRequest,
 }
 
@@ -242,6 +242,10 @@ impl<E: Env> Shard<E> {
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
         let once = self.find_once((once_key, batch.once.as_ref()), now).await?;
+        // The turn on the token's key is held: nothing changes what was found.
+        if let Some(told) = once.as_ref().and_then(|once| self.told_before(once, now)) {
+            return Ok(told);
+        }
         let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
@@ -275,6 +279,20 @@ impl<E: Env> Shard<E> {
         let asked = (ONCE_NAMESPACE, &key[..], operation);
         let item = self.find(asked, (&Cell::new(0), usize::MAX), now).await;
         Ok(Some(FoundOnce { once, item: item.map_err(NotApplied::Failed)? }))
+    }
+
+    /// What a batch with this token is told without being done: what was answered to it before, or
+    /// that its token is not known any more.
+    fn told_before(&self, found: &FoundOnce<'_>, now: u32) -> Option<(BatchAnswer, u64)> {
+        let FoundOnce { once, item } = found;
+        let Some(current) = item.located.current(now) else {
+            // It may have been done and forgotten.
+            return (once.expiry <= now).then_some((BatchAnswer::OtherRequest, 0));
+        };
+        // The first one is answered when it is durable, and so is this one.
+        let needs = item.located.sequence_end.max(self.state.borrow().namespaces.flushed_end());
+        let answers = once.answers(current.value, now);
+        Some((answers.map_or(BatchAnswer::OtherRequest, BatchAnswer::Done), needs))
     }
 
     /// Compresses the values that a batch is going to store. One that is refused for what it would
@@ -326,14 +344,6 @@ impl<E: Env> Shard<E> {
         (now, value_bytes_max): (u32, usize),
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         let mut needs = state.namespaces.flushed_end();
-        if let Some(FoundOnce { once, item }) = once
-            && let Some(current) = item.located.current(now)
-        {
-            // The first one is answered when it is durable, and so is this one.
-            let answers = once.answers(current.value, now);
-            let answer = answers.map_or(BatchAnswer::OtherRequest, BatchAnswer::Done);
-            return Ok((answer, needs.max(item.located.sequence_end)));
-        }
         if let Some(at) = too_large(found, value_bytes_max) {
             let seen = found.iter().map(|found| found.located.sequence_end).max();
             let answer = Answer::nothing(Outcome::TooLarge, now);
@@ -387,7 +397,7 @@ impl<E: Env> Shard<E> {
             version += 1;
             planned.push(Planned { found, kind, metadata, value, tried });
         }
-        if planned.is_empty() {
+        if planned.is_empty() && told.is_none() {
             return Ok(0);
         }
         let removes = planned.iter().all(|one| one.kind == RecordKind::Delete);

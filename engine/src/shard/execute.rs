@@ -353,7 +353,8 @@ impl<E: Env> Shard<E> {
         if record.kind == RecordKind::Put {
             self.compression.count(namespace, record);
         }
-        state.namespaces.quotas.note(key, appended.pointer.len);
+        let is_removal = record.kind == RecordKind::Delete;
+        state.namespaces.quotas.note(key, appended.pointer.len, is_removal);
         state.update_cache(change, record.kind, &entry, value, appended.sequence);
         self.note_written(appended.pointer.len);
     }

@@ -1,9 +1,12 @@
 //! How much a namespace may take of the shard's disk.
 //!
 //! What a namespace takes is what its tables have and point to, and what was written of it since
-//! they were made. Both count what was overwritten until it is merged away, as the disk does. So
-//! where the unflushed part is large it is written out first: a namespace whose items are
-//! overwritten again and again is not refused for what is no more.
+//! they were made; after a start, what the log still has alone counts for nothing until it is
+//! flushed. Both count what was overwritten or deleted until it is merged away, as the disk does.
+//! So where a namespace comes near its quota, the memtable is written out early, once a second at
+//! most: a namespace whose items are overwritten again and again is not refused for long for what
+//! is no more, and one whose items are deleted gets room again. Nobody waits for that: other
+//! namespaces use the same memtable.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +17,11 @@ use super::{Shard, State};
 use crate::error::EngineError;
 use crate::generations::generation_of;
 
-/// A memtable is written out early for a namespace if what it has of it is this part of the quota.
+/// A memtable is written out early only if it has at least this part of the quota of a namespace.
 const FLUSHED_PART: u64 = 16;
+
+/// At least so long is between two flushes that are early, in nanoseconds.
+const EARLY_NANOSECONDS_MIN: u64 = 1_000_000_000;
 
 /// What a namespace takes, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,46 +32,54 @@ struct Used {
     /// Tables with what they point to, as they were after so many changes of tables.
     flushed: u64,
     table_changes: Option<u64>,
+    /// Whether the active memtable has tombstones.
+    has_removed: bool,
 }
 
 /// What was written of the namespaces that have a quota.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Quotas(BTreeMap<u32, Used>);
+pub(super) struct Quotas {
+    used: BTreeMap<u32, Used>,
+    /// Before then no memtable is written out early, on the shard's clock.
+    early_from: u64,
+}
 
 impl Quotas {
     /// Keeps count of these namespaces alone.
     pub(super) fn keep(&mut self, namespaces: impl Iterator<Item = u32>) {
-        let before = std::mem::take(&mut self.0);
+        let before = std::mem::take(&mut self.used);
         let known = |namespace| before.get(&namespace).copied().unwrap_or_default();
-        self.0 = namespaces.map(|namespace| (namespace, known(namespace))).collect();
+        self.used = namespaces.map(|namespace| (namespace, known(namespace))).collect();
     }
 
-    /// Bytes were appended for a key.
+    /// Bytes were appended for a key, perhaps to remove it.
     #[inline]
-    pub(super) fn note(&mut self, key: &[u8], bytes: u32) {
-        if self.0.is_empty() {
+    pub(super) fn note(&mut self, key: &[u8], bytes: u32, is_removal: bool) {
+        if self.used.is_empty() {
             return;
         }
-        if let Some(used) = self.0.get_mut(&generation_of(key)) {
+        if let Some(used) = self.used.get_mut(&generation_of(key)) {
             used.active += u64::from(bytes);
+            used.has_removed |= is_removal;
         }
     }
 
     /// The memtable is being written out, and a new one begins.
     pub(super) fn froze(&mut self) {
-        for used in self.0.values_mut() {
+        for used in self.used.values_mut() {
             used.frozen += std::mem::take(&mut used.active);
+            used.has_removed = false;
         }
     }
 
     /// It is written out.
     pub(super) fn flushed(&mut self) {
-        self.0.values_mut().for_each(|used| used.frozen = 0);
+        self.used.values_mut().for_each(|used| used.frozen = 0);
     }
 
     /// What a namespace takes where tables have changed so often; `look` adds its tables up.
     fn of(&mut self, namespace: u32, table_changes: u64, look: impl FnOnce() -> u64) -> Used {
-        let used = self.0.entry(namespace).or_default();
+        let used = self.used.entry(namespace).or_default();
         if used.table_changes != Some(table_changes) {
             (used.flushed, used.table_changes) = (look(), Some(table_changes));
         }
@@ -87,16 +101,25 @@ impl<E: Env> Shard<E> {
         let table_changes = self.index.table_changes();
         let used = state.namespaces.quotas.of(namespace, table_changes, look);
         let Used { active, frozen, flushed, .. } = used;
-        if flushed + active + frozen + bytes as u64 <= bytes_max {
+        let total = flushed + active + frozen + bytes as u64;
+        let is_near = total > bytes_max - bytes_max / 4 && active > bytes_max / FLUSHED_PART;
+        if is_near || (total > bytes_max && used.has_removed) {
+            self.freeze_early(state);
+        }
+        if total <= bytes_max {
             return Ok(());
         }
-        if flushed + bytes as u64 <= bytes_max && active + frozen > bytes_max / FLUSHED_PART {
-            self.freeze(state);
-            if self.index.has_frozen() && !state.full.flushes {
-                return Err(NotApplied::Wait);
-            }
-        }
         Err(NotApplied::Failed(EngineError::OverQuota(namespace)))
+    }
+
+    /// Has the memtable written out, if that was not done a moment ago.
+    fn freeze_early(&self, state: &mut State) {
+        let now = self.env.now();
+        if self.index.has_frozen() || now < state.namespaces.quotas.early_from {
+            return;
+        }
+        state.namespaces.quotas.early_from = now + EARLY_NANOSECONDS_MIN;
+        self.freeze(state);
     }
 }
 
@@ -110,17 +133,17 @@ mod tests {
         let key = |namespace| Key { namespace, record: b"r", item: b"" }.encode();
         let mut quotas = Quotas::default();
         let written = |quotas: &Quotas, namespace| {
-            let used = quotas.0.get(&namespace).copied().unwrap_or_default();
+            let used = quotas.used.get(&namespace).copied().unwrap_or_default();
             (used.active, used.frozen)
         };
-        quotas.note(&key(3), 10);
+        quotas.note(&key(3), 10, false);
         assert_eq!(quotas, Quotas::default(), "nobody asked for it");
         quotas.keep([3, 4].into_iter());
-        quotas.note(&key(3), 10);
-        quotas.note(&key(5), 10);
+        quotas.note(&key(3), 10, false);
+        quotas.note(&key(5), 10, false);
         assert_eq!(written(&quotas, 3), (10, 0));
         quotas.froze();
-        quotas.note(&key(3), 1);
+        quotas.note(&key(3), 1, false);
         assert_eq!(written(&quotas, 3), (1, 10));
         quotas.flushed();
         assert_eq!(written(&quotas, 3), (1, 0));

@@ -95,6 +95,10 @@ impl<P: Codec, Q: Codec> Conversation for ByFirstByte<P, Q> {
         either!(self, connection => connection.waits_for_log())
     }
 
+    fn has_parted(&self) -> bool {
+        either!(self, connection => connection.has_parted())
+    }
+
     fn next_after(&self) -> Option<After> {
         either!(self, connection => connection.next_after())
     }

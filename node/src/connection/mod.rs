@@ -231,6 +231,8 @@ pub trait Conversation {
     fn waits_for_log(&self) -> bool;
     /// When the next reply may leave, if it is there.
     fn next_after(&self) -> Option<After>;
+    /// Whether a reply has left in part, and its next part waits for room in the output.
+    fn has_parted(&self) -> bool;
     /// Whether some of what was received is not taken yet.
     fn has_input(&self) -> bool;
     /// What the requests that are not answered hold and wait for.
@@ -356,6 +358,10 @@ impl<P: Codec> Conversation for Connection<P> {
 
     fn waits_for_log(&self) -> bool {
         self.slots.next_after().is_some()
+    }
+
+    fn has_parted(&self) -> bool {
+        self.slots.has_parted()
     }
 
     fn next_after(&self) -> Option<After> {
@@ -607,6 +613,10 @@ impl<P: Codec> Connection<P> {
             return Some(stop);
         }
         let message = &one.message;
+        // It is the message in front: what was begun goes on, whatever it would mean now.
+        if self.begun.is_some() {
+            return self.parts(message, asked, output, handler);
+        }
         let grouping = P::grouping(message);
         if grouping == Grouping::Member && !self.is_in_group {
             self.is_in_group = true;

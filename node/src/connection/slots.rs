@@ -218,6 +218,11 @@ impl<P: Codec> Slots<P> {
         }
     }
 
+    /// Whether a reply has left in part.
+    pub(super) fn has_parted(&self) -> bool {
+        !self.parted.is_empty()
+    }
+
     /// The memory of the slots and of replies that wait in them, in bytes.
     pub(super) fn memory(&self) -> usize {
         let rows = [&self.held_row, &self.own_row, &self.parted];

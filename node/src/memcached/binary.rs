@@ -119,7 +119,10 @@ fn put(
                 NoAnswer::Damaged => (BinaryStatus::Internal, DAMAGED),
                 NoAnswer::Stopped => (BinaryStatus::Internal, STOPPED),
                 NoAnswer::ReadFailed => (BinaryStatus::Internal, READ_FAILED),
-                NoAnswer::TooLate | NoAnswer::NoNamespace | NoAnswer::OverQuota => {
+                NoAnswer::TooLate
+                | NoAnswer::Busy
+                | NoAnswer::NoNamespace
+                | NoAnswer::OverQuota => {
                     panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
                 }
             };

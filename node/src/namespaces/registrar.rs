@@ -15,7 +15,7 @@ use larder_protocol::native::{NamespaceSettings, NativeNamespace};
 
 use super::registry::{Registry, RegistryEntry};
 use super::{NamespaceChanged, NamespaceRefusal, NamespaceRequest, NamespaceTable};
-use crate::limits::NAMESPACES_MAX;
+use crate::limits::{NAMESPACE_REQUESTS_MAX, NAMESPACES_MAX};
 
 /// A step of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +75,13 @@ impl<A> Registrar<A> {
         }
     }
 
-    /// Takes a request. It waits for those before it.
-    pub fn ask(&mut self, asker: A, request: NamespaceRequest) {
+    /// Takes a request, which waits for those before it; gives the asker back if too many wait.
+    pub fn ask(&mut self, asker: A, request: NamespaceRequest) -> Option<A> {
+        if self.waiting.len() >= NAMESPACE_REQUESTS_MAX {
+            return Some(asker);
+        }
         self.waiting.push_back((asker, request));
+        None
     }
 
     /// Whether a step is under way.
@@ -214,7 +218,7 @@ mod tests {
         registrar: &mut Registrar<u8>,
         request: NamespaceRequest,
     ) -> (Vec<RegistrarStep>, NamespaceChanged) {
-        registrar.ask(7, request);
+        assert_eq!(registrar.ask(7, request), None);
         let (mut steps, mut next) = (Vec::new(), registrar.next_step());
         loop {
             match next {
@@ -290,8 +294,8 @@ mod tests {
     #[test]
     fn a_step_that_fails_ends_its_change_and_no_other() {
         let mut registrar = Registrar::new(Registry::default());
-        registrar.ask(1, create("a"));
-        registrar.ask(2, create("b"));
+        assert_eq!(registrar.ask(1, create("a")), None);
+        assert_eq!(registrar.ask(2, create("b")), None);
         assert!(matches!(registrar.next_step(), NextStep::Step(_)));
         assert_eq!(registrar.done(false), Err(Some(1)));
         assert!(matches!(registrar.next_step(), NextStep::Step(RegistrarStep::Write(_))));
@@ -306,7 +310,7 @@ mod tests {
         let registry = Registry { next: 5, dropping: vec![4], ..Registry::default() };
         let mut registrar = Registrar::<u8>::new(registry);
         assert_eq!(registrar.next_step(), NextStep::Step(RegistrarStep::Delete(4)));
-        registrar.ask(1, create("old"));
+        assert_eq!(registrar.ask(1, create("old")), None);
         let gone = RegistrarStep::Write(RegistryEntry::Gone(4));
         assert_eq!(registrar.done(true), Ok(NextStep::Step(gone)));
         assert!(matches!(registrar.done(true), Ok(NextStep::Step(RegistrarStep::Write(_)))));
@@ -322,5 +326,13 @@ mod tests {
             assert_eq!(registrar.next_step(), NextStep::Rest, "not at once");
             registrar.retry();
         }
+    }
+
+    #[test]
+    fn no_more_requests_wait_than_may() {
+        let mut registrar = Registrar::new(Registry::default());
+        let asked = (0..=NAMESPACE_REQUESTS_MAX).map(|asker| registrar.ask(asker, create("a")));
+        let refused: Vec<usize> = asked.flatten().collect();
+        assert_eq!(refused, [NAMESPACE_REQUESTS_MAX]);
     }
 }

@@ -25,23 +25,36 @@ pub(super) struct Gathering {
     entries: Vec<Range<usize>>,
     /// The entries in the order in which they came.
     bytes: Vec<u8>,
-    /// Bytes of the items among them.
+    /// Bytes of the values among them.
     item_bytes: usize,
     missing: usize,
+    /// What of `held` is this one's.
+    charged: usize,
     held: Held,
 }
+
+/// Bytes that each part takes before it has come.
+const PART_BYTES: usize = size_of::<Range<usize>>() + MULTI_ENTRY_BYTES;
 
 impl Gathering {
     /// Of so many parts, of which there is none.
     pub(super) fn new(head: ReplyHead, parts: usize, held: &Held) -> Self {
-        Self {
+        let mut gathering = Self {
             head,
             entries: vec![0..0; parts],
             bytes: Vec::with_capacity(parts * MULTI_ENTRY_BYTES),
             item_bytes: 0,
             missing: parts,
+            charged: 0,
             held: Rc::clone(held),
-        }
+        };
+        gathering.charge(parts * PART_BYTES);
+        gathering
+    }
+
+    fn charge(&mut self, bytes: usize) {
+        self.charged += bytes;
+        self.held.set(self.held.get() + bytes);
     }
 
     /// Whether an item of so many bytes has room. The first has it however long it is, as long as
@@ -58,7 +71,7 @@ impl Gathering {
 
     /// Puts the entry of a part: an item, or why there is none.
     pub(super) fn put(&mut self, at: usize, found: Result<&NativeItem<'_>, NativeStatus>) {
-        let (start, before) = (self.bytes.len(), self.item_bytes);
+        let start = self.bytes.len();
         match found {
             Ok(item) if self.has_room(item.value.len()) => {
                 put_found(&mut self.bytes, item);
@@ -67,8 +80,9 @@ impl Gathering {
             Ok(_) => self.bytes.extend_from_slice(&not_found(NativeStatus::Busy)),
             Err(status) => self.bytes.extend_from_slice(&not_found(status)),
         }
-        self.entries[at] = start..self.bytes.len();
-        self.held.set(self.held.get() + self.item_bytes - before);
+        let end = self.bytes.len();
+        self.entries[at] = start..end;
+        self.charge((end - start).saturating_sub(MULTI_ENTRY_BYTES));
     }
 
     /// Notes that the request went from one core to another.
@@ -102,7 +116,7 @@ impl Gathering {
 
 impl Drop for Gathering {
     fn drop(&mut self) {
-        self.held.set(self.held.get() - self.item_bytes);
+        self.held.set(self.held.get() - self.charged);
     }
 }
 
@@ -117,6 +131,9 @@ pub(super) struct Part {
 mod tests {
     use super::*;
     use larder_protocol::native::reply::NativeReply;
+
+    /// Bytes of an item besides its value.
+    const ITEM_BYTES: usize = 24;
 
     const HEAD: ReplyHead = ReplyHead { id: 7, opcode: 0x16, has_checksum: true, hops: 0 };
 
@@ -156,7 +173,9 @@ mod tests {
             assert_eq!(entries(&out, 4), expected);
             let (reply, _) = NativeReply::read(&out, 1 << 20).expect("a reply");
             assert_eq!(reply.head, ReplyHead { hops: 1, ..HEAD });
-            assert_eq!(held.get(), 5, "what is lost counts until all is gone");
+            let items = 3 * ITEM_BYTES + 5;
+            let lost = "what is lost counts until all is gone";
+            assert_eq!(held.get(), 4 * PART_BYTES + items, "{lost}");
             drop(gathering);
             assert_eq!(held.get(), 0);
         }
@@ -181,6 +200,6 @@ mod tests {
         drop(gathering);
         assert!(!other.is_full());
         other.put(0, Ok(&item(&long)));
-        assert_eq!(held.get(), long.len());
+        assert_eq!(held.get(), PART_BYTES + ITEM_BYTES + long.len());
     }
 }

@@ -234,6 +234,7 @@ fn status_of(no_answer: NoAnswer) -> NativeStatus {
         NoAnswer::Full => NativeStatus::Full,
         NoAnswer::Stopped => NativeStatus::Stopped,
         NoAnswer::ReadFailed => NativeStatus::ReadFailed,
+        NoAnswer::Busy => NativeStatus::Busy,
         NoAnswer::NoNamespace => NativeStatus::UnknownNamespace,
         NoAnswer::OverQuota => NativeStatus::OverQuota,
         NoAnswer::TooLate => NativeStatus::DeadlinePassed,

@@ -53,6 +53,8 @@ pub(super) fn batch_of(
         item: key.item.to_vec(),
         operation: OperationBuf::new(operation),
     };
+    // The value that is there counts as well: what is stored has a limit of its own.
+    let value_bytes_max = value_bytes_max.saturating_mul(2);
     let (namespace, steps) = (key.namespace, vec![step]);
     let shard = shard_of_hash(route_hash(key.record), shards);
     (shard, ItemBatch { namespace, value_bytes_max, steps, once: Some(once) })
@@ -73,7 +75,7 @@ pub(super) fn put(token: &NativeToken, answer: &BatchAnswer, hops: u8, out: &mut
 
 /// Appends the reply to a request whose token is that of another.
 pub(super) fn put_other(head: reply::ReplyHead, out: &mut Vec<u8>) {
-    let reason = "the token is that of another request";
+    let reason = "the token is that of another request, or too old";
     reply::put_error(out, head, NativeStatus::TokenRefused, reason);
 }
 

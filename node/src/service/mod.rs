@@ -257,8 +257,9 @@ impl NodeService {
         }
         // A reply that may leave and has not is kept back by the output, whatever stopped parsing.
         let may_leave = |after| self.state.shards.release(after) != Release::Later;
-        let is_held_back =
-            stop == Stop::Output || entry.connection.next_after().is_some_and(may_leave);
+        let is_held_back = stop == Stop::Output
+            || (stop != Stop::Core && entry.connection.has_parted())
+            || entry.connection.next_after().is_some_and(may_leave);
         // No send will end that could say when to go on.
         let waits_for_ledger = is_held_back && pending <= OUTPUT_MARK_PRESSED;
         let want = match stop {
@@ -618,7 +619,7 @@ impl Service for NodeService {
         has_worked |= self.observe_logs();
         has_worked |= self.receive_arrived();
         has_worked |= self.drive_ready(network);
-        self.list_connections(network);
+        has_worked |= self.list_connections(network);
         self.state.tell_events();
         self.tell_watchers(network);
         if self.ticks.get() != self.ticks_seen {

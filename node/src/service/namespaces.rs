@@ -29,7 +29,9 @@ impl CoreState {
     /// Takes such a request of any core, on the core with the registrar.
     pub(super) fn ask_registrar(&mut self, asker: (usize, Place), request: NamespaceRequest) {
         let registrar = self.registrar.as_mut().expect("it is asked where it is");
-        registrar.ask(asker, request);
+        if let Some((core, place)) = registrar.ask(asker, request) {
+            return self.tell_changed(core, place, Err(NoAnswer::Busy));
+        }
         self.go_on_registering();
     }
 

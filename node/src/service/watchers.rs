@@ -60,7 +60,10 @@ impl CoreState {
                 continue;
             }
             let watched = events.iter().filter(|event| kinds.has_any(event.kind()));
-            self.mesh.send_note(peer, Note::Events(watched.cloned().collect(), lost));
+            let watched: Vec<NodeEvent> = watched.cloned().collect();
+            if !watched.is_empty() || lost > 0 {
+                self.mesh.send_note(peer, Note::Events(watched, lost));
+            }
         }
         if !self.watchers.is_empty() {
             self.hear(events, lost);
@@ -118,12 +121,16 @@ impl NodeService {
         self.state.watchers = watchers;
     }
 
-    /// Answers the cores that have asked for the connections of this one.
-    pub(super) fn list_connections(&mut self, network: &mut Network) {
-        for (core, ask) in std::mem::take(&mut self.state.listings) {
+    /// Answers the cores that have asked for the connections of this one; returns whether there
+    /// were any.
+    pub(super) fn list_connections(&mut self, network: &mut Network) -> bool {
+        let listings = std::mem::take(&mut self.state.listings);
+        let has_any = !listings.is_empty();
+        for (core, ask) in listings {
             let reports = self.connection_reports(network);
             self.state.answer(core, ask, Ok(Told::Connections(reports)));
         }
+        has_any
     }
 
     fn connection_reports(&mut self, network: &mut Network) -> Vec<ConnectionReport> {

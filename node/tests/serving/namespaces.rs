@@ -8,7 +8,7 @@ use larder_protocol::native::NativeStatus;
 use serde_json::Value;
 
 use super::ask::run;
-use super::client::{TestNode, config};
+use super::client::{TestNode, config, noise};
 
 fn open(node: &TestNode) -> ClientConnection {
     let address = node.node.addresses().native.to_string();
@@ -134,7 +134,7 @@ fn a_quota_refuses_what_is_more() {
     let mut client = open(&node);
     let settings = SettingsChange { bytes_max: Some(1 << 20), ..SettingsChange::default() };
     let small = client.create_namespace("small", settings).expect("answered").expect("new").number;
-    let value = vec![7; 10_000];
+    let value = noise(1, 10_000);
     let refused = (0..1000).find_map(|number| {
         let record = format!("record-{number}");
         let stored = client.put(key(small, &record), &Put::value(&value));

@@ -126,9 +126,6 @@ fn a_namespace_takes_no_more_of_the_disk_than_its_quota() {
             }
             assert!(round < 500, "what was deleted counts for ever");
             worker.env.sleep(20_000_000).await;
-            // Merges find out what the deleted items have taken.
-            run(&worker, 6, round, set(&[3; 300])).await.expect("another namespace has room");
-            flush_memtable(&worker).await;
         }
         let raised = NamespaceOptions { bytes_max: Some(64 << 20), ..limited };
         worker.set_namespaces(known(&[(5, raised)]));

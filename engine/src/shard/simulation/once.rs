@@ -167,7 +167,16 @@ fn a_token_says_what_was_answered_and_is_good_for_one_request_until_it_expires()
         run(&shard, b"a", delete()).await;
         let done = execute(&shard, batch(2, expiry, &[(b"a", add())])).await.expect("done");
         assert!(matches!(done, BatchAnswer::Done(_)));
+        // A batch that changes nothing is done once as well.
+        let nothing = [(&b"z"[..], delete())];
+        let first_nothing = execute(&shard, batch(3, expiry, &nothing)).await.expect("done");
+        run(&shard, b"z", set(b"new")).await;
+        let again = execute(&shard, batch(3, expiry, &nothing)).await.expect("told");
+        assert_eq!(told(&again), told(&first_nothing));
+        assert_eq!(run(&shard, b"z", get()).await.value, b"new", "it was not deleted");
         env.set_unix_seconds(u64::from(expiry) + 1);
+        let late = execute(&shard, batch(1, expiry, &store)).await.expect("told");
+        assert_eq!(late, BatchAnswer::OtherRequest, "it may have been done");
         run(&shard, b"a", set(b"9")).await;
         let anew = execute(&shard, batch(1, expiry + 200, &store)).await.expect("done");
         assert_eq!(run(&shard, b"a", get()).await.value, b"1", "nobody knows it any more");

@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use larder_engine::operation::Outcome;
 use larder_protocol::native::reply::NativeReply;
-use larder_protocol::native::{ItemKey, MultiGet, NativeRequest, NativeStatus, put_request};
+use larder_protocol::native::{
+    ItemKey, MultiGet, NativeNamespace, NativeRequest, NativeStatus, put_request,
+};
 
 use super::super::*;
 use super::Fake;
 use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
-use crate::namespaces::NamespaceView;
+use crate::namespaces::{NamespaceTable, NamespaceView};
 use crate::native::Native;
 
 /// A connection, what it has sent, and what answers it.
 struct Bench {
+    view: NamespaceView,
     connection: Connection<Native>,
     fake: Fake,
     out: Vec<u8>,
@@ -23,12 +26,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        let users = NativeNamespace { name: "users".to_owned(), number: 5, ..Default::default() };
+        let view = NamespaceView::new(Arc::new(NamespaceTable::default().with(users)));
         Self {
-            connection: Connection::new(Native::new(
-                &Arc::new(Facts::example()),
-                0,
-                &NamespaceView::default(),
-            )),
+            connection: Connection::new(Native::new(&Arc::new(Facts::example()), 0, &view)),
+            view,
             fake: Fake::new(),
             out: Vec::new(),
             spares: SpareInputs::default(),
@@ -76,9 +78,13 @@ impl Bench {
 }
 
 fn request(id: u64, records: &[&str]) -> Vec<u8> {
+    request_in(0, id, records)
+}
+
+fn request_in(namespace: u32, id: u64, records: &[&str]) -> Vec<u8> {
     let mut keys = Vec::new();
     for record in records {
-        keys.push(ItemKey { namespace: 0, record: record.as_bytes(), item: b"" });
+        keys.push(ItemKey { namespace, record: record.as_bytes(), item: b"" });
     }
     let body = MultiGet::body(&keys, false, false);
     let multi = MultiGet::read(&body).expect("a good body");
@@ -124,6 +130,25 @@ fn what_is_taken_in_part_goes_on_where_it_has_stopped() {
     assert_eq!(bench.resume(), Stop::Input);
     assert_eq!(bench.fake.requests, 41);
     assert_eq!(bench.sent(41), (1, vec![Ok(0); 41]));
+}
+
+#[test]
+fn what_was_begun_goes_on_where_its_namespace_is_dropped_meanwhile() {
+    let mut bench = Bench::new();
+    bench.fake.is_full = true;
+    let mut keys = vec!["a"; 40];
+    keys.insert(20, "r");
+    assert_eq!(bench.receive(&request_in(5, 1, &keys)), Stop::Core);
+    bench.view.set(Arc::default());
+    bench.fake.is_full = false;
+    assert_eq!(bench.resume(), Stop::Input);
+    assert_eq!(bench.sent(41), (1, vec![Ok(0); 41]));
+    // Those that come later are requests of their own.
+    assert_eq!(bench.receive(&request(2, &["a"; 100])), Stop::Input);
+    assert_eq!(bench.sent(100), (2, vec![Ok(0); 100]));
+    assert_eq!(bench.receive(&request_in(5, 3, &["a"])), Stop::Input);
+    let (reply, _) = NativeReply::read(&bench.out, 1 << 20).expect("a reply");
+    assert_eq!(reply.status, Some(NativeStatus::UnknownNamespace));
 }
 
 #[test]

@@ -204,20 +204,25 @@ impl ClientCore {
         next
     }
 
-    /// Sends a read a second time, over another lane than the one that it waits on.
-    pub(crate) fn hedge(&self, operation: &Arc<Operation>, waits_on: &Arc<Lane>) {
-        if !operation.hedge() {
-            return;
-        }
+    /// Sends a read a second time, over another lane than the one that it waits on; whether that is
+    /// to be tried later, because the other one has no connection yet.
+    pub(crate) fn hedge(&self, operation: &Arc<Operation>, waits_on: &Arc<Lane>) -> bool {
         let other = operation.targets.at(1);
-        let Some(lane) = self.nodes[other].lane(operation.route, Some(waits_on)) else { return };
-        if lane.is_up() && self.hedges.take() {
+        let lane = self.nodes[other].lane(operation.route, Some(waits_on));
+        if lane.as_ref().is_some_and(|lane| !lane.is_up()) {
+            return true;
+        }
+        if operation.hedge()
+            && let Some(lane) = lane
+            && self.hedges.take()
+        {
             self.meters.hedged();
             operation.try_more();
             if self.submit(operation, &lane, now()).is_some() {
                 lane.flush();
             }
         }
+        false
     }
 
     /// Settles a request.

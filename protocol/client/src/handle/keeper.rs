@@ -13,6 +13,9 @@ use super::placement::Targets;
 use crate::clock::now;
 use crate::error::ClientError;
 
+/// A read that could not be sent a second time is not tried again sooner.
+const HEDGE_LATER: Duration = Duration::from_millis(5);
+
 /// No time at all.
 const NEVER: u64 = u64::MAX;
 
@@ -140,7 +143,10 @@ fn look_at(core: &ClientCore, node: &Node, at: Instant) -> Option<Instant> {
             core.settle(&operation, Err(error));
         }
         for operation in found.slow {
-            core.hedge(&operation, lane);
+            if core.hedge(&operation, lane) {
+                let later = at + core.settings.hedge_after.unwrap_or_default().max(HEDGE_LATER);
+                next = next.into_iter().chain([later]).min();
+            }
         }
         if found.is_silent {
             let probe = own_request(core, lane.node, at);

@@ -155,7 +155,6 @@ impl Node {
     ) -> Vec<Failed> {
         let mut known = locked(&self.hello);
         let at = now();
-        *locked(&self.heard_at) = Some(at);
         self.seed.store(hello.hash_seed, Ordering::Relaxed);
         let asked_again = at + settings.hello_every;
         *locked(&self.ask_at) = asked_again;
@@ -174,6 +173,8 @@ impl Node {
             failed = gone.iter().flat_map(|lane| lane.close()).collect();
         }
         *known = Some(hello);
+        // Lanes to ports that the node has no more are closed by now, and none connects again.
+        *locked(&self.heard_at) = Some(at);
         failed
     }
 

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use larder_protocol::native::{GetItem, NativeRequest};
 use proptest::prelude::*;
 
 use super::fake::{Fake, Store, show};
-use super::{client, key, numbers, seed};
+use super::{PATIENCE, builder, client, key, numbers, seed};
 use crate::handle::codec::{Frame, Wire};
 use crate::handle::pipeline::{Pipeline, ReplyTo};
 use crate::{CallKind, Calls, Client, Put, Stored};
@@ -158,6 +159,29 @@ fn the_connections_of_a_client_end_with_its_last_handle() {
     assert!(call.wait().expect("a call outlives its handle").is_some());
     ends.recv().expect("the connection has ended");
     assert_eq!(fake.accepted.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn the_threads_of_a_client_end_with_its_last_handle() {
+    let (fake, silent) = (Fake::good(), Fake::start(std::mem::forget));
+    let connected = client(&fake.address);
+    connected.get(key("k")).wait().expect("a reply");
+    let connecting = builder(&silent.address).connect_timeout(Duration::from_millis(300));
+    let refused =
+        builder("127.0.0.1:1").reconnect(Duration::from_secs(60), Duration::from_secs(60));
+    for client in
+        [connected, connecting.build().expect("a client"), refused.build().expect("a client")]
+    {
+        let core = Arc::downgrade(&client.core);
+        let lanes: Vec<_> = client.core.nodes[0].layout().lanes().map(Arc::downgrade).collect();
+        assert_eq!(lanes.len(), 1);
+        drop(client);
+        let began = Instant::now();
+        while core.strong_count() > 0 || lanes[0].strong_count() > 0 {
+            assert!(began.elapsed() < PATIENCE, "a thread holds it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// What may happen to a pipeline.

@@ -134,7 +134,7 @@ fn a_slow_read_is_sent_again_over_another_connection() {
     let delay = Duration::from_millis(5);
     let build = builder(&fake.address).connections(2).hedge_after(Some(delay));
     let client = build.build().expect("a client");
-    while fake.accepted.load(Ordering::SeqCst) < 2 {
+    while !client.core.nodes[0].layout().lanes().all(|lane| lane.is_up()) {
         client.ping().wait().expect("a reply");
     }
     let names: Vec<String> = (0..20).map(|number| format!("record{number}")).collect();
