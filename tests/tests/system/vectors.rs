@@ -246,6 +246,12 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             record: &borrowed.record,
             range: range(borrowed),
         }),
+        other => namespace_request(other, fields),
+    }
+}
+
+fn namespace_request<'a>(kind: &str, fields: &'a Value) -> NativeRequest<'a> {
+    match kind {
         "create_namespace" => NativeRequest::CreateNamespace(namespace_change(fields)),
         "set_namespace" => NativeRequest::SetNamespace(namespace_change(fields)),
         "list_namespaces" => NativeRequest::ListNamespaces(fields.get("name").map(text)),
