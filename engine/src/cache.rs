@@ -26,6 +26,7 @@ mod pages;
 mod resize;
 mod ring;
 mod touched;
+mod usual_len;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use ghost::Ghost;
 use index::Index;
 use layout::Layout;
 use ring::Ring;
+use usual_len::UsualLen;
 
 /// A cache of byte strings under byte-string keys, each with `HEADER` bytes that the caller may
 /// change in place.
@@ -53,6 +55,7 @@ pub struct Cache<const HEADER: usize> {
     layout: Layout,
     capacity_max: usize,
     counters: CacheCounters,
+    usual_len: UsualLen,
 }
 
 /// An entry that was found.
@@ -113,6 +116,7 @@ impl<const HEADER: usize> Cache<HEADER> {
             layout,
             capacity_max: capacity_bytes,
             counters: CacheCounters::default(),
+            usual_len: UsualLen::default(),
         };
         assert!(cache.reserved_bytes() <= capacity_bytes, "the cache is larger than its capacity");
         cache
@@ -233,7 +237,7 @@ impl<const HEADER: usize> Cache<HEADER> {
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         if let Some(location) = self.index.guess(mix(hash)) {
-            self.arena.prefetch(location);
+            self.arena.prefetch(location, self.usual_len.lines());
         }
     }
 
@@ -315,6 +319,7 @@ impl<const HEADER: usize> Cache<HEADER> {
     fn link(&mut self, queue: Queue, location: Location, descriptor: Descriptor) {
         self.index.insert(descriptor.hash, location);
         self.ring_mut(queue).live_entries += 1;
+        self.usual_len.note(descriptor.entry_bytes::<HEADER>());
         self.counters.bytes_used += descriptor.entry_bytes::<HEADER>();
         self.counters.inserts += 1;
     }

@@ -17,8 +17,8 @@ pub const MAPPED_BYTES_MIN: usize = 128 << 10;
 /// The unit in which memory is given back to the operating system.
 pub const PAGE_BYTES: usize = 4096;
 
-/// The size and alignment of a cache line.
-const LINE_BYTES: usize = 64;
+/// The size and alignment of a cache line, in bytes.
+pub const CACHE_LINE: usize = 64;
 
 /// Plain values for which all-zero bytes are valid.
 ///
@@ -42,7 +42,7 @@ pub struct ZeroedSlice<T: Zeroable> {
 }
 
 impl<T: Zeroable> ZeroedSlice<T> {
-    const ALIGNMENT_FITS: () = assert!(align_of::<T>() <= LINE_BYTES && size_of::<T>() > 0);
+    const ALIGNMENT_FITS: () = assert!(align_of::<T>() <= CACHE_LINE && size_of::<T>() > 0);
 
     /// `len` zero elements.
     pub fn new(len: usize) -> Self {
@@ -103,7 +103,7 @@ fn allocate(bytes: usize) -> NonNull<u8> {
 }
 
 fn small_layout(bytes: usize) -> Layout {
-    Layout::from_size_align(bytes, LINE_BYTES).expect("a size that fits isize")
+    Layout::from_size_align(bytes, CACHE_LINE).expect("a size that fits isize")
 }
 
 fn map(bytes: usize) -> NonNull<u8> {
@@ -301,7 +301,7 @@ mod tests {
     fn lines_start_at_lines() {
         for len in [1, 100_000] {
             let slice: ZeroedSlice<[u32; 16]> = ZeroedSlice::new(len);
-            assert!(slice.as_ptr().addr().is_multiple_of(LINE_BYTES));
+            assert!(slice.as_ptr().addr().is_multiple_of(CACHE_LINE));
             prefetch(&slice[len - 1]);
         }
     }

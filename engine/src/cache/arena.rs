@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use larder_runtime::memory::{ZeroedSlice, prefetch};
+use larder_runtime::memory::{CACHE_LINE, ZeroedSlice, prefetch};
 
 use super::pages::Pages;
 
@@ -179,10 +179,10 @@ impl<const HEADER: usize> Arena<HEADER> {
         &self.bytes[location.offset() + DESCRIPTOR_BYTES..][..len]
     }
 
-    /// Brings the first lines of an entry near: descriptor, header, key and a short value.
+    /// Brings the first `lines` cache lines of an entry near.
     #[inline]
-    pub(super) fn prefetch(&self, location: Location) {
-        for byte in self.bytes[location.offset()..].iter().step_by(64).take(3) {
+    pub(super) fn prefetch(&self, location: Location, lines: usize) {
+        for byte in self.bytes[location.offset()..].iter().step_by(CACHE_LINE).take(lines) {
             prefetch(byte);
         }
     }
