@@ -12,7 +12,7 @@ use crate::engine::EngineArgs;
 use crate::error::BenchError;
 use crate::host;
 use crate::load::hostile::HostileArgs;
-use crate::load::{Distribution, Protocol, Ratio, Settings};
+use crate::load::{Distribution, Locality, Protocol, Ratio, Settings};
 
 /// `larder bench`.
 #[derive(Args, Clone, Debug)]
@@ -84,6 +84,9 @@ pub struct RunArgs {
     /// How keys are chosen: `uniform`, or `zipf:THETA` (0.99 is usual), scattered over all keys
     #[arg(long, value_name = "NAME", default_value = "uniform")]
     pub distribution: Distribution,
+    /// Whose keys each connection asks for, where native:// leads to a node of several cores
+    #[arg(long, value_name = "CORE", value_enum, default_value_t = LocalityArgument::Any)]
+    pub keys_of: LocalityArgument,
     /// The loader's own threads
     #[arg(long, value_name = "T", default_value_t = 1)]
     pub threads: usize,
@@ -120,6 +123,27 @@ pub enum ProtocolArgument {
     Meta,
     /// `get` and `set`.
     Text,
+}
+
+/// The value of `--keys-of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LocalityArgument {
+    /// All keys, whichever core has them.
+    Any,
+    /// Keys of the core that the connection is on, as a client asks that knows the owner.
+    Own,
+    /// Keys of other cores: each request goes from one core to another.
+    Other,
+}
+
+impl From<LocalityArgument> for Locality {
+    fn from(argument: LocalityArgument) -> Self {
+        match argument {
+            LocalityArgument::Any => Self::Any,
+            LocalityArgument::Own => Self::Own,
+            LocalityArgument::Other => Self::Other,
+        }
+    }
 }
 
 /// The value of `--cpu`: processor numbers, in the order given.
@@ -209,6 +233,7 @@ impl RunArgs {
             value_size: self.value_size,
             ratio: self.ratio,
             distribution: self.distribution,
+            locality: self.keys_of.into(),
             duration: seconds("--duration", self.duration)?,
             timeout: seconds("--timeout", self.timeout)?,
             operations: self.operations,
@@ -284,6 +309,7 @@ mod tests {
             value_size: 32,
             ratio: Ratio { get: 3, set: 2 },
             distribution: Distribution::Zipf { theta: 0.99 },
+            locality: Locality::Any,
             duration: Duration::from_millis(500),
             operations: Some(900),
             timeout: Duration::from_secs(2),
@@ -313,6 +339,7 @@ mod tests {
             (&["--ratio", "9"], "--ratio"),
             (&["--distribution", "zipf:0"], "--distribution"),
             (&["--distribution", "normal"], "--distribution"),
+            (&["--keys-of", "own"], "--keys-of"),
             (&["--cpu", "4-2"], "--cpu"),
             (&["--cpu", "9999"], "--cpu"),
             (&["--duration=-1"], "--duration"),

@@ -319,6 +319,19 @@ impl Batch {
         self.answers.push(AnswerMessage { place, answer, value });
     }
 
+    /// Takes the answer that was pushed last out again.
+    fn pop_answer(&mut self) -> Option<Result<AnswerBuf, NoAnswer>> {
+        let AnswerMessage { answer, value, .. } = self.answers.pop()?;
+        let value = match value {
+            Bytes::Shared(start, _) => self.bytes.split_off(start),
+            Bytes::Own(value) => {
+                self.own_bytes -= value.len();
+                value
+            }
+        };
+        Some(answer.map(|answer| AnswerBuf::with_value(&answer, value)))
+    }
+
     fn push_shard_answer(&mut self, place: Place, answer: ShardAnswer) {
         self.own_bytes += answer.memory();
         self.shard_answers.push((place, answer));
@@ -463,6 +476,12 @@ impl Mesh {
         answer: Result<&Answer<'_>, NoAnswer>,
     ) {
         self.line(core).gathering.push_answer(place, answer);
+    }
+
+    /// Takes the answer back that was sent to `core` last. There must be one that was sent in this
+    /// turn, and nothing may have been sent to that core since.
+    pub fn take_answer_back(&mut self, core: usize) -> Result<AnswerBuf, NoAnswer> {
+        self.line(core).gathering.pop_answer().expect("an answer was sent a moment ago")
     }
 
     /// Sends an answer whose value needs not be copied.
@@ -616,6 +635,16 @@ mod tests {
         let expected =
             [Ok(hit.with_value(b"value")), Err(NoAnswer::Damaged), Ok(hit.with_value(&large))];
         assert_eq!(answers, expected);
+        let (bytes, own_bytes) = (batch.bytes.len(), batch.own_bytes);
+        batch.push_answer(place(6), Ok(&hit.with_value(b"another")));
+        let taken = batch.pop_answer().expect("an answer").expect("no failure");
+        assert_eq!(taken.as_answer(), hit.with_value(b"another"));
+        batch.push_answer(place(6), Ok(&hit.with_value(&large)));
+        let taken = batch.pop_answer().expect("an answer").expect("no failure");
+        assert_eq!(taken.as_answer(), hit.with_value(&large));
+        batch.push_answer(place(6), Err(NoAnswer::Damaged));
+        assert!(matches!(batch.pop_answer(), Some(Err(NoAnswer::Damaged))));
+        assert_eq!((batch.bytes.len(), batch.own_bytes), (bytes, own_bytes));
         assert_eq!(batch.park(1).request(), AnyRequest::Item(store(&large)));
         assert_eq!(batch.park(4).request(), AnyRequest::Shard(&page));
         let before = batch.own_bytes;

@@ -62,6 +62,11 @@ impl Encoder {
         }
     }
 
+    /// Appends the key of a number.
+    pub(super) fn append_key(&self, key: u64, out: &mut Vec<u8>) {
+        self.keys.append(key, out);
+    }
+
     fn append_native(&self, number: u64, request: Request, out: &mut Vec<u8>) {
         let (mut key, mut value) = (Vec::with_capacity(32), Vec::new());
         self.keys.append(request.key, &mut key);

@@ -10,6 +10,7 @@ pub(crate) mod distribution;
 mod encoder;
 mod exchange;
 pub mod hostile;
+mod locality;
 mod native;
 mod progress;
 pub(crate) mod random;
@@ -30,6 +31,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 pub use distribution::Distribution;
+pub use locality::Locality;
 pub use progress::Progress;
 pub(crate) use settings::{DURATION_MAX, KEYS_MAX, within};
 pub use settings::{Protocol, Ratio, Settings};
@@ -40,6 +42,7 @@ use crate::{host, process};
 use data::KEY_BYTES_MAX;
 use distribution::KeyChooser;
 use encoder::Encoder;
+use locality::KeysOf;
 use random::Random;
 use statistics::{ErrorKind, Statistics};
 use summary::Measured;
@@ -82,12 +85,12 @@ pub fn measure(settings: &Settings, progress: &mut Progress) -> Result<Summary, 
     let _ = host::raise_descriptor_limit();
     let encoder = Encoder::new(settings);
     let fill = if settings.fill {
-        let streams = connect_all(settings)?;
+        let streams = connect_all(settings, Locality::Any)?;
         Some(run_phase(settings, Phase::Fill, &encoder, streams, progress)?)
     } else {
         None
     };
-    let streams = connect_all(settings)?;
+    let streams = connect_all(settings, settings.locality)?;
     let server_before = sample_server(settings)?;
     let timed = run_phase(settings, Phase::Timed, &encoder, streams, progress)?;
     let server_after = sample_server(settings)?;
@@ -108,12 +111,16 @@ fn sample_server(settings: &Settings) -> Result<Option<process::ProcessSample>, 
     sample.map(Some).map_err(|reason| BenchError::ServerProcess { pid, reason })
 }
 
-fn connect_all(settings: &Settings) -> Result<Vec<TcpStream>, BenchError> {
+/// A connected socket, and the keys that are asked for over it.
+type Opened = (TcpStream, KeysOf);
+
+fn connect_all(settings: &Settings, locality: Locality) -> Result<Vec<Opened>, BenchError> {
     let connect = || {
-        let stream = TcpStream::connect_timeout(&settings.target, CONNECT_TIMEOUT)?;
+        let mut stream = TcpStream::connect_timeout(&settings.target, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
+        let keys = KeysOf::ask(locality, &mut stream, CONNECT_TIMEOUT)?;
         stream.set_nonblocking(true)?;
-        Ok(stream)
+        Ok((stream, keys))
     };
     let count = settings.connections;
     let one = |index| {
@@ -132,7 +139,7 @@ fn run_phase(
     settings: &Settings,
     phase: Phase,
     encoder: &Encoder,
-    streams: Vec<TcpStream>,
+    streams: Vec<Opened>,
     progress: &mut Progress,
 ) -> Result<PhaseEnd, BenchError> {
     let failed = |action: &str, source| BenchError::System { action: action.to_owned(), source };
@@ -215,8 +222,8 @@ fn batch_depth(settings: &Settings, phase: Phase) -> usize {
 }
 
 /// Deals the streams out to `threads` threads, as evenly as possible.
-fn shares(streams: Vec<TcpStream>, threads: usize) -> Vec<Vec<TcpStream>> {
-    let mut shares: Vec<Vec<TcpStream>> = (0..threads).map(|_| Vec::new()).collect();
+fn shares(streams: Vec<Opened>, threads: usize) -> Vec<Vec<Opened>> {
+    let mut shares: Vec<Vec<Opened>> = (0..threads).map(|_| Vec::new()).collect();
     for (index, stream) in streams.into_iter().enumerate() {
         shares[index % threads].push(stream);
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Distribution;
 use super::data::{KEY_BYTES_MAX, VALUE_BYTES_MAX, key_bytes_min};
+use super::{Distribution, Locality};
 use crate::error::BenchError;
 
 /// The most connections: the ports that one client address has for one server address.
@@ -66,6 +66,9 @@ pub struct Settings {
     pub ratio: Ratio,
     /// How keys are chosen.
     pub distribution: Distribution,
+    /// Whose keys a connection of the timed run asks for; anything but all needs
+    /// [`Protocol::Native`].
+    pub locality: Locality,
     /// Length of the timed run.
     pub duration: Duration,
     /// The timed run also ends after this many operations.
@@ -97,6 +100,7 @@ impl Settings {
             value_size: 32,
             ratio: Ratio { get: 1, set: 0 },
             distribution: Distribution::Uniform,
+            locality: Locality::Any,
             duration: Duration::from_secs(10),
             operations: None,
             timeout: Duration::from_secs(30),
@@ -138,6 +142,11 @@ impl Settings {
         if self.timeout.is_zero() || self.timeout > DURATION_MAX {
             let reason = format!("must be over 0 and at most {} seconds", DURATION_MAX.as_secs());
             return Err(BenchError::option("--timeout", reason));
+        }
+        if self.locality != Locality::Any && self.protocol != Protocol::Native {
+            let reason =
+                "only native:// says which core a connection is on; use --target native://";
+            return Err(BenchError::option("--keys-of", reason));
         }
         if self.operations == Some(0) {
             return Err(BenchError::option("--operations", "must be at least 1"));

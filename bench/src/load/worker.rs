@@ -13,9 +13,10 @@ use rustix::io::Errno;
 use super::distribution::KeyChooser;
 use super::encoder::{Encoder, Operation, Request};
 use super::exchange::{Exchange, ValueCheck};
+use super::locality::KeysOf;
 use super::random::Random;
 use super::statistics::{ErrorKind, Statistics};
-use super::{Ratio, Settings};
+use super::{Opened, Ratio, Settings};
 use crate::host;
 
 /// How often a thread adds what it counted to what others can see.
@@ -45,7 +46,8 @@ impl Work {
         }
     }
 
-    fn next(&mut self) -> Option<Request> {
+    /// The next request, on a key of those that are asked for over its connection.
+    fn next(&mut self, keys: KeysOf, encoder: &Encoder, scratch: &mut Vec<u8>) -> Option<Request> {
         match self {
             Self::Fill { next, end } => {
                 let key = *next;
@@ -57,7 +59,9 @@ impl Work {
                 let of = u64::from(ratio.get) + u64::from(ratio.set);
                 let is_get = random.below(of) < u64::from(ratio.get);
                 let operation = if is_get { Operation::Get } else { Operation::Set };
-                Some(Request { operation, key: chooser.next(random) })
+                let draw = || chooser.next(random);
+                let key = keys.draw(scratch, draw, |key, out| encoder.append_key(key, out));
+                Some(Request { operation, key })
             }
         }
     }
@@ -67,6 +71,7 @@ impl Work {
 struct Connection {
     stream: TcpStream,
     exchange: Exchange,
+    keys: KeysOf,
     /// The rest of a batch that the socket did not take at once.
     unsent: Vec<u8>,
     /// How much of `unsent` is written by now.
@@ -98,6 +103,7 @@ pub(super) struct Worker<'a> {
     statistics: Statistics,
     inbound: Vec<u8>,
     outbound: Vec<u8>,
+    key: Vec<u8>,
     last_answer: Instant,
 }
 
@@ -108,18 +114,19 @@ impl<'a> Worker<'a> {
         depth: usize,
         encoder: &'a Encoder,
         published: &'a Mutex<Statistics>,
-        streams: Vec<TcpStream>,
+        streams: Vec<Opened>,
         work: Work,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let now = host::now();
-        for (index, stream) in streams.iter().enumerate() {
+        for (index, (stream, _)) in streams.iter().enumerate() {
             let data = epoll::EventData::new_u64(index as u64);
             epoll::add(&epoll, stream, data, epoll::EventFlags::IN)?;
         }
-        let connection = |stream| Connection {
+        let connection = |(stream, keys)| Connection {
             stream,
             exchange: Exchange::new(settings.protocol, depth, now),
+            keys,
             unsent: Vec::new(),
             written: 0,
             open: true,
@@ -137,6 +144,7 @@ impl<'a> Worker<'a> {
             statistics: Statistics::new(),
             inbound: vec![0; READ_BYTES],
             outbound: Vec::new(),
+            key: Vec::new(),
             last_answer: now,
         })
     }
@@ -195,7 +203,8 @@ impl<'a> Worker<'a> {
         connection.exchange.clear();
         self.outbound.clear();
         for number in 0..self.depth as u64 {
-            let Some(request) = self.work.next() else { break };
+            let next = self.work.next(connection.keys, self.encoder, &mut self.key);
+            let Some(request) = next else { break };
             connection.exchange.push(request);
             self.encoder.append(number, request, &mut self.outbound);
         }

@@ -136,7 +136,6 @@ pub(super) struct CoreState {
     pub(super) namespaces: NamespaceView,
     /// Who changes them, on the core that does.
     pub(super) registrar: Option<Registrar<(usize, Place)>>,
-    pub(super) scratch: Vec<u8>,
     /// What the request that was refused last waits for; nothing if its connection has others under
     /// way.
     pub(super) refused_want: Option<Want>,
@@ -198,7 +197,6 @@ impl CoreState {
             gather_next: 0,
             namespaces,
             registrar: registry.map(Registrar::new),
-            scratch: Vec::new(),
             refused_want: None,
         }
     }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use larder_engine::shard::{Announced, Answer};
+use larder_engine::shard::{Announced, AnswerBuf};
 
 use super::core_state::CoreState;
 use super::shards::{Notes, Origin, Tried, log_need, shard_log_need};
-use crate::connection::{After, Load};
-use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
+use crate::connection::{After, Load, Release};
+use crate::limits::{BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
 use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 
@@ -185,25 +185,26 @@ impl CoreState {
         if let Some(need) = need.filter(|need| !self.may_append(part, *need)) {
             return Err(need.bytes);
         }
-        let mut value = std::mem::take(&mut self.scratch);
-        value.clear();
-        let mut given = None;
-        let Self { shards, counters, observer, numbering, now, .. } = self;
+        let mut value_bytes = 0;
+        let Self { shards, counters, observer, numbering, mesh, now, .. } = self;
         let number = || numbering.connection(core, place.connection);
         let mut observed = observer.observe(request, number);
         let notes = Notes { counters, observer, observed: &mut observed };
         let tried = shards.try_execute(target, request, *now, notes, |answer| {
-            value.extend_from_slice(answer.map_or(&[], |answer| answer.value));
-            given = Some(answer.map(Answer::without_value));
+            value_bytes = answer.map_or(0, |answer| answer.value.len());
+            mesh.send_answer(core, place, answer);
         });
         let result = match tried {
             Tried::Done { after, .. } => {
-                self.lanes.charge(core, place.connection, value.len());
-                let answer = given.expect("what is done has an answer");
-                let answer = answer.map(|answer| answer.with_value(&value));
-                let answer = answer.as_ref().map_err(|failure| *failure);
-                self.deliver((core, place), answer, after);
-                Ok(value.len())
+                self.lanes.charge(core, place.connection, value_bytes);
+                // Nearly all may leave, so all are written where they leave from.
+                if self.shards.release(after) != Release::Now {
+                    let answer = self.mesh.take_answer_back(core);
+                    let answer = answer.as_ref().map(AnswerBuf::as_answer);
+                    let answer = answer.as_ref().map_err(|failure| **failure);
+                    self.deliver((core, place), answer, after);
+                }
+                Ok(value_bytes)
             }
             Tried::Later => {
                 let own = self.lanes.load_of(core, place.connection);
@@ -217,12 +218,8 @@ impl CoreState {
                 })
             }
         };
-        self.scratch = value;
         if let (Ok(_), Some(need)) = (result, need) {
             self.lanes.note(core, place.connection, |part| self.shares.note(part, need.bytes));
-        }
-        if self.scratch.capacity() > BATCH_KEPT_BYTES_MAX {
-            self.scratch = Vec::new();
         }
         result
     }
