@@ -30,6 +30,10 @@ pub enum EngineError {
     /// and deletes go on.
     #[error("namespace {0} has used up its quota")]
     OverQuota(u32),
+    /// The record has as much as a record of its namespace may have: writes to it that add are
+    /// refused until something is deleted.
+    #[error("the record has all that a record of namespace {0} may have")]
+    RecordFull(u32),
     /// A read failed.
     #[error("reading failed: {0}")]
     Read(String),

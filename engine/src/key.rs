@@ -84,6 +84,14 @@ pub fn shard_of_hash(hash: u64, shards: u16) -> u16 {
     ((u128::from(hash) * u128::from(shards)) >> 64) as u16
 }
 
+/// The part of an encoded key that says namespace and record: what all items of a record share, and
+/// no others.
+pub fn record_part(encoded: &[u8]) -> &[u8] {
+    let rest = encoded.get(4..).unwrap_or_default();
+    let end = rest.windows(2).position(|pair| pair == [ESCAPE, RECORD_END]);
+    &encoded[..end.map_or(encoded.len(), |end| 4 + end + 2)]
+}
+
 /// An encoded key taken apart, with the record unescaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedKey {

@@ -29,6 +29,7 @@ pub mod options;
 mod pins;
 mod quota;
 mod ranges;
+mod record_limit;
 mod refusals;
 mod replay_rate;
 mod scan;

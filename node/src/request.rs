@@ -240,6 +240,8 @@ pub enum NoAnswer {
     NoNamespace,
     /// The namespace has all the space that it may have.
     OverQuota,
+    /// The record has as much as a record of its namespace may have.
+    RecordFull,
     /// The device would not give the bytes.
     ReadFailed,
     /// The deadline was past before the work had begun.
@@ -254,6 +256,7 @@ impl From<&EngineError> for NoAnswer {
             EngineError::Stopped(_) | EngineError::Open(_) => Self::Stopped,
             EngineError::NoNamespace(_) => Self::NoNamespace,
             EngineError::OverQuota(_) => Self::OverQuota,
+            EngineError::RecordFull(_) => Self::RecordFull,
             EngineError::Read(_) => Self::ReadFailed,
         }
     }

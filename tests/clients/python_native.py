@@ -67,6 +67,7 @@ SETTINGS = [
     "cache",
     "compress_from",
     "bytes_max",
+    "record_bytes_max",
 ]
 # The kinds of changes, by their numbers.
 CHANGES = [

@@ -28,6 +28,7 @@ impl Failure {
             EngineError::Stopped(_)
             | EngineError::NoNamespace(_)
             | EngineError::OverQuota(_)
+            | EngineError::RecordFull(_)
             | EngineError::Read(_)
             | EngineError::Open(_) => Self::Other,
         }

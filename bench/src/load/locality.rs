@@ -1,5 +1,5 @@
-//! Whose keys a connection asks for: of a node of several cores, those of the connection's own core,
-//! those of the others, or all.
+//! Whose keys a connection asks for: of a node of several cores, those of the connection's own
+//! core, those of the others, or all.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -62,7 +62,7 @@ impl KeysOf {
         has_some.then_some(known).ok_or_else(|| {
             let keys = if locality == Locality::Own { "own" } else { "other" };
             io::Error::other(format!(
-                "--keys-of {keys}: core {core} of {cores} with {shards} shards in all has no such keys"
+                "--keys-of {keys}: of {shards} shards on {cores} cores there is none for core {core}"
             ))
         })
     }

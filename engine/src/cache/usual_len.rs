@@ -14,8 +14,8 @@ const LINES_MAX: usize = 18;
 /// Entries over which the mean is taken, roughly.
 const ENTRIES: usize = 64;
 
-/// A mean over the entries that came last: each counts for 63 of 64 parts of what it did before when
-/// another comes.
+/// A mean over the entries that came last: with each that comes those before it count for a 64th
+/// less.
 #[derive(Debug, Default)]
 pub(super) struct UsualLen {
     /// The mean times [`ENTRIES`], in bytes.
@@ -29,8 +29,8 @@ impl UsualLen {
         self.sum = self.sum - self.sum / ENTRIES + entry_bytes;
     }
 
-    /// The cache lines of an entry of usual length, within bounds: for a longer one its beginning is
-    /// near, for a shorter one lines of its neighbour are.
+    /// The cache lines of an entry of usual length, within bounds. Of a longer one the beginning is
+    /// brought near, with a shorter one lines of its neighbour are.
     #[inline]
     pub(super) fn lines(&self) -> usize {
         (self.sum / (ENTRIES * CACHE_LINE) + 1).clamp(LINES_MIN, LINES_MAX)

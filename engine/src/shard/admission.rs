@@ -15,6 +15,8 @@ pub(super) enum NotApplied {
     Wait,
     /// What was located is gone: look again.
     LookAgain,
+    /// How much the record of these encoded keys has must be counted first.
+    Uncounted(Vec<Vec<u8>>),
     Failed(EngineError),
 }
 

@@ -20,6 +20,7 @@ use super::execute::{Addressed, Change};
 use super::locate::Located;
 use super::once::{ANSWER_BYTES, ONCE_NAMESPACE, Once};
 use super::operation_buffer::OperationBuf;
+use super::record_limit::Counted;
 use super::{Shard, State};
 use crate::compression::CompressedValue;
 use crate::concurrent::concurrently;
@@ -200,18 +201,23 @@ impl<E: Env> Shard<E> {
         batch: &ItemBatch,
         mut keys: Vec<Vec<u8>>,
     ) -> Result<(BatchAnswer, u64), EngineError> {
-        let mut place = None;
+        let (mut place, mut counted) = (None, Counted::default());
         let result = loop {
             let must_queue = place.is_none() && batch.adds() && !self.log.room().is_empty();
             let attempt = if must_queue {
                 Err(NotApplied::Wait)
             } else {
-                self.attempt_batch(batch, &mut keys).await
+                self.attempt_batch(batch, &mut keys, &counted).await
             };
             match attempt {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
+                Err(NotApplied::Uncounted(keys)) => {
+                    if let Err(error) = self.count_record(&keys, &mut counted).await {
+                        break Err(error);
+                    }
+                }
                 Err(NotApplied::Wait) => {
                     self.release_files();
                     let (room, bytes) = (self.log.room(), batch.value_bytes() as u64);
@@ -233,6 +239,7 @@ impl<E: Env> Shard<E> {
         &self,
         batch: &ItemBatch,
         keys: &mut [Vec<u8>],
+        counted: &Counted,
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         self.apply_due_flush().await.map_err(NotApplied::Failed)?;
         let _pin = self.pins.enter(self.env.now());
@@ -253,7 +260,10 @@ impl<E: Env> Shard<E> {
         });
         let found: Result<Vec<_>, _> =
             concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
-        let found = found.map_err(NotApplied::Failed)?;
+        let mut found = found.map_err(NotApplied::Failed)?;
+        for Found { addressed, .. } in &mut found {
+            addressed.replaces = counted.of(addressed.key);
+        }
         let ahead = self.compress_found(batch, &found, now).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(batch.namespace).to_be_bytes();
@@ -318,7 +328,7 @@ impl<E: Env> Shard<E> {
         (kept, kept_max): (&Cell<usize>, usize),
         now: u32,
     ) -> Result<Found<'a>, EngineError> {
-        let addressed = Addressed { namespace, key, hash: key_hash(key) };
+        let addressed = Addressed { namespace, key, hash: key_hash(key), replaces: None };
         let mut found = Found { addressed, operation, located: Located::default() };
         if found.operation.need() == Need::Nothing {
             return Ok(found);
@@ -407,6 +417,11 @@ impl<E: Env> Shard<E> {
         if !removes {
             let bytes = planned.iter().map(|one| one.value.len()).sum();
             self.check_quota(state, planned[0].found.addressed.key, bytes)?;
+            let items = planned.iter().map(|one| {
+                let is_put = one.kind == RecordKind::Put;
+                (one.found.addressed, is_put.then_some(one.value.len()))
+            });
+            self.check_records(state, planned[0].found.addressed.namespace, items)?;
         }
         if let Some((FoundOnce { once, item }, value)) = told {
             let metadata = Metadata { version, expiry: once.expiry, ..Metadata::default() };

@@ -12,6 +12,7 @@ use super::locate::{Located, Place};
 use super::namespaces::CachePolicy;
 use super::operation_buffer::OperationBuf;
 use super::pins::Pin;
+use super::record_limit::Counted;
 use super::turns::Turn;
 use super::warm::Announced;
 use super::{Shard, State};
@@ -71,7 +72,8 @@ impl<E: Env> Shard<E> {
         } else {
             state.set_generation(key.namespace, &mut encoded);
             let hash = Announced::hash_of(announced, &encoded);
-            let addressed = Addressed { namespace: key.namespace, key: &encoded, hash };
+            let namespace = key.namespace;
+            let addressed = Addressed { namespace, key: &encoded, hash, replaces: None };
             self.try_encoded(state, addressed, operation, now, respond)
         };
         state.key_scratch = encoded;
@@ -117,7 +119,9 @@ impl<E: Env> Shard<E> {
         };
         match self.finish(state, addressed, operation, located, now, &Tried::Nothing) {
             Ok((done, needs)) => Attempt::Done { value: respond(&done.as_answer()), needs },
-            Err(NotApplied::Wait | NotApplied::LookAgain) => Attempt::Later,
+            Err(NotApplied::Wait | NotApplied::LookAgain | NotApplied::Uncounted(_)) => {
+                Attempt::Later
+            }
             Err(NotApplied::Failed(error)) => Attempt::Failed(error),
         }
     }
@@ -149,6 +153,7 @@ impl<E: Env> Shard<E> {
             namespace: key.namespace,
             turn: self.turns.enter(key_hash(&encoded)),
             encoded,
+            counted: Counted::default(),
             // Whoever waits for its turn holds no files: those before it may wait for them to go.
             pin: None,
         };
@@ -178,6 +183,11 @@ impl<E: Env> Shard<E> {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
                 Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
+                Err(NotApplied::Uncounted(keys)) => {
+                    if let Err(error) = self.count_record(&keys, &mut waiting.counted).await {
+                        break Err(error);
+                    }
+                }
                 Err(NotApplied::Wait) => {
                     // It will look again, so it holds no file meanwhile: what it waits for may be
                     // that very file.
@@ -229,7 +239,8 @@ impl<E: Env> Shard<E> {
             // So may the item have been, with others.
             return Err(NotApplied::LookAgain);
         }
-        let addressed = Addressed { namespace, key, hash };
+        let replaces = waiting.counted.of(key);
+        let addressed = Addressed { namespace, key, hash, replaces };
         self.finish(&mut state, addressed, operation, located, now, &ahead.0)
     }
 
@@ -310,6 +321,8 @@ impl<E: Env> Shard<E> {
         let (kind, metadata, payload) = self.describe(change, effect)?;
         if matches!(effect, Effect::Put(..)) {
             self.check_quota(state, key, payload.len())?;
+            let put = std::iter::once((change.addressed, Some(payload.len())));
+            self.check_records(state, namespace, put)?;
         }
         // A change that has to wait comes here again and again: no more than needed is done for it.
         let stored_len = tried.compressed().map_or(payload.len(), |it| it.record_bytes());
@@ -340,7 +353,7 @@ impl<E: Env> Shard<E> {
         (record, value): (&Record<'_>, &[u8]),
         (appended, is_replaced): (Appended, bool),
     ) {
-        let Addressed { namespace, key, hash } = change.addressed;
+        let Addressed { namespace, key, hash, .. } = change.addressed;
         let entry = self.entry_of(record, change.located, appended.pointer);
         let replaced = self.index.insert(key, hash, &entry, appended.sequence);
         if is_replaced || canary::has(Defect::MarkTheLiving) {
@@ -355,6 +368,7 @@ impl<E: Env> Shard<E> {
         }
         let is_removal = record.kind == RecordKind::Delete;
         state.namespaces.quotas.note(key, appended.pointer.len, is_removal);
+        state.namespaces.note_of_record(key, if is_removal { 0 } else { value.len() });
         state.update_cache(change, record.kind, &entry, value, appended.sequence);
         self.note_written(appended.pointer.len);
     }
@@ -465,6 +479,7 @@ struct Waiting {
     /// The encoded key, of whichever generation is alive.
     encoded: Vec<u8>,
     turn: Turn,
+    counted: Counted,
     /// Held for what its drop does.
     #[allow(dead_code, reason = "held until the operation has ended")]
     pin: Option<Pin>,
@@ -477,6 +492,8 @@ pub(super) struct Addressed<'a> {
     /// The encoded key, of the namespace's living generation.
     pub(super) key: &'a [u8],
     pub(super) hash: u64,
+    /// What the item has that is going to be replaced, in bytes of its record, if that was counted.
+    pub(super) replaces: Option<u64>,
 }
 
 /// A change to one key, with what was known of it before.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::quota::Quotas;
+use super::record_limit::RecordSums;
 use super::{Shard, State};
 use crate::entry::Metadata;
 use crate::error::EngineError;
@@ -52,6 +53,8 @@ pub struct NamespaceOptions {
     pub value_bytes_max: Option<usize>,
     /// How much of the shard's disk they may take, in bytes; `None` for no limit.
     pub bytes_max: Option<u64>,
+    /// How much a record may have, in bytes of item keys and values; `None` for no limit.
+    pub record_bytes_max: Option<u64>,
 }
 
 /// The living generation of each namespace, and the flushes to come.
@@ -68,6 +71,8 @@ pub(crate) struct Namespaces {
     known: Option<BTreeMap<u32, NamespaceOptions>>,
     /// What was written of those with a limit.
     pub(super) quotas: Quotas,
+    /// What records have of those that limit them.
+    pub(super) records: RecordSums,
 }
 
 impl Namespaces {
@@ -101,6 +106,12 @@ impl Namespaces {
     #[inline]
     pub(super) fn bytes_max(&self, namespace: u32) -> Option<u64> {
         self.options(namespace)?.bytes_max
+    }
+
+    /// How much a record of a namespace may have, in bytes.
+    #[inline]
+    pub(super) fn record_bytes_max(&self, namespace: u32) -> Option<u64> {
+        self.options(namespace)?.record_bytes_max
     }
 
     /// How long a value may become under this encoded key where the shard takes `usual` bytes.

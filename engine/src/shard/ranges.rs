@@ -70,7 +70,7 @@ impl<E: Env> Shard<E> {
             match self.try_delete_range(&mut self.state.borrow_mut(), range) {
                 Ok(needs) => return Ok(needs),
                 Err(NotApplied::Failed(error)) => return Err(error),
-                Err(NotApplied::Wait | NotApplied::LookAgain) => {}
+                Err(NotApplied::Wait | NotApplied::LookAgain | NotApplied::Uncounted(_)) => {}
             }
             let left = give_up_at.saturating_sub(self.env.now());
             if left == 0 {
@@ -91,6 +91,7 @@ impl<E: Env> Shard<E> {
         let key = RangeTombstone::encode_key(&start, &end);
         let sequence = self.log_removal(state, RecordKind::DeleteRange, &key)?;
         self.index.delete_range(RangeTombstone { start, end, sequence });
+        state.namespaces.records.note_removals();
         if self.is_flush_due() {
             self.freeze(state);
         }
@@ -223,7 +224,7 @@ impl<E: Env> Shard<E> {
             match self.try_bury(&mut self.state.borrow_mut(), key, hash) {
                 Ok(()) => return Ok(Newer::Unflushed),
                 Err(NotApplied::Failed(error)) => return Err(error),
-                Err(NotApplied::Wait | NotApplied::LookAgain) => {}
+                Err(NotApplied::Wait | NotApplied::LookAgain | NotApplied::Uncounted(_)) => {}
             }
             self.wait_for_room(0).await;
         }

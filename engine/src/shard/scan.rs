@@ -59,19 +59,22 @@ impl<E: Env> Shard<E> {
         scan: Scan,
     ) -> impl Future<Output = Result<Page, EngineError>> + use<E> {
         let shard = Rc::clone(self);
-        async move {
-            if scan.is_empty() {
-                return Ok(Page::default());
-            }
-            shard.apply_due_flush().await?;
-            // Before the index is looked at: what it points to stays until the page is there.
-            let pin = shard.pins.enter(shard.env.now());
-            let (begun, needs) = shard.begin(&scan);
-            let page = shard.page(&scan, begun, needs, shard.unix_now()).await;
-            drop(pin);
-            shard.release_files();
-            page
+        async move { shard.scan_now(&scan).await }
+    }
+
+    /// The same for who has the shard anyway.
+    pub(super) async fn scan_now(&self, scan: &Scan) -> Result<Page, EngineError> {
+        if scan.is_empty() {
+            return Ok(Page::default());
         }
+        self.apply_due_flush().await?;
+        // Before the index is looked at: what it points to stays until the page is there.
+        let pin = self.pins.enter(self.env.now());
+        let (begun, needs) = self.begin(scan);
+        let page = self.page(scan, begun, needs, self.unix_now()).await;
+        drop(pin);
+        self.release_files();
+        page
     }
 
     fn begin(&self, scan: &Scan) -> (IndexScan<E>, u64) {

@@ -100,6 +100,9 @@ struct SettingsArgs {
     /// What the namespace may take of the disk; 0 for no limit
     #[arg(long, value_name = "SIZE")]
     quota: Option<Size>,
+    /// What a record may have, its item keys and values together; 0 for no limit
+    #[arg(long, value_name = "SIZE")]
+    max_record: Option<Size>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -190,6 +193,7 @@ impl SettingsArgs {
             }),
             compress_from: self.compress_from.map(|CompressFrom(bytes)| bytes),
             bytes_max: self.quota.map(|Size(bytes)| bytes),
+            record_bytes_max: self.max_record.map(|Size(bytes)| bytes),
         })
     }
 }
@@ -295,6 +299,7 @@ fn settings_of(settings: &NamespaceSettings) -> Value {
         "cache": cache,
         "compress_from": compress_from,
         "quota": settings.bytes_max,
+        "max_record": settings.record_bytes_max,
     })
 }
 

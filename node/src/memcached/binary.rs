@@ -122,7 +122,8 @@ fn put(
                 NoAnswer::TooLate
                 | NoAnswer::Busy
                 | NoAnswer::NoNamespace
-                | NoAnswer::OverQuota => {
+                | NoAnswer::OverQuota
+                | NoAnswer::RecordFull => {
                     panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
                 }
             };

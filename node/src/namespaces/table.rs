@@ -71,8 +71,9 @@ impl NamespaceTable {
     /// What each of so many shards is told.
     pub fn options(&self, shards: u16) -> BTreeMap<u32, NamespaceOptions> {
         let of_shard = |namespace: &NativeNamespace| {
-            let NamespaceSettings { cache, compress_from, value_bytes_max, bytes_max, .. } =
+            let NamespaceSettings { cache, compress_from, value_bytes_max, .. } =
                 namespace.settings;
+            let NamespaceSettings { bytes_max, record_bytes_max, .. } = namespace.settings;
             let options = NamespaceOptions {
                 cache: match cache {
                     NamespaceCache::Values => CachePolicy::Values,
@@ -86,6 +87,7 @@ impl NamespaceTable {
                 },
                 value_bytes_max: (value_bytes_max > 0).then_some(value_bytes_max as usize),
                 bytes_max: (bytes_max > 0).then(|| bytes_max.div_ceil(u64::from(shards))),
+                record_bytes_max: (record_bytes_max > 0).then_some(record_bytes_max),
             };
             (namespace.number, options)
         };

@@ -237,6 +237,7 @@ fn status_of(no_answer: NoAnswer) -> NativeStatus {
         NoAnswer::Busy => NativeStatus::Busy,
         NoAnswer::NoNamespace => NativeStatus::UnknownNamespace,
         NoAnswer::OverQuota => NativeStatus::OverQuota,
+        NoAnswer::RecordFull => NativeStatus::RecordFull,
         NoAnswer::TooLate => NativeStatus::DeadlinePassed,
     }
 }

@@ -149,6 +149,28 @@ fn a_quota_refuses_what_is_more() {
 }
 
 #[test]
+fn a_record_has_no_more_than_its_namespace_allows() {
+    let node = TestNode::start(2);
+    let mut client = open(&node);
+    let settings = SettingsChange { record_bytes_max: Some(1000), ..SettingsChange::default() };
+    let made = client.create_namespace("slim", settings).expect("answered").expect("new");
+    assert_eq!(made.settings.record_bytes_max, 1000);
+    let item =
+        |number: &'static str| ItemRef::new(made.number, b"r", number.as_bytes()).expect("a key");
+    for number in ["1", "2", "3"] {
+        client.put(item(number), &Put::value(&[1; 300])).expect("there is room");
+    }
+    let refused = client.put(item("4"), &Put::value(&[1; 300]));
+    assert_eq!(status(refused), Some(NativeStatus::RecordFull));
+    client.put(item("3"), &Put::value(&[2; 300])).expect("it replaces one as long");
+    client.put(key(made.number, "another"), &Put::value(&[1; 900])).expect("another record");
+    assert!(client.delete(item("1")).expect("answered"));
+    client.put(item("4"), &Put::value(&[1; 300])).expect("there is room again");
+    client.put(key(0, "r"), &Put::value(&[1; 9000])).expect("the default namespace has no limit");
+    node.stop();
+}
+
+#[test]
 fn the_command_line_makes_changes_lists_and_drops_them() {
     let node = TestNode::start(1);
     let told = |arguments: &[&str]| {

@@ -68,6 +68,8 @@ pub struct NamespaceSettings {
     pub compress_from: u32,
     /// What it may take of the disk, in bytes; 0 for no limit.
     pub bytes_max: u64,
+    /// What a record may have, in bytes of item keys and values; 0 for no limit.
+    pub record_bytes_max: u64,
 }
 
 /// Settings that are to be as said; what is `None` stays as it is.
@@ -93,6 +95,8 @@ pub struct SettingsChange {
     pub compress_from: Option<u32>,
     /// As [`NamespaceSettings::bytes_max`].
     pub bytes_max: Option<u64>,
+    /// As [`NamespaceSettings::record_bytes_max`].
+    pub record_bytes_max: Option<u64>,
 }
 
 impl SettingsChange {
@@ -109,6 +113,7 @@ impl SettingsChange {
             cache: self.cache.unwrap_or(before.cache),
             compress_from: self.compress_from.unwrap_or(before.compress_from),
             bytes_max: self.bytes_max.unwrap_or(before.bytes_max),
+            record_bytes_max: self.record_bytes_max.unwrap_or(before.record_bytes_max),
         }
     }
 }
@@ -126,6 +131,7 @@ impl From<NamespaceSettings> for SettingsChange {
             cache: Some(settings.cache),
             compress_from: Some(settings.compress_from),
             bytes_max: Some(settings.bytes_max),
+            record_bytes_max: Some(settings.record_bytes_max),
         }
     }
 }
@@ -172,6 +178,7 @@ fn push<P: Push + Default + PartialEq>(builder: &mut Builder, index: usize, valu
 impl SettingsChange {
     fn write(&self, builder: &mut Builder) -> WIPOffset<TableFinishedWIPOffset> {
         write_table(builder, |builder| {
+            push(builder, 10, self.record_bytes_max);
             push(builder, 9, self.bytes_max);
             push(builder, 0, self.ttl_default);
             push(builder, 1, self.ttl_max);
@@ -190,7 +197,7 @@ impl SettingsChange {
         table: Option<usize>,
     ) -> Result<Checked<Self>, InvalidFlatbuffer> {
         let Some(table) = table else { return Ok(Ok(Self::default())) };
-        let fields: [_; 10] = reader.fields(table)?;
+        let fields: [_; 11] = reader.fields(table)?;
         let number = |reader: &mut Reader<'_, '_>, field: Option<usize>| {
             field.map(|_| reader.u32(field)).transpose()
         };
@@ -206,6 +213,7 @@ impl SettingsChange {
             page_bytes_max: number(reader, fields[5])?,
             compress_from: number(reader, fields[8])?,
             bytes_max: fields[9].map(|_| reader.u64(fields[9])).transpose()?,
+            record_bytes_max: fields[10].map(|_| reader.u64(fields[10])).transpose()?,
             ..Self::default()
         };
         let (durability, cache) = (byte(reader, fields[6])?, byte(reader, fields[7])?);
@@ -348,6 +356,7 @@ mod tests {
             cache: NamespaceCache::Bypass,
             compress_from: COMPRESS_NEVER,
             bytes_max: 1 << 40,
+            record_bytes_max: 1 << 33,
         };
         NativeNamespace { name: "users".to_owned(), number: 7, settings }
     }

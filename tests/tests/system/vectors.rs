@@ -293,6 +293,7 @@ fn settings(fields: &Value) -> SettingsChange {
         }),
         compress_from: known_short("compress_from"),
         bytes_max: known("bytes_max"),
+        record_bytes_max: known("record_bytes_max"),
     }
 }
 

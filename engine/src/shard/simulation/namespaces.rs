@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use larder_runtime::env::Env;
+use larder_runtime::random::Random;
 
-use super::harness::{TestShard, tiny_options};
+use super::harness::{TestShard, for_each_seed, tiny_options};
 use super::items::{flush_memtable, restart, start};
 use super::model::Reply;
 use super::smoke::{delete, get, set};
 use crate::error::EngineError;
 use crate::key::{DEFAULT_NAMESPACE, Key, RESERVED_NAMESPACES};
 use crate::operation::{Operation, Outcome, Store, StoreMode};
+use crate::scan::Scan;
 use crate::shard::{
     BatchAnswer, BatchStep, CachePolicy, ItemBatch, NamespaceOptions, OperationBuf, ShardOptions,
 };
@@ -212,4 +214,97 @@ fn no_value_becomes_longer_than_its_namespace_allows() {
         worker.close().await.expect("closes");
     })
     .expect("runs");
+}
+
+/// What each item of a record has, in bytes, as its pages show them.
+async fn items_in(shard: &TestShard, record: &[u8]) -> BTreeMap<Vec<u8>, u64> {
+    let mut scan = Scan::of_record(5, record);
+    let mut items = BTreeMap::new();
+    loop {
+        let page = shard.scan(scan.clone()).await.expect("readable");
+        for item in page.items {
+            let bytes = (item.item.len() + item.value_len) as u64;
+            items.insert(item.item, bytes);
+        }
+        match page.next {
+            Some(place) => scan = scan.after(&place),
+            None => return items,
+        }
+    }
+}
+
+#[test]
+fn a_record_has_no_more_than_its_namespace_lets_it_have() {
+    for_each_seed("a_record_has_no_more_than_its_namespace_lets_it_have", 1, 4, |seed| {
+        let options = tiny_options();
+        let (mut life, worker) = start(seed, &options);
+        life.block_on(limit_records(worker, seed)).expect("runs");
+    });
+}
+
+/// The most that a record may have in [`limit_records`], in bytes.
+const RECORD_MAX: u64 = 10_000;
+
+/// Changes records of a namespace that limits them, at random, and looks at them after each change.
+async fn limit_records(worker: TestShard, seed: u64) {
+    let limit = Some(RECORD_MAX);
+    let limited = NamespaceOptions { record_bytes_max: limit, ..NamespaceOptions::default() };
+    worker.set_namespaces(known(&[(5, limited), (6, NamespaceOptions::default())]));
+    let mut random = Random::new(seed);
+    let (mut refused, mut stored) = (0, 0);
+    for round in 0..2000 {
+        let record = [b'r', random.below(3) as u8];
+        let before = items_in(&worker, &record).await;
+        let (kind, item) = (random.below(60), random.below(60) as u8);
+        let value = vec![1; random.below(900) as usize];
+        let puts = match kind {
+            0..7 => vec![],
+            7..20 => vec![item, item + 60],
+            _ => vec![item],
+        };
+        let mut expected = before.clone();
+        let put = |item: &u8| (vec![*item], 1 + value.len() as u64);
+        expected.extend(puts.iter().map(put));
+        let fits = expected.values().sum::<u64>() <= RECORD_MAX;
+        let done = change_record(&worker, (kind, item), &record, &value).await;
+        match done {
+            Ok(()) => stored += 1,
+            Err(EngineError::RecordFull(5)) => refused += 1,
+            Err(ref error) => panic!("round {round}: {error}"),
+        }
+        assert_eq!(done.is_ok(), fits || puts.is_empty(), "round {round}: {before:?}, {puts:?}");
+        let after = items_in(&worker, &record).await;
+        if done.is_err() {
+            assert_eq!(after, before, "round {round}: a part was done");
+        } else if !puts.is_empty() {
+            assert_eq!(after, expected, "round {round}");
+        }
+    }
+    assert!(refused > 50 && stored > 500, "{refused} refused, {stored} stored");
+    let key = Key { namespace: 6, record: b"r", item: b"i" };
+    worker.run(&key, set(&[1; 20_000]), |_| ()).await.expect("that one has no limit");
+    worker.close().await.expect("closes");
+}
+
+async fn change_record(
+    shard: &TestShard,
+    (kind, item): (u64, u8),
+    record: &[u8],
+    value: &[u8],
+) -> Result<(), EngineError> {
+    let key = Key { namespace: 5, record, item: &[item] };
+    match kind {
+        0 => shard.delete_range(&Scan::of_items(5, record, b"")).await.map(|_| ()),
+        1..7 => shard.run(&key, delete(), |_| ()).await,
+        7..20 => {
+            let step = |item: u8| {
+                let operation = set(value);
+                BatchStep { record: record.to_vec(), item: vec![item], operation }
+            };
+            let steps = vec![step(item), step(item + 60)];
+            let batch = ItemBatch { namespace: 5, value_bytes_max: 1 << 20, steps, once: None };
+            shard.execute_batch(batch).await.map(|_| ())
+        }
+        _ => shard.run(&key, set(value), |_| ()).await,
+    }
 }

@@ -232,7 +232,9 @@ impl Client {
                 Ok(()) => {}
                 Err(error) if self.mix.faults => match error {
                     EngineError::Damaged { .. } | EngineError::Read(_) => {}
-                    EngineError::NoNamespace(_) | EngineError::OverQuota(_) => {
+                    EngineError::NoNamespace(_)
+                    | EngineError::OverQuota(_)
+                    | EngineError::RecordFull(_) => {
                         panic!("no namespaces were said: {error}")
                     }
                     EngineError::Stopped(_) | EngineError::Full | EngineError::Open(_) => return,
