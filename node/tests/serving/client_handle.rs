@@ -1,5 +1,7 @@
 //! The client library against nodes.
 
+use std::time::Duration;
+
 use larder::config::Size;
 use larder::launch::Launcher;
 use larder_client::{
@@ -20,6 +22,9 @@ mod quick_start;
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../../protocol/client/examples/threads.rs"]
 mod threads;
+#[allow(dead_code, reason = "its `main` is for people")]
+#[path = "../../../protocol/client/examples/throughput.rs"]
+mod throughput;
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../../protocol/client/examples/under_smol.rs"]
 mod under_smol;
@@ -45,6 +50,7 @@ fn the_programs_of_the_documentation_do_what_they_say() {
     let address = native(&node);
     quick_start::run(&address).expect("it runs");
     threads::run(&address).expect("it runs");
+    throughput::run(&address, Duration::from_millis(50)).expect("it runs");
     under_tokio::run(&address).expect("it runs");
     under_smol::run(&address).expect("it runs");
     from_memcached::run(client(&node)).expect("it runs");
