@@ -2,7 +2,7 @@
 //! and from 8 threads that share one client and keep as many each.
 //!
 //! `cargo run --release -p larder-client --example throughput -- 127.0.0.1:9411 10` measures each
-//! for 10 seconds. The node keeps 1,000 items of the record `throughput` afterwards.
+//! for 10 seconds. The node keeps the 1,000 records `throughput:0000` and so on afterwards.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const VALUE_BYTES: usize = 1000;
 const DEPTH: usize = 16;
 
 pub(crate) fn run(node: &str, time: Duration) -> Result<(), ClientError> {
-    let names: Vec<String> = (0..ITEMS).map(|number| format!("item{number:04}")).collect();
+    let names: Vec<String> = (0..ITEMS).map(|number| format!("throughput:{number:04}")).collect();
     fill(&Client::connect(node)?, &names)?;
     for threads in [1, 8] {
         // A client of its own, so that its latencies are those of this run.
@@ -29,7 +29,7 @@ pub(crate) fn run(node: &str, time: Duration) -> Result<(), ClientError> {
 }
 
 fn key(name: &str) -> Result<ItemRef<'_>, ClientError> {
-    ItemRef::new(0, b"throughput", name.as_bytes())
+    ItemRef::of_record(name)
 }
 
 fn fill(client: &Client, names: &[String]) -> Result<(), ClientError> {
