@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     HelloReply, NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, RequestHead,
+    not_found, put_found,
 };
 
 /// A node. It ends when it is dropped, and closes its connections.
@@ -175,9 +176,12 @@ pub(super) fn reply_head(head: RequestHead) -> ReplyHead {
 
 /// Shows an item.
 pub(super) fn show(head: RequestHead, value: &[u8], out: &mut Vec<u8>) {
+    reply::put_item(out, reply_head(head), &item(value));
+}
+
+pub(super) fn item(value: &[u8]) -> NativeItem<'_> {
     let value_len = value.len() as u32;
-    let item = NativeItem { version: 1, client_flags: 0, expiry: 0, value_len, value };
-    reply::put_item(out, reply_head(head), &item);
+    NativeItem { version: 1, client_flags: 0, expiry: 0, value_len, value }
 }
 
 pub(super) fn say(head: RequestHead, status: NativeStatus, out: &mut Vec<u8>) {
@@ -212,6 +216,16 @@ impl Store {
                 Some(_) => say(head, NativeStatus::Ok, out),
                 None => say(head, NativeStatus::Absent, out),
             },
+            NativeRequest::MultiGet(multi) => {
+                reply::put(out, reply_head(head), NativeStatus::Ok, |out| {
+                    for get in multi.gets() {
+                        match values.get(get.key.record) {
+                            Some(value) => put_found(out, &item(value)),
+                            None => out.extend_from_slice(&not_found(NativeStatus::Absent)),
+                        }
+                    }
+                });
+            }
             other => panic!("{other:?}"),
         }
         true

@@ -213,7 +213,7 @@ fn frame(record: u8) -> Frame {
         metadata_only: false,
         is_quiet: false,
     };
-    Wire::Native.frame(&NativeRequest::Get(get)).expect("a request")
+    Wire::Native.frame(&NativeRequest::Get(get), None).expect("a request")
 }
 
 /// The ids of whole requests.
