@@ -55,7 +55,7 @@ fn many_threads_share_a_connection_to_memcached() {
         return;
     };
     let client = client(&memcached);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for thread in 0..8 {
             let client = client.clone();
             scope.spawn(move || {
@@ -103,9 +103,12 @@ fn changes_with_tokens_are_made_once_across_kills() {
     let client = build.timeout(Duration::from_secs(60)).build().expect("a client");
     let is_over = AtomicBool::new(false);
     let records: Vec<String> = (0..COUNTERS).map(|number| format!("counter{number}")).collect();
-    let counted: Vec<_> = thread::scope(|scope| {
-        let counters: Vec<_> =
-            records.iter().map(|record| scope.spawn(|| count(&client, record, &is_over))).collect();
+    let (counted, node) = thread::scope(|scope| {
+        let (client, is_over) = (&client, &is_over);
+        let counters: Vec<_> = records
+            .iter()
+            .map(|record| scope.spawn(move || count(client, record, is_over)))
+            .collect();
         for _ in 0..3 {
             thread::sleep(Duration::from_millis(300));
             node.kill();
@@ -114,7 +117,8 @@ fn changes_with_tokens_are_made_once_across_kills() {
         }
         thread::sleep(Duration::from_millis(300));
         is_over.store(true, Ordering::Relaxed);
-        counters.into_iter().map(|counter| counter.join().expect("no panic")).collect()
+        let join = |counter: thread::ScopedJoinHandle<'_, _>| counter.join().expect("no panic");
+        (counters.into_iter().map(join).collect::<Vec<_>>(), node)
     });
     for (record, (told, unknown)) in records.iter().zip(counted) {
         let key = ItemRef::of_record(record).expect("a key");
