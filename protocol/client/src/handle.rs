@@ -6,7 +6,8 @@
 //!   finds replies, `codec` and `meta` turn both to bytes and back.
 //! - `node` knows how a node is laid out, `placement` and `ketama` on which nodes a record is.
 //! - `keeper` and `watch` keep time, `budget` says how often and when.
-//! - `once` names changes, `multi` gathers reads, `listing` turns pages, `namespaces` asks all nodes.
+//! - `once` names changes, `multi` gathers reads, `listing` turns pages, `namespaces` asks all
+//!   nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

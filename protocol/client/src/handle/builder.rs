@@ -136,8 +136,8 @@ impl ClientBuilder {
 
     /// How often a call is tried (3). Reads are tried again after any failure of a connection or a
     /// node that is busy; writes only if they were surely not carried out, or have
-    /// [`tokens`](ClientBuilder::tokens). Tries beyond the first have a budget: a tenth of all calls,
-    /// once a hundred were used up.
+    /// [`tokens`](ClientBuilder::tokens). Tries beyond the first have a budget: a tenth of all
+    /// calls, once a hundred were used up.
     pub fn tries(mut self, tries: u32) -> Self {
         self.settings.tries_max = tries;
         self
@@ -147,8 +147,8 @@ impl ClientBuilder {
     /// so that the node makes it once, however often it is sent. Then such a write is tried again
     /// like a read when nobody knows whether it was done: over new connections and over a restart
     /// of the node, within its deadline, and as long as the node knows the name. Without, the call
-    /// ends with an error of which [`ClientError::may_be_done`] is true. Either way touches, deletes
-    /// of ranges and changes of namespaces have no names.
+    /// ends with an error of which [`ClientError::may_be_done`] is true. Either way touches,
+    /// deletes of ranges and changes of namespaces have no names.
     ///
     /// It is not usual because the node keeps what it has answered under each name, some hundred
     /// bytes on its disk for `--idempotency-window`, and takes more time for the write; programs

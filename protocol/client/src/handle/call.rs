@@ -17,8 +17,8 @@ type ReadReply<T> = Box<dyn FnOnce(Arrived) -> Result<T, ClientError> + Send>;
 /// A call that is under way.
 ///
 /// It is a future that only needs a waker, so any runtime will do; a thread waits for it with
-/// [`Call::wait`]. Several calls that are made before the first has to be waited for travel together.
-/// A call that is dropped is given up: it may be carried out or not.
+/// [`Call::wait`]. Several calls that are made before the first has to be waited for travel
+/// together. A call that is dropped is given up: it may be carried out or not.
 #[must_use = "a call may stay unsent until it is waited for or awaited"]
 pub struct Call<T> {
     state: State,

@@ -15,8 +15,8 @@ use crate::connection::Arrived;
 use crate::error::ClientError;
 use crate::pages::{Asked, ListedItem, read_page};
 
-/// Items in order. Pages are asked for as they are needed: a thread takes the items as an iterator, a
-/// task as a [`Stream`] or page by page. After an error nothing more comes.
+/// Items in order. Pages are asked for as they are needed: a thread takes the items as an iterator,
+/// a task as a [`Stream`] or page by page. After an error nothing more comes.
 ///
 /// ```no_run
 /// # use larder_client::{Client, ClientError, ItemsOf};
