@@ -10,6 +10,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// What takes no longer than this is not worth a line.
 const SHOWN_AFTER: Duration = Duration::from_millis(500);
 
+/// How often the line changes, so that a slow way to the terminal is not filled with it.
+const CHANGES_A_SECOND: u8 = 4;
+
 /// Whether progress is shown.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ProgressArgs {
@@ -55,7 +58,7 @@ impl Progress {
         self.bar.inc(done);
         if self.is_awaited.get() && self.bar.elapsed() >= SHOWN_AFTER {
             self.is_awaited.set(false);
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(CHANGES_A_SECOND));
         }
     }
 }

@@ -200,7 +200,10 @@ impl ClientCore {
         }
         let others = operation.targets.as_slice().len() as u32;
         let delay = self.settings.retry.delay(tries.made, &self.dice);
-        let at = now() + delay;
+        let began = now();
+        let left = operation.deadline.saturating_duration_since(began);
+        // What is left to a change in doubt is used to its end.
+        let at = began + if is_free { delay.min(left / 2) } else { delay };
         let is_next = tries.made < others;
         if (!is_next && at >= operation.deadline) || (!is_free && !self.retries.take()) {
             return false;

@@ -86,6 +86,27 @@ fn several_nodes_have_to_agree() {
 }
 
 #[test]
+fn what_is_no_answer_is_an_error() {
+    for body in [&b""[..], b"garbage that is no namespace", &[0xFF; 64]] {
+        let fake = Fake::start(move |mut peer| {
+            peer.each(|head, _, out| {
+                let put = |out: &mut Vec<u8>| out.extend_from_slice(body);
+                reply::put(out, reply_head(head), NativeStatus::Ok, put);
+                true
+            });
+        });
+        let client = client(&fake.address);
+        let is_foreign = |error: &ClientError| matches!(error, ClientError::Foreign(_));
+        let error = client.namespace("users").wait().expect_err("it shows none");
+        assert!(is_foreign(&error), "{error}");
+        let error = client.namespaces().wait().expect_err("it is no list");
+        assert!(is_foreign(&error), "{error}");
+        let told = client.statistics().wait().pop().expect("one node");
+        assert!(told.as_ref().is_err_and(is_foreign), "{told:?}");
+    }
+}
+
+#[test]
 fn each_node_tells_its_own_figures() {
     let nodes = [node(3), node(4)];
     let figures = over(&nodes).statistics().wait();
