@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use larder_protocol::native::{
     Condition, DeleteItem, DeleteItems, GetItem, HelloReply, IncrementItem, ItemRange,
-    MutateRecord, NativeRequest, NativeStatus, PageLimits, PutMode, ScanItems, TouchItem,
+    MutateRecord, NativeRequest, NativeStatus, PageLimits, PutMode, RequestDurability,
+    RequestOptions, ScanItems, TouchItem,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -83,6 +84,7 @@ const DURATION_MAX: Duration = Duration::from_hours(24);
 pub struct Client {
     core: Arc<ClientCore>,
     timeout: Duration,
+    durability: RequestDurability,
     /// Names the next change.
     name: Option<ChangeName>,
 }
@@ -112,6 +114,22 @@ impl Client {
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         let timeout = timeout.clamp(Duration::from_micros(1), DURATION_MAX);
         Self { timeout, ..self.clone() }
+    }
+
+    /// The same client, with calls that are answered as this says, whatever the nodes' durability.
+    ///
+    /// ```no_run
+    /// # use larder_client::{Client, ClientError, ItemRef, Put, RequestDurability};
+    /// # fn pay(client: &Client) -> Result<(), ClientError> {
+    /// let durable = client.with_durability(RequestDurability::Sync);
+    /// // When this returns, a crash of node and machine does not take it back.
+    /// durable.put(ItemRef::of_record("order:7")?, &Put::value(b"paid")).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_durability(&self, durability: RequestDurability) -> Self {
+        Self { durability, ..self.clone() }
     }
 
     /// What was counted and measured since the client was built.
@@ -428,7 +446,9 @@ impl Client {
         let settings = &self.core.settings;
         let name = kind.takes_name().then(|| self.name.or_else(|| settings.name_change()));
         let token = name.flatten().map(|name| name.token());
-        let frame = settings.wire.frame(request, token)?;
+        let durability = self.durability;
+        let options = RequestOptions { durability, token, ..RequestOptions::default() };
+        let frame = settings.wire.frame(request, &options)?;
         let started = now();
         let route = record.map(|record| self.route(record, targets));
         let may_repeat = access == Access::Read || token.is_some();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use larder_protocol::native::HELLO_NAME_BYTES_MAX;
+use larder_protocol::native::{HELLO_NAME_BYTES_MAX, RequestDurability};
 
 use super::budget::Backoff;
 use super::client_core::ClientCore;
@@ -236,7 +236,7 @@ impl ClientBuilder {
         let placement = Placement::new(&nodes, replicas, rule);
         let timeout = settings.timeout;
         let core = ClientCore::open(settings, &nodes, placement).map_err(ClientError::Thread)?;
-        Ok(Client { core, timeout, name: None })
+        Ok(Client { core, timeout, durability: RequestDurability::AsNode, name: None })
     }
 }
 

@@ -2,8 +2,7 @@
 
 use larder_protocol::native::reply::{NativeReply, ReplyError};
 use larder_protocol::native::{
-    ClientHello, IdempotencyToken, NativeRequest, NativeStatus, RequestOptions, VERSION,
-    put_request_as,
+    ClientHello, NativeRequest, NativeStatus, RequestOptions, VERSION, put_request_as,
 };
 
 use super::breakage::Breakage;
@@ -123,25 +122,24 @@ impl Wire {
         self == Self::Meta
     }
 
-    /// A request as bytes, with what keeps it from being done twice.
+    /// A request as bytes, which is sent so.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the protocol has no such request.
     pub(crate) fn frame(
         self,
         request: &NativeRequest<'_>,
-        token: Option<IdempotencyToken>,
+        options: &RequestOptions,
     ) -> Result<Frame, ClientError> {
         match self {
             Self::Native => {
                 let mut bytes = Vec::with_capacity(128 + request.value_bytes());
-                let options = RequestOptions { token, ..RequestOptions::default() };
-                put_request_as(&mut bytes, 0, &options, request);
+                put_request_as(&mut bytes, 0, options, request);
                 Ok(Frame::Native(bytes))
             }
-            Self::Meta if token.is_some() => Err(ClientError::Usage(
-                "memcached does not know changes by their names; that needs the native port of a \
-                 Larder node"
+            Self::Meta if *options != RequestOptions::default() => Err(ClientError::Usage(
+                "memcached knows neither names of changes nor durability by request; both need \
+                 the native port of a Larder node"
                     .to_owned(),
             )),
             Self::Meta => meta::frame(request),
@@ -153,7 +151,7 @@ impl Wire {
         let (version_min, version_max) = (u16::from(VERSION), u16::from(VERSION));
         let hello = NativeRequest::Hello(ClientHello { version_min, version_max, name });
         let request = if self == Self::Native { hello } else { NativeRequest::Ping(b"") };
-        self.frame(&request, None).expect("both protocols have it")
+        self.frame(&request, &RequestOptions::default()).expect("both protocols have it")
     }
 
     /// The reply at the front of `input`, and how long it is; `Err(Ok(n))` if there have to be `n`
