@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +39,7 @@ impl Fake {
     }
 
     pub(super) fn start_at(at: &str, serve: impl Fn(Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(at).expect("a port");
+        let listener = TcpListener::bind(reserved(at)).expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let (accepted, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let streams = Arc::new(Mutex::new(Vec::new()));
@@ -81,6 +81,19 @@ impl Drop for Fake {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// This address, or with port 0 one that is free; which no other test gets as long as this process
+/// lives. Clients of a node that has ended go on looking for it, and would meet another one.
+fn reserved(at: &str) -> SocketAddr {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor");
+    // A socket that does not listen keeps nobody from it who says the same.
+    sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
+    bind(&socket, &at.parse::<SocketAddr>().expect("an address")).expect("a port");
+    let address = getsockname(&socket).expect("it is bound").try_into().expect("of the internet");
+    std::mem::forget(socket);
+    address
 }
 
 /// What a node of one core says of itself.
