@@ -354,8 +354,25 @@ def request_bytes(vector):
     return message(REQUEST, opcode, flags, vector["id"], vector["deadline"], body, checksum)
 
 
+HELLO_NUMBERS = [
+    "version", "shards", "hash_seed", "cores", "core", "record_bytes_max", "item_bytes_max",
+    "value_bytes_max", "body_bytes_max", "requests_max", "page_items_max", "page_bytes_max",
+    "read_target_microseconds", "write_target_microseconds", "capabilities",
+    "token_window_seconds", "token_drift_seconds",
+]
+
+
 def read_reply(kind, body):
     """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
+    if kind == "hello":
+        said = reader("HelloReply", body)
+        names = [*HELLO_NUMBERS, "software", "core_ports", "opcodes", "shard_loads"]
+        getters = {name: "".join(part.title() for part in name.split("_")) for name in names}
+        fields = {name: getattr(said, getters[name])() for name in HELLO_NUMBERS}
+        for name in ("core_ports", "opcodes", "shard_loads"):
+            length = getattr(said, getters[name] + "Length")()
+            fields[name] = [getattr(said, getters[name])(at) for at in range(length)]
+        return {**fields, "software": said.Software().decode()}
     if kind == "statistics":
         figures = reader("Statistics", body)
         figures = [figures.Values(at) for at in range(figures.ValuesLength())]
@@ -495,6 +512,7 @@ def hello(client):
     assert all(reply.ShardLoads(at) <= 100 for at in range(reply.Shards()))
     assert reply.ReadTargetMicroseconds() == reply.WriteTargetMicroseconds() == 0
     assert reply.PageItemsMax() >= 1000 and reply.PageBytesMax() >= 1000
+    assert (reply.TokenWindowSeconds(), reply.TokenDriftSeconds()) == (600, 60)
     return reply.ValueBytesMax()
 
 

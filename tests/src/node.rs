@@ -62,6 +62,8 @@ pub struct NodeOptions {
     pub durability: &'static str,
     /// `--memory`.
     pub memory: &'static str,
+    /// `--native-port`; 0 picks one.
+    pub native_port: u16,
     /// More options, as they are.
     pub more: Vec<OsString>,
 }
@@ -70,7 +72,8 @@ impl NodeOptions {
     /// One shard, synchronous, with its data in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let (durability, memory) = ("sync", "256M");
-        Self { data_dir: data_dir.into(), shards: 1, durability, memory, more: Vec::new() }
+        let (data_dir, more) = (data_dir.into(), Vec::new());
+        Self { data_dir, shards: 1, durability, memory, native_port: 0, more }
     }
 
     /// With so many shards.
@@ -120,7 +123,8 @@ impl Node {
             .arg(&options.data_dir)
             .args(["--shards", &options.shards.to_string()])
             .args(["--memory", options.memory, "--listen", "127.0.0.1"])
-            .args(["--memcached-port", "0", "--native-port", "0", "--admin-port", "0"])
+            .args(["--memcached-port", "0", "--admin-port", "0"])
+            .args(["--native-port", &options.native_port.to_string()])
             .args(["--durability", options.durability])
             .args(&options.more);
         Self::spawn(&mut command)

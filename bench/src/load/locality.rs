@@ -62,7 +62,7 @@ impl KeysOf {
         has_some.then_some(known).ok_or_else(|| {
             let keys = if locality == Locality::Own { "own" } else { "other" };
             io::Error::other(format!(
-                "--keys-of {keys}: of {shards} shards on {cores} cores there is none for core {core}"
+                "--keys-of {keys}: core {core} of {cores} has no such key of {shards} shards"
             ))
         })
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use larder_client::{ItemRange, Items, ItemsOf, PageLimits};
 
 use super::print::listed;
+use super::progress::ProgressArgs;
 use super::{AskError, NodeArgs, WhichNamespace, exit, open};
 
 const ITEMS_HELP: &str = "\
@@ -55,7 +56,10 @@ A line is RECORD<TAB>KEY<TAB>VALUE, or RECORD<TAB>KEY with --keys-only, in no or
 anything. The key of a memcached item is empty. All come byte for byte: with --json a line is one
 item whatever its bytes are.
 
-Exit code: 0 there are items, 1 there are none, 2 an error.";
+Exit code: 0 there are items, 1 there are none, 2 an error.
+
+  larder scan --namespace sessions --keys-only > keys
+  larder scan --json --limit 100";
 
 /// `larder scan`.
 #[derive(Args, Clone, Debug)]
@@ -79,6 +83,8 @@ struct ShapeArgs {
     /// Leave the values out
     #[arg(long)]
     keys_only: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -137,10 +143,12 @@ pub fn scan(args: &ScanArgs) -> ExitCode {
 fn print(shape: &ShapeArgs, items: Items<'_>) -> Result<bool, AskError> {
     let mut out = BufWriter::new(io::stdout().lock());
     let most = shape.limit.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    let progress = shape.progress.of_items(shape.node.json);
     let mut has_any = false;
     for item in items.take(most) {
         listed(&mut out, &item?, shape.node.json)?;
         has_any = true;
+        progress.add(1);
     }
     out.flush()?;
     Ok(has_any)

@@ -5,6 +5,7 @@ mod del;
 mod list;
 mod namespaces;
 mod print;
+mod progress;
 mod stats;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ pub use list::{ItemsArgs, ScanArgs, items, scan};
 use namespaces::WhichNamespace;
 pub use namespaces::{NamespaceArgs, namespaces};
 use print::Printer;
+use progress::{Counted, ProgressArgs};
 pub use stats::{StatsArgs, stats};
 
 /// The exit code where there is no such item, or a condition does not hold.
@@ -112,6 +114,8 @@ pub struct SetArgs {
     #[arg(long, value_name = "N", group = "condition")]
     if_version: Option<u64>,
     #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
     node: NodeArgs,
 }
 
@@ -147,9 +151,14 @@ pub struct IncrArgs {
     node: NodeArgs,
 }
 
+const PING_HELP: &str = "\
+Exit code: 0 the node answers, 2 it does not.
+
+  larder ping --node 10.0.0.7:9411";
+
 /// `larder ping`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit code: 0 the node answers, 2 it does not.")]
+#[command(after_help = PING_HELP)]
 pub struct PingArgs {
     #[command(flatten)]
     node: NodeArgs,
@@ -158,20 +167,34 @@ pub struct PingArgs {
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error(transparent)]
-    Client(#[from] ClientError),
+    #[error(
+        "cannot connect to {node}: {source}; is the node running, and is this its --native-port? \
+         --node, or LARDER_NODE, says which node is asked"
+    )]
+    Connect { node: String, source: io::Error },
+    #[error("{0}")]
+    Client(ClientError),
     #[error("cannot read {what}: {source}")]
     Input { what: String, source: io::Error },
     #[error("{0} is every item of the record; say --all if that is meant")]
     EveryItem(&'static str),
-    #[error("there is no namespace {0}; `larder ns list` shows them")]
+    #[error("there is no namespace {0}, which --namespace names; `larder ns list` shows them")]
     NoNamespace(String),
     #[error("{0} is at most 4G")]
     OverFourGigabytes(&'static str),
-    #[error("the value has more than {0} bytes, which no node takes")]
+    #[error("the value has more than {0} bytes, the most that --max-item-size of a node can be")]
     TooLong(u64),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
+}
+
+impl From<ClientError> for AskError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Connect { node, source } => Self::Connect { node, source },
+            other => Self::Client(other),
+        }
+    }
 }
 
 /// Prints an item's value, byte for byte.
@@ -239,7 +262,9 @@ fn value(args: &SetArgs) -> Result<Vec<u8>, AskError> {
     // More than any node takes is not kept.
     let most = *ITEM_BYTES_RANGE.end();
     let mut value = Vec::new();
-    let read = source.take(most + 1).read_to_end(&mut value);
+    let progress = args.progress.of_bytes(args.node.json);
+    let mut source = Counted { source: source.take(most + 1), progress: &progress };
+    let read = source.read_to_end(&mut value);
     read.map_err(|source| AskError::Input { what, source })?;
     if value.len() as u64 > most { Err(AskError::TooLong(most)) } else { Ok(value) }
 }

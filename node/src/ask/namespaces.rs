@@ -22,6 +22,28 @@ Exit code: 0 done, 1 there is no such namespace (create: there is one), 2 an err
   larder ns list
   larder ns drop users";
 
+const CREATE_HELP: &str = "\
+Exit code: 0 done, 1 there is a namespace of this name, 2 an error.
+
+  larder ns create sessions --ttl 1h --max-ttl 1d --ttl-jitter 10";
+
+const SET_HELP: &str = "\
+Exit code: 0 done, 1 there is no such namespace, 2 an error.
+
+  larder ns set sessions --quota 20G --compress-from 4K";
+
+const LIST_HELP: &str = "\
+A line is the number, the name, and what is not as usual.
+
+Exit code: 0 done, 2 an error.
+
+  larder ns list --json";
+
+const DROP_HELP: &str = "\
+Exit code: 0 done, 1 there is no such namespace, 2 an error.
+
+  larder ns drop sessions";
+
 /// `larder ns`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NS_HELP)]
@@ -33,12 +55,16 @@ pub struct NamespaceArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum Verb {
     /// Make a namespace, and print its number
+    #[command(after_help = CREATE_HELP)]
     Create(ChangeArgs),
     /// Change those settings of a namespace that are named
+    #[command(after_help = SET_HELP)]
     Set(ChangeArgs),
     /// Print all namespaces and how they are
+    #[command(after_help = LIST_HELP)]
     List(ListArgs),
     /// Delete a namespace with all that it has
+    #[command(after_help = DROP_HELP)]
     Drop(DropArgs),
 }
 

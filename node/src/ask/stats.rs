@@ -11,7 +11,9 @@ use super::{NodeArgs, exit, open};
 const STATS_HELP: &str = "\
 A line is NAME<TAB>VALUE. With --json all are one object, with numbers as numbers.
 
-Exit code: 0 done, 2 an error.";
+Exit code: 0 done, 2 an error.
+
+  larder stats --json | jq .cmd_get";
 
 /// `larder stats`.
 #[derive(Args, Clone, Debug)]

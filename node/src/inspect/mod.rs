@@ -32,7 +32,15 @@ Exit code: 0 no damage, 1 damage, 2 the check could not be run.
 A repair keeps everything that can be read. What cannot is dropped, and so is what it may have
 overwritten or deleted; the keys are listed. Where the log since the last flush is damaged, what is
 readable of it is written to tables, as a start would keep it, and the numbers of the changes that
-are lost are listed; that takes room for a segment and the tables.";
+are lost are listed; that takes room for a segment and the tables.
+
+  larder check /var/lib/larder
+  larder check /var/lib/larder --repair --json > repaired.json";
+
+const SPACE_HELP: &str = "\
+Exit code: 0, or 2 if the directory cannot be read or is damaged.
+
+  larder space /var/lib/larder";
 
 /// `larder check`.
 #[derive(Args, Clone, Debug)]
@@ -51,7 +59,7 @@ pub struct CheckArgs {
 
 /// `larder space`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit code: 0, or 2 if the directory cannot be read or is damaged.")]
+#[command(after_help = SPACE_HELP)]
 pub struct SpaceArgs {
     /// The data directory; no node may run on it
     #[arg(value_name = "DIR")]

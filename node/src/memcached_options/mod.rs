@@ -20,7 +20,9 @@ pub use translate::{Translation, translate};
 const HELP: &str = "\
 Options of `larder serve` that are not listed here may stand in the environment (LARDER_SHARDS for
 --shards) or in the file that LARDER_CONFIG names. The native port and the admin port listen on the
-address of -l as well.";
+address of -l as well.
+
+  LARDER_DATA_DIR=/mnt/nvme/larder larder memcached -p 11211 -m 4096 -c 10000";
 
 /// `larder memcached`.
 #[derive(Args, Clone, Debug, Default)]

@@ -30,7 +30,7 @@ use larder_protocol::native::{
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
-use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX};
+use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, TOKEN_DRIFT_SECONDS};
 use crate::namespaces::{NamespaceView, lifetime};
 use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest, ShardWork,
@@ -92,6 +92,8 @@ impl Native {
             write_target_microseconds: facts.targets.1,
             shard_loads: facts.loads.all(),
             capabilities: capability::ALL,
+            token_window_seconds: facts.idempotency_window,
+            token_drift_seconds: TOKEN_DRIFT_SECONDS,
         }
     }
 

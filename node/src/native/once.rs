@@ -15,7 +15,8 @@ use crate::limits::TOKEN_DRIFT_SECONDS;
 /// What a request is answered whose token is too old, or of a clock that is wrong.
 pub(super) const REFUSED: Fault = (
     NativeStatus::TokenRefused,
-    "the token's time is further from the node's clock than --idempotency-window allows",
+    "the token's time is longer ago than --idempotency-window, or more than a minute ahead of the \
+     node's clock: compare the clocks of both machines",
 );
 
 /// What makes a request on `key` known again for `window` seconds, at Unix second `now`. `None` if

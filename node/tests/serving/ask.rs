@@ -46,6 +46,44 @@ fn values_go_in_and_come_out_byte_for_byte() {
 }
 
 #[test]
+fn each_help_text_has_an_example() {
+    for words in [
+        &["serve"][..],
+        &["memcached"],
+        &["bench", "run"],
+        &["bench", "hostile"],
+        &["bench", "engine"],
+        &["check"],
+        &["space"],
+        &["get"],
+        &["set"],
+        &["del"],
+        &["incr"],
+        &["items"],
+        &["scan"],
+        &["ns"],
+        &["ns", "create"],
+        &["ns", "set"],
+        &["ns", "list"],
+        &["ns", "drop"],
+        &["ping"],
+        &["stats"],
+        &["completion"],
+    ] {
+        let output = larder(words).arg("--help").output().expect("it runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let command = format!("larder {} ", words.join(" "));
+        let is_example = |line: &str| line.starts_with("  ") && line.contains(command.trim_end());
+        assert!(text.lines().any(is_example), "{command}: {text}");
+    }
+    let (code, _, stderr) = {
+        let output = larder(&["ping", "--node", "127.0.0.1:1"]).output().expect("it runs");
+        (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert!(code == Some(2) && stderr.contains("--node, or LARDER_NODE"), "{stderr}");
+}
+
+#[test]
 fn conditions_numbers_and_deletes_have_their_exit_codes() {
     let node = TestNode::start(1);
     let code = |arguments: &[&str]| run(&node, arguments, b"").0;

@@ -1,11 +1,15 @@
 //! The client library against nodes.
 
-use larder::config::Size;
+use std::time::Duration;
+
+use larder::config::{Config, Size};
 use larder::launch::Launcher;
 use larder_client::{
-    CallKind, Calls, Changes, Client, ClientError, ItemRange, ItemRef, ItemsOf, Memcache, Mutated,
-    PageLimits, Put, Stored, Unmet, When,
+    Call, CallKind, Calls, ChangeName, Changes, Client, ClientError, Deleted, ItemKeyList,
+    ItemRange, ItemRef, ItemsOf, Memcache, Mutated, PageLimits, Put, SettingsChange, Stored, Unmet,
+    When,
 };
+use smol::stream::StreamExt;
 
 use super::client::{TestNode, config, noise};
 use super::native::free_ports;
@@ -20,6 +24,9 @@ mod quick_start;
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../../protocol/client/examples/threads.rs"]
 mod threads;
+#[allow(dead_code, reason = "its `main` is for people")]
+#[path = "../../../protocol/client/examples/throughput.rs"]
+mod throughput;
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../../protocol/client/examples/under_smol.rs"]
 mod under_smol;
@@ -45,6 +52,7 @@ fn the_programs_of_the_documentation_do_what_they_say() {
     let address = native(&node);
     quick_start::run(&address).expect("it runs");
     threads::run(&address).expect("it runs");
+    throughput::run(&address, Duration::from_millis(50)).expect("it runs");
     under_tokio::run(&address).expect("it runs");
     under_smol::run(&address).expect("it runs");
     from_memcached::run(client(&node)).expect("it runs");
@@ -123,6 +131,122 @@ fn every_operation(client: &Client, record: &str) {
     assert!(listed.iter().map(|item| item.item.as_slice()).eq(names.iter().map(String::as_bytes)));
     client.delete_items(0, record, ItemRange::Prefix(b"item1")).wait().expect("a reply");
     assert_eq!(client.items(of).count(), 20);
+    conditional_deletes(client, record);
+}
+
+fn conditional_deletes(client: &Client, record: &str) {
+    let key = ItemRef::new(0, record.as_bytes(), b"conditional").expect("a key");
+    let put = |value| client.put(key, &Put::value(value)).wait().expect("a reply");
+    assert_eq!(client.delete_if_value(key, b"v").wait().expect("a reply"), Deleted::Absent);
+    let Stored::Yes(version) = put(b"v") else { panic!("it is stored in any case") };
+    let deleted = |call: Call<Deleted>| call.wait().expect("a reply");
+    assert_eq!(deleted(client.delete_if_value(key, b"w")), Deleted::ValueDiffers);
+    assert_eq!(deleted(client.delete_if_version(key, version + 1)), Deleted::VersionDiffers);
+    assert_eq!(deleted(client.delete_if_version(key, version)), Deleted::Yes);
+    put(b"v");
+    let when = When::Value(b"v");
+    let exchanged = client.put(key, &Put { when, ..Put::value(b"w") }).wait().expect("a reply");
+    assert!(matches!(exchanged, Stored::Yes(_)));
+    let refused = client.put(key, &Put { when, ..Put::value(b"x") }).wait().expect("a reply");
+    assert_eq!(refused, Stored::ValueDiffers);
+    assert_eq!(deleted(client.delete_if_value(key, b"w")), Deleted::Yes);
+}
+
+#[test]
+fn items_of_many_records_are_read_at_once_from_cores_and_nodes() {
+    let ports = |config: &mut Config| config.native_core_ports = Some(free_ports());
+    let nodes = [TestNode::start_with(2, ports), TestNode::start_with(2, ports)];
+    let build = nodes.iter().fold(Client::builder(), |build, node| build.node(native(node)));
+    let client = build.compress(500).build().expect("a client");
+    let names: Vec<String> = (0..1500).map(|number| format!("record{number}")).collect();
+    let value = |number: usize| names[number].repeat(1 + number % 90).into_bytes();
+    let puts: Calls<_> = (0..1000)
+        .map(|number| client.put(key(&names[number]), &Put::value(&value(number))))
+        .collect();
+    assert!(puts.wait().into_iter().all(|stored| stored.is_ok()));
+    let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
+    let reads = client.multi_get(&keys).wait();
+    assert_eq!(reads.len(), 1500);
+    for (number, read) in reads.into_iter().enumerate() {
+        let read = read.expect("a reply").map(|item| item.value);
+        assert!(read == (number < 1000).then(|| value(number)), "record{number}");
+    }
+    let figures = client.statistics().wait();
+    assert_eq!(figures.len(), 2);
+    for told in figures {
+        let told = told.expect("a reply");
+        assert!(told.iter().any(|(name, _)| name == "curr_items"), "{told:?}");
+    }
+    nodes.into_iter().for_each(|node| drop(node.stop()));
+}
+
+#[test]
+fn namespaces_of_several_nodes_are_made_and_dropped_together() {
+    let nodes = [TestNode::start(2), TestNode::start(1)];
+    let build = nodes.iter().fold(Client::builder(), |build, node| build.node(native(node)));
+    let both = build.build().expect("a client");
+    let settings = SettingsChange { ttl_default: Some(100), ..SettingsChange::default() };
+    let made = both.create_namespace("users", settings).wait().expect("made").expect("new");
+    assert_eq!(both.create_namespace("users", settings).wait().expect("told"), None);
+    assert_eq!(both.namespace("users").wait().expect("told"), Some(made.clone()));
+    assert_eq!(both.namespaces().wait().expect("told").len(), 2);
+    let longer = SettingsChange { ttl_max: Some(200), ..SettingsChange::default() };
+    let changed = both.set_namespace("users", longer).wait().expect("told").expect("there");
+    assert_eq!((changed.settings.ttl_default, changed.settings.ttl_max), (100, 200));
+    let item = ItemRef::new(made.number, b"r", b"i").expect("a key");
+    both.put(item, &Put::value(b"v")).wait().expect("stored");
+    assert!(both.get(item).wait().expect("a reply").expect("there").expiry > 0);
+    assert!(both.drop_namespace("users").wait().expect("dropped"));
+    assert!(!both.drop_namespace("users").wait().expect("there is none"));
+    both.get(item).wait().expect_err("its number is nobody's");
+    // One of them has another namespace of the first number that is free.
+    let alone = client(&nodes[0]);
+    alone.create_namespace("alone", settings).wait().expect("made").expect("new");
+    let error = both.create_namespace("late", settings).wait().expect_err("numbers differ");
+    assert!(matches!(error, ClientError::Disagreement), "{error}");
+    nodes.into_iter().for_each(|node| drop(node.stop()));
+}
+
+#[test]
+fn items_come_as_a_stream_and_by_their_keys() {
+    let node = TestNode::start(2);
+    let client = client(&node);
+    let names: Vec<String> = (0..50).map(|number| format!("item{number:02}")).collect();
+    let items: Vec<(&[u8], &[u8])> =
+        names.iter().map(|name| (name.as_bytes(), &b"v"[..])).collect();
+    client.put_items(0, "r", &items).wait().expect("stored");
+    let few = PageLimits { items_max: 7, ..PageLimits::default() };
+    let of = ItemsOf::record(0, "r").expect("a record").limits(few);
+    let listed: Vec<_> = smol::block_on(client.items(of).into_stream().collect::<Vec<_>>());
+    let listed: Vec<_> = listed.into_iter().map(|item| item.expect("a page").item).collect();
+    assert!(listed.iter().map(Vec::as_slice).eq(names.iter().map(String::as_bytes)));
+    let wanted = ItemKeyList::new(["item40", "none", "item03"].map(str::as_bytes)).expect("keys");
+    let by_keys = client.items(of.keys(&wanted)).map(|item| item.expect("a page").item);
+    assert_eq!(by_keys.collect::<Vec<_>>(), [b"item40", b"item03"]);
+    let scanned = client.scan_in_reverse(0, few).into_stream();
+    assert_eq!(smol::block_on(scanned.count()), 50);
+    node.stop();
+    let mut stream = client.with_timeout(Duration::from_millis(200)).items(of).into_stream();
+    let (error, end) = smol::block_on(async { (stream.next().await, stream.next().await) });
+    assert!(matches!((error, end), (Some(Err(_)), None)), "an error, and nothing behind it");
+}
+
+#[test]
+fn changes_get_names_and_one_name_is_one_change() {
+    let node = TestNode::start(2);
+    let build = Client::builder().node(native(&node)).tokens(true);
+    let client = build.build().expect("a client");
+    every_operation(&client, "named");
+    let name = ChangeName::new();
+    for _ in 0..3 {
+        let number = client.once(name).increment(key("n"), 5, Some(5)).wait();
+        assert_eq!(number.expect("a reply"), Some(5));
+    }
+    let error = client.once(name).increment(key("n"), 6, None).wait().expect_err("another change");
+    assert!(error.to_string().contains("another request"), "{error}");
+    let hello = client.nodes()[0].1.clone().expect("it has said what it is");
+    assert_eq!((hello.token_window_seconds, hello.token_drift_seconds), (600, 60));
+    node.stop();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use larder_protocol::native::{Condition, DeleteItem, NativeRequest, NativeStatus};
 
-use crate::connection::{ClientConnection, VALUE_BYTES_MAX};
+use crate::connection::{Arrived, ClientConnection, VALUE_BYTES_MAX};
 use crate::error::ClientError;
 use crate::key::ItemRef;
 
@@ -41,12 +41,7 @@ impl ClientConnection {
         key: ItemRef<'_>,
         value: &[u8],
     ) -> Result<Deleted, ClientError> {
-        if value.len() > VALUE_BYTES_MAX {
-            let len = value.len();
-            return Err(ClientError::Usage(format!(
-                "a value has at most {VALUE_BYTES_MAX} bytes, not {len}"
-            )));
-        }
+        check_demanded(value)?;
         self.delete_if(key, Condition::Value(value))
     }
 
@@ -56,7 +51,23 @@ impl ClientConnection {
         condition: Condition<'_>,
     ) -> Result<Deleted, ClientError> {
         let delete = DeleteItem { key: key.wire, condition };
-        let arrived = self.call(&NativeRequest::Delete(delete))?.ok(&[
+        self.call(&NativeRequest::Delete(delete))?.deleted()
+    }
+}
+
+/// A value that is demanded is no longer than one that may be stored.
+pub(crate) fn check_demanded(value: &[u8]) -> Result<(), ClientError> {
+    let len = value.len();
+    if len <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(ClientError::Usage(format!("a value has at most {VALUE_BYTES_MAX} bytes, not {len}")))
+}
+
+impl Arrived {
+    /// What became of an item that was to be deleted if it is as demanded.
+    pub(crate) fn deleted(self) -> Result<Deleted, ClientError> {
+        let arrived = self.ok(&[
             NativeStatus::Absent,
             NativeStatus::VersionDiffers,
             NativeStatus::ValueDiffers,

@@ -462,7 +462,12 @@ impl Arrived {
             return Ok(None);
         }
         let item = arrived.as_reply().item().map_err(|_| arrived.foreign())?;
-        Ok(Some(Item::of(&item)))
+        let NativeItem { version, client_flags, expiry, value_len, value } = item;
+        // The value stays where it came, without what stands before it.
+        let front = arrived.body.len() - value.len();
+        let mut value = arrived.body;
+        value.drain(..front);
+        Ok(Some(Item { version, client_flags, expiry, value_len, value }))
     }
 
     pub(crate) fn number(self) -> Result<Option<u64>, ClientError> {

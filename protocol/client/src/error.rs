@@ -1,5 +1,7 @@
 //! What can go wrong, and what to do then.
 
+use std::io::Error;
+
 use larder_protocol::native::{Group, NativeStatus};
 
 /// What the caller does next.
@@ -31,11 +33,11 @@ pub enum ClientError {
         /// The address as it was given.
         node: String,
         /// What the operating system said.
-        source: std::io::Error,
+        source: Error,
     },
     /// The connection broke. What had no reply may have been done or not.
     #[error("the connection broke: {0}; what had no reply may have been done or not")]
-    Broken(std::io::Error),
+    Broken(Error),
     /// The node has closed the connection.
     #[error("the node has closed the connection; what had no reply may have been done or not")]
     Closed,
@@ -83,6 +85,16 @@ pub enum ClientError {
         /// What one of the others said.
         error: Box<ClientError>,
     },
+    /// A write was sent again because its first try had no answer, and that has failed too. The
+    /// first one may have done it.
+    #[error("{0}; an earlier try of this write had no answer, and may have done it or not")]
+    InDoubt(Box<ClientError>),
+    /// The nodes of a client answer differently what they should answer alike.
+    #[error(
+        "the nodes of the client have different namespaces: each has to have the same names with \
+         the same numbers and settings; compare what `larder ns list` shows of each"
+    )]
+    Disagreement,
     /// A value is marked as compressed by this client and cannot be expanded.
     #[error(
         "the value is marked as compressed, but {0}: it was stored by another program that uses \
@@ -91,7 +103,7 @@ pub enum ClientError {
     Compression(&'static str),
     /// The operating system gives no thread.
     #[error("cannot start a thread for a connection: {0}; raise the limit of threads")]
-    Thread(std::io::Error),
+    Thread(Error),
     /// The node has refused.
     #[error("{text}")]
     Refused {
@@ -111,6 +123,33 @@ impl ClientError {
         Self::Refused { status, text }
     }
 
+    /// The same once more, for another call that ends so.
+    pub(crate) fn again(&self) -> Self {
+        let same = |error: &Error| Error::new(error.kind(), error.to_string());
+        match self {
+            Self::Usage(text) => Self::Usage(text.clone()),
+            Self::Connect { node, source } => {
+                Self::Connect { node: node.clone(), source: same(source) }
+            }
+            Self::Broken(error) => Self::Broken(same(error)),
+            Self::Closed => Self::Closed,
+            Self::Timeout { seconds } => Self::Timeout { seconds: *seconds },
+            Self::TurnedAway(text) => Self::TurnedAway(text.clone()),
+            Self::Spent => Self::Spent,
+            Self::Foreign(text) => Self::Foreign(text.clone()),
+            Self::Unsent { reason, next } => Self::Unsent { reason: reason.clone(), next: *next },
+            Self::Overloaded { calls, bytes } => Self::Overloaded { calls: *calls, bytes: *bytes },
+            Self::Replicas { done, of, error } => {
+                Self::Replicas { done: *done, of: *of, error: Box::new(error.again()) }
+            }
+            Self::InDoubt(error) => Self::InDoubt(Box::new(error.again())),
+            Self::Disagreement => Self::Disagreement,
+            Self::Compression(text) => Self::Compression(text),
+            Self::Thread(error) => Self::Thread(same(error)),
+            Self::Refused { status, text } => Self::Refused { status: *status, text: text.clone() },
+        }
+    }
+
     /// What the caller does next.
     pub fn next(&self) -> Next {
         match self {
@@ -123,7 +162,8 @@ impl ClientError {
             Self::Foreign(_) => Next::FixRequest,
             Self::TurnedAway(_) | Self::Overloaded { .. } | Self::Thread(_) => Next::RetryHere,
             Self::Unsent { next, .. } => *next,
-            Self::Replicas { error, .. } => error.next(),
+            Self::Replicas { error, .. } | Self::InDoubt(error) => error.next(),
+            Self::Disagreement => Next::FixRequest,
             Self::Compression(_) => Next::Restore,
             Self::Refused { status, .. } => match status.map(NativeStatus::group) {
                 // What is stored is not what the request is for.
@@ -148,7 +188,12 @@ impl ClientError {
             | Self::Compression(_)
             | Self::Thread(_) => false,
             Self::Replicas { done, error, .. } => *done > 0 || error.may_be_done(),
-            Self::Broken(_) | Self::Closed | Self::Timeout { .. } | Self::Foreign(_) => true,
+            Self::Broken(_)
+            | Self::Closed
+            | Self::Timeout { .. }
+            | Self::Foreign(_)
+            | Self::InDoubt(_)
+            | Self::Disagreement => true,
             // A shard that stops may have made the change durable before.
             Self::Refused { status, .. } => {
                 matches!(status, None | Some(NativeStatus::Stopped | NativeStatus::Internal))

@@ -6,21 +6,26 @@
 //!   finds replies, `codec` and `meta` turn both to bytes and back.
 //! - `node` knows how a node is laid out, `placement` and `ketama` on which nodes a record is.
 //! - `keeper` and `watch` keep time, `budget` says how often and when.
+//! - `once` names changes, `multi` gathers reads, `listing` turns pages, `namespaces` asks all
+//!   nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_protocol::native::{
     Condition, DeleteItem, DeleteItems, GetItem, HelloReply, IncrementItem, ItemRange,
-    MutateRecord, NativeRequest, NativeStatus, PageLimits, PutMode, ScanItems, TouchItem,
+    MutateRecord, NativeRequest, NativeStatus, PageLimits, PutMode, RequestDurability,
+    RequestOptions, ScanItems, TouchItem,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::clock::now;
+use crate::conditional::{Deleted, check_demanded};
 use crate::connection::{Arrived, Item, Put, Stored, increment_of};
 use crate::error::ClientError;
 use crate::key::{ItemRef, check_range};
 use crate::mutate::{Changes, Mutated};
+use crate::once::ChangeName;
 use crate::pages::{Asked, ItemsOf};
 
 mod breakage;
@@ -37,7 +42,10 @@ mod link;
 mod listing;
 mod meta;
 mod metrics;
+mod multi;
+mod namespaces;
 mod node;
+mod once;
 mod operation;
 mod pipeline;
 mod placement;
@@ -48,11 +56,13 @@ mod watch;
 pub use builder::ClientBuilder;
 pub use call::{Call, Calls};
 pub use compression::COMPRESSED;
-pub use listing::Listing;
+pub use listing::{ItemStream, Listing};
 pub use metrics::{CallKind, CallMetrics, ClientMetrics};
+pub use multi::MultiRead;
+pub use once::NamedCall;
 
 use client_core::ClientCore;
-use compression::{Packed, expand_item, packed};
+use compression::{NOT_COMPARED, Packed, expand_item, packed};
 use operation::{Draft, Operation, Route};
 use placement::Targets;
 
@@ -74,6 +84,9 @@ const DURATION_MAX: Duration = Duration::from_hours(24);
 pub struct Client {
     core: Arc<ClientCore>,
     timeout: Duration,
+    durability: RequestDurability,
+    /// Names the next change.
+    name: Option<ChangeName>,
 }
 
 /// What a request does.
@@ -100,7 +113,23 @@ impl Client {
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         let timeout = timeout.clamp(Duration::from_micros(1), DURATION_MAX);
-        Self { core: Arc::clone(&self.core), timeout }
+        Self { timeout, ..self.clone() }
+    }
+
+    /// The same client, with calls that are answered as this says, whatever the nodes' durability.
+    ///
+    /// ```no_run
+    /// # use larder_client::{Client, ClientError, ItemRef, Put, RequestDurability};
+    /// # fn pay(client: &Client) -> Result<(), ClientError> {
+    /// let durable = client.with_durability(RequestDurability::Sync);
+    /// // When this returns, a crash of node and machine does not take it back.
+    /// durable.put(ItemRef::of_record("order:7")?, &Put::value(b"paid")).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_durability(&self, durability: RequestDurability) -> Self {
+        Self { durability, ..self.clone() }
     }
 
     /// What was counted and measured since the client was built.
@@ -115,14 +144,24 @@ impl Client {
 
     /// Waits for a sign of life of every node.
     pub fn ping(&self) -> Call<()> {
-        let nodes = 0..self.core.nodes.len();
-        let ping = NativeRequest::Ping(b"");
-        let pings = nodes
-            .map(|node| self.begin(CallKind::Ping, None, &ping, Access::Read, Targets::one(node)));
-        match pings.collect::<Result<Vec<_>, _>>() {
+        match self.begin_all(CallKind::Ping, &NativeRequest::Ping(b""), Access::Read) {
             Ok(pings) => Call::new(&self.core, pings, read_nothing),
             Err(error) => Call::failed(error),
         }
+    }
+
+    /// The figures of each node over all its cores, by name; in the order in which
+    /// [`Client::nodes`] shows the nodes. They are those behind what this client has asked for
+    /// before on the same connection.
+    pub fn statistics(&self) -> Calls<Vec<(String, String)>> {
+        let ask = |node: usize| {
+            let (request, targets) = (NativeRequest::Statistics, Targets::one(node));
+            match self.begin(CallKind::Statistics, None, &request, Access::Read, targets) {
+                Ok(operation) => Call::new(&self.core, [operation], Arrived::figures),
+                Err(error) => Call::failed(error),
+            }
+        };
+        (0..self.core.nodes.len()).map(ask).collect()
     }
 
     /// Reads an item; `None` if there is none.
@@ -185,6 +224,27 @@ impl Client {
             Ok(arrived.status == Some(NativeStatus::Ok))
         };
         self.call(CallKind::Delete, key, &NativeRequest::Delete(delete), Access::Write, was_there)
+    }
+
+    /// Deletes an item if it has this version.
+    pub fn delete_if_version(&self, key: ItemRef<'_>, version: u64) -> Call<Deleted> {
+        self.delete_if(key, Condition::Version(version))
+    }
+
+    /// Deletes an item if it has this value.
+    pub fn delete_if_value(&self, key: ItemRef<'_>, value: &[u8]) -> Call<Deleted> {
+        if self.core.settings.compress_from.is_some() {
+            return Call::failed(ClientError::Usage(NOT_COMPARED.to_owned()));
+        }
+        match check_demanded(value) {
+            Ok(()) => self.delete_if(key, Condition::Value(value)),
+            Err(error) => Call::failed(error),
+        }
+    }
+
+    fn delete_if(&self, key: ItemRef<'_>, condition: Condition<'_>) -> Call<Deleted> {
+        let request = NativeRequest::Delete(DeleteItem { key: key.wire, condition });
+        self.call(CallKind::Delete, key, &request, Access::Change, Arrived::deleted)
     }
 
     /// Adds `by`, which may be negative, to the number of an item, and returns what it is then. A
@@ -314,7 +374,16 @@ impl Client {
     /// one node after the other. With several replicas each item is shown by the first of its
     /// nodes.
     pub fn scan(&self, namespace: u32, limits: PageLimits) -> Listing<'static> {
-        let scan = ScanItems { namespace, limits, token: &[], is_descending: false };
+        self.scan_in(namespace, limits, false)
+    }
+
+    /// The same with what each node has from the other end.
+    pub fn scan_in_reverse(&self, namespace: u32, limits: PageLimits) -> Listing<'static> {
+        self.scan_in(namespace, limits, true)
+    }
+
+    fn scan_in(&self, namespace: u32, limits: PageLimits, is_descending: bool) -> Listing<'static> {
+        let scan = ScanItems { namespace, limits, token: &[], is_descending };
         Listing::new(self.clone(), Asked::Namespace(scan))
     }
 
@@ -375,26 +444,45 @@ impl Client {
         targets: Targets,
     ) -> Result<Arc<Operation>, ClientError> {
         let settings = &self.core.settings;
-        let frame = settings.wire.frame(request)?;
+        let name = kind.takes_name().then(|| self.name.or_else(|| settings.name_change()));
+        let token = name.flatten().map(|name| name.token());
+        let durability = self.durability;
+        let options = RequestOptions { durability, token, ..RequestOptions::default() };
+        let frame = settings.wire.frame(request, &options)?;
         let started = now();
-        let route = record.map(|record| {
-            let seed = self.core.nodes[targets.at(0)].seed();
-            Route { seed, hash: xxh3_64_with_seed(record, seed) }
-        });
-        let may_repeat = access == Access::Read;
-        let hedge_after = settings.hedge_after.filter(|_| may_repeat && kind == CallKind::Get);
+        let route = record.map(|record| self.route(record, targets));
+        let may_repeat = access == Access::Read || token.is_some();
+        let hedge_after = settings.hedge_after.filter(|_| kind == CallKind::Get);
         let operation = Arc::new(Operation::new(Draft {
             kind: Some(kind),
             frame,
             route,
             targets,
             may_repeat,
+            is_named: token.is_some(),
             started,
             deadline: started + self.timeout,
             hedge_at: hedge_after.map(|delay| started + delay),
         }));
         self.core.start(&operation);
         Ok(operation)
+    }
+
+    /// Begins a request to each node.
+    fn begin_all(
+        &self,
+        kind: CallKind,
+        request: &NativeRequest<'_>,
+        access: Access,
+    ) -> Result<Vec<Arc<Operation>>, ClientError> {
+        let nodes = 0..self.core.nodes.len();
+        nodes.map(|node| self.begin(kind, None, request, access, Targets::one(node))).collect()
+    }
+
+    /// What a request on this record needs to find its core.
+    fn route(&self, record: &[u8], targets: Targets) -> Route {
+        let seed = self.core.nodes[targets.at(0)].seed();
+        Route { seed, hash: xxh3_64_with_seed(record, seed) }
     }
 }
 

@@ -30,6 +30,13 @@
 //! }
 //! # Ok(())
 //! # }
+//! # fn at_once(client: &Client, keys: &[ItemRef<'_>]) -> Result<(), ClientError> {
+//! // The same with one request for each core that owns some of them:
+//! for item in client.multi_get(keys).wait() {
+//!     println!("{:?}", item?);
+//! }
+//! # Ok(())
+//! # }
 //! # async fn awaited(client: &Client) -> Result<(), ClientError> {
 //! // The same in a task of any runtime:
 //! let item = client.get(ItemRef::of_record("user:1")?).await?;
@@ -77,7 +84,8 @@
 //!
 //! Every error says what to do next ([`ClientError::next`]), and whether what was asked for may
 //! have been done all the same ([`ClientError::may_be_done`]): where a connection breaks, nobody
-//! knows what became of the writes on it, and they are not repeated.
+//! knows what became of the writes on it. They are not repeated, unless the node is to make each
+//! once however often it comes ([`ClientBuilder::tokens`], or [`Client::once`] for some).
 //!
 //! [`Memcache`] has the commands of memcached, for programs that move over; a client that was
 //! built with [`memcached`](ClientBuilder::memcached) speaks to any memcached. [`ClientConnection`]
@@ -102,7 +110,8 @@ pub use conditional::Deleted;
 pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use handle::{
-    COMPRESSED, Call, CallKind, CallMetrics, Calls, Client, ClientBuilder, ClientMetrics, Listing,
+    COMPRESSED, Call, CallKind, CallMetrics, Calls, Client, ClientBuilder, ClientMetrics,
+    ItemStream, Listing, MultiRead, NamedCall,
 };
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;

@@ -4,7 +4,7 @@ use larder_protocol::native::{
     ItemKey, MULTI_GET_KEYS_MAX, MultiEntry, MultiGet, NativeRequest, NativeStatus,
 };
 
-use crate::connection::{ClientConnection, Item};
+use crate::connection::{Arrived, ClientConnection, Item};
 use crate::error::ClientError;
 use crate::key::ItemRef;
 
@@ -44,19 +44,26 @@ impl ClientConnection {
     fn multi_get_once(&mut self, keys: &[ItemKey<'_>]) -> Result<Vec<ItemRead>, ClientError> {
         let body = MultiGet::body(keys, false, false);
         let request = MultiGet::read(&body).expect("each key was checked when it was made");
-        let arrived = self.call(&NativeRequest::MultiGet(request))?.ok(&[])?;
-        let entries = arrived.as_reply().multi(keys.len()).map_err(|_| arrived.foreign());
+        let reads = self.call(&NativeRequest::MultiGet(request))?.reads(keys.len());
+        self.judge(reads)
+    }
+}
+
+impl Arrived {
+    /// The answers to a read of `count` items.
+    pub(crate) fn reads(self, count: usize) -> Result<Vec<ItemRead>, ClientError> {
+        let arrived = self.ok(&[])?;
+        let entries = arrived.as_reply().multi(count).map_err(|_| arrived.foreign())?;
         let read = |entry: &MultiEntry<'_>| match entry {
             Ok(item) => Ok(Some(Item::of(item))),
             Err(Some(NativeStatus::Absent)) => Ok(None),
             Err(status) => Err(ClientError::refused(*status, &[])),
         };
-        let reads = entries.map(|entries| entries.iter().map(read).collect());
-        self.judge(reads)
+        Ok(entries.iter().map(read).collect())
     }
 }
 
 /// Whether an item had no room in a reply.
-fn is_left_out(read: &ItemRead) -> bool {
+pub(crate) fn is_left_out(read: &ItemRead) -> bool {
     matches!(read, Err(ClientError::Refused { status: Some(NativeStatus::Busy), .. }))
 }

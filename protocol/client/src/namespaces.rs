@@ -73,7 +73,7 @@ impl ClientConnection {
     }
 }
 
-fn checked(name: &str) -> Result<&str, ClientError> {
+pub(crate) fn checked(name: &str) -> Result<&str, ClientError> {
     if is_namespace_name(name) {
         return Ok(name);
     }
@@ -83,12 +83,15 @@ fn checked(name: &str) -> Result<&str, ClientError> {
     )))
 }
 
-fn all(reply: &Arrived) -> Result<Vec<NativeNamespace>, ClientError> {
+pub(crate) fn all(reply: &Arrived) -> Result<Vec<NativeNamespace>, ClientError> {
     NativeNamespace::decode_all(&reply.body).map_err(|_| reply.foreign())
 }
 
 /// The namespace that a reply shows; `None` if its status is `otherwise`.
-fn one(reply: Arrived, otherwise: NativeStatus) -> Result<Option<NativeNamespace>, ClientError> {
+pub(crate) fn one(
+    reply: Arrived,
+    otherwise: NativeStatus,
+) -> Result<Option<NativeNamespace>, ClientError> {
     let reply = reply.ok(&[otherwise])?;
     if reply.status == Some(otherwise) {
         return Ok(None);

@@ -2,7 +2,7 @@
 
 use larder_protocol::native::{NativeRequest, StatisticsReply};
 
-use crate::connection::ClientConnection;
+use crate::connection::{Arrived, ClientConnection};
 use crate::error::ClientError;
 
 impl ClientConnection {
@@ -12,9 +12,15 @@ impl ClientConnection {
     /// # Errors
     /// Any.
     pub fn statistics(&mut self) -> Result<Vec<(String, String)>, ClientError> {
-        let body = self.call(&NativeRequest::Statistics)?.ok(&[])?.body;
-        let reply = StatisticsReply::decode(&body);
-        let reply = reply.map_err(|error| ClientError::Foreign(error.to_string()));
-        self.judge(reply).map(|reply| reply.values)
+        let figures = self.call(&NativeRequest::Statistics)?.figures();
+        self.judge(figures)
+    }
+}
+
+impl Arrived {
+    /// A node's figures.
+    pub(crate) fn figures(self) -> Result<Vec<(String, String)>, ClientError> {
+        let reply = StatisticsReply::decode(&self.ok(&[])?.body);
+        reply.map(|reply| reply.values).map_err(|error| ClientError::Foreign(error.to_string()))
     }
 }

@@ -51,6 +51,11 @@ pub struct HelloReply {
     pub shard_loads: Vec<u8>,
     /// What the node can besides its opcodes: bits of [`capability`].
     pub capabilities: u64,
+    /// Seconds for which a request with an idempotency token is known again, from the token's time
+    /// on; 0 from a node that does not say it.
+    pub token_window_seconds: u32,
+    /// Seconds by which a token's time may be ahead of the node's clock.
+    pub token_drift_seconds: u32,
 }
 
 /// Bits of [`HelloReply::capabilities`].
@@ -95,6 +100,8 @@ impl HelloReply {
             builder.push_slot(slot(15), self.read_target_microseconds, 0);
             builder.push_slot(slot(16), self.write_target_microseconds, 0);
             builder.push_slot_always(slot(17), shard_loads);
+            builder.push_slot(slot(19), self.token_window_seconds, 0);
+            builder.push_slot(slot(20), self.token_drift_seconds, 0);
             builder.push_slot(slot(0), self.version, 0);
             builder.push_slot(slot(2), self.shards, 0);
             builder.push_slot(slot(4), self.cores, 0);
@@ -130,6 +137,8 @@ impl HelloReply {
                 write_target,
                 shard_loads,
                 capabilities,
+                token_window,
+                token_drift,
             ] = reader.fields(root)?;
             Ok(Self {
                 version: reader.u16(version)?,
@@ -151,6 +160,8 @@ impl HelloReply {
                 write_target_microseconds: reader.u32(write_target)?,
                 shard_loads: reader.bytes(shard_loads)?.to_vec(),
                 capabilities: reader.u64(capabilities)?,
+                token_window_seconds: reader.u32(token_window)?,
+                token_drift_seconds: reader.u32(token_drift)?,
             })
         })
     }

@@ -449,6 +449,8 @@ fn a_node_says_what_it_is() {
         write_target_microseconds: 2000,
         shard_loads: vec![0, 100, 7],
         capabilities: capability::ALL,
+        token_window_seconds: 600,
+        token_drift_seconds: 60,
     };
     assert_eq!(HelloReply::decode(&hello.encode()), Ok(hello));
     assert_eq!(HelloReply::decode(b"12345678"), Err(StructureError::Identifier));

@@ -1,7 +1,13 @@
-//! The client library against memcached itself.
+//! The client library against memcached itself, and against nodes that are killed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use larder_client::{Client, ClientError, ItemRef, Put, Stored, When};
 use larder_tests::memcached::Memcached;
+use larder_tests::node::{Node, NodeOptions};
+use larder_tests::scratch::Scratch;
 use larder_tests::skip;
 
 #[allow(dead_code, reason = "its `main` is for people")]
@@ -49,7 +55,7 @@ fn many_threads_share_a_connection_to_memcached() {
         return;
     };
     let client = client(&memcached);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for thread in 0..8 {
             let client = client.clone();
             scope.spawn(move || {
@@ -65,4 +71,64 @@ fn many_threads_share_a_connection_to_memcached() {
         }
     });
     assert_eq!(client.metrics().retries, 0);
+}
+
+/// Counts until it is told to end: the numbers that it was told, and how often it does not know
+/// whether it has counted.
+fn count(client: &Client, record: &str, is_over: &AtomicBool) -> (Vec<u64>, u64) {
+    let key = ItemRef::of_record(record).expect("a key");
+    let (mut told, mut unknown) = (Vec::new(), 0);
+    while !is_over.load(Ordering::Relaxed) {
+        match client.increment(key, 1, Some(1)).wait() {
+            Ok(number) => told.push(number.expect("it begins with 1")),
+            Err(error) => {
+                println!("{record}: {error}");
+                unknown += u64::from(error.may_be_done());
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+    (told, unknown)
+}
+
+#[test]
+fn changes_with_tokens_are_made_once_across_kills() {
+    const COUNTERS: usize = 4;
+    let store = Scratch::new("tokens");
+    let options = NodeOptions::new(store.path()).shards(2);
+    let mut node = Node::start(&options);
+    // It comes back where it was.
+    let options = NodeOptions { native_port: node.native().port(), ..options };
+    let build = Client::builder().node(node.native().to_string()).tokens(true);
+    let client = build.timeout(Duration::from_secs(60)).build().expect("a client");
+    let is_over = AtomicBool::new(false);
+    let records: Vec<String> = (0..COUNTERS).map(|number| format!("counter{number}")).collect();
+    let (counted, node) = thread::scope(|scope| {
+        let (client, is_over) = (&client, &is_over);
+        let counters: Vec<_> = records
+            .iter()
+            .map(|record| scope.spawn(move || count(client, record, is_over)))
+            .collect();
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(300));
+            node.kill();
+            thread::sleep(Duration::from_millis(200));
+            node = Node::start(&options);
+        }
+        thread::sleep(Duration::from_millis(300));
+        is_over.store(true, Ordering::Relaxed);
+        let join = |counter: thread::ScopedJoinHandle<'_, _>| counter.join().expect("no panic");
+        (counters.into_iter().map(join).collect::<Vec<_>>(), node)
+    });
+    for (record, (told, unknown)) in records.iter().zip(counted) {
+        let key = ItemRef::of_record(record).expect("a key");
+        let last = client.increment(key, 0, None).wait().expect("a reply").expect("a number");
+        println!("{record}: {last}, {} told, {unknown} unknown", told.len());
+        assert!(told.windows(2).all(|pair| pair[0] < pair[1]), "{record}: {told:?}");
+        // What was done twice would be counted, and told to nobody.
+        let untold = last - told.len() as u64;
+        assert!(untold <= unknown, "{record}: {untold} of {last} were told to nobody");
+    }
+    assert!(client.metrics().retries > 0, "some had to be sent again");
+    node.stop();
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, IdempotencyToken,
-    IncrementItem, ItemKey, ItemKeyList, ItemRange, MultiGet, MutateRecord, NamespaceCache,
-    NamespaceChange, NamespaceDurability, NamespaceSettings, NativeLimits, NativeNamespace,
-    NativePage, NativePageItem, NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode,
-    PageLimits, PutItem, PutMode, RequestDurability, RequestOptions, ScanItems, SettingsChange,
-    StatisticsReply, TouchItem, not_found, put_found, put_request, put_request_as,
+    ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, HelloReply,
+    IdempotencyToken, IncrementItem, ItemKey, ItemKeyList, ItemRange, MultiGet, MutateRecord,
+    NamespaceCache, NamespaceChange, NamespaceDurability, NamespaceSettings, NativeLimits,
+    NativeNamespace, NativePage, NativePageItem, NativeParsed, NativeParser, NativeRequest,
+    NativeStatus, Opcode, PageLimits, PutItem, PutMode, RequestDurability, RequestOptions,
+    ScanItems, SettingsChange, StatisticsReply, TouchItem, not_found, put_found, put_request,
+    put_request_as,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -387,6 +388,39 @@ fn write_statistics(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     reply::put(out, head, NativeStatus::Ok, |out| out.extend_from_slice(&body));
 }
 
+/// Writes what a node says of itself, and reads it again.
+fn write_hello(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
+    let word = |name: &str| u16::try_from(number(&fields[name])).expect("16 bits");
+    let list = |name: &str| fields[name].as_array().expect("a list").iter().map(number);
+    let bytes = |name: &str| list(name).map(|number| number as u8).collect();
+    let written = HelloReply {
+        version: word("version"),
+        software: fields["software"].as_str().expect("text").to_owned(),
+        shards: word("shards"),
+        hash_seed: number(&fields["hash_seed"]),
+        cores: word("cores"),
+        core: word("core"),
+        core_ports: list("core_ports").map(|port| port as u16).collect(),
+        record_bytes_max: short(&fields["record_bytes_max"]),
+        item_bytes_max: short(&fields["item_bytes_max"]),
+        value_bytes_max: short(&fields["value_bytes_max"]),
+        body_bytes_max: short(&fields["body_bytes_max"]),
+        requests_max: short(&fields["requests_max"]),
+        opcodes: bytes("opcodes"),
+        page_items_max: short(&fields["page_items_max"]),
+        page_bytes_max: short(&fields["page_bytes_max"]),
+        read_target_microseconds: short(&fields["read_target_microseconds"]),
+        write_target_microseconds: short(&fields["write_target_microseconds"]),
+        shard_loads: bytes("shard_loads"),
+        capabilities: number(&fields["capabilities"]),
+        token_window_seconds: short(&fields["token_window_seconds"]),
+        token_drift_seconds: short(&fields["token_drift_seconds"]),
+    };
+    let body = written.encode();
+    assert_eq!(HelloReply::decode(&body), Ok(written));
+    reply::put(out, head, NativeStatus::Ok, |out| out.extend_from_slice(&body));
+}
+
 /// Writes the reply to a read of several items, and reads it again.
 fn write_entries(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     let entries = fields["entries"].as_array().expect("entries");
@@ -441,6 +475,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
             reply::put_changed(out, head, changed);
         }
         "multi_get" => write_entries(fields, head, out),
+        "hello" => write_hello(fields, head, out),
         "statistics" => write_statistics(fields, head, out),
         "get_items" | "scan" => write_page(fields, head, out),
         "create_namespace" | "set_namespace" | "list_namespaces" => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use larder_protocol::native::HELLO_NAME_BYTES_MAX;
+use larder_protocol::native::{HELLO_NAME_BYTES_MAX, RequestDurability};
 
 use super::budget::Backoff;
 use super::client_core::ClientCore;
@@ -13,7 +13,36 @@ use super::settings::Settings;
 use super::{CONNECTIONS_MAX, Client, DURATION_MAX, NODES_MAX};
 use crate::error::ClientError;
 
-/// Makes a [`Client`].
+/// Makes a [`Client`]. What is usual is in brackets; only a node has to be named.
+///
+/// ```
+/// # use larder_client::{Client, ClientError};
+/// # use std::time::Duration;
+/// # fn build() -> Result<(), ClientError> {
+/// // Two nodes share the records. Writes are made once, however often they have to be sent, and
+/// // reads that are slow are sent a second time.
+/// let client = Client::builder()
+///     .node("127.0.0.1:9411")
+///     .weighted_node("127.0.0.1:9412", 2.0)
+///     .name("shop")
+///     .timeout(Duration::from_millis(500))
+///     .tokens(true)
+///     .hedge_after(Some(Duration::from_millis(5)))
+///     .build()?;
+/// assert_eq!(client.nodes().len(), 2);
+///
+/// // Records that are on both of two nodes, compressed from 4 KiB on.
+/// let nodes = Client::builder().node("127.0.0.1:9411").node("127.0.0.1:9412");
+/// let client = nodes.replicas(2).compress(4096).build()?;
+///
+/// // The servers of memcached that other programs use as well.
+/// let servers = ["127.0.0.1:11211", "127.0.0.1:11212"];
+/// let named = servers.into_iter().fold(Client::builder(), |build, server| build.node(server));
+/// let client = named.memcached().ketama().build()?;
+/// # Ok(())
+/// # }
+/// # build().expect("all of it can be");
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build`"]
 pub struct ClientBuilder {
@@ -106,10 +135,42 @@ impl ClientBuilder {
     }
 
     /// How often a call is tried (3). Reads are tried again after any failure of a connection or a
-    /// node that is busy; writes only if they were surely not carried out. Tries beyond the first
-    /// have a budget: a tenth of all calls, once a hundred were used up.
+    /// node that is busy; writes only if they were surely not carried out, or have
+    /// [`tokens`](ClientBuilder::tokens). Tries beyond the first have a budget: a tenth of all
+    /// calls, once a hundred were used up.
     pub fn tries(mut self, tries: u32) -> Self {
         self.settings.tries_max = tries;
+        self
+    }
+
+    /// Gives each put, delete, increment and change of a record a name (an idempotency token; no),
+    /// so that the node makes it once, however often it is sent. Then such a write is tried again
+    /// like a read when nobody knows whether it was done: over new connections and over a restart
+    /// of the node, within its deadline, and as long as the node knows the name. Without, the call
+    /// ends with an error of which [`ClientError::may_be_done`] is true. Either way touches,
+    /// deletes of ranges and changes of namespaces have no names.
+    ///
+    /// It is not usual because the node keeps what it has answered under each name, some hundred
+    /// bytes on its disk for `--idempotency-window`, and takes more time for the write; programs
+    /// whose writes may be made twice need none of it. The clocks of both machines have to agree
+    /// within the bounds that the node's hello says (`token_window_seconds` and
+    /// `token_drift_seconds`): else it refuses, and says so.
+    ///
+    /// That a condition did not hold is said of the moment of the try that was answered.
+    ///
+    /// ```no_run
+    /// # use larder_client::{Client, ClientError, ItemRef};
+    /// # use std::time::Duration;
+    /// # fn count(node: &str) -> Result<(), ClientError> {
+    /// let client = Client::builder().node(node).tokens(true);
+    /// let client = client.timeout(Duration::from_secs(30)).build()?;
+    /// // Counts once, also where the node is killed and started anew meanwhile.
+    /// client.increment(ItemRef::of_record("visits")?, 1, Some(1)).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tokens(mut self, tokens: bool) -> Self {
+        self.settings.names_changes = tokens;
         self
     }
 
@@ -175,7 +236,7 @@ impl ClientBuilder {
         let placement = Placement::new(&nodes, replicas, rule);
         let timeout = settings.timeout;
         let core = ClientCore::open(settings, &nodes, placement).map_err(ClientError::Thread)?;
-        Ok(Client { core, timeout })
+        Ok(Client { core, timeout, durability: RequestDurability::AsNode, name: None })
     }
 }
 
@@ -205,6 +266,9 @@ fn check(settings: &Settings, nodes: &[(String, f64)], replicas: usize) -> Resul
     }
     if settings.name.len() > HELLO_NAME_BYTES_MAX {
         return Err(format!("a client's name has at most {HELLO_NAME_BYTES_MAX} bytes"));
+    }
+    if settings.names_changes && settings.wire == Wire::Meta {
+        return Err("memcached knows no `tokens`: leave them out, or `memcached`".to_owned());
     }
     if settings.tries_max == 0 || settings.waiting_calls_max == 0 {
         return Err("`tries` and the calls of `waiting` are at least 1".to_owned());

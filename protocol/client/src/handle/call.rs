@@ -17,7 +17,7 @@ type ReadReply<T> = Box<dyn FnOnce(Arrived) -> Result<T, ClientError> + Send>;
 /// A call that is under way.
 ///
 /// It is a future that only needs a waker, so any runtime will do; a thread waits for it with
-/// [`Call::wait`]. Several calls that are made before the first is waited for, or awaited, travel
+/// [`Call::wait`]. Several calls that are made before the first has to be waited for travel
 /// together. A call that is dropped is given up: it may be carried out or not.
 #[must_use = "a call may stay unsent until it is waited for or awaited"]
 pub struct Call<T> {
@@ -25,13 +25,16 @@ pub struct Call<T> {
     read: Option<ReadReply<T>>,
 }
 
+/// Makes one outcome of those of several nodes.
+pub(super) type Agreement = fn(Vec<Outcome>) -> Outcome;
+
 enum State {
     /// It could not be made.
     Failed(Option<ClientError>),
     /// It is under way on one node.
     One(Arc<ClientCore>, Arc<Operation>),
     /// It is under way on several nodes, all of which have to answer.
-    All(Arc<ClientCore>, Vec<(Arc<Operation>, Option<Outcome>)>),
+    All(Arc<ClientCore>, Vec<(Arc<Operation>, Option<Outcome>)>, Agreement),
     Over,
 }
 
@@ -40,10 +43,20 @@ impl<T> Call<T> {
         Self { state: State::Failed(Some(error)), read: None }
     }
 
-    /// Of one request, or of several that all have to be answered.
+    /// Of one request, or of a write to several nodes that all have to do it.
     pub(crate) fn new(
         core: &Arc<ClientCore>,
         operations: impl IntoIterator<Item = Arc<Operation>>,
+        read: impl FnOnce(Arrived) -> Result<T, ClientError> + Send + 'static,
+    ) -> Self {
+        Self::of_all(core, operations, agreed, read)
+    }
+
+    /// Of one request, or of several whose outcomes this makes one of.
+    pub(super) fn of_all(
+        core: &Arc<ClientCore>,
+        operations: impl IntoIterator<Item = Arc<Operation>>,
+        agreement: Agreement,
         read: impl FnOnce(Arrived) -> Result<T, ClientError> + Send + 'static,
     ) -> Self {
         let core = Arc::clone(core);
@@ -52,7 +65,7 @@ impl<T> Call<T> {
             (Some(operation), None) => State::One(core, operation),
             (first, second) => {
                 let all = first.into_iter().chain(second).chain(operations);
-                State::All(core, all.map(|operation| (operation, None)).collect())
+                State::All(core, all.map(|operation| (operation, None)).collect(), agreement)
             }
         };
         Self { state, read: Some(Box::new(read)) }
@@ -82,26 +95,32 @@ impl<T> Call<T> {
     fn poll_outcome(&mut self, waker: &Waker) -> Poll<Outcome> {
         match &mut self.state {
             State::Failed(error) => Poll::Ready(Err(error.take().unwrap_or_else(given))),
-            State::One(core, operation) => {
-                core.flush();
-                operation.poll(waker)
-            }
-            State::All(core, operations) => {
-                core.flush();
+            State::One(core, operation) => poll_one(core, operation, waker),
+            State::All(core, operations, agreement) => {
                 for (operation, outcome) in operations.iter_mut() {
                     if outcome.is_none() {
-                        match operation.poll(waker) {
+                        match poll_one(core, operation, waker) {
                             Poll::Ready(ended) => *outcome = Some(ended),
                             Poll::Pending => return Poll::Pending,
                         }
                     }
                 }
                 let outcomes = operations.iter_mut().filter_map(|(_, outcome)| outcome.take());
-                Poll::Ready(agreed(outcomes.collect()))
+                Poll::Ready(agreement(outcomes.collect()))
             }
             State::Over => Poll::Ready(Err(given())),
         }
     }
+}
+
+/// The outcome of a request. What was begun is sent where one has to be waited for: who takes
+/// answers that are there and asks for more goes on gathering.
+fn poll_one(core: &ClientCore, operation: &Operation, waker: &Waker) -> Poll<Outcome> {
+    if let Some(outcome) = operation.take() {
+        return Poll::Ready(outcome);
+    }
+    core.flush();
+    operation.poll(waker)
 }
 
 /// The error of a call that has given its answer already.
@@ -151,7 +170,7 @@ impl<T> Drop for Call<T> {
     fn drop(&mut self) {
         match &self.state {
             State::One(_, operation) => operation.abandon(),
-            State::All(_, operations) => {
+            State::All(_, operations, _) => {
                 operations.iter().for_each(|(operation, _)| operation.abandon());
             }
             State::Failed(_) | State::Over => {}
@@ -236,7 +255,7 @@ thread_local! {
 }
 
 /// Parks the thread until the future is ready. The keeper ends every call at its deadline.
-fn wait<F: Future + Unpin>(mut future: F) -> F::Output {
+pub(super) fn wait<F: Future + Unpin>(mut future: F) -> F::Output {
     let waker = WAKER.try_with(Waker::clone);
     // A thread that is ending has no such waker any more.
     let waker = waker.unwrap_or_else(|_| Waker::from(Arc::new(Parked(std::thread::current()))));

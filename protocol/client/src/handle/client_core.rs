@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Waker;
 use std::time::Instant;
 
 use larder_protocol::native::{HelloReply, NativeStatus, Opcode};
@@ -13,7 +14,7 @@ use super::lane::{Failed, Lane, NoWay};
 use super::locked;
 use super::metrics::Meters;
 use super::node::Node;
-use super::operation::{Operation, Outcome};
+use super::operation::{Failure, Operation, Outcome, Tries};
 use super::placement::Placement;
 use super::settings::Settings;
 use crate::clock::now;
@@ -138,8 +139,14 @@ impl ClientCore {
         self.watch(operation);
     }
 
-    /// A reply has come.
-    pub(crate) fn arrived(&self, lane: &Arc<Lane>, operation: &Arc<Operation>, arrived: Arrived) {
+    /// A reply has come at this moment. Who waits for it, if it is the last one, is to be woken.
+    pub(crate) fn arrived(
+        &self,
+        lane: &Arc<Lane>,
+        operation: &Arc<Operation>,
+        arrived: Arrived,
+        at: Instant,
+    ) -> Option<Waker> {
         let is_hello = arrived.opcode == Opcode::Hello as u8;
         if is_hello
             && arrived.status == Some(NativeStatus::Ok)
@@ -149,35 +156,56 @@ impl ClientCore {
             self.learn(lane.node, hello);
         }
         let is_busy = arrived.status == Some(NativeStatus::Busy) && !operation.is_settled();
-        if !is_busy {
-            self.settle(operation, Ok(arrived));
-        } else if let Some(tries) = operation.try_failed()
-            && !self.retry(operation, tries)
-        {
-            self.settle(operation, Ok(arrived));
+        if is_busy {
+            let tries = operation.try_failed(Failure::Refused)?;
+            if self.retry(operation, tries, Failure::Refused) {
+                return None;
+            }
         }
+        self.settle_at(operation, Ok(arrived), at)
     }
 
     /// A try has failed; the node may have received it, or surely has not.
     pub(crate) fn failed(&self, operation: &Arc<Operation>, why: &Breakage, was_sent: bool) {
-        let Some(tries) = operation.try_failed() else { return };
-        let may = operation.may_repeat || !was_sent;
-        if !may || !self.retry(operation, tries) {
+        let failure = if was_sent { Failure::Unanswered } else { Failure::Unsent };
+        let Some(tries) = operation.try_failed(failure) else { return };
+        let may = self.may_repeat(operation, failure);
+        if !may || !self.retry(operation, tries, failure) {
             self.settle(operation, Err(why.error(was_sent)));
         }
     }
 
-    /// Has a request tried again, now on another node or later on the same; whether it will be.
-    fn retry(&self, operation: &Arc<Operation>, tries: u32) -> bool {
+    /// Whether a request may be sent again. A change that the node would not know again any more is
+    /// not.
+    fn may_repeat(&self, operation: &Operation, failure: Failure) -> bool {
+        let node = &self.nodes[operation.targets.at(0)];
+        let is_known = || {
+            let window = node.token_window();
+            window.is_none_or(|window| now().saturating_duration_since(operation.started) < window)
+        };
+        match failure {
+            Failure::Unsent | Failure::Refused if !operation.is_in_doubt() => true,
+            _ => operation.may_repeat && (!operation.is_named || is_known()),
+        }
+    }
+
+    /// Has a request tried again, now on another node or later on the same; whether it will be. A
+    /// change in doubt is tried as long as there is no connection: that costs the node nothing, and
+    /// it is about to start, perhaps.
+    fn retry(&self, operation: &Arc<Operation>, tries: Tries, failure: Failure) -> bool {
         let is_own = operation.kind.is_none();
-        if is_own || tries >= self.settings.tries_max {
+        let is_free = tries.is_in_doubt && failure == Failure::Unsent;
+        if is_own || (!is_free && tries.counted >= self.settings.tries_max) {
             return false;
         }
         let others = operation.targets.as_slice().len() as u32;
-        let delay = self.settings.retry.delay(tries, &self.dice);
-        let at = now() + delay;
-        let is_next = tries < others;
-        if (!is_next && at >= operation.deadline) || !self.retries.take() {
+        let delay = self.settings.retry.delay(tries.made, &self.dice);
+        let began = now();
+        let left = operation.deadline.saturating_duration_since(began);
+        // What is left to a change in doubt is used to its end.
+        let at = began + if is_free { delay.min(left / 2) } else { delay };
+        let is_next = tries.made < others;
+        if (!is_next && at >= operation.deadline) || (!is_free && !self.retries.take()) {
             return false;
         }
         if is_next {
@@ -225,20 +253,27 @@ impl ClientCore {
         false
     }
 
-    /// Settles a request.
+    /// Settles a request, and wakes who waits for it.
     pub(crate) fn settle(&self, operation: &Operation, outcome: Outcome) {
+        if let Some(waker) = self.settle_at(operation, outcome, now()) {
+            waker.wake();
+        }
+    }
+
+    /// Settles a request at this moment. Who waits for it is to be woken.
+    fn settle_at(&self, operation: &Operation, outcome: Outcome, at: Instant) -> Option<Waker> {
+        let is_good = is_good(&outcome);
+        let outcome = if !is_good && operation.is_in_doubt() { doubtful(outcome) } else { outcome };
         operation.settle(outcome, |outcome| {
             // Refusals and faults of a node earn nothing.
-            let status = outcome.as_ref().ok().and_then(|arrived| arrived.status);
-            let is_good = status.is_some_and(|status| (status as u8) < FIRST_FAILURE);
             if is_good {
                 self.retries.credit();
                 self.hedges.credit();
             }
             let is_timeout = matches!(outcome, Err(ClientError::Timeout { .. }));
-            let took = now().saturating_duration_since(operation.started);
+            let took = at.saturating_duration_since(operation.started);
             self.meters.ended(operation.kind, took, is_good, is_timeout);
-        });
+        })
     }
 
     /// A node has said what it is.
@@ -273,6 +308,20 @@ impl Drop for ClientCore {
             // Nobody waits any more: who does holds the client.
             node.layout().lanes().for_each(|lane| drop(lane.close()));
         }
+    }
+}
+
+/// Whether a node has done what it was asked for, or has said what keeps it from that.
+fn is_good(outcome: &Outcome) -> bool {
+    let status = outcome.as_ref().ok().and_then(|arrived| arrived.status);
+    status.is_some_and(|status| (status as u8) < FIRST_FAILURE)
+}
+
+/// The failure of a change that an earlier try may have made.
+fn doubtful(outcome: Outcome) -> Outcome {
+    match outcome.and_then(|arrived| arrived.ok(&[])) {
+        Err(error) if !error.may_be_done() => Err(ClientError::InDoubt(Box::new(error))),
+        other => other,
     }
 }
 

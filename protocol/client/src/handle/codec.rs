@@ -1,7 +1,9 @@
 //! Requests to bytes and bytes to replies, in the protocol that a client speaks.
 
 use larder_protocol::native::reply::{NativeReply, ReplyError};
-use larder_protocol::native::{ClientHello, NativeRequest, NativeStatus, VERSION, put_request};
+use larder_protocol::native::{
+    ClientHello, NativeRequest, NativeStatus, RequestOptions, VERSION, put_request_as,
+};
 
 use super::breakage::Breakage;
 use super::meta::{self, MetaReply};
@@ -120,17 +122,26 @@ impl Wire {
         self == Self::Meta
     }
 
-    /// A request as bytes.
+    /// A request as bytes, which is sent so.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the protocol has no such request.
-    pub(crate) fn frame(self, request: &NativeRequest<'_>) -> Result<Frame, ClientError> {
+    pub(crate) fn frame(
+        self,
+        request: &NativeRequest<'_>,
+        options: &RequestOptions,
+    ) -> Result<Frame, ClientError> {
         match self {
             Self::Native => {
                 let mut bytes = Vec::with_capacity(128 + request.value_bytes());
-                put_request(&mut bytes, 0, 0, false, request);
+                put_request_as(&mut bytes, 0, options, request);
                 Ok(Frame::Native(bytes))
             }
+            Self::Meta if *options != RequestOptions::default() => Err(ClientError::Usage(
+                "memcached knows neither names of changes nor durability by request; both need \
+                 the native port of a Larder node"
+                    .to_owned(),
+            )),
             Self::Meta => meta::frame(request),
         }
     }
@@ -140,7 +151,7 @@ impl Wire {
         let (version_min, version_max) = (u16::from(VERSION), u16::from(VERSION));
         let hello = NativeRequest::Hello(ClientHello { version_min, version_max, name });
         let request = if self == Self::Native { hello } else { NativeRequest::Ping(b"") };
-        self.frame(&request).expect("both protocols have it")
+        self.frame(&request, &RequestOptions::default()).expect("both protocols have it")
     }
 
     /// The reply at the front of `input`, and how long it is; `Err(Ok(n))` if there have to be `n`

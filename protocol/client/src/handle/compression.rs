@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use larder_protocol::native::{NativeRequest, PutItem, PutMode};
+use larder_protocol::native::{Condition, DeleteItem, NativeRequest, PutItem, PutMode};
 
 use crate::connection::{Item, VALUE_BYTES_MAX};
 use crate::error::ClientError;
@@ -16,6 +16,10 @@ pub const COMPRESSED: u32 = 1 << 31;
 
 /// How much longer than its compressed form a value can be.
 const RATIO_MAX: usize = 256;
+
+/// Why a node is not asked to compare values.
+pub(super) const NOT_COMPARED: &str = "values that may be compressed are not compared: read the \
+     item and demand its version, or build the client without `compress`";
 
 /// The value as it is stored, and whether it is compressed: only if that saves an eighth.
 fn compressed(value: &[u8], from: usize) -> Cow<'_, [u8]> {
@@ -52,6 +56,9 @@ impl<'a> Packed<'a> {
                  the client without `compress`, or put the whole value",
             );
         }
+        if matches!(put.mode, PutMode::Set(Condition::Value(_))) {
+            return refused(NOT_COMPARED);
+        }
         Ok(Self { value: compressed(put.value, from), put })
     }
 
@@ -69,6 +76,9 @@ pub(super) fn packed<'a>(
 ) -> Result<Result<Packed<'a>, NativeRequest<'a>>, ClientError> {
     match change {
         NativeRequest::Put(put) => Packed::new(put, from).map(Ok),
+        NativeRequest::Delete(DeleteItem { condition: Condition::Value(_), .. }) => {
+            Err(ClientError::Usage(NOT_COMPARED.to_owned()))
+        }
         other => Ok(Err(other)),
     }
 }
@@ -117,7 +127,7 @@ pub(super) fn expand_listed(mut item: ListedItem) -> Result<ListedItem, ClientEr
 
 #[cfg(test)]
 mod tests {
-    use larder_protocol::native::{Condition, ItemKey};
+    use larder_protocol::native::ItemKey;
 
     use super::*;
 
@@ -155,9 +165,13 @@ mod tests {
             put(b"v", COMPRESSED, SET),
             put(b"v", 0, PutMode::Append),
             put(b"v", 0, PutMode::Prepend),
+            put(b"v", 0, PutMode::Set(Condition::Value(b"plain"))),
         ] {
             assert!(matches!(Packed::new(wrong, 0), Err(ClientError::Usage(_))));
         }
+        let delete = DeleteItem { key: put(b"", 0, SET).key, condition: Condition::Value(b"v") };
+        let refused = packed(NativeRequest::Delete(delete), 0);
+        assert!(matches!(refused, Err(ClientError::Usage(_))));
     }
 
     #[test]

@@ -128,6 +128,7 @@ fn own_request(core: &ClientCore, node: usize, at: Instant) -> Arc<Operation> {
         route: None,
         targets: Targets::one(node),
         may_repeat: false,
+        is_named: false,
         started: at,
         deadline: at + settings.timeout.max(settings.silence),
         hedge_at: None,

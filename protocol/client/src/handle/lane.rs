@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use larder_protocol::native::HelloReply;
+use larder_protocol::native::{HelloReply, capability};
 
 use super::breakage::Breakage;
 use super::client_core::ClientCore;
@@ -270,7 +271,8 @@ impl Lane {
         self.core_of_port.is_none() || broke_at.is_none_or(|at| node.was_heard_since(at))
     }
 
-    /// Makes sure that behind a core's port there is that core of the node.
+    /// Makes sure that behind a core's port there is that core of the node, and that it knows what
+    /// it will be asked.
     fn check(&self, made: Established, client: &ClientCore) -> Result<Established, Breakage> {
         let is_other = |hello: &HelloReply| {
             let layout = client.nodes[self.node].layout();
@@ -278,6 +280,11 @@ impl Lane {
         };
         if made.hello.as_ref().is_some_and(is_other) {
             return Err(Breakage::Replaced);
+        }
+        let is_without = |hello: &HelloReply| hello.capabilities & capability::TOKENS == 0;
+        if self.settings.names_changes && made.hello.as_ref().is_some_and(is_without) {
+            let text = "it knows no idempotency tokens; build the client without `tokens`";
+            return Err(Breakage::Foreign(text.to_owned()));
         }
         Ok(made)
     }
@@ -354,7 +361,7 @@ impl Lane {
     ) -> Result<(), Breakage> {
         let mut ready = Vec::with_capacity(replies.len());
         let mut foreign = None;
-        let has_admitted = {
+        let (has_admitted, at) = {
             let mut state = locked(&self.state);
             let Phase::Up(link) = &mut state.phase else { return Err(Breakage::Replaced) };
             (link.heard, link.probed) = (now(), None);
@@ -367,21 +374,29 @@ impl Lane {
                 ready.push((taken.waiter, reply));
             }
             let at = link.heard;
-            state.admit(at)
+            (state.admit(at), at)
         };
         if has_admitted {
             self.flush();
         }
+        // Who is woken finds all of its answers, and is the last to hold what it has asked for.
+        let mut wakers: Vec<Waker> = Vec::new();
         for (operation, reply) in ready {
             client.note_hops(reply.hops());
             match reply.answer(&operation.frame) {
-                Ok(arrived) => client.arrived(self, &operation, arrived),
+                Ok(arrived) => {
+                    let waker = client.arrived(self, &operation, arrived, at);
+                    let last = wakers.last();
+                    let waker = waker.filter(|new| !last.is_some_and(|last| last.will_wake(new)));
+                    wakers.extend(waker);
+                }
                 Err(why) => {
                     client.failed(&operation, &why, true);
                     foreign = Some(why);
                 }
             }
         }
+        wakers.into_iter().for_each(Waker::wake);
         foreign.map_or(Ok(()), Err)
     }
 

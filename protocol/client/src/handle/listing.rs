@@ -1,6 +1,11 @@
 //! Items in order, page by page, over a handle.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
 
 use super::call::Call;
 use super::compression::expand_listed;
@@ -10,9 +15,19 @@ use crate::connection::Arrived;
 use crate::error::ClientError;
 use crate::pages::{Asked, ListedItem, read_page};
 
-/// Items in order. Pages are asked for as they are needed: a task takes them with
-/// [`Listing::next_page`], a thread the items themselves as an iterator. After an error nothing
-/// more comes.
+/// Items in order. Pages are asked for as they are needed: a thread takes the items as an iterator,
+/// a task as a [`Stream`] or page by page. After an error nothing more comes.
+///
+/// ```no_run
+/// # use larder_client::{Client, ClientError, ItemsOf};
+/// # async fn list(client: &Client) -> Result<(), ClientError> {
+/// let mut photos = client.items(ItemsOf::record(0, "user:1")?);
+/// while let Some(page) = photos.next_page().await? {
+///     page.iter().for_each(|item| println!("{}", item.item.escape_ascii()));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Listing<'a> {
     client: Client,
@@ -21,6 +36,8 @@ pub struct Listing<'a> {
     node: usize,
     /// The token of the next page.
     token: Vec<u8>,
+    /// The next page, if it was asked for.
+    call: Option<Call<Vec<u8>>>,
     page: std::vec::IntoIter<ListedItem>,
     is_over: bool,
 }
@@ -28,23 +45,47 @@ pub struct Listing<'a> {
 impl<'a> Listing<'a> {
     pub(super) fn new(client: Client, asked: Asked<'a>) -> Self {
         let (token, page) = (Vec::new(), Vec::new().into_iter());
-        Self { client, asked, node: 0, token, page, is_over: false }
+        Self { client, asked, node: 0, token, call: None, page, is_over: false }
     }
 
-    /// The items of the next page, which may be none; `None` after the last page.
+    /// The items of the next page, which may be none; `None` after the last page. Who gives up
+    /// waiting loses nothing.
     ///
     /// # Errors
     /// Any; then nothing more comes.
     pub async fn next_page(&mut self) -> Result<Option<Vec<ListedItem>>, ClientError> {
+        poll_fn(|context| self.poll_next_page(context)).await
+    }
+
+    /// The same for who polls.
+    ///
+    /// # Errors
+    /// Any; then nothing more comes.
+    pub fn poll_next_page(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Vec<ListedItem>>, ClientError>> {
         let left: Vec<ListedItem> = self.page.by_ref().collect();
         if !left.is_empty() {
-            return Ok(Some(left));
+            return Poll::Ready(Ok(Some(left)));
         }
         if self.is_over {
-            return Ok(None);
+            return Poll::Ready(Ok(None));
         }
-        let body = self.ask().await;
-        self.turn(body).map(Some)
+        let mut call = self.call.take().unwrap_or_else(|| self.ask());
+        match Pin::new(&mut call).poll(context) {
+            Poll::Ready(body) => Poll::Ready(self.turn(body).map(Some)),
+            Poll::Pending => {
+                self.call = Some(call);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The items as a stream, for tasks. It takes no runtime: what any runtime has for streams
+    /// goes with it.
+    pub fn into_stream(self) -> ItemStream<'a> {
+        ItemStream { listing: self }
     }
 
     fn ask(&self) -> Call<Vec<u8>> {
@@ -97,10 +138,34 @@ impl Iterator for Listing<'_> {
             if self.is_over {
                 return None;
             }
-            let body = self.ask().wait();
+            let body = self.call.take().unwrap_or_else(|| self.ask()).wait();
             match self.turn(body) {
                 Ok(items) => self.page = items.into_iter(),
                 Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// Items in order, as a stream. After an error nothing more comes.
+#[derive(Debug)]
+pub struct ItemStream<'a> {
+    listing: Listing<'a>,
+}
+
+impl Stream for ItemStream<'_> {
+    type Item = Result<ListedItem, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let listing = &mut self.listing;
+        loop {
+            if let Some(item) = listing.page.next() {
+                return Poll::Ready(Some(Ok(item)));
+            }
+            match ready!(listing.poll_next_page(context)) {
+                Ok(Some(items)) => listing.page = items.into_iter(),
+                Ok(None) => return Poll::Ready(None),
+                Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
     }

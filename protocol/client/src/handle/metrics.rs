@@ -24,13 +24,19 @@ pub enum CallKind {
     Mutate,
     /// Ranges that are deleted.
     DeleteItems,
+    /// Reads of several items with one request.
+    MultiGet,
+    /// Namespaces that are made, changed, listed or dropped.
+    Namespaces,
+    /// Figures of nodes.
+    Statistics,
     /// Signs of life.
     Ping,
 }
 
 impl CallKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Get,
         Self::Put,
         Self::Delete,
@@ -40,8 +46,18 @@ impl CallKind {
         Self::Scan,
         Self::Mutate,
         Self::DeleteItems,
+        Self::MultiGet,
+        Self::Namespaces,
+        Self::Statistics,
         Self::Ping,
     ];
+}
+
+impl CallKind {
+    /// Whether a node that is told a name makes such a change once, however often it is sent.
+    pub(crate) fn takes_name(self) -> bool {
+        matches!(self, Self::Put | Self::Delete | Self::Increment | Self::Mutate)
+    }
 }
 
 /// Buckets of a histogram: four for each doubling, from 1 microsecond to more than an hour.
@@ -49,7 +65,6 @@ const BUCKETS: usize = 128;
 
 #[derive(Debug)]
 struct Meter {
-    calls: AtomicU64,
     errors: AtomicU64,
     timeouts: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
@@ -58,8 +73,8 @@ struct Meter {
 impl Default for Meter {
     fn default() -> Self {
         let buckets = [const { AtomicU64::new(0) }; BUCKETS];
-        let (calls, errors, timeouts) = Default::default();
-        Self { calls, errors, timeouts, buckets }
+        let (errors, timeouts) = Default::default();
+        Self { errors, timeouts, buckets }
     }
 }
 
@@ -76,7 +91,6 @@ impl Meters {
     pub(crate) fn ended(&self, kind: Option<CallKind>, took: Duration, is_ok: bool, late: bool) {
         let Some(kind) = kind else { return };
         let meter = &self.kinds[kind as usize];
-        meter.calls.fetch_add(1, Relaxed);
         meter.buckets[bucket_of(took)].fetch_add(1, Relaxed);
         if !is_ok {
             meter.errors.fetch_add(1, Relaxed);
@@ -99,12 +113,13 @@ impl Meters {
     pub(crate) fn read(&self) -> ClientMetrics {
         let kind = |kind: CallKind| {
             let meter = &self.kinds[kind as usize];
+            let buckets = meter.buckets.each_ref().map(|bucket| bucket.load(Relaxed));
             CallMetrics {
                 kind,
-                calls: meter.calls.load(Relaxed),
+                calls: buckets.iter().sum(),
                 errors: meter.errors.load(Relaxed),
                 timeouts: meter.timeouts.load(Relaxed),
-                buckets: meter.buckets.each_ref().map(|bucket| bucket.load(Relaxed)),
+                buckets,
             }
         };
         ClientMetrics {
@@ -121,7 +136,7 @@ impl Meters {
 pub struct ClientMetrics {
     /// Of each kind of call.
     pub calls: Vec<CallMetrics>,
-    /// Requests that were sent again because a try had failed.
+    /// Tries beyond the first of each request, because one had failed.
     pub retries: u64,
     /// Reads that were sent a second time because the first answer was slow.
     pub hedges: u64,

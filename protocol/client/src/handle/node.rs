@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_protocol::native::HelloReply;
 
@@ -65,7 +65,7 @@ impl Layout {
     }
 
     /// The core that owns what is routed so.
-    fn owner(&self, route: Route) -> Option<u16> {
+    pub(crate) fn owner(&self, route: Route) -> Option<u16> {
         if route.seed != self.seed || self.shards == 0 || self.cores == 0 {
             return None;
         }
@@ -143,6 +143,18 @@ impl Node {
     /// What the node has said of itself last.
     pub(crate) fn hello(&self) -> Option<HelloReply> {
         locked(&self.hello).clone()
+    }
+
+    /// How long the node knows a change by its name; `None` if it has not said so.
+    pub(crate) fn token_window(&self) -> Option<Duration> {
+        let hello = locked(&self.hello);
+        let seconds = hello.as_ref().map_or(0, |hello| hello.token_window_seconds);
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+    }
+
+    /// The longest body that the node takes, in bytes; 0 if it has not said so.
+    pub(crate) fn body_bytes_max(&self) -> u32 {
+        locked(&self.hello).as_ref().map_or(0, |hello| hello.body_bytes_max)
     }
 
     /// Notes what the node says. Where its cores are others than before, so are the lanes; what was

@@ -37,6 +37,8 @@ pub(crate) struct Operation {
     pub targets: Targets,
     /// Whether it may be sent again when it may have been carried out.
     pub may_repeat: bool,
+    /// Whether it is a change that the node makes once, however often it is sent.
+    pub is_named: bool,
     /// When it was made.
     pub started: Instant,
     /// When nobody waits for it any more.
@@ -59,8 +61,30 @@ struct Cell {
     waker: Option<Waker>,
     /// Tries that are under way.
     open: u32,
-    /// Tries that were made.
-    tries: u32,
+    tries: Tries,
+}
+
+/// The tries of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tries {
+    /// How many were made.
+    pub made: u32,
+    /// How many of them count: those of a change in doubt that found no connection do not, because
+    /// they have cost the node nothing.
+    pub counted: u32,
+    /// Whether it is a change that one of them may have made.
+    pub is_in_doubt: bool,
+}
+
+/// How a try has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The node has surely not received it.
+    Unsent,
+    /// The node may have received it.
+    Unanswered,
+    /// The node has refused it for now.
+    Refused,
 }
 
 /// What is sent, before it is.
@@ -71,6 +95,7 @@ pub(crate) struct Draft {
     pub route: Option<Route>,
     pub targets: Targets,
     pub may_repeat: bool,
+    pub is_named: bool,
     pub started: Instant,
     pub deadline: Instant,
     pub hedge_at: Option<Instant>,
@@ -78,14 +103,24 @@ pub(crate) struct Draft {
 
 impl Operation {
     pub(crate) fn new(draft: Draft) -> Self {
-        let Draft { kind, frame, route, targets, may_repeat, started, deadline, hedge_at } = draft;
-        let cell = Mutex::new(Cell { outcome: None, waker: None, open: 1, tries: 1 });
-        let progress = Progress {
-            is_settled: AtomicBool::new(false),
-            is_hedged: AtomicBool::new(false),
-            cell,
-        };
-        Self { kind, frame, route, targets, may_repeat, started, deadline, hedge_at, progress }
+        let Draft { kind, frame, route, targets, may_repeat, is_named, .. } = draft;
+        let Draft { started, deadline, hedge_at, .. } = draft;
+        let tries = Tries { made: 1, counted: 1, is_in_doubt: false };
+        let cell = Mutex::new(Cell { outcome: None, waker: None, open: 1, tries });
+        let (is_settled, is_hedged) = (AtomicBool::new(false), AtomicBool::new(false));
+        let progress = Progress { is_settled, is_hedged, cell };
+        Self {
+            kind,
+            frame,
+            route,
+            targets,
+            may_repeat,
+            is_named,
+            started,
+            deadline,
+            hedge_at,
+            progress,
+        }
     }
 
     /// Whether it needs no answer any more.
@@ -93,26 +128,28 @@ impl Operation {
         self.progress.is_settled.load(Ordering::Acquire)
     }
 
-    /// Settles it, if it was not before: `note` is told the outcome before anybody else is.
-    pub(crate) fn settle(&self, outcome: Outcome, note: impl FnOnce(&Outcome)) {
-        let waker = {
-            let mut cell = locked(&self.progress.cell);
-            if self.progress.is_settled.swap(true, Ordering::AcqRel) {
-                return;
-            }
-            note(&outcome);
-            cell.outcome = Some(outcome);
-            cell.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+    /// Settles it, if it was not before: `note` is told the outcome before anybody else is. Who
+    /// waits for it is to be woken.
+    #[must_use = "who waits is to be woken"]
+    pub(crate) fn settle(&self, outcome: Outcome, note: impl FnOnce(&Outcome)) -> Option<Waker> {
+        let mut cell = locked(&self.progress.cell);
+        if self.progress.is_settled.swap(true, Ordering::AcqRel) {
+            return None;
         }
+        note(&outcome);
+        cell.outcome = Some(outcome);
+        cell.waker.take()
     }
 
     /// Nobody waits for it any more.
     pub(crate) fn abandon(&self) {
         self.progress.is_settled.store(true, Ordering::Release);
         locked(&self.progress.cell).waker = None;
+    }
+
+    /// Its outcome, which is given once, if it has one.
+    pub(crate) fn take(&self) -> Option<Outcome> {
+        if self.is_settled() { locked(&self.progress.cell).outcome.take() } else { None }
     }
 
     /// Its outcome, which is given once; else the waker is woken when there is one.
@@ -142,15 +179,25 @@ impl Operation {
     pub(crate) fn try_more(&self) -> u32 {
         let mut cell = locked(&self.progress.cell);
         cell.open += 1;
-        cell.tries += 1;
-        cell.tries - 1
+        cell.tries.made += 1;
+        cell.tries.counted += 1;
+        cell.tries.made - 1
     }
 
-    /// Notes that a try has failed. Says how many were made, if none is under way any more and the
+    /// Notes that a try has failed. Says what was tried, if nothing is under way any more and the
     /// request is to be settled or tried again.
-    pub(crate) fn try_failed(&self) -> Option<u32> {
+    pub(crate) fn try_failed(&self, failure: Failure) -> Option<Tries> {
         let mut cell = locked(&self.progress.cell);
         cell.open = cell.open.saturating_sub(1);
+        if cell.tries.is_in_doubt && failure == Failure::Unsent {
+            cell.tries.counted -= 1;
+        }
+        cell.tries.is_in_doubt |= self.is_named && failure == Failure::Unanswered;
         (cell.open == 0 && !self.is_settled()).then_some(cell.tries)
+    }
+
+    /// Whether it is a change that a try which has failed may have made.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_named && locked(&self.progress.cell).tries.is_in_doubt
     }
 }

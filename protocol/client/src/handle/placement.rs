@@ -13,7 +13,7 @@ use super::ketama::Ring;
 pub(crate) const REPLICAS_MAX: usize = 8;
 
 /// The nodes of one record, the first one first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Targets {
     nodes: [u16; REPLICAS_MAX],
     count: u8,

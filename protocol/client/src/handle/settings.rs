@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::budget::Backoff;
 use super::codec::Wire;
+use crate::once::ChangeName;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -20,6 +21,8 @@ pub(crate) struct Settings {
     pub core_connections: bool,
     /// Tries of a call.
     pub tries_max: u32,
+    /// Whether each change that may be made once gets a name of its own.
+    pub names_changes: bool,
     /// When a read is sent a second time.
     pub hedge_after: Option<Duration>,
     /// How long a connection may be silent before it is asked for a sign of life, and then again
@@ -48,6 +51,7 @@ impl Default for Settings {
             connections: 1,
             core_connections: true,
             tries_max: 3,
+            names_changes: false,
             hedge_after: None,
             silence: Duration::from_secs(5),
             hello_every: Duration::from_secs(10),
@@ -57,5 +61,12 @@ impl Default for Settings {
             retry: Backoff { first: Duration::from_millis(10), most: Duration::from_secs(1) },
             compress_from: None,
         }
+    }
+}
+
+impl Settings {
+    /// A name for a change, if changes get one.
+    pub(crate) fn name_change(&self) -> Option<ChangeName> {
+        self.names_changes.then(ChangeName::new)
     }
 }

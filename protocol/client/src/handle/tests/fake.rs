@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     HelloReply, NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, RequestHead,
+    not_found, put_found,
 };
 
 /// A node. It ends when it is dropped, and closes its connections.
@@ -38,7 +39,7 @@ impl Fake {
     }
 
     pub(super) fn start_at(at: &str, serve: impl Fn(Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(at).expect("a port");
+        let listener = TcpListener::bind(reserved(at)).expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let (accepted, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let streams = Arc::new(Mutex::new(Vec::new()));
@@ -80,6 +81,19 @@ impl Drop for Fake {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// This address, or with port 0 one that is free; which no other test gets as long as this process
+/// lives. Clients of a node that has ended go on looking for it, and would meet another one.
+fn reserved(at: &str) -> SocketAddr {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor");
+    // A socket that does not listen keeps nobody from it who says the same.
+    sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
+    bind(&socket, &at.parse::<SocketAddr>().expect("an address")).expect("a port");
+    let address = getsockname(&socket).expect("it is bound").try_into().expect("of the internet");
+    std::mem::forget(socket);
+    address
 }
 
 /// What a node of one core says of itself.
@@ -175,9 +189,12 @@ pub(super) fn reply_head(head: RequestHead) -> ReplyHead {
 
 /// Shows an item.
 pub(super) fn show(head: RequestHead, value: &[u8], out: &mut Vec<u8>) {
+    reply::put_item(out, reply_head(head), &item(value));
+}
+
+pub(super) fn item(value: &[u8]) -> NativeItem<'_> {
     let value_len = value.len() as u32;
-    let item = NativeItem { version: 1, client_flags: 0, expiry: 0, value_len, value };
-    reply::put_item(out, reply_head(head), &item);
+    NativeItem { version: 1, client_flags: 0, expiry: 0, value_len, value }
 }
 
 pub(super) fn say(head: RequestHead, status: NativeStatus, out: &mut Vec<u8>) {
@@ -212,6 +229,16 @@ impl Store {
                 Some(_) => say(head, NativeStatus::Ok, out),
                 None => say(head, NativeStatus::Absent, out),
             },
+            NativeRequest::MultiGet(multi) => {
+                reply::put(out, reply_head(head), NativeStatus::Ok, |out| {
+                    for get in multi.gets() {
+                        match values.get(get.key.record) {
+                            Some(value) => put_found(out, &item(value)),
+                            None => out.extend_from_slice(&not_found(NativeStatus::Absent)),
+                        }
+                    }
+                });
+            }
             other => panic!("{other:?}"),
         }
         true

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use larder_protocol::native::{GetItem, NativeRequest};
+use larder_protocol::native::{GetItem, NativeRequest, RequestOptions};
 use proptest::prelude::*;
 
 use super::fake::{Fake, Store, show};
@@ -21,6 +21,8 @@ fn a_client_is_for_any_number_of_threads_and_its_calls_are_futures() {
     is_shared::<Client>();
     is_sent::<crate::Call<Stored>>();
     is_sent::<Calls<Stored>>();
+    is_sent::<crate::MultiRead>();
+    is_sent::<crate::ItemStream<'static>>();
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn frame(record: u8) -> Frame {
         metadata_only: false,
         is_quiet: false,
     };
-    Wire::Native.frame(&NativeRequest::Get(get)).expect("a request")
+    Wire::Native.frame(&NativeRequest::Get(get), &RequestOptions::default()).expect("a request")
 }
 
 /// The ids of whole requests.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use larder_protocol::native::{NativeRequest, RequestHead};
+use larder_protocol::native::{NativeRequest, RequestDurability, RequestHead};
 
 use super::fake::{Fake, show};
 use super::{PATIENCE, builder, client, key};
@@ -156,4 +156,26 @@ fn what_a_client_cannot_be_told_is_said() {
     let client = good().build().expect("a client");
     let error = client.with_timeout(Duration::MAX).get(key("k")).wait().expect_err("nobody");
     assert!(matches!(error, ClientError::Connect { .. }), "{error}");
+}
+
+#[test]
+fn calls_are_answered_as_durably_as_is_asked() {
+    let (sender, asked) = mpsc::channel();
+    let fake = Fake::start(move |mut peer| {
+        peer.each(|head, _, out| {
+            sender.send(head.durability).expect("the test reads");
+            show(head, b"v", out);
+            true
+        });
+    });
+    let client = client(&fake.address);
+    for durability in [RequestDurability::Sync, RequestDurability::None, RequestDurability::AsNode]
+    {
+        client.with_durability(durability).get(key("k")).wait().expect("a reply");
+        assert_eq!(asked.recv_timeout(PATIENCE), Ok(durability));
+    }
+    let memcached = Client::builder().node("127.0.0.1:1").memcached().build().expect("a client");
+    let durable = memcached.with_durability(RequestDurability::Sync);
+    let error = durable.get(key("k")).wait().expect_err("memcached has no such thing");
+    assert!(matches!(error, ClientError::Usage(_)), "{error}");
 }

@@ -10,14 +10,14 @@ use crate::{Changes, Client, ClientError, Put, Stored, When};
 use larder_protocol::native::{HelloReply, NativeStatus};
 
 /// A node with two cores, which have a port each, and how many requests went to which port.
-struct TwoCores {
-    door: Fake,
+pub(super) struct TwoCores {
+    pub door: Fake,
     cores: [Fake; 2],
-    seen: Arc<[AtomicUsize; 3]>,
+    pub seen: Arc<[AtomicUsize; 3]>,
     said: Arc<Mutex<HelloReply>>,
 }
 
-fn two_cores() -> TwoCores {
+pub(super) fn two_cores() -> TwoCores {
     let seen: Arc<[AtomicUsize; 3]> = Arc::default();
     let said = Arc::new(Mutex::new(HelloReply { shards: 4, cores: 2, ..hello() }));
     let store = Store::default();
@@ -39,12 +39,12 @@ fn two_cores() -> TwoCores {
     TwoCores { door, cores, seen, said }
 }
 
-fn counts(seen: &[AtomicUsize; 3]) -> [usize; 3] {
+pub(super) fn counts(seen: &[AtomicUsize; 3]) -> [usize; 3] {
     seen.each_ref().map(|count| count.swap(0, Ordering::SeqCst))
 }
 
 /// Waits until what is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < PATIENCE, "{what}");
@@ -52,7 +52,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn is_up(client: &Client, lanes: usize) -> bool {
+pub(super) fn is_up(client: &Client, lanes: usize) -> bool {
     client.core.nodes[0].layout().lanes().filter(|lane| lane.is_up()).count() == lanes
 }
 
@@ -143,13 +143,13 @@ fn a_port_that_leads_to_another_core_is_not_used() {
 }
 
 /// Nodes that keep values, and say what they are asked to.
-struct Nodes {
-    fakes: Vec<Fake>,
-    stores: Vec<Store>,
+pub(super) struct Nodes {
+    pub fakes: Vec<Fake>,
+    pub stores: Vec<Store>,
     is_full: Arc<AtomicBool>,
 }
 
-fn nodes(count: usize) -> Nodes {
+pub(super) fn nodes(count: usize) -> Nodes {
     let is_full = Arc::new(AtomicBool::new(false));
     let stores: Vec<Store> = (0..count).map(|_| Store::default()).collect();
     let fake = |(index, store): (usize, &Store)| {
@@ -168,7 +168,7 @@ fn nodes(count: usize) -> Nodes {
     Nodes { fakes, stores, is_full }
 }
 
-fn over(nodes: &Nodes, replicas: usize) -> Client {
+pub(super) fn over(nodes: &Nodes, replicas: usize) -> Client {
     let mut build = builder(&nodes.fakes[0].address).replicas(replicas);
     for fake in &nodes.fakes[1..] {
         build = build.node(&fake.address);

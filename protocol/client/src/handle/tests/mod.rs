@@ -12,7 +12,10 @@ mod fake;
 mod gathering;
 mod limits;
 mod many_nodes;
+mod multi;
+mod namespaces;
 mod retries;
+mod tokens;
 
 /// How long a call of these tests may take. What is to end sooner says so.
 const PATIENCE: Duration = Duration::from_secs(20);
