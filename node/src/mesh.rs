@@ -14,8 +14,8 @@ use std::sync::Arc;
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
 use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
+use larder_runtime::core_env::CoreWaker;
 use larder_runtime::mailbox::{self, Receiver, Sender};
-use larder_runtime::wake::RemoteWaker;
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
 use crate::events::{EventKinds, NodeEvent};
@@ -365,16 +365,16 @@ pub fn mailboxes(cores: usize) -> Vec<Vec<Option<Ends>>> {
 }
 
 /// One core's line to another.
-struct Line {
+struct Line<W> {
     ends: Ends,
-    waker: RemoteWaker,
+    waker: W,
     gathering: Box<Batch>,
     /// Empty batches, in the form in which mailboxes carry them.
     #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
     kept: Vec<Box<Batch>>,
 }
 
-impl Line {
+impl<W> Line<W> {
     /// Hands the gathered batch over if there is room; returns whether it could.
     fn hand_over(&mut self) -> bool {
         if self.gathering.is_empty() {
@@ -393,17 +393,17 @@ impl Line {
 }
 
 /// One core's lines to all others.
-pub struct Mesh {
-    lines: Vec<Option<Line>>,
+pub struct Mesh<W> {
+    lines: Vec<Option<Line<W>>>,
     /// The core that the next turn receives from first.
     first: usize,
 }
 
-impl Mesh {
+impl<W: CoreWaker> Mesh<W> {
     /// The lines of the core that owns `ends`; `wakers` has one waker for each core.
-    pub fn new(ends: Vec<Option<Ends>>, wakers: &[RemoteWaker]) -> Self {
+    pub fn new(ends: Vec<Option<Ends>>, wakers: &[W]) -> Self {
         assert_eq!(ends.len(), wakers.len(), "one waker for each core");
-        let line = |(ends, waker): (Option<Ends>, &RemoteWaker)| {
+        let line = |(ends, waker): (Option<Ends>, &W)| {
             let waker = waker.clone();
             ends.map(|ends| Line { ends, waker, gathering: Box::default(), kept: Vec::new() })
         };
@@ -415,7 +415,7 @@ impl Mesh {
         self.lines.iter().enumerate().filter(|(_, line)| line.is_some()).map(|(core, _)| core)
     }
 
-    fn line(&mut self, core: usize) -> &mut Line {
+    fn line(&mut self, core: usize) -> &mut Line<W> {
         self.lines[core].as_mut().expect("a core does not write to itself")
     }
 
@@ -502,7 +502,7 @@ impl Mesh {
 
     /// The memory of batches that gather messages or are kept for it, in bytes.
     pub fn memory(&self) -> usize {
-        let of_line = |line: &Line| -> usize {
+        let of_line = |line: &Line<W>| -> usize {
             line.gathering.memory() + line.kept.iter().map(|batch| batch.memory()).sum::<usize>()
         };
         self.lines.iter().flatten().map(of_line).sum()
@@ -515,7 +515,7 @@ impl Mesh {
 
     /// The order in which a turn receives from the cores. Each comes first as often as the others,
     /// because a turn that receives enough leaves the last ones to the next.
-    pub fn next_order(&mut self) -> impl Iterator<Item = usize> + use<> {
+    pub fn next_order(&mut self) -> impl Iterator<Item = usize> + use<W> {
         let (cores, first) = (self.lines.len(), self.first);
         self.first = (first + 1) % cores;
         (0..cores).map(move |step| (first + step) % cores)
@@ -555,6 +555,7 @@ mod tests {
     use crate::request::ShardWork;
     use larder_engine::operation::{Delete, Exchange, Outcome, Store, StoreMode};
     use larder_engine::scan::{Page, Scan};
+    use larder_runtime::wake::RemoteWaker;
 
     fn store(value: &[u8]) -> ItemRequest<'_> {
         let operation = Operation::Store(Store {
@@ -654,7 +655,8 @@ mod tests {
 
     #[test]
     fn no_core_is_always_received_from_last() {
-        let mut mesh = Mesh { lines: (0..3).map(|_| None).collect(), first: 0 };
+        let lines = (0..3).map(|_| None).collect();
+        let mut mesh: Mesh<RemoteWaker> = Mesh { lines, first: 0 };
         let orders = [(); 4].map(|()| mesh.next_order().collect::<Vec<_>>());
         assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }

@@ -7,9 +7,8 @@ use std::sync::mpsc::Sender;
 
 use larder_engine::key::Key;
 use larder_engine::shard::Answer;
-use larder_runtime::env::Env;
+use larder_runtime::core_env::{CoreEnv, CoreFigures};
 use larder_runtime::file_cache::FileCache;
-use larder_runtime::ring_env::RingEnv;
 
 use super::lanes::{Lanes, Room, charged};
 use super::observer::{Observed, Observer};
@@ -89,13 +88,13 @@ struct Gather {
     failure: Option<String>,
 }
 
-pub(super) struct CoreState {
+pub(super) struct CoreState<C: CoreEnv> {
     pub core: usize,
-    pub env: RingEnv,
-    files: FileCache<RingEnv>,
+    pub env: C,
+    files: FileCache<C>,
     pub shared: Arc<Shared>,
     pub counters: Counters,
-    pub(super) observer: Observer,
+    pub(super) observer: Observer<C>,
     /// Connections of this core that watch what happens.
     pub(super) watchers: Vec<Watcher>,
     /// What they are to be told in this turn, and how much more there was.
@@ -103,8 +102,8 @@ pub(super) struct CoreState {
     pub(super) numbering: Numbering,
     /// Cores that have asked for the connections, and the numbers of their questions.
     pub(super) listings: Vec<(usize, u64)>,
-    pub mesh: Mesh,
-    pub shards: Shards,
+    pub mesh: Mesh<C::Waker>,
+    pub shards: Shards<C>,
     pub events: Sender<Event>,
     /// The time of this turn, in Unix seconds.
     pub now: u32,
@@ -143,13 +142,13 @@ pub(super) struct CoreState {
 }
 
 /// What a core's state is made of.
-pub(super) struct Parts {
+pub(super) struct Parts<C: CoreEnv> {
     pub core: usize,
-    pub env: RingEnv,
-    pub files: FileCache<RingEnv>,
+    pub env: C,
+    pub files: FileCache<C>,
     pub shared: Arc<Shared>,
-    pub mesh: Mesh,
-    pub shards: Shards,
+    pub mesh: Mesh<C::Waker>,
+    pub shards: Shards<C>,
     pub events: Sender<Event>,
     /// How many listeners a core has.
     pub listeners: usize,
@@ -157,8 +156,8 @@ pub(super) struct Parts {
     pub registry: Option<Registry>,
 }
 
-impl CoreState {
-    pub(super) fn new(parts: Parts) -> Self {
+impl<C: CoreEnv> CoreState<C> {
+    pub(super) fn new(parts: Parts<C>) -> Self {
         let Parts { core, env, files, shared, mesh, shards, events, listeners, .. } = parts;
         let Parts { namespaces, registry, .. } = parts;
         let cores = mesh.cores();
@@ -418,7 +417,7 @@ impl CoreState {
         }
     }
 
-    fn memory(&self) -> CoreMemory {
+    fn memory(&self, figures: &CoreFigures) -> CoreMemory {
         let connections = self.ledger.connections();
         CoreMemory {
             bound: self.ledger.bound(),
@@ -426,26 +425,27 @@ impl CoreState {
             output: self.ledger.output() + self.spare_bytes.1,
             waiting: connections.waiting,
             mailboxes: self.ledger.mailboxes(),
-            receive_buffers: self.env.receive_buffer_bytes(),
-            disk_buffers: self.env.disk_buffer_bytes(),
+            receive_buffers: figures.receive_buffer_bytes,
+            disk_buffers: figures.disk_buffer_bytes,
         }
     }
 
     /// The core in numbers.
     pub(super) fn report(&self) -> CoreReport {
+        let figures = self.env.figures();
         CoreReport {
             core: self.core,
             connections: self.open_connections,
             watchers: self.watchers.len(),
             counts_prefixes: self.observer.prefixes.is_on(),
             waiting: self.load.waiting,
-            memory: self.memory(),
+            memory: self.memory(&figures),
             buffer_shortages: self.buffer_shortages,
             counters: self.counters,
             shards: self.shards.reports(),
-            disk: self.env.disk_counters(),
+            disk: figures.disk,
             files: self.files.counters(),
-            turns: self.env.loop_counters(),
+            turns: figures.turns,
         }
     }
 
@@ -578,14 +578,14 @@ impl CoreState {
 }
 
 /// One connection's way to the core.
-pub(super) struct Dispatch<'a> {
-    pub state: &'a mut CoreState,
+pub(super) struct Dispatch<'a, C: CoreEnv> {
+    pub state: &'a mut CoreState<C>,
     pub connection: u64,
     /// What the connection has appended to the core's logs.
     pub part: &'a mut Part,
 }
 
-impl Handler for Dispatch<'_> {
+impl<C: CoreEnv> Handler for Dispatch<'_, C> {
     #[inline]
     fn now(&self) -> Moment {
         Moment { second: self.state.now, nanoseconds: self.state.env.now() }

@@ -25,10 +25,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 
-use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::core_env::CoreEnv;
+use larder_runtime::env::TaskQueue;
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::network::{ConnectionId, Network, Service};
-use larder_runtime::ring_env::RingEnv;
 
 use crate::codec::Codec;
 use crate::connection::{
@@ -58,10 +58,15 @@ pub use shards::Engine;
 const TICK_NANOSECONDS: u64 = 1_000_000_000;
 
 /// What begins to speak with a client: one for each listener.
-#[derive(Clone)]
-pub struct Entrance(Rc<dyn Fn() -> Client>);
+pub struct Entrance<C: CoreEnv>(Rc<dyn Fn() -> Client<C>>);
 
-impl Entrance {
+impl<C: CoreEnv> Clone for Entrance<C> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<C: CoreEnv> Entrance<C> {
     /// The entrance to a listener whose clients speak the protocols that `begin` returns.
     pub fn new<P: Codec + 'static>(begin: impl Fn() -> P + 'static) -> Self {
         Self(Rc::new(move || Box::new(Connection::new(begin()))))
@@ -78,30 +83,30 @@ impl Entrance {
     }
 }
 
-impl std::fmt::Debug for Entrance {
+impl<C: CoreEnv> std::fmt::Debug for Entrance<C> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Entrance")
     }
 }
 
 /// What a core is given to serve with.
-pub struct Setup {
+pub struct Setup<C: CoreEnv> {
     /// The core's number.
     pub core: usize,
     /// The core's runtime.
-    pub env: RingEnv,
+    pub env: C,
     /// The files of its shards.
-    pub files: FileCache<RingEnv>,
+    pub files: FileCache<C>,
     /// What all cores are told.
     pub shared: Arc<Shared>,
     /// By listener, who speaks with its clients.
-    pub entrances: Vec<Entrance>,
+    pub entrances: Vec<Entrance<C>>,
     /// By listener, where it is; `None` for a path.
     pub addresses: Vec<Option<SocketAddr>>,
     /// The lines to the other cores.
-    pub mesh: Mesh,
+    pub mesh: Mesh<C::Waker>,
     /// The core's shards, open.
-    pub engines: Vec<(u16, Rc<Engine>)>,
+    pub engines: Vec<(u16, Rc<Engine<C>>)>,
     /// Messages from the supervisor.
     pub control: Receiver<Control>,
     /// Messages to it.
@@ -113,11 +118,11 @@ pub struct Setup {
 }
 
 /// The service of one core.
-pub struct NodeService {
-    state: CoreState,
-    entrances: Vec<Entrance>,
+pub struct NodeService<C: CoreEnv> {
+    state: CoreState<C>,
+    entrances: Vec<Entrance<C>>,
     addresses: Vec<Option<SocketAddr>>,
-    table: Table,
+    table: Table<C>,
     spares: SpareInputs,
     control: Receiver<Control>,
     /// Connections to look at: as many in a turn as it has time for.
@@ -148,9 +153,9 @@ pub struct NodeService {
     is_finished: bool,
 }
 
-impl NodeService {
+impl<C: CoreEnv> NodeService<C> {
     /// A service that starts to count seconds at once.
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup<C>) -> Self {
         let Setup { core, env, files, shared, entrances, addresses, mesh, .. } = setup;
         let Setup { engines, control, events, namespaces, registry, .. } = setup;
         let ticks = Rc::new(Cell::new(0));
@@ -204,7 +209,7 @@ impl NodeService {
     }
 
     /// Gives a connection the bytes it received, or `None` to go on with what it has.
-    fn drive(&mut self, network: &mut Network, id: ConnectionId, bytes: Option<&[u8]>) {
+    fn drive(&mut self, network: &mut C::Network, id: ConnectionId, bytes: Option<&[u8]>) {
         if !std::mem::replace(&mut self.is_clock_read, true) {
             self.state.start_turn();
         }
@@ -236,7 +241,7 @@ impl NodeService {
     }
 
     /// Decides what happens to a connection until it is looked at again.
-    fn settle(&mut self, network: &mut Network, id: ConnectionId, stop: Stop, pending: usize) {
+    fn settle(&mut self, network: &mut C::Network, id: ConnectionId, stop: Stop, pending: usize) {
         let Some(entry) = self.table.get_mut(id) else { return };
         let is_last =
             stop == Stop::Closing || (stop == Stop::Input && (entry.has_ended || self.is_draining));
@@ -281,7 +286,7 @@ impl NodeService {
         }
     }
 
-    fn take_control(&mut self, network: &mut Network) -> bool {
+    fn take_control(&mut self, network: &mut C::Network) -> bool {
         let mut has_any = false;
         while let Ok(message) = self.control.try_recv() {
             has_any = true;
@@ -303,7 +308,7 @@ impl NodeService {
         has_any
     }
 
-    fn drain(&mut self, network: &mut Network) {
+    fn drain(&mut self, network: &mut C::Network) {
         self.is_draining = true;
         network.stop_listening();
         for entry in self.table.iter_mut() {
@@ -311,7 +316,7 @@ impl NodeService {
         }
     }
 
-    fn receive_batches(&mut self, network: &mut Network) -> bool {
+    fn receive_batches(&mut self, network: &mut C::Network) -> bool {
         let mut has_any = false;
         let mut taken = 0;
         for core in self.state.mesh.next_order() {
@@ -332,7 +337,7 @@ impl NodeService {
         has_any | self.state.work_on_parked()
     }
 
-    fn receive_answers(&mut self, network: &mut Network, core: usize, batch: &Batch) {
+    fn receive_answers(&mut self, network: &mut C::Network, core: usize, batch: &Batch) {
         let now = self.state.now;
         for message in &batch.answers {
             let answer = batch.answer(message);
@@ -416,7 +421,7 @@ impl NodeService {
     }
 
     /// Goes on with the connections that something has happened to, for as long as a turn has.
-    fn drive_ready(&mut self, network: &mut Network) -> bool {
+    fn drive_ready(&mut self, network: &mut C::Network) -> bool {
         let mut has_any = self.drive_refused(network);
         self.grant_again();
         for _ in 0..self.ready.len() {
@@ -440,7 +445,7 @@ impl NodeService {
 
     /// Once a second: says how loaded the core is, and closes connections that were silent for too
     /// long, or do not read.
-    fn tick(&mut self, network: &mut Network) {
+    fn tick(&mut self, network: &mut C::Network) {
         let now = self.ticks.get();
         self.ticks_seen = now;
         self.state.spare_bytes = (self.spares.memory(), network.spare_memory());
@@ -486,7 +491,7 @@ impl NodeService {
 }
 
 /// Puts a connection on the list of those to look at.
-fn queue(ready: &mut Turns, entry: &mut Entry) {
+fn queue<C: CoreEnv>(ready: &mut Turns, entry: &mut Entry<C>) {
     if !std::mem::replace(&mut entry.is_queued, true) {
         ready.push(entry.mark, entry.id);
     }
@@ -494,13 +499,13 @@ fn queue(ready: &mut Turns, entry: &mut Entry) {
 
 /// Whether the front of a request has come that says how long it is, and more than a byte is
 /// missing. memcached does not count such a client as silent.
-fn awaits_block(entry: &Entry) -> bool {
+fn awaits_block<C: CoreEnv>(entry: &Entry<C>) -> bool {
     entry.connection.input_needed() > entry.connection.input_len() + 1
 }
 
 /// Brings the core's load and its ledger up to date with a connection's.
 #[inline]
-fn account(state: &mut CoreState, entry: &mut Entry) {
+fn account<C: CoreEnv>(state: &mut CoreState<C>, entry: &mut Entry<C>) {
     let load = entry.connection.load();
     state.load = state.load + load - entry.counted;
     entry.counted = load;
@@ -520,14 +525,14 @@ fn account(state: &mut CoreState, entry: &mut Entry) {
     state.ledger.change(&mut entry.holding, now);
 }
 
-async fn count_seconds(env: RingEnv, ticks: Rc<Cell<u64>>) {
+async fn count_seconds<C: CoreEnv>(env: C, ticks: Rc<Cell<u64>>) {
     loop {
         env.sleep(TICK_NANOSECONDS).await;
         ticks.set(ticks.get() + 1);
     }
 }
 
-impl Service for NodeService {
+impl<C: CoreEnv> Service<C::Network> for NodeService<C> {
     fn begin_turn(&mut self) {
         self.ready.begin();
         self.is_clock_read = false;
@@ -535,7 +540,7 @@ impl Service for NodeService {
 
     fn connected(
         &mut self,
-        network: &mut Network,
+        network: &mut C::Network,
         connection: ConnectionId,
         listener: usize,
         peer: Option<SocketAddr>,
@@ -561,7 +566,7 @@ impl Service for NodeService {
         false
     }
 
-    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
+    fn received(&mut self, network: &mut C::Network, connection: ConnectionId, bytes: &[u8]) {
         self.state.counters.bytes_read += bytes.len() as u64;
         let Some(entry) = self.table.get_mut(connection) else { return };
         if !entry.is_queued && self.ready.may_go(entry.mark) {
@@ -578,14 +583,14 @@ impl Service for NodeService {
         }
     }
 
-    fn ended(&mut self, network: &mut Network, connection: ConnectionId) {
+    fn ended(&mut self, network: &mut C::Network, connection: ConnectionId) {
         if let Some(entry) = self.table.get_mut(connection) {
             entry.has_ended = true;
             self.drive(network, connection, None);
         }
     }
 
-    fn drained(&mut self, _network: &mut Network, connection: ConnectionId) {
+    fn drained(&mut self, _network: &mut C::Network, connection: ConnectionId) {
         // What follows may be as large as what was sent: it takes its turn with others.
         if let Some(entry) = self.table.get_mut(connection) {
             queue(&mut self.ready, entry);
@@ -607,7 +612,7 @@ impl Service for NodeService {
         }
     }
 
-    fn turn(&mut self, network: &mut Network) -> bool {
+    fn turn(&mut self, network: &mut C::Network) -> bool {
         self.is_turn = true;
         self.turn_began = self.state.env.precise_now();
         if !std::mem::replace(&mut self.is_clock_read, true) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use larder_engine::shard::{Announced, Answer};
+use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::CoreState;
 use super::shards::{Notes, Origin, Tried, log_need, shard_log_need};
@@ -15,7 +16,7 @@ use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 /// How many requests of a batch are announced before the first of them is carried out.
 const ANNOUNCED_MAX: usize = 16;
 
-impl CoreState {
+impl<C: CoreEnv> CoreState<C> {
     /// Takes a batch of another core in; its requests are carried out by and by. There must be none
     /// from that core whose requests are not all carried out.
     pub(super) fn take_batch(&mut self, core: usize, batch: Box<Batch>) {

@@ -11,9 +11,9 @@ use larder_engine::operation::{Delete, EXPIRED, Need, Operation};
 use larder_engine::shard::{
     Acknowledgement, Announced, Answer, AnswerBuf, Attempt, BatchAnswer, OperationBuf, Shard,
 };
-use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::core_env::CoreEnv;
+use larder_runtime::env::TaskQueue;
 use larder_runtime::file_cache::FileCache;
-use larder_runtime::ring_env::RingEnv;
 
 use super::observer::{Observed, Observer};
 use super::shares::Backlog;
@@ -28,8 +28,8 @@ use crate::request::{
     Answered, ItemRequest, NoAnswer, ShardAnswer, ShardRequest, ShardWork, Target,
 };
 
-/// One shard's engine on the production runtime.
-pub type Engine = Shard<FileCache<RingEnv>>;
+/// One shard's engine, whose files are bounded in number.
+pub type Engine<C> = Shard<FileCache<C>>;
 
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +79,8 @@ struct HeldAnswer {
     value_bytes: usize,
 }
 
-struct LocalShard {
-    engine: Rc<Engine>,
+struct LocalShard<C: CoreEnv> {
+    engine: Rc<Engine<C>>,
     /// Answers in the order in which they came. Their positions need not be in order, but those
     /// that come later are rarely acknowledged earlier.
     held: VecDeque<HeldAnswer>,
@@ -93,9 +93,9 @@ struct LocalShard {
 }
 
 /// Where it is noted what was asked and answered.
-pub(super) struct Notes<'a> {
+pub(super) struct Notes<'a, C> {
     pub counters: &'a mut Counters,
-    pub observer: &'a mut Observer,
+    pub observer: &'a mut Observer<C>,
     /// What of the request is to be noted when it has ended.
     pub observed: &'a mut Option<Box<Observed>>,
 }
@@ -118,19 +118,19 @@ pub(super) struct Released<'a> {
 }
 
 /// The shards of one core.
-pub(super) struct Shards {
-    env: RingEnv,
+pub(super) struct Shards<C: CoreEnv> {
+    env: C,
     /// By number; `None` for those of other cores.
-    local: Vec<Option<LocalShard>>,
+    local: Vec<Option<LocalShard<C>>>,
     completions: Rc<RefCell<Vec<Completion>>>,
     clearings: Rc<RefCell<Vec<(u16, Clearing)>>>,
     registered: Rc<RefCell<Vec<Result<(), EngineError>>>>,
     announced: Vec<(u16, Announced)>,
 }
 
-impl Shards {
-    pub(super) fn new(env: RingEnv, total: u16, engines: Vec<(u16, Rc<Engine>)>) -> Self {
-        let mut local: Vec<Option<LocalShard>> = (0..total).map(|_| None).collect();
+impl<C: CoreEnv> Shards<C> {
+    pub(super) fn new(env: C, total: u16, engines: Vec<(u16, Rc<Engine<C>>)>) -> Self {
+        let mut local: Vec<Option<LocalShard<C>>> = (0..total).map(|_| None).collect();
         for (number, engine) in engines {
             local[usize::from(number)] = Some(LocalShard {
                 engine,
@@ -176,11 +176,11 @@ impl Shards {
         }
     }
 
-    fn local(&self, shard: u16) -> &LocalShard {
+    fn local(&self, shard: u16) -> &LocalShard<C> {
         self.local[usize::from(shard)].as_ref().expect("the request was routed to this core")
     }
 
-    fn numbered(&self) -> impl Iterator<Item = (u16, &LocalShard)> {
+    fn numbered(&self) -> impl Iterator<Item = (u16, &LocalShard<C>)> {
         let numbered = self.local.iter().enumerate();
         numbered.filter_map(|(number, local)| Some((number as u16, local.as_ref()?)))
     }
@@ -192,7 +192,7 @@ impl Shards {
         target: Target,
         request: &ItemRequest<'_>,
         now: u32,
-        notes: Notes<'_>,
+        notes: Notes<'_, C>,
         put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Tried {
         let Target { shard, announced } = target;
@@ -528,14 +528,14 @@ impl Shards {
 
     /// Bytes of answers for other cores that may not leave yet.
     pub(super) fn held_bytes(&self) -> usize {
-        let of_shard = |local: &LocalShard| {
+        let of_shard = |local: &LocalShard<C>| {
             local.held_values.len() + local.held.len() * size_of::<HeldAnswer>()
         };
         self.local.iter().flatten().map(of_shard).sum()
     }
 
     pub(super) fn space(&self) -> Vec<ShardSpace> {
-        let space = |(_, local): (u16, &LocalShard)| ShardSpace {
+        let space = |(_, local): (u16, &LocalShard<C>)| ShardSpace {
             directory: local.engine.directory().to_path_buf(),
             report: local.engine.space_report(),
         };
@@ -543,7 +543,7 @@ impl Shards {
     }
 
     pub(super) fn reports(&self) -> Vec<ShardReport> {
-        let report = |(shard, local): (u16, &LocalShard)| ShardReport {
+        let report = |(shard, local): (u16, &LocalShard<C>)| ShardReport {
             shard,
             statistics: local.engine.statistics(),
             stopped: local.engine.stopped(),
@@ -554,10 +554,10 @@ impl Shards {
 
 impl Completion {
     /// The end of the request, and when it may be told.
-    pub(super) fn settle(
+    pub(super) fn settle<C: CoreEnv>(
         self,
         counters: &mut Counters,
-        observer: &mut Observer,
+        observer: &mut Observer<C>,
     ) -> (Answered, After) {
         if let Some(observed) = self.observed {
             let result = self.result.as_ref().map(|(done, _)| match done {
@@ -603,8 +603,8 @@ fn darken<'a>(request: &ItemRequest<'a>) -> ItemRequest<'a> {
 }
 
 /// Carries out what is not about one item, begun at `now`, and waits until it may be told.
-async fn carry_out(
-    engine: &Rc<Engine>,
+async fn carry_out<C: CoreEnv>(
+    engine: &Rc<Engine<C>>,
     request: &ShardRequest,
     now: u64,
 ) -> Result<ShardAnswer, EngineError> {

@@ -1,12 +1,13 @@
 use super::*;
 use std::cell::Cell;
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::IntoRawFd;
 use std::rc::Rc;
 
 use crate::core_thread::{Core, CoreOptions};
 use crate::fake_ring::{FakeKernel, FakeRing, Reply};
+use crate::network::Service;
 use crate::network_events::{
     ACCEPT_RETRY_NANOSECONDS, ACCEPTS_PER_TURN, LINGER_NANOSECONDS, PROBE_NANOSECONDS,
 };
@@ -27,10 +28,10 @@ struct Recorder {
     closes: bool,
 }
 
-impl Service for Recorder {
+impl Service<RingNetwork> for Recorder {
     fn connected(
         &mut self,
-        _network: &mut Network,
+        _network: &mut RingNetwork,
         connection: ConnectionId,
         listener: usize,
         _peer: Option<SocketAddr>,
@@ -40,7 +41,7 @@ impl Service for Recorder {
         true
     }
 
-    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
+    fn received(&mut self, network: &mut RingNetwork, connection: ConnectionId, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
         if !self.is_silent {
             network.output(connection).unwrap().extend_from_slice(bytes);
@@ -53,12 +54,12 @@ impl Service for Recorder {
         }
     }
 
-    fn ended(&mut self, network: &mut Network, connection: ConnectionId) {
+    fn ended(&mut self, network: &mut RingNetwork, connection: ConnectionId) {
         self.events.push("ended".into());
         network.close_after_output(connection);
     }
 
-    fn drained(&mut self, _network: &mut Network, _connection: ConnectionId) {
+    fn drained(&mut self, _network: &mut RingNetwork, _connection: ConnectionId) {
         self.events.push("drained".into());
     }
 
@@ -66,7 +67,7 @@ impl Service for Recorder {
         self.events.push("closed".into());
     }
 
-    fn turn(&mut self, network: &mut Network) -> bool {
+    fn turn(&mut self, network: &mut RingNetwork) -> bool {
         if std::mem::take(&mut self.resumes_next_turn) {
             self.pause_after = None;
             network.resume(self.connection.unwrap());
