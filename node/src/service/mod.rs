@@ -13,6 +13,8 @@ mod pressure;
 mod refused;
 mod shards;
 mod shares;
+#[cfg(test)]
+mod simulation;
 mod table;
 mod turns;
 mod watchers;
