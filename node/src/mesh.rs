@@ -9,6 +9,7 @@
 //! - Requests are refused when the batch that gathers them is full and cannot be handed over;
 //!   answers never are, because there are no more of them than requests.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use larder_engine::key::Key;
@@ -25,7 +26,7 @@ use crate::limits::{
 };
 use crate::namespaces::{NamespaceChanged, NamespaceRequest, NamespaceTable};
 use crate::prefixes::PrefixCounts;
-use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
+use crate::request::{AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,19 +280,20 @@ impl Batch {
             + self.own_bytes
     }
 
-    /// The answer of a message.
-    pub fn answer<'a>(&'a self, message: &'a AnswerMessage) -> Result<Answer<'a>, NoAnswer> {
-        message.answer.map(|answer| answer.with_value(self.bytes_of(&message.value)))
+    /// Takes the answer out of a message. A long value comes as its own vector.
+    pub fn take_answer(&mut self, index: usize) -> Result<CarriedAnswer<'_>, NoAnswer> {
+        let message = &mut self.answers[index];
+        let value = match &mut message.value {
+            Bytes::Shared(start, end) => Cow::Borrowed(&self.bytes[*start..*end]),
+            Bytes::Own(bytes) => Cow::Owned(std::mem::take(bytes)),
+        };
+        message.answer.map(|answer| CarriedAnswer { answer, value })
     }
 
     fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(request.key.record);
-        self.bytes.extend_from_slice(request.key.item);
-        for value in request.operation.values() {
-            self.bytes.extend_from_slice(value);
-        }
-        let asked = Asked::Item(RequestHead::of(request), self.settle(start));
+        let Key { record, item, .. } = request.key;
+        let parts = [record, item].into_iter().chain(request.operation.values());
+        let asked = Asked::Item(RequestHead::of(request), self.keep(parts));
         self.requests.push(RequestMessage { place, shard, asked });
     }
 
@@ -301,20 +303,23 @@ impl Batch {
         self.requests.push(RequestMessage { place, shard, asked: Asked::Shard(request) });
     }
 
-    /// Moves bytes that were appended since `start` into a vector of their own if they are many.
-    fn settle(&mut self, start: usize) -> Bytes {
-        let end = self.bytes.len();
-        if end - start <= BATCH_COPY_BYTES_MAX {
-            return Bytes::Shared(start, end);
+    /// Keeps bytes: with those of others, or in a vector of their own if they are many.
+    #[inline]
+    fn keep<'p>(&mut self, parts: impl Iterator<Item = &'p [u8]> + Clone) -> Bytes {
+        let len = parts.clone().map(<[u8]>::len).sum();
+        if len > BATCH_COPY_BYTES_MAX {
+            let mut own = Vec::with_capacity(len);
+            parts.for_each(|part| own.extend_from_slice(part));
+            self.own_bytes += len;
+            return Bytes::Own(own);
         }
-        self.own_bytes += end - start;
-        Bytes::Own(self.bytes.split_off(start))
+        let start = self.bytes.len();
+        parts.for_each(|part| self.bytes.extend_from_slice(part));
+        Bytes::Shared(start, start + len)
     }
 
     fn push_answer(&mut self, place: Place, answer: Result<&Answer<'_>, NoAnswer>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(answer.map_or(&[], |answer| answer.value));
-        let value = self.settle(start);
+        let value = self.keep(std::iter::once(answer.map_or(&[][..], |answer| answer.value)));
         let answer = answer.map(Answer::without_value);
         self.answers.push(AnswerMessage { place, answer, value });
     }
@@ -613,10 +618,12 @@ mod tests {
         let expected: Vec<_> = sent.into_iter().map(AnyRequest::Item).collect();
         assert_eq!(requests[..4], expected);
         assert_eq!(requests[4], AnyRequest::Shard(&page));
-        let answers: Vec<_> = batch.answers.iter().map(|message| batch.answer(message)).collect();
-        let expected =
-            [Ok(hit.with_value(b"value")), Err(NoAnswer::Damaged), Ok(hit.with_value(&large))];
-        assert_eq!(answers, expected);
+        let carried = |value| Ok(CarriedAnswer { answer: hit, value });
+        assert_eq!(batch.take_answer(0), carried(Cow::Borrowed(&b"value"[..])));
+        assert_eq!(batch.take_answer(1), Err(NoAnswer::Damaged));
+        let taken = batch.take_answer(2);
+        assert!(matches!(&taken, Ok(CarriedAnswer { value: Cow::Owned(_), .. })));
+        assert_eq!(taken, carried(Cow::Borrowed(&large)));
         assert_eq!(batch.park(1).request(), AnyRequest::Item(store(&large)));
         assert_eq!(batch.park(4).request(), AnyRequest::Shard(&page));
         let before = batch.own_bytes;

@@ -7,6 +7,48 @@ use crate::outgoing::Outgoing;
 /// The most that one send operation is given, in bytes.
 const SEND_BYTES_MAX: usize = 1 << 30;
 
+/// The most pieces that one send operation is given. An output within its high-water mark has fewer.
+const SEND_PIECES_MAX: usize = 64;
+
+/// What a send operation is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// So many bytes from there.
+    Bytes(*const u8, u32),
+    /// What this list says.
+    Pieces(*const libc::msghdr),
+}
+
+/// The list of pieces that a send operation reads.
+struct PieceList {
+    header: libc::msghdr,
+    pieces: [libc::iovec; SEND_PIECES_MAX],
+}
+
+impl PieceList {
+    fn new() -> Box<Self> {
+        // SAFETY: all-zero bytes are a header without a list, and empty pieces.
+        let mut list: Box<Self> = Box::new(unsafe { std::mem::zeroed() });
+        list.header.msg_iov = list.pieces.as_mut_ptr();
+        list
+    }
+
+    /// Fills the list with the front of `pieces`.
+    fn fill<'p>(&mut self, pieces: impl Iterator<Item = &'p [u8]>) {
+        let (mut count, mut left) = (0, SEND_BYTES_MAX);
+        for (piece, entry) in pieces.zip(&mut self.pieces) {
+            let len = piece.len().min(left);
+            *entry = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: len };
+            count += 1;
+            left -= len;
+            if left == 0 {
+                break;
+            }
+        }
+        self.header.msg_iovlen = count;
+    }
+}
+
 /// After so many receives that brought little, a connection is trusted with a multishot receive.
 const SHORT_RECEIVES_MIN: u8 = 8;
 
@@ -46,6 +88,8 @@ pub(crate) enum ReceiveChange {
 pub(crate) struct Connection {
     pub(crate) fd: OwnedFd,
     pub(crate) outgoing: Outgoing,
+    /// What the send in the ring reads, if it is in pieces.
+    list: Option<Box<PieceList>>,
     pub(crate) receive: Receive,
     pub(crate) closing: Closing,
     pub(crate) is_paused: bool,
@@ -75,6 +119,7 @@ impl Connection {
         Self {
             fd,
             outgoing: Outgoing::default(),
+            list: None,
             receive: Receive::Off,
             closing: Closing::No,
             is_paused: false,
@@ -93,7 +138,8 @@ impl Connection {
     /// The memory that the output takes, in bytes; nothing if it is about to be given back.
     pub(crate) fn output_memory(&self) -> usize {
         let is_closing = self.closing == Closing::Now;
-        if is_closing { 0 } else { self.outgoing.memory() }
+        let list = if self.list.is_some() { size_of::<PieceList>() } else { 0 };
+        if is_closing { 0 } else { self.outgoing.memory() + list }
     }
 
     /// Notes how much a receive has brought into a buffer of `buffer_bytes`.
@@ -119,13 +165,27 @@ impl Connection {
 
     /// What to send now, if there is anything and no send is in the ring. The memory stays where it
     /// is until the send has ended or the connection is dropped.
-    pub(crate) fn start_send(&mut self) -> Option<(*const u8, u32)> {
+    pub(crate) fn start_send(&mut self) -> Option<Sending> {
         if !self.outgoing.start_send() {
             return None;
         }
         self.is_unconfirmed = false;
-        let rest = self.outgoing.unsent();
-        Some((rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32))
+        if self.outgoing.is_in_pieces() {
+            let list = self.list.get_or_insert_with(PieceList::new);
+            list.fill(self.outgoing.unsent());
+            return Some(Sending::Pieces(&raw const list.header));
+        }
+        let rest = self.outgoing.unsent().next()?;
+        Some(Sending::Bytes(rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32))
+    }
+
+    /// Notes that a send ended after `bytes`. Returns the buffer when all is sent.
+    pub(crate) fn note_sent(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        let buffer = self.outgoing.note_sent(bytes);
+        if buffer.is_some() {
+            self.list = None;
+        }
+        buffer
     }
 
     /// Whether the receive operation should be in the ring. A connection that closes after its

@@ -28,6 +28,7 @@ pub mod network;
 mod network_events;
 mod operations;
 mod outgoing;
+pub mod output_queue;
 pub mod park;
 pub mod probe;
 pub mod random;

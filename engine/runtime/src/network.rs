@@ -14,6 +14,8 @@
 
 use std::net::SocketAddr;
 
+use crate::output_queue::OutputQueue;
+
 /// A connection's name. It is never used for another connection of the same core, short of 2^28
 /// connections in the same table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,9 +40,9 @@ impl From<u64> for ConnectionId {
 /// what is asked for is begun when the turn ends, and how it has ended comes as a call of
 /// [`Service`].
 pub trait Network {
-    /// The buffer to append replies to; what is in it when the turn ends is sent. `None` if the
+    /// The queue to append replies to; what is in it when the turn ends is sent. `None` if the
     /// connection is closed or closing.
-    fn output(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>>;
+    fn output(&mut self, connection: ConnectionId) -> Option<&mut OutputQueue>;
 
     /// Bytes appended that the peer's side has not accepted yet; 0 for a connection that is gone.
     fn output_pending(&self, connection: ConnectionId) -> usize;

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::connection::{Closing, Connection, Receive, ReceiveChange};
+use crate::connection::{Closing, Connection, Receive, ReceiveChange, Sending};
 use crate::network::{Network, Service};
 use crate::operations::{Key, Kind, Port, Token};
 use crate::ring::{Completion, Operation, Ring};
@@ -124,7 +124,7 @@ impl RingNetwork {
         connection.awaited -= 1;
         let is_passing = matches!(-result, libc::EAGAIN | libc::EINTR);
         let is_broken = result <= 0 && !is_passing;
-        let sent = connection.outgoing.note_sent(usize::try_from(result).unwrap_or(0));
+        let sent = connection.note_sent(usize::try_from(result).unwrap_or(0));
         let has_drained = connection.outgoing.take_drained(self.high_water);
         let is_open = connection.closing == Closing::No;
         let is_quiet = is_open && connection.outgoing.pending() == 0;
@@ -288,12 +288,18 @@ impl RingNetwork {
         }
         connection.outgoing.note_high_water(self.high_water);
         let fd = connection.fd.as_raw_fd();
-        if let Some((memory, len)) = connection.start_send() {
+        let mut has_list = false;
+        if let Some(sending) = connection.start_send() {
             connection.awaited += 1;
             let token = Token::new(Kind::Send, key);
+            has_list = matches!(sending, Sending::Pieces(_));
+            let operation = match sending {
+                Sending::Bytes(memory, len) => Operation::Send { fd, memory, len },
+                Sending::Pieces(message) => Operation::SendPieces { fd, message },
+            };
             // SAFETY: the memory belongs to the connection, which does not touch it before the
             // send's completion and stays in the table until then.
-            unsafe { port.push(token, Operation::Send { fd, memory, len }) };
+            unsafe { port.push(token, operation) };
         }
         let token = Token::new(Kind::Receive, key);
         match connection.receive_change() {
@@ -310,9 +316,12 @@ impl RingNetwork {
                 port.push_plain(Token::without_slot(Kind::Cancel), cancel);
             }
         }
-        if connection.outgoing.output.is_empty() && connection.outgoing.output.capacity() > 0 {
-            let unused = std::mem::take(&mut connection.outgoing.output);
+        let output = &mut connection.outgoing.output;
+        if output.is_empty() && output.bytes().capacity() > 0 {
+            let unused = std::mem::take(output).into_buffer();
             self.recycle_output(unused);
+            self.count_output(key);
+        } else if has_list {
             self.count_output(key);
         }
     }
@@ -324,7 +333,7 @@ impl RingNetwork {
         key: Key,
     ) {
         let connection = self.connections.get_mut(key).expect("the caller has just seen it");
-        let output = std::mem::take(&mut connection.outgoing.output);
+        let output = std::mem::take(&mut connection.outgoing.output).into_buffer();
         if connection.awaited == 0 {
             self.output_memory -= connection.counted;
             self.connections.remove(key);

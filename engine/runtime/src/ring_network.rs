@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener;
 use crate::connection::{Closing, Connection};
 use crate::network::{ConnectionId, Network};
 use crate::operations::{Key, Slots};
+use crate::output_queue::OutputQueue;
 use crate::ring::Completion;
 use crate::sockets;
 
@@ -176,7 +177,7 @@ impl RingNetwork {
 
 impl Network for RingNetwork {
     #[inline]
-    fn output(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>> {
+    fn output(&mut self, connection: ConnectionId) -> Option<&mut OutputQueue> {
         let key = connection.into();
         let connection = self.connections.get_mut(key)?;
         if connection.closing != Closing::No {
@@ -186,11 +187,12 @@ impl Network for RingNetwork {
             connection.is_dirty = true;
             self.dirty.push(key);
         }
-        if connection.outgoing.output.capacity() == 0 {
+        let output = &mut connection.outgoing.output;
+        if output.bytes().capacity() == 0 {
             let spare = self.spare.pop();
-            connection.outgoing.output = spare.unwrap_or_else(|| Vec::with_capacity(OUTPUT_BYTES));
+            *output.bytes() = spare.unwrap_or_else(|| Vec::with_capacity(OUTPUT_BYTES));
         }
-        Some(&mut connection.outgoing.output)
+        Some(output)
     }
 
     fn output_pending(&self, connection: ConnectionId) -> usize {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 use larder_engine::key::Key;
-use larder_engine::shard::Answer;
+use larder_engine::shard::{Answer, AnswerBuf};
 use larder_runtime::core_env::{CoreEnv, CoreFigures};
 use larder_runtime::file_cache::FileCache;
 
@@ -354,6 +354,19 @@ impl<C: CoreEnv> CoreState<C> {
         }
     }
 
+    /// The same for an answer whose value needs not be copied.
+    pub(super) fn deliver_own(
+        &mut self,
+        (core, place): (usize, Place),
+        answer: AnswerBuf,
+        after: After,
+    ) {
+        if self.shards.release(after) == Release::Now {
+            return self.mesh.send_own_answer(core, place, answer);
+        }
+        self.deliver((core, place), Ok(&answer.as_answer()), after);
+    }
+
     /// Takes the end of a request that had to wait.
     pub(super) fn completed(&mut self, completion: Completion) {
         let origin = completion.origin;
@@ -374,10 +387,7 @@ impl<C: CoreEnv> CoreState<C> {
         self.lanes.change(core, place.connection, |load| load - task);
         self.lanes.charge(core, place.connection, answered.value_bytes());
         match answered {
-            Answered::Item(answer) if self.shards.release(after) == Release::Now => {
-                self.mesh.send_own_answer(core, place, answer);
-            }
-            Answered::Item(answer) => self.deliver((core, place), Ok(&answer.as_answer()), after),
+            Answered::Item(answer) => self.deliver_own((core, place), answer, after),
             Answered::Shard(answer) => self.mesh.send_shard_answer(core, place, answer),
             Answered::Failed(failure) => self.deliver((core, place), Err(failure), after),
             Answered::Node(answer) => panic!("a shard answers for the whole node: {answer:?}"),

@@ -325,7 +325,7 @@ impl<C: CoreEnv> NodeService<C> {
             while taken < TURN_MESSAGES_MAX && !self.state.has_batch(core) {
                 let Some(mut batch) = self.state.mesh.receive(core) else { break };
                 taken += 1 + batch.requests.len() + batch.answers.len();
-                self.receive_answers(network, core, &batch);
+                self.receive_answers(network, core, &mut batch);
                 self.receive_shard_answers(core, &mut batch);
                 self.state.take_batch(core, batch);
                 self.state.work_on_batch(core);
@@ -339,12 +339,10 @@ impl<C: CoreEnv> NodeService<C> {
         has_any | self.state.work_on_parked()
     }
 
-    fn receive_answers(&mut self, network: &mut C::Network, core: usize, batch: &Batch) {
+    fn receive_answers(&mut self, network: &mut C::Network, core: usize, batch: &mut Batch) {
         let now = self.state.now;
-        for message in &batch.answers {
-            let answer = batch.answer(message);
-            let answer = answer.as_ref().map_err(|failure| *failure);
-            let Place { connection, sequence } = message.place;
+        for index in 0..batch.answers.len() {
+            let Place { connection, sequence } = batch.answers[index].place;
             let id = ConnectionId::from(connection);
             let pending = network.output_pending(id);
             let mark = self.state.ledger.output_mark();
@@ -353,8 +351,9 @@ impl<C: CoreEnv> NodeService<C> {
             queue(&mut self.ready, entry);
             let before = out.len();
             let mut output = Output::new(out, pending, mark);
+            let answer = batch.take_answer(index);
+            let value_bytes = answer.as_ref().map_or(0, |answer| answer.value.len());
             if entry.connection.complete_now(sequence, answer, core, now, &mut output) {
-                let value_bytes = answer.map_or(0, |answer| answer.value.len());
                 self.state.passed(core, connection, value_bytes);
             }
             let written = out.len() - before;
@@ -562,7 +561,7 @@ impl<C: CoreEnv> Service<C::Network> for NodeService<C> {
         if let Some(entry) = self.table.get_mut(connection) {
             entry.is_admitted = false;
             if let Some(out) = network.output(connection) {
-                entry.connection.put_turned_away(out);
+                entry.connection.put_turned_away(out.bytes());
             }
         }
         false

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use larder_engine::shard::{Announced, Answer};
+use larder_engine::shard::{Announced, Answer, AnswerBuf};
 use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::CoreState;
 use super::shards::{Notes, Origin, Tried, log_need, shard_log_need};
 use crate::connection::{After, Load};
-use crate::limits::{BATCH_KEPT_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
+use crate::limits::{BATCH_COPY_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
 use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 
@@ -188,23 +188,33 @@ impl<C: CoreEnv> CoreState<C> {
         }
         let mut value = std::mem::take(&mut self.scratch);
         value.clear();
-        let mut given = None;
+        let (mut given, mut own) = (None, None);
         let Self { shards, counters, observer, numbering, now, .. } = self;
         let number = || numbering.connection(core, place.connection);
         let mut observed = observer.observe(request, number);
         let notes = Notes { counters, observer, observed: &mut observed };
         let tried = shards.try_execute(target, request, *now, notes, |answer| {
-            value.extend_from_slice(answer.map_or(&[], |answer| answer.value));
+            let bytes = answer.map_or(&[][..], |answer| answer.value);
+            if bytes.len() > BATCH_COPY_BYTES_MAX {
+                own = Some(bytes.to_vec());
+            } else {
+                value.extend_from_slice(bytes);
+            }
             given = Some(answer.map(Answer::without_value));
         });
         let result = match tried {
             Tried::Done { after, .. } => {
-                self.lanes.charge(core, place.connection, value.len());
+                let value_bytes = own.as_ref().map_or(value.len(), Vec::len);
+                self.lanes.charge(core, place.connection, value_bytes);
                 let answer = given.expect("what is done has an answer");
-                let answer = answer.map(|answer| answer.with_value(&value));
-                let answer = answer.as_ref().map_err(|failure| *failure);
-                self.deliver((core, place), answer, after);
-                Ok(value.len())
+                if let (Ok(answer), Some(own)) = (answer, own) {
+                    self.deliver_own((core, place), AnswerBuf::with_value(&answer, own), after);
+                } else {
+                    let answer = answer.map(|answer| answer.with_value(&value));
+                    let answer = answer.as_ref().map_err(|failure| *failure);
+                    self.deliver((core, place), answer, after);
+                }
+                Ok(value_bytes)
             }
             Tried::Later => {
                 let own = self.lanes.load_of(core, place.connection);
@@ -221,9 +231,6 @@ impl<C: CoreEnv> CoreState<C> {
         self.scratch = value;
         if let (Ok(_), Some(need)) = (result, need) {
             self.lanes.note(core, place.connection, |part| self.shares.note(part, need.bytes));
-        }
-        if self.scratch.capacity() > BATCH_KEPT_BYTES_MAX {
-            self.scratch = Vec::new();
         }
         result
     }

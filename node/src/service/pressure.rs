@@ -71,7 +71,7 @@ impl<C: CoreEnv> NodeService<C> {
         }
         match (network.output(id), self.table.get_mut(id)) {
             (Some(out), Some(entry)) if can_be_told => {
-                entry.connection.put_shed(out);
+                entry.connection.put_shed(out.bytes());
                 network.close_after_output(id);
             }
             _ => network.close(id),

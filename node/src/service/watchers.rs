@@ -101,6 +101,7 @@ impl<C: CoreEnv> NodeService<C> {
             let Some(out) = network.output(id).filter(|_| entry.connection.is_watching()) else {
                 continue;
             };
+            let out = out.bytes();
             let before = out.len();
             watcher.skipped += lost;
             for event in events.iter().filter(|event| watcher.kinds.has_any(event.kind())) {

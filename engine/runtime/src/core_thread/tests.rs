@@ -41,7 +41,7 @@ impl Service<RingNetwork> for Echo {
     ) -> bool {
         self.seen.connected.fetch_add(1, Ordering::SeqCst);
         if listener == 1 {
-            network.output(connection).unwrap().extend_from_slice(b"busy\r\n");
+            network.output(connection).unwrap().bytes().extend_from_slice(b"busy\r\n");
         }
         listener == 0
     }
@@ -49,7 +49,7 @@ impl Service<RingNetwork> for Echo {
     fn received(&mut self, network: &mut RingNetwork, connection: ConnectionId, bytes: &[u8]) {
         self.seen.received.fetch_add(bytes.len(), Ordering::SeqCst);
         let Some(output) = network.output(connection) else { return };
-        output.extend_from_slice(bytes);
+        output.bytes().extend_from_slice(bytes);
         match bytes[0] {
             b'Q' => network.close_after_output(connection),
             b'P' => {
@@ -64,7 +64,7 @@ impl Service<RingNetwork> for Echo {
     fn ended(&mut self, network: &mut RingNetwork, connection: ConnectionId) {
         self.seen.ended.fetch_add(1, Ordering::SeqCst);
         if let Some(output) = network.output(connection) {
-            output.extend_from_slice(b"bye");
+            output.bytes().extend_from_slice(b"bye");
         }
         network.close_after_output(connection);
     }

@@ -13,6 +13,7 @@ use crate::connection::Closing;
 use crate::network::{ConnectionId, Network, Service};
 use crate::operations::{Key, Slots};
 use crate::outgoing::Outgoing;
+use crate::output_queue::OutputQueue;
 
 /// How long a client may take to end its side after it was told that nothing follows.
 const LINGER_NANOSECONDS: u64 = 1_000_000_000;
@@ -224,10 +225,10 @@ impl SimNetwork {
     fn take<S: Service<Self>>(&mut self, key: Key, service: &mut S) {
         let connection = self.connections.get_mut(key).expect("it was just looked at");
         let mut wire = connection.wire.get();
-        let unsent = connection.outgoing.unsent();
-        let most = unsent.len().min(wire.room()).min(self.options.send_bytes_max);
+        let unsent: usize = connection.outgoing.unsent().map(<[u8]>::len).sum();
+        let most = unsent.min(wire.room()).min(self.options.send_bytes_max);
         let len = self.random.count(1..=most);
-        wire.to_client.extend(&unsent[..len]);
+        wire.to_client.extend(connection.outgoing.unsent().flatten().take(len));
         drop(wire);
         drop(connection.outgoing.note_sent(len));
         let has_drained = connection.outgoing.take_drained(self.options.output_high_water);
@@ -269,7 +270,7 @@ impl SimNetwork {
         connection.outgoing.note_high_water(self.options.output_high_water);
         connection.outgoing.start_send();
         if connection.outgoing.output.is_empty() {
-            connection.outgoing.output = Vec::new();
+            connection.outgoing.output = OutputQueue::default();
         }
         // What the pause comes too late for still arrives.
         let is_late = connection.is_receiving && self.random.percent(50);
@@ -309,7 +310,7 @@ impl SimNetwork {
 }
 
 impl Network for SimNetwork {
-    fn output(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>> {
+    fn output(&mut self, connection: ConnectionId) -> Option<&mut OutputQueue> {
         let key = Key::from(connection);
         let is_open = self.connections.get(key)?.closing == Closing::No;
         if !is_open {
