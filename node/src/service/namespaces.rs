@@ -2,7 +2,8 @@
 
 use larder_runtime::core_env::CoreEnv;
 
-use super::core_state::{CoreState, GatherFor};
+use super::core_state::CoreState;
+use super::gathers::GatherFor;
 use crate::connection::{After, Arrival};
 use crate::mesh::{Ask, Note, Place};
 use crate::namespaces::registrar::{NextStep, RegistrarStep};

@@ -7,7 +7,8 @@ use larder_engine::shard::{Announced, Answer, AnswerBuf};
 use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::CoreState;
-use super::shards::{Notes, Origin, Tried, log_need, shard_log_need};
+use super::log_need::{log_need, shard_log_need};
+use super::shards::{Notes, Origin, Tried};
 use crate::connection::{After, Load};
 use crate::limits::{BATCH_COPY_BYTES_MAX, BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};

@@ -4,8 +4,9 @@
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::{ConnectionId, Network};
 
+use super::NodeService;
+use super::drive::{account, queue};
 use super::table::Entry;
-use super::{NodeService, account};
 use crate::events::Ending;
 use crate::ledger::heaviest;
 use crate::limits::{GRANT_SECONDS, INPUT_FREE_BYTES};
@@ -114,7 +115,7 @@ impl<C: CoreEnv> NodeService<C> {
             entry.granted_at = Some(self.ticks_seen);
             entry.wants_grant_since = None;
             account(&mut self.state, entry);
-            super::queue(&mut self.ready, entry);
+            queue(&mut self.ready, entry);
             self.want_grant.pop_front();
         }
     }

@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::ConnectionId;
 
-use super::shards::LogNeed;
+use super::NodeService;
+use super::drive::queue;
+use super::log_need::LogNeed;
 use super::shares::Part;
 use super::turns::Mark;
-use super::{NodeService, queue};
 use crate::limits::{LOG_SMALL_BYTES, OUTPUT_MARK_PRESSED, TASK_SMALL_BYTES};
 
 /// What a refused request waits for.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::ConnectionId;
 
-use super::core_state::Dispatch;
+use super::dispatch::Dispatch;
 use super::shares::Part;
 use super::turns::Mark;
 use crate::connection::{Drive, Load};

@@ -4,7 +4,8 @@ use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::{ConnectionId, Network};
 
 use super::NodeService;
-use super::core_state::{CoreState, GatherFor, Watcher};
+use super::core_state::{CoreState, Watcher};
+use super::gathers::GatherFor;
 use crate::connection::{After, Arrival};
 use crate::counters::{ConnectionReport, ConnectionState};
 use crate::events::{EventKinds, Happening, NodeEvent};
