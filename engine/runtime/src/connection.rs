@@ -7,7 +7,7 @@ use crate::outgoing::Outgoing;
 /// The most that one send operation is given, in bytes.
 const SEND_BYTES_MAX: usize = 1 << 30;
 
-/// The most pieces that one send operation is given. An output within its high-water mark has fewer.
+/// The most pieces that one send operation is given. An output within its high-water mark has less.
 const SEND_PIECES_MAX: usize = 64;
 
 /// What a send operation is given.

@@ -258,9 +258,10 @@ fn len_of(operation: &Operation) -> usize {
         Operation::Read { len, .. }
         | Operation::Write { len, .. }
         | Operation::Send { len, .. } => len as usize,
-        // SAFETY: the list is valid as long as the operation has not completed.
         Operation::SendPieces { message, .. } => {
-            unsafe { pieces_of(message) }.map(<[u8]>::len).sum()
+            // SAFETY: the list is valid as long as the operation has not completed.
+            let pieces = unsafe { pieces_of(message) };
+            pieces.map(<[u8]>::len).sum()
         }
         _ => 0,
     }

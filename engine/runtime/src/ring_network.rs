@@ -1,9 +1,9 @@
 //! The ring's instance of [`Network`]: connections over TCP, or to a path of this machine.
 //!
-//! Bytes go from the kernel's receive buffer to [`Service::received`](crate::network::Service::received) without a copy, and the
-//! replies of a turn leave in one send per connection. While a send is in the ring, new output
-//! gathers in a second buffer. Buffers are held only while there is output, so an idle connection
-//! costs its table entry.
+//! Bytes go from the kernel's receive buffer to [`received`](crate::network::Service::received)
+//! without a copy, and the replies of a turn leave in one send per connection. While a send is in
+//! the ring, new output gathers in a second queue. Buffers are held only while there is output, so
+//! an idle connection costs its table entry.
 
 use std::collections::VecDeque;
 use std::net::TcpListener;

@@ -34,8 +34,8 @@ impl ReplySink for AroundValue<'_> {
     }
 }
 
-/// Appends the reply to a message that has waited, as [`Codec::put_waited`] does. A large value that
-/// came with the answer is linked instead of copied.
+/// Appends the reply to a message that has waited, as [`Codec::put_waited`] does. A large value
+/// that came with the answer is linked instead of copied.
 pub(super) fn put_carried<P: Codec>(
     protocol: &P,
     token: &P::Token,

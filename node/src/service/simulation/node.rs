@@ -45,7 +45,7 @@ const RUN_NANOSECONDS_MAX: u64 = 600_000_000_000;
 const SLEEP_NANOSECONDS_MAX: u64 = 1_000_000;
 
 /// How large a node is, and what of it is small enough to be felt.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     cores: usize,
     shards: u16,
@@ -221,7 +221,7 @@ async fn rest(env: &SimEnv, has_worked: bool, sleep: &mut u64, random: &mut Rand
 
 /// Has all cores end as they do when the node stops.
 fn stop_all(cores: &[Served]) {
-    for Served { control, .. } in cores.iter() {
+    for Served { control, .. } in cores {
         control.send(Control::Drain).expect("the service hears");
     }
     wake_all(cores);
