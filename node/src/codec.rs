@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use larder_engine::key::Key;
 use larder_engine::shard::Answer;
+use larder_protocol::sink::ReplySink;
 
 use crate::events::NodeEvent;
 use crate::request::{
@@ -190,12 +191,12 @@ pub trait Codec {
 
     /// As [`Codec::put`], for a message that has waited. `at` has the Unix second, and how often
     /// the request has gone from one core to another.
-    fn put_waited(
+    fn put_waited<S: ReplySink>(
         &self,
         token: &Self::Token,
         answer: Result<&Answer<'_>, NoAnswer>,
         at: (u32, u8),
-        out: &mut Vec<u8>,
+        out: &mut S,
     );
 
     /// The same where a shard was asked for more than an item; returns what it is to be asked next,

@@ -7,9 +7,9 @@ use larder_engine::error::EngineError;
 use larder_engine::operation::Outcome;
 use larder_engine::shard::Statistics;
 use larder_engine::space::SpaceReport;
+use larder_runtime::core_env::LoopCounters;
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::file_cache::FileCacheCounters;
-use larder_runtime::ring_env::LoopCounters;
 
 /// One connection, or a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,13 +9,14 @@
 //! - Requests are refused when the batch that gathers them is full and cannot be handed over;
 //!   answers never are, because there are no more of them than requests.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
 use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
+use larder_runtime::core_env::CoreWaker;
 use larder_runtime::mailbox::{self, Receiver, Sender};
-use larder_runtime::wake::RemoteWaker;
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
 use crate::events::{EventKinds, NodeEvent};
@@ -25,7 +26,7 @@ use crate::limits::{
 };
 use crate::namespaces::{NamespaceChanged, NamespaceRequest, NamespaceTable};
 use crate::prefixes::PrefixCounts;
-use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
+use crate::request::{AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,19 +280,20 @@ impl Batch {
             + self.own_bytes
     }
 
-    /// The answer of a message.
-    pub fn answer<'a>(&'a self, message: &'a AnswerMessage) -> Result<Answer<'a>, NoAnswer> {
-        message.answer.map(|answer| answer.with_value(self.bytes_of(&message.value)))
+    /// Takes the answer out of a message. A long value comes as its own vector.
+    pub fn take_answer(&mut self, index: usize) -> Result<CarriedAnswer<'_>, NoAnswer> {
+        let message = &mut self.answers[index];
+        let value = match &mut message.value {
+            Bytes::Shared(start, end) => Cow::Borrowed(&self.bytes[*start..*end]),
+            Bytes::Own(bytes) => Cow::Owned(std::mem::take(bytes)),
+        };
+        message.answer.map(|answer| CarriedAnswer { answer, value })
     }
 
     fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(request.key.record);
-        self.bytes.extend_from_slice(request.key.item);
-        for value in request.operation.values() {
-            self.bytes.extend_from_slice(value);
-        }
-        let asked = Asked::Item(RequestHead::of(request), self.settle(start));
+        let Key { record, item, .. } = request.key;
+        let parts = [record, item].into_iter().chain(request.operation.values());
+        let asked = Asked::Item(RequestHead::of(request), self.keep(parts));
         self.requests.push(RequestMessage { place, shard, asked });
     }
 
@@ -301,20 +303,23 @@ impl Batch {
         self.requests.push(RequestMessage { place, shard, asked: Asked::Shard(request) });
     }
 
-    /// Moves bytes that were appended since `start` into a vector of their own if they are many.
-    fn settle(&mut self, start: usize) -> Bytes {
-        let end = self.bytes.len();
-        if end - start <= BATCH_COPY_BYTES_MAX {
-            return Bytes::Shared(start, end);
+    /// Keeps bytes: with those of others, or in a vector of their own if they are many.
+    #[inline]
+    fn keep<'p>(&mut self, parts: impl Iterator<Item = &'p [u8]> + Clone) -> Bytes {
+        let len = parts.clone().map(<[u8]>::len).sum();
+        if len > BATCH_COPY_BYTES_MAX {
+            let mut own = Vec::with_capacity(len);
+            parts.for_each(|part| own.extend_from_slice(part));
+            self.own_bytes += len;
+            return Bytes::Own(own);
         }
-        self.own_bytes += end - start;
-        Bytes::Own(self.bytes.split_off(start))
+        let start = self.bytes.len();
+        parts.for_each(|part| self.bytes.extend_from_slice(part));
+        Bytes::Shared(start, start + len)
     }
 
     fn push_answer(&mut self, place: Place, answer: Result<&Answer<'_>, NoAnswer>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(answer.map_or(&[], |answer| answer.value));
-        let value = self.settle(start);
+        let value = self.keep(std::iter::once(answer.map_or(&[][..], |answer| answer.value)));
         let answer = answer.map(Answer::without_value);
         self.answers.push(AnswerMessage { place, answer, value });
     }
@@ -378,16 +383,16 @@ pub fn mailboxes(cores: usize) -> Vec<Vec<Option<Ends>>> {
 }
 
 /// One core's line to another.
-struct Line {
+struct Line<W> {
     ends: Ends,
-    waker: RemoteWaker,
+    waker: W,
     gathering: Box<Batch>,
     /// Empty batches, in the form in which mailboxes carry them.
     #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
     kept: Vec<Box<Batch>>,
 }
 
-impl Line {
+impl<W> Line<W> {
     /// Hands the gathered batch over if there is room; returns whether it could.
     fn hand_over(&mut self) -> bool {
         if self.gathering.is_empty() {
@@ -406,17 +411,17 @@ impl Line {
 }
 
 /// One core's lines to all others.
-pub struct Mesh {
-    lines: Vec<Option<Line>>,
+pub struct Mesh<W> {
+    lines: Vec<Option<Line<W>>>,
     /// The core that the next turn receives from first.
     first: usize,
 }
 
-impl Mesh {
+impl<W: CoreWaker> Mesh<W> {
     /// The lines of the core that owns `ends`; `wakers` has one waker for each core.
-    pub fn new(ends: Vec<Option<Ends>>, wakers: &[RemoteWaker]) -> Self {
+    pub fn new(ends: Vec<Option<Ends>>, wakers: &[W]) -> Self {
         assert_eq!(ends.len(), wakers.len(), "one waker for each core");
-        let line = |(ends, waker): (Option<Ends>, &RemoteWaker)| {
+        let line = |(ends, waker): (Option<Ends>, &W)| {
             let waker = waker.clone();
             ends.map(|ends| Line { ends, waker, gathering: Box::default(), kept: Vec::new() })
         };
@@ -428,7 +433,7 @@ impl Mesh {
         self.lines.iter().enumerate().filter(|(_, line)| line.is_some()).map(|(core, _)| core)
     }
 
-    fn line(&mut self, core: usize) -> &mut Line {
+    fn line(&mut self, core: usize) -> &mut Line<W> {
         self.lines[core].as_mut().expect("a core does not write to itself")
     }
 
@@ -521,7 +526,7 @@ impl Mesh {
 
     /// The memory of batches that gather messages or are kept for it, in bytes.
     pub fn memory(&self) -> usize {
-        let of_line = |line: &Line| -> usize {
+        let of_line = |line: &Line<W>| -> usize {
             line.gathering.memory() + line.kept.iter().map(|batch| batch.memory()).sum::<usize>()
         };
         self.lines.iter().flatten().map(of_line).sum()
@@ -534,7 +539,7 @@ impl Mesh {
 
     /// The order in which a turn receives from the cores. Each comes first as often as the others,
     /// because a turn that receives enough leaves the last ones to the next.
-    pub fn next_order(&mut self) -> impl Iterator<Item = usize> + use<> {
+    pub fn next_order(&mut self) -> impl Iterator<Item = usize> + use<W> {
         let (cores, first) = (self.lines.len(), self.first);
         self.first = (first + 1) % cores;
         (0..cores).map(move |step| (first + step) % cores)
@@ -574,6 +579,7 @@ mod tests {
     use crate::request::ShardWork;
     use larder_engine::operation::{Delete, Exchange, Outcome, Store, StoreMode};
     use larder_engine::scan::{Page, Scan};
+    use larder_runtime::wake::RemoteWaker;
 
     fn store(value: &[u8]) -> ItemRequest<'_> {
         let operation = Operation::Store(Store {
@@ -631,10 +637,6 @@ mod tests {
         let expected: Vec<_> = sent.into_iter().map(AnyRequest::Item).collect();
         assert_eq!(requests[..4], expected);
         assert_eq!(requests[4], AnyRequest::Shard(&page));
-        let answers: Vec<_> = batch.answers.iter().map(|message| batch.answer(message)).collect();
-        let expected =
-            [Ok(hit.with_value(b"value")), Err(NoAnswer::Damaged), Ok(hit.with_value(&large))];
-        assert_eq!(answers, expected);
         let (bytes, own_bytes) = (batch.bytes.len(), batch.own_bytes);
         batch.push_answer(place(6), Ok(&hit.with_value(b"another")));
         let taken = batch.pop_answer().expect("an answer").expect("no failure");
@@ -645,6 +647,12 @@ mod tests {
         batch.push_answer(place(6), Err(NoAnswer::Damaged));
         assert!(matches!(batch.pop_answer(), Some(Err(NoAnswer::Damaged))));
         assert_eq!((batch.bytes.len(), batch.own_bytes), (bytes, own_bytes));
+        let carried = |value| Ok(CarriedAnswer { answer: hit, value });
+        assert_eq!(batch.take_answer(0), carried(Cow::Borrowed(&b"value"[..])));
+        assert_eq!(batch.take_answer(1), Err(NoAnswer::Damaged));
+        let taken = batch.take_answer(2);
+        assert!(matches!(&taken, Ok(CarriedAnswer { value: Cow::Owned(_), .. })));
+        assert_eq!(taken, carried(Cow::Borrowed(&large)));
         assert_eq!(batch.park(1).request(), AnyRequest::Item(store(&large)));
         assert_eq!(batch.park(4).request(), AnyRequest::Shard(&page));
         let before = batch.own_bytes;
@@ -683,7 +691,8 @@ mod tests {
 
     #[test]
     fn no_core_is_always_received_from_last() {
-        let mut mesh = Mesh { lines: (0..3).map(|_| None).collect(), first: 0 };
+        let lines = (0..3).map(|_| None).collect();
+        let mut mesh: Mesh<RemoteWaker> = Mesh { lines, first: 0 };
         let orders = [(); 4].map(|()| mesh.next_order().collect::<Vec<_>>());
         assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }

@@ -1,5 +1,6 @@
 //! What a client wants and what it is told, in the words of no protocol.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use larder_engine::error::EngineError;
@@ -8,7 +9,7 @@ use larder_engine::keyed::{KeyedItems, KeyedPage};
 use larder_engine::operation::{Need, Operation};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{
-    Acknowledgement, Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch,
+    Acknowledgement, Announced, Answer, AnswerBuf, BatchAnswer, BatchStep, ItemBatch,
 };
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
@@ -259,6 +260,29 @@ impl From<&EngineError> for NoAnswer {
             EngineError::RecordFull(_) => Self::RecordFull,
             EngineError::Read(_) => Self::ReadFailed,
         }
+    }
+}
+
+/// An answer on its way to its connection, with its value or a look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedAnswer<'a> {
+    /// The answer without its value.
+    pub answer: Answer<'static>,
+    /// The value.
+    pub value: Cow<'a, [u8]>,
+}
+
+impl CarriedAnswer<'_> {
+    /// The same with a value of its own.
+    pub fn into_buf(self) -> AnswerBuf {
+        AnswerBuf::with_value(&self.answer, self.value.into_owned())
+    }
+}
+
+impl From<AnswerBuf> for CarriedAnswer<'_> {
+    fn from(answer: AnswerBuf) -> Self {
+        let (answer, value) = answer.into_parts();
+        Self { answer, value: Cow::Owned(value) }
     }
 }
 

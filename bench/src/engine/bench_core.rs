@@ -344,10 +344,10 @@ impl RunningPhase {
 }
 
 /// No client is ever connected: only the turns matter.
-impl Service for BenchService {
+impl<N: Network> Service<N> for BenchService {
     fn connected(
         &mut self,
-        _network: &mut Network,
+        _network: &mut N,
         _connection: ConnectionId,
         _listener: usize,
         _peer: Option<SocketAddr>,
@@ -355,15 +355,15 @@ impl Service for BenchService {
         false
     }
 
-    fn received(&mut self, _network: &mut Network, _connection: ConnectionId, _bytes: &[u8]) {}
+    fn received(&mut self, _network: &mut N, _connection: ConnectionId, _bytes: &[u8]) {}
 
-    fn ended(&mut self, _network: &mut Network, _connection: ConnectionId) {}
+    fn ended(&mut self, _network: &mut N, _connection: ConnectionId) {}
 
-    fn drained(&mut self, _network: &mut Network, _connection: ConnectionId) {}
+    fn drained(&mut self, _network: &mut N, _connection: ConnectionId) {}
 
     fn closed(&mut self, _connection: ConnectionId) {}
 
-    fn turn(&mut self, _network: &mut Network) -> bool {
+    fn turn(&mut self, _network: &mut N) -> bool {
         if self.leaving.is_some() {
             return false;
         }

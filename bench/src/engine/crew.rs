@@ -6,6 +6,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use larder_runtime::core_env::CoreWaker;
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::disk_budget::DiskBudget;
 use larder_runtime::wake::RemoteWaker;

@@ -2,8 +2,52 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::outgoing::Outgoing;
+
 /// The most that one send operation is given, in bytes.
 const SEND_BYTES_MAX: usize = 1 << 30;
+
+/// The most pieces that one send operation is given. An output within its high-water mark has less.
+const SEND_PIECES_MAX: usize = 64;
+
+/// What a send operation is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// So many bytes from there.
+    Bytes(*const u8, u32),
+    /// What this list says.
+    Pieces(*const libc::msghdr),
+}
+
+/// The list of pieces that a send operation reads.
+struct PieceList {
+    header: libc::msghdr,
+    pieces: [libc::iovec; SEND_PIECES_MAX],
+}
+
+impl PieceList {
+    fn new() -> Box<Self> {
+        // SAFETY: all-zero bytes are a header without a list, and empty pieces.
+        let mut list: Box<Self> = Box::new(unsafe { std::mem::zeroed() });
+        list.header.msg_iov = list.pieces.as_mut_ptr();
+        list
+    }
+
+    /// Fills the list with the front of `pieces`.
+    fn fill<'p>(&mut self, pieces: impl Iterator<Item = &'p [u8]>) {
+        let (mut count, mut left) = (0, SEND_BYTES_MAX);
+        for (piece, entry) in pieces.zip(&mut self.pieces) {
+            let len = piece.len().min(left);
+            *entry = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: len };
+            count += 1;
+            left -= len;
+            if left == 0 {
+                break;
+            }
+        }
+        self.header.msg_iovlen = count;
+    }
+}
 
 /// After so many receives that brought little, a connection is trusted with a multishot receive.
 const SHORT_RECEIVES_MIN: u8 = 8;
@@ -43,25 +87,19 @@ pub(crate) enum ReceiveChange {
 
 pub(crate) struct Connection {
     pub(crate) fd: OwnedFd,
-    /// Bytes that the service appends to.
-    pub(crate) output: Vec<u8>,
-    /// Bytes that the send operation reads from; not touched while one is in the ring.
-    in_flight: Vec<u8>,
-    /// How many bytes of `in_flight` the kernel has accepted.
-    sent: usize,
+    pub(crate) outgoing: Outgoing,
+    /// What the send in the ring reads, if it is in pieces.
+    list: Option<Box<PieceList>>,
     pub(crate) receive: Receive,
     pub(crate) closing: Closing,
-    pub(crate) is_sending: bool,
     pub(crate) is_paused: bool,
     pub(crate) has_peer_ended: bool,
     /// How many receives in a row have brought little, up to [`SHORT_RECEIVES_MIN`].
     short_receives: u8,
-    /// Whether the output passed the high-water mark and has not come down since.
-    is_above_high_water: bool,
     /// Whether the connection is on the list of those to look at when the turn ends.
     pub(crate) is_dirty: bool,
     pub(crate) is_cancel_sent: bool,
-    /// Bytes arrived and nothing was sent since: see `Network::probe_silent`.
+    /// Bytes arrived and nothing was sent since: see `RingNetwork::probe_silent`.
     pub(crate) is_unconfirmed: bool,
     /// Whether the connection is on the list of those to probe.
     pub(crate) is_to_be_probed: bool,
@@ -80,16 +118,13 @@ impl Connection {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self {
             fd,
-            output: Vec::new(),
-            in_flight: Vec::new(),
-            sent: 0,
+            outgoing: Outgoing::default(),
+            list: None,
             receive: Receive::Off,
             closing: Closing::No,
-            is_sending: false,
             is_paused: false,
             has_peer_ended: false,
             short_receives: 0,
-            is_above_high_water: false,
             is_dirty: false,
             is_cancel_sent: false,
             is_unconfirmed: false,
@@ -103,12 +138,8 @@ impl Connection {
     /// The memory that the output takes, in bytes; nothing if it is about to be given back.
     pub(crate) fn output_memory(&self) -> usize {
         let is_closing = self.closing == Closing::Now;
-        if is_closing { 0 } else { self.in_flight.capacity() + self.output.capacity() }
-    }
-
-    /// Notes that whoever fills the output is to be told when most of it is sent.
-    pub(crate) fn expect_drained(&mut self) {
-        self.is_above_high_water = true;
+        let list = if self.list.is_some() { size_of::<PieceList>() } else { 0 };
+        if is_closing { 0 } else { self.outgoing.memory() + list }
     }
 
     /// Notes how much a receive has brought into a buffer of `buffer_bytes`.
@@ -132,53 +163,29 @@ impl Connection {
         !std::mem::replace(&mut self.is_to_be_probed, true)
     }
 
-    /// Bytes that the kernel has not accepted yet.
-    pub(crate) fn output_pending(&self) -> usize {
-        self.in_flight.len() - self.sent + self.output.len()
-    }
-
     /// What to send now, if there is anything and no send is in the ring. The memory stays where it
-    /// is until [`Connection::note_sent`] or the connection is dropped.
-    pub(crate) fn start_send(&mut self) -> Option<(*const u8, u32)> {
-        if self.is_sending {
+    /// is until the send has ended or the connection is dropped.
+    pub(crate) fn start_send(&mut self) -> Option<Sending> {
+        if !self.outgoing.start_send() {
             return None;
         }
-        if self.in_flight.is_empty() {
-            std::mem::swap(&mut self.output, &mut self.in_flight);
-        }
-        let rest = &self.in_flight[self.sent..];
-        if rest.is_empty() {
-            return None;
-        }
-        self.is_sending = true;
         self.is_unconfirmed = false;
-        Some((rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32))
+        if self.outgoing.is_in_pieces() {
+            let list = self.list.get_or_insert_with(PieceList::new);
+            list.fill(self.outgoing.unsent());
+            return Some(Sending::Pieces(&raw const list.header));
+        }
+        let rest = self.outgoing.unsent().next()?;
+        Some(Sending::Bytes(rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32))
     }
 
-    /// Notes that a send ended after `bytes`. Returns the buffer when all of it is sent.
+    /// Notes that a send ended after `bytes`. Returns the buffer when all is sent.
     pub(crate) fn note_sent(&mut self, bytes: usize) -> Option<Vec<u8>> {
-        assert!(self.is_sending, "a send ended that was not started");
-        self.is_sending = false;
-        self.sent += bytes;
-        assert!(self.sent <= self.in_flight.len(), "the kernel sent more than it was given");
-        if self.sent < self.in_flight.len() {
-            return None;
+        let buffer = self.outgoing.note_sent(bytes);
+        if buffer.is_some() {
+            self.list = None;
         }
-        self.sent = 0;
-        Some(std::mem::take(&mut self.in_flight))
-    }
-
-    /// Notes whether the output is above the high-water mark.
-    pub(crate) fn note_high_water(&mut self, high_water: usize) {
-        if self.output_pending() > high_water {
-            self.is_above_high_water = true;
-        }
-    }
-
-    /// Whether the output has just come down to half of the high-water mark, after passing it.
-    pub(crate) fn take_drained(&mut self, high_water: usize) -> bool {
-        let is_low = self.output_pending() <= high_water / 2;
-        is_low && std::mem::take(&mut self.is_above_high_water)
+        buffer
     }
 
     /// Whether the receive operation should be in the ring. A connection that closes after its
@@ -207,38 +214,6 @@ mod tests {
     fn connection() -> Connection {
         let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
         Connection::new(socket.into())
-    }
-
-    #[test]
-    fn output_gathers_while_a_send_is_in_the_ring() {
-        let mut connection = connection();
-        assert_eq!(connection.start_send(), None);
-        connection.output.extend_from_slice(b"first");
-        let (memory, len) = connection.start_send().unwrap();
-        assert_eq!(len, 5);
-        connection.output.extend_from_slice(b"second");
-        assert_eq!((connection.start_send(), connection.output_pending()), (None, 11));
-        assert!(connection.note_sent(2).is_none());
-        let (rest, len) = connection.start_send().unwrap();
-        assert_eq!((rest, len), (memory.wrapping_add(2), 3));
-        assert_eq!(connection.note_sent(3).as_deref(), Some(b"first".as_slice()));
-        assert_eq!(connection.start_send().unwrap().1, 6);
-        assert_eq!(connection.note_sent(6).as_deref(), Some(b"second".as_slice()));
-        assert_eq!((connection.start_send(), connection.output_pending()), (None, 0));
-    }
-
-    #[test]
-    fn drained_comes_once_for_each_time_above_the_mark() {
-        let mut connection = connection();
-        connection.output = vec![0; 101];
-        connection.note_high_water(100);
-        connection.start_send().unwrap();
-        connection.note_sent(50);
-        assert!(!connection.take_drained(100), "51 bytes are left");
-        connection.start_send().unwrap();
-        connection.note_sent(1);
-        assert!(connection.take_drained(100));
-        assert!(!connection.take_drained(100));
     }
 
     #[test]

@@ -20,17 +20,19 @@ use std::time::Duration;
 
 use crate::buffer_pool::BufferPool;
 use crate::clock::{Clock, monotonic_nanoseconds};
+use crate::core_env::LoopCounters;
 use crate::disk::Disk;
 use crate::driver::{BlockingOn, Driver, Serving};
 use crate::executor::{Executor, QUANTUM};
 use crate::idle::Idle;
 use crate::io_queue::IoQueueOptions;
-use crate::network::{Network, Service};
+use crate::network::Service;
 use crate::operations::{Key, Kind, Port, Token};
 use crate::probe::{self, StartError};
 use crate::random::Random;
 use crate::ring::{Completion, Operation, Ring, Wait};
-use crate::ring_env::{LoopCounters, RingEnv, Shared};
+use crate::ring_env::{RingEnv, Shared};
+use crate::ring_network::RingNetwork;
 use crate::uring::Uring;
 use crate::wake::RemoteWaker;
 
@@ -89,7 +91,7 @@ impl Default for CoreOptions {
 /// One core. It belongs to the thread that made it.
 pub struct Core<R: Ring = Uring> {
     port: Port<R>,
-    network: Network,
+    network: RingNetwork,
     shared: Rc<Shared>,
     waker: RemoteWaker,
     idle: Idle,
@@ -131,7 +133,7 @@ impl<R: Ring> Core<R> {
         };
         Ok(Self {
             port,
-            network: Network::new(options.output_high_water, options.receive_buffer_bytes),
+            network: RingNetwork::new(options.output_high_water, options.receive_buffer_bytes),
             shared: Rc::new(shared),
             waker,
             idle: Idle::new(u64::try_from(options.spin_max.as_nanos()).unwrap_or(u64::MAX)),
@@ -151,7 +153,7 @@ impl<R: Ring> Core<R> {
     }
 
     /// The core's connections and listeners.
-    pub fn network(&mut self) -> &mut Network {
+    pub fn network(&mut self) -> &mut RingNetwork {
         &mut self.network
     }
 
@@ -175,7 +177,7 @@ impl<R: Ring> Core<R> {
     /// # Panics
     ///
     /// If a task or the service panics, or the ring fails.
-    pub fn run<S: Service>(&mut self, service: &mut S, stop: &dyn Fn(&S) -> bool) {
+    pub fn run<S: Service<RingNetwork>>(&mut self, service: &mut S, stop: &dyn Fn(&S) -> bool) {
         let now = self.shared.clock.start_turn();
         service.begin_turn();
         while let Some(completion) = self.network.held.pop_front() {
@@ -383,7 +385,7 @@ impl<R: Ring> Core<R> {
         let wakers = self.shared.disk.borrow_mut().close();
         wakers.into_iter().for_each(Waker::wake);
         for completion in std::mem::take(&mut self.network.held) {
-            Network::discard(&mut self.port, completion);
+            RingNetwork::discard(&mut self.port, completion);
         }
         while self.port.in_flight() > 0 {
             self.port.push_plain(Token::without_slot(Kind::Cancel), Operation::CancelAll);
@@ -404,7 +406,7 @@ impl<R: Ring> Core<R> {
                         self.complete_disk(token.key, completion.result, self.shared.clock.now());
                     }
                     Kind::Wake | Kind::Cancel => {}
-                    _ => Network::discard(&mut self.port, completion),
+                    _ => RingNetwork::discard(&mut self.port, completion),
                 }
             }
             if self.port.in_flight() == 0 {

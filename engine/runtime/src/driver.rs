@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::core_env::CoreWaker;
 use crate::executor::{Executor, thread_number};
-use crate::network::{Network, Service};
+use crate::network::Service;
 use crate::operations::Port;
 use crate::ring::{Completion, Ring};
+use crate::ring_network::RingNetwork;
 use crate::wake::RemoteWaker;
 
 /// What the loop drives besides tasks, timers and the disk.
@@ -19,19 +21,19 @@ pub(crate) trait Driver<R: Ring> {
     fn begin_turn(&mut self);
     fn complete(
         &mut self,
-        network: &mut Network,
+        network: &mut RingNetwork,
         port: &mut Port<R>,
         completion: Completion,
         now: u64,
     );
     /// Does what is due; returns whether there was anything.
-    fn work(&mut self, network: &mut Network, now: u64) -> bool;
-    fn flush(&mut self, network: &mut Network, port: &mut Port<R>, now: u64);
+    fn work(&mut self, network: &mut RingNetwork, now: u64) -> bool;
+    fn flush(&mut self, network: &mut RingNetwork, port: &mut Port<R>, now: u64);
     fn publish(&mut self);
     /// Whether the network needs a flush.
-    fn is_changed(&self, network: &Network) -> bool;
+    fn is_changed(&self, network: &RingNetwork) -> bool;
     /// When [`Driver::flush`] is due again, in nanoseconds.
-    fn deadline(&self, network: &Network) -> Option<u64>;
+    fn deadline(&self, network: &RingNetwork) -> Option<u64>;
 }
 
 /// A service and the question whether it is over.
@@ -40,7 +42,7 @@ pub(crate) struct Serving<'a, S> {
     pub(crate) stop: &'a dyn Fn(&S) -> bool,
 }
 
-impl<R: Ring, S: Service> Driver<R> for Serving<'_, S> {
+impl<R: Ring, S: Service<RingNetwork>> Driver<R> for Serving<'_, S> {
     fn is_finished(&self) -> bool {
         (self.stop)(self.service)
     }
@@ -52,7 +54,7 @@ impl<R: Ring, S: Service> Driver<R> for Serving<'_, S> {
     #[inline]
     fn complete(
         &mut self,
-        network: &mut Network,
+        network: &mut RingNetwork,
         port: &mut Port<R>,
         completion: Completion,
         now: u64,
@@ -60,11 +62,11 @@ impl<R: Ring, S: Service> Driver<R> for Serving<'_, S> {
         network.complete(port, self.service, completion, now);
     }
 
-    fn work(&mut self, network: &mut Network, _now: u64) -> bool {
+    fn work(&mut self, network: &mut RingNetwork, _now: u64) -> bool {
         self.service.turn(network)
     }
 
-    fn flush(&mut self, network: &mut Network, port: &mut Port<R>, now: u64) {
+    fn flush(&mut self, network: &mut RingNetwork, port: &mut Port<R>, now: u64) {
         network.flush(port, self.service, now);
     }
 
@@ -72,11 +74,11 @@ impl<R: Ring, S: Service> Driver<R> for Serving<'_, S> {
         self.service.publish();
     }
 
-    fn is_changed(&self, network: &Network) -> bool {
+    fn is_changed(&self, network: &RingNetwork) -> bool {
         network.is_changed()
     }
 
-    fn deadline(&self, network: &Network) -> Option<u64> {
+    fn deadline(&self, network: &RingNetwork) -> Option<u64> {
         network.deadline()
     }
 }
@@ -117,7 +119,7 @@ impl<R: Ring, F: Future> Driver<R> for BlockingOn<'_, F> {
 
     fn complete(
         &mut self,
-        network: &mut Network,
+        network: &mut RingNetwork,
         _port: &mut Port<R>,
         completion: Completion,
         _now: u64,
@@ -125,7 +127,7 @@ impl<R: Ring, F: Future> Driver<R> for BlockingOn<'_, F> {
         network.held.push_back(completion);
     }
 
-    fn work(&mut self, _network: &mut Network, now: u64) -> bool {
+    fn work(&mut self, _network: &mut RingNetwork, now: u64) -> bool {
         if self.output.is_some() || !self.bell.is_woken.swap(false, Ordering::AcqRel) {
             return false;
         }
@@ -137,15 +139,15 @@ impl<R: Ring, F: Future> Driver<R> for BlockingOn<'_, F> {
         true
     }
 
-    fn flush(&mut self, _network: &mut Network, _port: &mut Port<R>, _now: u64) {}
+    fn flush(&mut self, _network: &mut RingNetwork, _port: &mut Port<R>, _now: u64) {}
 
     fn publish(&mut self) {}
 
-    fn is_changed(&self, _network: &Network) -> bool {
+    fn is_changed(&self, _network: &RingNetwork) -> bool {
         false
     }
 
-    fn deadline(&self, _network: &Network) -> Option<u64> {
+    fn deadline(&self, _network: &RingNetwork) -> Option<u64> {
         None
     }
 }

@@ -20,6 +20,7 @@ use async_task::Runnable;
 use slab::Slab;
 
 use crate::clock::monotonic_nanoseconds;
+use crate::core_env::CoreWaker;
 use crate::env::{TASK_QUEUES, TaskQueue};
 use crate::wake::RemoteWaker;
 

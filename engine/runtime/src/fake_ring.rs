@@ -224,6 +224,14 @@ impl FakeKernel {
                     self.sent.extend_from_slice(std::slice::from_raw_parts(memory, len));
                     len as i32
                 }
+                Operation::SendPieces { message, .. } => {
+                    let before = self.sent.len();
+                    for piece in pieces_of(message) {
+                        let left = len - (self.sent.len() - before);
+                        self.sent.extend_from_slice(&piece[..piece.len().min(left)]);
+                    }
+                    len as i32
+                }
                 other => panic!("{other:?} is not carried out here"),
             }
         };
@@ -239,6 +247,7 @@ fn fd_of(operation: &Operation) -> Option<RawFd> {
         | Operation::Accept { fd }
         | Operation::Receive { fd, .. }
         | Operation::Send { fd, .. }
+        | Operation::SendPieces { fd, .. }
         | Operation::Watch { fd } => Some(fd),
         _ => None,
     }
@@ -249,8 +258,29 @@ fn len_of(operation: &Operation) -> usize {
         Operation::Read { len, .. }
         | Operation::Write { len, .. }
         | Operation::Send { len, .. } => len as usize,
+        Operation::SendPieces { message, .. } => {
+            // SAFETY: the list is valid as long as the operation has not completed.
+            let pieces = unsafe { pieces_of(message) };
+            pieces.map(<[u8]>::len).sum()
+        }
         _ => 0,
     }
+}
+
+/// The pieces of a list.
+///
+/// # Safety
+///
+/// The list and its pieces are valid and stay so as long as they are looked at.
+unsafe fn pieces_of<'a>(message: *const libc::msghdr) -> impl Iterator<Item = &'a [u8]> {
+    // SAFETY: the caller promises that the list is valid.
+    let pieces = unsafe {
+        std::slice::from_raw_parts((*message).msg_iov.cast_const(), (*message).msg_iovlen)
+    };
+    pieces.iter().map(|piece| {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(piece.iov_base.cast_const().cast(), piece.iov_len) }
+    })
 }
 
 // SAFETY: an operation leaves `submitted` or `held` with its last completion, and only `perform`

@@ -1,13 +1,14 @@
 //! The core's thread and everything it touches the world with.
 //!
-//! [`env`](mod@env) is the seam that the engine is written against. `core_thread` and its
-//! neighbours are the production instance (io_uring); `simulation` is the seeded instance for
-//! tests.
+//! [`env`](mod@env) is the seam that the engine is written against; [`core_env`] and [`network`]
+//! are what a node's service needs besides. `core_thread` and its neighbours are the production
+//! instance (io_uring); `simulation` is the seeded instance for tests.
 
 pub mod buffer;
 mod buffer_pool;
 mod clock;
 mod connection;
+pub mod core_env;
 pub mod core_thread;
 pub mod disk;
 pub mod disk_budget;
@@ -26,6 +27,8 @@ pub mod memory;
 pub mod network;
 mod network_events;
 mod operations;
+mod outgoing;
+pub mod output_queue;
 pub mod park;
 pub mod probe;
 pub mod random;
@@ -33,6 +36,7 @@ mod receive_buffers;
 pub mod ring;
 pub mod ring_env;
 mod ring_file;
+pub mod ring_network;
 pub mod simulation;
 mod sockets;
 mod sync;

@@ -1,33 +1,27 @@
-//! Connections over TCP, or to a path of this machine, for a sans-I/O service.
+//! The seam between a core's connections and who answers them.
 //!
-//! Bytes go from the kernel's receive buffer to [`Service::received`] without a copy, and the
-//! replies of a turn leave in one send per connection. While a send is in the ring, new output
-//! gathers in a second buffer. Buffers are held only while there is output, so an idle connection
-//! costs its table entry.
+//! A [`Service`] is sans-I/O: it is told what has happened to connections, and says through
+//! [`Network`] what becomes of them. The ring (production) and the simulation (tests) are the
+//! instances; whoever drives a service keeps to the same order of calls:
+//!
+//! 1. [`Service::begin_turn`],
+//! 2. what has happened: [`Service::connected`], [`Service::received`], [`Service::ended`],
+//!    [`Service::drained`], a bounded number of them,
+//! 3. the core's tasks, and then [`Service::turn`],
+//! 4. what the connections' state calls for is begun (receive, send, close), where
+//!    [`Service::closed`] may be called,
+//! 5. [`Service::publish`].
 
-use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::net::SocketAddr;
 
-use crate::connection::{Closing, Connection};
-use crate::operations::{Key, Slots};
-use crate::ring::Completion;
-use crate::sockets;
-
-/// A new output buffer's size, in bytes.
-const OUTPUT_BYTES: usize = 4096;
-/// Output buffers up to this size are kept for the next connection that needs one.
-const SPARE_BYTES_MAX: usize = 64 << 10;
-/// How many are kept.
-const SPARE_BUFFERS_MAX: usize = 64;
+use crate::output_queue::OutputQueue;
 
 /// A connection's name. It is never used for another connection of the same core, short of 2^28
 /// connections in the same table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
-    index: u32,
-    generation: u32,
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
 }
 
 impl From<ConnectionId> for u64 {
@@ -42,20 +36,52 @@ impl From<u64> for ConnectionId {
     }
 }
 
-impl From<Key> for ConnectionId {
-    fn from(key: Key) -> Self {
-        Self { index: key.index, generation: key.generation }
-    }
+/// A core's connections, as the service that answers them sees them. Nothing here waits or fails:
+/// what is asked for is begun when the turn ends, and how it has ended comes as a call of
+/// [`Service`].
+pub trait Network {
+    /// The queue to append replies to; what is in it when the turn ends is sent. `None` if the
+    /// connection is closed or closing.
+    fn output(&mut self, connection: ConnectionId) -> Option<&mut OutputQueue>;
+
+    /// Bytes appended that the peer's side has not accepted yet; 0 for a connection that is gone.
+    fn output_pending(&self, connection: ConnectionId) -> usize;
+
+    /// The memory that a connection's unsent output takes, in bytes.
+    fn output_memory_of(&self, connection: ConnectionId) -> usize;
+
+    /// The memory that unsent output of all connections takes, in bytes, as of the last turn's end.
+    fn output_memory(&self) -> usize;
+
+    /// The memory of empty output buffers that are kept for use, in bytes.
+    fn spare_memory(&self) -> usize;
+
+    /// How often a receive ended because all receive buffers were in use, and was begun again.
+    fn buffer_shortages(&self) -> u64;
+
+    /// Has [`Service::drained`] called after a send, even if the output is below the high-water
+    /// mark.
+    fn expect_drained(&mut self, connection: ConnectionId);
+
+    /// Stops receiving. Bytes that have been received already are still delivered.
+    fn pause(&mut self, connection: ConnectionId);
+
+    /// Receives again after [`Network::pause`].
+    fn resume(&mut self, connection: ConnectionId);
+
+    /// Closes the connection without sending what is left of its output.
+    fn close(&mut self, connection: ConnectionId);
+
+    /// Closes the connection when all its output is sent and the peer has had the time to read it.
+    /// From now on no input is delivered and no output taken.
+    fn close_after_output(&mut self, connection: ConnectionId);
+
+    /// Accepts no more connections.
+    fn stop_listening(&mut self);
 }
 
-impl ConnectionId {
-    fn key(self) -> Key {
-        Key { index: self.index, generation: self.generation }
-    }
-}
-
-/// What answers the connections. All calls come from the core's own thread.
-pub trait Service {
+/// What answers the connections of a core. All calls come from the core's own thread.
+pub trait Service<N: Network> {
     /// The first call of a turn, and so the first after a sleep: what was learned about the time
     /// before is old. Between turns, [`Service::turn`] may be called without it.
     fn begin_turn(&mut self) {}
@@ -65,21 +91,21 @@ pub trait Service {
     /// call put into its output has been sent; [`Service::closed`] follows.
     fn connected(
         &mut self,
-        network: &mut Network,
+        network: &mut N,
         connection: ConnectionId,
         listener: usize,
         peer: Option<SocketAddr>,
     ) -> bool;
 
     /// Bytes arrived. They live only for the call.
-    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]);
+    fn received(&mut self, network: &mut N, connection: ConnectionId, bytes: &[u8]);
 
     /// The peer will send no more. The service answers what it has and then calls
     /// [`Network::close_after_output`].
-    fn ended(&mut self, network: &mut Network, connection: ConnectionId);
+    fn ended(&mut self, network: &mut N, connection: ConnectionId);
 
     /// The output, which had passed the high-water mark, is down to half of it.
-    fn drained(&mut self, network: &mut Network, connection: ConnectionId);
+    fn drained(&mut self, network: &mut N, connection: ConnectionId);
 
     /// The connection is gone: reset, failed, or closed by the service. Called exactly once for
     /// every [`Service::connected`], unless the core shuts down first.
@@ -87,255 +113,8 @@ pub trait Service {
 
     /// Called once per turn, after completions and tasks: polls mailboxes and releases replies.
     /// Returns whether it did anything, in which case the core does not sleep yet.
-    fn turn(&mut self, network: &mut Network) -> bool;
+    fn turn(&mut self, network: &mut N) -> bool;
 
     /// The last call of a turn: publishes mailboxes and wakes their owners.
     fn publish(&mut self);
 }
-
-/// A socket that clients connect to.
-#[derive(Debug)]
-pub enum ClientListener {
-    /// By an address and a port.
-    Tcp(TcpListener),
-    /// By a path of this machine. Several cores may have the same socket.
-    Local(UnixListener),
-}
-
-impl From<TcpListener> for ClientListener {
-    fn from(listener: TcpListener) -> Self {
-        Self::Tcp(listener)
-    }
-}
-
-pub(crate) struct Listener {
-    pub(crate) fd: Option<OwnedFd>,
-    /// Whether its clients have addresses.
-    pub(crate) has_addresses: bool,
-    /// Accepts in the ring.
-    pub(crate) armed: usize,
-    pub(crate) is_stopping: bool,
-    /// Not to be armed before that time, in nanoseconds.
-    pub(crate) retry_at: u64,
-}
-
-/// A core's connections and listeners.
-pub struct Network {
-    pub(crate) connections: Slots<Connection>,
-    pub(crate) listeners: Vec<Listener>,
-    /// Whether a listener waits to be armed, cancelled or closed.
-    pub(crate) has_listener_change: bool,
-    /// Connections to look at when the turn ends.
-    pub(crate) dirty: Vec<Key>,
-    /// Completions that came while no service ran.
-    pub(crate) held: VecDeque<Completion>,
-    pub(crate) high_water: usize,
-    pub(crate) receive_buffer_bytes: usize,
-    pub(crate) has_warned_of_limit: bool,
-    /// Connections to probe, and when, in nanoseconds; 0 while there are none.
-    pub(crate) to_be_probed: Vec<Key>,
-    pub(crate) probe_at: u64,
-    /// Connections whose peers have yet to end, and until when they may, in nanoseconds.
-    pub(crate) lingering: VecDeque<(Key, u64)>,
-    /// The memory of all connections' output as of their last change.
-    pub(crate) output_memory: usize,
-    /// Receives that ended because no buffer was free.
-    pub(crate) buffer_shortages: u64,
-    spare: Vec<Vec<u8>>,
-}
-
-impl Network {
-    pub(crate) fn new(output_high_water: usize, receive_buffer_bytes: usize) -> Self {
-        Self {
-            connections: Slots::new(),
-            listeners: Vec::new(),
-            has_listener_change: false,
-            dirty: Vec::new(),
-            held: VecDeque::new(),
-            high_water: output_high_water,
-            receive_buffer_bytes,
-            has_warned_of_limit: false,
-            to_be_probed: Vec::new(),
-            probe_at: 0,
-            lingering: VecDeque::new(),
-            output_memory: 0,
-            buffer_shortages: 0,
-            spare: Vec::new(),
-        }
-    }
-
-    /// The buffer to append replies to; what is in it when the turn ends is sent. `None` if the
-    /// connection is closed or closing.
-    #[inline]
-    pub fn output(&mut self, connection: ConnectionId) -> Option<&mut Vec<u8>> {
-        let key = connection.key();
-        let connection = self.connections.get_mut(key)?;
-        if connection.closing != Closing::No {
-            return None;
-        }
-        if !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(key);
-        }
-        if connection.output.capacity() == 0 {
-            let spare = self.spare.pop();
-            connection.output = spare.unwrap_or_else(|| Vec::with_capacity(OUTPUT_BYTES));
-        }
-        Some(&mut connection.output)
-    }
-
-    /// Bytes appended that the kernel has not accepted yet; 0 for a connection that is gone.
-    pub fn output_pending(&self, connection: ConnectionId) -> usize {
-        self.connections.get(connection.key()).map_or(0, Connection::output_pending)
-    }
-
-    /// The memory that a connection's unsent output takes, in bytes.
-    pub fn output_memory_of(&self, connection: ConnectionId) -> usize {
-        self.connections.get(connection.key()).map_or(0, Connection::output_memory)
-    }
-
-    /// The memory that unsent output of all connections takes, in bytes, as of the last turn's end.
-    pub fn output_memory(&self) -> usize {
-        self.output_memory
-    }
-
-    /// The memory of empty output buffers that are kept for use, in bytes.
-    pub fn spare_memory(&self) -> usize {
-        self.spare.iter().map(Vec::capacity).sum()
-    }
-
-    /// How often a receive ended because all receive buffers were in use, and was armed again.
-    pub fn buffer_shortages(&self) -> u64 {
-        self.buffer_shortages
-    }
-
-    /// Has [`Service::drained`] called after a send, even if the output is below the high-water
-    /// mark.
-    pub fn expect_drained(&mut self, connection: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(connection.key()) {
-            connection.expect_drained();
-        }
-    }
-
-    /// Stops receiving. Bytes that the ring has received already are still delivered.
-    pub fn pause(&mut self, connection: ConnectionId) {
-        self.change(connection.key(), |connection| connection.is_paused = true);
-    }
-
-    /// Receives again after [`Network::pause`].
-    pub fn resume(&mut self, connection: ConnectionId) {
-        self.change(connection.key(), |connection| connection.is_paused = false);
-    }
-
-    /// Closes the connection without sending what is left of its output.
-    pub fn close(&mut self, connection: ConnectionId) {
-        self.close_key(connection.key());
-    }
-
-    /// Closes the connection when all its output is sent and the peer has had the time to read it.
-    /// From now on no input is delivered and no output taken.
-    pub fn close_after_output(&mut self, connection: ConnectionId) {
-        self.change(connection.key(), |connection| {
-            if connection.closing == Closing::No {
-                connection.closing = Closing::AfterOutput;
-            }
-        });
-    }
-
-    /// Connections that are not gone yet.
-    pub fn connections(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// Accepts connections from `listener` while a service runs. Returns the index that
-    /// [`Service::connected`] is given.
-    ///
-    /// # Panics
-    ///
-    /// If the socket does not take the options of its kind.
-    pub fn listen(&mut self, listener: impl Into<ClientListener>) -> usize {
-        let (fd, has_addresses) = match listener.into() {
-            ClientListener::Tcp(listener) => {
-                sockets::prepare_listener(&listener).expect("a TCP listener takes TCP options");
-                (OwnedFd::from(listener), true)
-            }
-            ClientListener::Local(listener) => {
-                sockets::prepare_local_listener(&listener).expect("a listener takes a backlog");
-                (OwnedFd::from(listener), false)
-            }
-        };
-        let listener =
-            Listener { fd: Some(fd), has_addresses, armed: 0, is_stopping: false, retry_at: 0 };
-        self.listeners.push(listener);
-        self.has_listener_change = true;
-        self.listeners.len() - 1
-    }
-
-    /// Stops accepting, on all listeners, and closes them.
-    pub fn stop_listening(&mut self) {
-        for listener in &mut self.listeners {
-            listener.is_stopping = true;
-        }
-        self.has_listener_change = true;
-    }
-
-    /// When [`Network::flush`] is due again, in nanoseconds.
-    pub(crate) fn deadline(&self) -> Option<u64> {
-        let probe = (self.probe_at != 0).then_some(self.probe_at);
-        let linger = self.lingering.front().map(|(_, until)| *until);
-        self.retry_at().into_iter().chain(probe).chain(linger).min()
-    }
-
-    /// When a listener that had to wait may be armed again, in nanoseconds.
-    pub(crate) fn retry_at(&self) -> Option<u64> {
-        let waiting = |listener: &&Listener| listener.armed == 0 && !listener.is_stopping;
-        self.listeners.iter().filter(waiting).map(|listener| listener.retry_at).min()
-    }
-
-    /// Whether [`Network::flush`] has something to do.
-    pub(crate) fn is_changed(&self) -> bool {
-        self.has_listener_change || !self.dirty.is_empty()
-    }
-
-    pub(crate) fn close_key(&mut self, key: Key) {
-        self.change(key, |connection| connection.closing = Closing::Now);
-        self.count_output(key);
-    }
-
-    /// Brings the sum of output memory up to date with a connection's.
-    pub(crate) fn count_output(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let now = connection.output_memory();
-        self.output_memory = self.output_memory - connection.counted + now;
-        connection.counted = now;
-    }
-
-    /// Changes a connection, if it exists, and looks at it when the turn ends.
-    pub(crate) fn change(&mut self, key: Key, change: impl FnOnce(&mut Connection)) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        change(connection);
-        if !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(key);
-        }
-    }
-
-    /// Keeps an output buffer for the next connection that needs one, unless it has grown large.
-    pub(crate) fn recycle_output(&mut self, mut buffer: Vec<u8>) {
-        let is_fit = (1..=SPARE_BYTES_MAX).contains(&buffer.capacity());
-        if is_fit && self.spare.len() < SPARE_BUFFERS_MAX {
-            buffer.clear();
-            self.spare.push(buffer);
-        }
-    }
-}
-
-impl std::fmt::Debug for Network {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (connections, listeners) = (self.connections.len(), self.listeners.len());
-        write!(formatter, "Network({connections} connections, {listeners} listeners)")
-    }
-}
-
-#[cfg(test)]
-mod tests;

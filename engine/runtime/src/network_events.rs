@@ -1,15 +1,16 @@
 //! The network's side of the loop: completions in, operations out.
 //!
 //! Handlers of completions change a connection's state and put it on the dirty list;
-//! [`Network::flush`] then issues, once per turn, whatever operation that state calls for. A
+//! [`RingNetwork::flush`] then issues, once per turn, whatever operation that state calls for. A
 //! connection leaves the table, and its descriptor is closed, when its last operation has ended.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::connection::{Closing, Connection, Receive, ReceiveChange};
+use crate::connection::{Closing, Connection, Receive, ReceiveChange, Sending};
 use crate::network::{Network, Service};
 use crate::operations::{Key, Kind, Port, Token};
 use crate::ring::{Completion, Operation, Ring};
+use crate::ring_network::RingNetwork;
 use crate::sockets;
 
 /// How long accepting waits after the process ran out of descriptors or memory.
@@ -30,10 +31,10 @@ const LINGER_BYTES_MAX: u32 = 4 << 20;
 /// How many connections linger at a time: each holds a descriptor.
 const LINGERING_MAX: usize = 256;
 
-impl Network {
+impl RingNetwork {
     /// Takes the completion of an accept, receive, send or connection's cancellation in.
     #[inline]
-    pub(crate) fn complete<R: Ring, S: Service>(
+    pub(crate) fn complete<R: Ring, S: Service<Self>>(
         &mut self,
         port: &mut Port<R>,
         service: &mut S,
@@ -50,7 +51,7 @@ impl Network {
         }
     }
 
-    fn complete_receive<R: Ring, S: Service>(
+    fn complete_receive<R: Ring, S: Service<Self>>(
         &mut self,
         port: &mut Port<R>,
         service: &mut S,
@@ -118,15 +119,15 @@ impl Network {
         }
     }
 
-    fn complete_send<S: Service>(&mut self, service: &mut S, key: Key, result: i32) {
+    fn complete_send<S: Service<Self>>(&mut self, service: &mut S, key: Key, result: i32) {
         let connection = self.connections.get_mut(key).expect("a send keeps its connection");
         connection.awaited -= 1;
         let is_passing = matches!(-result, libc::EAGAIN | libc::EINTR);
         let is_broken = result <= 0 && !is_passing;
         let sent = connection.note_sent(usize::try_from(result).unwrap_or(0));
-        let has_drained = connection.take_drained(self.high_water);
+        let has_drained = connection.outgoing.take_drained(self.high_water);
         let is_open = connection.closing == Closing::No;
-        let is_quiet = is_open && connection.output_pending() == 0;
+        let is_quiet = is_open && connection.outgoing.pending() == 0;
         if let Some(buffer) = sent {
             self.recycle_output(buffer);
         }
@@ -143,7 +144,7 @@ impl Network {
         }
     }
 
-    fn complete_accept<S: Service>(
+    fn complete_accept<S: Service<Self>>(
         &mut self,
         service: &mut S,
         key: Key,
@@ -194,7 +195,7 @@ impl Network {
     }
 
     /// Issues the operations that the turn's changes call for.
-    pub(crate) fn flush<R: Ring, S: Service>(
+    pub(crate) fn flush<R: Ring, S: Service<Self>>(
         &mut self,
         port: &mut Port<R>,
         service: &mut S,
@@ -267,7 +268,7 @@ impl Network {
         }
     }
 
-    fn flush_connection<R: Ring, S: Service>(
+    fn flush_connection<R: Ring, S: Service<Self>>(
         &mut self,
         port: &mut Port<R>,
         service: &mut S,
@@ -276,7 +277,7 @@ impl Network {
     ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.is_dirty = false;
-        if connection.closing == Closing::AfterOutput && connection.output_pending() == 0 {
+        if connection.closing == Closing::AfterOutput && connection.outgoing.pending() == 0 {
             self.start_lingering(key, now);
         }
         self.count_output(key);
@@ -285,14 +286,20 @@ impl Network {
             self.flush_closing(port, service, key);
             return;
         }
-        connection.note_high_water(self.high_water);
+        connection.outgoing.note_high_water(self.high_water);
         let fd = connection.fd.as_raw_fd();
-        if let Some((memory, len)) = connection.start_send() {
+        let mut has_list = false;
+        if let Some(sending) = connection.start_send() {
             connection.awaited += 1;
             let token = Token::new(Kind::Send, key);
+            has_list = matches!(sending, Sending::Pieces(_));
+            let operation = match sending {
+                Sending::Bytes(memory, len) => Operation::Send { fd, memory, len },
+                Sending::Pieces(message) => Operation::SendPieces { fd, message },
+            };
             // SAFETY: the memory belongs to the connection, which does not touch it before the
             // send's completion and stays in the table until then.
-            unsafe { port.push(token, Operation::Send { fd, memory, len }) };
+            unsafe { port.push(token, operation) };
         }
         let token = Token::new(Kind::Receive, key);
         match connection.receive_change() {
@@ -309,21 +316,24 @@ impl Network {
                 port.push_plain(Token::without_slot(Kind::Cancel), cancel);
             }
         }
-        if connection.output.is_empty() && connection.output.capacity() > 0 {
-            let unused = std::mem::take(&mut connection.output);
+        let output = &mut connection.outgoing.output;
+        if output.is_empty() && output.bytes().capacity() > 0 {
+            let unused = std::mem::take(output).into_buffer();
             self.recycle_output(unused);
+            self.count_output(key);
+        } else if has_list {
             self.count_output(key);
         }
     }
 
-    fn flush_closing<R: Ring, S: Service>(
+    fn flush_closing<R: Ring, S: Service<Self>>(
         &mut self,
         port: &mut Port<R>,
         service: &mut S,
         key: Key,
     ) {
         let connection = self.connections.get_mut(key).expect("the caller has just seen it");
-        let output = std::mem::take(&mut connection.output);
+        let output = std::mem::take(&mut connection.outgoing.output).into_buffer();
         if connection.awaited == 0 {
             self.output_memory -= connection.counted;
             self.connections.remove(key);

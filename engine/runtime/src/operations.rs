@@ -3,6 +3,7 @@
 //! Invariant: a slot is freed only after the last completion of every operation that names it, so
 //! what it owns (buffer, path, descriptor) outlives the kernel's use of it.
 
+use crate::network::ConnectionId;
 use crate::ring::{Completion, Operation, Ring};
 
 const INDEX_BITS: u32 = 32;
@@ -35,6 +36,18 @@ pub(crate) enum Kind {
 pub(crate) struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,
+}
+
+impl From<Key> for ConnectionId {
+    fn from(key: Key) -> Self {
+        Self { index: key.index, generation: key.generation }
+    }
+}
+
+impl From<ConnectionId> for Key {
+    fn from(id: ConnectionId) -> Self {
+        Self { index: id.index, generation: id.generation }
+    }
 }
 
 /// What an operation's token says.

@@ -93,6 +93,13 @@ pub enum Operation {
         /// How many bytes.
         len: u32,
     },
+    /// Sends the front of what a list of pieces says, as far as the socket takes it.
+    SendPieces {
+        /// The socket.
+        fd: RawFd,
+        /// The list. It, and what it points to, belongs to the operation like other memory.
+        message: *const libc::msghdr,
+    },
     /// Completes each time the descriptor becomes readable (multishot).
     Watch {
         /// The descriptor.

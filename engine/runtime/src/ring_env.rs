@@ -12,26 +12,16 @@ use std::task::{Context, Poll};
 use crate::buffer::{self, Buffer};
 use crate::buffer_pool::BufferPool;
 use crate::clock::{self, Clock};
+use crate::core_env::{CoreEnv, CoreFigures, LoopCounters};
 use crate::disk::{Disk, DiskCounters};
 use crate::disk_request::{Request, Work};
 use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
 use crate::executor::Executor;
 use crate::random::Random;
 use crate::ring_file::{self, RequestFuture, RingFile, describe};
+use crate::ring_network::RingNetwork;
 use crate::timers::{TimerKey, Timers};
-
-/// What a core's loop has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoopCounters {
-    /// Turns of the loop.
-    pub turns: u64,
-    /// `io_uring_enter` calls.
-    pub enters: u64,
-    /// Times that the thread went to sleep.
-    pub parks: u64,
-    /// Wake-ups from other threads that came through the eventfd.
-    pub wakes: u64,
-}
+use crate::wake::RemoteWaker;
 
 /// What the core's loop, its tasks and its files share. Everything but the executor stays on one
 /// thread.
@@ -53,16 +43,6 @@ pub struct RingEnv {
 }
 
 impl RingEnv {
-    /// Microseconds since the Unix epoch, read from the clock itself.
-    pub fn unix_microseconds(&self) -> u64 {
-        clock::unix_microseconds()
-    }
-
-    /// The monotonic clock as it is now; [`Env::now`] is the time at which the turn began.
-    pub fn precise_now(&self) -> u64 {
-        clock::monotonic_nanoseconds()
-    }
-
     pub(crate) fn new(shared: Rc<Shared>) -> Self {
         Self { shared }
     }
@@ -75,17 +55,6 @@ impl RingEnv {
     /// What the core's loop has done so far.
     pub fn loop_counters(&self) -> LoopCounters {
         self.shared.counters.get()
-    }
-
-    /// The memory of the core's receive buffers, in bytes.
-    pub fn receive_buffer_bytes(&self) -> usize {
-        self.shared.receive_buffer_bytes
-    }
-
-    /// The memory of the core's other buffers, in bytes: of the pool, and those that do not fit it.
-    /// To be asked on the core's thread.
-    pub fn disk_buffer_bytes(&self) -> usize {
-        buffer::thread_bytes().saturating_sub(self.shared.receive_buffer_bytes)
     }
 
     /// Disk requests that have not ended, or whose result has not been taken.
@@ -213,6 +182,30 @@ impl Env for RingEnv {
             return Err(failed(io::Error::last_os_error()));
         }
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+}
+
+impl CoreEnv for RingEnv {
+    type Network = RingNetwork;
+    type Waker = RemoteWaker;
+
+    #[inline]
+    fn precise_now(&self) -> u64 {
+        clock::monotonic_nanoseconds()
+    }
+
+    fn unix_microseconds(&self) -> u64 {
+        clock::unix_microseconds()
+    }
+
+    fn figures(&self) -> CoreFigures {
+        let receive_buffer_bytes = self.shared.receive_buffer_bytes;
+        CoreFigures {
+            disk: self.disk_counters(),
+            turns: self.loop_counters(),
+            receive_buffer_bytes,
+            disk_buffer_bytes: buffer::thread_bytes().saturating_sub(receive_buffer_bytes),
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! of the disk goes into the next life with [`Simulation::with_disk`].
 //!
 //! One seed decides everything: the order in which tasks run, how long requests take, where a
-//! background loop yields, which faults happen, and what survives a crash. The same options and the
+//! background loop yields, which faults happen, what survives a crash, and, for a [`SimCore`], how
+//! clients' bytes are cut. The same options and the
 //! same code replay the same run to the nanosecond, which [`Simulation::trace`] shows. Only a task
 //! that another thread wakes would escape the seed.
 //!
@@ -39,6 +40,7 @@
 
 mod clock;
 mod content;
+mod core;
 mod crash;
 mod damage;
 mod disk;
@@ -46,10 +48,12 @@ mod env;
 mod executor;
 mod faults;
 mod file;
+mod network;
 mod operation;
 mod perform;
 mod random;
 mod trace;
+mod wire;
 mod world;
 
 #[cfg(test)]
@@ -62,11 +66,14 @@ use std::task::Poll;
 
 use crate::env::Env;
 
+pub use core::{SimCore, SimCoreEnv, SimWaker};
 pub use disk::SimDisk;
 pub use env::SimEnv;
 pub use faults::{FailOperation, Failure, FaultPlan, OperationKind, OperationKinds};
 pub use file::SimFile;
+pub use network::{SimNetwork, SimNetworkOptions};
 pub use trace::{TraceEntry, TraceEvent};
+pub use wire::SimClient;
 
 use executor::{Executor, MAIN};
 use random::Stream;

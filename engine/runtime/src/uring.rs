@@ -225,6 +225,9 @@ fn entry(operation: Operation) -> Entry {
         Operation::Send { fd, memory, len } => {
             opcode::Send::new(Fd(fd), memory, len).flags(libc::MSG_NOSIGNAL).build()
         }
+        Operation::SendPieces { fd, message } => {
+            opcode::SendMsg::new(Fd(fd), message).flags(libc::MSG_NOSIGNAL as u32).build()
+        }
         Operation::Watch { fd } => watch(fd),
         Operation::Cancel { token } => opcode::AsyncCancel::new(token).build(),
         Operation::CancelFile { fd } => {

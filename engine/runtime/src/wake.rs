@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use crate::core_env::CoreWaker;
 use crate::park::ParkWord;
 
 /// Wakes one core; cheap while that core is awake.
@@ -29,14 +30,6 @@ impl RemoteWaker {
         Ok(Self { target: Arc::new(Target { word: ParkWord::new(), event }) })
     }
 
-    /// Makes the core look at its mailboxes and tasks again: at once if it sleeps, before it next
-    /// goes to sleep otherwise.
-    pub fn wake(&self) {
-        if self.target.word.notify() {
-            self.ring_bell();
-        }
-    }
-
     pub(crate) fn word(&self) -> &ParkWord {
         &self.target.word
     }
@@ -52,6 +45,14 @@ impl RemoteWaker {
         let written =
             unsafe { libc::write(self.target.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
         assert_eq!(written, 8, "an eventfd takes 2^64 wake-ups: {}", io::Error::last_os_error());
+    }
+}
+
+impl CoreWaker for RemoteWaker {
+    fn wake(&self) {
+        if self.target.word.notify() {
+            self.ring_bell();
+        }
     }
 }
 

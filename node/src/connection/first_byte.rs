@@ -1,13 +1,11 @@
 //! A connection whose client says with its first byte which of two protocols it speaks.
 
-use larder_engine::shard::Answer;
-
 use super::{
     After, Arrival, Connection, Conversation, Drive, Handler, Load, Output, SpareInputs, Stop,
 };
 use crate::codec::Codec;
 use crate::events::NodeEvent;
-use crate::request::NoAnswer;
+use crate::request::{CarriedAnswer, NoAnswer};
 
 /// A connection that speaks `P`, or `Q` if its first byte is the one that `Q` begins with.
 #[derive(Debug)]
@@ -69,7 +67,7 @@ impl<P: Codec, Q: Codec> Conversation for ByFirstByte<P, Q> {
     fn complete_now(
         &mut self,
         sequence: u64,
-        answer: Result<&Answer<'_>, NoAnswer>,
+        answer: Result<CarriedAnswer<'_>, NoAnswer>,
         core: usize,
         now: u32,
         output: &mut Output<'_>,

@@ -11,6 +11,7 @@
 mod ahead;
 mod byte_queue;
 mod first_byte;
+mod linked;
 mod parts;
 mod slots;
 
@@ -20,7 +21,8 @@ mod tests;
 use std::sync::Arc;
 
 use larder_engine::key::Key;
-use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
+use larder_engine::shard::{Acknowledgement, Answer};
+use larder_runtime::output_queue::OutputQueue;
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::events::NodeEvent;
@@ -29,7 +31,8 @@ use crate::limits::{
     SPARE_INPUT_BYTES_MAX, SPARE_INPUTS_MAX,
 };
 use crate::request::{
-    Answered, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardRequest, Target,
+    Answered, CarriedAnswer, ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardRequest,
+    Target,
 };
 
 use ahead::{Ahead, One};
@@ -157,27 +160,27 @@ pub enum Stop {
 
 /// Where replies go.
 pub struct Output<'a> {
-    bytes: &'a mut Vec<u8>,
-    /// Bytes that are on their way already, besides `bytes`.
+    queue: &'a mut OutputQueue,
+    /// Bytes that are on their way already, besides those in `queue`.
     in_flight: usize,
     mark: Option<usize>,
 }
 
 impl<'a> Output<'a> {
-    /// Replies go to `bytes`; `pending` bytes, those included, have not been sent. Above `mark`
+    /// Replies go to `queue`; `pending` bytes, those included, have not been sent. Above `mark`
     /// nothing more is executed, and without one nothing at all.
-    pub fn new(bytes: &'a mut Vec<u8>, pending: usize, mark: Option<usize>) -> Self {
-        let in_flight = pending.saturating_sub(bytes.len());
-        Self { bytes, in_flight, mark }
+    pub fn new(queue: &'a mut OutputQueue, pending: usize, mark: Option<usize>) -> Self {
+        let in_flight = pending.saturating_sub(queue.len());
+        Self { queue, in_flight, mark }
     }
 
     /// Whether replies are there that have not been sent.
     fn has_unsent(&self) -> bool {
-        self.in_flight > 0 || !self.bytes.is_empty()
+        self.in_flight > 0 || !self.queue.is_empty()
     }
 
     fn is_full(&self) -> bool {
-        self.mark.is_none_or(|mark| self.in_flight + self.bytes.len() > mark)
+        self.mark.is_none_or(|mark| self.in_flight + self.queue.len() > mark)
     }
 }
 
@@ -216,7 +219,7 @@ pub trait Conversation {
     fn complete_now(
         &mut self,
         sequence: u64,
-        answer: Result<&Answer<'_>, NoAnswer>,
+        answer: Result<CarriedAnswer<'_>, NoAnswer>,
         core: usize,
         now: u32,
         output: &mut Output<'_>,
@@ -326,17 +329,17 @@ impl<P: Codec> Conversation for Connection<P> {
     fn complete_now(
         &mut self,
         sequence: u64,
-        answer: Result<&Answer<'_>, NoAnswer>,
+        answer: Result<CarriedAnswer<'_>, NoAnswer>,
         core: usize,
         now: u32,
         output: &mut Output<'_>,
     ) -> bool {
         let is_passed = self.slots.may_leave_next(sequence) && !output.is_full();
         if is_passed {
-            self.slots.pass(&self.protocol, sequence, answer, (now, 1), output.bytes);
+            self.slots.pass(&self.protocol, sequence, answer, (now, 1), output.queue);
         } else {
             let answered = match answer {
-                Ok(answer) => Answered::Item(AnswerBuf::with_value(answer, answer.value.to_vec())),
+                Ok(answer) => Answered::Item(answer.into_buf()),
                 Err(failure) => Answered::Failed(failure),
             };
             self.complete(sequence, Arrival { answered, after: After::NOTHING, core: Some(core) });
@@ -489,7 +492,7 @@ impl<P: Codec> Connection<P> {
     fn release(&mut self, output: &mut Output<'_>, handler: &mut impl Handler) -> bool {
         while !output.is_full() {
             let Some((sequence, request)) = self.slots.next_part() else {
-                if !self.slots.release_one(&self.protocol, handler, output.bytes) {
+                if !self.slots.release_one(&self.protocol, handler, output.queue) {
                     return true;
                 }
                 continue;
@@ -669,7 +672,7 @@ impl<P: Codec> Connection<P> {
         let asked = Asked { sequence: self.slots.next_sequence(), load: self.slots.load() };
         let is_direct = P::ORDER == Order::AsDone || self.slots.is_empty();
         let Self { protocol, slots, .. } = self;
-        let out = if is_direct { &mut *output.bytes } else { slots.held_tail() };
+        let out = if is_direct { output.queue.bytes() } else { slots.held_tail() };
         let (before, now) = (out.len(), handler.now().second);
         let mut put =
             |answer: Result<&Answer<'_>, NoAnswer>| protocol.put(message, answer, now, out);
@@ -685,10 +688,11 @@ impl<P: Codec> Connection<P> {
                 slots.push_waiting(group, expected_bytes, protocol.token(message));
             }
             Handled::Done { after, is_error } if is_direct => {
-                if handler.release(after) == Release::Now {
-                    slots.pass_written(before, group, is_error, output.bytes);
-                } else {
-                    slots.hold_from(output.bytes, before, group, after, is_error);
+                let out = output.queue.bytes();
+                if handler.release(after) != Release::Now {
+                    slots.hold_from(out, before, group, after, is_error);
+                } else if slots.takes_back(group, is_error) {
+                    out.truncate(before);
                 }
             }
             Handled::Done { after, is_error } => slots.push_held(before, group, after, is_error),
@@ -730,9 +734,12 @@ impl<P: Codec> Connection<P> {
     fn put_own(&mut self, output: &mut Output<'_>, put: impl FnOnce(&P, &mut Vec<u8>)) {
         let group = self.group_number();
         if P::ORDER == Order::AsDone || self.slots.is_empty() {
-            let before = output.bytes.len();
-            put(&self.protocol, output.bytes);
-            self.slots.pass_written(before, group, false, output.bytes);
+            let out = output.queue.bytes();
+            let before = out.len();
+            put(&self.protocol, out);
+            if self.slots.takes_back(group, false) {
+                out.truncate(before);
+            }
         } else {
             let before = self.slots.held_tail().len();
             put(&self.protocol, self.slots.held_tail());

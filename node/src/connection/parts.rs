@@ -72,7 +72,7 @@ impl<P: Codec> Connection<P> {
         let Self { protocol, slots, .. } = self;
         if !P::part_has_room(&part) {
             protocol.put_part(&part, None);
-            protocol.pass_part(&part, false, output.bytes);
+            protocol.pass_part(&part, false, output.queue.bytes());
             return None;
         }
         let asked = Asked { sequence: slots.next_sequence(), load: slots.load() };
@@ -81,7 +81,7 @@ impl<P: Codec> Connection<P> {
             Handled::Refused => return Some(Stop::Core),
             Handled::Waiting { expected_bytes } => slots.push_waiting(0, expected_bytes, part),
             Handled::Done { after, .. } if handler.release(after) == Release::Now => {
-                protocol.pass_part(&part, false, output.bytes);
+                protocol.pass_part(&part, false, output.queue.bytes());
             }
             Handled::Done { after, .. } => slots.push_gathered(after, part),
         }

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 use std::ops::{Add, Sub};
 use std::sync::Arc;
 
-use larder_engine::shard::Answer;
+use larder_runtime::output_queue::OutputQueue;
 
+use super::linked::put_carried;
 use super::{After, ByteQueue, Handler, Release};
 use crate::codec::{Codec, Order};
-use crate::request::{Answered, NoAnswer, ShardRequest};
+use crate::request::{Answered, CarriedAnswer, NoAnswer, ShardRequest};
 
 /// More slots than this are given back to the allocator when all are answered.
 const KEPT_SLOTS: usize = 64;
@@ -198,24 +199,18 @@ impl<P: Codec> Slots<P> {
         self.push_held(held_before, group, after, is_error);
     }
 
-    /// Notes that what was appended to `out` since it was `before` long has left, and takes it back
-    /// if its group was cut.
+    /// Notes that a reply of this group is written. Returns whether it is to be taken back, because
+    /// the group was cut before.
     #[inline]
-    pub(super) fn pass_written(
-        &mut self,
-        before: usize,
-        group: u32,
-        is_error: bool,
-        out: &mut Vec<u8>,
-    ) {
+    pub(super) fn takes_back(&mut self, group: u32, is_error: bool) -> bool {
         if group == 0 {
-            return;
+            return false;
         }
-        if group == self.cut_group {
-            out.truncate(before);
-        } else if is_error {
+        let is_cut = group == self.cut_group;
+        if is_error {
             self.cut_group = group;
         }
+        is_cut
     }
 
     /// Whether a reply has left in part.
@@ -245,14 +240,19 @@ impl<P: Codec> Slots<P> {
         &mut self,
         protocol: &P,
         sequence: u64,
-        answer: Result<&Answer<'_>, NoAnswer>,
+        answer: Result<CarriedAnswer<'_>, NoAnswer>,
         at: (u32, u8),
-        out: &mut Vec<u8>,
+        out: &mut OutputQueue,
     ) {
         let (token, group) = self.arrived(sequence);
-        let before = out.len();
-        protocol.put_waited(&token, answer, at, out);
-        self.pass_written(before, group, answer.is_err(), out);
+        let (mark, is_error) = (out.mark(), answer.is_err());
+        match answer {
+            Ok(answer) => put_carried(protocol, &token, answer, at, out),
+            Err(failure) => protocol.put_waited(&token, Err(failure), at, out.bytes()),
+        }
+        if self.takes_back(group, is_error) {
+            out.truncate(mark);
+        }
         self.leave();
     }
 
@@ -318,7 +318,7 @@ impl<P: Codec> Slots<P> {
         &mut self,
         protocol: &P,
         handler: &mut impl Handler,
-        out: &mut Vec<u8>,
+        out: &mut OutputQueue,
     ) -> bool {
         match P::ORDER {
             Order::AsAsked => self.release_at(self.first, protocol, handler, out),
@@ -357,14 +357,14 @@ impl<P: Codec> Slots<P> {
         sequence: u64,
         protocol: &P,
         handler: &mut impl Handler,
-        out: &mut Vec<u8>,
+        out: &mut OutputQueue,
     ) -> bool {
         let Some(after) = self.after_of(sequence) else { return false };
         let release = handler.release(after);
         if release == Release::Later {
             return false;
         }
-        let before = out.len();
+        let mark = out.mark();
         let slot = self.slot(sequence);
         let group = slot.group;
         let mut next = None;
@@ -373,30 +373,31 @@ impl<P: Codec> Slots<P> {
                 unreachable!("it was looked at above")
             }
             State::Held { len, is_error, .. } => {
-                self.release_held(len, release, protocol, out);
+                self.release_held(len, release, protocol, out.bytes());
                 is_error
             }
             State::Gathered { token, .. } => {
-                protocol.pass_part(&token, release == Release::Never, out);
+                protocol.pass_part(&token, release == Release::Never, out.bytes());
                 false
             }
             State::Own { arrival, mut token } => {
                 self.token_bytes -= P::token_bytes(&token);
                 let value_bytes = arrival.answered.value_bytes();
                 let at = (handler.now().second, u8::from(arrival.core.is_some()));
-                match &arrival.answered {
+                let is_failed = arrival.answered.is_failed();
+                match arrival.answered {
                     _ if release == Release::Never => {
-                        protocol.put_waited(&token, Err(NoAnswer::Stopped), at, out);
+                        protocol.put_waited(&token, Err(NoAnswer::Stopped), at, out.bytes());
                     }
                     Answered::Item(answer) => {
-                        protocol.put_waited(&token, Ok(&answer.as_answer()), at, out);
+                        put_carried(protocol, &token, answer.into(), at, out);
                     }
                     Answered::Shard(answer) => {
-                        next = protocol.put_shard(&mut token, answer, at, out);
+                        next = protocol.put_shard(&mut token, &answer, at, out.bytes());
                     }
-                    Answered::Node(answer) => protocol.put_node(&token, answer, out),
+                    Answered::Node(answer) => protocol.put_node(&token, &answer, out.bytes()),
                     Answered::Failed(failure) => {
-                        protocol.put_waited(&token, Err(*failure), at, out);
+                        protocol.put_waited(&token, Err(failure), at, out.bytes());
                     }
                 }
                 if let Some(core) = arrival.core {
@@ -409,10 +410,12 @@ impl<P: Codec> Slots<P> {
                     *self.state(sequence) = State::Parted { request, token };
                     return true;
                 }
-                arrival.answered.is_failed()
+                is_failed
             }
         };
-        self.pass_written(before, group, is_error || release == Release::Never, out);
+        if self.takes_back(group, is_error || release == Release::Never) {
+            out.truncate(mark);
+        }
         self.leave();
         true
     }

@@ -1,4 +1,5 @@
 mod first_byte;
+mod linked;
 mod marked;
 mod parted;
 mod parts;
@@ -7,6 +8,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use larder_engine::operation::Outcome;
+use larder_engine::shard::AnswerBuf;
 use larder_protocol::memcached::error;
 use larder_protocol::memcached::reply::END;
 use proptest::prelude::*;
@@ -61,6 +63,11 @@ impl Fake {
 /// An answer with this value.
 fn item(value: &[u8]) -> Answer<'_> {
     Answer::nothing(Outcome::Hit, 0).with_value(value)
+}
+
+/// The same as it comes from another core.
+fn carried(value: &[u8]) -> CarriedAnswer<'_> {
+    CarriedAnswer { answer: item(b""), value: value.into() }
 }
 
 fn key_of(key: &Key<'_>) -> String {
@@ -154,7 +161,7 @@ fn arrival(value: &[u8]) -> Arrival {
 struct Bench<const IS_LOOSE: bool = false> {
     connection: Connection<Marked<IS_LOOSE>>,
     fake: Fake,
-    out: Vec<u8>,
+    out: OutputQueue,
     spares: SpareInputs,
 }
 
@@ -175,7 +182,7 @@ impl<const IS_LOOSE: bool> Bench<IS_LOOSE> {
         Self {
             connection: Connection::new(Marked(Memcached::new(&Arc::new(facts)), Cell::default())),
             fake: Fake::new(),
-            out: Vec::new(),
+            out: OutputQueue::default(),
             spares: SpareInputs::default(),
         }
     }
@@ -204,7 +211,8 @@ impl<const IS_LOOSE: bool> Bench<IS_LOOSE> {
 
     /// What was sent since the last call.
     fn sent(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.out)).expect("text")
+        let out = std::mem::take(&mut self.out);
+        String::from_utf8(out.pieces(0).flatten().copied().collect()).expect("text")
     }
 }
 
@@ -231,8 +239,8 @@ fn a_reply_that_is_next_leaves_without_a_detour() {
     bench.receive("get w1 w2\r\n");
     let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
     let connection = &mut bench.connection;
-    assert!(!connection.complete_now(1, Ok(&item(b"second")), 4, 0, &mut output));
-    assert!(connection.complete_now(0, Ok(&item(b"first")), 3, 0, &mut output));
+    assert!(!connection.complete_now(1, Ok(carried(b"second")), 4, 0, &mut output));
+    assert!(connection.complete_now(0, Ok(carried(b"first")), 3, 0, &mut output));
     assert_eq!(bench.sent(), "first");
     assert_eq!(bench.fake.passed, []);
     bench.resume();
@@ -342,7 +350,7 @@ fn a_pipeline_of_a_million_requests_takes_bounded_memory() {
                 bench.connection.complete(sequence, arrival(b"x"));
             }
             stop = bench.resume();
-            bench.out.clear();
+            bench.out = OutputQueue::default();
         }
         stop = bench.receive(&chunk);
     }
@@ -361,7 +369,7 @@ fn nothing_is_executed_for_a_client_that_does_not_read() {
     assert_eq!(bench.fake.requests, executed);
     let mut sent = bench.out.len();
     loop {
-        bench.out.clear();
+        bench.out = OutputQueue::default();
         let stop = bench.resume();
         sent += bench.out.len();
         if stop == Stop::Input {
@@ -380,7 +388,7 @@ fn replies_that_are_there_wait_for_a_client_that_does_not_read() {
     }
     bench.resume();
     assert_eq!(bench.out.len(), 2 * OUTPUT_HIGH_WATER, "up to the mark and one reply");
-    bench.out.clear();
+    bench.out = OutputQueue::default();
     bench.resume();
     assert_eq!(bench.out.len(), OUTPUT_HIGH_WATER + END.len());
 }
@@ -392,7 +400,7 @@ fn held_bytes_of_one_connection_are_limited() {
     bench.connection.complete(1, arrival(&vec![b'x'; CONNECTION_WAITING_BYTES_MAX]));
     assert_eq!(bench.receive("get a\r\n"), Stop::Requests);
     bench.complete("w1");
-    bench.out.clear();
+    bench.out = OutputQueue::default();
     assert_eq!(bench.resume(), Stop::Input);
 }
 
@@ -523,7 +531,7 @@ fn where_replies_leave_as_they_are_done_none_waits_for_another() {
     let before = bench.connection.load();
     assert_eq!((before.waiting, before.bytes), (1, "<n7>".len()));
     let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
-    assert!(bench.connection.complete_now(0, Ok(&item(b"first")), 3, 0, &mut output));
+    assert!(bench.connection.complete_now(0, Ok(carried(b"first")), 3, 0, &mut output));
     bench.fake.is_stopped = true;
     bench.resume();
     assert_eq!(bench.sent(), format!("first{STOPPED}\r\n"));
@@ -563,7 +571,7 @@ fn what_is_answered_behind_a_slow_request_is_not_counted_against_the_limit() {
             bench.connection.complete(sequence, arrival(b"x"));
         }
         bench.resume();
-        bench.out.clear();
+        bench.out = OutputQueue::default();
     }
     assert_eq!(batches, 2 * SLOTS_MAX / CONNECTION_REQUESTS_MAX - 1, "but the window has an end");
     assert_eq!(bench.connection.load().waiting, bench.fake.waiting.len());

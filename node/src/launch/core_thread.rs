@@ -12,8 +12,8 @@ use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
 use larder_protocol::memcached::binary::BINARY_MAGIC;
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::file_cache::FileCache;
-use larder_runtime::network::ClientListener;
 use larder_runtime::ring_env::RingEnv;
+use larder_runtime::ring_network::ClientListener;
 use larder_runtime::wake::RemoteWaker;
 
 use super::StartError;
@@ -140,14 +140,19 @@ fn run(plan: CorePlan) -> Result<(), String> {
     for (listener, _) in plan.listeners {
         core.network().listen(listener);
     }
-    core.run(&mut service, &|service: &NodeService| service.is_finished());
+    core.run(&mut service, &|service: &NodeService<RingEnv>| service.is_finished());
     close_shards(&mut core, engines)?;
     core.shutdown();
     Ok(())
 }
 
 /// Who speaks with the clients that come in by this door.
-fn entrance(door: &Door, facts: &Arc<Facts>, core: usize, namespaces: &NamespaceView) -> Entrance {
+fn entrance(
+    door: &Door,
+    facts: &Arc<Facts>,
+    core: usize,
+    namespaces: &NamespaceView,
+) -> Entrance<RingEnv> {
     let (facts, namespaces) = (Arc::clone(facts), namespaces.clone());
     match door {
         // Only the text protocol asks for a password.
@@ -167,7 +172,7 @@ fn entrance(door: &Door, facts: &Arc<Facts>, core: usize, namespaces: &Namespace
 /// What is remembered of the namespaces, if that shard is one of these.
 fn load_registry(core: &mut Core, engines: &Engines) -> Result<Option<Registry>, String> {
     let keeper = engines.iter().find(|(number, _)| *number == REGISTRY_SHARD);
-    let load = |(_, engine): &(u16, Rc<Engine>)| {
+    let load = |(_, engine): &(u16, Rc<Engine<RingEnv>>)| {
         let engine = Rc::clone(engine);
         core.block_on(Box::pin(async move { Registry::load(&engine).await }))
     };
@@ -175,7 +180,7 @@ fn load_registry(core: &mut Core, engines: &Engines) -> Result<Option<Registry>,
 }
 
 /// A core's shards, by number.
-type Engines = Vec<(u16, Rc<Engine>)>;
+type Engines = Vec<(u16, Rc<Engine<RingEnv>>)>;
 
 /// The core's shards; `None` if the start was given up.
 fn open_shards(

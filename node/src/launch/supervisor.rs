@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use larder_runtime::core_env::CoreWaker;
 use larder_runtime::wake::RemoteWaker;
 
 use super::{Addresses, RunError};

@@ -4,6 +4,7 @@ use larder_engine::operation::Outcome;
 use larder_engine::shard::Answer;
 use larder_protocol::memcached::reply::{self, ArithmeticReply, DeleteReply, StoreReply};
 use larder_protocol::memcached::{ITEM_OVERHEAD_BYTES, KeyScratch, Request, error};
+use larder_protocol::sink::ReplySink;
 
 use super::command::Command;
 use crate::request::NoAnswer;
@@ -17,8 +18,8 @@ pub const READ_FAILED: &str = "SERVER_ERROR reading from the disk failed";
 
 /// Appends the answer to `command`, which came with a value of `value_bytes` and was done at Unix
 /// second `now`. A command that has waited has its value no more.
-pub fn put(
-    out: &mut Vec<u8>,
+pub fn put<S: ReplySink>(
+    out: &mut S,
     command: &Command<'_>,
     value_bytes: usize,
     answer: &Answer<'_>,
@@ -28,7 +29,7 @@ pub fn put(
         Command::Request(request) => request,
         Command::Drop { reply, is_suppressed, .. } | Command::Line { reply, is_suppressed } => {
             if !is_suppressed {
-                reply::line(out, reply);
+                reply::line(out.bytes(), reply);
             }
             return;
         }
@@ -36,7 +37,7 @@ pub fn put(
     if matches!(answer.outcome, Outcome::NotNumeric | Outcome::TooLarge) {
         if !command.is_noreply() {
             let is_number = answer.outcome == Outcome::NotNumeric;
-            reply::line(out, if is_number { error::NON_NUMERIC } else { error::TOO_LARGE });
+            reply::line(out.bytes(), if is_number { error::NON_NUMERIC } else { error::TOO_LARGE });
         }
         return;
     }
@@ -47,18 +48,18 @@ pub fn put(
                 reply::value(out, get, flags, version, answer.value);
             }
         }
-        Request::Store(store) => reply::stored(out, stored(answer.outcome), store.noreply),
+        Request::Store(store) => reply::stored(out.bytes(), stored(answer.outcome), store.noreply),
         Request::Delete(delete) => {
             let is_deleted = answer.outcome == Outcome::Deleted;
-            put_unless(out, delete.noreply, is_deleted, reply::DELETED);
+            put_unless(out.bytes(), delete.noreply, is_deleted, reply::DELETED);
         }
         Request::Touch(touch) => {
             let is_touched = answer.outcome == Outcome::Hit;
-            put_unless(out, touch.noreply, is_touched, reply::TOUCHED);
+            put_unless(out.bytes(), touch.noreply, is_touched, reply::TOUCHED);
         }
         Request::Arithmetic(arithmetic) => match answer.outcome {
-            Outcome::Number(number) if !arithmetic.noreply => reply::number(out, number),
-            _ => put_unless(out, arithmetic.noreply, false, b""),
+            Outcome::Number(number) if !arithmetic.noreply => reply::number(out.bytes(), number),
+            _ => put_unless(out.bytes(), arithmetic.noreply, false, b""),
         },
         _ => put_meta(out, request, value_bytes, answer, now),
     }
@@ -70,8 +71,8 @@ fn put_unless(out: &mut Vec<u8>, noreply: bool, is_done: bool, done: &[u8]) {
     }
 }
 
-fn put_meta(
-    out: &mut Vec<u8>,
+fn put_meta<S: ReplySink>(
+    out: &mut S,
     request: &Request<'_>,
     value_bytes: usize,
     answer: &Answer<'_>,
@@ -87,7 +88,7 @@ fn put_meta(
                 };
                 reply::meta_hit(out, get, &item_view(answer, now), marks);
             }
-            _ => reply::meta_miss(out, get),
+            _ => reply::meta_miss(out.bytes(), get),
         },
         Request::MetaSet(set) => {
             let reply = stored(answer.outcome);
@@ -97,7 +98,7 @@ fn put_meta(
             };
             let is_stored = reply == StoreReply::Stored;
             let value_bytes = if is_stored { answer.value_len } else { value_bytes };
-            reply::meta_set(out, set, reply, version, value_bytes);
+            reply::meta_set(out.bytes(), set, reply, version, value_bytes);
         }
         Request::MetaDelete(delete) => {
             let reply = match answer.outcome {
@@ -105,7 +106,7 @@ fn put_meta(
                 Outcome::Exists => DeleteReply::Exists,
                 _ => DeleteReply::NotFound,
             };
-            reply::meta_delete(out, delete, reply);
+            reply::meta_delete(out.bytes(), delete, reply);
         }
         Request::MetaArithmetic(arithmetic) => {
             let reply = match answer.outcome {
@@ -118,7 +119,7 @@ fn put_meta(
                 Outcome::NotStored => ArithmeticReply::NotStored,
                 _ => ArithmeticReply::NotFound,
             };
-            reply::meta_arithmetic(out, arithmetic, reply);
+            reply::meta_arithmetic(out.bytes(), arithmetic, reply);
         }
         Request::MetaDebug(debug) => {
             let key_bytes = debug.key.bytes(&mut KeyScratch::default()).len();
@@ -132,7 +133,7 @@ fn put_meta(
                 item_bytes,
             };
             let is_hit = answer.outcome == Outcome::Hit;
-            reply::meta_debug(out, debug, is_hit.then_some(&view));
+            reply::meta_debug(out.bytes(), debug, is_hit.then_some(&view));
         }
         other => panic!("{other:?} has no key"),
     }

@@ -14,6 +14,7 @@ use larder_protocol::memcached::binary::{
     BinaryRequest, BinaryStatus, BinaryStep, BinaryStore,
 };
 use larder_protocol::memcached::{Direction, Limits, StoreVerb, error};
+use larder_protocol::sink::ReplySink;
 
 use super::answer::{DAMAGED, READ_FAILED, STOPPED};
 use super::command::{expiry, flush_time, mode};
@@ -102,14 +103,14 @@ fn key_of<'a>(parsed: &BinaryParsed<'a>) -> Option<&'a [u8]> {
 
 /// Appends the answer to a request that has `form`.
 #[inline]
-fn put(
+fn put<S: ReplySink>(
     (head, form): (BinaryHead, Form),
     key: &[u8],
     answer: Result<&Answer<'_>, NoAnswer>,
-    out: &mut Vec<u8>,
+    out: &mut S,
 ) {
     if let Form::Drop(status) = form {
-        return put_status(out, head, status);
+        return put_status(out.bytes(), head, status);
     }
     match answer {
         Ok(answer) => put_answer((head, form), key, answer, out),
@@ -127,27 +128,28 @@ fn put(
                     panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
                 }
             };
-            reply::put_error(out, head, status, without_prefix(text));
+            reply::put_error(out.bytes(), head, status, without_prefix(text));
         }
     }
 }
 
 #[inline]
-fn put_answer(
+fn put_answer<S: ReplySink>(
     (head, form): (BinaryHead, Form),
     key: &[u8],
     answer: &Answer<'_>,
-    out: &mut Vec<u8>,
+    sink: &mut S,
 ) {
     let version = answer.metadata.version;
+    if let (Outcome::Hit, Form::Read { with_key, with_value }) = (answer.outcome, form) {
+        let extras = &answer.metadata.client_flags.to_be_bytes();
+        let key = if with_key { key } else { &[] };
+        let value = if with_value { answer.value } else { &[] };
+        let body = BinaryBody { extras, key, value };
+        return reply::put(sink, head, BinaryStatus::Ok, version, &body);
+    }
+    let out = sink.bytes();
     match (answer.outcome, form) {
-        (Outcome::Hit, Form::Read { with_key, with_value }) => {
-            let extras = &answer.metadata.client_flags.to_be_bytes();
-            let key = if with_key { key } else { &[] };
-            let value = if with_value { answer.value } else { &[] };
-            let body = BinaryBody { extras, key, value };
-            reply::put(out, head, BinaryStatus::Ok, version, &body);
-        }
         (Outcome::Miss, Form::Read { .. }) if head.is_quiet => {}
         (Outcome::Miss, Form::Read { with_key: true, .. }) => {
             let body = BinaryBody { key, ..BinaryBody::default() };
@@ -373,12 +375,12 @@ impl Codec for MemcachedBinary {
         token.key.len()
     }
 
-    fn put_waited(
+    fn put_waited<S: ReplySink>(
         &self,
         token: &BinaryToken,
         answer: Result<&Answer<'_>, NoAnswer>,
         _: (u32, u8),
-        out: &mut Vec<u8>,
+        out: &mut S,
     ) {
         put((token.head, token.form), &token.key, answer, out);
     }

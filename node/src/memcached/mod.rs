@@ -21,6 +21,7 @@ use larder_protocol::memcached::{
     DetailMode, Dump, DumpForm, KeyScratch, Limits, Parsed, Parser, Request, ShutdownMode, Step,
     error,
 };
+use larder_protocol::sink::ReplySink;
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::events::NodeEvent;
@@ -255,18 +256,18 @@ impl Codec for Memcached {
         token.bytes()
     }
 
-    fn put_waited(
+    fn put_waited<S: ReplySink>(
         &self,
         token: &Token,
         answer: Result<&Answer<'_>, NoAnswer>,
         (now, _): (u32, u8),
-        out: &mut Vec<u8>,
+        out: &mut S,
     ) {
         let parsed = token.parsed();
         let command = Command::of(&parsed);
         match answer {
             Ok(answer) => answer::put(out, &command, token.value_bytes(), answer, now),
-            Err(failure) => answer::put_failure(out, &command, failure),
+            Err(failure) => answer::put_failure(out.bytes(), &command, failure),
         }
     }
 

@@ -17,11 +17,11 @@ use std::rc::Rc;
 use larder_engine::key::RESERVED_NAMESPACES;
 use larder_engine::operation::{Delete, Operation, Store, StoreMode};
 use larder_engine::scan::{PageItem, Scan};
-use larder_engine::shard::{BatchStep, ItemBatch, OperationBuf};
+use larder_engine::shard::{BatchStep, ItemBatch, OperationBuf, Shard};
 use larder_protocol::native::NativeNamespace;
+use larder_runtime::env::Env;
 
 use super::NamespaceTable;
-use crate::service::Engine;
 
 /// The namespace in which the registry is.
 const REGISTRY_NAMESPACE: u32 = *RESERVED_NAMESPACES.end();
@@ -122,7 +122,7 @@ impl Registry {
     /// # Errors
     ///
     /// If it cannot be read, in words for people: then it is not known which data is whose.
-    pub async fn load(shard: &Rc<Engine>) -> Result<Self, String> {
+    pub async fn load<E: Env>(shard: &Rc<Shard<E>>) -> Result<Self, String> {
         let mut found = Found::default();
         let mut scan = Scan::of_record(REGISTRY_NAMESPACE, RECORD);
         loop {

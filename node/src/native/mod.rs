@@ -26,6 +26,7 @@ use larder_protocol::native::{
     NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode,
     RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem, VERSION, capability,
 };
+use larder_protocol::sink::ReplySink;
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
@@ -202,18 +203,20 @@ impl NativeToken {
     }
 
     /// Appends the reply to a request that has gone from one core to another so many times.
-    fn put(&self, answer: Result<&Answer<'_>, NoAnswer>, hops: u8, out: &mut Vec<u8>) {
+    fn put<S: ReplySink>(&self, answer: Result<&Answer<'_>, NoAnswer>, hops: u8, sink: &mut S) {
         let head = ReplyHead { hops, ..self.head };
         let answer = match answer {
+            Ok(answer) if answer.outcome == Outcome::Hit => {
+                return reply::put_item(sink, head, &item_of(answer));
+            }
             Ok(answer) => answer,
             Err(no_answer) => {
                 let status = status_of(no_answer);
-                return reply::put_error(out, head, status, status.text());
+                return reply::put_error(sink.bytes(), head, status, status.text());
             }
         };
-        let metadata = &answer.metadata;
+        let (metadata, out) = (&answer.metadata, sink.bytes());
         match answer.outcome {
-            Outcome::Hit => reply::put_item(out, head, &item_of(answer)),
             Outcome::Stored => reply::put_version(out, head, metadata.version),
             Outcome::Deleted => reply::put(out, head, NativeStatus::Ok, |_| ()),
             Outcome::Number(number) => reply::put_number(out, head, number, metadata.version),
@@ -650,17 +653,17 @@ impl Codec for Native {
         })
     }
 
-    fn put_waited(
+    fn put_waited<S: ReplySink>(
         &self,
         token: &NativeToken,
         answer: Result<&Answer<'_>, NoAnswer>,
         (_, hops): (u32, u8),
-        out: &mut Vec<u8>,
+        out: &mut S,
     ) {
         if let Some(Part { of, .. }) = &token.part {
             of.borrow_mut().note_hops(hops);
             self.put_part(token, Some(answer));
-            return self.pass_part(token, false, out);
+            return self.pass_part(token, false, out.bytes());
         }
         token.put(answer, hops, out);
     }

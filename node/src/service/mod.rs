@@ -4,16 +4,27 @@
 //! back from there at once, or in a later turn. [`NodeService`] decides in which turn which
 //! connection is looked at again, and when its socket is read from.
 
+mod admission;
+mod arrivals;
 mod core_state;
+mod dispatch;
+mod drive;
+mod gathers;
+mod held_answers;
 mod lanes;
+mod log_need;
 mod namespaces;
 mod observer;
 mod other_cores;
 mod pressure;
 mod refused;
+mod shard_tasks;
 mod shards;
 mod shares;
+#[cfg(test)]
+mod simulation;
 mod table;
+mod ticks;
 mod turns;
 mod watchers;
 
@@ -25,43 +36,43 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 
-use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::core_env::CoreEnv;
+use larder_runtime::env::TaskQueue;
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::network::{ConnectionId, Network, Service};
-use larder_runtime::ring_env::RingEnv;
 
 use crate::codec::Codec;
-use crate::connection::{
-    After, Arrival, ByFirstByte, Connection, Output, Release, SpareInputs, Stop,
-};
+use crate::connection::{ByFirstByte, Connection, SpareInputs};
 use crate::control::{Control, Event};
 use crate::events::{Ending, Happening};
 use crate::ledger::Holding;
-use crate::limits::{
-    OUTPUT_HIGH_WATER, OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS, OUTPUT_STALL_SECONDS_PRESSED,
-    TURN_MESSAGES_MAX, TURN_NANOSECONDS, WAITING_INPUT_BYTES,
-};
-use crate::mesh::{Batch, Mesh, Place};
+use crate::limits::WAITING_INPUT_BYTES;
+use crate::mesh::Mesh;
 use crate::namespaces::NamespaceView;
 use crate::namespaces::registry::Registry;
-use crate::request::Answered;
 
 pub use core_state::Shared;
-use core_state::{CoreState, Dispatch, Parts};
-use refused::{Refused, Want};
-use shards::{Completion, Shards};
-use table::{Client, Entry, Table};
-use turns::{Turns, Work};
+use core_state::{CoreState, Parts};
+use drive::{account, queue};
+use refused::Refused;
+use shard_tasks::Completion;
+use shards::Shards;
+use table::{Client, Table};
+use ticks::count_seconds;
+use turns::Turns;
 
 pub use shards::Engine;
 
-const TICK_NANOSECONDS: u64 = 1_000_000_000;
-
 /// What begins to speak with a client: one for each listener.
-#[derive(Clone)]
-pub struct Entrance(Rc<dyn Fn() -> Client>);
+pub struct Entrance<C: CoreEnv>(Rc<dyn Fn() -> Client<C>>);
 
-impl Entrance {
+impl<C: CoreEnv> Clone for Entrance<C> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<C: CoreEnv> Entrance<C> {
     /// The entrance to a listener whose clients speak the protocols that `begin` returns.
     pub fn new<P: Codec + 'static>(begin: impl Fn() -> P + 'static) -> Self {
         Self(Rc::new(move || Box::new(Connection::new(begin()))))
@@ -78,30 +89,30 @@ impl Entrance {
     }
 }
 
-impl std::fmt::Debug for Entrance {
+impl<C: CoreEnv> std::fmt::Debug for Entrance<C> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Entrance")
     }
 }
 
 /// What a core is given to serve with.
-pub struct Setup {
+pub struct Setup<C: CoreEnv> {
     /// The core's number.
     pub core: usize,
     /// The core's runtime.
-    pub env: RingEnv,
+    pub env: C,
     /// The files of its shards.
-    pub files: FileCache<RingEnv>,
+    pub files: FileCache<C>,
     /// What all cores are told.
     pub shared: Arc<Shared>,
     /// By listener, who speaks with its clients.
-    pub entrances: Vec<Entrance>,
+    pub entrances: Vec<Entrance<C>>,
     /// By listener, where it is; `None` for a path.
     pub addresses: Vec<Option<SocketAddr>>,
     /// The lines to the other cores.
-    pub mesh: Mesh,
+    pub mesh: Mesh<C::Waker>,
     /// The core's shards, open.
-    pub engines: Vec<(u16, Rc<Engine>)>,
+    pub engines: Vec<(u16, Rc<Engine<C>>)>,
     /// Messages from the supervisor.
     pub control: Receiver<Control>,
     /// Messages to it.
@@ -113,11 +124,11 @@ pub struct Setup {
 }
 
 /// The service of one core.
-pub struct NodeService {
-    state: CoreState,
-    entrances: Vec<Entrance>,
+pub struct NodeService<C: CoreEnv> {
+    state: CoreState<C>,
+    entrances: Vec<Entrance<C>>,
     addresses: Vec<Option<SocketAddr>>,
-    table: Table,
+    table: Table<C>,
     spares: SpareInputs,
     control: Receiver<Control>,
     /// Connections to look at: as many in a turn as it has time for.
@@ -148,9 +159,9 @@ pub struct NodeService {
     is_finished: bool,
 }
 
-impl NodeService {
+impl<C: CoreEnv> NodeService<C> {
     /// A service that starts to count seconds at once.
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup<C>) -> Self {
         let Setup { core, env, files, shared, entrances, addresses, mesh, .. } = setup;
         let Setup { engines, control, events, namespaces, registry, .. } = setup;
         let ticks = Rc::new(Cell::new(0));
@@ -202,332 +213,9 @@ impl NodeService {
     pub fn is_finished(&self) -> bool {
         self.is_finished
     }
-
-    /// Gives a connection the bytes it received, or `None` to go on with what it has.
-    fn drive(&mut self, network: &mut Network, id: ConnectionId, bytes: Option<&[u8]>) {
-        if !std::mem::replace(&mut self.is_clock_read, true) {
-            self.state.start_turn();
-        }
-        let pending = network.output_pending(id);
-        let Some(entry) = self.table.get_mut(id) else { return };
-        let Some(out) = network.output(id) else { return };
-        let written = out.len();
-        let mut output = Output::new(out, pending, self.state.ledger.output_mark());
-        let Entry { connection, part, active_at, .. } = &mut *entry;
-        let requests = connection.requests();
-        let input = connection.input_len() + bytes.map_or(0, <[u8]>::len);
-        let mut dispatch = Dispatch { state: &mut self.state, connection: id.into(), part };
-        let stop = match bytes {
-            Some(bytes) => {
-                *active_at = self.ticks_seen;
-                connection.receive(bytes, &mut output, &mut dispatch, &mut self.spares)
-            }
-            None => connection.resume(&mut output, &mut dispatch, &mut self.spares),
-        };
-        let written = out.len() - written;
-        let taken = input.saturating_sub(entry.connection.input_len());
-        // A part of a request is work as well.
-        let requests = (entry.connection.requests() - requests).max(1);
-        self.ready.charge(&mut entry.mark, Work { requests, bytes: taken + written });
-        self.state.counters.bytes_written += written as u64;
-        self.state.ledger.add_output(written);
-        account(&mut self.state, entry);
-        self.settle(network, id, stop, pending + written);
-    }
-
-    /// Decides what happens to a connection until it is looked at again.
-    fn settle(&mut self, network: &mut Network, id: ConnectionId, stop: Stop, pending: usize) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        let is_last =
-            stop == Stop::Closing || (stop == Stop::Input && (entry.has_ended || self.is_draining));
-        if is_last && entry.connection.is_answered() {
-            network.close_after_output(id);
-            return;
-        }
-        let is_large = stop == Stop::Input && entry.connection.has_input();
-        let is_paused = stop != Stop::Input || (is_large && !self.grant(id));
-        let Some(entry) = self.table.get_mut(id) else { return };
-        if is_paused != entry.is_paused {
-            entry.is_paused = is_paused;
-            self.state.counters.conn_yields += u64::from(is_paused);
-            if is_paused { network.pause(id) } else { network.resume(id) }
-        }
-        if entry.connection.waits_for_log() && !std::mem::replace(&mut entry.awaits_log, true) {
-            self.awaiting_log.push(id);
-        }
-        // A reply that may leave and has not is kept back by the output, whatever stopped parsing.
-        let may_leave = |after| self.state.shards.release(after) != Release::Later;
-        let is_held_back = stop == Stop::Output
-            || (stop != Stop::Core && entry.connection.has_parted())
-            || entry.connection.next_after().is_some_and(may_leave);
-        // No send will end that could say when to go on.
-        let waits_for_ledger = is_held_back && pending <= OUTPUT_MARK_PRESSED;
-        let want = match stop {
-            Stop::Core if !waits_for_ledger => self.state.refused_want.take(),
-            _ => waits_for_ledger.then_some(Want::Reply(0)),
-        };
-        if let Some(want) = want
-            && !std::mem::replace(&mut entry.is_refused, true)
-        {
-            self.refused.push(id, entry.mark, want);
-        }
-        if is_held_back && pending <= OUTPUT_HIGH_WATER {
-            network.expect_drained(id);
-        }
-        // The network says when the output is down again only if it was above the mark at the end
-        // of the turn; sends that end before then are not noticed otherwise.
-        if pending > OUTPUT_HIGH_WATER && !self.is_turn {
-            queue(&mut self.ready, entry);
-        }
-    }
-
-    fn take_control(&mut self, network: &mut Network) -> bool {
-        let mut has_any = false;
-        while let Ok(message) = self.control.try_recv() {
-            has_any = true;
-            match message {
-                Control::Drain => self.drain(network),
-                Control::Finish => self.is_finished = true,
-                Control::Report(reply) => {
-                    if reply.send(self.state.report()).is_err() {
-                        tracing::debug!("the admin port did not wait for this core's figures");
-                    }
-                }
-                Control::Space(reply) => {
-                    if reply.send(self.state.space()).is_err() {
-                        tracing::debug!("the admin port did not wait for this core's space");
-                    }
-                }
-            }
-        }
-        has_any
-    }
-
-    fn drain(&mut self, network: &mut Network) {
-        self.is_draining = true;
-        network.stop_listening();
-        for entry in self.table.iter_mut() {
-            queue(&mut self.ready, entry);
-        }
-    }
-
-    fn receive_batches(&mut self, network: &mut Network) -> bool {
-        let mut has_any = false;
-        let mut taken = 0;
-        for core in self.state.mesh.next_order() {
-            while taken < TURN_MESSAGES_MAX && !self.state.has_batch(core) {
-                let Some(mut batch) = self.state.mesh.receive(core) else { break };
-                taken += 1 + batch.requests.len() + batch.answers.len();
-                self.receive_answers(network, core, &batch);
-                self.receive_shard_answers(core, &mut batch);
-                self.state.take_batch(core, batch);
-                self.state.work_on_batch(core);
-                has_any = true;
-            }
-            if self.state.has_batch(core) && !has_any {
-                self.state.work_on_batch(core);
-                has_any = true;
-            }
-        }
-        has_any | self.state.work_on_parked()
-    }
-
-    fn receive_answers(&mut self, network: &mut Network, core: usize, batch: &Batch) {
-        let now = self.state.now;
-        for message in &batch.answers {
-            let answer = batch.answer(message);
-            let answer = answer.as_ref().map_err(|failure| *failure);
-            let Place { connection, sequence } = message.place;
-            let id = ConnectionId::from(connection);
-            let pending = network.output_pending(id);
-            let mark = self.state.ledger.output_mark();
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            let Some(out) = network.output(id) else { continue };
-            queue(&mut self.ready, entry);
-            let before = out.len();
-            let mut output = Output::new(out, pending, mark);
-            if entry.connection.complete_now(sequence, answer, core, now, &mut output) {
-                let value_bytes = answer.map_or(0, |answer| answer.value.len());
-                self.state.passed(core, connection, value_bytes);
-            }
-            let written = out.len() - before;
-            self.ready.charge(&mut entry.mark, Work { requests: 0, bytes: written });
-            self.state.counters.bytes_written += written as u64;
-            self.state.ledger.add_output(written);
-            account(&mut self.state, entry);
-        }
-    }
-
-    /// Hands over answers that are not about one item: they leave when the connections are driven.
-    fn receive_shard_answers(&mut self, core: usize, batch: &mut Batch) {
-        for (place, answer) in batch.shard_answers.drain(..) {
-            let (answered, after) = (Answered::Shard(answer), After::NOTHING);
-            self.state.arrived.push((place, Arrival { answered, after, core: Some(core) }));
-        }
-    }
-
-    /// Takes the requests that have ended in tasks.
-    fn receive_completions(&mut self) -> bool {
-        let mut completions = std::mem::take(&mut self.completions);
-        self.state.shards.take_completions(&mut completions);
-        let has_any = !completions.is_empty();
-        for completion in completions.drain(..) {
-            self.state.completed(completion);
-        }
-        self.completions = completions;
-        has_any | self.state.take_clearings() | self.state.take_registered()
-    }
-
-    /// Hands answers that came from elsewhere to their connections.
-    fn receive_arrived(&mut self) -> bool {
-        let arrived = std::mem::take(&mut self.state.arrived);
-        let has_any = !arrived.is_empty();
-        for (place, arrival) in arrived {
-            let id = ConnectionId::from(place.connection);
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            entry.connection.complete(place.sequence, arrival);
-            account(&mut self.state, entry);
-            queue(&mut self.ready, entry);
-        }
-        has_any
-    }
-
-    /// Looks at the logs, and at those who wait for them if one has moved.
-    fn observe_logs(&mut self) -> bool {
-        let mut stopped = Vec::new();
-        let backlog = self.state.shards.backlog();
-        self.state.shares.see(backlog, self.state.env.now());
-        let has_moved = self.state.shards.observe(&mut stopped);
-        for (shard, reason) in stopped {
-            tracing::error!(shard, "the shard takes no more writes: {reason}");
-            self.state.tell(Event::ShardStopped { shard, reason });
-        }
-        if has_moved {
-            self.state.release_held();
-            let Self { table, awaiting_log, ready, .. } = self;
-            for id in awaiting_log.drain(..) {
-                if let Some(entry) = table.get_mut(id) {
-                    entry.awaits_log = false;
-                    queue(ready, entry);
-                }
-            }
-        }
-        has_moved
-    }
-
-    /// Goes on with the connections that something has happened to, for as long as a turn has.
-    fn drive_ready(&mut self, network: &mut Network) -> bool {
-        let mut has_any = self.drive_refused(network);
-        self.grant_again();
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop() else { break };
-            has_any = true;
-            if let Some(entry) = self.table.get_mut(id) {
-                entry.is_queued = false;
-                self.drive(network, id, None);
-            }
-            if self.is_turn_long() {
-                break;
-            }
-        }
-        has_any
-    }
-
-    /// Whether the turn has taken the time that connections have in one.
-    fn is_turn_long(&self) -> bool {
-        self.state.env.precise_now() - self.turn_began >= TURN_NANOSECONDS
-    }
-
-    /// Once a second: says how loaded the core is, and closes connections that were silent for too
-    /// long, or do not read.
-    fn tick(&mut self, network: &mut Network) {
-        let now = self.ticks.get();
-        self.ticks_seen = now;
-        self.state.spare_bytes = (self.spares.memory(), network.spare_memory());
-        self.state.say_loads();
-        self.revoke_grants(network);
-        self.retry_refused();
-        self.state.retry_registering();
-        let (mark, patience) = if self.state.ledger.is_pressed() {
-            (OUTPUT_MARK_PRESSED, OUTPUT_STALL_SECONDS_PRESSED)
-        } else {
-            (OUTPUT_HIGH_WATER, OUTPUT_STALL_SECONDS)
-        };
-        let idle_timeout = self.state.shared.facts.idle_timeout;
-        for entry in self.table.iter_mut() {
-            let pending = network.output_pending(entry.id);
-            let is_idle = idle_timeout > 0
-                && now - entry.active_at >= idle_timeout
-                && entry.connection.is_answered()
-                && !entry.connection.is_watching()
-                && !awaits_block(entry);
-            entry.stalled = match entry.stalled {
-                _ if pending <= mark => None,
-                Some((since, before)) if before == pending => Some((since, before)),
-                _ => Some((now, pending)),
-            };
-            let stalled_at = entry.stalled.map_or(now, |(since, _)| since);
-            let is_stalled = now - stalled_at >= patience;
-            if is_idle || is_stalled {
-                self.state.counters.idle_kicks += u64::from(is_idle);
-                self.state.counters.stalled_readers += u64::from(is_stalled);
-                entry.ending = if is_idle { Ending::Idle } else { Ending::Shed };
-                network.close(entry.id);
-            }
-        }
-    }
-
-    fn note_drained(&mut self) {
-        if self.is_draining && !self.is_drained && self.table.len() == 0 {
-            self.is_drained = true;
-            self.state.tell(Event::Drained(self.state.core));
-        }
-    }
 }
 
-/// Puts a connection on the list of those to look at.
-fn queue(ready: &mut Turns, entry: &mut Entry) {
-    if !std::mem::replace(&mut entry.is_queued, true) {
-        ready.push(entry.mark, entry.id);
-    }
-}
-
-/// Whether the front of a request has come that says how long it is, and more than a byte is
-/// missing. memcached does not count such a client as silent.
-fn awaits_block(entry: &Entry) -> bool {
-    entry.connection.input_needed() > entry.connection.input_len() + 1
-}
-
-/// Brings the core's load and its ledger up to date with a connection's.
-#[inline]
-fn account(state: &mut CoreState, entry: &mut Entry) {
-    let load = entry.connection.load();
-    state.load = state.load + load - entry.counted;
-    entry.counted = load;
-    let needed = entry.connection.input_needed();
-    if needed == 0 {
-        entry.granted_at = None;
-    }
-    let granted = if entry.granted_at.is_some() { needed } else { 0 };
-    let mut now = Holding {
-        input: entry.connection.input_bytes().max(granted),
-        granted,
-        waiting: entry.connection.waiting_bytes(),
-    };
-    if entry.is_leaving {
-        now = Holding::default();
-    }
-    state.ledger.change(&mut entry.holding, now);
-}
-
-async fn count_seconds(env: RingEnv, ticks: Rc<Cell<u64>>) {
-    loop {
-        env.sleep(TICK_NANOSECONDS).await;
-        ticks.set(ticks.get() + 1);
-    }
-}
-
-impl Service for NodeService {
+impl<C: CoreEnv> Service<C::Network> for NodeService<C> {
     fn begin_turn(&mut self) {
         self.ready.begin();
         self.is_clock_read = false;
@@ -535,7 +223,7 @@ impl Service for NodeService {
 
     fn connected(
         &mut self,
-        network: &mut Network,
+        network: &mut C::Network,
         connection: ConnectionId,
         listener: usize,
         peer: Option<SocketAddr>,
@@ -555,13 +243,13 @@ impl Service for NodeService {
         if let Some(entry) = self.table.get_mut(connection) {
             entry.is_admitted = false;
             if let Some(out) = network.output(connection) {
-                entry.connection.put_turned_away(out);
+                entry.connection.put_turned_away(out.bytes());
             }
         }
         false
     }
 
-    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
+    fn received(&mut self, network: &mut C::Network, connection: ConnectionId, bytes: &[u8]) {
         self.state.counters.bytes_read += bytes.len() as u64;
         let Some(entry) = self.table.get_mut(connection) else { return };
         if !entry.is_queued && self.ready.may_go(entry.mark) {
@@ -578,14 +266,14 @@ impl Service for NodeService {
         }
     }
 
-    fn ended(&mut self, network: &mut Network, connection: ConnectionId) {
+    fn ended(&mut self, network: &mut C::Network, connection: ConnectionId) {
         if let Some(entry) = self.table.get_mut(connection) {
             entry.has_ended = true;
             self.drive(network, connection, None);
         }
     }
 
-    fn drained(&mut self, _network: &mut Network, connection: ConnectionId) {
+    fn drained(&mut self, _network: &mut C::Network, connection: ConnectionId) {
         // What follows may be as large as what was sent: it takes its turn with others.
         if let Some(entry) = self.table.get_mut(connection) {
             queue(&mut self.ready, entry);
@@ -607,7 +295,7 @@ impl Service for NodeService {
         }
     }
 
-    fn turn(&mut self, network: &mut Network) -> bool {
+    fn turn(&mut self, network: &mut C::Network) -> bool {
         self.is_turn = true;
         self.turn_began = self.state.env.precise_now();
         if !std::mem::replace(&mut self.is_clock_read, true) {

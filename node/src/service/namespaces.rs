@@ -1,6 +1,9 @@
 //! Carrying out what the registrar of namespaces decides: see [`crate::namespaces`].
 
-use super::core_state::{CoreState, GatherFor};
+use larder_runtime::core_env::CoreEnv;
+
+use super::core_state::CoreState;
+use super::gathers::GatherFor;
 use crate::connection::{After, Arrival};
 use crate::mesh::{Ask, Note, Place};
 use crate::namespaces::registrar::{NextStep, RegistrarStep};
@@ -9,7 +12,7 @@ use crate::namespaces::{NamespaceChanged, NamespaceRequest};
 use crate::request::{Answered, NoAnswer, NodeAnswer};
 use crate::routing::core_of;
 
-impl CoreState {
+impl<C: CoreEnv> CoreState<C> {
     /// Begins with what a stop has cut short, on the core with the registrar.
     pub(super) fn start_registrar(&mut self) {
         self.shards.set_namespaces(&self.namespaces.table());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use larder_engine::error::EngineError;
 use larder_engine::operation::{Operation, Outcome, StoreMode};
+use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::Shared;
 use crate::counters::{Counters, Kind, Tally};
@@ -12,7 +13,6 @@ use crate::events::{EventKinds, Happening, NodeEvent, StoredBy};
 use crate::limits::EVENTS_TURN_MAX;
 use crate::prefixes::Prefixes;
 use crate::request::ItemRequest;
-use larder_runtime::ring_env::RingEnv;
 
 /// What is to be known of a request when it has ended.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Observed {
 }
 
 /// What a core tells.
-pub(super) struct Observer {
+pub(super) struct Observer<C> {
     /// Whether anybody wants to know anything.
     is_on: bool,
     pub prefixes: Prefixes,
@@ -38,12 +38,12 @@ pub(super) struct Observer {
     events: Vec<NodeEvent>,
     /// What has, and was not kept because it was too much.
     lost: u64,
-    env: RingEnv,
+    env: C,
     shared: Arc<Shared>,
 }
 
-impl Observer {
-    pub(super) fn new(env: RingEnv, shared: Arc<Shared>, cores: usize) -> Self {
+impl<C: CoreEnv> Observer<C> {
+    pub(super) fn new(env: C, shared: Arc<Shared>, cores: usize) -> Self {
         let facts = &shared.facts;
         let prefixes = Prefixes::new(facts.prefix_delimiter, facts.counts_prefixes);
         Self {

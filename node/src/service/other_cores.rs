@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use larder_engine::shard::{Announced, AnswerBuf};
+use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::CoreState;
-use super::shards::{Notes, Origin, Tried, log_need, shard_log_need};
+use super::log_need::{log_need, shard_log_need};
+use super::shards::{Notes, Origin, Tried};
 use crate::connection::{After, Load, Release};
 use crate::limits::{BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
 use crate::mesh::{Batch, Note, Place};
@@ -15,7 +17,7 @@ use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 /// How many requests of a batch are announced before the first of them is carried out.
 const ANNOUNCED_MAX: usize = 16;
 
-impl CoreState {
+impl<C: CoreEnv> CoreState<C> {
     /// Takes a batch of another core in; its requests are carried out by and by. There must be none
     /// from that core whose requests are not all carried out.
     pub(super) fn take_batch(&mut self, core: usize, batch: Box<Batch>) {

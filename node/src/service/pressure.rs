@@ -1,10 +1,12 @@
 //! What a core does when its connections hold much of its memory: it stops reading from those who
 //! would hold more, and then closes those who hold most.
 
+use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::{ConnectionId, Network};
 
+use super::NodeService;
+use super::drive::{account, queue};
 use super::table::Entry;
-use super::{NodeService, account};
 use crate::events::Ending;
 use crate::ledger::heaviest;
 use crate::limits::{GRANT_SECONDS, INPUT_FREE_BYTES};
@@ -15,9 +17,9 @@ const LITTLE_PART: usize = 8;
 /// After so many seconds above the bound they are closed as well.
 const EXCESS_TICKS_MAX: u64 = 2;
 
-impl NodeService {
+impl<C: CoreEnv> NodeService<C> {
     /// Brings the ledger up to date with what others count, and keeps its bound.
-    pub(super) fn relieve(&mut self, network: &mut Network) {
+    pub(super) fn relieve(&mut self, network: &mut C::Network) {
         let state = &mut self.state;
         state.ledger.set_output(network.output_memory());
         state.ledger.set_mailboxes(state.mesh.memory() + state.shards.held_bytes());
@@ -27,7 +29,7 @@ impl NodeService {
             return;
         }
         // What was granted and has not come is held by nobody yet.
-        let held = |entry: &mut Entry| {
+        let held = |entry: &mut Entry<C>| {
             let connection = &entry.connection;
             let input_and_waiting = connection.input_bytes() + connection.waiting_bytes();
             let held = input_and_waiting + network.output_memory_of(entry.id);
@@ -46,7 +48,7 @@ impl NodeService {
     }
 
     /// Closes a connection because of what it holds, and tells the client if its output is empty.
-    fn shed(&mut self, network: &mut Network, id: ConnectionId) {
+    fn shed(&mut self, network: &mut C::Network, id: ConnectionId) {
         let pending = network.output_pending(id);
         let Some(entry) = self.table.get_mut(id) else { return };
         let can_be_told = pending == 0 && entry.connection.is_answered();
@@ -70,7 +72,7 @@ impl NodeService {
         }
         match (network.output(id), self.table.get_mut(id)) {
             (Some(out), Some(entry)) if can_be_told => {
-                entry.connection.put_shed(out);
+                entry.connection.put_shed(out.bytes());
                 network.close_after_output(id);
             }
             _ => network.close(id),
@@ -113,19 +115,19 @@ impl NodeService {
             entry.granted_at = Some(self.ticks_seen);
             entry.wants_grant_since = None;
             account(&mut self.state, entry);
-            super::queue(&mut self.ready, entry);
+            queue(&mut self.ready, entry);
             self.want_grant.pop_front();
         }
     }
 
     /// Once a second: while requests wait for a grant, those that have theirs for long are closed,
     /// and those that wait for long: nobody waits behind clients that never go on.
-    pub(super) fn revoke_grants(&mut self, network: &mut Network) {
+    pub(super) fn revoke_grants(&mut self, network: &mut C::Network) {
         if self.want_grant.is_empty() {
             return;
         }
         let now = self.ticks_seen;
-        let is_late = |entry: &&mut Entry| {
+        let is_late = |entry: &&mut Entry<C>| {
             let since = entry.granted_at.or(entry.wants_grant_since);
             since.is_some_and(|at| now - at >= GRANT_SECONDS)
         };

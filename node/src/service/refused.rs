@@ -11,12 +11,14 @@
 
 use std::collections::BTreeMap;
 
-use larder_runtime::network::{ConnectionId, Network};
+use larder_runtime::core_env::CoreEnv;
+use larder_runtime::network::ConnectionId;
 
-use super::shards::LogNeed;
+use super::NodeService;
+use super::drive::queue;
+use super::log_need::LogNeed;
 use super::shares::Part;
 use super::turns::Mark;
-use super::{NodeService, queue};
 use crate::limits::{LOG_SMALL_BYTES, OUTPUT_MARK_PRESSED, TASK_SMALL_BYTES};
 
 /// What a refused request waits for.
@@ -90,9 +92,9 @@ impl Refused {
     }
 }
 
-impl NodeService {
+impl<C: CoreEnv> NodeService<C> {
     /// Goes on with those who were refused what can be given now, for as long as a turn has.
-    pub(super) fn drive_refused(&mut self, network: &mut Network) -> bool {
+    pub(super) fn drive_refused(&mut self, network: &mut C::Network) -> bool {
         let mut has_any = false;
         for _ in 0..self.refused.len() {
             let state = &self.state;

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::ConnectionId;
 
-use super::core_state::Dispatch;
+use super::dispatch::Dispatch;
 use super::shares::Part;
 use super::turns::Mark;
 use crate::connection::{Drive, Load};
@@ -12,12 +13,12 @@ use crate::events::Ending;
 use crate::ledger::Holding;
 
 /// A connection of this core, whatever its protocol.
-pub(super) type Client = Box<dyn for<'a> Drive<Dispatch<'a>>>;
+pub(super) type Client<C> = Box<dyn for<'a> Drive<Dispatch<'a, C>>>;
 
 /// A connection and what the service knows of it.
-pub(super) struct Entry {
+pub(super) struct Entry<C: CoreEnv> {
     pub id: ConnectionId,
-    pub connection: Client,
+    pub connection: Client<C>,
     /// Who is at the other end; `None` if it came by a path.
     pub peer: Option<SocketAddr>,
     /// The listener that has accepted it.
@@ -57,10 +58,9 @@ pub(super) struct Entry {
 }
 
 /// All connections of a core.
-#[derive(Default)]
-pub(super) struct Table {
+pub(super) struct Table<C: CoreEnv> {
     /// By the low half of the connection's number.
-    entries: Vec<Option<Box<Entry>>>,
+    entries: Vec<Option<Box<Entry<C>>>>,
     len: usize,
 }
 
@@ -68,11 +68,17 @@ fn index(id: ConnectionId) -> usize {
     (u64::from(id) & u64::from(u32::MAX)) as usize
 }
 
-impl Table {
+impl<C: CoreEnv> Default for Table<C> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), len: 0 }
+    }
+}
+
+impl<C: CoreEnv> Table<C> {
     pub(super) fn insert(
         &mut self,
         id: ConnectionId,
-        (connection, listener, peer): (Client, usize, Option<SocketAddr>),
+        (connection, listener, peer): (Client<C>, usize, Option<SocketAddr>),
         tick: u64,
         mark: Mark,
     ) {
@@ -108,12 +114,12 @@ impl Table {
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Entry<C>> {
         let entry = self.entries.get_mut(index(id))?.as_deref_mut()?;
         (entry.id == id).then_some(entry)
     }
 
-    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Entry>> {
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Entry<C>>> {
         self.get_mut(id)?;
         self.len -= 1;
         self.entries[index(id)].take()
@@ -123,7 +129,7 @@ impl Table {
         self.len
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry<C>> {
         self.entries.iter_mut().flatten().map(|entry| &mut **entry)
     }
 }
@@ -134,8 +140,9 @@ mod tests {
     use crate::connection::Connection;
     use crate::facts::Facts;
     use crate::memcached::Memcached;
+    use larder_runtime::ring_env::RingEnv;
 
-    fn client() -> (Client, usize, Option<SocketAddr>) {
+    fn client() -> (Client<RingEnv>, usize, Option<SocketAddr>) {
         let facts = std::sync::Arc::new(Facts::example());
         (Box::new(Connection::new(Memcached::new(&facts))), 0, None)
     }

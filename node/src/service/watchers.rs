@@ -1,9 +1,11 @@
 //! Clients that watch what happens on the node, and the list of all clients.
 
+use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::{ConnectionId, Network};
 
 use super::NodeService;
-use super::core_state::{CoreState, GatherFor, Watcher};
+use super::core_state::{CoreState, Watcher};
+use super::gathers::GatherFor;
 use crate::connection::{After, Arrival};
 use crate::counters::{ConnectionReport, ConnectionState};
 use crate::events::{EventKinds, Happening, NodeEvent};
@@ -11,7 +13,7 @@ use crate::limits::{CONNECTIONS_LISTED_MAX, WATCHER_OUTPUT_BYTES, WATCHERS_MAX};
 use crate::mesh::{Ask, Note, Place, Told};
 use crate::request::{Answered, NodeAnswer};
 
-impl CoreState {
+impl<C: CoreEnv> CoreState<C> {
     /// All that the connections of this core watch.
     fn watched_here(&self) -> EventKinds {
         self.watchers.iter().fold(EventKinds::NONE, |all, watcher| all.and(watcher.kinds))
@@ -83,10 +85,10 @@ impl CoreState {
     }
 }
 
-impl NodeService {
+impl<C: CoreEnv> NodeService<C> {
     /// Tells the watchers of this core what has happened. Nothing is kept for one that does not
     /// read: it learns how much it has missed.
-    pub(super) fn tell_watchers(&mut self, network: &mut Network) {
+    pub(super) fn tell_watchers(&mut self, network: &mut C::Network) {
         if self.state.heard.0.is_empty() && self.state.heard.1 == 0 {
             return;
         }
@@ -100,6 +102,7 @@ impl NodeService {
             let Some(out) = network.output(id).filter(|_| entry.connection.is_watching()) else {
                 continue;
             };
+            let out = out.bytes();
             let before = out.len();
             watcher.skipped += lost;
             for event in events.iter().filter(|event| watcher.kinds.has_any(event.kind())) {
@@ -123,7 +126,7 @@ impl NodeService {
 
     /// Answers the cores that have asked for the connections of this one; returns whether there
     /// were any.
-    pub(super) fn list_connections(&mut self, network: &mut Network) -> bool {
+    pub(super) fn list_connections(&mut self, network: &mut C::Network) -> bool {
         let listings = std::mem::take(&mut self.state.listings);
         let has_any = !listings.is_empty();
         for (core, ask) in listings {
@@ -133,7 +136,7 @@ impl NodeService {
         has_any
     }
 
-    fn connection_reports(&mut self, network: &mut Network) -> Vec<ConnectionReport> {
+    fn connection_reports(&mut self, network: &mut C::Network) -> Vec<ConnectionReport> {
         let (core, numbering) = (self.state.core, self.state.numbering);
         let listeners =
             self.addresses.iter().enumerate().map(|(index, address)| ConnectionReport {

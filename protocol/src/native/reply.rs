@@ -4,6 +4,7 @@ use super::header::{CHECKED_BYTES, HEADER_BYTES, checksum};
 use super::multi::{MultiEntry, take_entry};
 use super::mutate::CHANGED_BYTES;
 use super::{Header, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at};
+use crate::sink::ReplySink;
 
 /// What of a request its reply repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub fn put_error(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus, reaso
 
 /// Appends a reply that shows an item.
 #[inline]
-pub fn put_item(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>) {
+pub fn put_item<S: ReplySink>(out: &mut S, head: ReplyHead, item: &NativeItem<'_>) {
     const FRONT_BYTES: usize = HEADER_BYTES + ITEM_BYTES;
     let body_bytes = ITEM_BYTES + item.value.len();
     let mut front = [0; FRONT_BYTES];
@@ -94,9 +95,9 @@ pub fn put_item(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>) {
         header.checksum = crc32c::crc32c_append(checked, item.value);
         front[..HEADER_BYTES].copy_from_slice(&header.bytes());
     }
-    out.reserve(FRONT_BYTES + item.value.len());
-    out.extend_from_slice(&front);
-    out.extend_from_slice(item.value);
+    out.make_room(FRONT_BYTES, item.value.len());
+    out.bytes().extend_from_slice(&front);
+    out.put_value(item.value);
 }
 
 /// An item's metadata before its value.

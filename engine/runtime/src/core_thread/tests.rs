@@ -7,8 +7,9 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::core_env::CoreWaker;
 use crate::env::{Env, TaskQueue};
-use crate::network::ConnectionId;
+use crate::network::{ConnectionId, Network};
 
 const HIGH_WATER: usize = 64 << 10;
 
@@ -30,25 +31,25 @@ struct Echo {
     paused: Vec<ConnectionId>,
 }
 
-impl Service for Echo {
+impl Service<RingNetwork> for Echo {
     fn connected(
         &mut self,
-        network: &mut Network,
+        network: &mut RingNetwork,
         connection: ConnectionId,
         listener: usize,
         _peer: Option<SocketAddr>,
     ) -> bool {
         self.seen.connected.fetch_add(1, Ordering::SeqCst);
         if listener == 1 {
-            network.output(connection).unwrap().extend_from_slice(b"busy\r\n");
+            network.output(connection).unwrap().bytes().extend_from_slice(b"busy\r\n");
         }
         listener == 0
     }
 
-    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
+    fn received(&mut self, network: &mut RingNetwork, connection: ConnectionId, bytes: &[u8]) {
         self.seen.received.fetch_add(bytes.len(), Ordering::SeqCst);
         let Some(output) = network.output(connection) else { return };
-        output.extend_from_slice(bytes);
+        output.bytes().extend_from_slice(bytes);
         match bytes[0] {
             b'Q' => network.close_after_output(connection),
             b'P' => {
@@ -60,15 +61,15 @@ impl Service for Echo {
         }
     }
 
-    fn ended(&mut self, network: &mut Network, connection: ConnectionId) {
+    fn ended(&mut self, network: &mut RingNetwork, connection: ConnectionId) {
         self.seen.ended.fetch_add(1, Ordering::SeqCst);
         if let Some(output) = network.output(connection) {
-            output.extend_from_slice(b"bye");
+            output.bytes().extend_from_slice(b"bye");
         }
         network.close_after_output(connection);
     }
 
-    fn drained(&mut self, network: &mut Network, connection: ConnectionId) {
+    fn drained(&mut self, network: &mut RingNetwork, connection: ConnectionId) {
         self.seen.drained.fetch_add(1, Ordering::SeqCst);
         network.resume(connection);
     }
@@ -77,7 +78,7 @@ impl Service for Echo {
         self.seen.closed.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn turn(&mut self, network: &mut Network) -> bool {
+    fn turn(&mut self, network: &mut RingNetwork) -> bool {
         if !self.seen.is_resuming.swap(false, Ordering::SeqCst) {
             return false;
         }

@@ -23,14 +23,14 @@ impl Timed {
     }
 }
 
-impl Service for Timed {
+impl Service<RingNetwork> for Timed {
     fn begin_turn(&mut self) {
         self.read = None;
     }
 
     fn connected(
         &mut self,
-        _: &mut Network,
+        _: &mut RingNetwork,
         _: ConnectionId,
         _: usize,
         _: Option<SocketAddr>,
@@ -38,18 +38,18 @@ impl Service for Timed {
         true
     }
 
-    fn received(&mut self, _network: &mut Network, _connection: ConnectionId, _bytes: &[u8]) {
+    fn received(&mut self, _network: &mut RingNetwork, _connection: ConnectionId, _bytes: &[u8]) {
         let now = self.now();
         self.seen.push(now);
     }
 
-    fn ended(&mut self, _network: &mut Network, _connection: ConnectionId) {}
+    fn ended(&mut self, _network: &mut RingNetwork, _connection: ConnectionId) {}
 
-    fn drained(&mut self, _network: &mut Network, _connection: ConnectionId) {}
+    fn drained(&mut self, _network: &mut RingNetwork, _connection: ConnectionId) {}
 
     fn closed(&mut self, _connection: ConnectionId) {}
 
-    fn turn(&mut self, _network: &mut Network) -> bool {
+    fn turn(&mut self, _network: &mut RingNetwork) -> bool {
         self.now();
         false
     }

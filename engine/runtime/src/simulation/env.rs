@@ -66,6 +66,11 @@ impl SimEnv {
         self.world.state().disk.set_capacity(capacity_bytes);
     }
 
+    /// Lets virtual time pass within a turn.
+    pub(super) fn pass(&self, nanoseconds: u64) {
+        self.world.state().clock.pass(nanoseconds);
+    }
+
     fn perform(&self, request: Request) -> impl Future<Output = io::Result<()>> + 'static {
         let operation = Operation::new(&self.world, request);
         async move { operation.await.result }

@@ -12,6 +12,8 @@ pub(super) enum Stream {
     Application = 5,
     Crash = 6,
     Disk = 7,
+    Core = 8,
+    Network = 9,
 }
 
 impl Stream {

@@ -3,6 +3,7 @@
 mod crashes;
 mod faulty;
 mod files;
+mod network;
 mod scheduling;
 
 use std::io;

@@ -20,7 +20,7 @@ fn connection() -> ByFirstByte<Memcached, MemcachedBinary> {
 /// What is sent for `pieces`, and why no more was taken at last. Every second one is only stored
 /// before it is looked at.
 fn sent(pieces: &[&[u8]]) -> (Vec<u8>, Stop) {
-    let (mut connection, mut fake, mut out) = (connection(), Fake::new(), Vec::new());
+    let (mut connection, mut fake, mut out) = (connection(), Fake::new(), OutputQueue::default());
     let (mut spares, mut stop) = (SpareInputs::default(), Stop::Input);
     for (number, piece) in pieces.iter().enumerate() {
         let pending = out.len();
@@ -32,7 +32,7 @@ fn sent(pieces: &[&[u8]]) -> (Vec<u8>, Stop) {
             connection.resume(&mut output, &mut fake, &mut spares)
         };
     }
-    (out, stop)
+    (std::mem::take(out.bytes()), stop)
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use larder_engine::key::Key;
 use larder_engine::shard::Answer;
 use larder_protocol::memcached::Step;
+use larder_protocol::sink::ReplySink;
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::memcached::Memcached;
@@ -26,12 +27,16 @@ fn kept(step: &Step<'_>) -> Kept {
     (String::from_utf8(key.to_vec()).expect("text"), command.is_noreply())
 }
 
-fn put_marked((key, is_noreply): &Kept, answer: Result<&Answer<'_>, NoAnswer>, out: &mut Vec<u8>) {
+fn put_marked<S: ReplySink>(
+    (key, is_noreply): &Kept,
+    answer: Result<&Answer<'_>, NoAnswer>,
+    out: &mut S,
+) {
     match answer {
         _ if *is_noreply => {}
-        Ok(answer) if !answer.value.is_empty() => out.extend_from_slice(answer.value),
-        Ok(_) => out.extend_from_slice(format!("<{key}>").as_bytes()),
-        Err(_) => out.extend_from_slice(format!("{DAMAGED}\r\n").as_bytes()),
+        Ok(answer) if !answer.value.is_empty() => out.put_value(answer.value),
+        Ok(_) => out.bytes().extend_from_slice(format!("<{key}>").as_bytes()),
+        Err(_) => out.bytes().extend_from_slice(format!("{DAMAGED}\r\n").as_bytes()),
     }
 }
 
@@ -103,12 +108,12 @@ impl<const IS_LOOSE: bool> Codec for Marked<IS_LOOSE> {
         token.0.capacity()
     }
 
-    fn put_waited(
+    fn put_waited<S: ReplySink>(
         &self,
         token: &Kept,
         answer: Result<&Answer<'_>, NoAnswer>,
         _: (u32, u8),
-        out: &mut Vec<u8>,
+        out: &mut S,
     ) {
         put_marked(token, answer, out);
     }

@@ -16,7 +16,7 @@ use crate::request::ShardAnswer;
 struct Bench {
     connection: Connection<Memcached>,
     fake: Fake,
-    out: Vec<u8>,
+    out: OutputQueue,
     spares: SpareInputs,
 }
 
@@ -24,7 +24,7 @@ impl Bench {
     fn new() -> Self {
         let protocol = Memcached::new(&Arc::new(Facts::example()));
         let (connection, spares) = (Connection::new(protocol), SpareInputs::default());
-        Self { connection, fake: Fake::new(), out: Vec::new(), spares }
+        Self { connection, fake: Fake::new(), out: OutputQueue::default(), spares }
     }
 
     /// Gives it bytes, or `None` to go on.
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     fn sent(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.out)).expect("text")
+        String::from_utf8(std::mem::take(self.out.bytes())).expect("text")
     }
 }
 
@@ -128,8 +128,8 @@ fn a_client_that_watches_asks_for_nothing_more() {
     assert!(bench.connection.is_watching() && !bench.connection.has_input());
     let what = Happening::Began(None);
     let event = NodeEvent { microseconds: 1_000_002, number: 3, connection: 4, what };
-    bench.connection.put_event(&event, &mut bench.out);
-    bench.connection.put_skipped(5, &mut bench.out);
+    bench.connection.put_event(&event, bench.out.bytes());
+    bench.connection.put_skipped(5, bench.out.bytes());
     let expected = "ts=1.2 gid=3 type=conn_new rip=unix rport=0 transport=local cfd=4\nskipped=5\n";
     assert_eq!(bench.sent(), expected);
 }

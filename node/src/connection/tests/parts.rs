@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use larder_engine::operation::Outcome;
+use larder_engine::shard::AnswerBuf;
 use larder_protocol::native::reply::NativeReply;
 use larder_protocol::native::{
     ItemKey, MultiGet, NativeNamespace, NativeRequest, NativeStatus, put_request,
@@ -20,7 +21,7 @@ struct Bench {
     view: NamespaceView,
     connection: Connection<Native>,
     fake: Fake,
-    out: Vec<u8>,
+    out: OutputQueue,
     spares: SpareInputs,
 }
 
@@ -32,7 +33,7 @@ impl Bench {
             connection: Connection::new(Native::new(&Arc::new(Facts::example()), 0, &view)),
             view,
             fake: Fake::new(),
-            out: Vec::new(),
+            out: OutputQueue::default(),
             spares: SpareInputs::default(),
         }
     }
@@ -62,7 +63,7 @@ impl Bench {
 
     /// The id of the next reply, and how long the value of each of its entries is, or its status.
     fn sent(&mut self, count: usize) -> (u64, Vec<Result<usize, NativeStatus>>) {
-        let (reply, len) = NativeReply::read(&self.out, 16 << 20).expect("a reply");
+        let (reply, len) = NativeReply::read(self.out.bytes(), 16 << 20).expect("a reply");
         let entries = reply.multi(count).expect("an entry for each key");
         let shown = entries
             .iter()
@@ -72,7 +73,7 @@ impl Bench {
             })
             .collect();
         let id = reply.head.id;
-        self.out.drain(..len);
+        self.out.bytes().drain(..len);
         (id, shown)
     }
 }
@@ -147,7 +148,7 @@ fn what_was_begun_goes_on_where_its_namespace_is_dropped_meanwhile() {
     assert_eq!(bench.receive(&request(2, &["a"; 100])), Stop::Input);
     assert_eq!(bench.sent(100), (2, vec![Ok(0); 100]));
     assert_eq!(bench.receive(&request_in(5, 3, &["a"])), Stop::Input);
-    let (reply, _) = NativeReply::read(&bench.out, 1 << 20).expect("a reply");
+    let (reply, _) = NativeReply::read(bench.out.bytes(), 1 << 20).expect("a reply");
     assert_eq!(reply.status, Some(NativeStatus::UnknownNamespace));
 }
 

@@ -1,6 +1,7 @@
 //! Outcomes to bytes. Every function appends to `out` and allocates only by growing it.
 
 use super::{BINARY_HEADER_BYTES, BINARY_MAGIC_REPLY, BinaryHead, BinaryStatus};
+use crate::sink::ReplySink;
 
 /// What a reply has besides its header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub struct BinaryBody<'a> {
 /// If a part is longer than its field in the header can say: extras of 255 bytes, keys of 65,535,
 /// and all together 4 GiB.
 #[inline]
-pub fn put(
-    out: &mut Vec<u8>,
+pub fn put<S: ReplySink>(
+    out: &mut S,
     head: BinaryHead,
     status: BinaryStatus,
     cas: u64,
@@ -40,10 +41,11 @@ pub fn put(
     header[8..12].copy_from_slice(&body_bytes.to_be_bytes());
     header[12..16].copy_from_slice(&head.opaque);
     header[16..24].copy_from_slice(&cas.to_be_bytes());
-    out.reserve(BINARY_HEADER_BYTES + body_bytes as usize);
-    for part in [&header, extras, key, value] {
-        out.extend_from_slice(part);
+    out.make_room(BINARY_HEADER_BYTES + extras.len() + key.len(), value.len());
+    for part in [&header, extras, key] {
+        out.bytes().extend_from_slice(part);
     }
+    out.put_value(value);
 }
 
 /// A reply that says no more than that it is done, if one is wanted.

@@ -9,6 +9,7 @@ use super::{LINE_END, StoreReply, put_decimal};
 use crate::memcached::request::{
     MetaArithmetic, MetaDebug, MetaDelete, MetaFlags, MetaGet, MetaSet, WireKey, letter_bit,
 };
+use crate::sink::ReplySink;
 
 /// An item as the answer to `mg` shows it.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +103,8 @@ const SET_FLAGS: u64 = ECHOED_FLAGS | letter_bit(b'c') | letter_bit(b's');
 const ARITHMETIC_FLAGS: u64 = ECHOED_FLAGS | letter_bit(b't') | letter_bit(b'c');
 
 /// The answer to an `mg` that found or created an item. `q` does not hide it.
-pub fn meta_hit(
-    out: &mut Vec<u8>,
+pub fn meta_hit<S: ReplySink>(
+    sink: &mut S,
     request: &MetaGet<'_>,
     item: &ItemView<'_>,
     marks: RecacheMarks,
@@ -111,7 +112,10 @@ pub fn meta_hit(
     let flags = &request.flags;
     let with_value = flags.returns_value_of(item.version);
     if with_value {
-        out.reserve(item.value.len() + flags.raw.len() + 32);
+        sink.make_room(flags.raw.len() + 32, item.value.len());
+    }
+    let out = sink.bytes();
+    if with_value {
         out.extend_from_slice(b"VA ");
         put_decimal(out, item.value.len() as u64);
     } else {
@@ -136,8 +140,8 @@ pub fn meta_hit(
     }
     out.extend_from_slice(LINE_END);
     if with_value {
-        out.extend_from_slice(item.value);
-        out.extend_from_slice(LINE_END);
+        sink.put_value(item.value);
+        sink.bytes().extend_from_slice(LINE_END);
     }
 }
 

@@ -19,6 +19,7 @@ pub use meta::{
 pub use number::put_decimal;
 
 use super::request::GetRequest;
+use crate::sink::ReplySink;
 
 /// The end of the answer to `get`, and of `stats`.
 pub const END: &[u8] = b"END\r\n";
@@ -92,15 +93,16 @@ pub fn stored(out: &mut Vec<u8>, reply: StoreReply, noreply: bool) {
 }
 
 /// One value of the answer to a `get`. A key without an item is answered by nothing.
-pub fn value(
-    out: &mut Vec<u8>,
+pub fn value<S: ReplySink>(
+    sink: &mut S,
     request: &GetRequest<'_>,
     client_flags: u32,
     version: u64,
     value: &[u8],
 ) {
     const FIXED_BYTES_MAX: usize = "VALUE ".len() + 3 + 10 + 20 + 20 + 2 * LINE_END.len();
-    out.reserve(FIXED_BYTES_MAX + request.key.len() + value.len());
+    sink.make_room(FIXED_BYTES_MAX + request.key.len(), value.len());
+    let out = sink.bytes();
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(request.key);
     out.push(b' ');
@@ -112,8 +114,8 @@ pub fn value(
         put_decimal(out, version);
     }
     out.extend_from_slice(LINE_END);
-    out.extend_from_slice(value);
-    out.extend_from_slice(LINE_END);
+    sink.put_value(value);
+    sink.bytes().extend_from_slice(LINE_END);
 }
 
 /// The answer to `incr` and `decr`: the new number.

@@ -1,15 +1,17 @@
 use super::*;
 use std::cell::Cell;
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::IntoRawFd;
 use std::rc::Rc;
 
 use crate::core_thread::{Core, CoreOptions};
 use crate::fake_ring::{FakeKernel, FakeRing, Reply};
+use crate::network::Service;
 use crate::network_events::{
     ACCEPT_RETRY_NANOSECONDS, ACCEPTS_PER_TURN, LINGER_NANOSECONDS, PROBE_NANOSECONDS,
 };
+use crate::random::Random;
 use crate::ring::Operation;
 use crate::sockets::tests::reset;
 
@@ -25,12 +27,14 @@ struct Recorder {
     is_silent: bool,
     /// Closes after the first answer.
     closes: bool,
+    /// Answers with the bytes as a value of its own between two brackets.
+    is_linking: bool,
 }
 
-impl Service for Recorder {
+impl Service<RingNetwork> for Recorder {
     fn connected(
         &mut self,
-        _network: &mut Network,
+        _network: &mut RingNetwork,
         connection: ConnectionId,
         listener: usize,
         _peer: Option<SocketAddr>,
@@ -40,10 +44,16 @@ impl Service for Recorder {
         true
     }
 
-    fn received(&mut self, network: &mut Network, connection: ConnectionId, bytes: &[u8]) {
+    fn received(&mut self, network: &mut RingNetwork, connection: ConnectionId, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
-        if !self.is_silent {
-            network.output(connection).unwrap().extend_from_slice(bytes);
+        if self.is_linking {
+            let output = network.output(connection).unwrap();
+            output.bytes().push(b'<');
+            let at = output.bytes().len();
+            output.link_at(at, bytes.to_vec());
+            output.bytes().push(b'>');
+        } else if !self.is_silent {
+            network.output(connection).unwrap().bytes().extend_from_slice(bytes);
         }
         if self.closes {
             network.close_after_output(connection);
@@ -53,12 +63,12 @@ impl Service for Recorder {
         }
     }
 
-    fn ended(&mut self, network: &mut Network, connection: ConnectionId) {
+    fn ended(&mut self, network: &mut RingNetwork, connection: ConnectionId) {
         self.events.push("ended".into());
         network.close_after_output(connection);
     }
 
-    fn drained(&mut self, _network: &mut Network, _connection: ConnectionId) {
+    fn drained(&mut self, _network: &mut RingNetwork, _connection: ConnectionId) {
         self.events.push("drained".into());
     }
 
@@ -66,7 +76,7 @@ impl Service for Recorder {
         self.events.push("closed".into());
     }
 
-    fn turn(&mut self, network: &mut Network) -> bool {
+    fn turn(&mut self, network: &mut RingNetwork) -> bool {
         if std::mem::take(&mut self.resumes_next_turn) {
             self.pause_after = None;
             network.resume(self.connection.unwrap());
@@ -95,7 +105,11 @@ fn is_receive(operation: &Operation) -> bool {
 }
 
 fn is_send(operation: &Operation) -> bool {
-    matches!(operation, Operation::Send { .. })
+    matches!(operation, Operation::Send { .. } | Operation::SendPieces { .. })
+}
+
+fn is_in_pieces(operation: &Operation) -> bool {
+    matches!(operation, Operation::SendPieces { .. })
 }
 
 impl Fixture {
@@ -182,6 +196,57 @@ fn short_and_interrupted_sends_are_continued_in_order() {
     fixture.run(&mut service);
     assert_eq!(fixture.ring.kernel.borrow().sent, b"0123456789");
     assert_eq!(service.events, ["connected 0", "drained"]);
+}
+
+#[test]
+fn values_of_their_own_arrive_whole_whatever_the_socket_takes_at_a_time() {
+    for seed in 0..100 {
+        let mut random = Random::new(seed);
+        let mut fixture = Fixture::new();
+        fixture.accept();
+        for _ in 0..random.index(30) {
+            let len = random.count(1..=40);
+            let passing = Reply::Error(random.pick(&[libc::EINTR, libc::EAGAIN]));
+            fixture.ring.script([random.pick(&[Reply::Short(len), Reply::Full, passing])]);
+        }
+        let mut expected = Vec::new();
+        for _ in 0..random.count(1..=5) {
+            let chunks: Vec<Vec<u8>> = (0..random.count(1..=3))
+                .map(|_| {
+                    let len = random.count(1..=60);
+                    random.bytes(len)
+                })
+                .collect();
+            for chunk in &chunks {
+                expected.extend([b"<", &chunk[..], b">"].concat());
+            }
+            fixture.step(move |kernel| {
+                chunks.iter().for_each(|chunk| kernel.deliver(chunk, true));
+            });
+        }
+        let mut service = Recorder { is_linking: true, ..Recorder::default() };
+        fixture.run(&mut service);
+        assert_eq!(fixture.ring.kernel.borrow().sent, expected, "seed {seed}");
+        assert!(fixture.ring.count(is_in_pieces) > 0);
+        assert_eq!(fixture.core.network().output_memory(), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_reset_amid_values_gives_their_memory_back_when_the_send_has_ended() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.ring.script([Reply::Short(3), Reply::Hold]);
+    fixture.step(|kernel| kernel.deliver(b"0123456789", true));
+    fixture.step(|kernel| kernel.complete(is_receive, -libc::ECONNRESET, false));
+    let mut service = Recorder { is_linking: true, ..Recorder::default() };
+    fixture.run(&mut service);
+    assert_eq!(service.events, ["connected 0", "closed"]);
+    assert_eq!(fixture.ring.kernel.borrow().sent, b"<01");
+    let is_cancelled = |operation: &Operation| matches!(operation, Operation::CancelFile { .. });
+    assert_eq!(fixture.ring.count(is_cancelled), 1, "the kernel may still have read the values");
+    let network = fixture.core.network();
+    assert_eq!((network.connections(), network.output_memory()), (0, 0));
 }
 
 #[test]
