@@ -26,6 +26,7 @@ mod once;
 mod open;
 mod operation_buffer;
 pub mod options;
+mod page_values;
 mod pins;
 mod quota;
 mod ranges;

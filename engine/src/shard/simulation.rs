@@ -40,6 +40,7 @@ mod namespaces;
 mod once;
 mod openings;
 pub(crate) mod oracle;
+mod page_reads;
 mod races;
 mod ranges;
 mod reach;
