@@ -26,6 +26,8 @@ pub struct Scan {
     /// Whether what cannot be read is left out, and the page says so. Otherwise it ends in front of
     /// that.
     pub passes_damage: bool,
+    /// The lease whose moment is shown; `None` for the present.
+    pub lease: Option<u64>,
     /// When no further entries are looked at, on the clock of the shard's runtime, in nanoseconds:
     /// the page ends with what it has then, and goes forward in any case.
     pub deadline: Option<u64>,
@@ -52,6 +54,7 @@ impl Scan {
             value_bytes_max: usize::MAX,
             shows_use: false,
             passes_damage: false,
+            lease: None,
             deadline: None,
         }
     }

@@ -267,7 +267,10 @@ impl Counters {
         match error {
             EngineError::Full => self.store_no_memory += 1,
             EngineError::Damaged { .. } => self.damaged += 1,
-            EngineError::NoNamespace(_) | EngineError::OverQuota(_) => {}
+            EngineError::NoNamespace(_)
+            | EngineError::OverQuota(_)
+            | EngineError::LeaseEnded
+            | EngineError::TooManyLeases => {}
             EngineError::Stopped(_) | EngineError::Read(_) | EngineError::Open(_) => {}
         }
     }

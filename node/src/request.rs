@@ -244,6 +244,8 @@ pub enum NoAnswer {
     ReadFailed,
     /// The deadline was past before the work had begun.
     TooLate,
+    /// The lease has ended.
+    LeaseEnded,
 }
 
 impl From<&EngineError> for NoAnswer {
@@ -254,6 +256,8 @@ impl From<&EngineError> for NoAnswer {
             EngineError::Stopped(_) | EngineError::Open(_) => Self::Stopped,
             EngineError::NoNamespace(_) => Self::NoNamespace,
             EngineError::OverQuota(_) => Self::OverQuota,
+            EngineError::LeaseEnded => Self::LeaseEnded,
+            EngineError::TooManyLeases => Self::Busy,
             EngineError::Read(_) => Self::ReadFailed,
         }
     }

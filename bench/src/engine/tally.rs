@@ -28,6 +28,8 @@ impl Failure {
             EngineError::Stopped(_)
             | EngineError::NoNamespace(_)
             | EngineError::OverQuota(_)
+            | EngineError::LeaseEnded
+            | EngineError::TooManyLeases
             | EngineError::Read(_)
             | EngineError::Open(_) => Self::Other,
         }

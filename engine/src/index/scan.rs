@@ -114,21 +114,8 @@ impl<E: Env> Index<E> {
     pub fn scan(&self, range: ScanRange, class: IoClass) -> IndexScan<E> {
         let contents = self.contents.borrow();
         let memtables = [Some(&contents.active), contents.frozen.as_ref().map(|f| &f.memtable)];
-        let ranges = Rc::clone(&contents.ranges);
-        let copies = Copies::new(memtables.into_iter().flatten(), &range, &ranges);
-        let runs = contents.tables.runs().map(|run| Run::new(run, &range)).collect();
-        let holes = holes(&contents.tables, &range, &ranges);
-        IndexScan {
-            range,
-            class,
-            copies,
-            runs,
-            holes,
-            ranges,
-            has_begun: false,
-            passed: 0,
-            has_left_out: false,
-        }
+        let memtables = memtables.into_iter().flatten();
+        IndexScan::new(memtables, &contents.tables, &contents.ranges, range, class)
     }
 
     /// The next entry of `scan`; `None` after the last, or where what was copied of the memtables
@@ -248,6 +235,27 @@ fn holes<E: Env>(tables: &Tables<E>, range: &ScanRange, ranges: &RangeTombstones
 }
 
 impl<E: Env> IndexScan<E> {
+    /// A scan of memtables, the newest first, and tables.
+    pub(super) fn new<'a>(
+        memtables: impl Iterator<Item = &'a Memtable>,
+        tables: &Tables<E>,
+        ranges: &Rc<RangeTombstones>,
+        range: ScanRange,
+        class: IoClass,
+    ) -> Self {
+        Self {
+            copies: Copies::new(memtables, &range, ranges),
+            runs: tables.runs().map(|run| Run::new(run, &range)).collect(),
+            holes: holes(tables, &range, ranges),
+            ranges: Rc::clone(ranges),
+            range,
+            class,
+            has_begun: false,
+            passed: 0,
+            has_left_out: false,
+        }
+    }
+
     /// Where the scan ends although more may follow: the last key that it could vouch for.
     pub fn cut_at(&self) -> Option<&[u8]> {
         self.copies.cut_at.as_deref()

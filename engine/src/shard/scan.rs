@@ -13,6 +13,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::Shard;
+use super::leases::Lease;
 use super::page_values::{PageValues, leave_out};
 use crate::entry::{Payload, Pointer};
 use crate::error::EngineError;
@@ -35,9 +36,19 @@ fn is_turn(examined: usize) -> bool {
     examined > 0 && examined.is_multiple_of(TURN_ENTRIES)
 }
 
+/// What a page shows is of this moment.
+struct PageMoment<E: Env> {
+    /// In Unix seconds.
+    now: u32,
+    /// How far the log has to be acknowledged in any case.
+    needs: u64,
+    /// What is kept of it, if it is not the present.
+    leased: Option<Rc<Lease<E>>>,
+}
+
 impl<E: Env> Shard<E> {
     /// A page of the items that `scan` asks for and that live: a snapshot of one moment after the
-    /// call. Near its deadline it ends early, with at least one item or a place further on.
+    /// call, or of the lease's. Near its deadline it ends early, with at least one item or a place further on.
     ///
     /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has
     /// more; a copy of at most 1,024 entries of memtables; up to 128 KiB for each sorted run of
@@ -47,7 +58,7 @@ impl<E: Env> Shard<E> {
     /// # Errors
     ///
     /// [`EngineError::Damaged`] and [`EngineError::Read`] if what the page begins with cannot be
-    /// read, and is not to be left out.
+    /// read, and is not to be left out; [`EngineError::LeaseEnded`].
     pub fn scan(
         self: &Rc<Self>,
         scan: Scan,
@@ -57,23 +68,47 @@ impl<E: Env> Shard<E> {
             if scan.is_empty() {
                 return Ok(Page::default());
             }
-            shard.apply_due_flush().await?;
+            let leased = scan.lease.map(|id| shard.leased(id)).transpose()?;
+            if leased.is_none() {
+                shard.apply_due_flush().await?;
+            }
             // Before the index is looked at: what it points to stays until the page is there.
             let pin = shard.pins.enter(shard.env.now());
-            let (begun, needs) = shard.begin(&scan);
-            let page = shard.page(&scan, begun, needs, shard.unix_now()).await;
-            drop(pin);
+            let moment = shard.moment(leased);
+            let begun = shard.begin(&scan, &moment);
+            let page = shard.page(&scan, begun, &moment).await;
+            drop((pin, moment));
             shard.release_files();
             page
         }
     }
 
-    fn begin(&self, scan: &Scan) -> (IndexScan<E>, u64) {
-        let state = self.state.borrow();
-        let (start, end) = scan.bounds(state.namespaces.generation(scan.namespace()));
+    /// The moment of a lease, or the present.
+    fn moment(&self, leased: Option<Rc<Lease<E>>>) -> PageMoment<E> {
+        match leased {
+            Some(lease) => {
+                PageMoment { now: lease.unix_now, needs: lease.needs, leased: Some(lease) }
+            }
+            None => {
+                let needs = self.state.borrow().namespaces.flushed_end();
+                PageMoment { now: self.unix_now(), needs, leased: None }
+            }
+        }
+    }
+
+    fn begin(&self, scan: &Scan, moment: &PageMoment<E>) -> IndexScan<E> {
+        let namespace = scan.namespace();
+        let generation = match &moment.leased {
+            Some(lease) => lease.generation(namespace),
+            None => self.state.borrow().namespaces.generation(namespace),
+        };
+        let (start, end) = scan.bounds(generation);
         let Scan { is_reverse, passes_damage: passes_lost, .. } = *scan;
         let range = ScanRange { start, end, is_reverse, passes_lost };
-        (self.index.scan(range, IoClass::Scan), state.namespaces.flushed_end())
+        match &moment.leased {
+            Some(lease) => self.index.scan_snapshot(&lease.snapshot, range, IoClass::Scan),
+            None => self.index.scan(range, IoClass::Scan),
+        }
     }
 
     /// A page: values are read while the index is gone through.
@@ -81,12 +116,11 @@ impl<E: Env> Shard<E> {
         &self,
         scan: &Scan,
         begun: IndexScan<E>,
-        needs: u64,
-        now: u32,
+        moment: &PageMoment<E>,
     ) -> Result<Page, EngineError> {
         let values = RefCell::new(PageValues::new(scan.bytes_max));
         let walk = async {
-            let walked = self.walk(scan, begun, (needs, now), &values).await;
+            let walked = self.walk(scan, begun, moment, &values).await;
             values.borrow_mut().complete();
             walked
         };
@@ -112,10 +146,10 @@ impl<E: Env> Shard<E> {
         &self,
         scan: &Scan,
         mut begun: IndexScan<E>,
-        (needs, now): (u64, u32),
+        moment: &PageMoment<E>,
         values: &RefCell<PageValues>,
     ) -> Result<Page, EngineError> {
-        let mut page = Page { needs, ..Page::default() };
+        let mut page = Page { needs: moment.needs, ..Page::default() };
         let (mut bytes, mut examined) = (0, 0);
         let examined_max = EXAMINED_MIN.max(scan.items_max.saturating_mul(EXAMINED_PER_ITEM));
         let mut last: Option<Vec<u8>> = None;
@@ -132,7 +166,7 @@ impl<E: Env> Shard<E> {
                 }
             };
             page.needs = page.needs.max(scanned.sequence_end);
-            let item = self.page_item(&scanned, now);
+            let item = self.page_item(&scanned, moment);
             let shows_value =
                 |item: &PageItem| !scan.keys_only && item.value_len <= scan.value_bytes_max;
             let more = item.as_ref().map_or(0, |item| {
@@ -180,12 +214,14 @@ impl<E: Env> Shard<E> {
     }
 
     /// The item that an entry stands for, if it lives; with its value if that is in the index.
-    fn page_item(&self, scanned: &Scanned, now: u32) -> Option<PageItem> {
+    fn page_item(&self, scanned: &Scanned, moment: &PageMoment<E>) -> Option<PageItem> {
         let entry = scanned.entry.as_entry();
         let metadata = entry.metadata;
-        let had_expired =
-            |pointer: Pointer| self.journal.state().had_expired(pointer.segment, metadata.expiry);
-        if metadata.is_expired(now) || entry.pointer().is_some_and(had_expired) {
+        let had_expired = |pointer: Pointer| match &moment.leased {
+            Some(lease) => lease.had_expired(pointer, metadata),
+            None => self.journal.state().had_expired(pointer.segment, metadata.expiry),
+        };
+        if metadata.is_expired(moment.now) || entry.pointer().is_some_and(had_expired) {
             return None;
         }
         let (value_len, value) = match entry.payload {

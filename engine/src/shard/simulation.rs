@@ -28,6 +28,7 @@ mod fullness;
 mod harness;
 mod history;
 mod items;
+mod leases;
 mod listed;
 mod lives;
 mod log_repairs;

@@ -163,7 +163,7 @@ fn seconds(nanoseconds: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use larder_engine::space::PinnedFiles;
+    use larder_engine::space::{LeaseSpace, PinnedFiles};
 
     #[test]
     fn every_part_is_shown_and_the_parts_make_up_the_total() {
@@ -187,7 +187,17 @@ mod tests {
             manifest: 128,
             segments: vec![segment(1, true), segment(2, false)],
             free: 256,
-            pinned: PinnedFiles { bytes: 77, operations: 3, oldest_nanoseconds: 1_500_000_000 },
+            pinned: PinnedFiles {
+                bytes: 77,
+                operations: 3,
+                oldest_nanoseconds: 1_500_000_000,
+                leases: vec![LeaseSpace {
+                    number: 4,
+                    bytes: 70,
+                    nanoseconds: 2_500_000_000,
+                    nanoseconds_left: 9_500_000_000,
+                }],
+            },
             tables: 512,
             entries: 8,
             duplicates: 2,

@@ -269,11 +269,9 @@ async fn check_pages(shard: TestShard) {
             let (shown, is_damaged, is_whole) = pages(&shard, &scan).await;
             let what = format!("round {round}, reverse {is_reverse}: {shown:?} of {all:?}");
             assert!(!is_damaged && shown.len() <= all.len(), "{what}");
-            let is_right =
-                |(shown, found): (&(Vec<u8>, Vec<u8>), &(&Vec<u8>, &Option<Vec<u8>>))| {
-                    shown.0 == *found.0 && Some(&shown.1) == found.1.as_ref()
-                };
-            assert!(shown.iter().zip(&all).all(is_right), "{what}");
+            for ((key, value), found) in shown.iter().zip(&all) {
+                assert_eq!((key, Some(value)), (found.0, found.1.as_ref()), "{what}");
+            }
             assert!(!is_whole || shown.len() == all.len(), "{what}");
             let (shown, is_damaged, is_whole) = pages(&shard, &passing(scan)).await;
             let what =

@@ -235,6 +235,9 @@ impl Client {
                     EngineError::NoNamespace(_) | EngineError::OverQuota(_) => {
                         panic!("no namespaces were said: {error}")
                     }
+                    EngineError::LeaseEnded | EngineError::TooManyLeases => {
+                        panic!("no lease was asked for: {error}")
+                    }
                     EngineError::Stopped(_) | EngineError::Full | EngineError::Open(_) => return,
                 },
                 Err(EngineError::Full) if self.mix.is_crowded && may_be_refused => {}
