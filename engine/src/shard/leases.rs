@@ -32,10 +32,14 @@ pub const LEASE_NANOSECONDS_MAX: u64 = 60_000_000_000;
 const FREEZE_STEP_NANOSECONDS: u64 = 1_000_000;
 const FREEZE_NANOSECONDS_MAX: u64 = 5_000_000_000;
 
+/// Bits of a lease's id that say the shard.
+const SHARD_BITS: u32 = u16::BITS;
+
 /// A lease that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGiven {
-    /// What pages name it by; never 0, and not that of a lease of the same directory before a start.
+    /// What pages name it by; never 0, and not that of a lease before a start. Its lowest 16 bits are
+    /// the shard's number.
     pub id: u64,
     /// How long it is held unless it is ended before, in nanoseconds.
     pub nanoseconds: u64,
@@ -156,7 +160,8 @@ impl<E: Env> Shard<E> {
         };
         drop(journal);
         self.leases.count(|counters| counters.given += 1);
-        let id = self.env.random().max(1);
+        let id = (self.env.random() | 1 << SHARD_BITS) >> SHARD_BITS << SHARD_BITS
+            | u64::from(self.options.shard);
         let number = self.leases.counters.get().given;
         self.leases.held.borrow_mut().insert(number, (id, Rc::new(lease)));
         self.env.spawn(TaskQueue::Foreground, end_in_time(Rc::downgrade(self), nanoseconds));

@@ -171,7 +171,14 @@ pub fn put_failure(out: &mut Vec<u8>, command: &Command<'_>, failure: NoAnswer) 
         (_, NoAnswer::Full) => error::OUT_OF_MEMORY_STORING,
         (_, NoAnswer::Stopped) => STOPPED,
         (_, NoAnswer::ReadFailed) => READ_FAILED,
-        (_, NoAnswer::TooLate | NoAnswer::Busy | NoAnswer::NoNamespace | NoAnswer::OverQuota) => {
+        (
+            _,
+            NoAnswer::TooLate
+            | NoAnswer::Busy
+            | NoAnswer::NoNamespace
+            | NoAnswer::OverQuota
+            | NoAnswer::LeaseEnded,
+        ) => {
             panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
         }
     };

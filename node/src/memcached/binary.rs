@@ -120,6 +120,7 @@ fn put(
                 NoAnswer::Stopped => (BinaryStatus::Internal, STOPPED),
                 NoAnswer::ReadFailed => (BinaryStatus::Internal, READ_FAILED),
                 NoAnswer::TooLate
+                | NoAnswer::LeaseEnded
                 | NoAnswer::Busy
                 | NoAnswer::NoNamespace
                 | NoAnswer::OverQuota => {

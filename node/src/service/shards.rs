@@ -630,6 +630,12 @@ async fn carry_out(
             (ShardAnswer::Batch(answer), needs)
         }
         ShardWork::DeleteRange(range) => (ShardAnswer::Deleted, engine.delete_range(range).await?),
+        ShardWork::BeginLease(nanoseconds) => {
+            let given = engine.lease(*nanoseconds).await?;
+            (ShardAnswer::Leased(given), given.needs)
+        }
+        ShardWork::EndLease(lease) if engine.end_lease(*lease) => (ShardAnswer::LeaseEnded, 0),
+        ShardWork::EndLease(_) => return Err(EngineError::LeaseEnded),
     };
     engine.wait_told(needs, request.acknowledgement).await?;
     Ok(answer)
@@ -662,7 +668,9 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
         ShardWork::Batch(_)
         | ShardWork::DeleteRange(_)
         | ShardWork::Page(_)
-        | ShardWork::Keyed(_) => 0,
+        | ShardWork::Keyed(_)
+        | ShardWork::BeginLease(_)
+        | ShardWork::EndLease(_) => 0,
     };
     Some(LogNeed { bytes, adds })
 }
@@ -670,6 +678,9 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
 fn note_failure(shard: u16, failure: &EngineError) {
     match failure {
         EngineError::Full => tracing::debug!(shard, "a write was refused: {failure}"),
+        EngineError::LeaseEnded | EngineError::TooManyLeases => {
+            tracing::debug!(shard, "a lease was refused: {failure}");
+        }
         _ => tracing::error!(shard, "a request failed: {failure}"),
     }
 }

@@ -96,6 +96,8 @@ statuses! {
     OverQuota = 0x3A, FixRequest, "the namespace has used up its quota: delete some, or raise it";
     /// The token that was to keep the request from being done twice cannot do so.
     TokenRefused = 0x3B, FixRequest, "the idempotency token cannot be taken";
+    /// There is no such lease any more.
+    LeaseEnded = 0x3E, FixRequest, "the lease has ended: begin another one, and read anew";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.

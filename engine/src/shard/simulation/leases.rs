@@ -258,7 +258,7 @@ fn the_oldest_lease_ends_when_space_is_short_and_no_write_is_refused_for_it() {
         }
         let given = [shard.lease(u64::MAX).await, shard.lease(u64::MAX).await];
         let [first, second] = given.map(|given| given.expect("given"));
-        env.set_capacity(4 << 20);
+        env.set_capacity((2 << 20) + (900 << 10));
         let mut has_ended = false;
         for round in 0..60u8 {
             for number in 0..40 {
