@@ -12,7 +12,8 @@ pub(super) struct PageCounts {
     pub(super) items: u64,
     /// Bytes of keys and values.
     pub(super) bytes: u64,
-    /// Items whose values have another length than was stored, or are there without being asked for.
+    /// Items whose values have another length than was stored, or are there without being asked
+    /// for.
     pub(super) wrong: u64,
     next: Option<PagePlace>,
 }

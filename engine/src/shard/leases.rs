@@ -1,9 +1,9 @@
-//! Leases: what the shard had at one moment, kept for a bounded time, so that pages that follow each
-//! other show one moment.
+//! Leases: what the shard had at one moment, kept for a bounded time, so that pages that follow
+//! each other show one moment.
 //!
-//! A lease begins with what does not change any more: the memtable is frozen if there is anything in
-//! it. It keeps the tables of that moment and the segments that there were, file by file; what is
-//! written later it does not keep. When space becomes short the oldest lease ends, so leases are
+//! A lease begins with what does not change any more: the memtable is frozen if there is anything
+//! in it. It keeps the tables of that moment and the segments that there were, file by file; what
+//! is written later it does not keep. When space becomes short the oldest lease ends, so leases are
 //! never the reason why a write is refused.
 
 use std::cell::{Cell, RefCell};
@@ -38,8 +38,8 @@ const SHARD_BITS: u32 = u16::BITS;
 /// A lease that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseGiven {
-    /// What pages name it by; never 0, and not that of a lease before a start. Its lowest 16 bits are
-    /// the shard's number.
+    /// What pages name it by; never 0, and not that of a lease before a start. Its lowest 16 bits
+    /// are the shard's number.
     pub id: u64,
     /// How long it is held unless it is ended before, in nanoseconds.
     pub nanoseconds: u64,
@@ -60,6 +60,7 @@ pub struct LeaseStatistics {
 
 /// What a shard had at one moment.
 pub(super) struct Lease<E: Env> {
+    id: u64,
     pub(super) snapshot: Rc<IndexSnapshot<E>>,
     /// Keeps the segments.
     pin: Pin,
@@ -89,7 +90,7 @@ impl<E: Env> Lease<E> {
 
 /// A shard's leases, by number: the oldest has the lowest.
 pub(super) struct Leases<E: Env> {
-    held: RefCell<BTreeMap<u64, (u64, Rc<Lease<E>>)>>,
+    held: RefCell<BTreeMap<u64, Rc<Lease<E>>>>,
     counters: Cell<LeaseStatistics>,
 }
 
@@ -106,15 +107,15 @@ impl<E: Env> Leases<E> {
 
     fn find(&self, id: u64, now: u64) -> Option<Rc<Lease<E>>> {
         let held = self.held.borrow();
-        let (_, lease) = held.values().find(|(other, _)| *other == id)?;
+        let lease = held.values().find(|lease| lease.id == id)?;
         (now < lease.until).then(|| Rc::clone(lease))
     }
 
     /// Ends the leases of which `ends` says so, and says how many those were.
-    fn end(&self, mut ends: impl FnMut(u64, &Lease<E>) -> bool) -> usize {
+    fn end(&self, mut ends: impl FnMut(&Lease<E>) -> bool) -> usize {
         let mut held = self.held.borrow_mut();
         let before = held.len();
-        held.retain(|_, (id, lease)| !ends(*id, lease));
+        held.retain(|_, lease| !ends(lease));
         before - held.len()
     }
 
@@ -148,7 +149,10 @@ impl<E: Env> Shard<E> {
         let nanoseconds = nanoseconds.min(LEASE_NANOSECONDS_MAX);
         let (began, needs) = (self.env.now(), self.log.sequence_next());
         let journal = self.journal.state();
+        let id = (self.env.random() | 1 << SHARD_BITS) >> SHARD_BITS << SHARD_BITS
+            | u64::from(self.options.shard);
         let lease = Lease {
+            id,
             snapshot,
             pin: self.pins.enter_below(began, journal.segment_id_next),
             generations: self.state.borrow().namespaces.generations().clone(),
@@ -160,17 +164,15 @@ impl<E: Env> Shard<E> {
         };
         drop(journal);
         self.leases.count(|counters| counters.given += 1);
-        let id = (self.env.random() | 1 << SHARD_BITS) >> SHARD_BITS << SHARD_BITS
-            | u64::from(self.options.shard);
         let number = self.leases.counters.get().given;
-        self.leases.held.borrow_mut().insert(number, (id, Rc::new(lease)));
+        self.leases.held.borrow_mut().insert(number, Rc::new(lease));
         self.env.spawn(TaskQueue::Foreground, end_in_time(Rc::downgrade(self), nanoseconds));
         Ok(LeaseGiven { id, nanoseconds, needs })
     }
 
     /// Ends a lease, if there is one with this id. Pages that were begun under it are finished.
     pub fn end_lease(&self, id: u64) -> bool {
-        let ended = self.leases.end(|other, _| other == id) > 0;
+        let ended = self.leases.end(|lease| lease.id == id) > 0;
         self.look_for_files();
         ended
     }
@@ -214,7 +216,7 @@ impl<E: Env> Shard<E> {
     /// Ends leases whose time is over.
     fn end_old_leases(&self) {
         let now = self.env.now();
-        if self.leases.end(|_, lease| lease.until <= now) > 0 {
+        if self.leases.end(|lease| lease.until <= now) > 0 {
             self.look_for_files();
         }
     }
@@ -250,7 +252,7 @@ impl<E: Env> Shard<E> {
     /// Each lease, and which bytes it keeps; several may keep the same.
     pub(super) fn leased_space(&self) -> Vec<LeaseSpace> {
         let (held, free, now) = (self.leases.held.borrow(), self.free.borrow(), self.env.now());
-        let space = |(&number, (_, lease)): (&u64, &(u64, Rc<Lease<E>>))| LeaseSpace {
+        let space = |(&number, lease): (&u64, &Rc<Lease<E>>)| LeaseSpace {
             number,
             bytes: free.bytes_held(|moment, segment| lease.pin.holds(moment, segment))
                 + self.index.bytes_held_by(&lease.snapshot),

@@ -1,8 +1,8 @@
 //! The values of a page, in the order in which they lie on the device, neighbours with one request.
 //!
-//! Whoever goes through the index adds what it meets, and values are read meanwhile. They wait until
-//! some have come together, so that neighbours meet; then the device always has several requests to
-//! do, of bounded length in all.
+//! Whoever goes through the index adds what it meets, and values are read meanwhile. They wait
+//! until some have come together, so that neighbours meet; then the device always has several
+//! requests to do, of bounded length in all.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,11 +23,12 @@ use crate::value_log::WantedValue;
 const READS_MAX: usize = 32;
 
 /// Bytes that they bring: as many as the page may have, and within these bounds, unless one value
-/// alone has more. Requests that are that long in all reach a device's bandwidth with fewer of them.
+/// alone has more. Requests that are that long in all reach a device's bandwidth with fewer of
+/// them.
 const READS_BYTES: RangeInclusive<usize> = SPAN_BYTES_MAX..=1 << 20;
 
-/// Values are read together if no more than this lies between them: to read two blocks in vain takes
-/// a device, and the core, less than another request.
+/// Values are read together if no more than this lies between them: to read two blocks in vain
+/// takes a device, and the core, less than another request.
 const GAP_BYTES_MAX: usize = 2 * DISK_ALIGNMENT;
 
 /// How long a request for several values is at most: what devices take without cutting it up.
@@ -85,7 +86,8 @@ impl PageValues {
         self.is_complete && self.waiting.is_empty()
     }
 
-    /// The values that are read next, if it is time, while requests for so many bytes are under way.
+    /// The values that are read next, if it is time, while requests for so many bytes are under
+    /// way.
     fn take(&mut self, under_way: usize) -> Option<Neighbours> {
         if !self.is_complete && self.waiting.len() < GATHERED_MIN {
             return None;

@@ -1,8 +1,8 @@
 //! Pages of items in order.
 //!
 //! What a page shows is one moment's: memtables and tables are looked at once, when it begins, and
-//! a pin keeps the segments that they point into. The value cache gives what it has, and keeps it as
-//! it is; the other values are read while the index is gone through (`page_values.rs`).
+//! a pin keeps the segments that they point into. The value cache gives what it has, and keeps it
+//! as it is; the other values are read while the index is gone through (`page_values.rs`).
 //!
 //! A page ends in front of what cannot be read, and one that begins there fails, unless it is to
 //! leave that out.
@@ -48,7 +48,8 @@ struct PageMoment<E: Env> {
 
 impl<E: Env> Shard<E> {
     /// A page of the items that `scan` asks for and that live: a snapshot of one moment after the
-    /// call, or of the lease's. Near its deadline it ends early, with at least one item or a place further on.
+    /// call, or of the lease's. Near its deadline it ends early, with at least one item or a place
+    /// further on.
     ///
     /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has
     /// more; a copy of at most 1,024 entries of memtables; up to 128 KiB for each sorted run of

@@ -11,9 +11,8 @@ impl ClientConnection {
     /// the node allows; what it grants is told. Pages show it that have the lease among their
     /// [`PageLimits`](crate::PageLimits). It ends earlier where space becomes short.
     ///
-    /// # Errors
-    /// Any; [`ClientError::Usage`] if the record id has not 1 to 1,024 bytes. The status *busy* says
-    /// that the shard gives no further lease now.
+    /// # Errors Any; [`ClientError::Usage`] if the record id has not 1 to 1,024 bytes. The status
+    /// *busy* says that the shard gives no further lease now.
     pub fn lease(
         &mut self,
         record: &(impl AsRef<[u8]> + ?Sized),

@@ -372,8 +372,8 @@ impl<'a> ScanItems<'a> {
 }
 
 impl<'a> NativePage<'a> {
-    /// Appends the body with these items, whose keys and values have `bytes`, this token, and whether
-    /// something was left out that cannot be read.
+    /// Appends the body with these items, whose keys and values have `bytes`, this token, and
+    /// whether something was left out that cannot be read.
     pub(super) fn put<'i>(
         items: impl ExactSizeIterator<Item = NativePageItem<'i>>,
         bytes: usize,

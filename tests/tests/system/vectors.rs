@@ -455,7 +455,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
     match kind {
         "ping" => reply::put(out, head, status, |out| out.extend(hex(&fields["bytes"]))),
         "delete" | "delete_items" | "drop_namespace" | "end_lease" => {
-            reply::put(out, head, status, |_| ())
+            reply::put(out, head, status, |_| ());
         }
         "mutate_record" => {
             let changed = fields["changed"].as_array().expect("changes").iter();
