@@ -2,43 +2,139 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 /// How many of its files a start opens at a time: enough to keep a device busy, and few enough for
 /// the memory that reading their indexes takes.
 pub(crate) const OPENINGS_MAX: usize = 32;
 
+/// Futures of one task that are under way, at most so many at a time. Only those are polled that
+/// have been woken, so many of them cost no more than each by itself.
+pub(crate) struct Lanes<F> {
+    parent: Arc<Parent>,
+    lanes: Vec<Lane<F>>,
+    limit: usize,
+    busy: usize,
+}
+
+struct Lane<F> {
+    waker: Arc<LaneWaker>,
+    future: Option<Pin<Box<F>>>,
+}
+
+/// The task.
+#[derive(Default)]
+struct Parent {
+    waker: Mutex<Option<Waker>>,
+}
+
+struct LaneWaker {
+    is_woken: AtomicBool,
+    parent: Arc<Parent>,
+}
+
+impl Parent {
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, waker: &Waker) {
+        let mut held = self.lock();
+        if !held.as_ref().is_some_and(|held| held.will_wake(waker)) {
+            *held = Some(waker.clone());
+        }
+    }
+}
+
+impl Wake for LaneWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Once is enough until the lane is polled.
+        if !self.is_woken.swap(true, Ordering::AcqRel)
+            && let Some(waker) = &*self.parent.lock()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl<F: Future> Lanes<F> {
+    /// Room for `limit` futures.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { parent: Arc::default(), lanes: Vec::new(), limit, busy: 0 }
+    }
+
+    /// Whether another future can begin.
+    pub(crate) fn has_room(&self) -> bool {
+        self.busy < self.limit
+    }
+
+    /// Takes a future in, for which there is room; it begins with the next [`Self::poll_next`].
+    pub(crate) fn begin(&mut self, future: F) {
+        assert!(self.has_room(), "no more futures are taken than there is room for");
+        self.busy += 1;
+        let future = Some(Box::pin(future));
+        match self.lanes.iter_mut().find(|lane| lane.future.is_none()) {
+            Some(lane) => {
+                lane.waker.is_woken.store(true, Ordering::Release);
+                lane.future = future;
+            }
+            None => {
+                let parent = Arc::clone(&self.parent);
+                let waker = Arc::new(LaneWaker { is_woken: AtomicBool::new(true), parent });
+                self.lanes.push(Lane { waker, future });
+            }
+        }
+    }
+
+    /// What one of them has come to; `None` if none is under way. To be asked again until it has
+    /// nothing to tell: only then the task is woken when there is more.
+    pub(crate) fn poll_next(&mut self, context: &Context<'_>) -> Poll<Option<F::Output>> {
+        if self.busy == 0 {
+            return Poll::Ready(None);
+        }
+        self.parent.set(context.waker());
+        for lane in &mut self.lanes {
+            let Some(future) = &mut lane.future else { continue };
+            if !lane.waker.is_woken.swap(false, Ordering::AcqRel) {
+                continue;
+            }
+            let waker = Waker::from(Arc::clone(&lane.waker));
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                lane.future = None;
+                self.busy -= 1;
+                return Poll::Ready(Some(output));
+            }
+        }
+        Poll::Pending
+    }
+}
+
 /// Runs `futures`, at most `limit` at a time, and returns their results in order.
-///
-/// Every wake-up polls all that are under way, so this is for a handful.
 pub(crate) async fn concurrently<F: Future>(
     limit: usize,
     futures: impl IntoIterator<Item = F>,
 ) -> Vec<F::Output> {
     let mut waiting = futures.into_iter().enumerate();
-    let mut under_way: Vec<(usize, Pin<Box<F>>)> = Vec::with_capacity(limit);
+    let mut lanes = Lanes::new(limit);
     let mut results: Vec<Option<F::Output>> = Vec::new();
     poll_fn(|context| {
         loop {
-            while under_way.len() < limit
+            while lanes.has_room()
                 && let Some((index, future)) = waiting.next()
             {
                 results.push(None);
-                under_way.push((index, Box::pin(future)));
+                lanes.begin(async move { (index, future.await) });
             }
-            let before = under_way.len();
-            under_way.retain_mut(|(index, future)| match future.as_mut().poll(context) {
-                Poll::Ready(result) => {
-                    results[*index] = Some(result);
-                    false
-                }
-                Poll::Pending => true,
-            });
-            if under_way.is_empty() && waiting.size_hint().1 == Some(0) {
-                return Poll::Ready(());
-            }
-            if under_way.len() == before {
-                return Poll::Pending;
+            match lanes.poll_next(context) {
+                Poll::Ready(Some((index, result))) => results[index] = Some(result),
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
             }
         }
     })
@@ -73,5 +169,38 @@ mod tests {
         let none: Vec<usize> =
             future::block_on(concurrently(4, Vec::<future::Ready<usize>>::new()));
         assert!(none.is_empty());
+    }
+
+    #[test]
+    fn only_who_was_woken_is_polled() {
+        let (first, second) = (Cell::new(None::<Waker>), Cell::new(None));
+        let polls = Cell::new(0);
+        let wait = |waker: &'static str| {
+            let slot = if waker == "first" { &first } else { &second };
+            let polls = &polls;
+            let mut is_ready = false;
+            poll_fn(move |context| {
+                polls.set(polls.get() + 1);
+                if is_ready {
+                    return Poll::Ready(waker);
+                }
+                is_ready = true;
+                slot.set(Some(context.waker().clone()));
+                Poll::Pending
+            })
+        };
+        let mut lanes = Lanes::new(2);
+        lanes.begin(wait("first"));
+        lanes.begin(wait("second"));
+        assert!(!lanes.has_room());
+        let context = Context::from_waker(Waker::noop());
+        assert!(lanes.poll_next(&context).is_pending() && lanes.poll_next(&context).is_pending());
+        assert_eq!(polls.get(), 2);
+        second.take().expect("it was polled").wake();
+        assert_eq!((lanes.poll_next(&context), polls.get()), (Poll::Ready(Some("second")), 3));
+        assert!(lanes.has_room() && lanes.poll_next(&context).is_pending());
+        first.take().expect("it was polled").wake();
+        assert_eq!((lanes.poll_next(&context), polls.get()), (Poll::Ready(Some("first")), 4));
+        assert_eq!(lanes.poll_next(&context), Poll::Ready(None));
     }
 }

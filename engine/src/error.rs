@@ -34,6 +34,12 @@ pub enum EngineError {
     /// refused until something is deleted.
     #[error("the record has all that a record of namespace {0} may have")]
     RecordFull(u32),
+    /// There is no such lease, or it has ended: by itself, by its time, or because space was short.
+    #[error("the lease has ended: begin another one, and what was read under this one anew")]
+    LeaseEnded,
+    /// As many leases are held as a shard gives, or the memtable is not written out in time.
+    #[error("no further lease is given now: end one, or try again")]
+    TooManyLeases,
     /// A read failed.
     #[error("reading failed: {0}")]
     Read(String),

@@ -21,6 +21,7 @@ mod look_up;
 pub mod memtable;
 mod remove;
 pub mod scan;
+pub mod snapshot;
 pub mod table;
 mod tables;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use crate::range_tombstones::{RangeTombstone, RangeTombstones};
 
 use compaction::picker::{self, PickerOptions};
 use memtable::Memtable;
+use snapshot::Snapshots;
 use table::{
     ALL, BlockCache, Hiding, SequenceOptions, Table, TableError, TableIdentity, TableMeta,
     TableOptions,
@@ -145,6 +147,7 @@ pub struct Index<E: Env> {
     contents: RefCell<Contents<E>>,
     /// Tables that the manifest no longer names, and whose files look-ups may still read.
     retired: RefCell<Vec<Rc<Table<E>>>>,
+    snapshots: Snapshots<E>,
     pressure: Cell<Pressure>,
     /// What entries of memtables hide, if they are like those that were flushed last.
     memtable_hiding: Cell<Hiding>,
@@ -217,6 +220,7 @@ impl<E: Env> Index<E> {
             unflushed_range_bytes: Cell::new(0),
             forgotten_until: Cell::new(0),
             retired: RefCell::default(),
+            snapshots: Snapshots::default(),
             pressure: Cell::default(),
             memtable_hiding: Cell::default(),
             counters: Cell::default(),

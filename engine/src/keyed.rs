@@ -32,4 +32,6 @@ pub struct KeyedPage {
     pub next: Option<usize>,
     /// How far the log has to be acknowledged before the page may be sent; 0 for not at all.
     pub needs: u64,
+    /// Whether items were left out that cannot be read.
+    pub is_damaged: bool,
 }

@@ -23,6 +23,11 @@ pub struct Scan {
     pub value_bytes_max: usize,
     /// Whether it is told of items when they were used last.
     pub shows_use: bool,
+    /// Whether what cannot be read is left out, and the page says so. Otherwise it ends in front of
+    /// that.
+    pub passes_damage: bool,
+    /// The lease whose moment is shown; `None` for the present.
+    pub lease: Option<u64>,
     /// When no further entries are looked at, on the clock of the shard's runtime, in nanoseconds:
     /// the page ends with what it has then, and goes forward in any case.
     pub deadline: Option<u64>,
@@ -48,6 +53,8 @@ impl Scan {
             bytes_max: BYTES_MAX_DEFAULT,
             value_bytes_max: usize::MAX,
             shows_use: false,
+            passes_damage: false,
+            lease: None,
             deadline: None,
         }
     }
@@ -196,6 +203,9 @@ pub struct Page {
     pub next: Option<PagePlace>,
     /// How far the log has to be acknowledged before the page may be sent; 0 for not at all.
     pub needs: u64,
+    /// Whether something was left out that cannot be read: an item, or a part of the keys with all
+    /// that is in it.
+    pub is_damaged: bool,
 }
 
 #[cfg(test)]

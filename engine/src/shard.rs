@@ -19,6 +19,7 @@ pub mod execute;
 mod first_segment;
 mod journal;
 mod keyed;
+mod leases;
 mod locate;
 mod memory;
 pub mod namespaces;
@@ -26,6 +27,7 @@ mod once;
 mod open;
 mod operation_buffer;
 pub mod options;
+mod page_values;
 mod pins;
 mod quota;
 mod ranges;
@@ -68,6 +70,7 @@ pub use batch::{BATCH_STEPS_MAX, BatchAnswer, BatchStep, ItemBatch};
 pub use compression::CompressionCounters;
 pub use execute::Attempt;
 pub use first_segment::FIRST_SEGMENT_BYTES_MIN;
+pub use leases::{LEASE_NANOSECONDS_MAX, LEASES_MAX, LeaseGiven, LeaseStatistics};
 pub use memory::MemoryStatistics;
 pub use namespaces::{CachePolicy, NamespaceCompression, NamespaceOptions};
 pub use once::Once;
@@ -81,6 +84,7 @@ pub use warm::Announced;
 use backpressure::Backpressure;
 use compression::Compression;
 use journal::Journal;
+use leases::Leases;
 use memory::CacheRoom;
 use namespaces::Namespaces;
 use pins::Pins;
@@ -220,6 +224,7 @@ pub struct Shard<E: Env> {
     ranges_unflushed: Cell<bool>,
     compression: Compression,
     pins: Pins,
+    leases: Leases<E>,
     cache_room: CacheRoom,
     turns: Turns,
     /// The replay of this start.

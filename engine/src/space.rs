@@ -18,10 +18,12 @@ mod usage;
 pub mod victims;
 
 pub use dead_records::DeadRecords;
-pub use free_segments::FreeSegments;
+pub use free_segments::{FreeSegments, Readers};
 pub use listed_records::{ListedPart, ListedRecord, ListedRecords};
 pub use pace::{Collecting, Gain, Pace, Runway};
 pub use purpose::Purpose;
-pub use report::{CompressedSpace, PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport};
+pub use report::{
+    CompressedSpace, LeaseSpace, PinnedFiles, SegmentEnds, SegmentSpace, SpacePart, SpaceReport,
+};
 pub use steady::SteadyLive;
 pub use usage::{SpaceLimits, SpaceUsage};

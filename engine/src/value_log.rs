@@ -22,5 +22,5 @@ pub mod segment;
 pub(crate) mod test_log;
 pub(crate) mod window;
 
-pub use commit::{Append, Appended, Durability, LogEnds, LogOptions, ValueLog};
+pub use commit::{Append, Appended, Durability, LogEnds, LogOptions, ValueLog, WantedValue};
 pub use log_segments::LogSegments;

@@ -269,7 +269,9 @@ impl Counters {
             EngineError::Damaged { .. } => self.damaged += 1,
             EngineError::NoNamespace(_)
             | EngineError::OverQuota(_)
-            | EngineError::RecordFull(_) => {}
+            | EngineError::RecordFull(_)
+            | EngineError::LeaseEnded
+            | EngineError::TooManyLeases => {}
             EngineError::Stopped(_) | EngineError::Read(_) | EngineError::Open(_) => {}
         }
     }

@@ -9,7 +9,7 @@ use larder_engine::keyed::{KeyedItems, KeyedPage};
 use larder_engine::operation::{Need, Operation};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{
-    Acknowledgement, Announced, Answer, AnswerBuf, BatchAnswer, BatchStep, ItemBatch,
+    Acknowledgement, Announced, Answer, AnswerBuf, BatchAnswer, BatchStep, ItemBatch, LeaseGiven,
 };
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
@@ -62,6 +62,10 @@ pub enum ShardWork {
     Batch(ItemBatch),
     /// Delete the items that a page would show.
     DeleteRange(Scan),
+    /// Keep the moment for so many nanoseconds.
+    BeginLease(u64),
+    /// Keep the moment of this lease no longer.
+    EndLease(u64),
 }
 
 impl ShardRequest {
@@ -76,6 +80,7 @@ impl ShardRequest {
             ShardWork::Page(scan) | ShardWork::DeleteRange(scan) => scan.memory(),
             ShardWork::Keyed(keyed) => keyed.memory(),
             ShardWork::Batch(batch) => batch.memory(),
+            ShardWork::BeginLease(_) | ShardWork::EndLease(_) => 0,
         };
         size_of::<Self>() + work
     }
@@ -83,7 +88,10 @@ impl ShardRequest {
     /// What it may append to the log, in bytes; `None` if it only reads.
     pub fn log_bytes(&self) -> Option<usize> {
         match &self.work {
-            ShardWork::Page(_) | ShardWork::Keyed(_) => None,
+            ShardWork::Page(_)
+            | ShardWork::Keyed(_)
+            | ShardWork::BeginLease(_)
+            | ShardWork::EndLease(_) => None,
             ShardWork::DeleteRange(scan) => Some(LOG_RECORD_BYTES + scan.memory()),
             ShardWork::Batch(batch) => {
                 Some(batch.value_bytes() + batch.steps.len() * LOG_RECORD_BYTES)
@@ -106,7 +114,9 @@ impl ShardRequest {
                 let read = batch.steps.iter().map(of_step).fold(0, usize::saturating_add);
                 return batch.memory() + read.min(batch.value_bytes_max);
             }
-            ShardWork::DeleteRange(_) => return 0,
+            ShardWork::DeleteRange(_) | ShardWork::BeginLease(_) | ShardWork::EndLease(_) => {
+                return 0;
+            }
         };
         let value = if scan.keys_only { 0 } else { scan.value_bytes_max.min(unknown) };
         let items = scan.items_max.saturating_mul(PAGE_ITEM_BYTES);
@@ -134,6 +144,10 @@ pub enum ShardAnswer {
     Batch(BatchAnswer),
     /// The range is deleted.
     Deleted,
+    /// The moment is kept.
+    Leased(LeaseGiven),
+    /// It is kept no longer.
+    LeaseEnded,
 }
 
 impl ShardAnswer {
@@ -155,7 +169,9 @@ impl ShardAnswer {
             Self::Page(_, bytes) | Self::Keyed(_, bytes) => *bytes,
             Self::Batch(BatchAnswer::Done(answers)) => size_of_val(answers.as_slice()),
             Self::Batch(BatchAnswer::Refused { .. } | BatchAnswer::OtherRequest)
-            | Self::Deleted => 0,
+            | Self::Deleted
+            | Self::Leased(_)
+            | Self::LeaseEnded => 0,
         }
     }
 }
@@ -247,6 +263,8 @@ pub enum NoAnswer {
     ReadFailed,
     /// The deadline was past before the work had begun.
     TooLate,
+    /// The lease has ended.
+    LeaseEnded,
 }
 
 impl From<&EngineError> for NoAnswer {
@@ -258,6 +276,8 @@ impl From<&EngineError> for NoAnswer {
             EngineError::NoNamespace(_) => Self::NoNamespace,
             EngineError::OverQuota(_) => Self::OverQuota,
             EngineError::RecordFull(_) => Self::RecordFull,
+            EngineError::LeaseEnded => Self::LeaseEnded,
+            EngineError::TooManyLeases => Self::Busy,
             EngineError::Read(_) => Self::ReadFailed,
         }
     }

@@ -40,6 +40,8 @@ OPCODES = {
     "set_namespace": 0x31,
     "list_namespaces": 0x32,
     "drop_namespace": 0x33,
+    "begin_lease": 0x50,
+    "end_lease": 0x51,
 }
 # Bit 3 of a request's flags.
 TOKEN = 8
@@ -92,6 +94,7 @@ OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
 VALUE_DIFFERS, BUSY = 0x23, 0x40
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
 TOO_LARGE, NAMESPACE_EXISTS, TOKEN_REFUSED = 0x35, 0x38, 0x3B
+LEASE_ENDED = 0x3E
 
 
 def generated():
@@ -199,6 +202,9 @@ def read_page_request(kind, body):
         **byte_strings(table, *names),
     }
     fields["descending"] = table.Order() == 1
+    # 0 and false are as good as missing.
+    fields.update({"lease": table.Lease()} if table.Lease() else {})
+    fields.update({"passes_damage": True} if table.PassesDamage() else {})
     if kind == "get_items" and not table.KeysIsNone():
         lengths = [table.KeyLengths(at) for at in range(table.KeyLengthsLength())]
         keys = byte_strings(table, "keys")["keys"]
@@ -234,6 +240,8 @@ def page_request_body(kind, fields):
         write("AddKeysOnly", fields.get("keys_only", False))
     if kind != "delete_items":
         write("AddOrder", int(fields.get("descending", False)))
+        write("AddLease", fields.get("lease", 0))
+        write("AddPassesDamage", fields.get("passes_damage", False))
     builder.Finish(write("End"), file_identifier=name.encode())
     return bytes(builder.Output())
 
@@ -251,7 +259,8 @@ def read_page(body):
             "value_length": item.ValueBytes(),
         }
         items.append({**fixed, **byte_strings(item, "record", "item", "value")})
-    return {"items": items, **byte_strings(page, "next")}
+    damaged = {"damaged": True} if page.Damaged() else {}
+    return {"items": items, **damaged, **byte_strings(page, "next")}
 
 
 def crc32c(data):
@@ -285,6 +294,12 @@ def request_body(kind, fields):
         return mutate_body(fields)
     if kind == "multi_get":
         return multi_get_body(fields)
+    if kind == "begin_lease":
+        record = bytes.fromhex(fields.get("record", ""))
+        shard = fields.get("shard", 0)
+        return struct.pack("<IHH", fields["milliseconds"], shard, len(record)) + record
+    if kind == "end_lease":
+        return struct.pack("<Q", fields["lease"])
     record, item = bytes.fromhex(fields["record"]), bytes.fromhex(fields["item"])
     head = KEY.pack(fields["namespace"], len(record), len(item))
     demanded, value = bytes.fromhex(fields.get("if_value", "")), b""
@@ -405,7 +420,9 @@ def read_reply(kind, body):
         return dict(zip(("number", "version"), struct.unpack("<QQ", body)))
     if kind in ("create_namespace", "set_namespace", "list_namespaces"):
         return read_namespaces(body)
-    if kind in ("delete", "delete_items", "drop_namespace"):
+    if kind == "begin_lease":
+        return dict(zip(("lease", "milliseconds", "shard"), struct.unpack("<QIHxx", body)))
+    if kind in ("delete", "delete_items", "drop_namespace", "end_lease"):
         assert body == b"", body
         return {}
     return {"bytes": body.hex()}
@@ -629,6 +646,35 @@ def changes(client):
     assert status == MALFORMED and "prefix" in reason
 
 
+def leases(client):
+    """Pages of one moment, whatever is written meanwhile."""
+    put = {"record": b"leased", "client_flags": 0, "ttl": 0, "mode": "set"}
+    names = [b"%02d" % number for number in range(20)]
+    for name in names:
+        assert client.ask("put", **put, item=name, value=b"before")[0] == OK
+    status, lease = client.ask("begin_lease", record=b"leased", milliseconds=0)
+    assert status == OK and lease["milliseconds"] > 0, lease
+    for name in names[:10]:
+        assert client.ask("put", **put, item=name, value=b"after")[0] == OK
+    assert client.ask("delete_items", record=b"leased", from_key=b"15") == (OK, {})
+    of_lease = {"lease": lease["lease"]}
+    shown = follow(client, "get_items", record=b"leased", items_max=3, **of_lease)
+    assert [item["item"] for item in shown] == [name.hex() for name in names]
+    assert all(item["value"] == b"before".hex() for item in shown)
+    assert len(follow(client, "get_items", record=b"leased")) == 15
+    scanned = follow(client, "scan", items_max=50, **of_lease)
+    leased = [item for item in scanned if item["record"] == b"leased".hex()]
+    assert [item["value"] for item in leased] == [item["value"] for item in shown]
+    status, again = client.ask("begin_lease", shard=lease["shard"], milliseconds=5)
+    assert status == OK and again["milliseconds"] == 5
+    assert client.ask("end_lease", **of_lease) == (OK, {})
+    assert client.ask("end_lease", **of_lease)[0] == LEASE_ENDED
+    status, reason = client.ask("get_items", record=b"leased", **of_lease)
+    assert status == LEASE_ENDED and "lease" in reason
+    assert client.ask("get_items", record=b"leased", passes_damage=True)[0] == OK
+    assert client.ask("delete_items", record=b"leased") == (OK, {})
+
+
 def namespaces(client):
     """Namespaces, from their making to their end."""
     put = {"record": b"r", "client_flags": 0, "mode": "set"}
@@ -803,6 +849,7 @@ def main():
     round_trips(client)
     pages(client)
     changes(client)
+    leases(client)
     namespaces(client)
     once(client)
     many_gets(client)

@@ -24,7 +24,8 @@ How the load is made:
 How values are checked:
   A value follows from its key and version, and versions count up with every overwrite. Whatever is
   read is compared as a whole with the version that must be there; a wrong, lost or revived value
-  makes the command fail. Of data that was there before, any version is right until it is known.
+  makes the command fail. Of data that was there before, any version is right until it is known. Of
+  a scan the number of items and the lengths of values are looked at, to leave the processor to it.
 
 What is counted:
   Live bytes are those of keys and values. Space is the blocks of all files in the directory. Bytes
@@ -57,7 +58,8 @@ pub struct EngineArgs {
     /// When a write has ended: `sync`, `interval:<ms>` or `none`
     #[arg(long, value_name = "MODE", default_value = "sync")]
     pub durability: EngineDurability,
-    /// Seconds of the workload; fill, fill-seq and delete end by themselves before it
+    /// Seconds of the workload; fill, fill-seq, delete and scan end by themselves, the first three
+    /// before it
     /// [default: 10, or until they have]
     #[arg(long, value_name = "S")]
     pub duration: Option<f64>,
@@ -79,6 +81,9 @@ pub struct EngineArgs {
     /// How many reads to how many stores, for the mixed workload
     #[arg(long, value_name = "GET:SET", default_value = "1:1")]
     pub ratio: Ratio,
+    /// Leave the values out of a scan
+    #[arg(long)]
+    pub keys_only: bool,
     /// Seed of all random choices; the same seed makes the same operations
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -152,6 +157,7 @@ impl EngineArgs {
             ttl: self.ttl,
             distribution: self.distribution,
             ratio: self.ratio,
+            keys_only: self.keys_only,
             seed: self.seed,
             threads: self.threads,
             cpus: self.cpu.0.clone(),
@@ -217,6 +223,7 @@ mod tests {
             ttl: Some(60),
             distribution: Distribution::Zipf { theta: 0.99 },
             ratio: Ratio { get: 3, set: 2 },
+            keys_only: false,
             seed: 9,
             threads: Some(2),
             cpus: vec![0, 2, 3, 4],
@@ -241,6 +248,9 @@ mod tests {
         assert_eq!(duration(&["--workload", "fill"]), None);
         let limited = duration(&["--workload", "fill", "--duration", "3"]);
         assert_eq!(limited, Some(Duration::from_secs(3)));
+        assert_eq!(duration(&["--workload", "scan"]), None);
+        assert!(settings(&["--workload", "scan", "--keys-only"]).expect("accepted").keys_only);
+        assert!(settings(&["--workload", "fill", "--keys-only"]).is_err());
         assert_eq!(duration(&["--workload", "overwrite"]), Some(Duration::from_secs(10)));
         let verify = settings(&["--workload", "fill", "--verify"]).expect("accepted").verify;
         assert_eq!(verify, Some(10_000));

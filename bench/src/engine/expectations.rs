@@ -182,6 +182,12 @@ impl Expectations {
         self.live
     }
 
+    /// How many keys are there, if that is known of each of them, and none expires.
+    pub(super) fn certain(&self) -> Option<u64> {
+        let is_known = self.doubted.is_empty() && !self.states.contains(&UNKNOWN);
+        (is_known && self.expiries.is_empty()).then_some(self.live)
+    }
+
     /// Whether anything will expire.
     pub(super) fn expires(&self) -> bool {
         !self.expiring.is_empty()

@@ -21,6 +21,7 @@ mod settings;
 mod shard_keys;
 mod shard_load;
 mod shard_options;
+mod shard_pages;
 mod shard_phase;
 mod space_bounds;
 mod space_sampler;
@@ -40,7 +41,8 @@ pub use settings::{EngineDurability, EngineSettings, Warm, Workload};
 pub use space_bounds::{SpaceBounds, SpaceCap};
 pub use stall::StallSummary;
 pub use summary::{
-    ClassSummary, DeviceSummary, EngineSummary, SpaceSummary, VerifySummary, WarmSummary,
+    ClassSummary, DeviceSummary, EngineSummary, ScanSummary, SpaceSummary, VerifySummary,
+    WarmSummary,
 };
 pub use windows::{Evenness, WindowSummary};
 

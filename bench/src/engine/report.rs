@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::space_sampler::SpaceSample;
 use super::windows::WindowMerger;
-use super::{EngineSettings, EngineSummary, SpaceSummary};
+use super::{EngineSettings, EngineSummary, ScanSummary, SpaceSummary};
 use crate::load::ErrorSummary;
 
 /// What is shown while the workload goes on. `seen` is how many operations were there at the last
@@ -105,6 +105,9 @@ impl Lines {
                 latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us
             ));
         }
+        if let Some(scan) = &summary.scan {
+            self.scan(scan);
+        }
         if summary.found + summary.missed > 0 {
             self.add(format!("found {}, not there {}", summary.found, summary.missed));
         }
@@ -136,6 +139,22 @@ impl Lines {
             "peak memory {}, of which {} for checking values",
             bytes(summary.resident_peak_bytes),
             bytes(summary.bookkeeping_bytes)
+        ));
+    }
+
+    fn scan(&mut self, scan: &ScanSummary) {
+        let what = if scan.keys_only { "keys" } else { "items" };
+        self.add(format!(
+            "scanned {} {what} with {}: {:.0} a second, {} a second, {:.3} us of CPU each",
+            scan.items,
+            bytes(scan.bytes),
+            scan.items_per_second,
+            bytes(scan.bytes_per_second as u64),
+            scan.cpu_us_per_item,
+        ));
+        self.add(format!(
+            "  read requests to the device: {:.0} a second, {:.3} and {:.0} bytes for each item",
+            scan.device_reads_per_second, scan.device_reads_per_item, scan.device_bytes_per_item,
         ));
     }
 

@@ -16,6 +16,8 @@ pub(super) enum Action {
     ReadMissing(u64),
     /// Delete the key.
     Delete(u32),
+    /// Read the next page of all keys.
+    ReadPage,
 }
 
 /// A part of a run.
@@ -43,6 +45,7 @@ enum Kind {
     Read,
     ReadMissing,
     Delete,
+    ReadPage,
     Mixed(Ratio),
 }
 
@@ -92,6 +95,7 @@ impl Script {
             Workload::ReadRandom => Kind::Read,
             Workload::ReadMissing => Kind::ReadMissing,
             Workload::Mixed => Kind::Mixed(settings.ratio),
+            Workload::Scan => Kind::ReadPage,
             Workload::Delete => Kind::Delete,
         };
         let random = Random::new(settings.seed, u64::from(shard));
@@ -101,6 +105,11 @@ impl Script {
     /// Whether there is no other operation.
     pub(super) fn is_over(&self) -> bool {
         self.next >= self.end
+    }
+
+    /// Ends the script here.
+    pub(super) fn finish(&mut self) {
+        self.end = self.next;
     }
 
     /// How many operations were taken.
@@ -125,6 +134,7 @@ impl Script {
             Kind::Read => Action::Read(key),
             Kind::ReadMissing => Action::ReadMissing(place),
             Kind::Delete => Action::Delete(key),
+            Kind::ReadPage => Action::ReadPage,
             Kind::Mixed(ratio) => {
                 let of = u64::from(ratio.get) + u64::from(ratio.set);
                 let is_read = self.random.below(of) < u64::from(ratio.get);

@@ -53,6 +53,9 @@ pub enum Workload {
     ReadMissing,
     /// Read and overwrite keys by --ratio
     Mixed,
+    /// Read the whole store in the order of its keys, in pages of 1 MiB that follow each other on
+    /// each shard; once, or again and again for --duration
+    Scan,
     /// Delete every key once, in scattered order
     Delete,
 }
@@ -67,6 +70,7 @@ impl Workload {
             Self::ReadRandom => "read-random",
             Self::ReadMissing => "read-missing",
             Self::Mixed => "mixed",
+            Self::Scan => "scan",
             Self::Delete => "delete",
         }
     }
@@ -74,6 +78,11 @@ impl Workload {
     /// Whether the workload ends by itself, when each key has had its turn.
     pub(super) fn visits_each_key_once(self) -> bool {
         matches!(self, Self::Fill | Self::FillSeq | Self::Delete)
+    }
+
+    /// Whether the workload ends by itself.
+    pub(super) fn ends_by_itself(self) -> bool {
+        self.visits_each_key_once() || self == Self::Scan
     }
 
     /// Whether the workload works on keys that are there.
@@ -160,6 +169,8 @@ pub struct EngineSettings {
     pub distribution: Distribution,
     /// Reads to writes of the mixed workload.
     pub ratio: Ratio,
+    /// Whether a scan leaves values out.
+    pub keys_only: bool,
     /// The seed of all random choices.
     pub seed: u64,
     /// Threads that the shards are spread over; `None` gives each shard one.
@@ -183,7 +194,7 @@ pub struct EngineSettings {
 impl EngineSettings {
     /// A workload on 100,000 keys of 16 bytes with values of 1,000 bytes, one shard, 1 GiB.
     pub fn for_workload(workload: Workload) -> Self {
-        let ends_by_itself = workload.visits_each_key_once();
+        let ends_by_itself = workload.ends_by_itself();
         Self {
             workload,
             value_size: 1_000,
@@ -199,6 +210,7 @@ impl EngineSettings {
             ttl: None,
             distribution: Distribution::Uniform,
             ratio: Ratio { get: 1, set: 1 },
+            keys_only: false,
             seed: 1,
             threads: None,
             cpus: Vec::new(),
@@ -268,6 +280,9 @@ impl EngineSettings {
     }
 
     fn check_data(&self) -> Result<(), BenchError> {
+        if self.keys_only && self.workload != Workload::Scan {
+            return Err(BenchError::option("--keys-only", "is for the workload scan"));
+        }
         if self.warm.is_some() && !self.workload.needs_data() {
             let reason = format!("{} stores the data itself", self.workload.name());
             return Err(BenchError::option("--warm", reason));
@@ -276,6 +291,11 @@ impl EngineSettings {
             return Err(BenchError::option("--warm", "use needs --dir, where the data is"));
         }
         Ok(())
+    }
+
+    /// Operations in flight on each shard: pages of a scan follow each other.
+    pub(super) fn in_flight_max(&self) -> usize {
+        if self.workload == Workload::Scan { 1 } else { self.concurrency }
     }
 
     /// How many threads drive `shards` shards.

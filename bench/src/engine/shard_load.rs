@@ -18,6 +18,7 @@ use super::alarm::Alarm;
 use super::expectations::{Expectations, Expected, Found};
 use super::script::{Action, Phase};
 use super::shard_keys::ShardKeys;
+use super::shard_pages::{PageCounts, ShardPages};
 use super::shard_phase::{ShardEnd, ShardPhase};
 use super::stall::{LastCompletion, Stall};
 use super::tally::{Failure, Tally};
@@ -45,6 +46,7 @@ struct Ticket {
 enum Ended {
     Written,
     Found(Found),
+    Page(PageCounts),
     Failed(EngineError),
 }
 
@@ -74,6 +76,7 @@ pub(super) struct ShardLoad {
     expectations: Expectations,
     key_format: KeyFormat,
     values: Rc<ValueFormat>,
+    pages: Rc<RefCell<ShardPages>>,
     key: Vec<u8>,
     value: Vec<u8>,
     running: Option<ShardPhase>,
@@ -105,6 +108,7 @@ impl ShardLoad {
             expectations,
             key_format: KeyFormat::new(settings.key_size),
             values: Rc::new(ValueFormat::new(settings.value_size)),
+            pages: Rc::new(RefCell::new(ShardPages::new(settings.keys_only, settings.value_size))),
             key: Vec::new(),
             value: Vec::new(),
             running: None,
@@ -160,7 +164,7 @@ impl ShardLoad {
         self.release(now, unix_now, counting);
         let mut begun = 0;
         while begun < TURN_OPERATIONS
-            && let Some((action, since)) = self.next(now, settings.concurrency)
+            && let Some((action, since)) = self.next(now, settings.in_flight_max())
         {
             self.execute(action, since, settings.ttl, unix_now);
             begun += 1;
@@ -168,7 +172,7 @@ impl ShardLoad {
             self.release(now, unix_now, counting);
         }
         if begun < TURN_OPERATIONS {
-            self.set_alarm(now, settings.concurrency);
+            self.set_alarm(now, settings.in_flight_max());
         }
         begun > 0
     }
@@ -190,6 +194,7 @@ impl ShardLoad {
                 (Some(place), self.keys.number(place))
             }
             Action::ReadMissing(index) => (None, self.keys.missing(index)),
+            Action::ReadPage => return self.read_page(since, given),
         };
         self.key.clear();
         self.key_format.append(number, &mut self.key);
@@ -209,6 +214,7 @@ impl ShardLoad {
                 Operation::Read(Read { value: true, ..Read::default() })
             }
             Action::Delete(_) => Operation::Delete(Delete::default()),
+            Action::ReadPage => unreachable!("a page is about no key"),
         };
         let ticket = Ticket { action, expected, since, given };
         let key = Key::memcached(&self.key);
@@ -247,6 +253,24 @@ impl ShardLoad {
                 Ok((answer, needs)) => {
                     let ended = inspect(&answer.as_answer(), number, &values);
                     Held { needs, ticket, ended }
+                }
+                Err(error) => Held { needs: 0, ticket, ended: Ended::Failed(error) },
+            };
+            ended.borrow_mut().push(held);
+        });
+    }
+
+    /// Has the next page of the scan read by a task.
+    fn read_page(&self, since: u64, given: u32) {
+        let (pages, ended) = (Rc::clone(&self.pages), Rc::clone(&self.ended));
+        let action = Action::ReadPage;
+        let ticket = Ticket { action, expected: Expected::Unknown, since, given };
+        let scan = self.engine.scan(pages.borrow().scan());
+        self.env.spawn(TaskQueue::Foreground, async move {
+            let held = match scan.await {
+                Ok(page) => {
+                    let needs = page.needs;
+                    Held { needs, ticket, ended: Ended::Page(pages.borrow().count(page)) }
                 }
                 Err(error) => Held { needs: 0, ticket, ended: Ended::Failed(error) },
             };
@@ -305,11 +329,22 @@ impl ShardLoad {
             Ended::Failed(error) => {
                 counting.windows.failed();
                 counting.tally.fail(Failure::of(&error), || error.to_string());
+                if ticket.action == Action::ReadPage
+                    && let Some(running) = &mut self.running
+                {
+                    // The next page would be the same one.
+                    running.script.finish();
+                }
                 return;
             }
             Ended::Written => {
                 counting.tally.stored += 1;
                 counting.windows.completed(latency);
+                return;
+            }
+            Ended::Page(page) => {
+                counting.windows.completed(latency);
+                self.end_page(page, counting);
                 return;
             }
             Ended::Found(found) => found,
@@ -321,6 +356,7 @@ impl ShardLoad {
             Action::Store(place) | Action::Read(place) | Action::Delete(place) => {
                 (Some(place), self.keys.number(place))
             }
+            Action::ReadPage => unreachable!("a page is about no key"),
         };
         let seconds = (ticket.given, unix_now);
         let place_or_first = place.unwrap_or_default();
@@ -334,6 +370,26 @@ impl ShardLoad {
             counting.tally.fail(Failure::WrongValue, || format!("key number {number}: {what}"));
         } else if ticket.expected == Expected::Unknown {
             self.expectations.learn(place_or_first, &found);
+        }
+    }
+
+    /// Counts a page. Behind the last one a scan that has no time limit ends.
+    fn end_page(&mut self, page: PageCounts, counting: &mut Counting<'_>) {
+        counting.tally.scanned += page.items;
+        counting.tally.scanned_bytes += page.bytes;
+        if page.wrong > 0 {
+            let text = || format!("{} items of a page have a value of a wrong length", page.wrong);
+            counting.tally.fail(Failure::WrongValue, text);
+        }
+        let Some(items) = self.pages.borrow_mut().advance(page) else { return };
+        if let Some(live) = self.expectations.certain().filter(|live| *live != items) {
+            let text = || format!("a scan has shown {items} items of {live}");
+            counting.tally.fail(Failure::WrongValue, text);
+        }
+        if let Some(running) = &mut self.running
+            && running.end == u64::MAX
+        {
+            running.script.finish();
         }
     }
 

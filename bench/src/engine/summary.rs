@@ -77,6 +77,8 @@ pub struct EngineSummary {
     pub waited: u64,
     /// Operations that were due and had not begun when the time was up.
     pub not_begun: u64,
+    /// What a scan came to, if the workload was one.
+    pub scan: Option<ScanSummary>,
     /// Errors by kind; kinds that did not occur are left out.
     pub errors: Vec<ErrorSummary>,
     /// Values that were not what was stored, those of the verification included.
@@ -118,6 +120,47 @@ pub struct WarmSummary {
     pub seconds: f64,
     /// Errors by kind.
     pub errors: Vec<ErrorSummary>,
+}
+
+/// What the pages of a scan came to.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ScanSummary {
+    /// Whether values were left out.
+    pub keys_only: bool,
+    /// Items of all pages.
+    pub items: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Items in a second.
+    pub items_per_second: f64,
+    /// Bytes in a second.
+    pub bytes_per_second: f64,
+    /// Processor time of the whole process for each item, in microseconds.
+    pub cpu_us_per_item: f64,
+    /// Read requests to the device in a second.
+    pub device_reads_per_second: f64,
+    /// Read requests to the device for each item.
+    pub device_reads_per_item: f64,
+    /// Bytes that the device was asked for, for each item.
+    pub device_bytes_per_item: f64,
+}
+
+impl ScanSummary {
+    fn new(measured: &Measured<'_>, device: &DeviceSummary) -> Self {
+        let (tally, elapsed) = (&measured.result.tally, measured.result.elapsed);
+        let of_items = |count: u64| count as f64 / tally.scanned.max(1) as f64;
+        Self {
+            keys_only: measured.settings.keys_only,
+            items: tally.scanned,
+            bytes: tally.scanned_bytes,
+            items_per_second: per_second(tally.scanned, elapsed),
+            bytes_per_second: per_second(tally.scanned_bytes, elapsed),
+            cpu_us_per_item: us_per_operation(measured.cpu, tally.scanned),
+            device_reads_per_second: per_second(device.reads, elapsed),
+            device_reads_per_item: of_items(device.reads),
+            device_bytes_per_item: of_items(device.read_bytes),
+        }
+    }
 }
 
 /// What was asked of the device.
@@ -211,6 +254,10 @@ pub(super) struct Measured<'a> {
 
 impl EngineSummary {
     pub(super) fn new(measured: Measured<'_>) -> Self {
+        let stored_bytes = measured.result.tally.stored * measured.settings.item_bytes();
+        let device = DeviceSummary::new(&measured.disk, measured.kernel, stored_bytes);
+        let is_scan = measured.settings.workload == Workload::Scan;
+        let scan = is_scan.then(|| ScanSummary::new(&measured, &device));
         let Measured { settings, result, verify, .. } = measured;
         let elapsed = result.elapsed;
         let operations = result.latencies.len();
@@ -244,17 +291,14 @@ impl EngineSummary {
             missed: result.tally.missed,
             waited: result.waited,
             not_begun: result.not_begun,
+            scan,
             errors: result.tally.errors(),
             wrong_values: wrong + wrong_later.0,
             wrong_value_first: first.to_owned(),
             cpu_us_per_operation: us_per_operation(measured.cpu, operations),
             resident_peak_bytes: measured.resident_peak_bytes,
             bookkeeping_bytes: measured.bookkeeping_bytes,
-            device: DeviceSummary::new(
-                &measured.disk,
-                measured.kernel,
-                result.tally.stored * settings.item_bytes(),
-            ),
+            device,
             space: SpaceSummary::new(&measured.samples, segments),
             stall: result.stall.into(),
             shard_stalls: result.stalls.iter().map(|stall| (*stall).into()).collect(),

@@ -29,6 +29,8 @@ impl Failure {
             | EngineError::NoNamespace(_)
             | EngineError::OverQuota(_)
             | EngineError::RecordFull(_)
+            | EngineError::LeaseEnded
+            | EngineError::TooManyLeases
             | EngineError::Read(_)
             | EngineError::Open(_) => Self::Other,
         }
@@ -53,6 +55,10 @@ pub(super) struct Tally {
     pub(super) found: u64,
     /// Reads and deletes that did not.
     pub(super) missed: u64,
+    /// Items of pages.
+    pub(super) scanned: u64,
+    /// Bytes of their keys and values.
+    pub(super) scanned_bytes: u64,
     failures: [(u64, Option<String>); Failure::ALL.len()],
 }
 
@@ -75,6 +81,8 @@ impl Tally {
         self.stored += other.stored;
         self.found += other.found;
         self.missed += other.missed;
+        self.scanned += other.scanned;
+        self.scanned_bytes += other.scanned_bytes;
         for ((count, first), (more, other_first)) in self.failures.iter_mut().zip(other.failures) {
             *count += more;
             *first = first.take().or(other_first);

@@ -71,6 +71,34 @@ fn every_workload_runs_and_reads_what_it_stored() {
 }
 
 #[test]
+fn a_scan_shows_every_item_of_each_shard_in_pages() {
+    for keys_only in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let settings = EngineSettings {
+            shards: Some(2),
+            memory: 80 << 20,
+            keys_only,
+            duration: None,
+            ..small(Workload::Scan, directory.path())
+        };
+        let summary = run(&settings);
+        assert_right(&summary);
+        assert_eq!(summary.operations, 2, "a page for each shard");
+        let scan = summary.scan.expect("it was one");
+        assert_eq!(scan.items, KEYS);
+        assert_eq!(scan.bytes, KEYS * if keys_only { 16 } else { 216 });
+        assert!(describe(&summary).contains("scanned 300 "));
+        // For as long as it is asked for, which here is a number of pages.
+        let again = EngineSettings {
+            duration: Some(Duration::from_secs(60)),
+            operations: Some(10),
+            ..settings
+        };
+        assert_eq!(run(&again).scan.expect("it was one").items, 5 * KEYS);
+    }
+}
+
+#[test]
 fn shards_on_threads_share_the_keys_in_each_durability_mode() {
     let modes = [Durability::Sync, Durability::Interval(20_000_000), Durability::None];
     for durability in modes {

@@ -51,12 +51,13 @@ impl<E: Env> Index<E> {
         .await?;
         let mut contents = self.contents.borrow_mut();
         self.change_tables(&mut contents, |tables| {
-            for table in opened {
-                tables.add(0, table);
+            for table in &opened {
+                tables.add(0, Rc::clone(table));
             }
         });
         contents.frozen = None;
         drop(contents);
+        self.snapshots.flushed(&opened);
         self.flushed_until.set(replay_from.sequence);
         self.count(|counters| {
             counters.flushes += 1;
@@ -68,7 +69,8 @@ impl<E: Env> Index<E> {
 
     /// Frees a memtable's memory without holding the core.
     fn drop_in_steps(&self, frozen: Rc<Frozen>) {
-        let frozen = Rc::into_inner(frozen).expect("look-ups do not keep memtables");
+        let frozen = Rc::into_inner(frozen)
+            .expect("look-ups keep no memtables, and snapshots none that were flushed");
         let (env, mut memtable) = (self.env.clone(), frozen.memtable);
         self.env.spawn(TaskQueue::Flush, async move {
             while memtable.drop_some() {

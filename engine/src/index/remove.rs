@@ -86,6 +86,13 @@ impl<E: Env> Index<E> {
         }
     }
 
+    /// Bytes of such files that somebody still reads.
+    pub fn retired_in_use_bytes(&self) -> u64 {
+        let retired = self.retired.borrow();
+        let in_use = retired.iter().filter(|table| Rc::strong_count(table) > 1);
+        in_use.map(|table| table.meta().file_bytes).sum()
+    }
+
     /// Bytes of files of tables that the manifest does not name any more.
     pub fn doomed_bytes(&self) -> u64 {
         let retired = self.retired.borrow();

@@ -9,6 +9,7 @@ use super::look_up::not_read;
 use super::memtable::Memtable;
 use super::table::{BlockCache, EntryBuf, Table, TableError, TableWalk};
 use super::tables::Tables;
+use crate::concurrent::concurrently;
 use crate::entry::Entry;
 use crate::error::EngineError;
 use crate::range_tombstones::RangeTombstones;
@@ -16,6 +17,10 @@ use crate::range_tombstones::RangeTombstones;
 /// Entries of memtables that one scan copies at most. A scan that meets the last of them ends
 /// there: the memtable may have changed behind it.
 const COPIES_MAX: usize = 1024;
+
+/// Blocks of tables that one scan passes over at most because they cannot be read: each costs a
+/// request to the device, or several.
+const PASSED_MAX: usize = 64;
 
 /// The keys of a scan, encoded, and its direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct ScanRange {
     pub end: Option<Vec<u8>>,
     /// Whether the greatest comes first.
     pub is_reverse: bool,
+    /// Whether keys that may be lost are left out. Otherwise the scan fails where they begin.
+    pub passes_lost: bool,
 }
 
 impl ScanRange {
@@ -55,6 +62,8 @@ struct Run<E: Env> {
     /// Those that were not begun, in the scan's order.
     tables: std::vec::IntoIter<Rc<Table<E>>>,
     walk: Option<TableWalk<E>>,
+    /// A block could not be read, and what is behind it was not looked at.
+    is_broken: bool,
 }
 
 /// What a scan comes to next.
@@ -62,7 +71,7 @@ struct Run<E: Env> {
 pub struct Scanned {
     /// The encoded key.
     pub key: Vec<u8>,
-    /// Its newest entry, which may be a tombstone.
+    /// Its newest entry, which may be a tombstone; one as well if the key is left out.
     pub entry: EntryBuf,
     /// The log position that covers it; 0 if it is long durable.
     pub sequence_end: u64,
@@ -77,16 +86,27 @@ pub struct IndexScan<E: Env> {
     copies: Copies,
     /// From new to old.
     runs: Vec<Run<E>>,
-    holes: Vec<Hole<E>>,
+    /// In no order: there are few.
+    holes: Vec<Hole>,
     ranges: Rc<RangeTombstones>,
     has_begun: bool,
+    /// Blocks that were passed over.
+    passed: usize,
+    has_left_out: bool,
 }
 
-/// Keys that a stub may have lost.
-struct Hole<E: Env> {
+/// Keys that may be lost, with a stub or in a block that cannot be read.
+struct Hole {
     first: Vec<u8>,
-    last: Vec<u8>,
-    stub: Rc<Table<E>>,
+    /// The key that all are below.
+    end: Vec<u8>,
+    error: TableError,
+}
+
+impl Hole {
+    fn contains(&self, key: &[u8]) -> bool {
+        self.first.as_slice() <= key && key < self.end.as_slice()
+    }
 }
 
 impl<E: Env> Index<E> {
@@ -94,11 +114,8 @@ impl<E: Env> Index<E> {
     pub fn scan(&self, range: ScanRange, class: IoClass) -> IndexScan<E> {
         let contents = self.contents.borrow();
         let memtables = [Some(&contents.active), contents.frozen.as_ref().map(|f| &f.memtable)];
-        let ranges = Rc::clone(&contents.ranges);
-        let copies = Copies::new(memtables.into_iter().flatten(), &range, &ranges);
-        let runs = contents.tables.runs().map(|run| Run::new(run, &range)).collect();
-        let holes = holes(&contents.tables, &range, &ranges);
-        IndexScan { range, class, copies, runs, holes, ranges, has_begun: false }
+        let memtables = memtables.into_iter().flatten();
+        IndexScan::new(memtables, &contents.tables, &contents.ranges, range, class)
     }
 
     /// The next entry of `scan`; `None` after the last, or where what was copied of the memtables
@@ -106,7 +123,8 @@ impl<E: Env> Index<E> {
     ///
     /// # Errors
     ///
-    /// As for [`Index::in_tables`]; the range, and not only a key, has lost something then.
+    /// As for [`Index::in_tables`]; keys from the last one on may be lost then, and no others are
+    /// asked for.
     pub async fn next_scanned(
         &self,
         scan: &mut IndexScan<E>,
@@ -165,34 +183,43 @@ impl<E: Env> Run<E> {
         if range.is_reverse {
             tables.reverse();
         }
-        Self { tables: tables.into_iter(), walk: None }
+        Self { tables: tables.into_iter(), walk: None, is_broken: false }
     }
 
-    /// Goes to the run's next entry; false after the last.
+    /// Goes to the run's next entry, or behind the last one. Says what is lost on the way there;
+    /// after `passes_max` such blocks, or the first one where none is passed over, the run ends.
     async fn advance(
         &mut self,
         range: &ScanRange,
         blocks: &BlockCache,
         class: IoClass,
-    ) -> Result<bool, TableError> {
+        passes_max: usize,
+    ) -> Vec<Hole> {
         let (start, end) = (range.start.as_slice(), range.end.as_deref());
-        loop {
-            if let Some(walk) = &mut self.walk
-                && walk.advance(start, end, blocks, class).await?
-            {
-                return Ok(true);
+        let mut lost = Vec::new();
+        while !self.is_broken {
+            if let Some(walk) = &mut self.walk {
+                match walk.advance(start, end, blocks, class).await {
+                    Ok(true) => return lost,
+                    Ok(false) => {}
+                    Err(error) => {
+                        let (first, end) = walk.block_keys();
+                        lost.push(Hole { first, end, error });
+                        self.is_broken = !range.passes_lost || lost.len() > passes_max;
+                        continue;
+                    }
+                }
             }
-            let Some(table) = self.tables.next() else {
-                self.walk = None;
-                return Ok(false);
-            };
+            let Some(table) = self.tables.next() else { break };
             self.walk = Some(TableWalk::new(table, start, end, range.is_reverse));
         }
+        self.walk = None;
+        lost
     }
 }
 
-/// The keys of the range that stubs may have lost, in the scan's order.
-fn holes<E: Env>(tables: &Tables<E>, range: &ScanRange, ranges: &RangeTombstones) -> Vec<Hole<E>> {
+/// The keys of the range that stubs may have lost.
+fn holes<E: Env>(tables: &Tables<E>, range: &ScanRange, ranges: &RangeTombstones) -> Vec<Hole> {
     let of_range = |stub: &Rc<Table<E>>| {
         let (first, last) = stub.key_range();
         let is_within =
@@ -200,41 +227,74 @@ fn holes<E: Env>(tables: &Tables<E>, range: &ScanRange, ranges: &RangeTombstones
         let is_deleted = || ranges.cover(first, last, stub.meta().deleted_until);
         (is_within && !is_deleted()).then(|| Hole {
             first: first.to_vec(),
-            last: last.to_vec(),
-            stub: Rc::clone(stub),
+            end: [last, &[0]].concat(),
+            error: stub.lost(),
         })
     };
-    let mut holes: Vec<_> = tables.stubs().filter_map(of_range).collect();
-    if range.is_reverse {
-        holes.sort_by(|left, right| right.last.cmp(&left.last));
-    } else {
-        holes.sort_by(|left, right| left.first.cmp(&right.first));
-    }
-    holes
+    tables.stubs().filter_map(of_range).collect()
 }
 
 impl<E: Env> IndexScan<E> {
+    /// A scan of memtables, the newest first, and tables.
+    pub(super) fn new<'a>(
+        memtables: impl Iterator<Item = &'a Memtable>,
+        tables: &Tables<E>,
+        ranges: &Rc<RangeTombstones>,
+        range: ScanRange,
+        class: IoClass,
+    ) -> Self {
+        Self {
+            copies: Copies::new(memtables, &range, ranges),
+            runs: tables.runs().map(|run| Run::new(run, &range)).collect(),
+            holes: holes(tables, &range, ranges),
+            ranges: Rc::clone(ranges),
+            range,
+            class,
+            has_begun: false,
+            passed: 0,
+            has_left_out: false,
+        }
+    }
+
     /// Where the scan ends although more may follow: the last key that it could vouch for.
     pub fn cut_at(&self) -> Option<&[u8]> {
         self.copies.cut_at.as_deref()
     }
 
+    /// Whether keys were left out that may be lost.
+    pub fn has_left_out(&self) -> bool {
+        self.has_left_out
+    }
+
     async fn next(&mut self, blocks: &BlockCache) -> Result<Option<Scanned>, EngineError> {
         if !self.has_begun {
             self.has_begun = true;
-            self.copies.current = self.copies.entries.next();
-            for run in &mut self.runs {
-                let moved = run.advance(&self.range, blocks, self.class).await;
-                moved.map_err(|error| not_read(&self.range.start, &error))?;
-            }
+            self.begin(blocks).await;
         }
         let next = self.first();
-        self.check_holes(next.as_deref())?;
-        let Some(key) = next else { return Ok(None) };
-        if self.is_behind_cut(&key) {
+        if self.is_behind_cut(next.as_deref()) {
             return Ok(None);
         }
-        self.take(key, blocks).await.map(Some)
+        let is_left_out = self.meets_hole(next.as_deref())?;
+        let Some(key) = next else { return Ok(None) };
+        let mut scanned = self.take(key, blocks).await;
+        if is_left_out {
+            scanned.entry = EntryBuf::new(&Entry::tombstone(0));
+        }
+        Ok(Some(scanned))
+    }
+
+    /// Goes to the first entries of all runs, which are read at the same time.
+    async fn begin(&mut self, blocks: &BlockCache) {
+        self.copies.current = self.copies.entries.next();
+        let (range, class) = (&self.range, self.class);
+        let limit = self.runs.len();
+        let beginnings =
+            self.runs.iter_mut().map(|run| run.advance(range, blocks, class, PASSED_MAX));
+        for lost in concurrently(limit, beginnings).await {
+            self.passed += lost.len();
+            self.holes.extend(lost);
+        }
     }
 
     /// The key that comes next.
@@ -245,12 +305,14 @@ impl<E: Env> IndexScan<E> {
         copied.into_iter().chain(walked).reduce(before).map(<[u8]>::to_vec)
     }
 
-    fn is_behind_cut(&self, key: &[u8]) -> bool {
-        self.cut_at().is_some_and(|cut_at| self.range.is_before(cut_at, key))
+    /// Whether the next key is behind the last one that the scan can vouch for.
+    fn is_behind_cut(&self, next: Option<&[u8]>) -> bool {
+        let is_behind = |cut_at| next.is_none_or(|next| self.range.is_before(cut_at, next));
+        self.cut_at().is_some_and(|cut_at| self.copies.current.is_none() && is_behind(cut_at))
     }
 
     /// Takes the newest entry of `key`, and goes past all of it.
-    async fn take(&mut self, key: Vec<u8>, blocks: &BlockCache) -> Result<Scanned, EngineError> {
+    async fn take(&mut self, key: Vec<u8>, blocks: &BlockCache) -> Scanned {
         let (mut newest, deleted_at) = (None, self.ranges.newest(&key));
         if let Some(copied) = self.copies.current.take_if(|copied| copied.key == key) {
             newest = Some((copied.entry, copied.sequence_end));
@@ -265,22 +327,36 @@ impl<E: Env> IndexScan<E> {
                     None => (EntryBuf::new(&walk.entry()), 0),
                 });
             }
-            let moved = run.advance(&self.range, blocks, self.class).await;
-            moved.map_err(|error| not_read(&key, &error))?;
+            let passes_max = PASSED_MAX.saturating_sub(self.passed);
+            let lost = run.advance(&self.range, blocks, self.class, passes_max).await;
+            self.passed += lost.len();
+            self.holes.extend(lost);
         }
         let (entry, sequence_end) = newest.expect("the key came from somewhere");
-        Ok(Scanned { key, entry, sequence_end })
+        Scanned { key, entry, sequence_end }
     }
 
-    /// Fails if keys up to the next one may be lost.
-    fn check_holes(&self, next: Option<&[u8]>) -> Result<(), EngineError> {
-        let begins = |hole: &Hole<E>| {
-            let edge = if self.range.is_reverse { &hole.last } else { &hole.first };
-            next.is_none_or(|next| !self.range.is_before(next, edge))
-        };
-        match self.holes.first() {
-            Some(hole) if begins(hole) => Err(not_read(&hole.first, &hole.stub.lost())),
-            _ => Ok(()),
+    /// Whether the next key is to be left out, because it may be lost.
+    ///
+    /// # Errors
+    ///
+    /// Keys up to the next one may be lost, and are not to be left out.
+    fn meets_hole(&mut self, next: Option<&[u8]>) -> Result<bool, EngineError> {
+        if self.holes.is_empty() {
+            return Ok(false);
         }
+        let is_reverse = self.range.is_reverse;
+        let begins = |hole: &&Hole| match next {
+            None => true,
+            Some(next) if is_reverse => next < hole.end.as_slice(),
+            Some(next) => next >= hole.first.as_slice(),
+        };
+        let Some(hole) = self.holes.iter().find(begins) else { return Ok(false) };
+        let goes_on = self.range.passes_lost && !self.runs.iter().any(|run| run.is_broken);
+        if !goes_on {
+            return Err(not_read(next.unwrap_or(&hole.first), &hole.error));
+        }
+        self.has_left_out = true;
+        Ok(next.is_some_and(|next| self.holes.iter().any(|hole| hole.contains(next))))
     }
 }

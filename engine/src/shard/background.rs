@@ -151,6 +151,7 @@ impl<E: Env> Shard<E> {
                     self.something_changed();
                 }
                 Err(EngineError::Full) => {
+                    self.end_lease_for_space();
                     self.note_full(|full| full.merges = true);
                     self.work.notify();
                     self.env.sleep(RETRY_FULL_NANOSECONDS).await;

@@ -4,19 +4,21 @@
 //! changes several together is seen with all of it or none. As pages in order do it leaves both
 //! caches as they are.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
 use super::Shard;
 use super::locate::Located;
-use super::scan::Unread;
+use super::page_values::{PageValues, leave_out};
 use crate::concurrent::concurrently;
 use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::keyed::{KeyedItems, KeyedPage};
-use crate::scan::{Page, PageItem, Scan};
+use crate::scan::{PageItem, Scan};
+use crate::value_log::WantedValue;
 
 /// Keys that are looked up at a time.
 const LOOK_UPS_MAX: usize = 16;
@@ -31,7 +33,8 @@ impl<E: Env> Shard<E> {
     ///
     /// # Errors
     ///
-    /// As [`Shard::scan`].
+    /// As [`Shard::scan`]. Of keys that cannot be looked up, or whose values cannot be read, those
+    /// in front of the first are given.
     pub fn keyed_items(
         self: &Rc<Self>,
         asked: KeyedItems,
@@ -81,7 +84,11 @@ impl<E: Env> Shard<E> {
             let look_up = |key| self.locate(key, key_hash(key), now, false);
             let found = concurrently(LOOK_UPS_MAX, some.iter().map(|key| look_up(key))).await;
             for (key, located) in some.iter().zip(found) {
-                if !making.take(key, located?, now) {
+                let goes_on = match located {
+                    Ok(located) => making.take(self, key, located, now),
+                    Err(error) => making.pass(error)?,
+                };
+                if !goes_on {
                     break 'keys;
                 }
             }
@@ -89,36 +96,79 @@ impl<E: Env> Shard<E> {
                 break;
             }
         }
-        let Making { mut page, unread, looked_at, .. } = making;
-        self.read_values(&mut page, unread).await?;
+        let page = self.with_values(making).await?;
         let alive = self.state.borrow().namespaces.generation(namespace).to_be_bytes();
         let is_outdated =
             |key: &Vec<u8>| key[..4] != alive || self.index.may_be_deleted_since(key, began);
+        let looked_at = page.next.unwrap_or(keys.len());
         if keys[..looked_at].iter().any(is_outdated) {
             return Ok(None);
         }
         let next = (looked_at < keys.len()).then_some(asked.first + looked_at);
-        Ok(Some(KeyedPage { items: page.items, next, needs: page.needs }))
+        Ok(Some(KeyedPage { next, ..page }))
+    }
+
+    /// The page with its values, as far as they can be read; it says under `next` how many keys it
+    /// has looked at.
+    async fn with_values(&self, making: Making<'_>) -> Result<KeyedPage, EngineError> {
+        let Making { mut page, mut values, places, looked_at, limits, .. } = making;
+        values.complete();
+        let values = RefCell::new(values);
+        self.read_values(&values).await;
+        page.next = Some(looked_at);
+        let lost = values.into_inner().put_into(&mut page.items)?;
+        let Some((first, error)) = lost.first() else { return Ok(page) };
+        if limits.passes_damage {
+            page.is_damaged = true;
+            leave_out(&mut page.items, &lost);
+            return Ok(page);
+        }
+        if places[*first] == 0 {
+            return Err(error.clone());
+        }
+        page.items.truncate(*first);
+        page.next = Some(places[*first]);
+        Ok(page)
     }
 }
 
 /// A page that is being made.
 struct Making<'a> {
     limits: &'a Scan,
-    page: Page,
-    unread: Vec<Unread>,
+    page: KeyedPage,
+    values: PageValues,
+    /// By item, the place of its key in the list.
+    places: Vec<usize>,
     bytes: usize,
     looked_at: usize,
 }
 
 impl<'a> Making<'a> {
     fn new(limits: &'a Scan, needs: u64) -> Self {
-        let page = Page { needs, ..Page::default() };
-        Self { limits, page, unread: Vec::new(), bytes: 0, looked_at: 0 }
+        let page = KeyedPage { needs, ..KeyedPage::default() };
+        let (values, places) = (PageValues::new(limits.bytes_max), Vec::new());
+        Self { limits, page, values, places, bytes: 0, looked_at: 0 }
+    }
+
+    /// Passes over a key that cannot be looked up; false if the page ends in front of it.
+    fn pass(&mut self, error: EngineError) -> Result<bool, EngineError> {
+        let is_damage = matches!(error, EngineError::Damaged { .. } | EngineError::Read(_));
+        if is_damage && self.limits.passes_damage {
+            self.page.is_damaged = true;
+            self.looked_at += 1;
+            return Ok(true);
+        }
+        if is_damage && self.looked_at > 0 { Ok(false) } else { Err(error) }
     }
 
     /// Takes what was found of the next key; false if there is no more room for it.
-    fn take(&mut self, key: &[u8], mut located: Located, now: u32) -> bool {
+    fn take<E: Env>(
+        &mut self,
+        shard: &Shard<E>,
+        key: &[u8],
+        mut located: Located,
+        now: u32,
+    ) -> bool {
         if located.current(now).is_some() {
             let value_len = located.value_len();
             let is_shown = !self.limits.keys_only && value_len <= self.limits.value_bytes_max;
@@ -129,19 +179,23 @@ impl<'a> Making<'a> {
                 return false;
             }
             self.bytes += more;
-            let value = located.value.take().filter(|_| is_shown);
+            let mut value = located.value.take().filter(|_| is_shown);
             if let Some(pointer) = located.pointer()
                 && is_shown
                 && value.is_none()
             {
-                let (item, key) = (self.page.items.len(), key.to_vec());
                 let value_len = u32::try_from(value_len).expect("values have less than 4 GiB");
-                self.unread.push(Unread { item, key, pointer, value_len });
+                let wanted = WantedValue { pointer, value_len, key: key.to_vec() };
+                value = shard.cached_value(&wanted);
+                if value.is_none() {
+                    self.values.add(self.page.items.len(), wanted);
+                }
             }
             let crate::key::DecodedKey { record, item, .. } =
                 crate::key::decode(key).expect("it was encoded here");
             let metadata = located.metadata;
             let last_use = None;
+            self.places.push(self.looked_at);
             self.page.items.push(PageItem { record, item, metadata, value_len, value, last_use });
         }
         self.page.needs = self.page.needs.max(located.sequence_end);

@@ -11,6 +11,7 @@ use super::abandoned::Abandoned;
 use super::compression::Compression;
 use super::first_segment::{self, FirstSegment};
 use super::journal::Journal;
+use super::leases::Leases;
 use super::memory::CacheRoom;
 use super::namespaces::{self, Namespaces};
 use super::pins::Pins;
@@ -179,6 +180,7 @@ impl<E: Env> Disk<'_, E> {
             pacing: Pacing::default(),
             ranges_unflushed: Cell::default(),
             pins: Pins::default(),
+            leases: Leases::default(),
             turns: Turns::default(),
             replay_rate: opening.replay_rate,
             frozen_log_bytes: Cell::new(0),

@@ -1,24 +1,27 @@
 //! Pages of items in order.
 //!
 //! What a page shows is one moment's: memtables and tables are looked at once, when it begins, and
-//! a pin keeps the segments that they point into. Values are read in the order in which they lie
-//! on the device. The value cache gives what it has, and keeps it as it is.
+//! a pin keeps the segments that they point into. The value cache gives what it has, and keeps it
+//! as it is; the other values are read while the index is gone through (`page_values.rs`).
+//!
+//! A page ends in front of what cannot be read, and one that begins there fails, unless it is to
+//! leave that out.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use larder_runtime::env::{Env, IoClass};
 
 use super::Shard;
-use crate::concurrent::concurrently;
+use super::leases::Lease;
+use super::page_values::{PageValues, leave_out};
 use crate::entry::{Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::scan::{IndexScan, ScanRange, Scanned};
 use crate::index::table::key_hash;
-use crate::key;
+use crate::key::{self, Key};
 use crate::scan::{LastUse, Page, PageItem, PagePlace, Scan};
-
-/// Values of a page that are read at a time: what a device needs for most of its rate.
-const READS_MAX: usize = 32;
+use crate::value_log::WantedValue;
 
 /// Entries that a page looks at for each item that it may have, and at least: behind many deleted
 /// items a page ends early, so that none takes without end.
@@ -33,27 +36,30 @@ fn is_turn(examined: usize) -> bool {
     examined > 0 && examined.is_multiple_of(TURN_ENTRIES)
 }
 
-/// A value that is still to be read.
-pub(super) struct Unread {
-    /// The item's place in the page.
-    pub(super) item: usize,
-    pub(super) key: Vec<u8>,
-    pub(super) pointer: Pointer,
-    pub(super) value_len: u32,
+/// What a page shows is of this moment.
+struct PageMoment<E: Env> {
+    /// In Unix seconds.
+    now: u32,
+    /// How far the log has to be acknowledged in any case.
+    needs: u64,
+    /// What is kept of it, if it is not the present.
+    leased: Option<Rc<Lease<E>>>,
 }
 
 impl<E: Env> Shard<E> {
     /// A page of the items that `scan` asks for and that live: a snapshot of one moment after the
-    /// call. Near its deadline it ends early, with at least one item or a place further on.
+    /// call, or of the lease's. Near its deadline it ends early, with at least one item or a place
+    /// further on.
     ///
     /// Memory: the page, at most `items_max` items with `bytes_max` bytes unless the first has
-    /// more; a copy of at most 1,024 entries of memtables; and up to 128 KiB for each sorted run of
-    /// tables in the range.
+    /// more; a copy of at most 1,024 entries of memtables; up to 128 KiB for each sorted run of
+    /// tables in the range; and what is read at a time, at most as many bytes as the page may have,
+    /// and at least 128 KiB and at most 1 MiB, or one value.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Damaged`] and [`EngineError::Read`] if part of the range, or a value in it,
-    /// cannot be read.
+    /// [`EngineError::Damaged`] and [`EngineError::Read`] if what the page begins with cannot be
+    /// read, and is not to be left out; [`EngineError::LeaseEnded`].
     pub fn scan(
         self: &Rc<Self>,
         scan: Scan,
@@ -67,41 +73,104 @@ impl<E: Env> Shard<E> {
         if scan.is_empty() {
             return Ok(Page::default());
         }
-        self.apply_due_flush().await?;
+        let leased = scan.lease.map(|id| self.leased(id)).transpose()?;
+        if leased.is_none() {
+            self.apply_due_flush().await?;
+        }
         // Before the index is looked at: what it points to stays until the page is there.
         let pin = self.pins.enter(self.env.now());
-        let (begun, needs) = self.begin(scan);
-        let page = self.page(scan, begun, needs, self.unix_now()).await;
-        drop(pin);
+        let moment = self.moment(leased);
+        let begun = self.begin(scan, &moment);
+        let page = self.page(scan, begun, &moment).await;
+        drop((pin, moment));
         self.release_files();
         page
     }
 
-    fn begin(&self, scan: &Scan) -> (IndexScan<E>, u64) {
-        let state = self.state.borrow();
-        let (start, end) = scan.bounds(state.namespaces.generation(scan.namespace()));
-        let range = ScanRange { start, end, is_reverse: scan.is_reverse };
-        (self.index.scan(range, IoClass::Scan), state.namespaces.flushed_end())
+    /// The moment of a lease, or the present.
+    fn moment(&self, leased: Option<Rc<Lease<E>>>) -> PageMoment<E> {
+        match leased {
+            Some(lease) => {
+                PageMoment { now: lease.unix_now, needs: lease.needs, leased: Some(lease) }
+            }
+            None => {
+                let needs = self.state.borrow().namespaces.flushed_end();
+                PageMoment { now: self.unix_now(), needs, leased: None }
+            }
+        }
     }
 
+    fn begin(&self, scan: &Scan, moment: &PageMoment<E>) -> IndexScan<E> {
+        let namespace = scan.namespace();
+        let generation = match &moment.leased {
+            Some(lease) => lease.generation(namespace),
+            None => self.state.borrow().namespaces.generation(namespace),
+        };
+        let (start, end) = scan.bounds(generation);
+        let Scan { is_reverse, passes_damage: passes_lost, .. } = *scan;
+        let range = ScanRange { start, end, is_reverse, passes_lost };
+        match &moment.leased {
+            Some(lease) => self.index.scan_snapshot(&lease.snapshot, range, IoClass::Scan),
+            None => self.index.scan(range, IoClass::Scan),
+        }
+    }
+
+    /// A page: values are read while the index is gone through.
     async fn page(
         &self,
         scan: &Scan,
-        mut begun: IndexScan<E>,
-        needs: u64,
-        now: u32,
+        begun: IndexScan<E>,
+        moment: &PageMoment<E>,
     ) -> Result<Page, EngineError> {
-        let mut page = Page { needs, ..Page::default() };
-        let (mut unread, mut bytes, mut examined) = (Vec::new(), 0, 0);
+        let values = RefCell::new(PageValues::new(scan.bytes_max));
+        let walk = async {
+            let walked = self.walk(scan, begun, moment, &values).await;
+            values.borrow_mut().complete();
+            walked
+        };
+        let (walked, ()) = futures_lite::future::zip(walk, self.read_values(&values)).await;
+        let mut page = walked?;
+        let lost = values.into_inner().put_into(&mut page.items)?;
+        let Some((first, error)) = lost.first() else { return Ok(page) };
+        if scan.passes_damage {
+            page.is_damaged = true;
+            leave_out(&mut page.items, &lost);
+            return Ok(page);
+        }
+        let before = first.checked_sub(1).ok_or_else(|| error.clone())?;
+        page.items.truncate(*first);
+        let PageItem { record, item, .. } = &page.items[before];
+        let key = Key { namespace: scan.namespace(), record, item };
+        page.next = Some(PagePlace::at(&key.encode()));
+        Ok(page)
+    }
+
+    /// Goes through the index, as far as the page goes.
+    async fn walk(
+        &self,
+        scan: &Scan,
+        mut begun: IndexScan<E>,
+        moment: &PageMoment<E>,
+        values: &RefCell<PageValues>,
+    ) -> Result<Page, EngineError> {
+        let mut page = Page { needs: moment.needs, ..Page::default() };
+        let (mut bytes, mut examined) = (0, 0);
         let examined_max = EXAMINED_MIN.max(scan.items_max.saturating_mul(EXAMINED_PER_ITEM));
         let mut last: Option<Vec<u8>> = None;
         loop {
-            let Some(scanned) = self.index.next_scanned(&mut begun).await? else {
-                page.next = begun.cut_at().map(PagePlace::at);
-                break;
+            let scanned = match self.index.next_scanned(&mut begun).await {
+                Ok(Some(scanned)) => scanned,
+                Ok(None) => {
+                    page.next = begun.cut_at().map(PagePlace::at);
+                    break;
+                }
+                Err(error) => {
+                    page.next = Some(PagePlace::at(&last.ok_or(error)?));
+                    break;
+                }
             };
             page.needs = page.needs.max(scanned.sequence_end);
-            let item = self.page_item(&scanned, now);
+            let item = self.page_item(&scanned, moment);
             let shows_value =
                 |item: &PageItem| !scan.keys_only && item.value_len <= scan.value_bytes_max;
             let more = item.as_ref().map_or(0, |item| {
@@ -126,8 +195,11 @@ impl<E: Env> Shard<E> {
                 } else if let Payload::Separate(pointer, value_len) =
                     scanned.entry.as_entry().payload
                 {
-                    let key = scanned.key.clone();
-                    unread.push(Unread { item: page.items.len(), key, pointer, value_len });
+                    let wanted = WantedValue { pointer, value_len, key: scanned.key.clone() };
+                    item.value = self.cached_value(&wanted);
+                    if item.value.is_none() {
+                        values.borrow_mut().add(page.items.len(), wanted);
+                    }
                 }
                 page.items.push(item);
             }
@@ -136,7 +208,7 @@ impl<E: Env> Shard<E> {
                 self.env.yield_if_needed().await;
             }
         }
-        self.read_values(&mut page, unread).await?;
+        page.is_damaged = begun.has_left_out();
         Ok(page)
     }
 
@@ -146,12 +218,14 @@ impl<E: Env> Shard<E> {
     }
 
     /// The item that an entry stands for, if it lives; with its value if that is in the index.
-    fn page_item(&self, scanned: &Scanned, now: u32) -> Option<PageItem> {
+    fn page_item(&self, scanned: &Scanned, moment: &PageMoment<E>) -> Option<PageItem> {
         let entry = scanned.entry.as_entry();
         let metadata = entry.metadata;
-        let had_expired =
-            |pointer: Pointer| self.journal.state().had_expired(pointer.segment, metadata.expiry);
-        if metadata.is_expired(now) || entry.pointer().is_some_and(had_expired) {
+        let had_expired = |pointer: Pointer| match &moment.leased {
+            Some(lease) => lease.had_expired(pointer, metadata),
+            None => self.journal.state().had_expired(pointer.segment, metadata.expiry),
+        };
+        if metadata.is_expired(moment.now) || entry.pointer().is_some_and(had_expired) {
             return None;
         }
         let (value_len, value) = match entry.payload {
@@ -169,36 +243,5 @@ impl<E: Env> Shard<E> {
         let mut state = self.state.borrow_mut();
         let hit = state.items.access(key_hash(key), key, self.unix_now(), false)?;
         Some(LastUse { at: hit.item.last_access, is_fetched: hit.item.fetched })
-    }
-
-    /// Brings the values, from the value cache or from the device.
-    pub(super) async fn read_values(
-        &self,
-        page: &mut Page,
-        unread: Vec<Unread>,
-    ) -> Result<(), EngineError> {
-        let mut reads = Vec::new();
-        {
-            let state = self.state.borrow();
-            for unread in unread {
-                let cached = state.items.value_at(key_hash(&unread.key), unread.pointer);
-                match cached.filter(|(key, _)| *key == unread.key) {
-                    Some((_, value)) => page.items[unread.item].value = Some(value.to_vec()),
-                    None => reads.push(unread),
-                }
-            }
-        }
-        reads.sort_unstable_by_key(|read| (read.pointer.segment, read.pointer.offset));
-        let read = |unread: Unread| async move {
-            let place = (unread.pointer, unread.value_len);
-            let found = self.log.read(place, &unread.key, IoClass::Scan).await;
-            (unread.item, found)
-        };
-        for found in concurrently(READS_MAX, reads.into_iter().map(read)).await {
-            let (item, value) = found;
-            self.state.borrow_mut().operations.value_reads += 1;
-            page.items[item].value = Some(value?);
-        }
-        Ok(())
     }
 }

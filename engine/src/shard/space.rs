@@ -121,12 +121,14 @@ impl<E: Env> Shard<E> {
         if !dead.is_empty() {
             return Some(Task::Free(dead));
         }
-        let unread = self.free.borrow_mut().take_unread(|moment| self.pins.has_passed(moment));
+        let readers = |moment, number| self.pins.readers(moment, number);
+        let unread = self.free.borrow_mut().take_unread(readers);
         if let Some((number, bytes)) = unread {
             return Some(Task::Release(number, bytes));
         }
         let ready = self.free.borrow().ready() as u64;
-        if ready > 0 && !self.keeps_file(ready - 1) {
+        let is_leased = || self.others_are_short() && self.leases_hold() > 0;
+        if (ready > 0 && !self.keeps_file(ready - 1)) || is_leased() {
             return Some(Task::GiveBack);
         }
         if let Some(bytes) = self.log.wants_segment(self.options.segment_bytes) {
@@ -262,11 +264,11 @@ impl<E: Env> Shard<E> {
         removed.map_err(|source| EngineError::io(&path, "removing", &source))
     }
 
-    /// Gives the next file that could be used again back to the file system; false if there is
-    /// none.
+    /// Gives the next file that could be used again back to the file system, or ends a lease that
+    /// keeps others; false if there is neither.
     pub(super) async fn give_file_back(&self) -> Result<bool, EngineError> {
         let number = self.free.borrow_mut().take();
-        let Some(number) = number else { return Ok(false) };
+        let Some(number) = number else { return Ok(self.end_lease_for_space()) };
         self.remove_file(number).await?;
         self.space_changed();
         Ok(true)
@@ -309,6 +311,10 @@ impl<E: Env> Shard<E> {
     /// Notes that the log may not grow for writes: they wait if something can be freed. Where they
     /// are refused already that has not been enough, and they stay so until there is space.
     fn close_ingest(&self) {
+        // Where it is only the cap that refuses, leases are not what stands in the way.
+        if self.promise(u64::from(self.options.segment_bytes), Purpose::Ingest).is_err() {
+            self.end_lease_for_space();
+        }
         let may_wait = self.can_free_something();
         self.note_full(|full| {
             let waits = may_wait && full.ingest != Ingest::Refused;
@@ -507,9 +513,11 @@ impl<E: Env> Shard<E> {
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let left = signed(budget.headroom(free)) - signed(ingest);
         let shared_by = if left > 0 { i64::from(self.options.shards.max(1)) } else { 1 };
+        let leased = self.leased_bytes();
         let mut usage = SpaceUsage {
             // Manifest and superblock do not grow with what is stored.
-            allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES),
+            allocated: self.accounted.get().saturating_sub(MANIFEST_BYTES + leased),
+            leased,
             recyclable: self.recyclable(),
             merging: self.merging_bytes(index.table_bytes),
             left: left / shared_by,

@@ -30,6 +30,7 @@ impl<E: Env> Shard<E> {
                 bytes: free.bytes(segment_bytes) - ready + self.index.doomed_bytes(),
                 operations,
                 oldest_nanoseconds: oldest.map_or(0, |since| self.env.now().saturating_sub(since)),
+                leases: self.leased_space(),
             },
             tables: tables.clone().map(|table| table.file_bytes).sum(),
             table_count: tables.clone().count() as u64,

@@ -2,7 +2,7 @@
 
 use larder_runtime::env::Env;
 
-use super::{CompressionCounters, Ingest, MemoryStatistics, Shard};
+use super::{CompressionCounters, Ingest, LeaseStatistics, MemoryStatistics, Shard};
 use crate::cache::CacheCounters;
 use crate::index::IndexStatistics;
 use crate::operation::Operation;
@@ -54,6 +54,8 @@ impl OperationCounters {
 pub struct SpaceStatistics {
     /// Of all files of the shard but manifest and superblock, which do not grow.
     pub allocated: u64,
+    /// Of these, bytes that leases alone keep, which do not count for the cap.
+    pub leased: u64,
     /// What lives: keys and values, estimated from below.
     pub live: u64,
     /// What the files may take, going by that estimate.
@@ -94,6 +96,8 @@ pub struct RecoveryStatistics {
 pub struct Statistics {
     /// Operations so far.
     pub operations: OperationCounters,
+    /// Leases.
+    pub leases: LeaseStatistics,
     /// The log so far.
     pub log: LogCounters,
     /// The value cache.
@@ -135,6 +139,7 @@ impl<E: Env> Shard<E> {
         let journal = self.journal.state();
         Statistics {
             operations: state.operations,
+            leases: self.leases.statistics(),
             log: self.log.counters(),
             items: state.items.counters(),
             index: self.index.statistics(),
@@ -159,7 +164,8 @@ impl<E: Env> Shard<E> {
         // A file system that does not answer sets no limit here; making files will say so.
         let free = self.env.free_space(&self.directory).unwrap_or(u64::MAX);
         SpaceStatistics {
-            allocated: usage.allocated,
+            allocated: usage.allocated + usage.leased,
+            leased: usage.leased,
             live: usage.live(),
             cap: usage.cap(&limits),
             headroom: usage.headroom(&limits),

@@ -2,6 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// Who may still read a freed segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Nobody.
+    Nobody,
+    /// Leases alone.
+    Leases,
+    /// An operation, which will have ended soon.
+    Operations,
+}
+
 /// The files of freed segments, and those of segments that are about to be freed.
 #[derive(Default)]
 pub struct FreeSegments {
@@ -10,7 +21,9 @@ pub struct FreeSegments {
     leaving: BTreeSet<u32>,
     /// (moment of freeing, number)
     in_use: VecDeque<(u64, u32)>,
-    /// Bytes of the files in `in_use`, by number.
+    /// The same, of files that leases alone may still read: they are looked at again when one ends.
+    leased: Vec<(u64, u32)>,
+    /// Bytes of the files in `in_use` and `leased`, by number.
     in_use_bytes: BTreeMap<u32, u32>,
     ready: BTreeSet<u32>,
 }
@@ -39,21 +52,46 @@ impl FreeSegments {
         self.in_use_bytes.insert(number, bytes);
     }
 
-    /// Whether there are files that somebody may still read.
+    /// Whether there are files that operations under way may still read.
     pub fn has_files_in_use(&self) -> bool {
         !self.in_use.is_empty()
     }
 
-    /// Takes the next file that nobody reads any more; `has_passed` says of a moment whether all
-    /// who began before it have ended.
-    pub fn take_unread(&mut self, has_passed: impl FnOnce(u64) -> bool) -> Option<(u32, u32)> {
-        let &(moment, number) = self.in_use.front()?;
-        if !has_passed(moment) {
-            return None;
+    /// Takes the next file that nobody reads any more; `readers` says of a moment and a number who
+    /// may still read the segment that was freed then.
+    pub fn take_unread(&mut self, readers: impl Fn(u64, u32) -> Readers) -> Option<(u32, u32)> {
+        while let Some(&(moment, number)) = self.in_use.front() {
+            match readers(moment, number) {
+                Readers::Operations => return None,
+                Readers::Leases => self.leased.extend(self.in_use.pop_front()),
+                Readers::Nobody => {
+                    self.in_use.pop_front();
+                    let bytes = self.in_use_bytes.remove(&number).expect("every file has a length");
+                    return Some((number, bytes));
+                }
+            }
         }
-        self.in_use.pop_front();
-        let bytes = self.in_use_bytes.remove(&number).expect("every file has a length");
-        Some((number, bytes))
+        None
+    }
+
+    /// Told that a lease has ended.
+    pub fn look_again(&mut self) {
+        // They were freed before those that are in line now.
+        for file in self.leased.drain(..).rev() {
+            self.in_use.push_front(file);
+        }
+    }
+
+    /// Bytes of the files that leases alone may still read.
+    pub fn leased_bytes(&self) -> u64 {
+        self.leased.iter().map(|(_, number)| u64::from(self.in_use_bytes[number])).sum()
+    }
+
+    /// Bytes of the files of which `is_held` says so, by the moment of their freeing and number.
+    pub fn bytes_held(&self, is_held: impl Fn(u64, u32) -> bool) -> u64 {
+        let files = self.leased.iter().chain(&self.in_use);
+        let held = files.filter(|(moment, number)| is_held(*moment, *number));
+        held.map(|(_, number)| u64::from(self.in_use_bytes[number])).sum()
     }
 
     /// A file that nobody reads and that can be used again.
@@ -76,7 +114,7 @@ impl FreeSegments {
     pub(crate) fn holds(&self, number: u32) -> bool {
         self.ready.contains(&number)
             || self.leaving.contains(&number)
-            || self.in_use.iter().any(|(_, freed)| *freed == number)
+            || self.leased.iter().chain(&self.in_use).any(|(_, freed)| *freed == number)
     }
 
     /// Above every number of a file that can be used again.
@@ -103,10 +141,30 @@ mod tests {
         free.freed(3, 4096, 7);
         assert!(!free.is_leaving(3) && free.has_files_in_use());
         assert_eq!(free.bytes(100), 4096);
-        assert_eq!(free.take_unread(|moment| moment < 7), None);
-        assert_eq!(free.take_unread(|moment| moment == 7), Some((3, 4096)));
+        assert_eq!(free.take_unread(|_, _| Readers::Operations), None);
+        let readers = |moment, number| {
+            assert_eq!((moment, number), (7, 3));
+            Readers::Nobody
+        };
+        assert_eq!(free.take_unread(readers), Some((3, 4096)));
         free.add(3);
         assert_eq!((free.ready(), free.number_next(), free.bytes(100)), (1, 4, 100));
         assert_eq!((free.take(), free.take()), (Some(3), None));
+    }
+
+    #[test]
+    fn files_that_leases_hold_stand_in_nobodys_way_and_are_looked_at_when_one_ends() {
+        let mut free = FreeSegments::default();
+        for (number, moment) in [(3, 7), (4, 8), (5, 9)] {
+            free.freed(number, 100, moment);
+        }
+        let of_lease = |_, number| if number == 5 { Readers::Nobody } else { Readers::Leases };
+        assert_eq!(free.take_unread(of_lease), Some((5, 100)));
+        assert_eq!((free.take_unread(of_lease), free.has_files_in_use()), (None, false));
+        assert_eq!((free.bytes(0), free.bytes_held(|moment, _| moment > 7)), (200, 100));
+        assert_eq!(free.take_unread(|_, _| Readers::Nobody), None);
+        free.look_again();
+        let taken = [(); 3].map(|()| free.take_unread(|_, _| Readers::Nobody));
+        assert_eq!(taken, [Some((3, 100)), Some((4, 100)), None]);
     }
 }

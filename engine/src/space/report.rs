@@ -95,7 +95,7 @@ impl SegmentSpace {
 }
 
 /// Why files that nothing refers to any more are still there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PinnedFiles {
     /// Bytes of these files.
     pub bytes: u64,
@@ -103,6 +103,21 @@ pub struct PinnedFiles {
     pub operations: u64,
     /// For how long the oldest of them has been under way, in nanoseconds.
     pub oldest_nanoseconds: u64,
+    /// The leases that keep files, or would.
+    pub leases: Vec<LeaseSpace>,
+}
+
+/// A lease, and what it keeps from being freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseSpace {
+    /// Leases are counted since the start.
+    pub number: u64,
+    /// Bytes of files that would be gone but for it, and perhaps others.
+    pub bytes: u64,
+    /// How long it has been held, in nanoseconds.
+    pub nanoseconds: u64,
+    /// How long it will be held at most, in nanoseconds.
+    pub nanoseconds_left: u64,
 }
 
 /// What the bytes of a shard's files are for, in bytes unless said otherwise.

@@ -35,8 +35,10 @@ const KEEP_ABOVE: u64 = 4;
 /// What a shard takes and holds, in bytes unless it says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceUsage {
-    /// Of all its files.
+    /// Of all its files but those that leases alone keep.
     pub allocated: u64,
+    /// Of files that leases alone keep.
+    pub leased: u64,
     /// Of these, files that are used again before new ones are made.
     pub recyclable: u64,
     /// What a merge may take until the tables that it replaces are gone.

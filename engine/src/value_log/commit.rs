@@ -15,6 +15,7 @@ mod room;
 mod state;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use larder_runtime::env::{Env, TaskQueue};
 pub use self::demand::Acknowledgement;
 pub use self::room::{PlaceInLine, Room};
 use self::state::{Mark, State};
+pub use self::values::WantedValue;
 use super::frame;
 use super::log_segments::LogSegments;
 use super::record::{self, Record, RecordKind};

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::process::ExitCode;
 
 use larder_engine::check;
-use larder_engine::space::{CompressedSpace, SegmentSpace, SpaceReport};
+use larder_engine::space::{CompressedSpace, LeaseSpace, SegmentSpace, SpaceReport};
 use serde_json::{Map, Value, json};
 
 use super::{Bytes, Held, InspectError, SpaceArgs, print};
@@ -66,6 +66,7 @@ impl ShardSpace {
                 "bytes": report.pinned.bytes,
                 "operations": report.pinned.operations,
                 "oldest_seconds": seconds(report.pinned.oldest_nanoseconds),
+                "leases": report.pinned.leases.iter().map(lease_in_json).collect::<Vec<_>>(),
             },
             "unflushed_keys": report.unflushed_keys,
             "compressed": {
@@ -94,6 +95,15 @@ impl ShardSpace {
         line("total", total);
         text + &notes(report)
     }
+}
+
+fn lease_in_json(lease: &LeaseSpace) -> Value {
+    json!({
+        "number": lease.number,
+        "bytes": lease.bytes,
+        "seconds": seconds(lease.nanoseconds),
+        "seconds_left": seconds(lease.nanoseconds_left),
+    })
 }
 
 fn segment_in_json(segment: &SegmentSpace) -> Value {
@@ -148,6 +158,15 @@ fn notes(report: &SpaceReport) -> String {
             seconds(report.pinned.oldest_nanoseconds),
         ));
     }
+    for lease in &report.pinned.leases {
+        line(format_args!(
+            "lease {} pins {} since {:.1} s, and for {:.1} s more at most",
+            lease.number,
+            Bytes(lease.bytes),
+            seconds(lease.nanoseconds),
+            seconds(lease.nanoseconds_left),
+        ));
+    }
     if report.is_running {
         line(format_args!(
             "the node runs: what compaction would drop is estimated from the tables' metadata"
@@ -187,7 +206,17 @@ mod tests {
             manifest: 128,
             segments: vec![segment(1, true), segment(2, false)],
             free: 256,
-            pinned: PinnedFiles { bytes: 77, operations: 3, oldest_nanoseconds: 1_500_000_000 },
+            pinned: PinnedFiles {
+                bytes: 77,
+                operations: 3,
+                oldest_nanoseconds: 1_500_000_000,
+                leases: vec![LeaseSpace {
+                    number: 4,
+                    bytes: 70,
+                    nanoseconds: 2_500_000_000,
+                    nanoseconds_left: 9_500_000_000,
+                }],
+            },
             tables: 512,
             entries: 8,
             duplicates: 2,
@@ -224,6 +253,7 @@ mod tests {
             "wait for 3 operations",
             "for 1.500 s",
             "the node runs",
+            "lease 4 pins 70 B since 2.5 s, and for 9.5 s more at most",
             "5 compressed values of 8.8 KiB take 2.0 KiB",
         ] {
             assert!(text.contains(part), "{part} in {text}");

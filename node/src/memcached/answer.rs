@@ -178,7 +178,8 @@ pub fn put_failure(out: &mut Vec<u8>, command: &Command<'_>, failure: NoAnswer) 
             | NoAnswer::Busy
             | NoAnswer::NoNamespace
             | NoAnswer::OverQuota
-            | NoAnswer::RecordFull,
+            | NoAnswer::RecordFull
+            | NoAnswer::LeaseEnded,
         ) => {
             panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
         }

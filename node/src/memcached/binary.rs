@@ -121,6 +121,7 @@ fn put<S: ReplySink>(
                 NoAnswer::Stopped => (BinaryStatus::Internal, STOPPED),
                 NoAnswer::ReadFailed => (BinaryStatus::Internal, READ_FAILED),
                 NoAnswer::TooLate
+                | NoAnswer::LeaseEnded
                 | NoAnswer::Busy
                 | NoAnswer::NoNamespace
                 | NoAnswer::OverQuota

@@ -280,7 +280,11 @@ impl Codec for Memcached {
     ) -> Option<Arc<ShardRequest>> {
         match answer {
             ShardAnswer::Page(page, _) => token.dumping().put(page, self.facts.shards, now, out),
-            ShardAnswer::Keyed(..) | ShardAnswer::Batch(_) | ShardAnswer::Deleted => {
+            ShardAnswer::Keyed(..)
+            | ShardAnswer::Batch(_)
+            | ShardAnswer::Deleted
+            | ShardAnswer::Leased(_)
+            | ShardAnswer::LeaseEnded => {
                 panic!("{answer:?} is no answer to {token:?}")
             }
         }

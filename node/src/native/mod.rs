@@ -1,6 +1,7 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
 mod gathering;
+mod leases;
 mod namespaces;
 mod once;
 mod pages;
@@ -117,6 +118,8 @@ impl Native {
             NativeRequest::DeleteItems(delete) => {
                 records::deletion(delete, (&self.namespaces, shards), deadline)
             }
+            NativeRequest::BeginLease(begin) => leases::begun(begin, shards, deadline),
+            NativeRequest::EndLease(lease) => leases::ended(*lease, shards, deadline),
             NativeRequest::MultiGet(multi) => {
                 Err(records::settings_of(&self.namespaces, multi.namespace).err()?)
             }
@@ -151,8 +154,11 @@ impl Native {
         let namespace = match &request.work {
             ShardWork::Batch(batch) => batch.namespace,
             ShardWork::DeleteRange(range) => range.namespace(),
-            // They only read.
-            ShardWork::Page(_) | ShardWork::Keyed(_) => DEFAULT_NAMESPACE,
+            // They only read, or are about no namespace.
+            ShardWork::Page(_)
+            | ShardWork::Keyed(_)
+            | ShardWork::BeginLease(_)
+            | ShardWork::EndLease(_) => DEFAULT_NAMESPACE,
         };
         self.namespaces.settings(namespace).unwrap_or_default()
     }
@@ -182,6 +188,8 @@ enum ShardAsked {
     Mutation(Mutation),
     /// The end of a range.
     Deletion,
+    /// A lease, or its end.
+    Lease,
     /// A change of one item that is made once.
     Once,
 }
@@ -244,6 +252,7 @@ fn status_of(no_answer: NoAnswer) -> NativeStatus {
         NoAnswer::OverQuota => NativeStatus::OverQuota,
         NoAnswer::RecordFull => NativeStatus::RecordFull,
         NoAnswer::TooLate => NativeStatus::DeadlinePassed,
+        NoAnswer::LeaseEnded => NativeStatus::LeaseEnded,
     }
 }
 
@@ -633,6 +642,9 @@ impl Codec for Native {
                         Some(ShardAsked::Mutation(Mutation::of(mutate)))
                     }
                     NativeRequest::DeleteItems(_) => Some(ShardAsked::Deletion),
+                    NativeRequest::BeginLease(_) | NativeRequest::EndLease(_) => {
+                        Some(ShardAsked::Lease)
+                    }
                     _ if head.token.is_some() => Some(ShardAsked::Once),
                     _ => Pages::asked(request, (&self.namespaces, self.facts.shards), None)
                         .and_then(Result::ok)
@@ -647,7 +659,7 @@ impl Codec for Native {
     fn token_bytes(token: &NativeToken) -> usize {
         token.asked.as_ref().map_or(0, |asked| match &**asked {
             ShardAsked::Mutation(mutation) => size_of::<ShardAsked>() + mutation.memory(),
-            ShardAsked::Pages(_) | ShardAsked::Deletion | ShardAsked::Once => {
+            ShardAsked::Pages(_) | ShardAsked::Deletion | ShardAsked::Lease | ShardAsked::Once => {
                 size_of::<ShardAsked>()
             }
         })
@@ -687,8 +699,12 @@ impl Codec for Native {
             (ShardAsked::Mutation(mutation), ShardAnswer::Batch(answer)) => {
                 mutation.put(head, answer, out);
             }
-            (ShardAsked::Deletion, ShardAnswer::Deleted) => {
+            (ShardAsked::Deletion, ShardAnswer::Deleted)
+            | (ShardAsked::Lease, ShardAnswer::LeaseEnded) => {
                 put_status(out, head, NativeStatus::Ok);
+            }
+            (ShardAsked::Lease, ShardAnswer::Leased(given)) => {
+                reply::put_lease(out, head, &leases::shown(given));
             }
             (ShardAsked::Once, ShardAnswer::Batch(answer)) => once::put(token, answer, hops, out),
             (asked, answer) => panic!("{answer:?} is no answer to {asked:?}"),

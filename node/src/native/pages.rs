@@ -24,6 +24,7 @@ use larder_protocol::native::{
     PAGE_TOKEN_BYTES_MAX, PageLimits, ScanItems,
 };
 
+use super::leases;
 use super::records::{Fault, scan_of, settings_of};
 use crate::limits::{PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
 use crate::namespaces::NamespaceView;
@@ -48,6 +49,8 @@ pub(super) struct Pages {
     namespace: u32,
     is_descending: bool,
     of: PagesOf,
+    /// Whether they end with the shard, whose moment a lease keeps.
+    is_leased: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +98,8 @@ impl Pages {
             (_, []) => None,
             (_, place) => Some(TokenPlace::Item(PagePlace::from_bytes(place)?)),
         };
-        Some((Self { namespace, is_descending: is_descending == 1, of }, place))
+        let is_descending = is_descending == 1;
+        Some((Self { namespace, is_descending, of, is_leased: false }, place))
     }
 
     /// The token of the page that begins at the place with these bytes.
@@ -118,7 +122,7 @@ impl Pages {
     fn next(&self, next: Option<&PagePlace>, shards: u16) -> Option<Vec<u8>> {
         match (next, self.of) {
             (Some(place), _) => Some(self.token(place.as_bytes())),
-            (None, PagesOf::Namespace(shard)) => {
+            (None, PagesOf::Namespace(shard)) if !self.is_leased => {
                 let shard = if self.is_descending {
                     shard.checked_sub(1)?
                 } else {
@@ -128,6 +132,11 @@ impl Pages {
             }
             (None, _) => None,
         }
+    }
+
+    /// Pages that show the present.
+    fn present(namespace: u32, is_descending: bool, of: PagesOf) -> Self {
+        Self { namespace, is_descending, of, is_leased: false }
     }
 
     /// What `request` asks of a shard of `shards`, and what its pages are of; `None` if it asks for
@@ -158,7 +167,11 @@ impl Pages {
         let mut scan = scan_of(namespace, record, range);
         scan.is_reverse = is_descending;
         let hash = route_hash(record);
-        let pages = Self { namespace, is_descending, of: PagesOf::Record(hash) };
+        let pages = Self::present(namespace, is_descending, PagesOf::Record(hash));
+        let shard = shard_of_hash(hash, shards);
+        if limits.lease != 0 && leases::shard_of(limits.lease, shards)? != shard {
+            return Err(leases::OTHER_LEASE);
+        }
         if !token.is_empty() {
             let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
             let Some(TokenPlace::Item(place)) = place.filter(|_| found == pages) else {
@@ -166,7 +179,7 @@ impl Pages {
             };
             scan = scan.after(&place);
         }
-        Ok((pages, shard_of_hash(hash, shards), ShardWork::Page(limited(scan, limits, &settings))))
+        Ok((pages, shard, ShardWork::Page(limited(scan, limits, &settings))))
     }
 
     fn of_keys(
@@ -179,7 +192,7 @@ impl Pages {
         let record_hash = route_hash(record);
         let list = route_hash(keys.bytes()).rotate_left(21) ^ route_hash(keys.length_bytes());
         let of = PagesOf::Keys(record_hash.rotate_left(42) ^ list);
-        let pages = Self { namespace, is_descending: false, of };
+        let pages = Self::present(namespace, false, of);
         let mut first = 0;
         if !token.is_empty() {
             let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
@@ -207,12 +220,17 @@ impl Pages {
         let settings = settings_of(namespaces, namespace)?;
         let mut scan = Scan::of_namespace(namespace);
         scan.is_reverse = is_descending;
-        let mut shard = if is_descending { shards - 1 } else { 0 };
+        let is_leased = limits.lease != 0;
+        let mut shard = match is_descending {
+            _ if is_leased => leases::shard_of(limits.lease, shards)?,
+            true => shards - 1,
+            false => 0,
+        };
         if !token.is_empty() {
             let (found, place) = Self::read(token).ok_or(BAD_TOKEN)?;
             let PagesOf::Namespace(of) = found.of else { return Err(BAD_TOKEN) };
             let is_same = (found.namespace, found.is_descending) == (namespace, is_descending);
-            if !is_same || of >= shards {
+            if !is_same || of >= shards || (is_leased && of != shard) {
                 return Err(BAD_TOKEN);
             }
             shard = of;
@@ -222,7 +240,8 @@ impl Pages {
                 None => {}
             }
         }
-        let pages = Self { namespace, is_descending, of: PagesOf::Namespace(shard) };
+        let of = PagesOf::Namespace(shard);
+        let pages = Self { is_leased, ..Self::present(namespace, is_descending, of) };
         Ok((pages, shard, ShardWork::Page(limited(scan, limits, &settings))))
     }
 
@@ -237,7 +256,7 @@ impl Pages {
         let next = self.next(page.next.as_ref(), shards);
         let shows_record = matches!(self.of, PagesOf::Namespace(_));
         let items = page.items.iter().map(|item| shown(item, shows_record));
-        reply::put_page(out, head, items, bytes, next.as_deref());
+        reply::put_page(out, head, items, bytes, (next.as_deref(), page.is_damaged));
     }
 
     /// The same with a page by keys.
@@ -250,7 +269,7 @@ impl Pages {
         let place = page.next.map(|next| u32::try_from(next).expect("lists are short"));
         let next = place.map(|place| self.token(&place.to_le_bytes()));
         let items = page.items.iter().map(|item| shown(item, false));
-        reply::put_page(out, head, items, bytes, next.as_deref());
+        reply::put_page(out, head, items, bytes, (next.as_deref(), page.is_damaged));
     }
 }
 
@@ -267,11 +286,13 @@ fn limited(mut scan: Scan, limits: PageLimits, settings: &NamespaceSettings) -> 
     };
     let items_most = allowed(settings.page_items_max, PAGE_ITEMS_MAX);
     let bytes_most = allowed(settings.page_bytes_max, PAGE_BYTES_MAX);
-    let PageLimits { items_max, bytes_max, value_bytes_max, keys_only } = limits;
+    let PageLimits { items_max, bytes_max, value_bytes_max, .. } = limits;
     scan.items_max = granted(items_max, PAGE_ITEMS_DEFAULT, items_most);
     scan.bytes_max = granted(bytes_max, PAGE_BYTES_DEFAULT, bytes_most);
     scan.value_bytes_max = granted(value_bytes_max, usize::MAX, usize::MAX);
-    scan.keys_only = keys_only;
+    scan.keys_only = limits.keys_only;
+    scan.passes_damage = limits.passes_damage;
+    scan.lease = Some(limits.lease).filter(|lease| *lease != 0);
     scan
 }
 
@@ -293,8 +314,14 @@ mod tests {
     use larder_engine::key::Key;
     use larder_protocol::native::{ItemKeyList, ItemRange};
 
-    const LIMITS: PageLimits =
-        PageLimits { items_max: 0, bytes_max: 0, value_bytes_max: 0, keys_only: false };
+    const LIMITS: PageLimits = PageLimits {
+        items_max: 0,
+        bytes_max: 0,
+        value_bytes_max: 0,
+        keys_only: false,
+        lease: 0,
+        passes_damage: false,
+    };
 
     fn get(record: &'static [u8], is_descending: bool, token: &[u8]) -> Option<NativeStatus> {
         let range = ItemRange::Prefix(b"");
@@ -337,7 +364,7 @@ mod tests {
 
     fn of_record(record: &[u8]) -> Pages {
         let of = PagesOf::Record(route_hash(record));
-        Pages { namespace: 0, is_descending: false, of }
+        Pages::present(0, false, of)
     }
 
     #[test]
@@ -453,7 +480,8 @@ mod tests {
     #[test]
     fn limits_are_those_of_the_node_where_none_or_more_is_asked_for() {
         let granted = |items_max, bytes_max, value_bytes_max| {
-            let limits = PageLimits { items_max, bytes_max, value_bytes_max, keys_only: true };
+            let limits =
+                PageLimits { items_max, bytes_max, value_bytes_max, keys_only: true, ..LIMITS };
             let usual = NamespaceSettings::default();
             let scan = limited(Scan::of_namespace(0), limits, &usual);
             assert!(scan.keys_only);
@@ -478,5 +506,45 @@ mod tests {
             (granted(0, 0), granted(9, 200), granted(11, 99)),
             ((10, 100), (9, 100), (10, 99))
         );
+    }
+
+    #[test]
+    fn pages_of_a_lease_are_of_its_shard_alone() {
+        let lease = |shard: u64| PageLimits { lease: 7 << 16 | shard, ..LIMITS };
+        let asked = |limits, token: &[u8]| {
+            let scan = NativeRequest::Scan(ScanItems {
+                namespace: 0,
+                limits,
+                token,
+                is_descending: false,
+            });
+            let asked = Pages::asked(&scan, (&NamespaceView::default(), 3), None);
+            asked.expect("a page").map_err(|(status, _)| status)
+        };
+        let (pages, request) = asked(lease(1), b"").expect("it has that shard");
+        let ShardWork::Page(scan) = &request.work else { panic!("{request:?}") };
+        assert_eq!((request.shard, scan.lease), (1, Some(7 << 16 | 1)));
+        assert_eq!(pages.next(None, 3), None, "the shard's end is the end");
+        let token = pages.next(Some(&place()), 3).expect("there is more");
+        assert!(asked(lease(1), &token).is_ok() && asked(LIMITS, &token).is_ok());
+        assert_eq!(asked(lease(2), &token).map(|_| ()), Err(NativeStatus::BadToken));
+        assert_eq!(asked(lease(3), b"").map(|_| ()), Err(NativeStatus::LeaseEnded));
+        let shard = shard_of_hash(route_hash(b"r"), 3);
+        let get = |of: u16| {
+            let get = GetItems {
+                namespace: 0,
+                record: b"r",
+                range: ItemRange::Prefix(b""),
+                keys: None,
+                is_descending: false,
+                limits: lease(u64::from(of)),
+                token: b"",
+            };
+            let request = NativeRequest::GetItems(get);
+            let asked = Pages::asked(&request, (&NamespaceView::default(), 3), None);
+            asked.expect("a page").map(|_| ()).map_err(|(status, _)| status)
+        };
+        assert_eq!(get(shard), Ok(()));
+        assert_eq!(get((shard + 1) % 3), Err(NativeStatus::LeaseEnded));
     }
 }

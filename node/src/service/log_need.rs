@@ -29,6 +29,8 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
         ShardWork::Batch(batch) if batch.adds() => bytes,
         ShardWork::Batch(_)
         | ShardWork::DeleteRange(_)
+        | ShardWork::BeginLease(_)
+        | ShardWork::EndLease(_)
         | ShardWork::Page(_)
         | ShardWork::Keyed(_) => 0,
     };

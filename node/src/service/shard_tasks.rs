@@ -239,6 +239,12 @@ async fn carry_out<C: CoreEnv>(
             (ShardAnswer::Batch(answer), needs)
         }
         ShardWork::DeleteRange(range) => (ShardAnswer::Deleted, engine.delete_range(range).await?),
+        ShardWork::BeginLease(nanoseconds) => {
+            let given = engine.lease(*nanoseconds).await?;
+            (ShardAnswer::Leased(given), given.needs)
+        }
+        ShardWork::EndLease(lease) if engine.end_lease(*lease) => (ShardAnswer::LeaseEnded, 0),
+        ShardWork::EndLease(_) => return Err(EngineError::LeaseEnded),
     };
     engine.wait_told(needs, request.acknowledgement).await?;
     Ok(answer)

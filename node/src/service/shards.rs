@@ -336,7 +336,13 @@ pub(super) fn darken<'a>(request: &ItemRequest<'a>) -> ItemRequest<'a> {
 
 pub(super) fn note_failure(shard: u16, failure: &EngineError) {
     match failure {
-        EngineError::Full => tracing::debug!(shard, "a write was refused: {failure}"),
+        EngineError::Full
+        | EngineError::NoNamespace(_)
+        | EngineError::OverQuota(_)
+        | EngineError::RecordFull(_) => tracing::debug!(shard, "a write was refused: {failure}"),
+        EngineError::LeaseEnded | EngineError::TooManyLeases => {
+            tracing::debug!(shard, "a lease was refused: {failure}");
+        }
         _ => tracing::error!(shard, "a request failed: {failure}"),
     }
 }

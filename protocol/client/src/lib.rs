@@ -98,6 +98,7 @@ mod connection;
 mod error;
 mod handle;
 mod key;
+mod leases;
 mod memcache;
 mod multi;
 mod mutate;
@@ -117,7 +118,7 @@ pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
 pub use larder_protocol::native::{
     COMPRESS_NEVER, HelloReply, ItemKeyList, ItemRange, NamespaceCache, NamespaceDurability,
-    NamespaceSettings, NativeNamespace, PageLimits, RequestDurability, SettingsChange,
+    NamespaceSettings, NativeLease, NativeNamespace, PageLimits, RequestDurability, SettingsChange,
 };
 pub use memcache::{CasOutcome, Memcache, MemcacheValue};
 pub use multi::ItemRead;

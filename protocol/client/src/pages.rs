@@ -117,6 +117,7 @@ pub struct Items<'a> {
     /// The token of the next page.
     token: Vec<u8>,
     page: std::vec::IntoIter<ListedItem>,
+    has_left_out: bool,
     is_over: bool,
 }
 
@@ -141,22 +142,24 @@ impl ClientConnection {
         Items::new(self, Asked::Namespace(scan))
     }
 
-    /// A page, and the token of the next one.
-    fn page(
-        &mut self,
-        request: &NativeRequest<'_>,
-        token: &[u8],
-    ) -> Result<(Vec<ListedItem>, Option<Vec<u8>>), ClientError> {
+    /// A page.
+    fn page(&mut self, request: &NativeRequest<'_>, token: &[u8]) -> Result<PageRead, ClientError> {
         let body = self.call(request)?.ok(&[])?.body;
         self.judge(read_page(&body, token))
     }
 }
 
-/// The page that follows `token`, and the token of the next one.
-pub(crate) fn read_page(
-    body: &[u8],
-    token: &[u8],
-) -> Result<(Vec<ListedItem>, Option<Vec<u8>>), ClientError> {
+/// What a page has brought.
+pub(crate) struct PageRead {
+    pub(crate) items: Vec<ListedItem>,
+    /// The token of the next one.
+    pub(crate) next: Option<Vec<u8>>,
+    /// Whether the node has left out what it cannot read.
+    pub(crate) has_left_out: bool,
+}
+
+/// The page that follows `token`.
+pub(crate) fn read_page(body: &[u8], token: &[u8]) -> Result<PageRead, ClientError> {
     let page = NativePage::decode(body);
     let page = page.map_err(|error| ClientError::Foreign(error.to_string()))?;
     if page.items.is_empty() && page.next.is_some_and(|next| next == token) {
@@ -171,21 +174,32 @@ pub(crate) fn read_page(
         value_len: item.value_len,
         value: item.value.map(<[u8]>::to_vec),
     });
-    Ok((items.collect(), page.next.map(<[u8]>::to_vec)))
+    Ok(PageRead {
+        items: items.collect(),
+        next: page.next.map(<[u8]>::to_vec),
+        has_left_out: page.is_damaged,
+    })
 }
 
 impl<'a> Items<'a> {
     fn new(connection: &'a mut ClientConnection, asked: Asked<'a>) -> Self {
         let (token, page) = (Vec::new(), Vec::new().into_iter());
-        Self { connection, asked, token, page, is_over: false }
+        Self { connection, asked, token, page, has_left_out: false, is_over: false }
+    }
+
+    /// Whether the node has left out, so far, what it cannot read: only where the limits say
+    /// `passes_damage`. Those items are not absent.
+    pub fn has_left_out(&self) -> bool {
+        self.has_left_out
     }
 
     /// Brings the next page.
     fn turn(&mut self) -> Result<(), ClientError> {
         let token = self.token.as_slice();
         let request = self.asked.request(token);
-        let (items, next) = self.connection.page(&request, token)?;
+        let PageRead { items, next, has_left_out } = self.connection.page(&request, token)?;
         self.page = items.into_iter();
+        self.has_left_out |= has_left_out;
         self.is_over = next.is_none();
         self.token = next.unwrap_or_default();
         Ok(())

@@ -233,7 +233,7 @@ fn page(id: u64, keys: &[&'static [u8]], next: Option<&[u8]>) -> Vec<u8> {
     };
     let mut out = Vec::new();
     let head = ReplyHead { opcode: Opcode::GetItems as u8, ..head(id) };
-    reply::put_page(&mut out, head, keys.iter().map(item), 0, next);
+    reply::put_page(&mut out, head, keys.iter().map(item), 0, (next, false));
     out
 }
 

@@ -66,11 +66,15 @@ pub enum Opcode {
     ListNamespaces = 0x32,
     /// Delete one with all that it has.
     DropNamespace = 0x33,
+    /// Keep a shard's moment for pages.
+    BeginLease = 0x50,
+    /// Keep it no longer.
+    EndLease = 0x51,
 }
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Ping,
         Self::Hello,
         Self::Statistics,
@@ -89,6 +93,8 @@ impl Opcode {
         Self::SetNamespace,
         Self::ListNamespaces,
         Self::DropNamespace,
+        Self::BeginLease,
+        Self::EndLease,
     ];
 
     /// The opcode of this byte.
@@ -113,6 +119,8 @@ impl Opcode {
             0x31 => Self::SetNamespace,
             0x32 => Self::ListNamespaces,
             0x33 => Self::DropNamespace,
+            0x50 => Self::BeginLease,
+            0x51 => Self::EndLease,
             _ => return None,
         })
     }

@@ -36,7 +36,7 @@ pub enum ItemRange<'a> {
     },
 }
 
-/// How much a page holds. 0 is what the node takes for usual.
+/// What a page holds. 0 is what the node takes for usual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageLimits {
     /// Items at most.
@@ -47,6 +47,10 @@ pub struct PageLimits {
     pub value_bytes_max: u32,
     /// Whether all values are left out.
     pub keys_only: bool,
+    /// The lease whose moment is shown; 0 for the present. Of a lease a SCAN shows its shard alone.
+    pub lease: u64,
+    /// Whether what cannot be read is left out, and the page says so. Otherwise it ends there.
+    pub passes_damage: bool,
 }
 
 /// A page of a record's items.
@@ -107,6 +111,8 @@ pub struct NativePage<'a> {
     pub items: Vec<NativePageItem<'a>>,
     /// The token of the next page; `None` if there is no more.
     pub next: Option<&'a [u8]>,
+    /// Whether something was left out that cannot be read.
+    pub is_damaged: bool,
 }
 
 type Builder = FlatBufferBuilder<'static>;
@@ -133,11 +139,14 @@ fn finish(
 }
 
 impl PageLimits {
-    fn write(&self, builder: &mut Builder, first: usize) {
+    /// Writes four fields from `first` on, and two from `more` on.
+    fn write(&self, builder: &mut Builder, first: usize, more: usize) {
+        builder.push_slot(slot(more), self.lease, 0);
         builder.push_slot(slot(first), self.items_max, 0);
         builder.push_slot(slot(first + 1), self.bytes_max, 0);
         builder.push_slot(slot(first + 2), self.value_bytes_max, 0);
         builder.push_slot(slot(first + 3), self.keys_only, false);
+        builder.push_slot(slot(more + 1), self.passes_damage, false);
     }
 }
 
@@ -154,6 +163,7 @@ fn flag(byte: u8, reason: BodyError) -> Checked<bool> {
 
 const ORDER: BodyError = "there is no such order";
 const KEYS_ONLY: BodyError = "keys_only is 0 or 1";
+const PASSES_DAMAGE: BodyError = "passes_damage is 0 or 1";
 
 fn checked_token(token: &[u8]) -> Checked<&[u8]> {
     let is_long = token.len() > PAGE_TOKEN_BYTES_MAX;
@@ -186,7 +196,7 @@ impl<'a> GetItems<'a> {
             }
             builder.push_slot(slot(0), self.namespace, 0);
             builder.push_slot(slot(5), u8::from(self.is_descending), 0);
-            self.limits.write(builder, 6);
+            self.limits.write(builder, 6, 13);
         });
         finish(builder, root, GET_ITEMS, out);
     }
@@ -194,8 +204,20 @@ impl<'a> GetItems<'a> {
     /// Reads a body.
     pub(super) fn read(body: &'a [u8]) -> Checked<Self> {
         told(Reader::read(body, GET_ITEMS, |reader, root| {
-            let [namespace, record, prefix, from, to, order, limits @ .., token, lengths, keys] =
-                reader.fields::<13>(root)?;
+            let [
+                namespace,
+                record,
+                prefix,
+                from,
+                to,
+                order,
+                limits @ ..,
+                token,
+                lengths,
+                keys,
+                lease,
+                passes_damage,
+            ] = reader.fields::<15>(root)?;
             let namespace = reader.u32(namespace)?;
             let record = reader.bytes(record)?;
             let [prefix, from, to] = [
@@ -204,7 +226,7 @@ impl<'a> GetItems<'a> {
                 reader.optional_bytes(to)?,
             ];
             let order = reader.u8(order)?;
-            let limits = read_limits(reader, limits)?;
+            let limits = read_limits(reader, limits, [lease, passes_damage])?;
             let token = reader.bytes(token)?;
             let (lengths, keys) = (reader.u16_bytes(lengths)?, reader.optional_bytes(keys)?);
             let which = [prefix, from, to, lengths, keys];
@@ -232,6 +254,9 @@ impl<'a> GetItems<'a> {
             return Err("keys have their own order, and no prefix, from and to beside them");
         }
         let (limits, token) = (limits?, checked_token(token)?);
+        if keys.is_some() && limits.lease != 0 {
+            return Err("a list of keys is of the present: it has no lease");
+        }
         Ok(Self { namespace, record, range, keys, is_descending, limits, token })
     }
 }
@@ -292,17 +317,24 @@ fn bounds_of(range: ItemRange<'_>) -> [Option<&[u8]>; 3] {
     }
 }
 
-/// Reads the four fields of [`PageLimits`].
+/// Reads the fields of [`PageLimits`].
 fn read_limits(
     reader: &mut Reader<'_, '_>,
     [items_max, bytes_max, value_bytes_max, keys_only]: [Option<usize>; 4],
+    [lease, passes_damage]: [Option<usize>; 2],
 ) -> Result<Checked<PageLimits>, InvalidFlatbuffer> {
     let items_max = reader.u32(items_max)?;
     let bytes_max = reader.u32(bytes_max)?;
     let value_bytes_max = reader.u32(value_bytes_max)?;
     let keys_only = flag(reader.u8(keys_only)?, KEYS_ONLY);
-    let limits = |keys_only| PageLimits { items_max, bytes_max, value_bytes_max, keys_only };
-    Ok(keys_only.map(limits))
+    let lease = reader.u64(lease)?;
+    let passes_damage = flag(reader.u8(passes_damage)?, PASSES_DAMAGE);
+    let limits = || {
+        let (keys_only, passes_damage) = (keys_only?, passes_damage?);
+        let limits = PageLimits { items_max, bytes_max, value_bytes_max, ..PageLimits::default() };
+        Ok(PageLimits { keys_only, lease, passes_damage, ..limits })
+    };
+    Ok(limits())
 }
 
 impl<'a> ScanItems<'a> {
@@ -314,7 +346,7 @@ impl<'a> ScanItems<'a> {
         let root = write_table(&mut builder, |builder| {
             push(builder, 5, token);
             builder.push_slot(slot(0), self.namespace, 0);
-            self.limits.write(builder, 1);
+            self.limits.write(builder, 1, 7);
             builder.push_slot(slot(6), u8::from(self.is_descending), 0);
         });
         finish(builder, root, SCAN, out);
@@ -323,9 +355,10 @@ impl<'a> ScanItems<'a> {
     /// Reads a body.
     pub(super) fn read(body: &'a [u8]) -> Checked<Self> {
         told(Reader::read(body, SCAN, |reader, root| {
-            let [namespace, limits @ .., token, order] = reader.fields::<7>(root)?;
+            let [namespace, limits @ .., token, order, lease, passes_damage] =
+                reader.fields::<9>(root)?;
             let namespace = reader.u32(namespace)?;
-            let limits = read_limits(reader, limits)?;
+            let limits = read_limits(reader, limits, [lease, passes_damage])?;
             let token = reader.bytes(token)?;
             let order = reader.u8(order)?;
             let check = || {
@@ -339,11 +372,12 @@ impl<'a> ScanItems<'a> {
 }
 
 impl<'a> NativePage<'a> {
-    /// Appends the body with these items, whose keys and values have `bytes`, and this token.
+    /// Appends the body with these items, whose keys and values have `bytes`, this token, and
+    /// whether something was left out that cannot be read.
     pub(super) fn put<'i>(
         items: impl ExactSizeIterator<Item = NativePageItem<'i>>,
         bytes: usize,
-        next: Option<&[u8]>,
+        (next, is_damaged): (Option<&[u8]>, bool),
         out: &mut Vec<u8>,
     ) {
         const ITEM_TABLE_BYTES: usize = 64;
@@ -355,6 +389,7 @@ impl<'a> NativePage<'a> {
         let root = write_table(&mut builder, |builder| {
             builder.push_slot_always(slot(0), tables);
             push(builder, 1, next);
+            builder.push_slot(slot(2), is_damaged, false);
         });
         finish(builder, root, PAGE, out);
     }
@@ -365,10 +400,10 @@ impl<'a> NativePage<'a> {
     /// If they are no such body.
     pub fn decode(body: &'a [u8]) -> Result<Self, StructureError> {
         Reader::read(body, PAGE, |reader, root| {
-            let [items, next] = reader.fields(root)?;
+            let [items, next, damaged] = reader.fields(root)?;
             let items = reader.tables(items, PAGE_ITEM_BYTES_MIN, NativePageItem::read)?;
             let next = reader.optional_bytes(next)?.filter(|next| !next.is_empty());
-            Ok(Self { items, next })
+            Ok(Self { items, next, is_damaged: reader.u8(damaged)? != 0 })
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::header::{CHECKED_BYTES, HEADER_BYTES, checksum};
 use super::multi::{MultiEntry, take_entry};
 use super::mutate::CHANGED_BYTES;
-use super::{Header, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at};
+use super::{Header, NativeLease, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at};
 use crate::sink::ReplySink;
 
 /// What of a request its reply repeats.
@@ -171,15 +171,20 @@ pub struct Changed {
 }
 
 /// Appends a reply that shows items, whose keys and values have about `bytes`, and the token of the
-/// next page if there is one.
+/// next page if there is one; and says whether something was left out that cannot be read.
 pub fn put_page<'i>(
     out: &mut Vec<u8>,
     head: ReplyHead,
     items: impl ExactSizeIterator<Item = NativePageItem<'i>>,
     bytes: usize,
-    next: Option<&[u8]>,
+    (next, is_damaged): (Option<&[u8]>, bool),
 ) {
-    put(out, head, NativeStatus::Ok, |out| NativePage::put(items, bytes, next, out));
+    put(out, head, NativeStatus::Ok, |out| NativePage::put(items, bytes, (next, is_damaged), out));
+}
+
+/// Appends a reply that gives a lease.
+pub fn put_lease(out: &mut Vec<u8>, head: ReplyHead, lease: &NativeLease) {
+    put(out, head, NativeStatus::Ok, |out| lease.put_body(out));
 }
 
 /// What a reply is told apart by.
@@ -305,6 +310,14 @@ impl<'a> NativeReply<'a> {
     pub fn number(&self) -> Result<(u64, u64), ReplyError> {
         let is_number = self.body.len() == 16;
         is_number.then(|| (u64_at(self.body, 0), u64_at(self.body, 8))).ok_or(ReplyError::Body)
+    }
+
+    /// The lease that was given.
+    ///
+    /// # Errors
+    /// If the body is none.
+    pub fn lease(&self) -> Result<NativeLease, ReplyError> {
+        NativeLease::read(self.body)
     }
 
     /// What went wrong, for people.

@@ -1,6 +1,7 @@
 //! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
 
 use super::header::{HEADER_BYTES, checksum};
+use super::lease::{self, BeginLease};
 use super::multi::MultiGet;
 use super::mutate::{DeleteItems, MutateRecord};
 use super::namespaces::{self, NamespaceChange};
@@ -205,6 +206,10 @@ pub enum NativeRequest<'a> {
     ListNamespaces(Option<&'a str>),
     /// Delete the one of this name with all that it has.
     DropNamespace(&'a str),
+    /// Keep a shard's moment for pages.
+    BeginLease(BeginLease<'a>),
+    /// Keep the moment of this lease no longer.
+    EndLease(u64),
 }
 
 /// Bytes of the part that says the key's lengths.
@@ -245,6 +250,8 @@ impl<'a> NativeRequest<'a> {
             Opcode::SetNamespace => namespaces::read_settings(body).map(Self::SetNamespace),
             Opcode::ListNamespaces => namespaces::read_name(body).map(Self::ListNamespaces),
             Opcode::DropNamespace => namespaces::read_one_name(body).map(Self::DropNamespace),
+            Opcode::BeginLease => BeginLease::read(body).map(Self::BeginLease),
+            Opcode::EndLease => lease::read_end(body).map(Self::EndLease),
             Opcode::Statistics if body.is_empty() => Ok(Self::Statistics),
             Opcode::Statistics => Err("a question for statistics has no body"),
             Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
@@ -272,7 +279,9 @@ impl<'a> NativeRequest<'a> {
             | Self::CreateNamespace(_)
             | Self::SetNamespace(_)
             | Self::ListNamespaces(_)
-            | Self::DropNamespace(_) => None,
+            | Self::DropNamespace(_)
+            | Self::BeginLease(_)
+            | Self::EndLease(_) => None,
         }
     }
 
@@ -307,6 +316,8 @@ impl<'a> NativeRequest<'a> {
             Self::SetNamespace(_) => Opcode::SetNamespace,
             Self::ListNamespaces(_) => Opcode::ListNamespaces,
             Self::DropNamespace(_) => Opcode::DropNamespace,
+            Self::BeginLease(_) => Opcode::BeginLease,
+            Self::EndLease(_) => Opcode::EndLease,
         }
     }
 
@@ -371,6 +382,8 @@ impl<'a> NativeRequest<'a> {
             }
             Self::ListNamespaces(name) => namespaces::put_change(name, None, out),
             Self::DropNamespace(name) => namespaces::put_change(Some(name), None, out),
+            Self::BeginLease(begin) => begin.put_body(out),
+            Self::EndLease(lease) => out.extend_from_slice(&lease.to_le_bytes()),
         }
     }
 }

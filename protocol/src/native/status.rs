@@ -98,6 +98,8 @@ statuses! {
     TokenRefused = 0x3B, FixRequest, "the idempotency token cannot be taken";
     /// The record has as much as a record of its namespace may have.
     RecordFull = 0x3C, FixRequest, "the record has all that its namespace lets one have";
+    /// There is no such lease any more.
+    LeaseEnded = 0x3E, FixRequest, "the lease has ended: begin another one, and read anew";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.

@@ -59,6 +59,12 @@ fn requests() -> Vec<NativeRequest<'static>> {
         NativeRequest::ListNamespaces(None),
         NativeRequest::ListNamespaces(Some("users")),
         NativeRequest::DropNamespace("users"),
+        NativeRequest::BeginLease(BeginLease { milliseconds: 0, of: LeaseOf::Shard(3) }),
+        NativeRequest::BeginLease(BeginLease {
+            milliseconds: u32::MAX,
+            of: LeaseOf::Record(b"record"),
+        }),
+        NativeRequest::EndLease(u64::MAX),
     ]
 }
 
@@ -136,10 +142,22 @@ fn changes_are_read_as_they_were_written_and_every_wrong_byte_is_refused_or_anot
 }
 
 const PAGE: PageLimits =
-    PageLimits { items_max: 1, bytes_max: 2, value_bytes_max: 3, keys_only: true };
+    PageLimits { items_max: 1, bytes_max: 2, value_bytes_max: 3, keys_only: true, ..NO_LIMITS };
+
+const NO_LIMITS: PageLimits = PageLimits {
+    items_max: 0,
+    bytes_max: 0,
+    value_bytes_max: 0,
+    keys_only: false,
+    lease: 0,
+    passes_damage: false,
+};
 
 fn get_items(range: ItemRange<'static>, token: &'static [u8]) -> NativeRequest<'static> {
-    let limits = PageLimits { keys_only: token.is_empty(), ..PAGE };
+    let is_leased = range == ItemRange::Prefix(b"pre");
+    let lease = if is_leased { u64::MAX } else { 0 };
+    let limits =
+        PageLimits { keys_only: token.is_empty(), lease, passes_damage: is_leased, ..PAGE };
     let (namespace, record, is_descending) = (7, &b"record"[..], token.is_empty());
     let keys = None;
     NativeRequest::GetItems(GetItems {
@@ -474,12 +492,13 @@ fn a_page_is_read_as_it_was_written() {
     ];
     for next in [None, Some(&b"token"[..])] {
         let mut out = Vec::new();
-        reply::put_page(&mut out, head(2), items.iter().copied(), 2000, next);
-        let page = NativePage { items: items.to_vec(), next };
+        let is_damaged = next.is_some();
+        reply::put_page(&mut out, head(2), items.iter().copied(), 2000, (next, is_damaged));
+        let page = NativePage { items: items.to_vec(), next, is_damaged };
         assert_eq!(NativePage::decode(read(&out).body), Ok(page));
     }
     let mut out = Vec::new();
-    reply::put_page(&mut out, head(1), [].into_iter(), 0, None);
+    reply::put_page(&mut out, head(1), [].into_iter(), 0, (None, false));
     assert_eq!(NativePage::decode(read(&out).body), Ok(NativePage::default()));
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, HelloReply,
-    IdempotencyToken, IncrementItem, ItemKey, ItemKeyList, ItemRange, MultiGet, MutateRecord,
-    NamespaceCache, NamespaceChange, NamespaceDurability, NamespaceSettings, NativeLimits,
-    NativeNamespace, NativePage, NativePageItem, NativeParsed, NativeParser, NativeRequest,
-    NativeStatus, Opcode, PageLimits, PutItem, PutMode, RequestDurability, RequestOptions,
-    ScanItems, SettingsChange, StatisticsReply, TouchItem, not_found, put_found, put_request,
-    put_request_as,
+    BeginLease, ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, HelloReply,
+    IdempotencyToken, IncrementItem, ItemKey, ItemKeyList, ItemRange, LeaseOf, MultiGet,
+    MutateRecord, NamespaceCache, NamespaceChange, NamespaceDurability, NamespaceSettings,
+    NativeLease, NativeLimits, NativeNamespace, NativePage, NativePageItem, NativeParsed,
+    NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode,
+    RequestDurability, RequestOptions, ScanItems, SettingsChange, StatisticsReply, TouchItem,
+    not_found, put_found, put_request, put_request_as,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -163,6 +163,15 @@ fn limits(fields: &Value) -> PageLimits {
         bytes_max: short(&fields["bytes_max"]),
         value_bytes_max: short(&fields["value_bytes_max"]),
         keys_only: is(&fields["keys_only"]),
+        lease: fields.get("lease").map_or(0, number),
+        passes_damage: fields.get("passes_damage").is_some_and(is),
+    }
+}
+
+fn lease_of<'a>(fields: &Value, borrowed: &'a Borrowed) -> LeaseOf<'a> {
+    match fields.get("shard") {
+        Some(shard) => LeaseOf::Shard(number(shard) as u16),
+        None => LeaseOf::Record(&borrowed.record),
     }
 }
 
@@ -247,6 +256,11 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             record: &borrowed.record,
             range: range(borrowed),
         }),
+        "begin_lease" => NativeRequest::BeginLease(BeginLease {
+            milliseconds: short(&fields["milliseconds"]),
+            of: lease_of(fields, borrowed),
+        }),
+        "end_lease" => NativeRequest::EndLease(number(&fields["lease"])),
         other => namespace_request(other, fields),
     }
 }
@@ -374,7 +388,8 @@ fn shown<'a>(((record, item, value), fields): &'a (Parts, &'a Value)) -> NativeP
 
 fn write_page(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     let (items, next) = (page_items(fields), fields.get("next").map(hex));
-    reply::put_page(out, head, items.iter().map(shown), 100, next.as_deref());
+    let end = (next.as_deref(), fields.get("damaged").is_some_and(is));
+    reply::put_page(out, head, items.iter().map(shown), 100, end);
 }
 
 /// Writes figures, and reads them again.
@@ -454,6 +469,14 @@ fn item<'a>(fields: &Value, value: &'a [u8]) -> NativeItem<'a> {
     }
 }
 
+fn lease(fields: &Value) -> NativeLease {
+    NativeLease {
+        lease: number(&fields["lease"]),
+        milliseconds: short(&fields["milliseconds"]),
+        shard: number(&fields["shard"]) as u16,
+    }
+}
+
 /// Writes the reply that a vector means.
 fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out: &mut Vec<u8>) {
     if let Some(at) = fields.get("refused") {
@@ -465,7 +488,9 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
     }
     match kind {
         "ping" => reply::put(out, head, status, |out| out.extend(hex(&fields["bytes"]))),
-        "delete" | "delete_items" | "drop_namespace" => reply::put(out, head, status, |_| ()),
+        "delete" | "delete_items" | "drop_namespace" | "end_lease" => {
+            reply::put(out, head, status, |_| ());
+        }
         "mutate_record" => {
             let changed = fields["changed"].as_array().expect("changes").iter();
             let changed = changed.map(|one| Changed {
@@ -474,6 +499,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
             });
             reply::put_changed(out, head, changed);
         }
+        "begin_lease" => reply::put_lease(out, head, &lease(fields)),
         "multi_get" => write_entries(fields, head, out),
         "hello" => write_hello(fields, head, out),
         "statistics" => write_statistics(fields, head, out),
@@ -507,11 +533,18 @@ fn replies_are_what_the_vectors_say() {
         if ["get_items", "scan"].contains(&kind) && status == NativeStatus::Ok {
             let (items, next) = (page_items(fields), fields.get("next").map(hex));
             let items = items.iter().map(shown).collect();
-            let page = NativePage { items, next: next.as_deref() };
+            let page = NativePage {
+                items,
+                next: next.as_deref(),
+                is_damaged: fields.get("damaged").is_some_and(is),
+            };
             assert_eq!(NativePage::decode(reply.body), Ok(page), "{name}");
         }
         if fields.get("namespaces").is_some() {
             assert_eq!(NativeNamespace::decode_all(reply.body), Ok(namespaces(fields)), "{name}");
+        }
+        if kind == "begin_lease" && status == NativeStatus::Ok {
+            assert_eq!(reply.lease(), Ok(lease(fields)), "{name}");
         }
         let is_item =
             ["get", "touch", "get_and_touch"].contains(&kind) && status == NativeStatus::Ok;

@@ -80,6 +80,8 @@ pub struct TableWalk<E: Env> {
     left: Range<usize>,
     /// The blocks that are left.
     blocks: Range<usize>,
+    /// The block that was entered last.
+    block: usize,
     window: Option<Window>,
     /// How much the next read may bring, in bytes.
     read_bytes: usize,
@@ -98,6 +100,7 @@ impl<E: Env> TableWalk<E> {
             rows: Rows::default(),
             left: 0..0,
             blocks,
+            block: 0,
             window: None,
             read_bytes: 0,
         }
@@ -118,6 +121,20 @@ impl<E: Env> TableWalk<E> {
         self.rows.entry(self.at())
     }
 
+    /// The keys that the block that was entered last may hold: from the first one on, and below the
+    /// second.
+    pub fn block_keys(&self) -> (Vec<u8>, Vec<u8>) {
+        let (index, meta) = (self.table.index(), self.table.meta());
+        let first = index.fence(self.block).max(&meta.smallest).to_vec();
+        let next = self.block + 1;
+        let end = if next < index.len() {
+            index.fence(next).to_vec()
+        } else {
+            [meta.largest.as_slice(), &[0]].concat()
+        };
+        (first, end)
+    }
+
     fn at(&self) -> usize {
         assert!(!self.left.is_empty(), "the walk is on no entry");
         if self.is_reverse { self.left.end - 1 } else { self.left.start }
@@ -128,7 +145,8 @@ impl<E: Env> TableWalk<E> {
     ///
     /// # Errors
     ///
-    /// [`TableError`] if a block cannot be read or is not what was written.
+    /// [`TableError`] if a block cannot be read or is not what was written. It is passed over then:
+    /// the walk may go on behind it.
     pub async fn advance(
         &mut self,
         start: &[u8],
@@ -146,6 +164,7 @@ impl<E: Env> TableWalk<E> {
         while self.left.is_empty() {
             let next = if self.is_reverse { self.blocks.next_back() } else { self.blocks.next() };
             let Some(number) = next else { return Ok(false) };
+            self.block = number;
             self.enter(number, blocks, class).await?;
             let to = end.map_or(self.rows.ends.len(), |end| self.rows.from(end));
             self.left = self.rows.from(start)..to;

@@ -91,7 +91,7 @@ impl Failing {
     /// A scan says that something is lost, or has everything.
     fn check_scan(&mut self, damaged: usize) {
         for is_reverse in [false, true] {
-            let range = ScanRange { start: Vec::new(), end: None, is_reverse };
+            let range = ScanRange { start: Vec::new(), end: None, is_reverse, passes_lost: false };
             match self.fixture.scan(&range) {
                 Ok((found, _)) => {
                     assert_eq!(damaged, 0);

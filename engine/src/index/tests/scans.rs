@@ -53,7 +53,7 @@ impl Fixture {
             let end = (random.below(4) > 0).then(|| key(to));
             for is_reverse in [false, true] {
                 let start = if random.below(4) > 0 { key(from) } else { Vec::new() };
-                let range = ScanRange { start, end: end.clone(), is_reverse };
+                let range = ScanRange { start, end: end.clone(), is_reverse, passes_lost: false };
                 let (found, is_cut) = self.scan(&range).expect("readable");
                 let living = |entries: Vec<(u32, EntryBuf)>| {
                     let lives = |(_, entry): &(u32, EntryBuf)| !entry.as_entry().is_tombstone();
@@ -100,7 +100,7 @@ fn a_scan_sees_the_moment_at_which_it_began() {
     (0..200).for_each(|number| fixture.insert(number, separate));
     fixture.flush();
     (0..200).filter(|number| number % 3 == 0).for_each(|number| fixture.insert(number, separate));
-    let range = ScanRange { start: Vec::new(), end: None, is_reverse: false };
+    let range = ScanRange { start: Vec::new(), end: None, is_reverse: false, passes_lost: false };
     let expected = fixture.expected(&range);
     let mut scan = fixture.index.scan(range, IoClass::Scan);
     let mut found = Vec::new();
@@ -131,7 +131,7 @@ fn a_scan_of_a_large_memtable_ends_where_it_can_vouch_for() {
     fixture.flush();
     (0..3000).filter(|number| number % 2 == 1).for_each(|number| fixture.insert(number, separate));
     for is_reverse in [false, true] {
-        let range = ScanRange { start: Vec::new(), end: None, is_reverse };
+        let range = ScanRange { start: Vec::new(), end: None, is_reverse, passes_lost: false };
         let (found, is_cut) = fixture.scan(&range).expect("readable");
         assert!(is_cut && (2047..=2049).contains(&found.len()), "{}", found.len());
         assert_eq!(found, fixture.expected(&range)[..found.len()]);

@@ -114,7 +114,7 @@ fn a_freed_file_is_pinned_for_as_long_as_somebody_may_read_it() {
     };
     let pin = life.block_on(pinning).expect("runs");
     let report = shard.space_report();
-    let pinned = report.pinned;
+    let pinned = report.pinned.clone();
     assert!(pinned.bytes > 0 && pinned.bytes.is_multiple_of(64 << 10), "{report:?}");
     assert_eq!(pinned.operations, 1);
     assert!((3_000_000_000..60_000_000_000).contains(&pinned.oldest_nanoseconds), "{pinned:?}");

@@ -15,16 +15,16 @@ use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::scan::{LastUse, Page, Scan};
 use crate::shard::{Attempt, OperationBuf, ShardOptions};
 
-type Name = (Vec<u8>, Vec<u8>);
+pub(super) type Name = (Vec<u8>, Vec<u8>);
 
 /// What lives, by record and item.
-type Model = BTreeMap<Name, Vec<u8>>;
+pub(super) type Model = BTreeMap<Name, Vec<u8>>;
 
 #[derive(Default)]
-struct Written {
-    model: Model,
+pub(super) struct Written {
+    pub(super) model: Model,
     /// What the change under way makes of the model; a page may show it or not.
-    pending: Option<Model>,
+    pub(super) pending: Option<Model>,
 }
 
 /// A record of a few, one with a zero byte and one that another begins with, and an item of it.
@@ -36,7 +36,7 @@ fn name(random: &mut Random) -> Name {
 }
 
 /// What `scan` should show of the model.
-fn expected(model: &Model, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
+pub(super) fn expected(model: &Model, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
     let (start, end) = scan.bounds(0);
     let is_within = |(record, item): &Name| {
         let key = Key { namespace: DEFAULT_NAMESPACE, record, item }.encode();
@@ -50,7 +50,7 @@ fn expected(model: &Model, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
     all.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-fn shown(page: &Page, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
+pub(super) fn shown(page: &Page, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
     let item = |item: &crate::scan::PageItem| {
         let name = (item.record.clone(), item.item.clone());
         let is_left_out = scan.keys_only || item.value_len > scan.value_bytes_max;
@@ -62,7 +62,7 @@ fn shown(page: &Page, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
     page.items.iter().map(item).collect()
 }
 
-fn without_values(items: Vec<(Name, Vec<u8>)>, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
+pub(super) fn without_values(items: Vec<(Name, Vec<u8>)>, scan: &Scan) -> Vec<(Name, Vec<u8>)> {
     let is_left_out = |value: &Vec<u8>| scan.keys_only || value.len() > scan.value_bytes_max;
     let value = |value: Vec<u8>| if is_left_out(&value) { Vec::new() } else { value };
     items.into_iter().map(|(name, it)| (name, value(it))).collect()
@@ -75,7 +75,7 @@ fn is_right(page: &Page, scan: &Scan, model: &Model) -> bool {
 }
 
 /// A scan of a random part with random limits.
-fn random_scan(random: &mut Random) -> Scan {
+pub(super) fn random_scan(random: &mut Random) -> Scan {
     let (record, item) = name(random);
     let mut scan = match random.below(4) {
         0 => Scan::of_namespace(DEFAULT_NAMESPACE),
@@ -94,12 +94,12 @@ fn random_scan(random: &mut Random) -> Scan {
     scan
 }
 
-async fn run(shard: &TestShard, name: &Name, operation: OperationBuf) {
+pub(super) async fn run(shard: &TestShard, name: &Name, operation: OperationBuf) {
     let key = Key { namespace: DEFAULT_NAMESPACE, record: &name.0, item: &name.1 };
     shard.run(&key, operation, Reply::new).await.expect("nothing fails");
 }
 
-async fn write(shard: &TestShard, written: &RefCell<Written>, random: &mut Random) {
+pub(super) async fn write(shard: &TestShard, written: &RefCell<Written>, random: &mut Random) {
     if random.below(40) == 0 {
         return delete_range(shard, written, random).await;
     }

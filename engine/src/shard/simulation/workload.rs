@@ -237,6 +237,9 @@ impl Client {
                     | EngineError::RecordFull(_) => {
                         panic!("no namespaces were said: {error}")
                     }
+                    EngineError::LeaseEnded | EngineError::TooManyLeases => {
+                        panic!("no lease was asked for: {error}")
+                    }
                     EngineError::Stopped(_) | EngineError::Full | EngineError::Open(_) => return,
                 },
                 Err(EngineError::Full) if self.mix.is_crowded && may_be_refused => {}

@@ -1,19 +1,15 @@
-//! The log's dealings with the device: writing frames, flushing, reading records.
+//! The log's dealings with the device: writing frames, flushing.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use larder_runtime::buffer::Buffer;
-use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, TaskQueue};
+use larder_runtime::env::{Env, File, IoClass, TaskQueue};
 
 use super::state::State;
 use super::{Durability, ValueLog};
 use crate::canary::{self, Defect};
-use crate::compression::{Decompressing, OriginalValue, SpoiledValue};
-use crate::entry::Pointer;
 use crate::error::EngineError;
-use crate::value_log::frame;
-use crate::value_log::record::{self, Place};
 use crate::value_log::segment;
 
 /// A flush under way: the next one waits, because it may rely on its outcome.
@@ -49,7 +45,7 @@ impl<E: Env> ValueLog<E> {
         self.wait(|state| state.durable_end >= sequence_end).await
     }
 
-    async fn wait(&self, done: impl Fn(&State<E>) -> bool) -> Result<(), EngineError> {
+    pub(super) async fn wait(&self, done: impl Fn(&State<E>) -> bool) -> Result<(), EngineError> {
         let shared = &*self.shared;
         shared
             .changed
@@ -188,82 +184,5 @@ impl<E: Env> ValueLog<E> {
         self.shared.changed.notify();
         self.shared.to_write.notify();
         self.offer_room();
-    }
-
-    /// Reads the value of the record at `pointer`, which a table or the memtable names for `key`
-    /// with the value's length, and decompresses it if it is compressed.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::Damaged`] if it cannot be read, or is not that value, whole.
-    pub async fn read(
-        &self,
-        (pointer, value_len): (Pointer, u32),
-        key: &[u8],
-        class: IoClass,
-    ) -> Result<Vec<u8>, EngineError> {
-        let damaged = |reason: String| EngineError::Damaged {
-            key: crate::key::display(key),
-            reason: format!(
-                "{reason} ({} at byte {})",
-                segment::file_name(pointer.segment),
-                pointer.offset
-            ),
-        };
-        if self.shared.state.borrow().is_in_open_frame(pointer) {
-            self.write_open_frame();
-        }
-        self.wait(|state| state.is_written(pointer)).await?;
-        let segment = self.segment(pointer.segment).await;
-        let segment = segment.map_err(|error| damaged(error.to_string()))?;
-        let Some(segment) = segment else {
-            return Err(damaged("the segment is not there".to_owned()));
-        };
-        let start = pointer.offset as usize & !(DISK_ALIGNMENT - 1);
-        let end = frame::padded(pointer.offset as usize + pointer.len as usize);
-        if end > segment.bytes as usize {
-            return Err(damaged("the pointer is past the segment's end".to_owned()));
-        }
-        let buffer = self.shared.env.buffer(end - start);
-        let (result, buffer) = segment.file.read(class, start as u64, buffer).await;
-        if let Err(source) = result {
-            return Err(damaged(format!("reading failed: {source}")));
-        }
-        let skip = pointer.offset as usize - start;
-        let place = Place {
-            store: self.shared.identity.store,
-            segment: pointer.segment,
-            offset: pointer.offset,
-        };
-        let bytes = &buffer[skip..skip + pointer.len as usize];
-        let found = record::decode(bytes, place).map_err(|error| damaged(error.to_string()))?;
-        if !found.payload_intact {
-            return Err(damaged("the value does not match its checksum".to_owned()));
-        }
-        if found.record.key != key || found.len != bytes.len() {
-            return Err(damaged("another key's record is there".to_owned()));
-        }
-        if found.record.value_len() != value_len {
-            return Err(damaged("the value has another length than the index says".to_owned()));
-        }
-        let Some(original) = found.record.original else {
-            return Ok(found.record.payload.to_vec());
-        };
-        let value = self.decompress(found.record.payload, original).await;
-        value.map_err(|error| damaged(error.to_string()))
-    }
-
-    /// Decompresses a value; others have the core between its chunks.
-    async fn decompress(
-        &self,
-        bytes: &[u8],
-        original: OriginalValue,
-    ) -> Result<Vec<u8>, SpoiledValue> {
-        let mut decompressing = Decompressing::begin(bytes, original)?;
-        let mut value = Vec::with_capacity(original.len as usize);
-        while decompressing.step(&mut value)? {
-            self.shared.env.yield_if_needed().await;
-        }
-        Ok(value)
     }
 }

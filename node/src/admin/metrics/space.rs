@@ -5,7 +5,7 @@ use larder_engine::shard::{Ingest, Statistics};
 use super::{Display, Exposition, Figure, NANOSECONDS, Type, shards};
 use crate::counters::CoreReport;
 
-const FIGURES: [Figure; 16] = [
+const FIGURES: [Figure; 19] = [
     ("larder_collections_total", Type::Counter, "Segments of the log that were collected.", |s| {
         s.operations.collections
     }),
@@ -31,6 +31,21 @@ const FIGURES: [Figure; 16] = [
     ("larder_space_allocated_bytes", Type::Gauge, "Bytes of segments and tables.", |s| {
         s.space.allocated
     }),
+    (
+        "larder_space_leased_bytes",
+        Type::Gauge,
+        "Of these, bytes that leases alone keep; they do not count for the cap.",
+        |s| s.space.leased,
+    ),
+    ("larder_leases", Type::Gauge, "Leases that are held: moments kept for pages.", |s| {
+        s.leases.held
+    }),
+    (
+        "larder_leases_ended_for_space_total",
+        Type::Counter,
+        "Leases that were ended before their time because space was short.",
+        |s| s.leases.ended_for_space,
+    ),
     (
         "larder_space_live_bytes",
         Type::Gauge,

@@ -13,7 +13,7 @@ use super::placement::Targets;
 use super::{Access, CallKind, Client};
 use crate::connection::Arrived;
 use crate::error::ClientError;
-use crate::pages::{Asked, ListedItem, read_page};
+use crate::pages::{Asked, ListedItem, PageRead, read_page};
 
 /// Items in order. Pages are asked for as they are needed: a thread takes the items as an iterator,
 /// a task as a [`Stream`] or page by page. After an error nothing more comes.
@@ -39,13 +39,21 @@ pub struct Listing<'a> {
     /// The next page, if it was asked for.
     call: Option<Call<Vec<u8>>>,
     page: std::vec::IntoIter<ListedItem>,
+    has_left_out: bool,
     is_over: bool,
 }
 
 impl<'a> Listing<'a> {
     pub(super) fn new(client: Client, asked: Asked<'a>) -> Self {
         let (token, page) = (Vec::new(), Vec::new().into_iter());
-        Self { client, asked, node: 0, token, call: None, page, is_over: false }
+        let (call, has_left_out) = (None, false);
+        Self { client, asked, node: 0, token, call, page, has_left_out, is_over: false }
+    }
+
+    /// Whether a node has left out, so far, what it cannot read: only where the limits say
+    /// `passes_damage`. Those items are not absent.
+    pub fn has_left_out(&self) -> bool {
+        self.has_left_out
     }
 
     /// The items of the next page, which may be none; `None` after the last page. Who gives up
@@ -106,7 +114,8 @@ impl<'a> Listing<'a> {
     /// Goes on with the body of a page.
     fn turn(&mut self, body: Result<Vec<u8>, ClientError>) -> Result<Vec<ListedItem>, ClientError> {
         self.is_over = true;
-        let (mut items, next) = read_page(&body?, &self.token)?;
+        let PageRead { mut items, next, has_left_out } = read_page(&body?, &self.token)?;
+        self.has_left_out |= has_left_out;
         let core = Arc::clone(&self.client.core);
         if core.placement.replicas() > 1 && matches!(self.asked, Asked::Namespace(_)) {
             items.retain(|item| {
