@@ -19,6 +19,7 @@ pub mod execute;
 mod first_segment;
 mod journal;
 mod keyed;
+mod large;
 mod locate;
 mod memory;
 pub mod namespaces;
@@ -77,9 +78,11 @@ pub use space::Ingest;
 pub use statistics::Statistics;
 pub use warm::Announced;
 
+use admission::NotApplied;
 use backpressure::Backpressure;
 use compression::Compression;
 use journal::Journal;
+use large::Uploads;
 use memory::CacheRoom;
 use namespaces::Namespaces;
 use pins::Pins;
@@ -95,6 +98,7 @@ const WRITE_OUT_STEP_NANOSECONDS: u64 = 1_000_000;
 struct State {
     items: ItemCache,
     namespaces: Namespaces,
+    uploads: Uploads,
     key_scratch: Vec<u8>,
     full: Fullness,
     closing: bool,
@@ -233,10 +237,12 @@ pub struct Shard<E: Env> {
 }
 
 impl State {
-    fn new(items: ItemCache, namespaces: Namespaces) -> Self {
+    /// Uploads that come now have at least the number `first_upload`.
+    fn new(items: ItemCache, namespaces: Namespaces, first_upload: u64) -> Self {
         Self {
             items,
             namespaces,
+            uploads: Uploads::new(first_upload),
             key_scratch: Vec::new(),
             full: Fullness::default(),
             closing: false,

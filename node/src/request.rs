@@ -5,7 +5,8 @@ use std::sync::Arc;
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
 use larder_engine::keyed::{KeyedItems, KeyedPage};
-use larder_engine::operation::{Need, Operation};
+use larder_engine::large::{CHUNK_BYTES_MAX, LargeAnswer, LargeRequest, LargeStep};
+use larder_engine::operation::{Need, Operation, Outcome};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{
     Acknowledgement, Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch,
@@ -61,6 +62,8 @@ pub enum ShardWork {
     Batch(ItemBatch),
     /// Delete the items that a page would show.
     DeleteRange(Scan),
+    /// Do a step on the way of a large value.
+    Large(LargeRequest),
 }
 
 impl ShardRequest {
@@ -75,6 +78,7 @@ impl ShardRequest {
             ShardWork::Page(scan) | ShardWork::DeleteRange(scan) => scan.memory(),
             ShardWork::Keyed(keyed) => keyed.memory(),
             ShardWork::Batch(batch) => batch.memory(),
+            ShardWork::Large(step) => step.memory(),
         };
         size_of::<Self>() + work
     }
@@ -87,6 +91,9 @@ impl ShardRequest {
             ShardWork::Batch(batch) => {
                 Some(batch.value_bytes() + batch.steps.len() * LOG_RECORD_BYTES)
             }
+            ShardWork::Large(step) if step.only_reads() => None,
+            // Of the item, and of the upload.
+            ShardWork::Large(step) => Some(step.memory() + 2 * LOG_RECORD_BYTES),
         }
     }
 
@@ -106,6 +113,10 @@ impl ShardRequest {
                 return batch.memory() + read.min(batch.value_bytes_max);
             }
             ShardWork::DeleteRange(_) => return 0,
+            ShardWork::Large(large) => {
+                let is_chunk = matches!(large.step, LargeStep::GetChunk { .. });
+                return if is_chunk { CHUNK_BYTES_MAX } else { large.memory() };
+            }
         };
         let value = if scan.keys_only { 0 } else { scan.value_bytes_max.min(unknown) };
         let items = scan.items_max.saturating_mul(PAGE_ITEM_BYTES);
@@ -133,6 +144,8 @@ pub enum ShardAnswer {
     Batch(BatchAnswer),
     /// The range is deleted.
     Deleted,
+    /// What became of a step on the way of a large value.
+    Large(LargeAnswer),
 }
 
 impl ShardAnswer {
@@ -153,7 +166,9 @@ impl ShardAnswer {
         match self {
             Self::Page(_, bytes) | Self::Keyed(_, bytes) => *bytes,
             Self::Batch(BatchAnswer::Done(answers)) => size_of_val(answers.as_slice()),
+            Self::Large(LargeAnswer::Chunk(bytes)) => bytes.capacity(),
             Self::Batch(BatchAnswer::Refused { .. } | BatchAnswer::OtherRequest)
+            | Self::Large(_)
             | Self::Deleted => 0,
         }
     }
@@ -282,9 +297,13 @@ impl Answered {
         }
     }
 
-    /// Whether it is a failure.
+    /// Whether it is a failure. So is a value that cannot be shown as it is.
     pub fn is_failed(&self) -> bool {
-        matches!(self, Self::Failed(_))
+        match self {
+            Self::Failed(_) => true,
+            Self::Item(answer) => answer.as_answer().outcome == Outcome::Large,
+            Self::Shard(_) | Self::Node(_) => false,
+        }
     }
 }
 

@@ -406,7 +406,7 @@ impl<E: Env> Shard<E> {
                 Place::Separate(target, len) => Payload::Separate(target, len),
                 Place::Inline | Place::Absent => unreachable!("repointed items have a pointer"),
             },
-            RecordKind::Put if record.value_len() as usize <= self.options.inline_bytes_max => {
+            RecordKind::Put if record.is_inline(self.options.inline_bytes_max) => {
                 Payload::Inline(record.payload)
             }
             RecordKind::Put => Payload::Separate(pointer, record.value_len()),

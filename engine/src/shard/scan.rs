@@ -9,6 +9,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::Shard;
+use super::answer::shown_len;
 use crate::concurrent::concurrently;
 use crate::entry::{Payload, Pointer};
 use crate::error::EngineError;
@@ -99,8 +100,10 @@ impl<E: Env> Shard<E> {
             };
             page.needs = page.needs.max(scanned.sequence_end);
             let item = self.page_item(&scanned, now);
-            let shows_value =
-                |item: &PageItem| !scan.keys_only && item.value_len <= scan.value_bytes_max;
+            let shows_value = |item: &PageItem| {
+                let is_whole = !scan.keys_only && !item.metadata.is_large();
+                is_whole && item.value_len <= scan.value_bytes_max
+            };
             let more = item.as_ref().map_or(0, |item| {
                 let value = if shows_value(item) { item.value_len } else { 0 };
                 scanned.key.len() + value
@@ -153,7 +156,7 @@ impl<E: Env> Shard<E> {
         }
         let (value_len, value) = match entry.payload {
             Payload::Tombstone => return None,
-            Payload::Inline(value) => (value.len(), Some(value.to_vec())),
+            Payload::Inline(value) => (shown_len(&metadata, value), Some(value.to_vec())),
             Payload::Separate(_, len) => (len as usize, None),
         };
         let key::DecodedKey { record, item, .. } =

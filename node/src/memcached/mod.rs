@@ -279,9 +279,10 @@ impl Codec for Memcached {
     ) -> Option<Arc<ShardRequest>> {
         match answer {
             ShardAnswer::Page(page, _) => token.dumping().put(page, self.facts.shards, now, out),
-            ShardAnswer::Keyed(..) | ShardAnswer::Batch(_) | ShardAnswer::Deleted => {
-                panic!("{answer:?} is no answer to {token:?}")
-            }
+            ShardAnswer::Keyed(..)
+            | ShardAnswer::Batch(_)
+            | ShardAnswer::Deleted
+            | ShardAnswer::Large(_) => panic!("{answer:?} is no answer to {token:?}"),
         }
     }
 

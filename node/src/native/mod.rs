@@ -1,6 +1,7 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
 mod gathering;
+mod large;
 mod namespaces;
 mod once;
 mod pages;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED, route_hash};
+use larder_engine::large::{CHUNK_BYTES_MAX, LARGE_BYTES_MAX};
 use larder_engine::operation::{
     Arithmetic, Delete, EXPIRED, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
@@ -22,9 +24,10 @@ use larder_engine::shard::{Acknowledgement, Answer};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
-    ItemKey, MutateRecord, NamespaceDurability, NamespaceSettings, NativeLimits, NativeParsed,
-    NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode,
-    RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem, VERSION, capability,
+    ItemKey, LargeItem, LargeWork, MutateRecord, NamespaceDurability, NamespaceSettings,
+    NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode,
+    PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, StoreWhen,
+    TouchItem, VERSION, capability,
 };
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
@@ -88,6 +91,8 @@ impl Native {
             opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
             page_items_max: long(PAGE_ITEMS_MAX),
             page_bytes_max: long(PAGE_BYTES_MAX),
+            large_bytes_max: LARGE_BYTES_MAX,
+            chunk_bytes_max: long(CHUNK_BYTES_MAX.min(self.limits.value_bytes_max)),
             read_target_microseconds: facts.targets.0,
             write_target_microseconds: facts.targets.1,
             shard_loads: facts.loads.all(),
@@ -113,6 +118,9 @@ impl Native {
             }
             NativeRequest::DeleteItems(delete) => {
                 records::deletion(delete, (&self.namespaces, shards), deadline)
+            }
+            NativeRequest::Large(large) => {
+                large::asked(large, (&self.namespaces, shards), (now, deadline))
             }
             NativeRequest::MultiGet(multi) => {
                 Err(records::settings_of(&self.namespaces, multi.namespace).err()?)
@@ -146,8 +154,11 @@ impl Native {
     /// How the namespace is that such work is in.
     fn settings_of_work(&self, request: &ShardRequest) -> NamespaceSettings {
         let namespace = match &request.work {
-            ShardWork::Batch(batch) => batch.namespace,
+            ShardWork::Batch(batch) => {
+                batch.steps.first().map_or(DEFAULT_NAMESPACE, |step| step.namespace)
+            }
             ShardWork::DeleteRange(range) => range.namespace(),
+            ShardWork::Large(large) => large.namespace,
             // They only read.
             ShardWork::Page(_) | ShardWork::Keyed(_) => DEFAULT_NAMESPACE,
         };
@@ -181,6 +192,8 @@ enum ShardAsked {
     Deletion,
     /// A change of one item that is made once.
     Once,
+    /// A step on the way of a large value.
+    Large,
 }
 
 impl NativeToken {
@@ -188,6 +201,9 @@ impl NativeToken {
         let RequestHead { id, opcode, has_checksum, .. } = *head;
         let wants_item = match request {
             NativeRequest::Put(put) => !matches!(put.mode, PutMode::IfAbsent),
+            NativeRequest::Large(LargeItem { work: LargeWork::Commit { when, .. }, .. }) => {
+                *when != StoreWhen::IfAbsent
+            }
             _ => true,
         };
         let head = ReplyHead { id, opcode: opcode as u8, has_checksum, hops: 0 };
@@ -215,6 +231,9 @@ impl NativeToken {
             Outcome::Stored => reply::put_version(out, head, metadata.version),
             Outcome::Deleted => reply::put(out, head, NativeStatus::Ok, |_| ()),
             Outcome::Number(number) => reply::put_number(out, head, number, metadata.version),
+            Outcome::Large if !answer.value.is_empty() => {
+                reply::put_large(out, head, &item_of(&answer.without_value()), answer.value);
+            }
             outcome => match refused(outcome, self.wants_item) {
                 Some(NativeStatus::TooLarge) => {
                     let status = NativeStatus::TooLarge;
@@ -259,7 +278,12 @@ fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
 fn acknowledgement_of(head: &RequestHead, settings: &NamespaceSettings) -> Acknowledgement {
     let only_reads = matches!(
         head.opcode,
-        Opcode::Get | Opcode::MultiGet | Opcode::GetAndTouch | Opcode::GetItems | Opcode::Scan
+        Opcode::Get
+            | Opcode::MultiGet
+            | Opcode::GetAndTouch
+            | Opcode::GetItems
+            | Opcode::Scan
+            | Opcode::GetChunk
     );
     match (head.durability, settings.durability) {
         (RequestDurability::Sync, _) | (RequestDurability::AsNode, NamespaceDurability::Sync) => {
@@ -294,6 +318,7 @@ fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
         Outcome::ValueDiffers => NativeStatus::ValueDiffers,
         Outcome::NotNumeric => NativeStatus::NotANumber,
         Outcome::TooLarge => NativeStatus::TooLarge,
+        Outcome::Large => NativeStatus::IsLarge,
     })
 }
 
@@ -308,13 +333,8 @@ fn item_request<'a>(
     now: u32,
     settings: &NamespaceSettings,
 ) -> Option<(Operation<'a>, Kind)> {
-    // Items that are stored together in one record live for different times too.
-    let salt = || request.key().map_or(0, |key| key_salt(&key, now));
-    let expiry = |ttl: u32| match lifetime(settings, ttl, salt) {
-        0 => 0,
-        // A clock that stands before the first second of 1970 has no items that live.
-        ttl => now.saturating_add(ttl).max(EXPIRED + 1),
-    };
+    let key = request.key()?;
+    let expiry = |ttl: u32| expiry_of(settings, (&key, ttl), now);
     Some(match *request {
         NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
             let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
@@ -345,6 +365,17 @@ fn item_request<'a>(
     })
 }
 
+/// The Unix second at which an item of this key is gone that is stored at `now` to live so many
+/// seconds; 0 for never.
+fn expiry_of(settings: &NamespaceSettings, (key, ttl): (&ItemKey<'_>, u32), now: u32) -> u32 {
+    // Items that are stored together in one record live for different times too.
+    match lifetime(settings, ttl, || key_salt(key, now)) {
+        0 => 0,
+        // A clock that stands before the first second of 1970 has no items that live.
+        ttl => now.saturating_add(ttl).max(EXPIRED + 1),
+    }
+}
+
 /// What one shard is to do to store a value with this expiry.
 fn store_of<'a>(put: &PutItem<'a>, expiry: u32) -> (Operation<'a>, Kind) {
     let PutItem { mode, client_flags, value, .. } = *put;
@@ -360,8 +391,17 @@ fn store_of<'a>(put: &PutItem<'a>, expiry: u32) -> (Operation<'a>, Kind) {
         PutMode::Prepend => (StoreMode::Prepend, None),
     };
     let kind = if compare.is_some() { Kind::CompareAndStore } else { Kind::Store };
-    let (invalidate, vivify, version) = (false, None, None);
-    let store = Store { mode, value, client_flags, expiry, compare, invalidate, vivify, version };
+    let store = Store {
+        mode,
+        value,
+        client_flags,
+        expiry,
+        compare,
+        invalidate: false,
+        is_large: false,
+        vivify: None,
+        version: None,
+    };
     (Operation::Store(store), kind)
 }
 
@@ -540,9 +580,11 @@ impl Codec for Native {
         let found = match answer {
             None => Err(NativeStatus::Busy),
             Some(Err(no_answer)) => Err(status_of(no_answer)),
-            Some(Ok(answer)) => match refused(answer.outcome, true) {
-                None => Ok(item_of(answer)),
-                Some(status) => Err(status),
+            Some(Ok(answer)) => match (answer.outcome, refused(answer.outcome, true)) {
+                // Its length tells that the value is left out.
+                (Outcome::Large, _) => Ok(item_of(&answer.without_value())),
+                (_, None) => Ok(item_of(answer)),
+                (_, Some(status)) => Err(status),
             },
         };
         of.borrow_mut().put(*at, found.as_ref().map_err(|status| *status));
@@ -627,6 +669,7 @@ impl Codec for Native {
                         Some(ShardAsked::Mutation(Mutation::of(mutate)))
                     }
                     NativeRequest::DeleteItems(_) => Some(ShardAsked::Deletion),
+                    NativeRequest::Large(_) => Some(ShardAsked::Large),
                     _ if head.token.is_some() => Some(ShardAsked::Once),
                     _ => Pages::asked(request, (&self.namespaces, self.facts.shards), None)
                         .and_then(Result::ok)
@@ -641,7 +684,7 @@ impl Codec for Native {
     fn token_bytes(token: &NativeToken) -> usize {
         token.asked.as_ref().map_or(0, |asked| match &**asked {
             ShardAsked::Mutation(mutation) => size_of::<ShardAsked>() + mutation.memory(),
-            ShardAsked::Pages(_) | ShardAsked::Deletion | ShardAsked::Once => {
+            ShardAsked::Pages(_) | ShardAsked::Deletion | ShardAsked::Once | ShardAsked::Large => {
                 size_of::<ShardAsked>()
             }
         })
@@ -683,6 +726,9 @@ impl Codec for Native {
             }
             (ShardAsked::Deletion, ShardAnswer::Deleted) => {
                 put_status(out, head, NativeStatus::Ok);
+            }
+            (ShardAsked::Large, ShardAnswer::Large(answer)) => {
+                large::put(head, token.wants_item, answer, out);
             }
             (ShardAsked::Once, ShardAnswer::Batch(answer)) => once::put(token, answer, hops, out),
             (asked, answer) => panic!("{answer:?} is no answer to {asked:?}"),

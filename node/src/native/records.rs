@@ -46,6 +46,7 @@ impl Mutation {
                 panic!("every change is of one item: {change:?}");
             };
             steps.push(BatchStep {
+                namespace: key.namespace,
                 record: key.record.to_vec(),
                 item: key.item.to_vec(),
                 operation: OperationBuf::new(&operation),
@@ -57,7 +58,7 @@ impl Mutation {
             return Err((NativeStatus::Malformed, "two changes are of the same item"));
         }
         let shard = shard_of_hash(route_hash(mutate.record), shards);
-        let batch = ItemBatch { namespace: mutate.namespace, value_bytes_max, steps, once: None };
+        let batch = ItemBatch { value_bytes_max, steps, once: None };
         Ok(ShardRequest::new(shard, deadline, ShardWork::Batch(batch)))
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::{DEFAULT_NAMESPACE, Key};
-use larder_engine::operation::{Delete, EXPIRED, Need, Operation};
+use larder_engine::operation::{Delete, EXPIRED, Need, Operation, Outcome};
 use larder_engine::shard::{
     Acknowledgement, Announced, Answer, AnswerBuf, Attempt, BatchAnswer, OperationBuf, Shard,
 };
@@ -221,7 +221,8 @@ impl Shards {
                 if let Some(observed) = observed.take() {
                     observer.ended(*observed, Ok((outcome, value_bytes)), counters);
                 }
-                Tried::Done { after: After { shard, needs, how: *how }, is_error: false }
+                let is_error = outcome == Outcome::Large;
+                Tried::Done { after: After { shard, needs, how: *how }, is_error }
             }
             Attempt::Later => Tried::Later,
             Attempt::Failed(failure) => {
@@ -630,6 +631,10 @@ async fn carry_out(
             (ShardAnswer::Batch(answer), needs)
         }
         ShardWork::DeleteRange(range) => (ShardAnswer::Deleted, engine.delete_range(range).await?),
+        ShardWork::Large(step) => {
+            let (answer, needs) = engine.large(step).await?;
+            (ShardAnswer::Large(answer), needs)
+        }
     };
     engine.wait_told(needs, request.acknowledgement).await?;
     Ok(answer)
@@ -659,7 +664,9 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
     let bytes = request.log_bytes()?;
     let adds = match &request.work {
         ShardWork::Batch(batch) if batch.adds() => bytes,
+        ShardWork::Large(step) if step.adds() => bytes,
         ShardWork::Batch(_)
+        | ShardWork::Large(_)
         | ShardWork::DeleteRange(_)
         | ShardWork::Page(_)
         | ShardWork::Keyed(_) => 0,

@@ -51,6 +51,10 @@ pub struct HelloReply {
     pub shard_loads: Vec<u8>,
     /// What the node can besides its opcodes: bits of [`capability`].
     pub capabilities: u64,
+    /// The longest large value, in bytes; 0 from a node that has none.
+    pub large_bytes_max: u32,
+    /// The longest chunk of one, in bytes.
+    pub chunk_bytes_max: u32,
 }
 
 /// Bits of [`HelloReply::capabilities`].
@@ -95,6 +99,8 @@ impl HelloReply {
             builder.push_slot(slot(15), self.read_target_microseconds, 0);
             builder.push_slot(slot(16), self.write_target_microseconds, 0);
             builder.push_slot_always(slot(17), shard_loads);
+            builder.push_slot(slot(19), self.large_bytes_max, 0);
+            builder.push_slot(slot(20), self.chunk_bytes_max, 0);
             builder.push_slot(slot(0), self.version, 0);
             builder.push_slot(slot(2), self.shards, 0);
             builder.push_slot(slot(4), self.cores, 0);
@@ -130,6 +136,8 @@ impl HelloReply {
                 write_target,
                 shard_loads,
                 capabilities,
+                large_bytes_max,
+                chunk_bytes_max,
             ] = reader.fields(root)?;
             Ok(Self {
                 version: reader.u16(version)?,
@@ -151,6 +159,8 @@ impl HelloReply {
                 write_target_microseconds: reader.u32(write_target)?,
                 shard_loads: reader.bytes(shard_loads)?.to_vec(),
                 capabilities: reader.u64(capabilities)?,
+                large_bytes_max: reader.u32(large_bytes_max)?,
+                chunk_bytes_max: reader.u32(chunk_bytes_max)?,
             })
         })
     }

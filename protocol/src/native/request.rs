@@ -1,6 +1,7 @@
 //! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
 
 use super::header::{HEADER_BYTES, checksum};
+use super::large::LargeItem;
 use super::multi::MultiGet;
 use super::mutate::{DeleteItems, MutateRecord};
 use super::namespaces::{self, NamespaceChange};
@@ -205,6 +206,8 @@ pub enum NativeRequest<'a> {
     ListNamespaces(Option<&'a str>),
     /// Delete the one of this name with all that it has.
     DropNamespace(&'a str),
+    /// Do a step on the way of a large value.
+    Large(LargeItem<'a>),
 }
 
 /// Bytes of the part that says the key's lengths.
@@ -223,7 +226,7 @@ pub(super) type BodyError = &'static str;
 const SHORT: BodyError = "the body is shorter than the opcode's fixed part";
 const KEY_LENGTHS: BodyError = "record id and item key are longer than the body";
 const BEHIND_KEY: BodyError = "the body is longer than its key says";
-const RESERVED: BodyError = "reserved bytes must be 0";
+pub(super) const RESERVED: BodyError = "reserved bytes must be 0";
 
 impl<'a> NativeRequest<'a> {
     /// Reads the body of a request with this opcode.
@@ -245,6 +248,11 @@ impl<'a> NativeRequest<'a> {
             Opcode::SetNamespace => namespaces::read_settings(body).map(Self::SetNamespace),
             Opcode::ListNamespaces => namespaces::read_name(body).map(Self::ListNamespaces),
             Opcode::DropNamespace => namespaces::read_one_name(body).map(Self::DropNamespace),
+            Opcode::Stage
+            | Opcode::PutChunk
+            | Opcode::Commit
+            | Opcode::Abort
+            | Opcode::GetChunk => LargeItem::read(opcode, body).map(Self::Large),
             Opcode::Statistics if body.is_empty() => Ok(Self::Statistics),
             Opcode::Statistics => Err("a question for statistics has no body"),
             Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
@@ -272,7 +280,9 @@ impl<'a> NativeRequest<'a> {
             | Self::CreateNamespace(_)
             | Self::SetNamespace(_)
             | Self::ListNamespaces(_)
-            | Self::DropNamespace(_) => None,
+            | Self::DropNamespace(_)
+            // A task does it.
+            | Self::Large(_) => None,
         }
     }
 
@@ -282,6 +292,7 @@ impl<'a> NativeRequest<'a> {
         match self {
             Self::Put(put) => put.value.len() + put.mode.demanded().len(),
             Self::Delete(delete) => delete.condition.value().len(),
+            Self::Large(large) => large.chunk().len(),
             _ => 0,
         }
     }
@@ -307,6 +318,7 @@ impl<'a> NativeRequest<'a> {
             Self::SetNamespace(_) => Opcode::SetNamespace,
             Self::ListNamespaces(_) => Opcode::ListNamespaces,
             Self::DropNamespace(_) => Opcode::DropNamespace,
+            Self::Large(large) => large.opcode(),
         }
     }
 
@@ -371,6 +383,7 @@ impl<'a> NativeRequest<'a> {
             }
             Self::ListNamespaces(name) => namespaces::put_change(name, None, out),
             Self::DropNamespace(name) => namespaces::put_change(Some(name), None, out),
+            Self::Large(large) => large.put_body(out),
         }
     }
 }
@@ -460,7 +473,7 @@ fn put_hello(hello: &ClientHello<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
 }
 
-fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
+pub(super) fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
     assert!(key.record.len() <= RECORD_BYTES_MAX, "a record id is at most 1,024 bytes");
     assert!(key.item.len() <= ITEM_BYTES_MAX, "an item key is at most 1,024 bytes");
     out.extend_from_slice(&key.namespace.to_le_bytes());
@@ -468,14 +481,17 @@ fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&(key.item.len() as u16).to_le_bytes());
 }
 
-fn put_key(key: &ItemKey<'_>, out: &mut Vec<u8>) {
+pub(super) fn put_key(key: &ItemKey<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(key.record);
     out.extend_from_slice(key.item);
 }
 
 /// The opcode's fixed part, the key, and what is behind it.
 #[inline]
-fn split<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>, &'a [u8]), BodyError> {
+pub(super) fn split<'a>(
+    body: &'a [u8],
+    fixed: usize,
+) -> Result<(&'a [u8], ItemKey<'a>, &'a [u8]), BodyError> {
     let end = KEY_HEAD_BYTES + fixed;
     if body.len() < end {
         return Err(SHORT);
@@ -499,7 +515,10 @@ fn split<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>, &'a
 
 /// The same where nothing may be behind the key.
 #[inline]
-fn split_all<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>), BodyError> {
+pub(super) fn split_all<'a>(
+    body: &'a [u8],
+    fixed: usize,
+) -> Result<(&'a [u8], ItemKey<'a>), BodyError> {
     match split(body, fixed)? {
         (fixed, key, []) => Ok((fixed, key)),
         _ => Err(BEHIND_KEY),

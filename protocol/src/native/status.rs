@@ -62,6 +62,8 @@ macro_rules! statuses {
 statuses! {
     /// Done.
     Ok = 0x00, Done, "done";
+    /// The value is large: it is read in chunks.
+    Large = 0x01, Done, "the value is large: it is read in chunks";
     /// There is no such item.
     Absent = 0x10, Absent, "there is no such item";
     /// There is an item where there was to be none.
@@ -72,6 +74,8 @@ statuses! {
     NotANumber = 0x22, ConditionFailed, "the value is not a decimal number of at most 64 bits";
     /// The item has another value.
     ValueDiffers = 0x23, ConditionFailed, "the item has another value";
+    /// The item has not, or no longer, the value that the upload brought.
+    Changed = 0x24, ConditionFailed, "the value was replaced meanwhile: begin again";
     /// The body is not that of the opcode.
     Malformed = 0x30, FixRequest, "the body is not that of the opcode";
     /// There is no such opcode.
@@ -96,6 +100,12 @@ statuses! {
     OverQuota = 0x3A, FixRequest, "the namespace has used up its quota: delete some, or raise it";
     /// The token that was to keep the request from being done twice cannot do so.
     TokenRefused = 0x3B, FixRequest, "the idempotency token cannot be taken";
+    /// The value is large: it cannot be changed in part.
+    IsLarge = 0x3C, FixRequest, "the value is large: it cannot be changed in part";
+    /// The item has no such upload under way.
+    NoUpload = 0x3D, FixRequest, "there is no such upload: it was committed, aborted, or is too old";
+    /// A chunk of the upload has not come.
+    MissingChunk = 0x3E, FixRequest, "a chunk of the upload has not come";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.
