@@ -9,7 +9,7 @@ use larder_engine::large::{CHUNK_BYTES_MAX, LargeAnswer, LargeRequest, LargeStep
 use larder_engine::operation::{Need, Operation, Outcome};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{
-    Acknowledgement, Announced, AnswerBuf, BatchAnswer, BatchStep, ItemBatch,
+    Acknowledgement, Announced, Answer, AnswerBuf, BatchAnswer, BatchStep, ItemBatch,
 };
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
@@ -274,6 +274,13 @@ impl From<&EngineError> for NoAnswer {
     }
 }
 
+/// Whether an answer is an error to a protocol that has no large values, so that nothing more is
+/// sent of its group.
+#[inline]
+pub fn is_error(answer: Result<&Answer<'_>, NoAnswer>) -> bool {
+    answer.is_ok_and(|answer| answer.outcome == Outcome::Large) || answer.is_err()
+}
+
 /// How a request that had to wait has ended.
 #[derive(Clone, Debug)]
 pub enum Answered {
@@ -297,11 +304,11 @@ impl Answered {
         }
     }
 
-    /// Whether it is a failure. So is a value that cannot be shown as it is.
+    /// Whether it is a failure, or is one to some protocols: see [`is_error`].
     pub fn is_failed(&self) -> bool {
         match self {
             Self::Failed(_) => true,
-            Self::Item(answer) => answer.as_answer().outcome == Outcome::Large,
+            Self::Item(answer) => is_error(Ok(&answer.as_answer())),
             Self::Shard(_) | Self::Node(_) => false,
         }
     }

@@ -12,7 +12,7 @@ use larder_engine::shard::Answer;
 
 use super::{After, ByteQueue, Handler, Release};
 use crate::codec::{Codec, Order};
-use crate::request::{Answered, NoAnswer, ShardRequest};
+use crate::request::{Answered, NoAnswer, ShardRequest, is_error};
 
 /// More slots than this are given back to the allocator when all are answered.
 const KEPT_SLOTS: usize = 64;
@@ -252,7 +252,7 @@ impl<P: Codec> Slots<P> {
         let (token, group) = self.arrived(sequence);
         let before = out.len();
         protocol.put_waited(&token, answer, at, out);
-        self.pass_written(before, group, answer.is_err(), out);
+        self.pass_written(before, group, is_error(answer), out);
         self.leave();
     }
 

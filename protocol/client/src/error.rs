@@ -89,6 +89,9 @@ pub enum ClientError {
          client flag bit 31, or with other bytes appended; store it anew"
     )]
     Compression(&'static str),
+    /// What was to be stored cannot be read. Nothing was stored.
+    #[error("cannot read what is to be stored: {0}; nothing was stored")]
+    Source(std::io::Error),
     /// The operating system gives no thread.
     #[error("cannot start a thread for a connection: {0}; raise the limit of threads")]
     Thread(std::io::Error),
@@ -106,6 +109,9 @@ impl ClientError {
     /// That the node has refused, with what it says for people.
     pub(crate) fn refused(status: Option<NativeStatus>, told: &[u8]) -> Self {
         let known = status.map_or("a status that is not known here", NativeStatus::text);
+        // These say more by numbers than by words.
+        let is_numbers = matches!(status, Some(NativeStatus::Large | NativeStatus::MissingChunk));
+        let told = if is_numbers { b"" } else { told };
         let told = String::from_utf8_lossy(told).into_owned();
         let text = if told.is_empty() { known.to_owned() } else { told };
         Self::Refused { status, text }
@@ -114,7 +120,7 @@ impl ClientError {
     /// What the caller does next.
     pub fn next(&self) -> Next {
         match self {
-            Self::Usage(_) => Next::FixRequest,
+            Self::Usage(_) | Self::Source(_) => Next::FixRequest,
             Self::Connect { .. }
             | Self::Broken(_)
             | Self::Closed
@@ -125,6 +131,7 @@ impl ClientError {
             Self::Unsent { next, .. } => *next,
             Self::Replicas { error, .. } => error.next(),
             Self::Compression(_) => Next::Restore,
+            Self::Refused { status: Some(NativeStatus::Large), .. } => Next::FixRequest,
             Self::Refused { status, .. } => match status.map(NativeStatus::group) {
                 // What is stored is not what the request is for.
                 Some(Group::FixRequest | Group::ConditionFailed) => Next::FixRequest,
@@ -140,6 +147,7 @@ impl ClientError {
     pub fn may_be_done(&self) -> bool {
         match self {
             Self::Usage(_)
+            | Self::Source(_)
             | Self::Connect { .. }
             | Self::TurnedAway(_)
             | Self::Spent
@@ -158,6 +166,6 @@ impl ClientError {
 
     /// Whether the connection cannot be used any more.
     pub(crate) fn is_final(&self) -> bool {
-        !matches!(self, Self::Usage(_) | Self::Refused { .. })
+        !matches!(self, Self::Usage(_) | Self::Source(_) | Self::Refused { .. })
     }
 }

@@ -90,6 +90,7 @@ mod connection;
 mod error;
 mod handle;
 mod key;
+mod large;
 mod memcache;
 mod multi;
 mod mutate;
@@ -110,6 +111,7 @@ pub use larder_protocol::native::{
     COMPRESS_NEVER, HelloReply, ItemKeyList, ItemRange, NamespaceCache, NamespaceDurability,
     NamespaceSettings, NativeNamespace, PageLimits, RequestDurability, SettingsChange,
 };
+pub use large::{LargePut, ValueReader};
 pub use memcache::{CasOutcome, Memcache, MemcacheValue};
 pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};

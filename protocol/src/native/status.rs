@@ -76,6 +76,8 @@ statuses! {
     ValueDiffers = 0x23, ConditionFailed, "the item has another value";
     /// The item has not, or no longer, the value that the upload brought.
     Changed = 0x24, ConditionFailed, "the value was replaced meanwhile: begin again";
+    /// A chunk of the upload has not come.
+    MissingChunk = 0x25, ConditionFailed, "a chunk of the upload has not come";
     /// The body is not that of the opcode.
     Malformed = 0x30, FixRequest, "the body is not that of the opcode";
     /// There is no such opcode.
@@ -104,8 +106,6 @@ statuses! {
     IsLarge = 0x3C, FixRequest, "the value is large: it cannot be changed in part";
     /// The item has no such upload under way.
     NoUpload = 0x3D, FixRequest, "there is no such upload: it was committed, aborted, or is too old";
-    /// A chunk of the upload has not come.
-    MissingChunk = 0x3E, FixRequest, "a chunk of the upload has not come";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.

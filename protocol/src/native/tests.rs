@@ -59,7 +59,23 @@ fn requests() -> Vec<NativeRequest<'static>> {
         NativeRequest::ListNamespaces(None),
         NativeRequest::ListNamespaces(Some("users")),
         NativeRequest::DropNamespace("users"),
+        large(LargeWork::Stage { len: 128 << 20 }),
+        large(LargeWork::PutChunk { upload: u64::MAX, index: 3, bytes: b"some bytes" }),
+        commit(StoreWhen::Always),
+        commit(StoreWhen::IfAbsent),
+        commit(StoreWhen::IfPresent),
+        commit(StoreWhen::IfVersion(u64::MAX)),
+        large(LargeWork::Abort { upload: 9 }),
+        large(LargeWork::GetChunk { upload: 9, index: u32::MAX }),
     ]
+}
+
+fn large(work: LargeWork<'static>) -> NativeRequest<'static> {
+    NativeRequest::Large(LargeItem { key: KEY, work })
+}
+
+fn commit(when: StoreWhen) -> NativeRequest<'static> {
+    large(LargeWork::Commit { upload: 9, when, client_flags: 5, ttl: 60 })
 }
 
 /// A put in any case.
@@ -449,6 +465,8 @@ fn a_node_says_what_it_is() {
         write_target_microseconds: 2000,
         shard_loads: vec![0, 100, 7],
         capabilities: capability::ALL,
+        large_bytes_max: 128 << 20,
+        chunk_bytes_max: 512 << 10,
     };
     assert_eq!(HelloReply::decode(&hello.encode()), Ok(hello));
     assert_eq!(HelloReply::decode(b"12345678"), Err(StructureError::Identifier));
