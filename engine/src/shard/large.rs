@@ -1,14 +1,14 @@
 //! Large values: stored and read in chunks, whole or not at all.
 //!
 //! A large value is what its item has in place of one, a [`LargeValue`], and its chunks, which are
-//! items of a reserved namespace on the same shard. An upload stands there as well: whose it is, and
-//! whether it was committed. Chunks come one by one, and are nobody's until the commit, which
+//! items of a reserved namespace on the same shard. An upload stands there as well: whose it is,
+//! and whether it was committed. Chunks come one by one, and are nobody's until the commit, which
 //! changes the item and the upload in one batch; so after a crash the value is there whole, or not
 //! at all, and nothing has to be copied.
 //!
 //! What happens to an item (it is replaced, deleted, expires, goes with a range, a namespace or a
-//! flush) asks nothing of its chunks. A task looks at all uploads in turn, and deletes the chunks of
-//! those to which their item does not refer any more; see [`sweep`].
+//! flush) asks nothing of its chunks. A task looks at all uploads in turn, and deletes the chunks
+//! of those to which their item does not refer any more; see [`sweep`].
 
 mod sweep;
 mod upload;

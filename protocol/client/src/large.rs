@@ -154,8 +154,8 @@ impl ClientConnection {
 
 /// A value that is read in chunks: one of them is in memory at a time.
 ///
-/// As [`Read`], an error is one of the kind [`io::ErrorKind::Other`] that has the [`ClientError`] in
-/// it. If the value is replaced while it is read, that says [`NativeStatus::Changed`]: what was
+/// As [`Read`], an error is one of the kind [`io::ErrorKind::Other`] that has the [`ClientError`]
+/// in it. If the value is replaced while it is read, that says [`NativeStatus::Changed`]: what was
 /// read is the beginning of the old one, and reading begins again with another
 /// [`ClientConnection::get_large`].
 #[derive(Debug)]

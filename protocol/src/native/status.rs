@@ -105,7 +105,7 @@ statuses! {
     /// The value is large: it cannot be changed in part.
     IsLarge = 0x3C, FixRequest, "the value is large: it cannot be changed in part";
     /// The item has no such upload under way.
-    NoUpload = 0x3D, FixRequest, "there is no such upload: it was committed, aborted, or is too old";
+    NoUpload = 0x3D, FixRequest, "there is no such upload: it was committed, aborted or is old";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.
