@@ -65,14 +65,19 @@ impl<E: Env> Shard<E> {
                 return Ok(Page::default());
             }
             shard.apply_due_flush().await?;
-            // Before the index is looked at: what it points to stays until the page is there.
-            let pin = shard.pins.enter(shard.env.now());
-            let (begun, needs) = shard.begin(&scan);
-            let page = shard.page(&scan, begun, needs, shard.unix_now()).await;
-            drop(pin);
-            shard.release_files();
-            page
+            shard.scan_as_is(&scan).await
         }
+    }
+
+    /// The same, where a flush that is due need not be carried out before.
+    pub(super) async fn scan_as_is(&self, scan: &Scan) -> Result<Page, EngineError> {
+        // Before the index is looked at: what it points to stays until the page is there.
+        let pin = self.pins.enter(self.env.now());
+        let (begun, needs) = self.begin(scan);
+        let page = self.page(scan, begun, needs, self.unix_now()).await;
+        drop(pin);
+        self.release_files();
+        page
     }
 
     fn begin(&self, scan: &Scan) -> (IndexScan<E>, u64) {

@@ -56,7 +56,7 @@ impl<E: Env> Shard<E> {
         (scan.keys_only, scan.items_max) = (true, PAGE_UPLOADS);
         let mut result = Ok(());
         loop {
-            let page = self.scan(scan.clone()).await?;
+            let page = self.scan_as_is(&scan).await?;
             for found in &page.items {
                 let Ok(number) = found.item.as_slice().try_into().map(u64::from_be_bytes) else {
                     continue;
