@@ -107,7 +107,7 @@ fn put_refusal(head: ReplyHead, wants_item: bool, refusal: LargeRefusal, out: &m
         LargeRefusal::Changed => return super::put_status(out, head, NativeStatus::Changed),
         LargeRefusal::Condition(outcome) => {
             let status = refused(outcome, wants_item).unwrap_or(NativeStatus::Internal);
-            return super::put_status(out, head, status);
+            return super::put_refused(out, head, status);
         }
     };
     reply::put_error(out, head, status, reason);

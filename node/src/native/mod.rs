@@ -23,7 +23,7 @@ use larder_engine::operation::{
 use larder_engine::shard::{Acknowledgement, Answer};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
+    ClientHello, Condition, DeleteItem, GetItem, Group, HelloReply, ITEM_BYTES_MAX, IncrementItem,
     ItemKey, LargeItem, LargeWork, MutateRecord, NamespaceDurability, NamespaceSettings,
     NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode,
     PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, StoreWhen,
@@ -235,11 +235,7 @@ impl NativeToken {
                 reply::put_large(out, head, &item_of(&answer.without_value()), answer.value);
             }
             outcome => match refused(outcome, self.wants_item) {
-                Some(NativeStatus::TooLarge) => {
-                    let status = NativeStatus::TooLarge;
-                    reply::put_error(out, head, status, status.text());
-                }
-                Some(status) => put_status(out, head, status),
+                Some(status) => put_refused(out, head, status),
                 None => panic!("{outcome:?} is no refusal"),
             },
         }
@@ -320,6 +316,13 @@ fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
         Outcome::TooLarge => NativeStatus::TooLarge,
         Outcome::Large => NativeStatus::IsLarge,
     })
+}
+
+/// Appends a reply that says that an operation was not done; in words where the request is to be
+/// mended.
+fn put_refused(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus) {
+    let words = if status.group() == Group::FixRequest { status.text() } else { "" };
+    reply::put_error(out, head, status, words);
 }
 
 /// Appends a reply that is nobody's mistake, and says all by its status.

@@ -9,8 +9,8 @@ use larder_engine::shard::{
 };
 use larder_protocol::native::reply::{self, Changed, ReplyHead};
 use larder_protocol::native::{
-    DeleteItems, ItemRange, MUTATE_CHANGES_MAX, MutateRecord, NamespaceSettings, NativeRequest,
-    NativeStatus, PutItem, PutMode,
+    DeleteItems, Group, ItemRange, MUTATE_CHANGES_MAX, MutateRecord, NamespaceSettings,
+    NativeRequest, NativeStatus, PutItem, PutMode,
 };
 
 use super::{item_request, refused};
@@ -89,10 +89,9 @@ impl Mutation {
                 let status = refused(answer.as_answer().outcome, wants_item);
                 match status.unwrap_or(NativeStatus::Internal) {
                     // As where the body is: in words.
-                    NativeStatus::TooLarge => {
-                        let text = NativeStatus::TooLarge.text();
-                        let reason = format!("change {at}, counted from 0: {text}");
-                        reply::put_error(out, head, NativeStatus::TooLarge, &reason);
+                    status if status.group() == Group::FixRequest => {
+                        let reason = format!("change {at}, counted from 0: {}", status.text());
+                        reply::put_error(out, head, status, &reason);
                     }
                     status => reply::put_refused_change(out, head, status, *at),
                 }

@@ -6,7 +6,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use larder_client::{
-    ClientConnection, ClientError, ItemRange, ItemRef, ItemsOf, LargePut, Put, Stored, When,
+    Changes, ClientConnection, ClientError, ItemRange, ItemRef, ItemsOf, LargePut, Put, Stored,
+    When,
 };
 use larder_protocol::native::reply::NativeReply;
 use larder_protocol::native::{
@@ -111,6 +112,12 @@ fn what_goes_wrong_leaves_the_item_as_it_was() {
     assert_eq!(status_of(&refused), Some(NativeStatus::IsLarge));
     let refused = client.increment(key, 1, None).expect_err("it is large");
     assert_eq!(status_of(&refused), Some(NativeStatus::IsLarge));
+    let mut changes = Changes::of_record(0, "k").expect("a good key");
+    changes.put("other", &Put::value(b"v")).expect("a good change");
+    changes.increment("", 1, None).expect("a good change");
+    let refused = client.mutate(&changes).expect_err("it is large");
+    assert_eq!(status_of(&refused), Some(NativeStatus::IsLarge));
+    assert!(refused.to_string().contains("change 1"), "{refused}");
     let refused = client.get(key).expect_err("it is large");
     assert_eq!(status_of(&refused), Some(NativeStatus::Large));
     assert!(refused.to_string().contains("in chunks"), "{refused}");
