@@ -9,10 +9,12 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::upload::Stage;
-use super::{LARGE_NAMESPACE, UPLOADS, Upload, read, refers_to, store};
+use super::{LARGE_NAMESPACE, UPLOADS, Upload, store};
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
+use crate::index::table::key_hash;
 use crate::key::Key;
+use crate::large::LargeValue;
 use crate::operation::{EXPIRED, Operation, Outcome, Store, StoreMode};
 use crate::scan::Scan;
 use crate::shard::{OperationBuf, Shard};
@@ -118,10 +120,8 @@ impl<E: Env> Shard<E> {
         let Upload { namespace, record, item, .. } = upload;
         let key = Key { namespace: *namespace, record, item };
         loop {
-            let (answer, _) = self.execute(&key, read()).await?;
-            let answer = answer.as_answer();
-            if answer.outcome != Outcome::Miss {
-                return Ok(refers_to(&answer, number).is_some());
+            if let Some(found) = self.look_at(&key).await? {
+                return Ok(found.is_some_and(|large| large.upload == number));
             }
             if !self.state.borrow().namespaces.takes(*namespace) {
                 return Ok(false);
@@ -138,5 +138,21 @@ impl<E: Env> Shard<E> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The item of this key, if there is one, and the large value that it has, if it has one. Other
+    /// values are not read, and the value cache stays as it is.
+    async fn look_at(&self, key: &Key<'_>) -> Result<Option<Option<LargeValue>>, EngineError> {
+        let mut encoded = key.encode();
+        let turn = self.turns.enter(key_hash(&encoded));
+        turn.come().await;
+        let pin = self.pins.enter(self.env.now());
+        self.state.borrow().set_generation(key.namespace, &mut encoded);
+        let now = self.unix_now();
+        let located = self.locate(&encoded, key_hash(&encoded), now, false).await;
+        drop((pin, turn));
+        self.release_files();
+        let located = located?;
+        Ok(located.current(now).map(|_| located.large()))
     }
 }

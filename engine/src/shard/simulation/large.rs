@@ -15,7 +15,7 @@ use crate::large::{
 };
 use crate::operation::{Arithmetic, Exchange, Operation, Outcome, Read, Store, StoreMode};
 use crate::scan::Scan;
-use crate::shard::{NamespaceOptions, OperationBuf};
+use crate::shard::{NamespaceOptions, OperationBuf, ShardOptions};
 
 /// The namespace of uploads and chunks.
 const RESERVED: u32 = 0x7FFF_FFFD;
@@ -207,6 +207,25 @@ pub(super) fn a_large_value_stays() {
 #[test]
 fn a_large_value_stays_through_sweeps_and_restarts() {
     a_large_value_stays();
+}
+
+#[test]
+fn sweeps_leave_the_value_cache_as_it_is() {
+    let options = ShardOptions { item_cache_bytes: 256 << 10, ..tiny_options() };
+    let (mut life, shard) = start(8, &options);
+    life.block_on(async move {
+        put(&shard, b"large", &content(1, 3000), PLAIN).await.expect("there is room");
+        put(&shard, b"replaced", &content(2, 3000), PLAIN).await.expect("there is room");
+        run(&shard, b"replaced", set(&[1; 5000])).await;
+        flush_memtable(&shard).await;
+        shard.state.borrow_mut().items.clear();
+        sweeps_down_to(&shard, items_of(3000)).await;
+        several_rounds(&shard).await;
+        assert_eq!(shard.state.borrow().items.counters().entries, 0);
+        assert_eq!(has(&shard, b"large").await, Some(content(1, 3000)));
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
 }
 
 #[test]
