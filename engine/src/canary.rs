@@ -64,6 +64,8 @@ pub(crate) enum Defect {
     SplitBatches,
     /// A range that was deleted while an item was looked up does not concern the item.
     MissRangesMeanwhile,
+    /// The chunks of a large value are collected without a look at its item.
+    CollectLivingChunks,
 }
 
 /// Whether the engine has this defect.

@@ -29,8 +29,11 @@ pub mod state {
     pub const STALE: u8 = 1;
     /// A reader has been told to recache the item (`W`); later readers get `Z`.
     pub const WIN_SENT: u8 = 2;
+    /// What is stored stands for a large value, which lies elsewhere: see
+    /// [`LargeValue`](crate::large::LargeValue).
+    pub const LARGE: u8 = 4;
     /// All bits that this version knows; others are refused as a newer format's.
-    pub const KNOWN: u8 = STALE | WIN_SENT;
+    pub const KNOWN: u8 = STALE | WIN_SENT | LARGE;
 }
 
 /// What is known of an item besides its bytes.
@@ -50,6 +53,12 @@ impl Metadata {
     /// Whether the item is gone at `now` (Unix seconds).
     pub fn is_expired(&self, now: u32) -> bool {
         self.expiry != 0 && self.expiry <= now
+    }
+
+    /// Whether the item's value is large, and lies elsewhere.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.state & state::LARGE != 0
     }
 }
 

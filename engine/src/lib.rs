@@ -17,6 +17,7 @@ pub mod generations;
 pub mod index;
 pub mod key;
 pub mod keyed;
+pub mod large;
 pub mod manifest;
 pub mod memory;
 pub mod operation;

@@ -64,6 +64,8 @@ pub struct Store<'a> {
     pub compare: Option<u64>,
     /// If the version compared is older than the item's, store the value marked stale.
     pub invalidate: bool,
+    /// The value stands for a large one, which lies elsewhere.
+    pub is_large: bool,
     /// Append and prepend create a missing item with this expiry.
     pub vivify: Option<u32>,
     /// The item's new version, instead of the next one.
@@ -240,6 +242,8 @@ pub enum Outcome {
     NotNumeric,
     /// The new value would be longer than the limit.
     TooLarge,
+    /// The item's value is large: it is read in chunks, and cannot be changed in part.
+    Large,
 }
 
 /// What a reader is told about recaching.
@@ -328,7 +332,9 @@ fn decide_read<'a>(current: Option<Current<'_>>, read: &Read, context: Context) 
         }
     }
     let effect = if metadata == current.metadata { Effect::None } else { Effect::Remark(metadata) };
-    Decision { effect, outcome: Outcome::Hit, metadata, lease }
+    let is_large = read.value && metadata.is_large();
+    let outcome = if is_large { Outcome::Large } else { Outcome::Hit };
+    Decision { effect, outcome, metadata, lease }
 }
 
 fn decide_store<'a>(
@@ -341,8 +347,9 @@ fn decide_store<'a>(
         return Decision::refuse(Outcome::TooLarge, metadata);
     }
     let version = store.version.unwrap_or(context.version_next);
+    let large = if store.is_large { state::LARGE } else { 0 };
     let mut metadata =
-        Metadata { version, client_flags: store.client_flags, expiry: store.expiry, state: 0 };
+        Metadata { version, client_flags: store.client_flags, expiry: store.expiry, state: large };
     let value = match (store.mode, current) {
         (StoreMode::Add, Some(current)) => {
             return Decision::refuse(Outcome::NotStored, current.metadata);
@@ -366,6 +373,9 @@ fn decide_store<'a>(
             if store.compare.is_some_and(|compare| compare != current.metadata.version) {
                 return Decision::refuse(Outcome::Exists, current.metadata);
             }
+            if current.metadata.is_large() {
+                return Decision::refuse(Outcome::Large, current.metadata);
+            }
             metadata = Metadata { version, state: 0, ..current.metadata };
             if current.value.len() + store.value.len() > context.value_bytes_max {
                 return Decision::refuse(Outcome::TooLarge, current.metadata);
@@ -382,7 +392,7 @@ fn decide_store<'a>(
                 Compared::Differs => return Decision::refuse(Outcome::Exists, current.metadata),
                 Compared::Older => {
                     metadata.expiry = current.metadata.expiry;
-                    metadata.state = state::STALE | (current.metadata.state & state::WIN_SENT);
+                    metadata.state |= state::STALE | (current.metadata.state & state::WIN_SENT);
                 }
             }
             Cow::Borrowed(store.value)
@@ -438,6 +448,7 @@ fn decide_delete<'a>(
         }
         if delete.clear_value {
             metadata.client_flags = 0;
+            metadata.state &= !state::LARGE;
             Effect::Put(metadata, Cow::Borrowed(&[]))
         } else {
             Effect::Remark(metadata)
@@ -464,6 +475,9 @@ fn decide_arithmetic<'a>(
         Some(current) => {
             if arithmetic.compare.is_some_and(|compare| compare != current.metadata.version) {
                 return Decision::refuse(Outcome::Exists, current.metadata);
+            }
+            if current.metadata.is_large() {
+                return Decision::refuse(Outcome::Large, current.metadata);
             }
             let Some(number) = parse_number(current.value) else {
                 return Decision::refuse(Outcome::NotNumeric, current.metadata);

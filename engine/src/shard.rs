@@ -19,6 +19,7 @@ pub mod execute;
 mod first_segment;
 mod journal;
 mod keyed;
+mod large;
 mod leases;
 mod locate;
 mod memory;
@@ -81,9 +82,11 @@ pub use space::Ingest;
 pub use statistics::Statistics;
 pub use warm::Announced;
 
+use admission::NotApplied;
 use backpressure::Backpressure;
 use compression::Compression;
 use journal::Journal;
+use large::Uploads;
 use leases::Leases;
 use memory::CacheRoom;
 use namespaces::Namespaces;
@@ -100,6 +103,7 @@ const WRITE_OUT_STEP_NANOSECONDS: u64 = 1_000_000;
 struct State {
     items: ItemCache,
     namespaces: Namespaces,
+    uploads: Uploads,
     key_scratch: Vec<u8>,
     full: Fullness,
     closing: bool,
@@ -239,10 +243,12 @@ pub struct Shard<E: Env> {
 }
 
 impl State {
-    fn new(items: ItemCache, namespaces: Namespaces) -> Self {
+    /// Uploads that come now have at least the number `first_upload`.
+    fn new(items: ItemCache, namespaces: Namespaces, first_upload: u64) -> Self {
         Self {
             items,
             namespaces,
+            uploads: Uploads::new(first_upload),
             key_scratch: Vec::new(),
             full: Fullness::default(),
             closing: false,

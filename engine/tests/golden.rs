@@ -1,8 +1,8 @@
 //! A store written by an earlier build opens, and reads what was written.
 //!
-//! The files under `golden/format-4` are of disk format 4. They never change; a new format gets a
+//! The files under `golden/format-5` are of disk format 5. They never change; a new format gets a
 //! folder of its own beside them, and this build must go on reading the old ones or refuse them by
-//! their version, as it does with `format-1` to `format-3`, of which only the
+//! their version, as it does with `format-1` to `format-4`, of which only the
 //! superblocks are left.
 //! `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use larder_engine::entry::state;
 use larder_engine::key::{DEFAULT_NAMESPACE, Key};
+use larder_engine::large::{LargeAnswer, LargeRequest, LargeStep, LargeValue};
 use larder_engine::memory::ShardMemory;
 use larder_engine::operation::{Arithmetic, Delete, Operation, Outcome, Read, Store, StoreMode};
 use larder_engine::scan::Scan;
@@ -26,6 +27,8 @@ type RingShard = Rc<Shard<RingEnv>>;
 /// Far enough that no test outlives it.
 const EXPIRY: u32 = 4_000_000_000;
 
+const CHUNK_BYTES: usize = 1000;
+
 fn fixture(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/format-{format}"))
 }
@@ -37,6 +40,7 @@ fn options() -> ShardOptions {
     options.memtable_bytes = 4 << 10;
     options.disk_reserve_bytes = 1 << 20;
     options.free_segments_max = 0;
+    options.large.chunk_bytes_max = CHUNK_BYTES;
     options
 }
 
@@ -53,6 +57,7 @@ fn store(value: &[u8], client_flags: u32, expiry: u32) -> Operation<'_> {
         expiry,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     })
@@ -99,6 +104,49 @@ fn noise() -> Vec<u8> {
     bytes.take(2000).collect()
 }
 
+/// A value of three chunks.
+fn in_chunks() -> Vec<u8> {
+    (0..3 * CHUNK_BYTES as u32 - 7).map(|index| (index % 251) as u8).collect()
+}
+
+async fn step(shard: &RingShard, record: &[u8], step: LargeStep) -> LargeAnswer {
+    let (namespace, item) = (DEFAULT_NAMESPACE, Vec::new());
+    let request = LargeRequest { namespace, record: record.to_vec(), item, step };
+    shard.large(&request).await.expect("done").0
+}
+
+async fn put_in_chunks(shard: &RingShard, record: &[u8], value: &[u8]) {
+    let staged = step(shard, record, LargeStep::Stage { len: value.len() as u32 }).await;
+    let LargeAnswer::Staged(large) = staged else { panic!("{staged:?}") };
+    let upload = large.upload;
+    for (index, bytes) in value.chunks(CHUNK_BYTES).enumerate() {
+        let (index, bytes) = (index as u32, bytes.to_vec());
+        step(shard, record, LargeStep::PutChunk { upload, index, bytes }).await;
+    }
+    let store = OperationBuf::new(&store(b"", 5, EXPIRY));
+    let committed = step(shard, record, LargeStep::Commit { upload, store }).await;
+    assert!(matches!(committed, LargeAnswer::Committed(_)), "{committed:?}");
+}
+
+async fn see_chunks(shard: &RingShard, record: &[u8]) -> Vec<u8> {
+    let read = Operation::Read(Read { value: true, ..Read::default() });
+    let key = Key::memcached(record);
+    let seen = shard.run(&key, OperationBuf::new(&read), |answer| {
+        assert_eq!(answer.outcome, Outcome::Large);
+        LargeValue::decode(answer.value).expect("it stands for one")
+    });
+    let large = seen.await.expect("the golden store is sound");
+    let mut value = Vec::new();
+    for index in 0..large.chunks() {
+        let asked = LargeStep::GetChunk { upload: large.upload, index };
+        match step(shard, record, asked).await {
+            LargeAnswer::Chunk(bytes) => value.extend_from_slice(&bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    value
+}
+
 async fn write(env: &RingEnv, shard: &RingShard) {
     run(shard, b"flushed", store(b"gone with the generation", 0, 0)).await;
     shard.flush_all(None).await.expect("flushed");
@@ -134,6 +182,7 @@ async fn write(env: &RingEnv, shard: &RingShard) {
     run(shard, b"ranged", store(b"gone with others", 0, 0)).await;
     let range = Scan::of_record(DEFAULT_NAMESPACE, b"ranged");
     shard.delete_range(&range).await.expect("deleted");
+    put_in_chunks(shard, b"chunked", &in_chunks()).await;
     shard.sync().await.expect("synced");
     let compression = shard.statistics().compression;
     assert_eq!((compression.values, compression.incompressible), (3, 1));
@@ -156,6 +205,7 @@ async fn check(shard: &RingShard) {
         let seen = Seen { value, client_flags, expiry, state, version };
         assert_eq!(see(shard, key).await, Some(seen), "{}", key.escape_ascii());
     }
+    assert_eq!(see_chunks(shard, b"chunked").await, in_chunks());
     for index in 0..100 {
         let seen = see(shard, format!("many-{index}").as_bytes()).await.expect("there");
         assert_eq!((seen.value.as_slice(), seen.client_flags), (&b"filler"[..], index));
@@ -171,12 +221,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_store_of_format_4_opens_and_reads_back() {
+fn a_store_of_format_5_opens_and_reads_back() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = directory.path().join("shard-001");
     let writes = std::env::var_os("LARDER_WRITE_GOLDEN").is_some();
     if !writes {
-        copy(&fixture(4), &path);
+        copy(&fixture(5), &path);
     }
     let mut core = Core::new(CoreOptions::default()).expect("a core");
     let env = core.env();
@@ -193,13 +243,13 @@ fn a_store_of_format_4_opens_and_reads_back() {
     });
     core.shutdown();
     if writes {
-        copy(&path, &fixture(4));
+        copy(&path, &fixture(5));
     }
 }
 
 #[test]
 fn a_store_of_another_format_is_refused_with_both_versions() {
-    for format in [1, 2, 3] {
+    for format in [1, 2, 3, 4] {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let path = directory.path().join("shard-001");
         copy(&fixture(format), &path);
@@ -208,7 +258,7 @@ fn a_store_of_another_format_is_refused_with_both_versions() {
         let opened = core.block_on(async move { Shard::open(env, &path, options()).await });
         let error = opened.err().expect("refused").to_string();
         assert!(error.contains(&format!("disk format {format};")), "{error}");
-        assert!(error.contains("reads format 4"), "{error}");
+        assert!(error.contains("reads format 5"), "{error}");
         core.shutdown();
     }
 }

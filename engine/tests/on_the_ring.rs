@@ -41,6 +41,7 @@ async fn set(shard: &RingShard, key: &[u8], value: &[u8]) {
         expiry: 0,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     };

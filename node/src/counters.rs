@@ -88,7 +88,9 @@ impl From<Outcome> for Tally {
             Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => Self::Hit,
             Outcome::Miss | Outcome::NotFound => Self::Miss,
             Outcome::Exists | Outcome::ValueDiffers => Self::BadValue,
-            Outcome::NotStored | Outcome::NotNumeric | Outcome::TooLarge => Self::Other,
+            Outcome::NotStored | Outcome::NotNumeric | Outcome::TooLarge | Outcome::Large => {
+                Self::Other
+            }
         }
     }
 }

@@ -139,6 +139,9 @@ pub const NAMESPACES_MAX: usize = 1000;
 /// For how many seconds a request with an idempotency token is known again unless it is said.
 pub const IDEMPOTENCY_WINDOW_DEFAULT: u32 = 600;
 
+/// For how many seconds chunks of a large value are kept for its commit unless it is said.
+pub const STAGING_WINDOW_DEFAULT: u32 = 3600;
+
 /// How far a client's clock may be before the node's where it names a request by a token, in
 /// seconds.
 pub const TOKEN_DRIFT_SECONDS: u32 = 60;

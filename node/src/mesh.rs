@@ -589,6 +589,7 @@ mod tests {
             expiry: 2,
             compare: Some(3),
             invalidate: true,
+            is_large: false,
             vivify: Some(4),
             version: Some(5),
         });

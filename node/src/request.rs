@@ -6,7 +6,8 @@ use std::sync::Arc;
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
 use larder_engine::keyed::{KeyedItems, KeyedPage};
-use larder_engine::operation::{Need, Operation};
+use larder_engine::large::{CHUNK_BYTES_MAX, LargeAnswer, LargeRequest, LargeStep};
+use larder_engine::operation::{Need, Operation, Outcome};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{
     Acknowledgement, Announced, Answer, AnswerBuf, BatchAnswer, BatchStep, ItemBatch, LeaseGiven,
@@ -66,6 +67,8 @@ pub enum ShardWork {
     BeginLease(u64),
     /// Keep the moment of this lease no longer.
     EndLease(u64),
+    /// Do a step on the way of a large value.
+    Large(LargeRequest),
 }
 
 impl ShardRequest {
@@ -81,6 +84,7 @@ impl ShardRequest {
             ShardWork::Keyed(keyed) => keyed.memory(),
             ShardWork::Batch(batch) => batch.memory(),
             ShardWork::BeginLease(_) | ShardWork::EndLease(_) => 0,
+            ShardWork::Large(step) => step.memory(),
         };
         size_of::<Self>() + work
     }
@@ -96,6 +100,9 @@ impl ShardRequest {
             ShardWork::Batch(batch) => {
                 Some(batch.value_bytes() + batch.steps.len() * LOG_RECORD_BYTES)
             }
+            ShardWork::Large(step) if step.only_reads() => None,
+            // Of the item, and of the upload.
+            ShardWork::Large(step) => Some(step.memory() + 2 * LOG_RECORD_BYTES),
         }
     }
 
@@ -113,6 +120,10 @@ impl ShardRequest {
                 };
                 let read = batch.steps.iter().map(of_step).fold(0, usize::saturating_add);
                 return batch.memory() + read.min(batch.value_bytes_max);
+            }
+            ShardWork::Large(large) => {
+                let is_chunk = matches!(large.step, LargeStep::GetChunk { .. });
+                return if is_chunk { CHUNK_BYTES_MAX } else { large.memory() };
             }
             ShardWork::DeleteRange(_) | ShardWork::BeginLease(_) | ShardWork::EndLease(_) => {
                 return 0;
@@ -148,6 +159,8 @@ pub enum ShardAnswer {
     Leased(LeaseGiven),
     /// It is kept no longer.
     LeaseEnded,
+    /// What became of a step on the way of a large value.
+    Large(LargeAnswer),
 }
 
 impl ShardAnswer {
@@ -168,8 +181,10 @@ impl ShardAnswer {
         match self {
             Self::Page(_, bytes) | Self::Keyed(_, bytes) => *bytes,
             Self::Batch(BatchAnswer::Done(answers)) => size_of_val(answers.as_slice()),
+            Self::Large(LargeAnswer::Chunk(bytes)) => bytes.capacity(),
             Self::Batch(BatchAnswer::Refused { .. } | BatchAnswer::OtherRequest)
             | Self::Deleted
+            | Self::Large(_)
             | Self::Leased(_)
             | Self::LeaseEnded => 0,
         }
@@ -293,6 +308,12 @@ pub struct CarriedAnswer<'a> {
 }
 
 impl CarriedAnswer<'_> {
+    /// Whether it is an error to a protocol that has no large values, so that nothing more is sent
+    /// of its group.
+    pub fn is_large(&self) -> bool {
+        self.answer.outcome == Outcome::Large
+    }
+
     /// The same with a value of its own.
     pub fn into_buf(self) -> AnswerBuf {
         AnswerBuf::with_value(&self.answer, self.value.into_owned())
@@ -329,9 +350,13 @@ impl Answered {
         }
     }
 
-    /// Whether it is a failure.
+    /// Whether it is a failure, or is one to some protocols: see [`is_error`].
     pub fn is_failed(&self) -> bool {
-        matches!(self, Self::Failed(_))
+        match self {
+            Self::Failed(_) => true,
+            Self::Item(answer) => answer.as_answer().outcome == Outcome::Large,
+            Self::Shard(_) | Self::Node(_) => false,
+        }
     }
 }
 

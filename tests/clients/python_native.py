@@ -40,6 +40,11 @@ OPCODES = {
     "set_namespace": 0x31,
     "list_namespaces": 0x32,
     "drop_namespace": 0x33,
+    "stage": 0x40,
+    "put_chunk": 0x41,
+    "commit": 0x42,
+    "abort": 0x43,
+    "get_chunk": 0x44,
     "begin_lease": 0x50,
     "end_lease": 0x51,
 }
@@ -90,11 +95,11 @@ CHANGES = [
     "delete_if_value",
 ]
 PUT_MODES = ["set", "if_absent", "if_present", "if_version", "append", "prepend", "if_value"]
-OK, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x10, 0x20, 0x21, 0x22
-VALUE_DIFFERS, BUSY = 0x23, 0x40
+OK, LARGE, ABSENT, EXISTS, VERSION_DIFFERS, NOT_A_NUMBER = 0x00, 0x01, 0x10, 0x20, 0x21, 0x22
+VALUE_DIFFERS, CHANGED, MISSING_CHUNK, BUSY = 0x23, 0x24, 0x25, 0x40
 MALFORMED, UNKNOWN_OPCODE, UNKNOWN_NAMESPACE, BAD_TOKEN = 0x30, 0x31, 0x36, 0x37
 TOO_LARGE, NAMESPACE_EXISTS, TOKEN_REFUSED = 0x35, 0x38, 0x3B
-LEASE_ENDED = 0x3E
+LEASE_ENDED, IS_LARGE, NO_UPLOAD = 0x3E, 0x3F, 0x3D
 
 
 def generated():
@@ -320,6 +325,17 @@ def request_body(kind, fields):
         fixed = struct.pack(
             "<IIQQ", options, fields.get("ttl", 0), fields["delta"], fields.get("initial", 0)
         )
+    elif kind == "stage":
+        fixed = struct.pack("<II", fields["length"], 0)
+    elif kind in ("put_chunk", "get_chunk"):
+        fixed = struct.pack("<QII", fields["upload"], fields["index"], 0)
+        value = bytes.fromhex(fields.get("bytes", ""))
+    elif kind == "commit":
+        mode, version = PUT_MODES.index(fields["mode"]), fields.get("version", 0)
+        flags, ttl = fields["client_flags"], fields["ttl"]
+        fixed = struct.pack("<IIIIQQ", mode, flags, ttl, 0, version, fields["upload"])
+    elif kind == "abort":
+        fixed = struct.pack("<Q", fields["upload"])
     else:
         fixed = struct.pack("<II", fields["ttl"], 0)
     return head + fixed + record + item + demanded + value
@@ -373,7 +389,7 @@ HELLO_NUMBERS = [
     "version", "shards", "hash_seed", "cores", "core", "record_bytes_max", "item_bytes_max",
     "value_bytes_max", "body_bytes_max", "requests_max", "page_items_max", "page_bytes_max",
     "read_target_microseconds", "write_target_microseconds", "capabilities",
-    "token_window_seconds", "token_drift_seconds",
+    "token_window_seconds", "token_drift_seconds", "large_bytes_max", "chunk_bytes_max",
 ]
 
 
@@ -414,7 +430,9 @@ def read_reply(kind, body):
     if kind == "mutate_record":
         changed = struct.iter_unpack("<QQ", body)
         return {"changed": [{"version": version, "number": number} for version, number in changed]}
-    if kind == "put":
+    if kind == "stage":
+        return dict(zip(("upload", "length", "chunk_length"), struct.unpack("<QII", body)))
+    if kind in ("put", "commit"):
         return {"version": struct.unpack("<Q", body)[0]}
     if kind == "increment":
         return dict(zip(("number", "version"), struct.unpack("<QQ", body)))
@@ -422,10 +440,15 @@ def read_reply(kind, body):
         return read_namespaces(body)
     if kind == "begin_lease":
         return dict(zip(("lease", "milliseconds", "shard"), struct.unpack("<QIHxx", body)))
-    if kind in ("delete", "delete_items", "drop_namespace", "end_lease"):
+    if kind in ("delete", "delete_items", "drop_namespace", "put_chunk", "abort", "end_lease"):
         assert body == b"", body
         return {}
     return {"bytes": body.hex()}
+
+
+def read_large(body):
+    """The fields of a reply that shows an item with a large value."""
+    return {**read_reply("get", body[:24]), "large": read_reply("stage", body[24:])}
 
 
 def check_vectors():
@@ -464,7 +487,9 @@ def check_vectors():
             assert checksum == crc32c(data[:20] + data[24:]), vector["name"]
         if status == OK:
             assert read_reply(vector["kind"], data[24:]) == vector["fields"], vector["name"]
-        elif vector["kind"] == "mutate_record" and status < MALFORMED:
+        elif status == LARGE:
+            assert read_large(data[24:]) == vector["fields"], vector["name"]
+        elif "refused" in vector["fields"]:
             assert struct.unpack("<I", data[24:])[0] == vector["fields"]["refused"]
         else:
             assert data[24:].decode() == vector["fields"].get("reason", ""), vector["name"]
@@ -511,7 +536,9 @@ class Client:
 
     def ask(self, kind, **fields):
         status, body = self.wait(self.send(kind, **fields))
-        if kind == "mutate_record" and OK < status < MALFORMED:
+        if status == LARGE:
+            return status, read_large(body)
+        if status == MISSING_CHUNK or (kind == "mutate_record" and OK < status < MALFORMED):
             return status, struct.unpack("<I", body)[0]
         return status, read_reply(kind, body) if status == OK else body.decode()
 
@@ -528,6 +555,7 @@ def hello(client):
     assert reply.ShardLoadsLength() == reply.Shards() and reply.Capabilities() & 15 == 15
     assert all(reply.ShardLoads(at) <= 100 for at in range(reply.Shards()))
     assert reply.ReadTargetMicroseconds() == reply.WriteTargetMicroseconds() == 0
+    assert reply.LargeBytesMax() == 128 << 20 and reply.ChunkBytesMax() >= 1000
     assert reply.PageItemsMax() >= 1000 and reply.PageBytesMax() >= 1000
     assert (reply.TokenWindowSeconds(), reply.TokenDriftSeconds()) == (600, 60)
     return reply.ValueBytesMax()
@@ -830,6 +858,48 @@ def many_gets(client):
     assert status == MALFORMED and "keys" in reason
 
 
+def chunks(client):
+    """A value that comes in chunks, from its staging to its end."""
+    key = {"record": b"film", "item": b"reel"}
+    value = bytes(n * n % 251 for n in range(1_300_000))
+    status, staged = client.ask("stage", **key, length=len(value))
+    assert status == OK and staged["length"] == len(value), staged
+    upload, length = staged["upload"], staged["chunk_length"]
+    parts = [value[at : at + length] for at in range(0, len(value), length)]
+    commit = {**key, "upload": upload, "mode": "if_absent", "client_flags": 5, "ttl": 100}
+    for index in reversed(range(len(parts))):
+        assert client.ask("commit", **commit) == (MISSING_CHUNK, 0)
+        chunk = {**key, "upload": upload, "index": index, "bytes": parts[index]}
+        assert client.ask("put_chunk", **chunk) == (OK, {})
+    wrong = {**key, "upload": upload, "index": 0, "bytes": parts[0][1:]}
+    assert client.ask("put_chunk", **wrong)[0] == MALFORMED
+    assert client.ask("get_chunk", **key, upload=upload, index=0)[0] == CHANGED
+    status, stored = client.ask("commit", **commit)
+    assert status == OK and client.ask("commit", **commit) == (OK, stored)
+    get = {**key, "metadata_only": False, "quiet": False}
+    status, shown = client.ask("get", **get)
+    assert (status, shown["large"], shown["version"]) == (LARGE, staged, stored["version"])
+    assert (shown["value_length"], shown["client_flags"]) == (len(value), 5)
+    read = b""
+    for index in range(len(parts)):
+        status, found = client.ask("get_chunk", **key, upload=upload, index=index)
+        read += bytes.fromhex(found["bytes"])
+    assert read == value
+    (listed,) = follow(client, "get_items", record=b"film")
+    assert listed["value_length"] == len(value) and "value" not in listed
+    append = {**key, "client_flags": 0, "ttl": 0, "value": b"more"}
+    status, reason = client.ask("put", **append, mode="append")
+    assert status == IS_LARGE and "large" in reason
+    assert client.ask("commit", **{**commit, "upload": upload + 1})[0] == NO_UPLOAD
+    assert client.ask("put", **append, mode="set")[0] == OK
+    assert client.ask("get_chunk", **key, upload=upload, index=0)[0] == CHANGED
+    status, staged = client.ask("stage", **key, length=10)
+    assert client.ask("abort", **key, upload=staged["upload"]) == (OK, {})
+    assert client.ask("abort", **key, upload=staged["upload"])[0] == NO_UPLOAD
+    assert client.ask("stage", **key, length=0)[0] == TOO_LARGE
+    assert client.ask("stage", **key, length=(128 << 20) + 1)[0] == TOO_LARGE
+
+
 def mistakes(client):
     client.next_id += 2
     header = HEADER.pack(REQUEST, VERSION, 0x77, 0, 3, client.next_id, 0, 0)
@@ -853,6 +923,7 @@ def main():
     namespaces(client)
     once(client)
     many_gets(client)
+    chunks(client)
     statistics(client)
     mistakes(client)
     print(f"{count} vectors, values of at most {value_bytes_max} bytes: passed")

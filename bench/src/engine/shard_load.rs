@@ -416,6 +416,7 @@ fn store(value: &[u8], expiry: u32) -> Operation<'_> {
         expiry,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     })

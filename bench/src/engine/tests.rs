@@ -223,6 +223,7 @@ fn tamper(settings: &EngineSettings, key: u64, value: &[u8]) {
         expiry: 0,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     }));

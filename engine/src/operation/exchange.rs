@@ -67,6 +67,9 @@ pub(super) fn decide_exchange<'a>(
     let Some(current) = current else {
         return Decision::refuse(Outcome::NotFound, found);
     };
+    if current.metadata.is_large() {
+        return Decision::refuse(Outcome::Large, found);
+    }
     if current.value != expected {
         return Decision::refuse(Outcome::ValueDiffers, found);
     }

@@ -25,6 +25,7 @@ fn store(mode: StoreMode) -> Store<'static> {
         expiry: 8000,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     }

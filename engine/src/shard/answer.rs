@@ -4,6 +4,7 @@ use super::locate::Located;
 use crate::cache::CachedItem;
 use crate::entry::Metadata;
 use crate::entry::state::{STALE, WIN_SENT};
+use crate::large::LargeValue;
 use crate::operation::{Decision, Effect, Lease, Operation, Outcome, Read};
 
 /// What an operation found and did, borrowed for the time of the answer.
@@ -13,9 +14,10 @@ pub struct Answer<'a> {
     pub outcome: Outcome,
     /// The item's metadata after the operation.
     pub metadata: Metadata,
-    /// The value, if it was asked for.
+    /// The value, if it was asked for; with [`Outcome::Large`] what stands for it, a
+    /// [`LargeValue`](crate::large::LargeValue).
     pub value: &'a [u8],
-    /// The value's length in bytes, known also when the value was not asked for.
+    /// The value's length in bytes, known also when the value was not asked for, or is large.
     pub value_len: usize,
     /// What a reader is told about recaching.
     pub lease: Lease,
@@ -42,11 +44,12 @@ impl<'a> Answer<'a> {
     pub(super) fn of_cached(item: &CachedItem, value: &'a [u8], read: &Read) -> Self {
         let state = if read.leases { item.metadata.state } else { 0 };
         let (stale, already_sent) = (state & STALE != 0, state & WIN_SENT != 0);
+        let is_large = item.metadata.is_large();
         Self {
-            outcome: Outcome::Hit,
+            outcome: if is_large && read.value { Outcome::Large } else { Outcome::Hit },
             metadata: item.metadata,
             value: if read.value { value } else { &[] },
-            value_len: value.len(),
+            value_len: shown_len(&item.metadata, value),
             lease: Lease { won: false, stale, already_sent },
             last_access: item.last_access,
             fetched: item.fetched,
@@ -62,6 +65,14 @@ impl<'a> Answer<'a> {
     pub fn with_value<'v>(&self, value: &'v [u8]) -> Answer<'v> {
         Answer { value, ..*self }
     }
+}
+
+/// The length of the value of an item with this metadata, which has this in the index or cache.
+pub(super) fn shown_len(metadata: &Metadata, value: &[u8]) -> usize {
+    if !metadata.is_large() {
+        return value.len();
+    }
+    LargeValue::decode(value).map_or(0, |large| large.len as usize)
 }
 
 /// An answer that owns its value.
@@ -84,8 +95,8 @@ impl AnswerBuf {
         now: u32,
     ) -> Self {
         let value_len = match &decision.effect {
-            Effect::Put(_, value) => value.len(),
-            Effect::None | Effect::Remark(_) | Effect::Remove => located.value_len(),
+            Effect::Put(metadata, value) => shown_len(metadata, value),
+            Effect::None | Effect::Remark(_) | Effect::Remove => located.shown_len(),
         };
         let answer = Answer {
             outcome: decision.outcome,

@@ -9,12 +9,13 @@
 //! one piece. So a batch says how many bytes its values may have together.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
-use super::answer::{Answer, AnswerBuf};
+use super::answer::{Answer, AnswerBuf, shown_len};
 use super::compression::{Ahead, Tried};
 use super::execute::{Addressed, Change};
 use super::locate::Located;
@@ -49,6 +50,8 @@ const LOOK_UPS_MAX: usize = 16;
 /// One operation of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchStep {
+    /// The namespace's number.
+    pub namespace: u32,
     /// The record id.
     pub record: Vec<u8>,
     /// The item key.
@@ -60,8 +63,6 @@ pub struct BatchStep {
 /// Operations that are done together, each on another item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemBatch {
-    /// The namespace of all items.
-    pub namespace: u32,
     /// How many bytes its values may have together: those that it brings, and those that it goes on
     /// from.
     pub value_bytes_max: usize,
@@ -172,8 +173,8 @@ impl<E: Env> Shard<E> {
         assert!(batch.steps.len() <= BATCH_STEPS_MAX, "{} operations", batch.steps.len());
         assert!(batch.steps.iter().all(|step| is_plain(&step.operation.as_operation())));
         let mut keys: Vec<Vec<u8>> = Vec::with_capacity(batch.steps.len());
-        for BatchStep { record, item, .. } in &batch.steps {
-            keys.push(Key { namespace: batch.namespace, record, item }.encode());
+        for &BatchStep { namespace, ref record, ref item, .. } in &batch.steps {
+            keys.push(Key { namespace, record, item }.encode());
         }
         keys.extend(batch.once.as_ref().map(Once::key));
         let mut sorted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
@@ -244,8 +245,8 @@ impl<E: Env> Shard<E> {
         self.apply_due_flush().await.map_err(NotApplied::Failed)?;
         let _pin = self.pins.enter(self.env.now());
         let (keys, once_key) = keys.split_at_mut(batch.steps.len());
-        for key in &mut *keys {
-            self.state.borrow().set_generation(batch.namespace, key);
+        for (key, step) in keys.iter_mut().zip(&batch.steps) {
+            self.state.borrow().set_generation(step.namespace, key);
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
         let once = self.find_once((once_key, batch.once.as_ref()), now).await?;
@@ -256,7 +257,7 @@ impl<E: Env> Shard<E> {
         let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
             let operation = step.operation.as_operation();
-            self.find((batch.namespace, key, operation), (&kept, batch.value_bytes_max), now)
+            self.find((step.namespace, key, operation), (&kept, batch.value_bytes_max), now)
         });
         let found: Result<Vec<_>, _> =
             concurrently(LOOK_UPS_MAX, look_ups).await.into_iter().collect();
@@ -266,9 +267,9 @@ impl<E: Env> Shard<E> {
         }
         let ahead = self.compress_found(batch, &found, now).await?;
         let mut state = self.state.borrow_mut();
-        let alive = state.namespaces.generation(batch.namespace).to_be_bytes();
         let is_outdated = |found: &Found<'_>| {
-            found.addressed.key[..4] != alive
+            let alive = state.namespaces.generation(found.addressed.namespace);
+            found.addressed.key[..4] != alive.to_be_bytes()
                 || self.index.may_be_deleted_since(found.addressed.key, began)
         };
         if found.iter().any(is_outdated) {
@@ -316,8 +317,9 @@ impl<E: Env> Shard<E> {
         if too_large(found, batch.value_bytes_max).is_some() {
             return Ok((Vec::new(), None));
         }
-        let operations = found.iter().map(|found| (&found.operation, &found.located));
-        self.compress_all_ahead(batch.namespace, operations, now).await
+        let operations =
+            found.iter().map(|found| (found.addressed.namespace, &found.operation, &found.located));
+        self.compress_all_ahead(operations, now).await
     }
 
     /// Looks an item of a batch up. Its value is kept only if it is needed, and as long as all that
@@ -415,13 +417,7 @@ impl<E: Env> Shard<E> {
             self.check_namespace(state, one.found.addressed.key)?;
         }
         if !removes {
-            let bytes = planned.iter().map(|one| one.value.len()).sum();
-            self.check_quota(state, planned[0].found.addressed.key, bytes)?;
-            let items = planned.iter().map(|one| {
-                let is_put = one.kind == RecordKind::Put;
-                (one.found.addressed, is_put.then_some(one.value.len()))
-            });
-            self.check_records(state, planned[0].found.addressed.namespace, items)?;
+            self.check_quotas(state, &planned)?;
         }
         if let Some((FoundOnce { once, item }, value)) = told {
             let metadata = Metadata { version, expiry: once.expiry, ..Metadata::default() };
@@ -448,6 +444,27 @@ impl<E: Env> Shard<E> {
             self.freeze(state);
         }
         Ok(sequence_end)
+    }
+
+    /// Whether the namespaces of these records may take what is stored.
+    fn check_quotas(&self, state: &mut State, planned: &[Planned<'_>]) -> Result<(), NotApplied> {
+        let mut of_namespaces: BTreeMap<u32, (&[u8], usize)> = BTreeMap::new();
+        for one in planned {
+            let Addressed { namespace, key, .. } = one.found.addressed;
+            of_namespaces.entry(namespace).or_insert((key, 0)).1 += one.value.len();
+        }
+        for (namespace, (key, bytes)) in of_namespaces {
+            self.check_quota(state, key, bytes)?;
+            let of_namespace =
+                planned.iter().filter(|one| one.found.addressed.namespace == namespace);
+            let items = of_namespace.map(|one| {
+                let is_put = one.kind == RecordKind::Put;
+                let len = shown_len(&one.metadata, one.value);
+                (one.found.addressed, is_put.then_some(len))
+            });
+            self.check_records(state, namespace, items)?;
+        }
+        Ok(())
     }
 }
 
@@ -485,6 +502,7 @@ fn is_refused(operation: &Operation<'_>, outcome: Outcome) -> bool {
         | Outcome::Exists
         | Outcome::ValueDiffers
         | Outcome::NotNumeric
-        | Outcome::TooLarge => true,
+        | Outcome::TooLarge
+        | Outcome::Large => true,
     }
 }

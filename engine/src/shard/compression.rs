@@ -191,12 +191,11 @@ impl<E: Env> Shard<E> {
     /// The same for operations that are done together: whatever the length of their values.
     pub(super) async fn compress_all_ahead<'a>(
         &self,
-        namespace: u32,
-        operations: impl Iterator<Item = (&'a Operation<'a>, &'a Located)>,
+        operations: impl Iterator<Item = (u32, &'a Operation<'a>, &'a Located)>,
         now: u32,
     ) -> Result<Ahead<'_, Vec<Tried>>, NotApplied> {
         let (mut all, mut held) = (Vec::new(), None);
-        for (operation, located) in operations {
+        for (namespace, operation, located) in operations {
             let mut tried = Tried::Nothing;
             if let Some(value) = self.value_stored(namespace, operation, located, now) {
                 if held.is_none() {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::admission::NotApplied;
-use super::answer::{Answer, AnswerBuf};
+use super::answer::{Answer, AnswerBuf, shown_len};
 use super::compression::Tried;
 use super::locate::{Located, Place};
 use super::namespaces::CachePolicy;
@@ -321,7 +321,8 @@ impl<E: Env> Shard<E> {
         let (kind, metadata, payload) = self.describe(change, effect)?;
         if matches!(effect, Effect::Put(..)) {
             self.check_quota(state, key, payload.len())?;
-            let put = std::iter::once((change.addressed, Some(payload.len())));
+            let len = shown_len(&metadata, &payload);
+            let put = std::iter::once((change.addressed, Some(len)));
             self.check_records(state, namespace, put)?;
         }
         // A change that has to wait comes here again and again: no more than needed is done for it.
@@ -368,7 +369,8 @@ impl<E: Env> Shard<E> {
         }
         let is_removal = record.kind == RecordKind::Delete;
         state.namespaces.quotas.note(key, appended.pointer.len, is_removal);
-        state.namespaces.note_of_record(key, if is_removal { 0 } else { value.len() });
+        let len = shown_len(&record.metadata, value);
+        state.namespaces.note_of_record(key, if is_removal { 0 } else { len });
         state.update_cache(change, record.kind, &entry, value, appended.sequence);
         self.note_written(appended.pointer.len);
     }
@@ -420,7 +422,7 @@ impl<E: Env> Shard<E> {
                 Place::Separate(target, len) => Payload::Separate(target, len),
                 Place::Inline | Place::Absent => unreachable!("repointed items have a pointer"),
             },
-            RecordKind::Put if record.value_len() as usize <= self.options.inline_bytes_max => {
+            RecordKind::Put if record.is_inline(self.options.inline_bytes_max) => {
                 Payload::Inline(record.payload)
             }
             RecordKind::Put => Payload::Separate(pointer, record.value_len()),

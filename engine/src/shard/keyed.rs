@@ -170,8 +170,9 @@ impl<'a> Making<'a> {
         now: u32,
     ) -> bool {
         if located.current(now).is_some() {
-            let value_len = located.value_len();
-            let is_shown = !self.limits.keys_only && value_len <= self.limits.value_bytes_max;
+            let value_len = located.shown_len();
+            let is_whole = !self.limits.keys_only && !located.metadata.is_large();
+            let is_shown = is_whole && value_len <= self.limits.value_bytes_max;
             let more = key.len() + if is_shown { value_len } else { 0 };
             let is_full = self.page.items.len() >= self.limits.items_max.max(1)
                 || (self.bytes + more > self.limits.bytes_max && !self.page.items.is_empty());

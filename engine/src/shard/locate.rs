@@ -8,6 +8,7 @@ use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::memtable::Found;
 use crate::index::table::{EntryBuf, Resident};
+use crate::large::LargeValue;
 use crate::operation::Current;
 
 /// Where a located item's value is.
@@ -55,6 +56,17 @@ impl Located {
             Place::Inline => self.value.as_ref().map_or(0, Vec::len),
             Place::Separate(_, len) => len as usize,
         }
+    }
+
+    /// How long the value is that is shown, in bytes: all of a large one.
+    pub(super) fn shown_len(&self) -> usize {
+        self.large().map_or_else(|| self.value_len(), |large| large.len as usize)
+    }
+
+    /// The large value that the item stands for, if it does.
+    pub(super) fn large(&self) -> Option<LargeValue> {
+        let descriptor = self.value.as_deref().filter(|_| self.metadata.is_large())?;
+        LargeValue::decode(descriptor)
     }
 
     /// The item as operations see it: none if it has expired.

@@ -187,7 +187,7 @@ impl<E: Env> Disk<'_, E> {
             work: Signal::default(),
             unread: Signal::default(),
             free: RefCell::new(free),
-            state: RefCell::new(State::new(items, opening.namespaces)),
+            state: RefCell::new(State::new(items, opening.namespaces, sequence_next)),
             env: env.clone(),
             directory: directory.to_path_buf(),
             identity,
@@ -237,6 +237,7 @@ fn spawn_tasks<E: Env>(env: &E, shard: &Rc<Shard<E>>, abandoned: Abandoned) {
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_time());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).keep_scrubbing());
     env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_ranges());
+    env.spawn(TaskQueue::GarbageCollection, Rc::clone(shard).keep_uploads());
     env.spawn(TaskQueue::Maintenance, Rc::clone(shard).seal_abandoned(abandoned));
 }
 
@@ -381,9 +382,7 @@ impl<E: Env> Opening<E> {
             RecordKind::Delete => Payload::Tombstone,
             // A damaged value stays where it is, so that reading it says so.
             _ if !replayed.payload_intact => separate,
-            RecordKind::Put
-                if record.original.is_none() && record.payload.len() <= self.inline_bytes_max =>
-            {
+            RecordKind::Put if record.is_inline(self.inline_bytes_max) => {
                 Payload::Inline(record.payload)
             }
             RecordKind::Put => separate,

@@ -7,6 +7,7 @@ use larder_runtime::disk_budget::DiskBudget;
 use crate::index::IndexOptions;
 use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::TableOptions;
+use crate::large::LargeOptions;
 use crate::memory::ShardMemory;
 use crate::scrub::ScrubOptions;
 use crate::space::Purpose;
@@ -71,6 +72,8 @@ pub struct ShardOptions {
     pub picker: PickerOptions,
     /// What becomes of deletions of ranges.
     pub ranges: RangeOptions,
+    /// How large values are kept.
+    pub large: LargeOptions,
 }
 
 /// How deletions of ranges are carried out.
@@ -150,6 +153,7 @@ impl ShardOptions {
             tables: TableOptions::default(),
             picker: PickerOptions::default(),
             ranges: RangeOptions::default(),
+            large: LargeOptions::default(),
         }
     }
 

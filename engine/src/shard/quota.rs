@@ -101,7 +101,9 @@ impl<E: Env> Shard<E> {
         let table_changes = self.index.table_changes();
         let used = state.namespaces.quotas.of(namespace, table_changes, look);
         let Used { active, frozen, flushed, .. } = used;
-        let total = flushed + active + frozen + bytes as u64;
+        // Chunks are items of another namespace, and count here.
+        let large = state.uploads.bytes_of(namespace);
+        let total = flushed + active + frozen + large + bytes as u64;
         let is_near = total > bytes_max - bytes_max / 4 && active > bytes_max / FLUSHED_PART;
         if is_near || (total > bytes_max && used.has_removed) {
             self.freeze_early(state);

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, IoClass};
 
 use super::Shard;
+use super::answer::shown_len;
 use super::leases::Lease;
 use super::page_values::{PageValues, leave_out};
 use crate::entry::{Payload, Pointer};
@@ -77,6 +78,19 @@ impl<E: Env> Shard<E> {
         if leased.is_none() {
             self.apply_due_flush().await?;
         }
+        self.scan_at(scan, leased).await
+    }
+
+    /// The same, where a flush that is due need not be carried out before.
+    pub(super) async fn scan_as_is(&self, scan: &Scan) -> Result<Page, EngineError> {
+        self.scan_at(scan, None).await
+    }
+
+    async fn scan_at(
+        &self,
+        scan: &Scan,
+        leased: Option<Rc<Lease<E>>>,
+    ) -> Result<Page, EngineError> {
         // Before the index is looked at: what it points to stays until the page is there.
         let pin = self.pins.enter(self.env.now());
         let moment = self.moment(leased);
@@ -171,8 +185,10 @@ impl<E: Env> Shard<E> {
             };
             page.needs = page.needs.max(scanned.sequence_end);
             let item = self.page_item(&scanned, moment);
-            let shows_value =
-                |item: &PageItem| !scan.keys_only && item.value_len <= scan.value_bytes_max;
+            let shows_value = |item: &PageItem| {
+                let is_whole = !scan.keys_only && !item.metadata.is_large();
+                is_whole && item.value_len <= scan.value_bytes_max
+            };
             let more = item.as_ref().map_or(0, |item| {
                 let value = if shows_value(item) { item.value_len } else { 0 };
                 scanned.key.len() + value
@@ -230,7 +246,7 @@ impl<E: Env> Shard<E> {
         }
         let (value_len, value) = match entry.payload {
             Payload::Tombstone => return None,
-            Payload::Inline(value) => (value.len(), Some(value.to_vec())),
+            Payload::Inline(value) => (shown_len(&metadata, value), Some(value.to_vec())),
             Payload::Separate(_, len) => (len as usize, None),
         };
         let key::DecodedKey { record, item, .. } =

@@ -28,6 +28,8 @@ mod fullness;
 mod harness;
 mod history;
 mod items;
+mod large;
+mod large_lives;
 mod leases;
 mod listed;
 mod lives;

@@ -80,6 +80,13 @@ impl Record<'_> {
         self.original.map_or(len, |original| original.len)
     }
 
+    /// Whether the value of a put is kept in the index, which takes values of so many bytes. What
+    /// stands for a large value always is: it is what look-ups need.
+    pub fn is_inline(&self, inline_bytes_max: usize) -> bool {
+        let is_short = self.metadata.is_large() || self.payload.len() <= inline_bytes_max;
+        self.original.is_none() && is_short
+    }
+
     fn extension_len(&self) -> usize {
         self.original.map_or(0, |_| OriginalValue::ENCODED_BYTES)
     }

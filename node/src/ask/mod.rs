@@ -7,25 +7,24 @@ mod namespaces;
 mod print;
 mod progress;
 mod stats;
+mod values;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use larder_client::{ClientConnection, ClientError, ItemRef, Put, Stored, When};
+use larder_client::{ClientConnection, ClientError, ItemRef, Stored, When};
 
-use crate::limits::ITEM_BYTES_RANGE;
 pub use del::{DelArgs, del};
 pub use list::{ItemsArgs, ScanArgs, items, scan};
 use namespaces::WhichNamespace;
 pub use namespaces::{NamespaceArgs, namespaces};
 use print::Printer;
-use progress::{Counted, ProgressArgs};
+use progress::ProgressArgs;
 pub use stats::{StatsArgs, stats};
 
 /// The exit code where there is no such item, or a condition does not hold.
@@ -184,6 +183,8 @@ enum AskError {
     OverFourGigabytes(&'static str),
     #[error("the value has more than {0} bytes, the most that --max-item-size of a node can be")]
     TooLong(u64),
+    #[error("a value of {0} bytes comes in chunks, and this node takes none: it is an older one")]
+    NoChunks(u64),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -202,20 +203,20 @@ pub fn get(args: &GetArgs) -> ExitCode {
     exit(|| {
         let mut node = open(&args.node)?;
         let key = args.key.key(&mut node)?;
-        let item = node.get(key)?;
-        Printer::new(&args.node).item(item.as_ref())?;
-        Ok(item.is_some())
+        let value = node.get_large(key)?;
+        let is_there = value.is_some();
+        values::show(&Printer::new(&args.node), value)?;
+        Ok(is_there)
     })
 }
 
 /// Stores a value.
 pub fn set(args: &SetArgs) -> ExitCode {
     exit(|| {
-        let value = value(args)?;
-        let put = Put { value: &value, when: args.when(), ttl: args.ttl, client_flags: 0 };
+        let value = values::Given::of(args)?;
         let mut node = open(&args.node)?;
         let key = args.key.key(&mut node)?;
-        let stored = node.put(key, &put)?;
+        let stored = value.store(&mut node, key, args)?;
         Printer::new(&args.node).stored(stored)?;
         Ok(matches!(stored, Stored::Yes(_)))
     })
@@ -245,33 +246,6 @@ pub fn ping(args: &PingArgs) -> ExitCode {
 
 fn open(args: &NodeArgs) -> Result<ClientConnection, AskError> {
     Ok(ClientConnection::open(&args.node, PATIENCE)?)
-}
-
-fn value(args: &SetArgs) -> Result<Vec<u8>, AskError> {
-    if let Some(value) = &args.value {
-        return Ok(value.as_bytes().to_vec());
-    }
-    let (what, source): (String, Box<dyn Read>) = match &args.file {
-        None => ("standard input".to_owned(), Box::new(io::stdin().lock())),
-        Some(path) => {
-            let what = path.display().to_string();
-            let file = open_file(path);
-            (what.clone(), Box::new(file.map_err(|source| AskError::Input { what, source })?))
-        }
-    };
-    // More than any node takes is not kept.
-    let most = *ITEM_BYTES_RANGE.end();
-    let mut value = Vec::new();
-    let progress = args.progress.of_bytes(args.node.json);
-    let mut source = Counted { source: source.take(most + 1), progress: &progress };
-    let read = source.read_to_end(&mut value);
-    read.map_err(|source| AskError::Input { what, source })?;
-    if value.len() as u64 > most { Err(AskError::TooLong(most)) } else { Ok(value) }
-}
-
-#[allow(clippy::disallowed_methods, reason = "a command of its own, not a node, reads the file")]
-fn open_file(path: &std::path::Path) -> io::Result<File> {
-    File::open(path)
 }
 
 fn exit(ask: impl FnOnce() -> Result<bool, AskError>) -> ExitCode {

@@ -17,17 +17,18 @@ impl Printer {
         Self { json: args.json }
     }
 
-    /// The value byte for byte; as JSON with what is known of the item, a value that is no UTF-8 in
-    /// hexadecimal.
+    /// Whether answers are JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// What is known of an item, as JSON, with its value, which is in hexadecimal if it is no
+    /// UTF-8; nothing otherwise.
     pub(super) fn item(&self, item: Option<&Item>) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        match item {
-            Some(item) if !self.json => out.write_all(&item.value)?,
-            None if !self.json => {}
-            Some(item) => writeln!(out, "{}", describe(item))?,
-            None => writeln!(out, "{}", Value::Null)?,
+        if self.json {
+            writeln!(io::stdout(), "{}", item.map_or(Value::Null, describe))?;
         }
-        out.flush()
+        Ok(())
     }
 
     pub(super) fn stored(&self, stored: Stored) -> io::Result<()> {

@@ -42,6 +42,14 @@ impl ProgressArgs {
         let template = "{bytes} read, {bytes_per_sec}, {elapsed}";
         Progress::new(template, !self.quiet && !json && !io::stdin().is_terminal())
     }
+
+    /// Of a value of so many bytes that goes to a node.
+    pub(super) fn of_value(self, bytes: u32, json: bool) -> Progress {
+        let template = "{bar:30} {bytes}/{total_bytes} {eta}";
+        let progress = Progress::new(template, !self.quiet && !json);
+        progress.bar.set_length(u64::from(bytes));
+        progress
+    }
 }
 
 impl Progress {
@@ -55,7 +63,12 @@ impl Progress {
 
     /// So much more is done.
     pub(super) fn add(&self, done: u64) {
-        self.bar.inc(done);
+        self.set(self.bar.position() + done);
+    }
+
+    /// So much is done.
+    pub(super) fn set(&self, done: u64) {
+        self.bar.set_position(done);
         if self.is_awaited.get() && self.bar.elapsed() >= SHOWN_AFTER {
             self.is_awaited.set(false);
             self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(CHANGES_A_SECOND));

@@ -82,6 +82,8 @@ pub struct Config {
     pub idle_timeout: u64,
     /// For how many seconds a native request with an idempotency token is known again.
     pub idempotency_window: u32,
+    /// For how many seconds chunks of a large value are kept for its commit.
+    pub staging_window: u32,
     /// Whether `shutdown` on the memcached port stops the node.
     pub enable_shutdown: bool,
     /// Whether `flush_all` on the memcached port is refused.
@@ -130,6 +132,7 @@ impl Default for Config {
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,
             idempotency_window: limits::IDEMPOTENCY_WINDOW_DEFAULT,
+            staging_window: limits::STAGING_WINDOW_DEFAULT,
             enable_shutdown: false,
             disable_flush_all: false,
             disable_dumps: false,

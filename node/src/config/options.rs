@@ -114,6 +114,9 @@ pub struct Options {
     /// For how many seconds a request with an idempotency token is known again [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub idempotency_window: Option<u32>,
+    /// For how many seconds chunks of a large value are kept for its commit [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    pub staging_window: Option<u32>,
     /// Let clients stop the node with `shutdown`
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         require_equals = true)]

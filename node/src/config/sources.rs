@@ -205,6 +205,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         max_connections: first!(max_connections).unwrap_or(default.max_connections),
         idle_timeout: first!(idle_timeout).unwrap_or(default.idle_timeout),
         idempotency_window: first!(idempotency_window).unwrap_or(default.idempotency_window),
+        staging_window: first!(staging_window).unwrap_or(default.staging_window),
         enable_shutdown: first!(enable_shutdown).unwrap_or(default.enable_shutdown),
         disable_flush_all: first!(disable_flush_all).unwrap_or(default.disable_flush_all),
         disable_dumps: first!(disable_dumps).unwrap_or(default.disable_dumps),

@@ -245,7 +245,7 @@ impl<P: Codec> Slots<P> {
         out: &mut OutputQueue,
     ) {
         let (token, group) = self.arrived(sequence);
-        let (mark, is_error) = (out.mark(), answer.is_err());
+        let (mark, is_error) = (out.mark(), answer.as_ref().map_or(true, CarriedAnswer::is_large));
         match answer {
             Ok(answer) => put_carried(protocol, &token, answer, at, out),
             Err(failure) => protocol.put_waited(&token, Err(failure), at, out.bytes()),

@@ -269,6 +269,7 @@ mod tests {
             expiry: 0,
             compare: None,
             invalidate: false,
+            is_large: false,
             vivify: Some(0),
             version: None,
         }));

@@ -240,6 +240,7 @@ impl ShardsPlan<'_> {
         options.scrub.bytes_per_second =
             (config.scrub_rate.0 > 0).then(|| share(config.scrub_rate, shards));
         options.budget = Arc::clone(&self.budget);
+        options.large.staging_seconds = config.staging_window;
         options.compress_from = config.compress_from.engine();
         options.log.durability = config.durability.engine();
         let value_bytes_max = options.value_bytes_max;

@@ -15,6 +15,8 @@ pub const DAMAGED: &str = "SERVER_ERROR stored data of this key is damaged";
 pub const STOPPED: &str = "SERVER_ERROR the shard has stopped taking writes";
 /// The device would not give the bytes.
 pub const READ_FAILED: &str = "SERVER_ERROR reading from the disk failed";
+/// The value is longer than this protocol has values.
+pub const LARGE: &str = "SERVER_ERROR the value is large; read it in chunks on the native port";
 
 /// Appends the answer to `command`, which came with a value of `value_bytes` and was done at Unix
 /// second `now`. A command that has waited has its value no more.
@@ -34,10 +36,15 @@ pub fn put<S: ReplySink>(
             return;
         }
     };
-    if matches!(answer.outcome, Outcome::NotNumeric | Outcome::TooLarge) {
+    let error = match answer.outcome {
+        Outcome::NotNumeric => Some(error::NON_NUMERIC),
+        Outcome::TooLarge => Some(error::TOO_LARGE),
+        Outcome::Large => Some(LARGE),
+        _ => None,
+    };
+    if let Some(error) = error {
         if !command.is_noreply() {
-            let is_number = answer.outcome == Outcome::NotNumeric;
-            reply::line(out.bytes(), if is_number { error::NON_NUMERIC } else { error::TOO_LARGE });
+            reply::line(out.bytes(), error);
         }
         return;
     }

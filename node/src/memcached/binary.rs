@@ -16,7 +16,7 @@ use larder_protocol::memcached::binary::{
 use larder_protocol::memcached::{Direction, Limits, StoreVerb, error};
 use larder_protocol::sink::ReplySink;
 
-use super::answer::{DAMAGED, READ_FAILED, STOPPED};
+use super::answer::{DAMAGED, LARGE, READ_FAILED, STOPPED};
 use super::command::{expiry, flush_time, mode};
 use super::statistics::{self, Section};
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
@@ -166,6 +166,9 @@ fn put_answer<S: ReplySink>(
         (Outcome::Miss | Outcome::NotFound, _) => put_status(out, head, BinaryStatus::NotFound),
         (Outcome::Exists | Outcome::ValueDiffers, _) => put_status(out, head, BinaryStatus::Exists),
         (Outcome::NotNumeric, _) => put_status(out, head, BinaryStatus::NotNumeric),
+        (Outcome::Large, _) => {
+            reply::put_error(out, head, BinaryStatus::TooLarge, without_prefix(LARGE));
+        }
         (Outcome::NotStored | Outcome::TooLarge, Form::Store(verb)) => {
             put_status(out, head, not_stored(verb));
         }
@@ -217,6 +220,7 @@ fn operation<'a>(request: &BinaryRequest<'a>, now: u32) -> (Operation<'a>, Kind)
                 expiry: expiry(exptime, now),
                 compare: cas,
                 invalidate: false,
+                is_large: false,
                 vivify: None,
                 version: None,
             };

@@ -283,6 +283,7 @@ impl Codec for Memcached {
             ShardAnswer::Keyed(..)
             | ShardAnswer::Batch(_)
             | ShardAnswer::Deleted
+            | ShardAnswer::Large(_)
             | ShardAnswer::Leased(_)
             | ShardAnswer::LeaseEnded => {
                 panic!("{answer:?} is no answer to {token:?}")

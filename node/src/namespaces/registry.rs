@@ -70,7 +70,7 @@ impl RegistryEntry {
             Self::Dropping(number) => vec![step(&lives(*number), None)],
             Self::Gone(number) => vec![step(&number.to_be_bytes(), None)],
         };
-        ItemBatch { namespace: REGISTRY_NAMESPACE, value_bytes_max: usize::MAX, steps, once: None }
+        ItemBatch { value_bytes_max: usize::MAX, steps, once: None }
     }
 }
 
@@ -90,13 +90,15 @@ fn step(item: &[u8], value: Option<&[u8]>) -> BatchStep {
             expiry: 0,
             compare: None,
             invalidate: false,
+            is_large: false,
             vivify: None,
             version: None,
         }),
         None => Operation::Delete(Delete::default()),
     };
     let operation = OperationBuf::new(&operation);
-    BatchStep { record: RECORD.to_vec(), item: item.to_vec(), operation }
+    let (namespace, record) = (REGISTRY_NAMESPACE, RECORD.to_vec());
+    BatchStep { namespace, record, item: item.to_vec(), operation }
 }
 
 /// All that is remembered.

@@ -1,6 +1,7 @@
 //! The native port: requests to operations, answers to bytes. No I/O and no storage.
 
 mod gathering;
+mod large;
 mod leases;
 mod namespaces;
 mod once;
@@ -16,16 +17,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED, route_hash};
+use larder_engine::large::{CHUNK_BYTES_MAX, LARGE_BYTES_MAX};
 use larder_engine::operation::{
     Arithmetic, Delete, EXPIRED, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
 use larder_engine::shard::{Acknowledgement, Answer};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
-    ItemKey, MutateRecord, NamespaceDurability, NamespaceSettings, NativeLimits, NativeParsed,
-    NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode,
-    RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, TouchItem, VERSION, capability,
+    ClientHello, Condition, DeleteItem, GetItem, Group, HelloReply, ITEM_BYTES_MAX, IncrementItem,
+    ItemKey, LargeItem, LargeWork, MutateRecord, NamespaceDurability, NamespaceSettings,
+    NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode,
+    PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, StoreWhen,
+    TouchItem, VERSION, capability,
 };
 use larder_protocol::sink::ReplySink;
 
@@ -90,6 +93,8 @@ impl Native {
             opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
             page_items_max: long(PAGE_ITEMS_MAX),
             page_bytes_max: long(PAGE_BYTES_MAX),
+            large_bytes_max: LARGE_BYTES_MAX,
+            chunk_bytes_max: long(CHUNK_BYTES_MAX.min(self.limits.value_bytes_max)),
             read_target_microseconds: facts.targets.0,
             write_target_microseconds: facts.targets.1,
             shard_loads: facts.loads.all(),
@@ -120,6 +125,9 @@ impl Native {
             }
             NativeRequest::BeginLease(begin) => leases::begun(begin, shards, deadline),
             NativeRequest::EndLease(lease) => leases::ended(*lease, shards, deadline),
+            NativeRequest::Large(large) => {
+                large::asked(large, (&self.namespaces, shards), (now, deadline))
+            }
             NativeRequest::MultiGet(multi) => {
                 Err(records::settings_of(&self.namespaces, multi.namespace).err()?)
             }
@@ -152,8 +160,11 @@ impl Native {
     /// How the namespace is that such work is in.
     fn settings_of_work(&self, request: &ShardRequest) -> NamespaceSettings {
         let namespace = match &request.work {
-            ShardWork::Batch(batch) => batch.namespace,
+            ShardWork::Batch(batch) => {
+                batch.steps.first().map_or(DEFAULT_NAMESPACE, |step| step.namespace)
+            }
             ShardWork::DeleteRange(range) => range.namespace(),
+            ShardWork::Large(large) => large.namespace,
             // They only read, or are about no namespace.
             ShardWork::Page(_)
             | ShardWork::Keyed(_)
@@ -192,6 +203,8 @@ enum ShardAsked {
     Lease,
     /// A change of one item that is made once.
     Once,
+    /// A step on the way of a large value.
+    Large,
 }
 
 impl NativeToken {
@@ -199,6 +212,9 @@ impl NativeToken {
         let RequestHead { id, opcode, has_checksum, .. } = *head;
         let wants_item = match request {
             NativeRequest::Put(put) => !matches!(put.mode, PutMode::IfAbsent),
+            NativeRequest::Large(LargeItem { work: LargeWork::Commit { when, .. }, .. }) => {
+                *when != StoreWhen::IfAbsent
+            }
             _ => true,
         };
         let head = ReplyHead { id, opcode: opcode as u8, has_checksum, hops: 0 };
@@ -228,12 +244,11 @@ impl NativeToken {
             Outcome::Stored => reply::put_version(out, head, metadata.version),
             Outcome::Deleted => reply::put(out, head, NativeStatus::Ok, |_| ()),
             Outcome::Number(number) => reply::put_number(out, head, number, metadata.version),
+            Outcome::Large if !answer.value.is_empty() => {
+                reply::put_large(out, head, &item_of(&answer.without_value()), answer.value);
+            }
             outcome => match refused(outcome, self.wants_item) {
-                Some(NativeStatus::TooLarge) => {
-                    let status = NativeStatus::TooLarge;
-                    reply::put_error(out, head, status, status.text());
-                }
-                Some(status) => put_status(out, head, status),
+                Some(status) => put_refused(out, head, status),
                 None => panic!("{outcome:?} is no refusal"),
             },
         }
@@ -274,7 +289,12 @@ fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
 fn acknowledgement_of(head: &RequestHead, settings: &NamespaceSettings) -> Acknowledgement {
     let only_reads = matches!(
         head.opcode,
-        Opcode::Get | Opcode::MultiGet | Opcode::GetAndTouch | Opcode::GetItems | Opcode::Scan
+        Opcode::Get
+            | Opcode::MultiGet
+            | Opcode::GetAndTouch
+            | Opcode::GetItems
+            | Opcode::Scan
+            | Opcode::GetChunk
     );
     match (head.durability, settings.durability) {
         (RequestDurability::Sync, _) | (RequestDurability::AsNode, NamespaceDurability::Sync) => {
@@ -309,7 +329,15 @@ fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
         Outcome::ValueDiffers => NativeStatus::ValueDiffers,
         Outcome::NotNumeric => NativeStatus::NotANumber,
         Outcome::TooLarge => NativeStatus::TooLarge,
+        Outcome::Large => NativeStatus::IsLarge,
     })
+}
+
+/// Appends a reply that says that an operation was not done; in words where the request is to be
+/// mended.
+fn put_refused(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus) {
+    let words = if status.group() == Group::FixRequest { status.text() } else { "" };
+    reply::put_error(out, head, status, words);
 }
 
 /// Appends a reply that is nobody's mistake, and says all by its status.
@@ -323,13 +351,8 @@ fn item_request<'a>(
     now: u32,
     settings: &NamespaceSettings,
 ) -> Option<(Operation<'a>, Kind)> {
-    // Items that are stored together in one record live for different times too.
-    let salt = || request.key().map_or(0, |key| key_salt(&key, now));
-    let expiry = |ttl: u32| match lifetime(settings, ttl, salt) {
-        0 => 0,
-        // A clock that stands before the first second of 1970 has no items that live.
-        ttl => now.saturating_add(ttl).max(EXPIRED + 1),
-    };
+    let key = request.key()?;
+    let expiry = |ttl: u32| expiry_of(settings, (&key, ttl), now);
     Some(match *request {
         NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
             let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
@@ -360,6 +383,17 @@ fn item_request<'a>(
     })
 }
 
+/// The Unix second at which an item of this key is gone that is stored at `now` to live so many
+/// seconds; 0 for never.
+fn expiry_of(settings: &NamespaceSettings, (key, ttl): (&ItemKey<'_>, u32), now: u32) -> u32 {
+    // Items that are stored together in one record live for different times too.
+    match lifetime(settings, ttl, || key_salt(key, now)) {
+        0 => 0,
+        // A clock that stands before the first second of 1970 has no items that live.
+        ttl => now.saturating_add(ttl).max(EXPIRED + 1),
+    }
+}
+
 /// What one shard is to do to store a value with this expiry.
 fn store_of<'a>(put: &PutItem<'a>, expiry: u32) -> (Operation<'a>, Kind) {
     let PutItem { mode, client_flags, value, .. } = *put;
@@ -375,8 +409,17 @@ fn store_of<'a>(put: &PutItem<'a>, expiry: u32) -> (Operation<'a>, Kind) {
         PutMode::Prepend => (StoreMode::Prepend, None),
     };
     let kind = if compare.is_some() { Kind::CompareAndStore } else { Kind::Store };
-    let (invalidate, vivify, version) = (false, None, None);
-    let store = Store { mode, value, client_flags, expiry, compare, invalidate, vivify, version };
+    let store = Store {
+        mode,
+        value,
+        client_flags,
+        expiry,
+        compare,
+        invalidate: false,
+        is_large: false,
+        vivify: None,
+        version: None,
+    };
     (Operation::Store(store), kind)
 }
 
@@ -555,9 +598,11 @@ impl Codec for Native {
         let found = match answer {
             None => Err(NativeStatus::Busy),
             Some(Err(no_answer)) => Err(status_of(no_answer)),
-            Some(Ok(answer)) => match refused(answer.outcome, true) {
-                None => Ok(item_of(answer)),
-                Some(status) => Err(status),
+            Some(Ok(answer)) => match (answer.outcome, refused(answer.outcome, true)) {
+                // Its length tells that the value is left out.
+                (Outcome::Large, _) => Ok(item_of(&answer.without_value())),
+                (_, None) => Ok(item_of(answer)),
+                (_, Some(status)) => Err(status),
             },
         };
         of.borrow_mut().put(*at, found.as_ref().map_err(|status| *status));
@@ -645,6 +690,7 @@ impl Codec for Native {
                     NativeRequest::BeginLease(_) | NativeRequest::EndLease(_) => {
                         Some(ShardAsked::Lease)
                     }
+                    NativeRequest::Large(_) => Some(ShardAsked::Large),
                     _ if head.token.is_some() => Some(ShardAsked::Once),
                     _ => Pages::asked(request, (&self.namespaces, self.facts.shards), None)
                         .and_then(Result::ok)
@@ -659,9 +705,11 @@ impl Codec for Native {
     fn token_bytes(token: &NativeToken) -> usize {
         token.asked.as_ref().map_or(0, |asked| match &**asked {
             ShardAsked::Mutation(mutation) => size_of::<ShardAsked>() + mutation.memory(),
-            ShardAsked::Pages(_) | ShardAsked::Deletion | ShardAsked::Lease | ShardAsked::Once => {
-                size_of::<ShardAsked>()
-            }
+            ShardAsked::Pages(_)
+            | ShardAsked::Deletion
+            | ShardAsked::Lease
+            | ShardAsked::Once
+            | ShardAsked::Large => size_of::<ShardAsked>(),
         })
     }
 
@@ -705,6 +753,9 @@ impl Codec for Native {
             }
             (ShardAsked::Lease, ShardAnswer::Leased(given)) => {
                 reply::put_lease(out, head, &leases::shown(given));
+            }
+            (ShardAsked::Large, ShardAnswer::Large(answer)) => {
+                large::put(head, token.wants_item, answer, out);
             }
             (ShardAsked::Once, ShardAnswer::Batch(answer)) => once::put(token, answer, hops, out),
             (asked, answer) => panic!("{answer:?} is no answer to {asked:?}"),

@@ -50,15 +50,16 @@ pub(super) fn batch_of(
     (shards, value_bytes_max): (u16, usize),
 ) -> (u16, ItemBatch) {
     let step = BatchStep {
+        namespace: key.namespace,
         record: key.record.to_vec(),
         item: key.item.to_vec(),
         operation: OperationBuf::new(operation),
     };
     // The value that is there counts as well: what is stored has a limit of its own.
     let value_bytes_max = value_bytes_max.saturating_mul(2);
-    let (namespace, steps) = (key.namespace, vec![step]);
+    let steps = vec![step];
     let shard = shard_of_hash(route_hash(key.record), shards);
-    (shard, ItemBatch { namespace, value_bytes_max, steps, once: Some(once) })
+    (shard, ItemBatch { value_bytes_max, steps, once: Some(once) })
 }
 
 /// Appends the reply to a request on one item.

@@ -9,8 +9,8 @@ use larder_engine::shard::{
 };
 use larder_protocol::native::reply::{self, Changed, ReplyHead};
 use larder_protocol::native::{
-    DeleteItems, ItemRange, MUTATE_CHANGES_MAX, MutateRecord, NamespaceSettings, NativeRequest,
-    NativeStatus, PutItem, PutMode,
+    DeleteItems, Group, ItemRange, MUTATE_CHANGES_MAX, MutateRecord, NamespaceSettings,
+    NativeRequest, NativeStatus, PutItem, PutMode,
 };
 
 use super::{item_request, refused};
@@ -46,6 +46,7 @@ impl Mutation {
                 panic!("every change is of one item: {change:?}");
             };
             steps.push(BatchStep {
+                namespace: key.namespace,
                 record: key.record.to_vec(),
                 item: key.item.to_vec(),
                 operation: OperationBuf::new(&operation),
@@ -57,7 +58,7 @@ impl Mutation {
             return Err((NativeStatus::Malformed, "two changes are of the same item"));
         }
         let shard = shard_of_hash(route_hash(mutate.record), shards);
-        let batch = ItemBatch { namespace: mutate.namespace, value_bytes_max, steps, once: None };
+        let batch = ItemBatch { value_bytes_max, steps, once: None };
         Ok(ShardRequest::new(shard, deadline, ShardWork::Batch(batch)))
     }
 
@@ -88,10 +89,9 @@ impl Mutation {
                 let status = refused(answer.as_answer().outcome, wants_item);
                 match status.unwrap_or(NativeStatus::Internal) {
                     // As where the body is: in words.
-                    NativeStatus::TooLarge => {
-                        let text = NativeStatus::TooLarge.text();
-                        let reason = format!("change {at}, counted from 0: {text}");
-                        reply::put_error(out, head, NativeStatus::TooLarge, &reason);
+                    status if status.group() == Group::FixRequest => {
+                        let reason = format!("change {at}, counted from 0: {}", status.text());
+                        reply::put_error(out, head, status, &reason);
                     }
                     status => reply::put_refused_change(out, head, status, *at),
                 }

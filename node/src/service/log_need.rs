@@ -27,7 +27,9 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
     let bytes = request.log_bytes()?;
     let adds = match &request.work {
         ShardWork::Batch(batch) if batch.adds() => bytes,
+        ShardWork::Large(step) if step.adds() => bytes,
         ShardWork::Batch(_)
+        | ShardWork::Large(_)
         | ShardWork::DeleteRange(_)
         | ShardWork::BeginLease(_)
         | ShardWork::EndLease(_)

@@ -239,6 +239,10 @@ async fn carry_out<C: CoreEnv>(
             (ShardAnswer::Batch(answer), needs)
         }
         ShardWork::DeleteRange(range) => (ShardAnswer::Deleted, engine.delete_range(range).await?),
+        ShardWork::Large(step) => {
+            let (answer, needs) = engine.large(step).await?;
+            (ShardAnswer::Large(answer), needs)
+        }
         ShardWork::BeginLease(nanoseconds) => {
             let given = engine.lease(*nanoseconds).await?;
             (ShardAnswer::Leased(given), given.needs)

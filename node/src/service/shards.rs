@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::{DEFAULT_NAMESPACE, Key};
-use larder_engine::operation::{Delete, EXPIRED, Need, Operation};
+use larder_engine::operation::{Delete, EXPIRED, Need, Operation, Outcome};
 use larder_engine::shard::{Announced, Answer, Attempt, Shard};
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::file_cache::FileCache;
@@ -168,7 +168,8 @@ impl<C: CoreEnv> Shards<C> {
                 if let Some(observed) = observed.take() {
                     observer.ended(*observed, Ok((outcome, value_bytes)), counters);
                 }
-                Tried::Done { after: After { shard, needs, how: *how }, is_error: false }
+                let is_error = outcome == Outcome::Large;
+                Tried::Done { after: After { shard, needs, how: *how }, is_error }
             }
             Attempt::Later => Tried::Later,
             Attempt::Failed(failure) => {

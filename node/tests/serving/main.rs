@@ -13,6 +13,7 @@ mod descriptors;
 mod durability;
 mod inspect;
 mod keyed;
+mod large;
 mod leases;
 mod lifecycle;
 mod limits;

@@ -221,6 +221,14 @@ impl ClientConnection {
         self.durability = durability;
     }
 
+    /// The same for as long as it is not set back; returns what was set before.
+    pub(crate) fn replace_durability(
+        &mut self,
+        durability: RequestDurability,
+    ) -> RequestDurability {
+        std::mem::replace(&mut self.durability, durability)
+    }
+
     /// Asks the node what it is.
     ///
     /// # Errors

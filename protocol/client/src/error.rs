@@ -101,6 +101,9 @@ pub enum ClientError {
          client flag bit 31, or with other bytes appended; store it anew"
     )]
     Compression(&'static str),
+    /// What was to be stored cannot be read. Nothing was stored.
+    #[error("cannot read what is to be stored: {0}; nothing was stored")]
+    Source(Error),
     /// The operating system gives no thread.
     #[error("cannot start a thread for a connection: {0}; raise the limit of threads")]
     Thread(Error),
@@ -118,6 +121,9 @@ impl ClientError {
     /// That the node has refused, with what it says for people.
     pub(crate) fn refused(status: Option<NativeStatus>, told: &[u8]) -> Self {
         let known = status.map_or("a status that is not known here", NativeStatus::text);
+        // These say more by numbers than by words.
+        let is_numbers = matches!(status, Some(NativeStatus::Large | NativeStatus::MissingChunk));
+        let told = if is_numbers { b"" } else { told };
         let told = String::from_utf8_lossy(told).into_owned();
         let text = if told.is_empty() { known.to_owned() } else { told };
         Self::Refused { status, text }
@@ -145,6 +151,7 @@ impl ClientError {
             Self::InDoubt(error) => Self::InDoubt(Box::new(error.again())),
             Self::Disagreement => Self::Disagreement,
             Self::Compression(text) => Self::Compression(text),
+            Self::Source(error) => Self::Source(same(error)),
             Self::Thread(error) => Self::Thread(same(error)),
             Self::Refused { status, text } => Self::Refused { status: *status, text: text.clone() },
         }
@@ -153,7 +160,7 @@ impl ClientError {
     /// What the caller does next.
     pub fn next(&self) -> Next {
         match self {
-            Self::Usage(_) => Next::FixRequest,
+            Self::Usage(_) | Self::Source(_) => Next::FixRequest,
             Self::Connect { .. }
             | Self::Broken(_)
             | Self::Closed
@@ -165,6 +172,7 @@ impl ClientError {
             Self::Replicas { error, .. } | Self::InDoubt(error) => error.next(),
             Self::Disagreement => Next::FixRequest,
             Self::Compression(_) => Next::Restore,
+            Self::Refused { status: Some(NativeStatus::Large), .. } => Next::FixRequest,
             Self::Refused { status, .. } => match status.map(NativeStatus::group) {
                 // What is stored is not what the request is for.
                 Some(Group::FixRequest | Group::ConditionFailed) => Next::FixRequest,
@@ -180,6 +188,7 @@ impl ClientError {
     pub fn may_be_done(&self) -> bool {
         match self {
             Self::Usage(_)
+            | Self::Source(_)
             | Self::Connect { .. }
             | Self::TurnedAway(_)
             | Self::Spent
@@ -203,6 +212,6 @@ impl ClientError {
 
     /// Whether the connection cannot be used any more.
     pub(crate) fn is_final(&self) -> bool {
-        !matches!(self, Self::Usage(_) | Self::Refused { .. })
+        !matches!(self, Self::Usage(_) | Self::Source(_) | Self::Refused { .. })
     }
 }

@@ -98,6 +98,7 @@ mod connection;
 mod error;
 mod handle;
 mod key;
+mod large;
 mod leases;
 mod memcache;
 mod multi;
@@ -120,6 +121,7 @@ pub use larder_protocol::native::{
     COMPRESS_NEVER, HelloReply, ItemKeyList, ItemRange, NamespaceCache, NamespaceDurability,
     NamespaceSettings, NativeLease, NativeNamespace, PageLimits, RequestDurability, SettingsChange,
 };
+pub use large::{LargePut, ValueReader};
 pub use memcache::{CasOutcome, Memcache, MemcacheValue};
 pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};

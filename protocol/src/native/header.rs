@@ -66,6 +66,16 @@ pub enum Opcode {
     ListNamespaces = 0x32,
     /// Delete one with all that it has.
     DropNamespace = 0x33,
+    /// Begin to store a large value.
+    Stage = 0x40,
+    /// Bring a chunk of it.
+    PutChunk = 0x41,
+    /// Store it.
+    Commit = 0x42,
+    /// Forget it.
+    Abort = 0x43,
+    /// Read a chunk of a large value.
+    GetChunk = 0x44,
     /// Keep a shard's moment for pages.
     BeginLease = 0x50,
     /// Keep it no longer.
@@ -74,7 +84,7 @@ pub enum Opcode {
 
 impl Opcode {
     /// Every opcode.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::Ping,
         Self::Hello,
         Self::Statistics,
@@ -93,6 +103,11 @@ impl Opcode {
         Self::SetNamespace,
         Self::ListNamespaces,
         Self::DropNamespace,
+        Self::Stage,
+        Self::PutChunk,
+        Self::Commit,
+        Self::Abort,
+        Self::GetChunk,
         Self::BeginLease,
         Self::EndLease,
     ];
@@ -119,6 +134,11 @@ impl Opcode {
             0x31 => Self::SetNamespace,
             0x32 => Self::ListNamespaces,
             0x33 => Self::DropNamespace,
+            0x40 => Self::Stage,
+            0x41 => Self::PutChunk,
+            0x42 => Self::Commit,
+            0x43 => Self::Abort,
+            0x44 => Self::GetChunk,
             0x50 => Self::BeginLease,
             0x51 => Self::EndLease,
             _ => return None,

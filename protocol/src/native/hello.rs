@@ -56,6 +56,10 @@ pub struct HelloReply {
     pub token_window_seconds: u32,
     /// Seconds by which a token's time may be ahead of the node's clock.
     pub token_drift_seconds: u32,
+    /// The longest large value, in bytes; 0 from a node that has none.
+    pub large_bytes_max: u32,
+    /// The longest chunk of one, in bytes.
+    pub chunk_bytes_max: u32,
 }
 
 /// Bits of [`HelloReply::capabilities`].
@@ -102,6 +106,8 @@ impl HelloReply {
             builder.push_slot_always(slot(17), shard_loads);
             builder.push_slot(slot(19), self.token_window_seconds, 0);
             builder.push_slot(slot(20), self.token_drift_seconds, 0);
+            builder.push_slot(slot(21), self.large_bytes_max, 0);
+            builder.push_slot(slot(22), self.chunk_bytes_max, 0);
             builder.push_slot(slot(0), self.version, 0);
             builder.push_slot(slot(2), self.shards, 0);
             builder.push_slot(slot(4), self.cores, 0);
@@ -139,6 +145,8 @@ impl HelloReply {
                 capabilities,
                 token_window,
                 token_drift,
+                large_bytes_max,
+                chunk_bytes_max,
             ] = reader.fields(root)?;
             Ok(Self {
                 version: reader.u16(version)?,
@@ -162,6 +170,8 @@ impl HelloReply {
                 capabilities: reader.u64(capabilities)?,
                 token_window_seconds: reader.u32(token_window)?,
                 token_drift_seconds: reader.u32(token_drift)?,
+                large_bytes_max: reader.u32(large_bytes_max)?,
+                chunk_bytes_max: reader.u32(chunk_bytes_max)?,
             })
         })
     }

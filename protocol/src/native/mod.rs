@@ -12,6 +12,7 @@
 mod header;
 mod hello;
 mod keys;
+mod large;
 mod lease;
 mod multi;
 mod mutate;
@@ -31,6 +32,7 @@ pub use header::{
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply, capability};
 pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
+pub use large::{LARGE_HEAD_BYTES, LargeHead, LargeItem, LargeWork, StoreWhen};
 pub use lease::{BeginLease, LeaseOf, NativeLease};
 pub use multi::{
     MULTI_ENTRY_BYTES, MULTI_GET_KEYS_MAX, MultiEntry, MultiGet, not_found, put_found,

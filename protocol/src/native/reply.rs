@@ -3,7 +3,9 @@
 use super::header::{CHECKED_BYTES, HEADER_BYTES, checksum};
 use super::multi::{MultiEntry, take_entry};
 use super::mutate::CHANGED_BYTES;
-use super::{Header, NativeLease, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at};
+use super::{
+    Header, LargeHead, NativeLease, NativePage, NativePageItem, NativeStatus, Side, u32_at, u64_at,
+};
 use crate::sink::ReplySink;
 
 /// What of a request its reply repeats.
@@ -98,6 +100,14 @@ pub fn put_item<S: ReplySink>(out: &mut S, head: ReplyHead, item: &NativeItem<'_
     out.make_room(FRONT_BYTES, item.value.len());
     out.bytes().extend_from_slice(&front);
     out.put_value(item.value);
+}
+
+/// Appends a reply that shows an item with a large value, for which `stands` stands.
+pub fn put_large(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>, stands: &[u8]) {
+    put(out, head, NativeStatus::Large, |out| {
+        out.extend_from_slice(&item_head(item));
+        out.extend_from_slice(stands);
+    });
 }
 
 /// An item's metadata before its value.
@@ -283,6 +293,24 @@ impl<'a> NativeReply<'a> {
     /// If the body is no item.
     pub fn item(&self) -> Result<NativeItem<'a>, ReplyError> {
         read_item(self.body)
+    }
+
+    /// The item that the reply shows, without its value, and what stands for that, which is large.
+    ///
+    /// # Errors
+    /// If the body shows no such item.
+    pub fn large(&self) -> Result<(NativeItem<'a>, LargeHead), ReplyError> {
+        let (fixed, stands) = self.body.split_at_checked(ITEM_BYTES).ok_or(ReplyError::Body)?;
+        let (item, large) = (read_item(fixed)?, LargeHead::read(stands).ok_or(ReplyError::Body)?);
+        if item.value_len == large.len { Ok((item, large)) } else { Err(ReplyError::Body) }
+    }
+
+    /// The large value of which chunks may come now.
+    ///
+    /// # Errors
+    /// If the body stands for none.
+    pub fn staged(&self) -> Result<LargeHead, ReplyError> {
+        LargeHead::read(self.body).ok_or(ReplyError::Body)
     }
 
     /// The entries of the reply to a read of `count` items.

@@ -1,6 +1,7 @@
 //! What a client asks for. Requests are small, `Copy`, and borrow their bytes from the input.
 
 use super::header::{HEADER_BYTES, checksum};
+use super::large::LargeItem;
 use super::lease::{self, BeginLease};
 use super::multi::MultiGet;
 use super::mutate::{DeleteItems, MutateRecord};
@@ -210,6 +211,8 @@ pub enum NativeRequest<'a> {
     BeginLease(BeginLease<'a>),
     /// Keep the moment of this lease no longer.
     EndLease(u64),
+    /// Do a step on the way of a large value.
+    Large(LargeItem<'a>),
 }
 
 /// Bytes of the part that says the key's lengths.
@@ -228,7 +231,7 @@ pub(super) type BodyError = &'static str;
 const SHORT: BodyError = "the body is shorter than the opcode's fixed part";
 const KEY_LENGTHS: BodyError = "record id and item key are longer than the body";
 const BEHIND_KEY: BodyError = "the body is longer than its key says";
-const RESERVED: BodyError = "reserved bytes must be 0";
+pub(super) const RESERVED: BodyError = "reserved bytes must be 0";
 
 impl<'a> NativeRequest<'a> {
     /// Reads the body of a request with this opcode.
@@ -252,6 +255,11 @@ impl<'a> NativeRequest<'a> {
             Opcode::DropNamespace => namespaces::read_one_name(body).map(Self::DropNamespace),
             Opcode::BeginLease => BeginLease::read(body).map(Self::BeginLease),
             Opcode::EndLease => lease::read_end(body).map(Self::EndLease),
+            Opcode::Stage
+            | Opcode::PutChunk
+            | Opcode::Commit
+            | Opcode::Abort
+            | Opcode::GetChunk => LargeItem::read(opcode, body).map(Self::Large),
             Opcode::Statistics if body.is_empty() => Ok(Self::Statistics),
             Opcode::Statistics => Err("a question for statistics has no body"),
             Opcode::Ping if body.len() <= PING_BYTES_MAX => Ok(Self::Ping(body)),
@@ -281,7 +289,9 @@ impl<'a> NativeRequest<'a> {
             | Self::ListNamespaces(_)
             | Self::DropNamespace(_)
             | Self::BeginLease(_)
-            | Self::EndLease(_) => None,
+            | Self::EndLease(_)
+            // A task does it.
+            | Self::Large(_) => None,
         }
     }
 
@@ -291,6 +301,7 @@ impl<'a> NativeRequest<'a> {
         match self {
             Self::Put(put) => put.value.len() + put.mode.demanded().len(),
             Self::Delete(delete) => delete.condition.value().len(),
+            Self::Large(large) => large.chunk().len(),
             _ => 0,
         }
     }
@@ -318,6 +329,7 @@ impl<'a> NativeRequest<'a> {
             Self::DropNamespace(_) => Opcode::DropNamespace,
             Self::BeginLease(_) => Opcode::BeginLease,
             Self::EndLease(_) => Opcode::EndLease,
+            Self::Large(large) => large.opcode(),
         }
     }
 
@@ -384,6 +396,7 @@ impl<'a> NativeRequest<'a> {
             Self::DropNamespace(name) => namespaces::put_change(Some(name), None, out),
             Self::BeginLease(begin) => begin.put_body(out),
             Self::EndLease(lease) => out.extend_from_slice(&lease.to_le_bytes()),
+            Self::Large(large) => large.put_body(out),
         }
     }
 }
@@ -473,7 +486,7 @@ fn put_hello(hello: &ClientHello<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
 }
 
-fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
+pub(super) fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
     assert!(key.record.len() <= RECORD_BYTES_MAX, "a record id is at most 1,024 bytes");
     assert!(key.item.len() <= ITEM_BYTES_MAX, "an item key is at most 1,024 bytes");
     out.extend_from_slice(&key.namespace.to_le_bytes());
@@ -481,14 +494,17 @@ fn put_key_head(key: &ItemKey<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&(key.item.len() as u16).to_le_bytes());
 }
 
-fn put_key(key: &ItemKey<'_>, out: &mut Vec<u8>) {
+pub(super) fn put_key(key: &ItemKey<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(key.record);
     out.extend_from_slice(key.item);
 }
 
 /// The opcode's fixed part, the key, and what is behind it.
 #[inline]
-fn split<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>, &'a [u8]), BodyError> {
+pub(super) fn split<'a>(
+    body: &'a [u8],
+    fixed: usize,
+) -> Result<(&'a [u8], ItemKey<'a>, &'a [u8]), BodyError> {
     let end = KEY_HEAD_BYTES + fixed;
     if body.len() < end {
         return Err(SHORT);
@@ -512,7 +528,10 @@ fn split<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>, &'a
 
 /// The same where nothing may be behind the key.
 #[inline]
-fn split_all<'a>(body: &'a [u8], fixed: usize) -> Result<(&'a [u8], ItemKey<'a>), BodyError> {
+pub(super) fn split_all<'a>(
+    body: &'a [u8],
+    fixed: usize,
+) -> Result<(&'a [u8], ItemKey<'a>), BodyError> {
     match split(body, fixed)? {
         (fixed, key, []) => Ok((fixed, key)),
         _ => Err(BEHIND_KEY),

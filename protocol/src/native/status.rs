@@ -62,6 +62,8 @@ macro_rules! statuses {
 statuses! {
     /// Done.
     Ok = 0x00, Done, "done";
+    /// The value is large: it is read in chunks.
+    Large = 0x01, Done, "the value is large: it is read in chunks";
     /// There is no such item.
     Absent = 0x10, Absent, "there is no such item";
     /// There is an item where there was to be none.
@@ -72,6 +74,10 @@ statuses! {
     NotANumber = 0x22, ConditionFailed, "the value is not a decimal number of at most 64 bits";
     /// The item has another value.
     ValueDiffers = 0x23, ConditionFailed, "the item has another value";
+    /// The item has not, or no longer, the value that the upload brought.
+    Changed = 0x24, ConditionFailed, "the value was replaced meanwhile: begin again";
+    /// A chunk of the upload has not come.
+    MissingChunk = 0x25, ConditionFailed, "a chunk of the upload has not come";
     /// The body is not that of the opcode.
     Malformed = 0x30, FixRequest, "the body is not that of the opcode";
     /// There is no such opcode.
@@ -98,8 +104,12 @@ statuses! {
     TokenRefused = 0x3B, FixRequest, "the idempotency token cannot be taken";
     /// The record has as much as a record of its namespace may have.
     RecordFull = 0x3C, FixRequest, "the record has all that its namespace lets one have";
+    /// The item has no such upload under way.
+    NoUpload = 0x3D, FixRequest, "there is no such upload: it was committed, aborted or is old";
     /// There is no such lease any more.
     LeaseEnded = 0x3E, FixRequest, "the lease has ended: begin another one, and read anew";
+    /// The value is large: it cannot be changed in part.
+    IsLarge = 0x3F, FixRequest, "the value is large: it cannot be changed in part";
     /// The node has too much to do.
     Busy = 0x40, RetryHere, "the node has too much to do";
     /// There is no room for the value.

@@ -65,7 +65,23 @@ fn requests() -> Vec<NativeRequest<'static>> {
             of: LeaseOf::Record(b"record"),
         }),
         NativeRequest::EndLease(u64::MAX),
+        large(LargeWork::Stage { len: 128 << 20 }),
+        large(LargeWork::PutChunk { upload: u64::MAX, index: 3, bytes: b"some bytes" }),
+        commit(StoreWhen::Always),
+        commit(StoreWhen::IfAbsent),
+        commit(StoreWhen::IfPresent),
+        commit(StoreWhen::IfVersion(u64::MAX)),
+        large(LargeWork::Abort { upload: 9 }),
+        large(LargeWork::GetChunk { upload: 9, index: u32::MAX }),
     ]
+}
+
+fn large(work: LargeWork<'static>) -> NativeRequest<'static> {
+    NativeRequest::Large(LargeItem { key: KEY, work })
+}
+
+fn commit(when: StoreWhen) -> NativeRequest<'static> {
+    large(LargeWork::Commit { upload: 9, when, client_flags: 5, ttl: 60 })
 }
 
 /// A put in any case.
@@ -469,6 +485,8 @@ fn a_node_says_what_it_is() {
         capabilities: capability::ALL,
         token_window_seconds: 600,
         token_drift_seconds: 60,
+        large_bytes_max: 128 << 20,
+        chunk_bytes_max: 512 << 10,
     };
     assert_eq!(HelloReply::decode(&hello.encode()), Ok(hello));
     assert_eq!(HelloReply::decode(b"12345678"), Err(StructureError::Identifier));

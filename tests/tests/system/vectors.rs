@@ -7,12 +7,12 @@ use std::time::Duration;
 use larder_protocol::native::reply::{self, Changed, NativeItem, NativeReply, ReplyHead};
 use larder_protocol::native::{
     BeginLease, ClientHello, Condition, DeleteItem, DeleteItems, GetItem, GetItems, HelloReply,
-    IdempotencyToken, IncrementItem, ItemKey, ItemKeyList, ItemRange, LeaseOf, MultiGet,
-    MutateRecord, NamespaceCache, NamespaceChange, NamespaceDurability, NamespaceSettings,
-    NativeLease, NativeLimits, NativeNamespace, NativePage, NativePageItem, NativeParsed,
-    NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits, PutItem, PutMode,
-    RequestDurability, RequestOptions, ScanItems, SettingsChange, StatisticsReply, TouchItem,
-    not_found, put_found, put_request, put_request_as,
+    IdempotencyToken, IncrementItem, ItemKey, ItemKeyList, ItemRange, LargeHead, LargeItem,
+    LargeWork, LeaseOf, MultiGet, MutateRecord, NamespaceCache, NamespaceChange,
+    NamespaceDurability, NamespaceSettings, NativeLease, NativeLimits, NativeNamespace, NativePage,
+    NativePageItem, NativeParsed, NativeParser, NativeRequest, NativeStatus, Opcode, PageLimits,
+    PutItem, PutMode, RequestDurability, RequestOptions, ScanItems, SettingsChange,
+    StatisticsReply, StoreWhen, TouchItem, not_found, put_found, put_request, put_request_as,
 };
 use larder_tests::node::{Node, NodeOptions};
 use larder_tests::scratch::Scratch;
@@ -261,7 +261,42 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             of: lease_of(fields, borrowed),
         }),
         "end_lease" => NativeRequest::EndLease(number(&fields["lease"])),
+        "stage" | "put_chunk" | "commit" | "abort" | "get_chunk" => {
+            NativeRequest::Large(LargeItem { key: key(), work: large_work(kind, fields, borrowed) })
+        }
         other => namespace_request(other, fields),
+    }
+}
+
+fn large_work<'a>(kind: &str, fields: &Value, borrowed: &'a Borrowed) -> LargeWork<'a> {
+    let (upload, index) = (|| number(&fields["upload"]), || short(&fields["index"]));
+    match kind {
+        "stage" => LargeWork::Stage { len: short(&fields["length"]) },
+        "put_chunk" => {
+            LargeWork::PutChunk { upload: upload(), index: index(), bytes: &borrowed.bytes }
+        }
+        "abort" => LargeWork::Abort { upload: upload() },
+        "get_chunk" => LargeWork::GetChunk { upload: upload(), index: index() },
+        _ => LargeWork::Commit {
+            upload: upload(),
+            when: match text(&fields["mode"]) {
+                "set" => StoreWhen::Always,
+                "if_absent" => StoreWhen::IfAbsent,
+                "if_present" => StoreWhen::IfPresent,
+                _ => StoreWhen::IfVersion(number(&fields["version"])),
+            },
+            client_flags: short(&fields["client_flags"]),
+            ttl: short(&fields["ttl"]),
+        },
+    }
+}
+
+/// What stands for the large value of a vector.
+fn large_head(fields: &Value) -> LargeHead {
+    LargeHead {
+        upload: number(&fields["upload"]),
+        len: short(&fields["length"]),
+        chunk_bytes: short(&fields["chunk_length"]),
     }
 }
 
@@ -430,6 +465,8 @@ fn write_hello(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
         capabilities: number(&fields["capabilities"]),
         token_window_seconds: short(&fields["token_window_seconds"]),
         token_drift_seconds: short(&fields["token_drift_seconds"]),
+        large_bytes_max: short(&fields["large_bytes_max"]),
+        chunk_bytes_max: short(&fields["chunk_bytes_max"]),
     };
     let body = written.encode();
     assert_eq!(HelloReply::decode(&body), Ok(written));
@@ -482,14 +519,26 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
     if let Some(at) = fields.get("refused") {
         return reply::put_refused_change(out, head, status, number(at) as usize);
     }
+    if status == NativeStatus::Large {
+        let stands = large_head(&fields["large"]);
+        reply::put_large(out, head, &item(fields, b""), &stands.bytes());
+        let (reply, _) = NativeReply::read(out, 1 << 20).expect("a reply");
+        return assert_eq!(reply.large(), Ok((item(fields, b""), stands)));
+    }
     if status != NativeStatus::Ok {
         let reason = fields.get("reason").map_or("", |reason| reason.as_str().expect("text"));
         return reply::put_error(out, head, status, reason);
     }
     match kind {
-        "ping" => reply::put(out, head, status, |out| out.extend(hex(&fields["bytes"]))),
-        "delete" | "delete_items" | "drop_namespace" | "end_lease" => {
+        "ping" | "get_chunk" => {
+            reply::put(out, head, status, |out| out.extend(hex(&fields["bytes"])));
+        }
+        "delete" | "delete_items" | "drop_namespace" | "put_chunk" | "abort" | "end_lease" => {
             reply::put(out, head, status, |_| ());
+        }
+        "stage" => {
+            let stands = large_head(fields).bytes();
+            reply::put(out, head, status, |out| out.extend_from_slice(&stands));
         }
         "mutate_record" => {
             let changed = fields["changed"].as_array().expect("changes").iter();
@@ -508,7 +557,7 @@ fn write(kind: &str, fields: &Value, head: ReplyHead, status: NativeStatus, out:
             let body = NativeNamespace::encode_all(namespaces(fields).iter());
             reply::put(out, head, status, |out| out.extend_from_slice(&body));
         }
-        "put" => reply::put_version(out, head, number(&fields["version"])),
+        "put" | "commit" => reply::put_version(out, head, number(&fields["version"])),
         "increment" => {
             reply::put_number(out, head, number(&fields["number"]), number(&fields["version"]));
         }

@@ -98,7 +98,7 @@ fn every_store_does_what_the_oracle_says() {
     for_all!(mode in modes, value in values, expiry in [0, EXPIRED, 8000], compare in COMPARES,
     invalidate in EITHER, vivify in EXPIRIES, version in VERSIONS;
     operations.push(Operation::Store(Store {
-        mode, value, client_flags: 7, expiry, compare, invalidate, vivify, version,
+        mode, value, client_flags: 7, expiry, compare, invalidate, is_large: false, vivify, version,
     })));
     assert_eq!(judge_all(&operations), 619_200);
 }

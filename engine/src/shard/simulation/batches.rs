@@ -16,6 +16,7 @@ fn append(value: &[u8]) -> OperationBuf {
         expiry: 0,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     }))
@@ -23,12 +24,13 @@ fn append(value: &[u8]) -> OperationBuf {
 
 fn batch(numbers: std::ops::Range<u8>, operation: &OperationBuf) -> ItemBatch {
     let step = |number: u8| BatchStep {
+        namespace: DEFAULT_NAMESPACE,
         record: b"r".to_vec(),
         item: vec![number],
         operation: operation.clone(),
     };
-    let (namespace, value_bytes_max) = (DEFAULT_NAMESPACE, 1 << 20);
-    ItemBatch { namespace, value_bytes_max, steps: numbers.map(step).collect(), once: None }
+    let value_bytes_max = 1 << 20;
+    ItemBatch { value_bytes_max, steps: numbers.map(step).collect(), once: None }
 }
 
 async fn run(shard: &TestShard, number: u8, operation: OperationBuf) -> Reply {

@@ -13,6 +13,7 @@ use super::damage;
 use super::failed_collections;
 use super::failures;
 use super::items;
+use super::large;
 use super::lives::Lives;
 use super::model::Device;
 use super::races;
@@ -82,6 +83,11 @@ fn a_collector_that_moves_without_the_condition_is_noticed() {
 /// In races, which have no chance in them.
 fn races_notice(defect: Defect, race: fn()) {
     must_be_noticed(&format!("{defect:?} in a race"), Some(defect), |_, _| race());
+}
+
+#[test]
+fn a_sweep_that_does_not_look_at_the_item_is_noticed() {
+    races_notice(Defect::CollectLivingChunks, large::a_large_value_stays);
 }
 
 #[test]

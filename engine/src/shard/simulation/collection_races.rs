@@ -294,6 +294,7 @@ fn store(mode: StoreMode, value: &[u8], compare: Option<u64>) -> OperationBuf {
         expiry: EXPIRY,
         compare,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     }))

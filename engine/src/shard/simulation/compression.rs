@@ -55,6 +55,7 @@ fn store(mode: StoreMode, value: &[u8], compare: Option<u64>) -> OperationBuf {
         expiry: 0,
         compare,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     };
@@ -181,6 +182,7 @@ fn batches_and_pages_answer_as_if_nothing_were_compressed() {
             let mut answers = Vec::new();
             for (number, value) in values().iter().enumerate() {
                 let step = |item: &[u8], operation| BatchStep {
+                    namespace: DEFAULT_NAMESPACE,
                     record: vec![number as u8],
                     item: item.to_vec(),
                     operation,
@@ -188,8 +190,7 @@ fn batches_and_pages_answer_as_if_nothing_were_compressed() {
                 for operation in [set(value), store(StoreMode::Append, &words(300), None)] {
                     let steps = vec![step(b"a", operation), step(b"b", set(&words(600)))];
                     let value_bytes_max = 1 << 20;
-                    let namespace = DEFAULT_NAMESPACE;
-                    let batch = ItemBatch { namespace, value_bytes_max, steps, once: None };
+                    let batch = ItemBatch { value_bytes_max, steps, once: None };
                     let (answer, needs) = shard.execute_batch(batch).await.expect("done");
                     shard.wait_acknowledged(needs).await.expect("durable");
                     assert!(matches!(answer, BatchAnswer::Done(_)), "{answer:?}");

@@ -70,6 +70,7 @@ fn operation(step: Step) -> Option<(u8, OperationBuf)> {
                 expiry: 0,
                 compare: None,
                 invalidate: false,
+                is_large: false,
                 vivify: Some(0),
                 version: None,
             };

@@ -39,6 +39,7 @@ fn append(value: &[u8]) -> OperationBuf {
         expiry: 0,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     }))

@@ -15,6 +15,7 @@ use crate::error::EngineError;
 use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::{TableOptions, key_hash};
 use crate::key::{DEFAULT_NAMESPACE, Key};
+use crate::large::LargeOptions;
 use crate::shard::locate::Place;
 use crate::shard::{OpenReport, RangeOptions, Shard, ShardOptions};
 use crate::value_log::{Durability, LogOptions};
@@ -78,6 +79,12 @@ pub(super) fn tiny_options() -> ShardOptions {
             bytes_max: 8 << 10,
             round_nanoseconds: 20_000_000,
             unflushed_nanoseconds_max: 100_000_000,
+        },
+        large: LargeOptions {
+            chunk_bytes_max: 700,
+            staging_seconds: 1000,
+            staged_max: 8,
+            round_nanoseconds: 20_000_000,
         },
         picker: PickerOptions {
             level_zero_runs: 3,

@@ -57,9 +57,9 @@ fn a_dropped_namespace_takes_no_changes_and_gives_its_space_back() {
         worker.set_namespaces(known(&[(6, usual)]));
         let refused = run(&worker, 5, 1, set(b"v")).await;
         assert!(matches!(refused, Err(EngineError::NoNamespace(5))), "{refused:?}");
-        let steps =
-            vec![BatchStep { record: b"r".to_vec(), item: b"i".to_vec(), operation: set(b"v") }];
-        let batch = ItemBatch { namespace: 5, value_bytes_max: 1000, steps, once: None };
+        let (record, item) = (b"r".to_vec(), b"i".to_vec());
+        let steps = vec![BatchStep { namespace: 5, record, item, operation: set(b"v") }];
+        let batch = ItemBatch { value_bytes_max: 1000, steps, once: None };
         let refused = worker.execute_batch(batch).await;
         assert!(matches!(refused, Err(EngineError::NoNamespace(5))), "{refused:?}");
         let before = worker.log.counters().records;
@@ -194,6 +194,7 @@ fn no_value_becomes_longer_than_its_namespace_allows() {
             expiry: 0,
             compare: None,
             invalidate: false,
+            is_large: false,
             vivify: None,
             version: None,
         }));
@@ -205,8 +206,8 @@ fn no_value_becomes_longer_than_its_namespace_allows() {
             assert_eq!(outcome(set(b"1234")).await, Outcome::Stored);
             assert_eq!(outcome(append.clone()).await, expected);
             let (record, item) = (b"r".to_vec(), 1u32.to_be_bytes().to_vec());
-            let steps = vec![BatchStep { record, item, operation: append.clone() }];
-            let batch = ItemBatch { namespace, value_bytes_max: 1000, steps, once: None };
+            let steps = vec![BatchStep { namespace, record, item, operation: append.clone() }];
+            let batch = ItemBatch { value_bytes_max: 1000, steps, once: None };
             let (answer, _) = worker.execute_batch(batch).await.expect("readable");
             let is_done = matches!(answer, BatchAnswer::Done(_));
             assert_eq!(is_done, namespace == 6, "{answer:?}");
@@ -299,10 +300,10 @@ async fn change_record(
         7..20 => {
             let step = |item: u8| {
                 let operation = set(value);
-                BatchStep { record: record.to_vec(), item: vec![item], operation }
+                BatchStep { namespace: 5, record: record.to_vec(), item: vec![item], operation }
             };
             let steps = vec![step(item), step(item + 60)];
-            let batch = ItemBatch { namespace: 5, value_bytes_max: 1 << 20, steps, once: None };
+            let batch = ItemBatch { value_bytes_max: 1 << 20, steps, once: None };
             shard.execute_batch(batch).await.map(|_| ())
         }
         _ => shard.run(&key, set(value), |_| ()).await,

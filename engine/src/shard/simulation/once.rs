@@ -31,13 +31,13 @@ fn increment() -> OperationBuf {
 /// Operations on items of one record, under a token.
 fn batch(token: u64, expiry: u32, operations: &[(&[u8], OperationBuf)]) -> ItemBatch {
     let step = |(item, operation): &(&[u8], OperationBuf)| BatchStep {
+        namespace: DEFAULT_NAMESPACE,
         record: b"r".to_vec(),
         item: item.to_vec(),
         operation: operation.clone(),
     };
     let once = Once { token: token.to_be_bytes().to_vec(), fingerprint: 7, expiry };
     ItemBatch {
-        namespace: DEFAULT_NAMESPACE,
         value_bytes_max: 1 << 20,
         steps: operations.iter().map(step).collect(),
         once: Some(once),
@@ -158,6 +158,7 @@ fn a_token_says_what_was_answered_and_is_good_for_one_request_until_it_expires()
                 expiry: 0,
                 compare: None,
                 invalidate: false,
+                is_large: false,
                 vivify: None,
                 version: None,
             }))

@@ -19,6 +19,7 @@ pub(super) fn set_until(value: &[u8], expiry: u32) -> OperationBuf {
         expiry,
         compare: None,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     }))

@@ -136,12 +136,12 @@ pub(super) async fn perform_batch(
     let began = now(env);
     let steps_before = model.borrow().clock_steps().len();
     let batch = ItemBatch {
-        namespace: steps[0].0.namespace,
         once: None,
         value_bytes_max: usize::MAX,
         steps: steps
             .iter()
             .map(|(name, operation)| BatchStep {
+                namespace: name.namespace,
                 record: name.record.clone(),
                 item: name.item.clone(),
                 operation: operation.clone(),

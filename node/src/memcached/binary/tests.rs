@@ -76,6 +76,7 @@ fn stores() {
         expiry: NOW + 60,
         compare,
         invalidate: false,
+        is_large: false,
         vivify: None,
         version: None,
     };

@@ -24,6 +24,7 @@ const STORE: Store<'_> = Store {
     expiry: 0,
     compare: None,
     invalidate: false,
+    is_large: false,
     vivify: None,
     version: None,
 };
