@@ -1,0 +1,26 @@
+//! Tuning a machine for the node.
+//!
+//! ```text
+//!   tree            machine            plan               print  a table, a script
+//!   files of   -->  a plain value -->  pure: masks,  -->  apply  with the old values kept first
+//!   a system        of what it is      settings           (undo) from those old values
+//! ```
+//!
+//! Reading decides nothing, deciding touches nothing, and what is printed is what would be applied.
+//! Start at [`plan::decide`]; [`command`] is `larder tune`.
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod command;
+pub mod cpu_mask;
+pub mod cpu_plan;
+pub mod error;
+pub mod machine;
+pub mod options;
+pub mod plan;
+pub mod print;
+mod state;
+pub mod tree;
+
+#[cfg(test)]
+mod tests;
