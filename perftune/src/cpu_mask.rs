@@ -126,7 +126,7 @@ impl CpuMask {
             let set = (0..BITS_PER_DIGIT).filter(|bit| self.contains(base + bit));
             let value = set.fold(0, |value, bit| value | (1 << bit));
             text.extend(char::from_digit(value, 16));
-            if place > 0 && base % BITS_PER_GROUP == 0 {
+            if place > 0 && base.is_multiple_of(BITS_PER_GROUP) {
                 text.push(',');
             }
         }

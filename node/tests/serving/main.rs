@@ -28,3 +28,4 @@ mod pages;
 mod process;
 mod records;
 mod starts;
+mod tuning;

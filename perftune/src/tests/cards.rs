@@ -7,8 +7,8 @@ use crate::machine::{InterruptLine, Machine};
 use crate::options::{TuneMode, TuneOptions};
 use crate::plan::{TunePlan, decide};
 
-fn plan(machine: &Machine, options: TuneOptions) -> TunePlan {
-    decide(machine, &options).expect("a plan")
+fn plan(machine: &Machine, options: &TuneOptions) -> TunePlan {
+    decide(machine, options).expect("a plan")
 }
 
 fn value<'a>(plan: &'a TunePlan, path: &str) -> Option<&'a str> {
@@ -60,7 +60,7 @@ fn a_bond_is_tuned_by_its_cards() {
         .build();
     let machine = tree.machine();
     let nic = vec!["bond0.5".to_owned()];
-    let plan = plan(&machine, TuneOptions { nic, ..TuneOptions::default() });
+    let plan = plan(&machine, &TuneOptions { nic, ..TuneOptions::default() });
     let steers = |card: &str| value(&plan, &format!("/sys/class/net/{card}/queues/rx-0/rps_cpus"));
     assert_eq!((steers("eth0"), steers("eth1"), steers("eth2")), (Some("3"), Some("3"), None));
 }
@@ -69,7 +69,7 @@ fn a_bond_is_tuned_by_its_cards() {
 fn queues_are_spread_over_nodes_and_cores() {
     let tree = TreeBuilder::new(2, 2, 2).ena(4).build();
     let mode = Some(TuneMode::Mq);
-    let plan = plan(&tree.machine(), TuneOptions { mode, ..TuneOptions::default() });
+    let plan = plan(&tree.machine(), &TuneOptions { mode, ..TuneOptions::default() });
     let taken: Vec<&str> = (25..29)
         .filter_map(|number| value(&plan, &format!("/proc/irq/{number}/smp_affinity_list")))
         .collect();
@@ -91,7 +91,7 @@ fn queues_are_spread_over_nodes_and_cores() {
 
 fn disks(tree: &Tree, directory: &str) -> (Vec<String>, Vec<String>) {
     let dir = vec![directory.to_owned()];
-    let plan = plan(&tree.machine(), TuneOptions { dir, ..TuneOptions::default() });
+    let plan = plan(&tree.machine(), &TuneOptions { dir, ..TuneOptions::default() });
     let scheduled = plan.settings.iter().filter(|it| it.path.ends_with("/scheduler"));
     (scheduled.map(|it| it.path.clone()).collect(), plan.notes)
 }
@@ -130,10 +130,10 @@ fn an_old_kernel_has_another_name_for_no_scheduler() {
         .build();
     let dir = vec![DATA.to_owned()];
     let options = TuneOptions { dir, ..TuneOptions::default() };
-    let found = plan(&tree.machine(), options.clone());
+    let found = plan(&tree.machine(), &options);
     assert_eq!(value(&found, "/sys/block/vda/queue/scheduler"), Some("noop"));
     tree.write("/sys/block/vda/queue/scheduler", "deadline [cfq]\n");
-    let found = plan(&tree.machine(), options);
+    let found = plan(&tree.machine(), &options);
     assert_eq!(value(&found, "/sys/block/vda/queue/scheduler"), None);
     assert!(found.notes.iter().any(|note| note.contains("cfq stays")), "{:?}", found.notes);
 }
