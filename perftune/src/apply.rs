@@ -1,7 +1,8 @@
 //! Carrying a plan out, and undoing it: the third of the three steps.
 //!
 //! Invariant: before the first setting is changed, the old values of all that will be are durable.
-//! So whatever ends this in the middle, an undo finds them; and undoing twice does no more than once.
+//! So whatever ends this in the middle, an undo finds them; and undoing twice does no more than
+//! once.
 
 use std::io::{self, ErrorKind};
 

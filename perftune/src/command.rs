@@ -20,8 +20,9 @@ const HELP: &str = "\
 Exit code: 0; 1 if --check finds a difference; 2 if it could not be done.
 
 --apply keeps the old values in /var/lib/larder/tune-state.toml before it changes anything, changes
-all or nothing, and saves how the CPUs are divided in /etc/larder/cpu-plan.toml, where `larder serve`
-finds it. Without options those of the saved plan hold. What it sets in /proc and /sys holds until the machine is started again.
+all or nothing, and saves how the CPUs are divided in /etc/larder/cpu-plan.toml, where
+`larder serve` finds it. Without options those of the saved plan hold. What it sets in /proc and
+/sys holds until the machine is started again.
 
 Examples:
   larder tune --show --dir /mnt/nvme/larder

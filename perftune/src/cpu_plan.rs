@@ -13,8 +13,8 @@ use crate::tree::read_small;
 pub const CPU_PLAN_FILE: &str = "/etc/larder/cpu-plan.toml";
 
 const HEAD: &str = "\
-# How the CPUs of this machine are divided. Written by `larder tune --apply`; `larder serve` runs its
-# cores on `cpus`, and leaves `interrupts` to network cards and disks.
+# How the CPUs of this machine are divided. Written by `larder tune --apply`; `larder serve` runs
+# its cores on `cpus`, and leaves `interrupts` to network cards and disks.
 ";
 
 /// How the CPUs of a machine are divided.

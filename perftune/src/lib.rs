@@ -1,10 +1,13 @@
-//! Tuning a machine for the node.
+//! Tuning a machine for the node, and measuring its disks.
 //!
 //! ```text
 //!   tree            machine            plan               print  a table, a script
 //!   files of   -->  a plain value -->  pure: masks,  -->  apply  with the old values kept first
 //!   a system        of what it is      settings           (undo) from those old values
 //! ```
+//!
+//! [`disk`] has what a disk can do, as figures in a file, and [`measure`] finds them out over whatever
+//! carries a load out.
 //!
 //! Reading decides nothing, deciding touches nothing, and what is printed is what would be applied.
 //! Start at [`plan::decide`]; [`command`] is `larder tune`.
@@ -14,8 +17,10 @@ pub mod apply;
 pub mod command;
 pub mod cpu_mask;
 pub mod cpu_plan;
+pub mod disk;
 pub mod error;
 pub mod machine;
+pub mod measure;
 pub mod options;
 pub mod plan;
 pub mod print;

@@ -16,7 +16,7 @@ use crate::config::{Config, CpuList};
 pub(super) struct ChosenCpus {
     /// One for each core.
     pub cores: Vec<usize>,
-    /// Those of the kernel's threads that work for the cores' rings; `None` leaves it to the kernel.
+    /// Those of the kernel's threads that work for the rings; `None` leaves it to the kernel.
     pub workers: Option<CpuBits>,
 }
 

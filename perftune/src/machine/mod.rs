@@ -42,7 +42,7 @@ pub struct Machine {
 }
 
 /// Settings of the whole machine, and files that a plan may be about.
-const SINGLE_FILES: [&str; 23] = [
+const SINGLE_FILES: [&str; 24] = [
     CLOCK_SOURCE,
     CLOCK_SOURCES,
     "/sys/kernel/mm/transparent_hugepage/enabled",
@@ -62,6 +62,7 @@ const SINGLE_FILES: [&str; 23] = [
     "/etc/systemd/system/irqbalance.service",
     "/usr/lib/systemd/system/irqbalance.service",
     "/lib/systemd/system/irqbalance.service",
+    "/etc/init.d/irqbalance",
     "/etc/security/limits.conf",
     LIMITS_FILE,
     UNIT_LIMITS_FILE,

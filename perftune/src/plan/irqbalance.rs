@@ -42,8 +42,12 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     let variable = variable(content, unit).unwrap_or(usual);
     let reason = "irqbalance leaves the interrupts alone that are bound below";
     draft.file(SettingArea::Balancer, path, with_bans(content, variable, &numbers), reason);
+    let restart = restart(machine, unit);
+    if restart.is_none() {
+        draft.note("irqbalance has to be started again, if it runs: how is not known".to_owned());
+    }
     if let Some(setting) = draft.settings.last_mut() {
-        setting.then = Some(restart(machine).to_owned());
+        setting.then = restart;
     }
 }
 
@@ -52,13 +56,14 @@ fn number(setting: &TuneSetting) -> Option<u32> {
     setting.path.split('/').nth(3)?.parse().ok()
 }
 
-fn restart(machine: &Machine) -> &'static str {
+/// How it is started again, if it is installed so that this is known.
+fn restart(machine: &Machine, unit: Option<&str>) -> Option<String> {
     let runs_systemd = machine.content("/proc/1/comm").is_some_and(|name| name.trim() == "systemd");
-    if runs_systemd {
-        "systemctl --no-block try-restart irqbalance.service"
-    } else {
-        "/etc/init.d/irqbalance restart"
+    if runs_systemd && unit.is_some() {
+        return Some("systemctl --no-block try-restart irqbalance.service".to_owned());
     }
+    let script = "/etc/init.d/irqbalance";
+    machine.content(script).filter(|_| !runs_systemd).map(|_| format!("{script} restart"))
 }
 
 /// The variable that the unit gives to the program, or else the one that the file sets.

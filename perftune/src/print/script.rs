@@ -7,7 +7,8 @@ use crate::tree::{SystemTree, unfinished_name};
 /// The script. It changes what differs from the plan, and nothing else.
 pub fn script(plan: &TunePlan, tree: &SystemTree) -> String {
     let mut text = format!(
-        "#!/bin/sh\n# What `larder tune --apply` does on this machine (mode {}: requests on CPUs {},\n\
+        "#!/bin/sh\n\
+         # What `larder tune --apply` does on this machine (mode {}: requests on CPUs {},\n\
          # interrupts on CPUs {}). This script keeps no old values; --apply does.\nset -eu\n",
         plan.mode, plan.compute, plan.interrupts
     );

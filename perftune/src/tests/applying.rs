@@ -37,6 +37,7 @@ fn small() -> TreeBuilder {
         .governors("powersave")
         .systemd()
         .with("/etc/default/irqbalance", "OPTIONS=\"--debug\"")
+        .with("/lib/systemd/system/irqbalance.service", "ExecStart=/usr/sbin/irqbalance $OPTIONS")
         .ena(2)
         .nvme(0, 2)
         .mount("/mnt/data", "259:0", "xfs", "/dev/nvme0n1")
@@ -173,6 +174,30 @@ fn commands_follow_their_files() {
     undo(&files).expect("undone");
     let commands: Vec<&str> = commands.into_iter().rev().collect();
     assert_eq!(*files.commands.borrow(), commands);
+}
+
+#[test]
+fn who_moves_interrupts_is_started_again_only_where_it_is_known_how() {
+    let file = "/etc/default/irqbalance";
+    let script = "/etc/init.d/irqbalance";
+    let bare = || TreeBuilder::new(1, 2, 1).virtio_card("eth0", 1).with(file, "OPTIONS=");
+    let unit = "/usr/lib/systemd/system/irqbalance.service";
+    for (tree, command) in [
+        (bare().systemd(), None),
+        (bare().systemd().with(script, "#!/bin/sh"), None),
+        (bare().with("/proc/1/comm", "init"), None),
+        (bare().with(script, "#!/bin/sh"), Some("/etc/init.d/irqbalance restart")),
+        (
+            bare().systemd().with(unit, "[Service]"),
+            Some("systemctl --no-block try-restart irqbalance.service"),
+        ),
+    ] {
+        let plan = decide(&tree.build().machine(), &TuneOptions::default()).expect("a plan");
+        let setting = plan.settings.iter().find(|setting| setting.path == file).expect("it is set");
+        assert_eq!(setting.then.as_deref(), command);
+        let is_noted = plan.notes.iter().any(|note| note.contains("irqbalance"));
+        assert_eq!(is_noted, command.is_none(), "{:?}", plan.notes);
+    }
 }
 
 #[test]

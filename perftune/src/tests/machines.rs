@@ -48,6 +48,11 @@ fn i3_metal() -> TreeBuilder {
             "/etc/sysconfig/irqbalance",
             "# IRQBALANCE_ARGS=\nIRQBALANCE_ARGS=\"--hintpolicy=exact\"",
         )
+        .with(
+            "/usr/lib/systemd/system/irqbalance.service",
+            "[Service]\nEnvironmentFile=/etc/sysconfig/irqbalance\n\
+             ExecStart=/usr/sbin/irqbalance --foreground $IRQBALANCE_ARGS",
+        )
         .ena(32);
     let machine = (0..8).fold(machine, |machine, number| machine.nvme(number, 31));
     machine.volume("md0", None, "9:0", &disks).mount("/mnt/data", "9:0", "xfs", "/dev/md0")
@@ -111,6 +116,7 @@ fn laptop() -> TreeBuilder {
         .governors("powersave")
         .systemd()
         .with("/etc/default/irqbalance", "OPTIONS=\"--powerthresh=2\"")
+        .with("/lib/systemd/system/irqbalance.service", "ExecStart=/usr/sbin/irqbalance $OPTIONS")
         .card("enp0s1", "e1000e", 1, &["enp0s1".to_owned()])
         .with(wired, "down")
         .card("wlp2s0", "iwlwifi", 1, &wireless)

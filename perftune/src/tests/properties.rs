@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::builder::TreeBuilder;
+use super::faults::{Fault, FaultyFiles};
 use super::machines::DATA;
 use crate::apply::{apply, undo};
 use crate::error::TuneError;
@@ -101,7 +102,7 @@ fn options(mode: Option<TuneMode>) -> TuneOptions {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn every_cpu_serves_requests_or_interrupts(shape in shapes(24), mode in modes()) {
@@ -135,10 +136,17 @@ proptest! {
     fn a_plan_that_is_applied_leaves_nothing_to_do_and_can_be_undone(
         shape in shapes(4),
         mode in modes(),
+        step in 0..120_usize,
     ) {
         let tree = shape.builder().build();
         let (files, before, machine) = (tree.files(), tree.snapshot(), tree.machine());
         let Ok(plan) = decide(&machine, &options(mode)) else { return Ok(()) };
+        let cut = FaultyFiles::new(tree.files(), Fault::PowerCut(step));
+        // A step beyond the last one cuts nothing.
+        let is_whole = apply(&cut, &machine, &plan).is_ok();
+        prop_assert_eq!(is_whole, cut.changes() <= step);
+        undo(&files).expect("undone after the cut");
+        prop_assert_eq!(tree.snapshot(), before.clone());
         apply(&files, &machine, &plan).expect("applied");
         let again = decide(&tree.machine(), &options(mode)).expect("a plan");
         let left: Vec<&str> = again.differences().map(|setting| setting.path.as_str()).collect();
