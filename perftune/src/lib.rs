@@ -6,8 +6,8 @@
 //!   a system        of what it is      settings           (undo) from those old values
 //! ```
 //!
-//! [`disk`] has what a disk can do, as figures in a file, and [`measure`] finds them out over whatever
-//! carries a load out.
+//! [`disk`] has what a disk can do, as figures in a file, and [`measure`] finds them out over
+//! whatever carries a load out.
 //!
 //! Reading decides nothing, deciding touches nothing, and what is printed is what would be applied.
 //! Start at [`plan::decide`]; [`command`] is `larder tune`.

@@ -78,8 +78,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const FINE: &str = "[[disk]]\nmountpoints = [\"/a\"]\nread_iops = 1000\nread_bandwidth = 1000000\n\
-                        write_iops = 500\nwrite_bandwidth = 500000\n";
+    const FINE: &str = "\
+[[disk]]
+mountpoints = [\"/a\"]
+read_iops = 1000
+read_bandwidth = 1000000
+write_iops = 500
+write_bandwidth = 500000
+";
 
     #[test]
     fn a_wrong_file_is_refused_with_line_and_key() {

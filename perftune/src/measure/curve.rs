@@ -21,7 +21,8 @@ pub fn knee(curve: &[LoadPoint], enough: f64) -> Option<LoadPoint> {
     curve.iter().filter(has_enough).min_by_key(|point| point.depth).copied()
 }
 
-/// The largest length up to which requests cost no more than the shortest: what a disk does at once.
+/// The largest length up to which requests cost no more than the shortest: what a disk does at
+/// once.
 pub fn least_gain(points: &[(u32, f64)]) -> Option<u32> {
     let mut points = points.iter();
     let (mut length, mut rate) = *points.next()?;

@@ -40,9 +40,9 @@ fn mean(rates: &[f64]) -> f64 {
     rates.iter().sum::<f64>() / rates.len().max(1) as f64
 }
 
-/// Where the rates fall and do not rise again: the place at which the means before and behind differ
-/// most, if it is a fall. A quarter of the parts is behind it at least, so that one slow moment is
-/// none.
+/// Where the rates fall and do not rise again: the place at which the means before and behind
+/// differ most, if it is a fall. A quarter of the parts is behind it at least, so that one slow
+/// moment is none.
 fn fall(rates: &[f64]) -> usize {
     let splits = 2..=rates.len() - rates.len().div_ceil(4);
     let difference = |split: &usize| mean(&rates[..*split]) - mean(&rates[*split..]);

@@ -146,7 +146,7 @@ proptest! {
         let is_whole = apply(&cut, &machine, &plan).is_ok();
         prop_assert_eq!(is_whole, cut.changes() <= step);
         undo(&files).expect("undone after the cut");
-        prop_assert_eq!(tree.snapshot(), before.clone());
+        prop_assert!(tree.snapshot() == before, "undone after the cut");
         apply(&files, &machine, &plan).expect("applied");
         let again = decide(&tree.machine(), &options(mode)).expect("a plan");
         let left: Vec<&str> = again.differences().map(|setting| setting.path.as_str()).collect();
@@ -156,6 +156,6 @@ proptest! {
         };
         prop_assert_eq!(values(&again), values(&plan), "the plan does not depend on its effect");
         undo(&files).expect("undone");
-        prop_assert_eq!(tree.snapshot(), before);
+        prop_assert!(tree.snapshot() == before, "undone");
     }
 }
