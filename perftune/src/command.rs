@@ -159,11 +159,12 @@ fn options(args: &TuneArgs, tree: &SystemTree) -> Result<TuneOptions, TuneError>
 
 /// What the saved plan was asked for with: who asks for nothing means that plan.
 fn saved_options(tree: &SystemTree) -> Result<TuneOptions, TuneError> {
+    Ok(saved_plan(tree)?.map(|plan| plan.options).unwrap_or_default())
+}
+
+fn saved_plan(tree: &SystemTree) -> Result<Option<CpuPlan>, TuneError> {
     let path = tree.path_of(CPU_PLAN_FILE);
-    match CpuPlan::load(&path) {
-        Ok(plan) => Ok(plan.map(|plan| plan.options).unwrap_or_default()),
-        Err(message) => Err(TuneError::SavedPlan { path, message }),
-    }
+    CpuPlan::load(&path).map_err(|message| TuneError::SavedPlan { path, message })
 }
 
 fn apply(
@@ -200,12 +201,19 @@ fn undo(tree: &SystemTree, output: &mut dyn Write) -> Result<(), TuneError> {
 /// command that lists them. The plan is that of the saved CPU plan or, without one, the usual one
 /// for the directory. `None` if nothing differs, or nothing can be found out.
 pub fn untuned(directory: &Path) -> Option<(usize, String)> {
-    let tree = SystemTree::new(Path::new("/")).ok()?;
-    let mut options = saved_options(&tree).ok()?;
-    if options == TuneOptions::default() {
-        options.dir.push(tree.directory_named(directory).display().to_string());
-    }
-    let machine = Machine::read(&tree).ok()?;
+    untuned_in(&SystemTree::new(Path::new("/")).ok()?, directory)
+}
+
+/// The same of another system.
+pub(crate) fn untuned_in(tree: &SystemTree, directory: &Path) -> Option<(usize, String)> {
+    let options = match saved_plan(tree).ok()? {
+        Some(plan) => plan.options,
+        None => TuneOptions {
+            dir: vec![tree.directory_named(directory).display().to_string()],
+            ..TuneOptions::default()
+        },
+    };
+    let machine = Machine::read(tree).ok()?;
     let plan = plan::decide(&machine, &options).ok()?;
     let differing = plan.settings.iter().filter(|setting| setting.is_wrong()).count();
     let command = format!("larder tune --check{}", options.command_line());

@@ -50,13 +50,13 @@ fn plan(allowed: &[usize], config: &Config, usual: &Path) -> Result<Option<CpuPl
         (Some(path), Some(_)) => {
             wrong(path, "--cpus says which CPUs to run on as well; give one of them".to_owned())
         }
-        (Some(path), None) => match load(path, allowed) {
+        (Some(path), None) => match load(path, allowed, config.cores) {
             Ok(Some(plan)) => Ok(Some(plan)),
             Ok(None) => wrong(path, "there is no such file".to_owned()),
             Err(reason) => wrong(path, reason),
         },
         (None, Some(_)) => Ok(None),
-        (None, None) => Ok(load(usual, allowed).unwrap_or_else(|reason| {
+        (None, None) => Ok(load(usual, allowed, config.cores).unwrap_or_else(|reason| {
             let path = usual.display();
             tracing::warn!("the CPU plan {path} is not taken: {reason}");
             None
@@ -64,8 +64,12 @@ fn plan(allowed: &[usize], config: &Config, usual: &Path) -> Result<Option<CpuPl
     }
 }
 
-fn load(path: &Path, allowed: &[usize]) -> Result<Option<CpuPlan>, String> {
+fn load(path: &Path, allowed: &[usize], cores: Option<usize>) -> Result<Option<CpuPlan>, String> {
     let Some(plan) = CpuPlan::load(path)? else { return Ok(None) };
+    let count = plan.cpus.count();
+    if let Some(cores) = cores.filter(|cores| *cores > count) {
+        return Err(format!("it has {count} CPUs, and --cores asks for {cores}"));
+    }
     let foreign = plan.cpus.iter().find(|cpu| !allowed.contains(cpu));
     let Some(cpu) = foreign else { return Ok(Some(plan)) };
     let allowed = CpuList(allowed.to_vec());
@@ -136,6 +140,11 @@ mod tests {
             let chosen = choose(config).expect("the plan's");
             assert_eq!((chosen.cores, chosen.workers), (vec![2, 4], CpuBits::of([2, 4])));
         }
+        let many = Config { cores: Some(3), ..Config::default() };
+        assert_eq!(choose(&many).expect("passed over").cores, ALLOWED);
+        let many = Config { cpu_plan: named.cpu_plan.clone(), ..many };
+        let error = choose(&many).err().expect("too many").to_string();
+        assert!(error.contains("--cores asks for 3"), "{error}");
         let one = Config { cores: Some(1), ..Config::default() };
         assert_eq!(choose(&one).expect("one of them").cores, [2]);
         let cpus = Config { cpus: Some(CpuList(vec![1])), ..Config::default() };

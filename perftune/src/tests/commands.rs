@@ -1,12 +1,13 @@
 //! `larder tune` as it is called.
 
+use std::path::Path;
 use std::process::Command;
 
 use clap::{CommandFactory, Parser};
 
 use super::builder::Tree;
 use super::machines::{DATA, machine};
-use crate::command::{TuneArgs, run};
+use crate::command::{TuneArgs, run, untuned_in};
 use crate::cpu_plan::{CPU_PLAN_FILE, CpuPlan};
 use crate::options::TuneOptions;
 
@@ -121,6 +122,25 @@ fn a_wrong_call_is_refused_with_the_option() {
     tree.write(CPU_PLAN_FILE, "mode = 1\n");
     let error = tune(&tree, &["--check"]).expect_err("a broken plan");
     assert!(error.contains("cpu-plan.toml") && error.contains("mode"), "{error}");
+}
+
+#[test]
+fn a_node_is_told_of_a_machine_that_is_not_tuned() {
+    let told = |tree: &Tree| untuned_in(&tree.files(), Path::new(DATA));
+    let tree = machine("i4i.4xlarge").build();
+    let (differing, command) = told(&tree).expect("nothing is set");
+    assert!(differing > 10, "{differing}");
+    assert_eq!(command, format!("larder tune --check --dir {DATA}"));
+    // The plan that was applied counts, whatever it was asked for with.
+    for options in [&["--apply"][..], &["--apply", "--mode", "sq", "--dir", DATA]] {
+        tune(&tree, options).expect("applied");
+        assert_eq!(told(&tree), None);
+    }
+    tree.write("/proc/sys/vm/swappiness", "60\n");
+    let command = format!("larder tune --check --mode sq --dir {DATA}");
+    assert_eq!(told(&tree), Some((1, command)));
+    std::fs::remove_file(tree.path().join("sys/devices/system/cpu/online")).expect("removed");
+    assert_eq!(told(&tree), None, "nothing can be found out");
 }
 
 #[test]
