@@ -1,5 +1,6 @@
 //! `larder tune`.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use crate::machine::Machine;
 use crate::options::{TuneMode, TuneOptions, read_options_file};
 use crate::plan::{self, TunePlan};
 use crate::print;
+use crate::state::STATE_DIRECTORY;
 use crate::tree::SystemTree;
 
 const HELP: &str = "\
@@ -108,6 +110,9 @@ pub fn tune(args: &TuneArgs) -> ExitCode {
 pub(crate) fn run(args: &TuneArgs, output: &mut dyn Write) -> Result<u8, TuneError> {
     let tree = SystemTree::new(&args.root)
         .map_err(|source| TuneError::Root { path: args.root.clone(), source })?;
+    // From here on, because what is read now is what would be kept as the old values.
+    let is_change = args.action.undo || args.action.apply;
+    let _lock = if is_change { Some(lock(&tree)?) } else { None };
     if args.action.undo {
         undo(&tree, output)?;
         return Ok(EXIT_DONE);
@@ -155,6 +160,14 @@ fn options(args: &TuneArgs, tree: &SystemTree) -> Result<TuneOptions, TuneError>
     let file = read_options_file(path)
         .map_err(|message| TuneError::OptionsFile { path: path.clone(), message })?;
     Ok(given.over(file))
+}
+
+/// Keeps other runs of this program from changing something meanwhile.
+fn lock(tree: &SystemTree) -> Result<Option<File>, TuneError> {
+    tree.lock(STATE_DIRECTORY).map_err(|error| TuneError::State {
+        path: STATE_DIRECTORY.to_owned(),
+        message: format!("another `larder tune` is changing something; try again ({error})"),
+    })
 }
 
 /// What the saved plan was asked for with: who asks for nothing means that plan.

@@ -9,6 +9,8 @@ use crate::tree::{SystemFiles, unfinished_name};
 
 /// Where they are kept.
 pub(crate) const STATE_FILE: &str = "/var/lib/larder/tune-state.toml";
+/// The directory of that, which whoever changes something locks.
+pub(crate) const STATE_DIRECTORY: &str = "/var/lib/larder";
 
 const FORMAT: u32 = 1;
 const PREFIXES: [&str; 3] = ["/sys/", "/proc/", "/etc/"];

@@ -134,6 +134,22 @@ impl SystemTree {
         })
     }
 
+    /// Keeps others from what is done to a directory's files until the lock is dropped; `None` if
+    /// there can be no such directory, so that nobody can do anything to them.
+    ///
+    /// # Errors
+    /// If somebody else has it.
+    #[allow(clippy::disallowed_methods, reason = "settings of the kernel are not the node's files")]
+    pub(crate) fn lock(&self, directory: &str) -> io::Result<Option<File>> {
+        let directory = self.path_of(directory);
+        if fs::create_dir_all(&directory).is_err() {
+            return Ok(None);
+        }
+        let lock = open(&directory)?;
+        lock.try_lock()?;
+        Ok(Some(lock))
+    }
+
     fn sync_parent(path: &Path) -> io::Result<()> {
         let parent = path.parent().ok_or(ErrorKind::InvalidInput)?;
         open(parent)?.sync_all()

@@ -125,6 +125,20 @@ fn a_wrong_call_is_refused_with_the_option() {
 }
 
 #[test]
+fn two_do_not_change_a_machine_at_a_time() {
+    let tree = machine("small-vm").build();
+    let lock = tree.files().lock("/var/lib/larder").expect("free").expect("a directory");
+    for action in ["--apply", "--undo"] {
+        let error = tune(&tree, &[action]).expect_err("it is locked");
+        assert!(error.contains("another `larder tune`"), "{error}");
+    }
+    tune(&tree, &["--check"]).expect("looking needs no lock");
+    drop(lock);
+    tune(&tree, &["--apply"]).expect("free again");
+    tune(&tree, &["--undo"]).expect("free again");
+}
+
+#[test]
 fn a_node_is_told_of_a_machine_that_is_not_tuned() {
     let told = |tree: &Tree| untuned_in(&tree.files(), Path::new(DATA));
     let tree = machine("i4i.4xlarge").build();
