@@ -18,6 +18,7 @@ use larder::log::LogControl;
 use larder::memcached_options::{self, MemcachedArgs};
 use larder::process::MEMCACHED_VERSION;
 use larder_perftune::command::{self as perftune, TuneArgs};
+use larder_perftune::iotune::{self, IotuneArgs};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -44,6 +45,8 @@ enum Command {
     Space(SpaceArgs),
     /// Tune this machine for the node: show, check, change, and undo
     Tune(TuneArgs),
+    /// Measure what the disk of a directory can do
+    Iotune(IotuneArgs),
     /// Read an item of a running node and print its value
     Get(GetArgs),
     /// Store a value in a running node
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Check(args) => return inspect::check(&args),
         Command::Space(args) => return inspect::space(&args),
         Command::Tune(args) => return perftune::tune(&args),
+        Command::Iotune(args) => return iotune::iotune(&args),
         Command::Get(args) => return ask::get(&args),
         Command::Set(args) => return ask::set(&args),
         Command::Del(args) => return ask::del(&args),

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`disk`] has what a disk can do, as figures in a file, and [`measure`] finds them out over
-//! whatever carries a load out.
+//! whatever carries a load out; [`iotune`] is the command that does so on the node's own ring.
 //!
 //! Reading decides nothing, deciding touches nothing, and what is printed is what would be applied.
 //! Start at [`plan::decide`]; [`command`] is `larder tune`.
@@ -19,6 +19,7 @@ pub mod cpu_mask;
 pub mod cpu_plan;
 pub mod disk;
 pub mod error;
+pub mod iotune;
 pub mod machine;
 pub mod measure;
 pub mod options;

@@ -21,6 +21,8 @@ pub use yaml_form::from_yaml;
 
 use std::ops::RangeInclusive;
 
+use serde::Serialize;
+
 /// Requests a second that are believed.
 const IOPS: RangeInclusive<u64> = 10..=100_000_000;
 /// Bytes a second that are believed.
@@ -37,7 +39,7 @@ const BLOCK: RangeInclusive<u64> = 512..=65_536;
 const MIXED: RangeInclusive<u64> = 100..=2_000;
 
 /// What the disk below some directories can do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DiskProperties {
     /// The mount points that lie on it.
     pub mountpoints: Vec<String>,

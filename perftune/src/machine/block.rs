@@ -1,6 +1,6 @@
 //! Disks, their partitions, what is built of them, and what is mounted.
 
-use super::{InterruptLine, Reader, interrupts};
+use super::{InterruptLine, Machine, Reader, interrupts};
 
 const FOLDER: &str = "/sys/class/block";
 
@@ -41,6 +41,47 @@ pub struct MountPoint {
     pub source: String,
     /// The kind of file system.
     pub kind: String,
+    /// The options of the mount and those of the file system.
+    pub options: Vec<String>,
+}
+
+impl Machine {
+    /// The mount with the longest path that a directory is below; the last of several, which hides
+    /// the others.
+    pub fn mount_of(&self, directory: &str) -> Option<&MountPoint> {
+        let is_above = |mount: &&MountPoint| {
+            let rest = directory.strip_prefix(mount.path.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.mounts.iter().filter(is_above).max_by_key(|mount| mount.path.len())
+    }
+
+    /// The disks that a file system lies on.
+    pub fn disks_of(&self, mount: &MountPoint) -> Vec<&BlockDevice> {
+        let by_number = |device: &&BlockDevice| device.number == mount.number;
+        // Some file systems have several devices and a number of their own, and name one as source.
+        let source = mount.source.strip_prefix("/dev/").unwrap_or("");
+        let by_name = |device: &&BlockDevice| {
+            let mapped = source.strip_prefix("mapper/");
+            device.name == source || (mapped.is_some() && device.mapped_name.as_deref() == mapped)
+        };
+        let devices = &self.devices;
+        let first = devices.iter().find(by_number).or_else(|| devices.iter().find(by_name));
+        let (mut seen, mut disks) = (Vec::new(), Vec::new());
+        let mut open: Vec<&BlockDevice> = first.into_iter().collect();
+        while let Some(device) = open.pop() {
+            if seen.contains(&&device.name) {
+                continue;
+            }
+            seen.push(&device.name);
+            if device.lower.is_empty() {
+                disks.push(device);
+            }
+            open.extend(devices.iter().filter(|lower| device.lower.contains(&lower.name)));
+        }
+        disks.sort_by_key(|disk| &disk.name);
+        disks
+    }
 }
 
 /// All devices but those that stand for none: loop devices and RAM disks.
@@ -74,7 +115,7 @@ pub(super) fn read(reader: &mut Reader<'_>, all: &[InterruptLine]) -> Vec<BlockD
             name,
         };
         if is_disk {
-            for setting in ["scheduler", "nomerges"] {
+            for setting in ["scheduler", "nomerges", "write_cache", "discard_max_bytes"] {
                 reader.keep(&device.queue_setting(setting));
             }
         }
@@ -118,9 +159,13 @@ fn parse_mount(line: &str) -> Option<MountPoint> {
     let mut left = left.split(' ');
     let number = left.nth(2)?.to_owned();
     let path = unescaped(left.nth(1)?);
+    let own_options = left.next().unwrap_or_default();
     let mut right = right.split(' ');
     let kind = right.next()?.to_owned();
-    Some(MountPoint { path, number, kind, source: unescaped(right.next()?) })
+    let source = unescaped(right.next()?);
+    let options = own_options.split(',').chain(right.next().unwrap_or_default().split(','));
+    let options = options.filter(|option| !option.is_empty()).map(str::to_owned).collect();
+    Some(MountPoint { path, number, kind, source, options })
 }
 
 /// White space and backslashes are written as `\` and three octal digits.
@@ -149,10 +194,12 @@ mod tests {
 
     #[test]
     fn mounts_are_read() {
-        let line = r"36 35 259:1 / /mnt/my\040data rw,noatime shared:1 master:2 - xfs /dev/x rw";
+        let line =
+            r"36 35 259:1 / /mnt/my\040data rw,noatime shared:1 master:2 - xfs /dev/x rw,discard";
         let mount = parse_mount(line).expect("a mount");
         assert_eq!((mount.path.as_str(), mount.number.as_str()), ("/mnt/my data", "259:1"));
         assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("xfs", "/dev/x"));
+        assert_eq!(mount.options, ["rw", "noatime", "rw", "discard"]);
         for nonsense in ["", "1 2 3", "1 2 3 - x", " - ", "1 2 3 4 - x y"] {
             assert_eq!(parse_mount(nonsense), None, "{nonsense:?}");
         }

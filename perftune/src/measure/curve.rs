@@ -1,7 +1,11 @@
 //! Where more load brings no more.
 
+use serde::Serialize;
+
+use super::LoadKind;
+
 /// A depth, with what it brings.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LoadPoint {
     /// Requests at a time.
     pub depth: u32,
@@ -9,6 +13,17 @@ pub struct LoadPoint {
     pub per_second: f64,
     /// What 99 of 100 took at most, in microseconds.
     pub p99_us: u32,
+}
+
+/// What more and more requests at a time bring.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoadCurve {
+    /// What they do.
+    pub kind: LoadKind,
+    /// The length of each, in bytes.
+    pub length: u32,
+    /// By depth.
+    pub points: Vec<LoadPoint>,
 }
 
 /// What a step to twice the length may lose before it counts.

@@ -10,13 +10,16 @@ mod steady;
 #[cfg(test)]
 mod tests;
 
-pub use curve::{LoadPoint, knee, least_gain};
+pub use curve::{LoadCurve, LoadPoint, knee, least_gain};
 pub use steady::{SteadyRate, steady_rate};
+
+use serde::Serialize;
 
 use crate::disk::DiskProperties;
 
 /// What a load does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LoadKind {
     /// Reads at random places.
     RandomRead,
@@ -94,10 +97,8 @@ pub struct Measured {
     /// By how many percent each of the four rates varied: reads and their bandwidth, writes and
     /// theirs.
     pub spread_percent: [f64; 4],
-    /// Load against rate and latency, of random reads.
-    pub read_curve: Vec<LoadPoint>,
-    /// The same of random writes.
-    pub write_curve: Vec<LoadPoint>,
+    /// Load against rate and latency: of the smallest reads and writes, and of longer reads.
+    pub curves: Vec<LoadCurve>,
     /// What to know of the figures: each a sentence.
     pub notes: Vec<String>,
 }
@@ -113,13 +114,18 @@ const SPREAD_PERCENT_MAX: f64 = 5.0;
 
 /// Parts of the time in percent: sequential writes take most, because disks that are fast for a
 /// while only are so with writes.
-const SEQUENTIAL_WRITE: u32 = 40;
+const SEQUENTIAL_WRITE: u32 = 34;
 const SEQUENTIAL_READ: u32 = 10;
 const SWEEP: u32 = 10;
 const STEADY: u32 = 5;
 const LENGTHS: u32 = 6;
 const BLOCKS: u32 = 2;
 const MIXED: u32 = 4;
+const LONGER: u32 = 8;
+
+/// Lengths of the longer reads whose latency is looked at, in bytes, and how many at a time.
+const LONGER_LENGTHS: [u32; 2] = [16 << 10, 64 << 10];
+const LONGER_DEPTHS: [u32; 4] = [1, 4, 16, 64];
 
 /// Measures a disk.
 ///
@@ -135,6 +141,7 @@ pub fn measure(runner: &mut dyn LoadRunner, options: MeasureOptions) -> Result<M
     let write_length = session.saturation_length(LoadKind::SequentialWrite)?;
     let block = session.physical_block(write_depth)?;
     let mixed = session.mixed(read_depth, read_iops, write_iops)?;
+    let longer = session.longer_reads()?;
     let mut measured = session.measured;
     measured.properties = DiskProperties {
         mountpoints: Vec::new(),
@@ -151,8 +158,7 @@ pub fn measure(runner: &mut dyn LoadRunner, options: MeasureOptions) -> Result<M
         mixed_thousandths: Some(mixed),
         duplex: None,
     };
-    measured.read_curve = read_curve;
-    measured.write_curve = write_curve;
+    measured.curves = [read_curve].into_iter().chain(longer).chain([write_curve]).collect();
     Ok(measured)
 }
 
@@ -187,11 +193,7 @@ impl Session<'_> {
     }
 
     /// The best rate of small requests, the least depth that has it, and the curve.
-    fn iops(
-        &mut self,
-        kind: LoadKind,
-        figure: usize,
-    ) -> Result<(u64, u32, Vec<LoadPoint>), String> {
+    fn iops(&mut self, kind: LoadKind, figure: usize) -> Result<(u64, u32, LoadCurve), String> {
         let (block, most) = (self.options.block, self.options.depth_max.max(1));
         let depths: Vec<u32> = (0..=most.ilog2()).map(|power| 1 << power).chain([most]).collect();
         let count = u32::try_from(depths.len()).unwrap_or(u32::MAX);
@@ -206,7 +208,25 @@ impl Session<'_> {
         let depth = knee(&curve, ENOUGH).map_or(1, |point| point.depth);
         let (rate, _) = self.run((kind, block, depth), STEADY, 1)?;
         self.keep_spread(kind, rate, figure);
-        Ok((whole(rate.per_second), depth, curve))
+        Ok((whole(rate.per_second), depth, LoadCurve { kind, length: block, points: curve }))
+    }
+
+    /// Rate and latency of random reads that are longer than the smallest.
+    fn longer_reads(&mut self) -> Result<Vec<LoadCurve>, String> {
+        let count = LONGER_LENGTHS.len() * LONGER_DEPTHS.len();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let (kind, most) = (LoadKind::RandomRead, self.options.depth_max);
+        let mut curves = Vec::new();
+        for length in LONGER_LENGTHS {
+            let mut points = Vec::new();
+            for depth in LONGER_DEPTHS.into_iter().filter(|it| *it <= most) {
+                let (rate, sample) = self.run((kind, length, depth), LONGER, count)?;
+                let (per_second, p99_us) = (rate.per_second, sample.p99_us);
+                points.push(LoadPoint { depth, per_second, p99_us });
+            }
+            curves.push(LoadCurve { kind, length, points });
+        }
+        Ok(curves)
     }
 
     /// The least length of requests that has the bandwidth of long ones.

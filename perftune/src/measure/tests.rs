@@ -103,7 +103,12 @@ fn a_disk_is_measured_as_it_is() {
         assert_eq!(measured.spread_percent, [0.0; 4]);
         let total: u64 = disk.loads.iter().map(|load| u64::from(load.milliseconds)).sum();
         assert!(total <= u64::from(options.milliseconds), "{total} ms");
-        assert!(measured.read_curve.windows(2).all(|pair| pair[0].depth < pair[1].depth));
+        let lengths: Vec<u32> = measured.curves.iter().map(|curve| curve.length).collect();
+        assert_eq!(lengths, [4096, 16 << 10, 64 << 10, 4096]);
+        for curve in &measured.curves {
+            assert!(curve.points.windows(2).all(|pair| pair[0].depth < pair[1].depth));
+            assert!(curve.points.len() >= 4, "{curve:?}");
+        }
     }
 }
 

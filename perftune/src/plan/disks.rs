@@ -5,7 +5,7 @@ use super::setting::{SettingArea, SettingKind, written_form};
 use super::{Draft, interrupts};
 use crate::cpu_mask::CpuMask;
 use crate::error::TuneError;
-use crate::machine::{BlockDevice, InterruptLine, Machine, MountPoint};
+use crate::machine::{BlockDevice, InterruptLine};
 use crate::options::TuneOptions;
 
 pub(super) fn plan(
@@ -18,9 +18,10 @@ pub(super) fn plan(
         draft.note("no --dir is given, so no disk is tuned".to_owned());
     }
     for directory in &options.dir {
-        let mount = mount_of(machine, directory)
+        let mount = machine
+            .mount_of(directory)
             .ok_or_else(|| TuneError::NoMount { path: directory.clone() })?;
-        let disks = disks_of(machine, mount);
+        let disks = machine.disks_of(mount);
         if disks.is_empty() {
             draft.note(format!(
                 "{directory} is on {} ({}), which lies on no disk that is known: nothing is set \
@@ -34,43 +35,6 @@ pub(super) fn plan(
         }
     }
     Ok(())
-}
-
-/// The mount with the longest path that the directory is below; the last of several, which hides
-/// the others.
-fn mount_of<'a>(machine: &'a Machine, directory: &str) -> Option<&'a MountPoint> {
-    let is_above = |mount: &&MountPoint| {
-        let rest = directory.strip_prefix(mount.path.trim_end_matches('/'));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    machine.mounts.iter().filter(is_above).max_by_key(|mount| mount.path.len())
-}
-
-/// The disks that a file system lies on.
-fn disks_of<'a>(machine: &'a Machine, mount: &MountPoint) -> Vec<&'a BlockDevice> {
-    let by_number = |device: &&BlockDevice| device.number == mount.number;
-    // Some file systems have several devices and a number of their own, and name one as source.
-    let source = mount.source.strip_prefix("/dev/").unwrap_or("");
-    let by_name = |device: &&BlockDevice| {
-        let mapped = source.strip_prefix("mapper/");
-        device.name == source || (mapped.is_some() && device.mapped_name.as_deref() == mapped)
-    };
-    let devices = &machine.devices;
-    let first = devices.iter().find(by_number).or_else(|| devices.iter().find(by_name));
-    let (mut seen, mut disks) = (Vec::new(), Vec::new());
-    let mut open: Vec<&BlockDevice> = first.into_iter().collect();
-    while let Some(device) = open.pop() {
-        if seen.contains(&&device.name) {
-            continue;
-        }
-        seen.push(&device.name);
-        if device.lower.is_empty() {
-            disks.push(device);
-        }
-        open.extend(devices.iter().filter(|lower| device.lower.contains(&lower.name)));
-    }
-    disks.sort_by_key(|disk| &disk.name);
-    disks
 }
 
 fn set_queue(draft: &mut Draft<'_>, disk: &BlockDevice) {
