@@ -18,6 +18,7 @@ mod limits;
 mod local_socket;
 mod looking;
 mod many_cores;
+mod measuring;
 mod memcached_binary;
 mod memcached_options;
 mod multi;

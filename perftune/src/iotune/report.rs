@@ -49,7 +49,8 @@ impl Report {
             "random reads      {:>10} a second, {} at a time (varied by {reads:.1} %)\n\
              random writes     {:>10} a second, {} at a time (varied by {writes:.1} %)\n\
              sequential reads  {:>10.1} MB a second, from {} KiB on (varied by {read_bytes:.1} %)\n\
-             sequential writes {:>10.1} MB a second, from {} KiB on (varied by {write_bytes:.1} %)\n\
+             sequential writes {:>10.1} MB a second, from {} KiB on (varied by \
+             {write_bytes:.1} %)\n\
              written at once   {:>10} bytes\n\
              reads and writes mixed: {:.2} of what they are alone, added up\n",
             disk.read_iops,

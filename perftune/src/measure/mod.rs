@@ -11,7 +11,7 @@ mod steady;
 mod tests;
 
 pub use curve::{LoadCurve, LoadPoint, knee, least_gain};
-pub use steady::{SteadyRate, steady_rate};
+pub use steady::{SteadyRate, even_rate, steady_rate};
 
 use serde::Serialize;
 
@@ -112,6 +112,9 @@ const ENOUGH: f64 = 0.95;
 /// What varies by more is said.
 const SPREAD_PERCENT_MAX: f64 = 5.0;
 
+/// Loads that are shorter, in milliseconds, are not searched for a fall of the rate.
+const FALL_MILLISECONDS: u32 = 500;
+
 /// Parts of the time in percent: sequential writes take most, because disks that are fast for a
 /// while only are so with writes.
 const SEQUENTIAL_WRITE: u32 = 34;
@@ -180,7 +183,8 @@ impl Session<'_> {
         let milliseconds = (self.options.milliseconds / 100 * percent / parts.max(1)).max(1);
         let load = DiskLoad { kind, length, depth, milliseconds };
         let sample = self.runner.run(load)?;
-        let rate = steady_rate(&sample.rates)
+        let rate_of = if milliseconds < FALL_MILLISECONDS { even_rate } else { steady_rate };
+        let rate = rate_of(&sample.rates)
             .ok_or_else(|| format!("the disk did nothing for {milliseconds} ms under {load:?}"))?;
         Ok((rate, sample))
     }

@@ -19,12 +19,22 @@ const FALL: f64 = 0.8;
 /// The rate that parts of a load tell of, in their order; `None` if nothing was done, or a part is
 /// no number.
 pub fn steady_rate(rates: &[f64]) -> Option<SteadyRate> {
+    rate_behind(rates, fall)
+}
+
+/// The same of a load that is too short to tell a slow moment at its end from a fall.
+pub fn even_rate(rates: &[f64]) -> Option<SteadyRate> {
+    rate_behind(rates, |_| 0)
+}
+
+/// The rate behind the place that `start` finds.
+fn rate_behind(rates: &[f64], start: impl Fn(&[f64]) -> usize) -> Option<SteadyRate> {
     let is_rate = |rate: &f64| rate.is_finite() && *rate >= 0.0;
     if rates.is_empty() || !rates.iter().all(is_rate) {
         return None;
     }
     let rates = &rates[rates.len() / WARM_UP..];
-    let (before, after) = rates.split_at(fall(rates));
+    let (before, after) = rates.split_at(start(rates));
     let per_second = mean(after);
     if per_second <= 0.0 {
         return None;
@@ -42,12 +52,15 @@ fn mean(rates: &[f64]) -> f64 {
 
 /// Where the rates fall and do not rise again: the place at which the means before and behind
 /// differ most, if it is a fall. A quarter of the parts is behind it at least, so that one slow
-/// moment is none.
+/// moment is none; nor is a disk that stands still at the end, which says nothing of its rate.
 fn fall(rates: &[f64]) -> usize {
     let splits = 2..=rates.len() - rates.len().div_ceil(4);
     let difference = |split: &usize| mean(&rates[..*split]) - mean(&rates[*split..]);
     let steepest = splits.max_by(|left, right| difference(left).total_cmp(&difference(right)));
-    let is_fall = |split: &usize| mean(&rates[*split..]) < mean(&rates[..*split]) * FALL;
+    let is_fall = |split: &usize| {
+        let rate = mean(&rates[*split..]);
+        rate > 0.0 && rate < mean(&rates[..*split]) * FALL
+    };
     steepest.filter(is_fall).unwrap_or(0)
 }
 
@@ -73,6 +86,18 @@ mod tests {
         let found = steady_rate(&rates).expect("a rate");
         assert_eq!(found.burst_per_second, None);
         assert!(found.per_second > 95.0 && found.spread_percent > 10.0, "{found:?}");
+    }
+
+    #[test]
+    fn a_halt_at_the_end_is_no_fall() {
+        let mut rates = vec![100.0; 16];
+        rates[12..].fill(0.0);
+        let found = steady_rate(&rates).expect("a rate");
+        assert!(found.per_second > 50.0 && found.burst_per_second.is_none(), "{found:?}");
+        rates[12..].fill(10.0);
+        assert_eq!(steady_rate(&rates).map(|rate| rate.per_second), Some(10.0));
+        let even = even_rate(&rates).expect("a rate");
+        assert!(even.per_second > 50.0 && even.burst_per_second.is_none(), "{even:?}");
     }
 
     #[test]
