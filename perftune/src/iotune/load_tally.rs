@@ -9,7 +9,7 @@ const PARTS: u64 = 32;
 const PARTS_MIN: u64 = 8;
 /// A part is this long at least if there are more than the fewest, in nanoseconds.
 const PART_NANOSECONDS: u64 = 10_000_000;
-/// A load goes on until so many requests have ended, for so many nanoseconds more at most.
+/// A load goes on until so many requests have ended that count, for so many nanoseconds more at most.
 const REQUESTS_MIN: u64 = 32;
 const EXTENSION_NANOSECONDS: u64 = 10_000_000_000;
 /// The longest latency that is told from longer ones, in nanoseconds.
@@ -21,7 +21,8 @@ pub(super) struct LoadTally {
     slice: u64,
     slices: Vec<u64>,
     latencies: Histogram<u64>,
-    requests: u64,
+    /// Slices at the beginning that do not count.
+    warm_up: usize,
     end: Option<u64>,
 }
 
@@ -35,25 +36,25 @@ impl LoadTally {
             slice: duration / parts,
             slices: Vec::new(),
             latencies: latencies.expect("the bounds are far apart"),
-            requests: 0,
+            warm_up: (parts / PARTS_MIN) as usize,
             end: None,
         }
     }
 
     /// Whether no more requests are to begin. A slow disk is given more time than was asked for,
-    /// because a few requests say nothing.
+    /// because a few requests say nothing, nor do those at the beginning.
     pub(super) fn is_over(&mut self, now: u64) -> bool {
-        let has_enough = self.requests >= REQUESTS_MIN;
-        let end = if has_enough { self.duration } else { self.duration + EXTENSION_NANOSECONDS };
-        if self.end.is_none() && now >= end {
-            self.end = Some(now);
+        if self.end.is_none() && now >= self.duration {
+            let whole = usize::try_from(now / self.slice).unwrap_or(usize::MAX);
+            let counted = self.slices.iter().take(whole).skip(self.warm_up).sum::<u64>();
+            let is_late = now >= self.duration + EXTENSION_NANOSECONDS;
+            self.end = (counted >= REQUESTS_MIN || is_late).then_some(now);
         }
         self.end.is_some()
     }
 
     /// Notes the end of a request; returns whether it is the first of its slice.
     pub(super) fn note(&mut self, now: u64, latency: u64) -> bool {
-        self.requests += 1;
         self.latencies.saturating_record(latency);
         let most = (self.duration + EXTENSION_NANOSECONDS) / self.slice;
         let index = usize::try_from((now / self.slice).min(most)).unwrap_or(usize::MAX);
@@ -114,11 +115,27 @@ mod tests {
             now += 5 * MILLISECOND;
             tally.note(now, 5 * MILLISECOND);
         }
-        assert_eq!(now, 160 * MILLISECOND, "until there are 32 requests");
+        assert_eq!(now, 165 * MILLISECOND, "until 32 requests are in whole slices");
         let sample = tally.sample(32, 0);
         assert!((8..=32).contains(&sample.rates.len()), "{:?}", sample.rates);
         let mean = sample.rates.iter().sum::<f64>() / sample.rates.len() as f64;
         assert!((180.0..=200.0).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn a_halt_behind_the_beginning_is_waited_for() {
+        let mut tally = LoadTally::new(8);
+        for _ in 0..64 {
+            tally.note(MILLISECOND / 2, 500_000);
+        }
+        // The thread did not run, and all that had ended meanwhile is seen late.
+        for _ in 0..64 {
+            tally.note(9 * MILLISECOND, 8 * MILLISECOND);
+        }
+        assert!(!tally.is_over(9 * MILLISECOND));
+        assert!(tally.is_over(10 * MILLISECOND));
+        let rates = tally.sample(128, 0).rates;
+        assert!(rates[1..].iter().sum::<f64>() > 0.0, "{rates:?}");
     }
 
     #[test]

@@ -19,8 +19,8 @@ struct Iotune {
 
 /// A directory on a disk: where the tests were built, because /tmp may be memory.
 fn on_disk() -> TempDir {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tempfile::Builder::new().prefix(".iotune-").tempdir_in(here).expect("a directory")
+    let program = std::env::current_exe().expect("the tests' program");
+    tempfile::tempdir_in(program.parent().expect("a directory")).expect("a directory")
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -172,9 +172,41 @@ fn memory_is_refused() {
 }
 
 #[test]
-fn figures_that_cannot_be_true_are_named() {
-    let error =
-        IotuneError::Implausible { reasons: vec!["read_iops 5 is far from 385000".to_owned()] };
-    let text = error.to_string();
-    assert!(text.contains("nothing is written") && text.contains("\n  read_iops 5"), "{text}");
+fn figures_that_cannot_be_true_are_named_and_not_written() {
+    let results = tempfile::tempdir().expect("a directory");
+    let out = results.path().join("io.toml").display().to_string();
+    let words = ["iotune", "--dir", "/", "--out", &out].map(str::to_owned);
+    let args = Iotune::try_parse_from(words).expect("options").args;
+    let tree = SystemTree::new(Path::new("/")).expect("a root");
+    let files = ResultFiles::check(&tree, &args).expect("writable");
+    let report = |machine: &str, read_iops| Report {
+        directory: "/".to_owned(),
+        file_system: "xfs".to_owned(),
+        machine: Some(machine.to_owned()),
+        milliseconds: 1000,
+        file_bytes: 16 << 20,
+        disk: DiskProperties {
+            mountpoints: vec!["/".to_owned()],
+            read_iops,
+            read_bandwidth: 3_090_000_000,
+            write_iops: 240_000,
+            write_bandwidth: 2_290_000_000,
+            ..DiskProperties::default()
+        },
+        spread_percent: [0.0; 4],
+        curves: Vec::new(),
+        notes: Vec::new(),
+        warnings: Vec::new(),
+    };
+    assert!(checked_figures(&files, &report("i4i.4xlarge", 385_000)).is_ok());
+    for (machine, read_iops, part) in [
+        ("i4i.4xlarge", 90_000, "read_iops 90000 is far from 385000"),
+        ("laptop", 20_000_000, "read_iops 20000000 of the smallest length are more than"),
+        ("laptop", 0, "read_iops: 0 is not from 10"),
+    ] {
+        let error = checked_figures(&files, &report(machine, read_iops)).expect_err(part);
+        let text = error.to_string();
+        assert!(text.contains("nothing is written") && text.contains(part), "{text}");
+    }
+    assert_eq!(names(results.path()), Vec::<String>::new());
 }
