@@ -9,7 +9,8 @@ const PARTS: u64 = 32;
 const PARTS_MIN: u64 = 8;
 /// A part is this long at least if there are more than the fewest, in nanoseconds.
 const PART_NANOSECONDS: u64 = 10_000_000;
-/// A load goes on until so many requests have ended that count, for so many nanoseconds more at most.
+/// A load goes on until so many requests that count have ended, for so many nanoseconds more at
+/// most.
 const REQUESTS_MIN: u64 = 32;
 const EXTENSION_NANOSECONDS: u64 = 10_000_000_000;
 /// The longest latency that is told from longer ones, in nanoseconds.
