@@ -17,6 +17,8 @@ use larder::launch::{Launcher, StartError, Stopper};
 use larder::log::LogControl;
 use larder::memcached_options::{self, MemcachedArgs};
 use larder::process::MEMCACHED_VERSION;
+use larder_perftune::command::{self as perftune, TuneArgs};
+use larder_perftune::iotune::{self, IotuneArgs};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -41,6 +43,10 @@ enum Command {
     Check(CheckArgs),
     /// Explain what every byte of a data directory is for
     Space(SpaceArgs),
+    /// Tune this machine for the node: show, check, change, and undo
+    Tune(TuneArgs),
+    /// Measure what the disk of a directory can do
+    Iotune(IotuneArgs),
     /// Read an item of a running node and print its value
     Get(GetArgs),
     /// Store a value in a running node
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => larder_bench::run(args).map_err(Failure::from),
         Command::Check(args) => return inspect::check(&args),
         Command::Space(args) => return inspect::space(&args),
+        Command::Tune(args) => return perftune::tune(&args),
+        Command::Iotune(args) => return iotune::iotune(&args),
         Command::Get(args) => return ask::get(&args),
         Command::Set(args) => return ask::set(&args),
         Command::Del(args) => return ask::del(&args),
@@ -141,6 +149,7 @@ fn memcached(args: &MemcachedArgs) -> Result<(), Failure> {
 
 /// Serves until it is told to stop. While it does, `pidfile` has the number of the process.
 fn run(config: &Config, log: LogControl, pidfile: Option<&Path>) -> Result<(), Failure> {
+    warn_if_untuned(&config.data_dir);
     let launcher = Launcher::default().with_log(log);
     watch_signals(launcher.stopper())?;
     let node = match launcher.start(config) {
@@ -164,6 +173,15 @@ fn run(config: &Config, log: LogControl, pidfile: Option<&Path>) -> Result<(), F
         remove_pidfile(path);
     }
     Ok(ended?)
+}
+
+fn warn_if_untuned(data_dir: &Path) {
+    if let Some((settings, command)) = perftune::untuned(data_dir) {
+        tracing::warn!(
+            "this machine is not tuned: {settings} settings differ from what serves a node best; \
+             `{command}` lists them"
+        );
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the file is for others, not the node's")]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::affinity::{self, CpuBits};
 use crate::buffer_pool::BufferPool;
 use crate::clock::{Clock, monotonic_nanoseconds};
 use crate::core_env::LoopCounters;
@@ -56,6 +57,9 @@ pub struct CoreOptions {
     pub core: usize,
     /// The CPU that the thread is bound to.
     pub pin_to_cpu: Option<usize>,
+    /// The CPUs that the kernel's threads may run on which work for the ring: they do what would
+    /// block, such as flushing a file. `None` leaves that to the kernel.
+    pub worker_cpus: Option<CpuBits>,
     /// Operations that fit into the ring between two enters.
     pub ring_entries: u32,
     /// Receive buffers shared by the core's connections, rounded up to a power of two.
@@ -77,6 +81,7 @@ impl Default for CoreOptions {
         Self {
             core: 0,
             pin_to_cpu: None,
+            worker_cpus: None,
             ring_entries: 256,
             receive_buffers: 64,
             receive_buffer_bytes: 16 << 10,
@@ -104,10 +109,14 @@ impl Core {
     pub fn new(options: CoreOptions) -> Result<Self, StartError> {
         probe::check_kernel()?;
         if let Some(cpu) = options.pin_to_cpu {
-            pin_thread(cpu).map_err(|source| StartError::Pin { cpu, source })?;
+            affinity::pin_thread(cpu).map_err(|source| StartError::Pin { cpu, source })?;
         }
         let buffers = options.receive_buffers.clamp(1, 1 << 15).next_power_of_two();
         let ring = Uring::new(options.ring_entries, buffers, options.receive_buffer_bytes)?;
+        if let Some(cpus) = options.worker_cpus {
+            let step = "bind the ring's workers to their CPUs";
+            ring.bind_workers(cpus).map_err(|source| StartError::Setup { step, source })?;
+        }
         Self::with_ring(ring, options)
     }
 }
@@ -451,19 +460,6 @@ fn register_pool<R: Ring>(port: &mut Port<R>, pool: &BufferPool, core: usize) {
              raise RLIMIT_MEMLOCK (`ulimit -l`, or LimitMEMLOCK= of the unit)"
         ),
     }
-}
-
-fn pin_thread(cpu: usize) -> io::Result<()> {
-    if cpu >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: all-zero bytes are an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `cpu` is below the set's size.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set is valid for reading its size.
-    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn random_seed() -> io::Result<u64> {

@@ -4,6 +4,7 @@
 //! are what a node's service needs besides. `core_thread` and its neighbours are the production
 //! instance (io_uring); `simulation` is the seeded instance for tests.
 
+pub mod affinity;
 pub mod buffer;
 mod buffer_pool;
 mod clock;

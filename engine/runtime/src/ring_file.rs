@@ -28,6 +28,7 @@ pub(crate) struct OpenFile {
     pub(crate) fd: OwnedFd,
     path: PathBuf,
     len: Cell<u64>,
+    is_direct: bool,
 }
 
 impl OpenFile {
@@ -128,6 +129,11 @@ impl Drop for RequestFuture {
 }
 
 impl RingFile {
+    /// Whether requests go to the device past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.file.is_direct
+    }
+
     fn transfer(
         &self,
         work: Work,
@@ -208,9 +214,11 @@ pub(crate) async fn open(
             OpenMode::ReadWrite => libc::O_RDWR,
             OpenMode::CreateNew => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
         };
+    let mut is_direct = true;
     let fd = match open_with(&shared, &path, flags | libc::O_DIRECT).await {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             warn_buffered(&path);
+            is_direct = false;
             // The file is made before the kernel finds that it cannot be opened so, and it did not
             // exist then, so it must not be refused for existing now.
             open_with(&shared, &path, flags & !libc::O_EXCL).await?
@@ -222,6 +230,7 @@ pub(crate) async fn open(
         Some(0) => {
             set_buffered(fd.as_raw_fd()).map_err(|error| describe("fcntl", &path, error))?;
             warn_buffered(&path);
+            is_direct = false;
         }
         Some(alignment) if alignment > DISK_ALIGNMENT => {
             let message = format!(
@@ -233,7 +242,7 @@ pub(crate) async fn open(
         }
         _ => {}
     }
-    let file = Rc::new(OpenFile { fd, path, len: Cell::new(status.len) });
+    let file = Rc::new(OpenFile { fd, path, len: Cell::new(status.len), is_direct });
     Ok(RingFile { file, shared })
 }
 

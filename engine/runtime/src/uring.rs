@@ -12,6 +12,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 
+use crate::affinity::CpuBits;
 use crate::probe::{self, StartError};
 use crate::receive_buffers::ReceiveBuffers;
 use crate::ring::{Completion, Operation, Ring, Wait};
@@ -56,6 +57,11 @@ impl Uring {
         let register = uring.ring.submitter().register_ring_fd();
         register.map_err(|source| StartError::Setup { step: "register the ring's fd", source })?;
         Ok(uring)
+    }
+
+    /// Binds the kernel's threads that work for this ring, also those that come later.
+    pub(crate) fn bind_workers(&self, cpus: CpuBits) -> io::Result<()> {
+        self.ring.submitter().register_iowq_aff(&cpus.to_kernel())
     }
 
     fn register_receive_buffers(&mut self) -> Result<(), StartError> {

@@ -35,6 +35,8 @@ pub struct Config {
     pub cores: Option<usize>,
     /// CPUs to run on; `None` means all that the process may use.
     pub cpus: Option<CpuList>,
+    /// The file that says which CPUs to run on; `None` means the usual one, if it is there.
+    pub cpu_plan: Option<PathBuf>,
     /// The address of all listeners.
     pub listen: IpAddr,
     /// The memcached port; 0 picks a free one.
@@ -110,6 +112,7 @@ impl Default for Config {
             shards: None,
             cores: None,
             cpus: None,
+            cpu_plan: None,
             listen: IpAddr::from([127, 0, 0, 1]),
             memcached_port: 11211,
             has_memcached_port: true,

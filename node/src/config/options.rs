@@ -48,6 +48,10 @@ pub struct Options {
     /// Which CPUs to run on, such as 0-3,8 [default: all that are allowed]
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,
+    /// File with the CPUs to run on, as `larder tune --apply` saves it; --cpus wins over one that
+    /// is not named [default: /etc/larder/cpu-plan.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub cpu_plan: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<IpAddr>,

@@ -183,6 +183,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         shards: first!(shards),
         cores: first!(cores),
         cpus: first!(cpus),
+        cpu_plan: first!(cpu_plan),
         listen: first!(listen).unwrap_or(default.listen),
         memcached_port: first!(memcached_port).unwrap_or(default.memcached_port),
         has_memcached_port: default.has_memcached_port,

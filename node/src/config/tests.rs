@@ -62,6 +62,8 @@ fn what_is_printed_can_be_read_back() {
     let options = [
         "--cpus",
         "0-1",
+        "--cpu-plan",
+        "/etc/plan.toml",
         "--cores",
         "2",
         "--core-ports",

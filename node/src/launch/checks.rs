@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::StatVfs;
 
 use super::StartError;
-use crate::config::{Config, CpuList, Size};
+use crate::config::{Config, Size};
 use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 
@@ -108,36 +108,6 @@ fn bytes_of(shard: &Path) -> Option<u64> {
     Some(files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
 }
 
-/// The CPUs to run on, one for each core.
-pub(super) fn choose_cpus(
-    cpus: Option<&CpuList>,
-    cores: Option<usize>,
-) -> Result<Vec<usize>, StartError> {
-    let set = rustix::thread::sched_getaffinity(None)
-        .map_err(|source| StartError::Cpus { source: source.into() })?;
-    let allowed: Vec<usize> =
-        (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
-    choose_among(&allowed, cpus, cores)
-}
-
-fn choose_among(
-    allowed: &[usize],
-    cpus: Option<&CpuList>,
-    cores: Option<usize>,
-) -> Result<Vec<usize>, StartError> {
-    let mut chosen = cpus.map_or_else(|| allowed.to_vec(), |list| list.0.clone());
-    if let Some(cpu) = chosen.iter().find(|cpu| !allowed.contains(cpu)) {
-        let allowed = CpuList(allowed.to_vec());
-        return Err(StartError::CpuNotAllowed { cpu: *cpu, allowed });
-    }
-    let cores = cores.unwrap_or(chosen.len());
-    if cores > chosen.len() {
-        return Err(StartError::TooManyCores { cores, cpus: CpuList(chosen) });
-    }
-    chosen.truncate(cores);
-    Ok(chosen)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,20 +151,6 @@ mod tests {
         }
         check(Some(8192), 1 << 60).expect("nothing is new");
         assert!(check_space(Path::new("/no/such/directory"), &[], None, 1).is_err());
-    }
-
-    #[test]
-    fn cpus_are_chosen_from_those_allowed() {
-        let list = CpuList(vec![4, 2]);
-        let choose = |cpus, cores| choose_among(&[1, 2, 4], cpus, cores);
-        assert_eq!(choose(None, None).expect("all"), [1, 2, 4]);
-        assert_eq!(choose(None, Some(2)).expect("two"), [1, 2]);
-        assert_eq!(choose(Some(&list), None).expect("those"), [4, 2]);
-        let other = CpuList(vec![3]);
-        let error = choose(Some(&other), None).expect_err("not allowed").to_string();
-        assert!(error.contains("CPU 3") && error.contains("1,2,4"), "{error}");
-        let error = choose(Some(&list), Some(3)).expect_err("too many").to_string();
-        assert!(error.contains("--cores 3") && error.contains("4,2"), "{error}");
     }
 
     #[test]

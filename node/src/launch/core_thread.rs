@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use larder_engine::error::EngineError;
 use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
 use larder_protocol::memcached::binary::BINARY_MAGIC;
+use larder_runtime::affinity::CpuBits;
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::file_cache::FileCache;
 use larder_runtime::ring_env::RingEnv;
@@ -41,6 +42,8 @@ pub(super) struct ShardPlan {
 pub(super) struct CorePlan {
     pub core: usize,
     pub cpu: usize,
+    /// The CPUs of the kernel's threads that work for the core's ring.
+    pub worker_cpus: Option<CpuBits>,
     pub shards: Vec<ShardPlan>,
     /// Files that the core keeps open at most.
     pub files_max: usize,
@@ -91,6 +94,7 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let options = CoreOptions {
         core: plan.core,
         pin_to_cpu: Some(plan.cpu),
+        worker_cpus: plan.worker_cpus,
         output_high_water: OUTPUT_HIGH_WATER,
         registered_bytes: plan.disk_buffer_bytes,
         ..CoreOptions::default()

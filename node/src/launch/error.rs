@@ -174,6 +174,14 @@ pub enum StartError {
         /// Those it may use.
         allowed: CpuList,
     },
+    /// A CPU plan that cannot be taken.
+    #[error("--cpu-plan {path}: {reason}", path = path.display())]
+    CpuPlan {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// More cores than CPUs.
     #[error("--cores {cores} is more than there are CPUs to use: {cpus}")]
     TooManyCores {

@@ -17,6 +17,7 @@
 mod cancel;
 mod checks;
 mod core_thread;
+mod cpus;
 mod descriptors;
 pub(crate) mod directory;
 mod error;
@@ -59,6 +60,7 @@ use crate::routing::core_of;
 use crate::service::Shared;
 use cancel::Cancel;
 use core_thread::{CorePlan, ShardPlan, Step};
+use cpus::ChosenCpus;
 use descriptors::Needs;
 use directory::DataDirectory;
 use listeners::Listeners;
@@ -132,8 +134,8 @@ impl Launcher {
     pub fn start(self, config: &Config) -> Result<RunningNode, StartError> {
         let limit = Duration::from_millis(RESTART_PATIENCE_MILLISECONDS);
         let mut patience = Patience::new(&self.queues.event_queue, limit);
-        let cpus = checks::choose_cpus(config.cpus.as_ref(), config.cores)?;
-        let cores = cpus.len();
+        let cpus = cpus::choose(config)?;
+        let cores = cpus.cores.len();
         let gate = checks::gate(config.auth_file.as_deref())?;
         let mut listeners = listeners::bind(config, cores, &mut patience)?;
         let default_shards = u16::try_from(cores).unwrap_or(crate::limits::SHARDS_MAX);
@@ -173,7 +175,7 @@ impl Launcher {
             events: AtomicU64::new(0),
         });
         let files_max = descriptors.files_per_core;
-        let (cpus, shared) = (&cpus[..], &shared);
+        let (cpus, shared) = (&cpus, &shared);
         let parts = Parts { cpus, directory, options, memory, files_max, listeners, shared };
         parts.launch(self.queues, self.log)
     }
@@ -261,7 +263,7 @@ fn share(size: Size, shards: u16) -> u64 {
 
 /// What a node is put together from.
 struct Parts<'a> {
-    cpus: &'a [usize],
+    cpus: &'a ChosenCpus,
     directory: DataDirectory,
     /// Of each shard.
     options: Vec<ShardOptions>,
@@ -288,13 +290,13 @@ impl Parts<'_> {
             cores: Vec::new(),
             cancel: Cancel::default(),
         };
-        let (shared, cores) = (self.shared, self.cpus.len());
-        let mut plans: Vec<Vec<ShardPlan>> = self.cpus.iter().map(|_| Vec::new()).collect();
+        let (shared, cores) = (self.shared, self.cpus.cores.len());
+        let mut plans: Vec<Vec<ShardPlan>> = (0..cores).map(|_| Vec::new()).collect();
         for (directory, options) in self.directory.shards.iter().zip(self.options) {
             let core = core_of(options.shard, cores);
             plans[core].push(ShardPlan { directory: directory.clone(), options });
         }
-        let parts = self.cpus.iter().zip(plans).zip(mesh::mailboxes(cores));
+        let parts = self.cpus.cores.iter().zip(plans).zip(mesh::mailboxes(cores));
         let parts = parts.zip(self.listeners.by_core);
         for (core, (((cpu, shards), ends), listeners)) in parts.enumerate() {
             let (step, step_queue) = channel();
@@ -304,6 +306,7 @@ impl Parts<'_> {
             let thread = core_thread::spawn(CorePlan {
                 core,
                 cpu: *cpu,
+                worker_cpus: self.cpus.workers,
                 shards,
                 files_max: self.files_max,
                 disk_buffer_bytes: self.memory.cores.1.disk_buffers,

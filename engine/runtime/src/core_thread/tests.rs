@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::core_env::CoreWaker;
-use crate::env::{Env, TaskQueue};
+use crate::env::{Env, File, IoClass, OpenMode, TaskQueue};
 use crate::network::{ConnectionId, Network};
 
 const HIGH_WATER: usize = 64 << 10;
@@ -481,4 +481,36 @@ fn random_numbers_differ() {
         (0..100).flat_map(|_| [one.env().random(), two.env().random()]).collect();
     assert_eq!(numbers.len(), 200);
     assert!(one.env().unix_seconds() > 1_700_000_000);
+}
+
+/// The status of the threads that the kernel has started to work for the calling thread's ring.
+#[allow(clippy::disallowed_methods, reason = "the kernel tells of its threads in files")]
+fn worker_statuses() -> Vec<String> {
+    let own = std::fs::read_link("/proc/thread-self").unwrap();
+    let name = format!("Name:\tiou-wrk-{}", own.file_name().unwrap().to_str().unwrap());
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let status = |task: io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("status")).ok()
+    };
+    let named = |status: &String| status.lines().next() == Some(name.as_str());
+    tasks.filter_map(status).filter(named).collect()
+}
+
+#[test]
+fn workers_of_the_ring_run_where_they_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let cpus = CpuBits::of([0]);
+    let mut core = Core::new(CoreOptions { worker_cpus: cpus, ..CoreOptions::default() }).unwrap();
+    let env = core.env();
+    core.block_on(async {
+        let file = env.open(&path, OpenMode::CreateNew).await.unwrap();
+        file.sync(IoClass::Flush).await.unwrap();
+    });
+    let statuses = worker_statuses();
+    assert!(!statuses.is_empty(), "a flush is done by a worker");
+    for status in statuses {
+        assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    }
+    core.shutdown();
 }

@@ -1,0 +1,288 @@
+//! Loads on the node's own ring, on a file that has no name.
+//!
+//! The calling thread is the core. The file's name is removed as soon as the file is made, so that
+//! nothing is left however the program ends.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use indicatif::ProgressBar;
+use larder_runtime::buffer::Buffer;
+use larder_runtime::core_env::CoreEnv;
+use larder_runtime::core_thread::{Core, CoreOptions};
+use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode, TaskQueue};
+use larder_runtime::io_queue::IoQueueOptions;
+use larder_runtime::ring_env::RingEnv;
+
+use super::error::IotuneError;
+use super::load_tally::LoadTally;
+use crate::measure::{DiskLoad, LoadKind, LoadRunner, LoadSample};
+
+/// A file on the ring.
+type RingFile = <RingEnv as Env>::File;
+
+/// The length of the writes that fill the file, in bytes; its size is a multiple of it.
+const FILL_BYTES: usize = 1 << 20;
+/// The node's own cap would hide what the disk does with more.
+const BYTES_IN_FLIGHT_MAX: u64 = 64 << 20;
+/// Memory of buffers that the ring knows, in bytes: for 256 requests of 16 KiB, or 64 of 64 KiB.
+const REGISTERED_BYTES: usize = 4 << 20;
+
+/// A core that puts loads on a file.
+pub struct RingRunner {
+    file: RingFile,
+    bytes: u64,
+    progress: ProgressBar,
+    milliseconds_done: u64,
+    env: RingEnv,
+    core: Core,
+}
+
+impl RingRunner {
+    /// Makes a file of `bytes` (whole MiB) in a directory and writes it once, which is what
+    /// `progress` counts. It is for loads of at most `depth_max` requests at a time, and counts
+    /// their milliseconds afterwards.
+    ///
+    /// # Errors
+    /// If there can be no ring, or no such file: no right to make it, no direct I/O, too little
+    /// space. Nothing is left of it.
+    pub fn start(
+        directory: &Path,
+        bytes: u64,
+        depth_max: u32,
+        progress: ProgressBar,
+    ) -> Result<Self, IotuneError> {
+        let io = IoQueueOptions {
+            requests_in_flight_max: usize::try_from(depth_max).unwrap_or(1).max(1),
+            bytes_in_flight_max: BYTES_IN_FLIGHT_MAX,
+            ..IoQueueOptions::default()
+        };
+        let registered_bytes = REGISTERED_BYTES;
+        let options = CoreOptions { io, registered_bytes, ..CoreOptions::default() };
+        let mut core = Core::new(options)?;
+        let env = core.env();
+        let file = core.block_on(make_file(&env, directory, bytes))?;
+        core.block_on(fill(&env, &file, bytes, &progress)).map_err(|error| {
+            refused(directory, &format!("the file to measure on could not be written: {error}"))
+        })?;
+        Ok(Self { file, bytes, progress, milliseconds_done: 0, env, core })
+    }
+}
+
+impl LoadRunner for RingRunner {
+    fn run(&mut self, load: DiskLoad) -> Result<LoadSample, String> {
+        let length = u64::from(load.length);
+        let is_whole = length > 0 && length.is_multiple_of(DISK_ALIGNMENT as u64);
+        if !is_whole || length > self.bytes {
+            return Err(format!("requests of {length} bytes do not fit a file of {}", self.bytes));
+        }
+        // Before the clock starts, because random bytes take their time.
+        let buffer_bytes = usize::try_from(length).unwrap_or(0);
+        let buffers: Vec<Buffer> =
+            (0..load.depth.max(1)).map(|_| random_buffer(&self.env, buffer_bytes)).collect();
+        let running = Rc::new(RunningLoad {
+            load,
+            file: self.file.clone(),
+            env: self.env.clone(),
+            blocks: self.bytes / length,
+            start: self.env.precise_now(),
+            progress: self.progress.clone(),
+            milliseconds_before: self.milliseconds_done,
+            state: RefCell::new(LoadState {
+                tally: LoadTally::new(load.milliseconds),
+                begun: 0,
+                reads: 0,
+                writes: 0,
+                workers: load.depth.max(1),
+                failure: None,
+                waker: None,
+            }),
+        });
+        for buffer in buffers {
+            self.env.spawn(TaskQueue::Foreground, work(Rc::clone(&running), buffer));
+        }
+        self.core.block_on(running.ended());
+        self.milliseconds_done += u64::from(load.milliseconds);
+        let state = running.state.borrow();
+        match &state.failure {
+            Some(error) => Err(error.to_string()),
+            None => Ok(state.tally.sample(state.reads, state.writes)),
+        }
+    }
+}
+
+fn refused(directory: &Path, message: &str) -> IotuneError {
+    IotuneError::Directory { path: directory.to_owned(), message: message.to_owned() }
+}
+
+/// Makes the file, takes its name away, and reserves its space.
+async fn make_file(env: &RingEnv, directory: &Path, bytes: u64) -> Result<RingFile, IotuneError> {
+    let path = directory.join(format!("larder-iotune-{}.tmp", std::process::id()));
+    let cannot = |error: io::Error| {
+        refused(directory, &format!("no file can be made there to measure on: {error}"))
+    };
+    let opened = env.open(&path, OpenMode::CreateNew).await;
+    let is_of_another = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    if opened.as_ref().is_err_and(is_of_another) {
+        return opened.map_err(cannot);
+    }
+    // Also where opening has failed: the file may have been made before that.
+    let removed = env.remove(&path).await;
+    let file = opened.map_err(cannot)?;
+    removed.map_err(cannot)?;
+    if !file.is_direct() {
+        return Err(refused(
+            directory,
+            "its file system has no direct I/O (O_DIRECT), so the page cache would be measured; \
+             use ext4 or XFS",
+        ));
+    }
+    let free = env.free_space(directory).map_err(cannot)?;
+    if bytes > free / 2 {
+        return Err(refused(
+            directory,
+            &format!(
+                "a file of {} MiB is to be at most half of the free space, which is {} MiB; free \
+                 some, or give a smaller --size",
+                bytes >> 20,
+                free >> 20
+            ),
+        ));
+    }
+    file.allocate(bytes).await.map_err(cannot)?;
+    Ok(file)
+}
+
+/// Writes the whole file once: disks answer reads of what was never written without looking.
+async fn fill(
+    env: &RingEnv,
+    file: &RingFile,
+    bytes: u64,
+    progress: &ProgressBar,
+) -> io::Result<()> {
+    let mut buffer = random_buffer(env, FILL_BYTES);
+    let mut offset = 0;
+    while offset < bytes {
+        let (written, back) = file.write(IoClass::Scrub, offset, buffer).await;
+        written?;
+        buffer = back;
+        offset += FILL_BYTES as u64;
+        progress.set_position(offset);
+    }
+    file.sync(IoClass::Scrub).await
+}
+
+/// What no disk can make shorter.
+fn random_buffer(env: &RingEnv, length: usize) -> Buffer {
+    let mut buffer = env.buffer(length);
+    for part in buffer.chunks_mut(8) {
+        part.copy_from_slice(&env.random().to_ne_bytes()[..part.len()]);
+    }
+    buffer
+}
+
+/// A load under way.
+struct RunningLoad {
+    load: DiskLoad,
+    file: RingFile,
+    env: RingEnv,
+    /// Places in the file that a request may be at.
+    blocks: u64,
+    start: u64,
+    progress: ProgressBar,
+    milliseconds_before: u64,
+    state: RefCell<LoadState>,
+}
+
+struct LoadState {
+    tally: LoadTally,
+    begun: u64,
+    reads: u64,
+    writes: u64,
+    workers: u32,
+    failure: Option<io::Error>,
+    /// Of who waits for the end.
+    waker: Option<Waker>,
+}
+
+/// One request after the other until the load is over: as many of these run as it is deep.
+async fn work(running: Rc<RunningLoad>, mut buffer: Buffer) {
+    while let Some((is_read, offset)) = running.next() {
+        let begun = running.env.precise_now();
+        let (result, back) = if is_read {
+            running.file.read(IoClass::Read, offset, buffer).await
+        } else {
+            running.file.write(IoClass::Commit, offset, buffer).await
+        };
+        buffer = back;
+        running.note(begun, is_read, result);
+    }
+    running.leave();
+}
+
+impl RunningLoad {
+    /// Whether the next request reads, and where; `None` if there is none.
+    fn next(&self) -> Option<(bool, u64)> {
+        let mut state = self.state.borrow_mut();
+        let now = self.env.precise_now().saturating_sub(self.start);
+        if state.failure.is_some() || state.tally.is_over(now) {
+            return None;
+        }
+        let number = state.begun;
+        state.begun += 1;
+        let is_read = match self.load.kind {
+            LoadKind::RandomRead | LoadKind::SequentialRead => true,
+            LoadKind::RandomWrite | LoadKind::SequentialWrite => false,
+            LoadKind::Mixed => number.is_multiple_of(2),
+        };
+        let block = match self.load.kind {
+            LoadKind::SequentialRead | LoadKind::SequentialWrite => number,
+            LoadKind::RandomRead | LoadKind::RandomWrite | LoadKind::Mixed => self.env.random(),
+        };
+        Some((is_read, block % self.blocks * u64::from(self.load.length)))
+    }
+
+    fn note(&self, begun: u64, is_read: bool, result: io::Result<()>) {
+        let mut state = self.state.borrow_mut();
+        if let Err(error) = result {
+            state.failure.get_or_insert(error);
+            return;
+        }
+        if is_read {
+            state.reads += 1;
+        } else {
+            state.writes += 1;
+        }
+        let now = self.env.precise_now();
+        let elapsed = now.saturating_sub(self.start);
+        if state.tally.note(elapsed, now.saturating_sub(begun)) {
+            let milliseconds = (elapsed / 1_000_000).min(u64::from(self.load.milliseconds));
+            self.progress.set_position(self.milliseconds_before + milliseconds);
+        }
+    }
+
+    fn leave(&self) {
+        let mut state = self.state.borrow_mut();
+        state.workers -= 1;
+        let waker = if state.workers == 0 { state.waker.take() } else { None };
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until all workers have left.
+    async fn ended(&self) {
+        poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            if state.workers == 0 {
+                return Poll::Ready(());
+            }
+            state.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
