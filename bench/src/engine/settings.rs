@@ -11,6 +11,7 @@ use larder_engine::value_log::commit::Durability;
 use serde::{Serialize, Serializer};
 
 use super::SpaceBounds;
+use super::script::Phase;
 use crate::error::BenchError;
 use crate::load::data::{CHECK_BYTES, KEY_BYTES_MAX, VALUE_BYTES_MAX, key_bytes_min};
 use crate::load::{DURATION_MAX, Distribution, KEYS_MAX, Ratio, within};
@@ -293,9 +294,10 @@ impl EngineSettings {
         Ok(())
     }
 
-    /// Operations in flight on each shard: pages of a scan follow each other.
-    pub(super) fn in_flight_max(&self) -> usize {
-        if self.workload == Workload::Scan { 1 } else { self.concurrency }
+    /// Operations in flight on each shard: pages of a scan follow each other, and all else does not.
+    pub(super) fn in_flight_max(&self, phase: Phase) -> usize {
+        let is_scan = self.workload == Workload::Scan && phase == Phase::Measured;
+        if is_scan { 1 } else { self.concurrency }
     }
 
     /// How many threads drive `shards` shards.

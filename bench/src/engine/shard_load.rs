@@ -158,13 +158,14 @@ impl ShardLoad {
     /// at once.
     pub(super) fn turn(&mut self, settings: &EngineSettings, counting: &mut Counting<'_>) -> bool {
         let Some(running) = &self.running else { return false };
+        let in_flight_max = settings.in_flight_max(running.phase);
         let mut now = running.now();
         let unix_now = self.unix_now();
         self.take_ended();
         self.release(now, unix_now, counting);
         let mut begun = 0;
         while begun < TURN_OPERATIONS
-            && let Some((action, since)) = self.next(now, settings.in_flight_max())
+            && let Some((action, since)) = self.next(now, in_flight_max)
         {
             self.execute(action, since, settings.ttl, unix_now);
             begun += 1;
@@ -172,7 +173,7 @@ impl ShardLoad {
             self.release(now, unix_now, counting);
         }
         if begun < TURN_OPERATIONS {
-            self.set_alarm(now, settings.in_flight_max());
+            self.set_alarm(now, in_flight_max);
         }
         begun > 0
     }

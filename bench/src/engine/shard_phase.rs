@@ -10,6 +10,7 @@ use crate::host;
 
 /// A phase under way on a shard. Times are nanoseconds since its start.
 pub(super) struct ShardPhase {
+    pub(super) phase: Phase,
     pub(super) script: Script,
     pub(super) pace: Pace,
     pub(super) start: Instant,
@@ -45,6 +46,7 @@ impl ShardPhase {
         let duration = settings.duration.filter(|_| is_measured);
         let rate = settings.rate.filter(|_| is_measured);
         Self {
+            phase,
             script: Script::new(settings, phase, place, keys),
             pace: Pace::new(rate, place.1),
             start,
