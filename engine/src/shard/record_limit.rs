@@ -51,8 +51,9 @@ enum Room {
 pub(super) struct RecordSums {
     young: HashMap<u64, Sum>,
     old: HashMap<u64, Sum>,
-    /// What was written of records that are being counted, in bytes since that began.
-    counting: Vec<(u64, u64)>,
+    /// Counts under way, by number: the record, and what was written of it since, in bytes.
+    counting: BTreeMap<u64, (u64, u64)>,
+    next_count: u64,
 }
 
 impl RecordSums {
@@ -81,7 +82,7 @@ impl RecordSums {
 
     /// An item of a record was written, or removed.
     fn note(&mut self, record: u64, bytes: u64) {
-        for counting in self.counting.iter_mut().filter(|counting| counting.0 == record) {
+        for counting in self.counting.values_mut().filter(|counting| counting.0 == record) {
             counting.1 += bytes;
         }
         if let Some(sum) = self.get_mut(record) {
@@ -97,15 +98,25 @@ impl RecordSums {
         }
     }
 
-    fn begin_count(&mut self, record: u64) {
-        self.counting.push((record, 0));
+    /// Knows nothing any more: other namespaces limit their records from now on, and what was
+    /// written in those that did not was not noted.
+    pub(super) fn forget(&mut self) {
+        let next_count = self.next_count;
+        *self = Self { next_count, ..Self::default() };
+    }
+
+    /// Begins to count a record; returns the count's number.
+    fn begin_count(&mut self, record: u64) -> u64 {
+        let number = self.next_count;
+        self.next_count += 1;
+        self.counting.insert(number, (record, 0));
+        number
     }
 
     /// `counted` bytes were found, beside what was written meanwhile; nothing, if that failed.
-    fn end_count(&mut self, record: u64, counted: Option<u64>, now: u64) {
-        let found = self.counting.iter().position(|counting| counting.0 == record);
-        let (_, written) = self.counting.swap_remove(found.expect("it was begun"));
-        if let Some(bytes) = counted {
+    fn end_count(&mut self, number: u64, counted: Option<u64>, now: u64) {
+        let counting = self.counting.remove(&number);
+        if let (Some((record, written)), Some(bytes)) = (counting, counted) {
             let may_be_less = written > 0;
             self.old.remove(&record);
             self.put(record, Sum { bytes: bytes + written, may_be_less, counted_at: now });
@@ -202,12 +213,10 @@ impl<E: Env> Shard<E> {
         if counted.times > COUNTS_MAX {
             return Err(EngineError::RecordFull(namespace));
         }
-        let now = self.env.now();
-        self.state.borrow_mut().namespaces.records.begin_count(record);
-        let bytes = self.bytes_in_record(keys, counted).await;
-        let found = bytes.as_ref().ok().copied();
-        self.state.borrow_mut().namespaces.records.end_count(record, found, now);
-        bytes.map(|_| ())
+        let number = self.state.borrow_mut().namespaces.records.begin_count(record);
+        let mut counting = Counting { shard: self, number, found: None, now: self.env.now() };
+        counting.found = Some(self.bytes_in_record(keys, counted).await?);
+        Ok(())
     }
 
     async fn bytes_in_record(
@@ -240,6 +249,21 @@ impl<E: Env> Shard<E> {
     }
 }
 
+/// A count that was begun; it ends with this, also where nobody waits for it any more.
+struct Counting<'a, E: Env> {
+    shard: &'a Shard<E>,
+    number: u64,
+    found: Option<u64>,
+    now: u64,
+}
+
+impl<E: Env> Drop for Counting<'_, E> {
+    fn drop(&mut self) {
+        let mut state = self.shard.state.borrow_mut();
+        state.namespaces.records.end_count(self.number, self.found, self.now);
+    }
+}
+
 impl super::Namespaces {
     /// Notes that the item with this encoded key was written, or removed, if its record is limited.
     #[inline]
@@ -258,8 +282,8 @@ mod tests {
 
     fn counted(bytes: u64) -> RecordSums {
         let mut sums = RecordSums::default();
-        sums.begin_count(1);
-        sums.end_count(1, Some(bytes), 0);
+        let number = sums.begin_count(1);
+        sums.end_count(number, Some(bytes), 0);
         sums
     }
 
@@ -280,23 +304,32 @@ mod tests {
     #[test]
     fn what_is_written_while_a_record_is_counted_is_added() {
         let mut sums = RecordSums::default();
-        sums.begin_count(1);
-        sums.begin_count(1);
+        let first = sums.begin_count(1);
         sums.note(1, 7);
         sums.note(2, 1000);
-        sums.end_count(1, Some(50), 0);
-        assert_eq!((sums.room(1, 43, AT), sums.room(1, 44, AT)), (Room::Enough, Room::Unknown));
-        sums.end_count(1, None, 0);
-        assert_eq!(sums.room(1, 43, AT), Room::Enough, "a count that failed changes nothing");
+        let second = sums.begin_count(1);
+        sums.note(1, 2);
+        sums.end_count(second, Some(50), 0);
+        assert_eq!((sums.room(1, 48, AT), sums.room(1, 49, AT)), (Room::Enough, Room::Unknown));
+        sums.end_count(first, Some(43), 0);
+        assert_eq!(sums.room(1, 48, AT), Room::Enough, "each has what was written since it began");
+        assert_eq!(sums.room(1, 49, AT), Room::Unknown);
+        let failed = sums.begin_count(1);
+        sums.end_count(failed, None, 0);
+        assert_eq!(sums.room(1, 48, AT), Room::Enough, "a count that failed changes nothing");
         assert!(sums.counting.is_empty());
+        let begun = sums.begin_count(1);
+        sums.forget();
+        sums.end_count(begun, Some(1), 0);
+        assert_eq!(sums.room(1, 1, AT), Room::Unknown, "it was written to unseen");
     }
 
     #[test]
     fn the_sums_of_few_records_are_kept() {
         let mut sums = RecordSums::default();
         for record in 0..10 * HALF_RECORDS_MAX as u64 {
-            sums.begin_count(record);
-            sums.end_count(record, Some(1), 0);
+            let number = sums.begin_count(record);
+            sums.end_count(number, Some(1), 0);
             assert_eq!(sums.room(0, 1, AT), Room::Enough, "it is used again and again");
         }
         assert!(sums.young.len() <= HALF_RECORDS_MAX && sums.old.len() <= HALF_RECORDS_MAX);

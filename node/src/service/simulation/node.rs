@@ -185,6 +185,7 @@ impl Served {
         self.service.table.len() == 0
             && self.service.state.lanes.load() == Load::default()
             && self.service.state.tasks == Load::default()
+            && self.service.state.shards.held_bytes() == 0
     }
 }
 
