@@ -231,6 +231,9 @@ pub struct Shard<E: Env> {
     leases: Leases<E>,
     cache_room: CacheRoom,
     turns: Turns,
+    /// Those on uploads of large values: none of them is also one on a key, whatever keys a client
+    /// chooses.
+    upload_turns: Turns,
     /// The replay of this start.
     replay_rate: ReplayRate,
     /// Bytes of the log that a start would replay for the frozen memtable, while there is one.

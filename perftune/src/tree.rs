@@ -162,8 +162,18 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "as above")]
-fn open_for_writing(path: &Path, is_new: bool) -> io::Result<File> {
-    OpenOptions::new().write(true).create(is_new).truncate(is_new).open(path)
+fn open_for_writing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
+}
+
+/// Makes a file anew: what has its name already, a link too, is not written to.
+#[allow(clippy::disallowed_methods, reason = "as above")]
+fn make_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).open(path)
 }
 
 #[allow(clippy::disallowed_methods, reason = "as above")]
@@ -197,7 +207,7 @@ impl SystemFiles for SystemTree {
         let path = self.path_of(path);
         if path.exists() {
             // A setting that the kernel takes from nobody may look writable to who is root.
-            open_for_writing(&path, false)?;
+            open_for_writing(&path)?;
         }
         let is_setting = path.starts_with("/sys") || path.starts_with("/proc");
         if self.is_running && is_setting {
@@ -210,7 +220,7 @@ impl SystemFiles for SystemTree {
 
     fn put(&self, path: &str, value: &str, shown: &str) -> io::Result<()> {
         let path = self.path_of(path);
-        let mut file = open_for_writing(&path, false)?;
+        let mut file = open_for_writing(&path)?;
         if self.is_running {
             return file.write_all(value.as_bytes());
         }
@@ -221,7 +231,7 @@ impl SystemFiles for SystemTree {
     fn write_file(&self, path: &str, content: &str) -> io::Result<()> {
         let path = self.path_of(path);
         fs::create_dir_all(path.parent().ok_or(ErrorKind::InvalidInput)?)?;
-        let mut file = open_for_writing(&path, true)?;
+        let mut file = make_anew(&path)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()
     }

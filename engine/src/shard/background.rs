@@ -18,6 +18,9 @@ use crate::value_log::record::RecordKind;
 const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
 const RETRY_DAMAGED_NANOSECONDS: u64 = 60_000_000_000;
 
+/// The pause after a file was given back, or a lease was ended for its files, in nanoseconds.
+const GIVEN_BACK_NANOSECONDS: u64 = 10_000_000;
+
 /// How long to wait at most for entries to expire before looking at the clock, which may have been
 /// set, in nanoseconds.
 const EXPIRY_NANOSECONDS_MAX: u64 = 10_000_000_000;
@@ -68,8 +71,10 @@ impl<E: Env> Shard<E> {
     async fn wait_for_manifest(&self) -> Result<bool, EngineError> {
         self.note_full(|full| full.manifest = true);
         let is_ending = || self.state.borrow().closing || self.log.stopped().is_some();
-        if !is_ending() && !self.give_file_back().await? {
-            self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+        if !is_ending() {
+            let is_given = self.give_file_back().await?;
+            let pause = if is_given { GIVEN_BACK_NANOSECONDS } else { RETRY_FULL_NANOSECONDS };
+            self.env.sleep(pause).await;
         }
         Ok(!is_ending())
     }
@@ -112,7 +117,8 @@ impl<E: Env> Shard<E> {
                     self.something_changed();
                 }
                 Err(EngineError::Full) => match self.give_file_back().await {
-                    Ok(true) => {}
+                    // What a lease kept is removed by another task.
+                    Ok(true) => self.env.sleep(GIVEN_BACK_NANOSECONDS).await,
                     Ok(false) => {
                         self.note_full(|full| full.flushes = true);
                         self.env.sleep(RETRY_FULL_NANOSECONDS).await;

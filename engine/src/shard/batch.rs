@@ -213,13 +213,17 @@ impl<E: Env> Shard<E> {
             match attempt {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
-                Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
+                Err(NotApplied::LookAgain) => {
+                    counted.forget_items();
+                    futures_lite::future::yield_now().await;
+                }
                 Err(NotApplied::Uncounted(keys)) => {
                     if let Err(error) = self.count_record(&keys, &mut counted).await {
                         break Err(error);
                     }
                 }
                 Err(NotApplied::Wait) => {
+                    counted.forget_items();
                     self.release_files();
                     let (room, bytes) = (self.log.room(), batch.value_bytes() as u64);
                     let adds = batch.adds();

@@ -182,13 +182,17 @@ impl<E: Env> Shard<E> {
             match attempt {
                 Ok(done) => break Ok(done),
                 Err(NotApplied::Failed(error)) => break Err(error),
-                Err(NotApplied::LookAgain) => futures_lite::future::yield_now().await,
+                Err(NotApplied::LookAgain) => {
+                    waiting.counted.forget_items();
+                    futures_lite::future::yield_now().await;
+                }
                 Err(NotApplied::Uncounted(keys)) => {
                     if let Err(error) = self.count_record(&keys, &mut waiting.counted).await {
                         break Err(error);
                     }
                 }
                 Err(NotApplied::Wait) => {
+                    waiting.counted.forget_items();
                     // It will look again, so it holds no file meanwhile: what it waits for may be
                     // that very file.
                     waiting.pin = None;

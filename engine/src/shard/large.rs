@@ -24,7 +24,6 @@ use super::operation_buffer::OperationBuf;
 use super::turns::Turn;
 use super::{NotApplied, Shard};
 use crate::error::EngineError;
-use crate::index::table::key_hash;
 use crate::key::{Key, RESERVED_NAMESPACES, display};
 use crate::large::{
     LARGE_BYTES_MAX, LargeAnswer, LargeRefusal, LargeRequest, LargeStep, LargeValue,
@@ -38,8 +37,6 @@ const LARGE_NAMESPACE: u32 = *RESERVED_NAMESPACES.end() - 2;
 
 const UPLOADS: &[u8] = b"uploads";
 const CHUNKS: &[u8] = b"chunks";
-/// The record of no items: its keys are those of the turns on uploads.
-const TURNS: &[u8] = b"turns";
 
 /// A step's answer, and how far the log has to be acknowledged before it may be given.
 type Told = Result<(LargeAnswer, u64), EngineError>;
@@ -77,12 +74,14 @@ impl Uploads {
     }
 
     /// Counts an upload that is met for the first time since the start. They are met in ascending
-    /// order.
-    fn meet(&mut self, number: u64, upload: &Upload) {
-        if !self.is_counted(number) {
+    /// order. Whether that is so.
+    fn meet(&mut self, number: u64, upload: &Upload) -> bool {
+        let is_new = !self.is_counted(number);
+        if is_new {
             self.add(number, upload);
             self.counted_below = number + 1;
         }
+        is_new
     }
 
     fn is_counted(&self, number: u64) -> bool {
@@ -354,7 +353,7 @@ impl<E: Env> Shard<E> {
     /// Waits for the turn on an upload. All that changes it, or its chunks, holds that, and takes
     /// the turns on keys within it.
     async fn turn_on(&self, number: u64) -> Turn {
-        let turn = self.turns.enter(key_hash(&key_in(TURNS, &upload_item(number)).encode()));
+        let turn = self.upload_turns.enter(number);
         turn.come().await;
         turn
     }

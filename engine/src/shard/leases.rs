@@ -32,6 +32,9 @@ pub const LEASE_NANOSECONDS_MAX: u64 = 60_000_000_000;
 const FREEZE_STEP_NANOSECONDS: u64 = 1_000_000;
 const FREEZE_NANOSECONDS_MAX: u64 = 5_000_000_000;
 
+/// How often it is looked at least whether the time of a lease is over, in nanoseconds.
+const WATCH_NANOSECONDS: u64 = 1_000_000_000;
+
 /// Bits of a lease's id that say the shard.
 const SHARD_BITS: u32 = u16::BITS;
 
@@ -92,11 +95,13 @@ impl<E: Env> Lease<E> {
 pub(super) struct Leases<E: Env> {
     held: RefCell<BTreeMap<u64, Rc<Lease<E>>>>,
     counters: Cell<LeaseStatistics>,
+    /// Whether a task ends those whose time is over: one for all, however many come and go.
+    is_watched: Cell<bool>,
 }
 
 impl<E: Env> Default for Leases<E> {
     fn default() -> Self {
-        Self { held: RefCell::default(), counters: Cell::default() }
+        Self { held: RefCell::default(), counters: Cell::default(), is_watched: Cell::new(false) }
     }
 }
 
@@ -139,9 +144,15 @@ impl<E: Env> Shard<E> {
     /// [`EngineError::TooManyLeases`] beyond [`LEASES_MAX`], or if the memtable cannot be written
     /// out in time; [`EngineError::Full`] and [`EngineError::Stopped`] if it cannot be at all.
     pub async fn lease(self: &Rc<Self>, nanoseconds: u64) -> Result<LeaseGiven, EngineError> {
-        self.apply_due_flush().await?;
-        self.end_old_leases();
-        let snapshot = self.snapshot().await?;
+        let snapshot = loop {
+            self.apply_due_flush().await?;
+            self.end_old_leases();
+            let snapshot = self.snapshot().await?;
+            // One may have become due while the memtable was written out.
+            if !self.state.borrow().flush_is_due(self.unix_now()) {
+                break snapshot;
+            }
+        };
         // Nothing waits from here on: all of it is of the snapshot's moment.
         if self.leases.is_full() {
             return Err(EngineError::TooManyLeases);
@@ -166,7 +177,9 @@ impl<E: Env> Shard<E> {
         self.leases.count(|counters| counters.given += 1);
         let number = self.leases.counters.get().given;
         self.leases.held.borrow_mut().insert(number, Rc::new(lease));
-        self.env.spawn(TaskQueue::Foreground, end_in_time(Rc::downgrade(self), nanoseconds));
+        if !self.leases.is_watched.replace(true) {
+            self.env.spawn(TaskQueue::Foreground, end_in_time(Rc::downgrade(self)));
+        }
         Ok(LeaseGiven { id, nanoseconds, needs })
     }
 
@@ -263,17 +276,22 @@ impl<E: Env> Shard<E> {
     }
 
     /// Looks again at files that leases have kept.
-    fn look_for_files(&self) {
+    pub(super) fn look_for_files(&self) {
         self.free.borrow_mut().look_again();
         self.release_files();
     }
 }
 
-/// Ends leases of a shard whose time is over after so many nanoseconds.
-async fn end_in_time<E: Env>(shard: Weak<Shard<E>>, nanoseconds: u64) {
+/// Ends the leases of a shard whose time is over, as long as there are any.
+async fn end_in_time<E: Env>(shard: Weak<Shard<E>>) {
     let Some(env) = shard.upgrade().map(|shard| shard.env.clone()) else { return };
-    env.sleep(nanoseconds).await;
-    if let Some(shard) = shard.upgrade() {
+    loop {
+        let Some(shard) = shard.upgrade() else { return };
         shard.end_old_leases();
+        let earliest = shard.leases.held.borrow().values().map(|lease| lease.until).min();
+        let Some(earliest) = earliest else { return shard.leases.is_watched.set(false) };
+        drop(shard);
+        // One that is given meanwhile may end before those that are held now.
+        env.sleep(earliest.saturating_sub(env.now()).min(WATCH_NANOSECONDS)).await;
     }
 }

@@ -194,7 +194,7 @@ impl<E: Env> Shard<E> {
         let has_quota = |options: &NamespaceOptions| options.bytes_max.is_some();
         let limited = namespaces.iter().filter(|(_, options)| has_quota(options));
         state.quotas.keep(limited.map(|(&namespace, _)| namespace));
-        state.records.forget();
+        state.records.forget(self.env.random());
         state.known = Some(namespaces);
     }
 

@@ -182,6 +182,7 @@ impl<E: Env> Disk<'_, E> {
             pins: Pins::default(),
             leases: Leases::default(),
             turns: Turns::default(),
+            upload_turns: Turns::default(),
             replay_rate: opening.replay_rate,
             frozen_log_bytes: Cell::new(0),
             work: Signal::default(),

@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use larder_runtime::env::Env;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::admission::NotApplied;
 use super::execute::Addressed;
 use super::{Shard, State};
 use crate::error::EngineError;
 use crate::generations::generation_of;
-use crate::index::table::key_hash;
 use crate::key;
 use crate::scan::Scan;
 
@@ -54,6 +54,8 @@ pub(super) struct RecordSums {
     /// Counts under way, by number: the record, and what was written of it since, in bytes.
     counting: BTreeMap<u64, (u64, u64)>,
     next_count: u64,
+    /// Of the hash of records, so that nobody can choose two with one hash.
+    seed: u64,
 }
 
 impl RecordSums {
@@ -100,9 +102,14 @@ impl RecordSums {
 
     /// Knows nothing any more: other namespaces limit their records from now on, and what was
     /// written in those that did not was not noted.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn forget(&mut self, seed: u64) {
         let next_count = self.next_count;
-        *self = Self { next_count, ..Self::default() };
+        *self = Self { next_count, seed, ..Self::default() };
+    }
+
+    /// What stands for the record of an encoded key.
+    fn record_of(&self, encoded: &[u8]) -> u64 {
+        xxh3_64_with_seed(key::record_part(encoded), self.seed)
     }
 
     /// Begins to count a record; returns the count's number.
@@ -124,11 +131,6 @@ impl RecordSums {
     }
 }
 
-/// The hash of the record of an encoded key.
-fn record_of(encoded: &[u8]) -> u64 {
-    key_hash(key::record_part(encoded))
-}
-
 /// What an item with this encoded key adds to its record, in bytes.
 fn bytes_of(encoded: &[u8], value_len: usize) -> u64 {
     (encoded.len() - key::record_part(encoded).len() + value_len) as u64
@@ -147,6 +149,11 @@ impl Counted {
     /// What the item of an encoded key has, in bytes of its record, if that was counted.
     pub(super) fn of(&self, encoded: &[u8]) -> Option<u64> {
         self.items.get(encoded).copied()
+    }
+
+    /// Time has passed: the items may have gone by themselves, or with a range.
+    pub(super) fn forget_items(&mut self) {
+        self.items.clear();
     }
 }
 
@@ -167,7 +174,8 @@ impl<E: Env> Shard<E> {
         let now = self.env.now();
         let mut changes: BTreeMap<u64, (u64, u64, bool)> = BTreeMap::new();
         for (Addressed { key, replaces, .. }, value_len) in items.clone() {
-            let (more, less, is_counted) = changes.entry(record_of(key)).or_insert((0, 0, true));
+            let (more, less, is_counted) =
+                changes.entry(state.namespaces.records.record_of(key)).or_insert((0, 0, true));
             *more += value_len.map_or(0, |len| bytes_of(key, len));
             *less += replaces.unwrap_or(0);
             *is_counted &= replaces.is_some();
@@ -187,7 +195,7 @@ impl<E: Env> Shard<E> {
                 // Of what it replaces it may be that there is enough.
                 Room::TooLittle | Room::Unknown => {
                     let keys = items.map(|(addressed, _)| addressed.key);
-                    let keys = keys.filter(|key| record_of(key) == record);
+                    let keys = keys.filter(|key| state.namespaces.records.record_of(key) == record);
                     return Err(NotApplied::Uncounted(keys.map(<[u8]>::to_vec).collect()));
                 }
             }
@@ -208,15 +216,21 @@ impl<E: Env> Shard<E> {
         counted: &mut Counted,
     ) -> Result<(), EngineError> {
         let Some(first) = keys.first() else { return Ok(()) };
-        let (record, namespace) = (record_of(first), generation_of(first));
+        let namespace = generation_of(first);
         counted.times += 1;
         if counted.times > COUNTS_MAX {
             return Err(EngineError::RecordFull(namespace));
         }
-        let number = self.state.borrow_mut().namespaces.records.begin_count(record);
+        let number = self.begin_count(first);
         let mut counting = Counting { shard: self, number, found: None, now: self.env.now() };
         counting.found = Some(self.bytes_in_record(keys, counted).await?);
         Ok(())
+    }
+
+    fn begin_count(&self, encoded: &[u8]) -> u64 {
+        let records = &mut self.state.borrow_mut().namespaces.records;
+        let record = records.record_of(encoded);
+        records.begin_count(record)
     }
 
     async fn bytes_in_record(
@@ -229,18 +243,19 @@ impl<E: Env> Shard<E> {
         let mut scan = Scan::of_record(decoded.namespace, &decoded.record);
         scan.keys_only = true;
         let mut bytes = 0;
-        for key in keys {
-            counted.items.insert(key.clone(), 0);
-        }
+        counted.items.extend(keys.iter().map(|key| (key.clone(), 0)));
+        let wanted: BTreeMap<&[u8], &Vec<u8>> =
+            keys.iter().map(|key| (&key[part..], key)).collect();
         loop {
             let page = self.scan_now(&scan).await?;
             for item in &page.items {
                 let of_item = (item.item.len() + item.value_len) as u64;
                 bytes += of_item;
-                if let Some(key) = keys.iter().find(|key| key[part..] == item.item) {
+                if let Some(&key) = wanted.get(item.item.as_slice()) {
                     counted.items.insert(key.clone(), of_item);
                 }
             }
+            self.env.yield_if_needed().await;
             match page.next {
                 Some(place) => scan = scan.after(&place),
                 None => return Ok(bytes),
@@ -269,7 +284,8 @@ impl super::Namespaces {
     #[inline]
     pub(super) fn note_of_record(&mut self, encoded: &[u8], value_len: usize) {
         if self.record_bytes_max(generation_of(encoded)).is_some() {
-            self.records.note(record_of(encoded), bytes_of(encoded, value_len));
+            let record = self.records.record_of(encoded);
+            self.records.note(record, bytes_of(encoded, value_len));
         }
     }
 }
@@ -319,7 +335,7 @@ mod tests {
         assert_eq!(sums.room(1, 48, AT), Room::Enough, "a count that failed changes nothing");
         assert!(sums.counting.is_empty());
         let begun = sums.begin_count(1);
-        sums.forget();
+        sums.forget(1);
         sums.end_count(begun, Some(1), 0);
         assert_eq!(sums.room(1, 1, AT), Room::Unknown, "it was written to unseen");
     }

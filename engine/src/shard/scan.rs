@@ -96,8 +96,14 @@ impl<E: Env> Shard<E> {
         let moment = self.moment(leased);
         let begun = self.begin(scan, &moment);
         let page = self.page(scan, begun, &moment).await;
+        let is_leased = moment.leased.is_some();
         drop((pin, moment));
-        self.release_files();
+        if is_leased {
+            // The lease may have ended meanwhile: then nobody else looks at what it kept.
+            self.look_for_files();
+        } else {
+            self.release_files();
+        }
         page
     }
 

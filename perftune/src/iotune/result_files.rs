@@ -22,6 +22,10 @@ impl ResultFile {
         if !folder.is_dir() {
             return Err(refused(format!("there is no directory {}; make it", folder.display())));
         }
+        // It is replaced as a whole, by name.
+        if absolute.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+            return Err(refused("it is there already, and is no plain file".to_owned()));
+        }
         let text = absolute.to_str().ok_or_else(|| refused("it is no UTF-8".to_owned()))?;
         tree.check_writable(text)
             .map_err(|error| refused(format!("it cannot be written: {error}")))?;

@@ -139,6 +139,7 @@ fn what_cannot_be_measured_is_refused_and_nothing_is_left() {
         (&file, &out, &[], "it is no directory"),
         (directory.path(), &file, &[], "is no file of figures"),
         (directory.path(), &missing.join("io.toml"), &[], "there is no directory"),
+        (directory.path(), &PathBuf::from("/dev/null"), &[], "is no plain file"),
         (directory.path(), results.path(), &[], "--out"),
         (directory.path(), &out, &["--json", "/proc/x/y"], "--json /proc/x/y"),
         (directory.path(), &out, &["--size", &too_large], "at most half of the free space"),

@@ -203,10 +203,14 @@ impl ClientError {
             | Self::Foreign(_)
             | Self::InDoubt(_)
             | Self::Disagreement => true,
-            // A shard that stops may have made the change durable before.
-            Self::Refused { status, .. } => {
-                matches!(status, None | Some(NativeStatus::Stopped | NativeStatus::Internal))
-            }
+            // A shard that stops may have made the change durable before, and a name that is not
+            // taken may have been taken when the request was sent before.
+            Self::Refused { status, .. } => matches!(
+                status,
+                None | Some(
+                    NativeStatus::Stopped | NativeStatus::Internal | NativeStatus::TokenRefused
+                )
+            ),
         }
     }
 

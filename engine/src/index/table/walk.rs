@@ -221,7 +221,16 @@ impl<E: Env> TableWalk<E> {
         // Given back before the next one is asked for, so that it can be recycled.
         self.window = None;
         let (offset, length) = (index.block(blocks.start).offset, bytes(&blocks));
-        let buffer = self.table.read(offset, length, class).await?;
+        let (mut offset, mut length) = (offset, length);
+        let mut read = self.table.read(offset, length, class).await;
+        if read.is_err() && blocks.len() > 1 {
+            // It is not known which of them cannot be read: the others are not lost with it.
+            blocks = number..number + 1;
+            (offset, length) = (index.block(number).offset, bytes(&blocks));
+            read = self.table.read(offset, length, class).await;
+            self.read_bytes = 0;
+        }
+        let buffer = read?;
         self.read_bytes = (2 * length as usize).clamp(self.read_bytes, READ_AHEAD_BYTES);
         self.window = Some(Window { blocks, offset, buffer });
         Ok(())

@@ -13,14 +13,14 @@ use super::{LARGE_NAMESPACE, UPLOADS, Upload, store};
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
 use crate::index::table::key_hash;
-use crate::key::Key;
+use crate::key::{Key, display};
 use crate::large::LargeValue;
 use crate::operation::{EXPIRED, Operation, Outcome, Store, StoreMode};
 use crate::scan::Scan;
 use crate::shard::{OperationBuf, Shard};
 
 /// Uploads that are looked at before there is a pause.
-const PAGE_UPLOADS: usize = 64;
+const PAGE_UPLOADS: usize = 256;
 
 /// A pause is this part of the time between two rounds.
 const PAUSES_PER_ROUND: u64 = 64;
@@ -59,6 +59,7 @@ impl<E: Env> Shard<E> {
         let mut result = Ok(());
         loop {
             let page = self.scan_as_is(&scan).await?;
+            let mut has_found = false;
             for found in &page.items {
                 let Ok(number) = found.item.as_slice().try_into().map(u64::from_be_bytes) else {
                     continue;
@@ -67,13 +68,16 @@ impl<E: Env> Shard<E> {
                     Err(error @ (EngineError::Damaged { .. } | EngineError::Read(_))) => {
                         result = Err(error);
                     }
-                    swept => swept?,
+                    swept => has_found |= swept?,
                 }
                 self.env.yield_if_needed().await;
             }
             let Some(place) = page.next else { return result };
             scan = scan.after(&place);
-            if self.rest(self.options.large.round_nanoseconds / PAUSES_PER_ROUND).await {
+            // Where some go there may be more, and who makes them is not to be faster than this.
+            if !has_found
+                && self.rest(self.options.large.round_nanoseconds / PAUSES_PER_ROUND).await
+            {
                 return result;
             }
         }
@@ -91,11 +95,12 @@ impl<E: Env> Shard<E> {
         is_ending()
     }
 
-    /// Deletes an upload and its chunks if they are not needed any more.
-    async fn sweep_upload(self: &Rc<Self>, number: u64) -> Result<(), EngineError> {
+    /// Deletes an upload and its chunks if they are not needed any more; says whether it did, or
+    /// met the upload for the first time.
+    async fn sweep_upload(self: &Rc<Self>, number: u64) -> Result<bool, EngineError> {
         let _turn = self.turn_on(number).await;
-        let (Some(upload), _) = self.upload(number).await? else { return Ok(()) };
-        self.state.borrow_mut().uploads.meet(number, &upload);
+        let (Some(upload), _) = self.upload(number).await? else { return Ok(false) };
+        let is_new = self.state.borrow_mut().uploads.meet(number, &upload);
         let is_needed = match upload.stage {
             Stage::Staged => {
                 let takes = self.state.borrow().namespaces.takes(upload.namespace);
@@ -107,7 +112,7 @@ impl<E: Env> Shard<E> {
         if !is_needed {
             self.collect_chunks(number, &upload).await?;
         }
-        Ok(())
+        Ok(is_new || !is_needed)
     }
 
     /// Whether the item of a committed upload has its value. One that has expired has it no more,
@@ -153,6 +158,10 @@ impl<E: Env> Shard<E> {
         drop((pin, turn));
         self.release_files();
         let located = located?;
+        if located.metadata.is_large() && located.large().is_none() {
+            let reason = "what stands for the large value cannot be read".to_owned();
+            return Err(EngineError::Damaged { key: display(&encoded), reason });
+        }
         Ok(located.current(now).map(|_| located.large()))
     }
 }

@@ -203,7 +203,8 @@ fn a_clock_that_goes_wrong_is_a_clear_error() {
     let client = named(&fake.address).build().expect("a client");
     let error = increment(&client).wait().expect_err("it is refused");
     assert_eq!(error.to_string(), "compare the clocks");
-    assert_eq!((error.next(), error.may_be_done()), (Next::FixRequest, false));
+    // Under this name it may have been done before.
+    assert_eq!((error.next(), error.may_be_done()), (Next::FixRequest, true));
     assert_eq!(client.metrics().retries, 0);
 }
 
