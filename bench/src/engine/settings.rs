@@ -294,7 +294,7 @@ impl EngineSettings {
         Ok(())
     }
 
-    /// Operations in flight on each shard: pages of a scan follow each other, and all else does not.
+    /// Operations in flight on each shard: pages of a scan follow each other, nothing else does.
     pub(super) fn in_flight_max(&self, phase: Phase) -> usize {
         let is_scan = self.workload == Workload::Scan && phase == Phase::Measured;
         if is_scan { 1 } else { self.concurrency }

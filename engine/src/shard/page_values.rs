@@ -19,8 +19,8 @@ use crate::index::table::key_hash;
 use crate::scan::PageItem;
 use crate::value_log::WantedValue;
 
-/// Requests under way at a time: what a device needs for most of its rate, 32, and as many again, so
-/// that it has work while the core works on those that are done.
+/// Requests under way at a time: what a device needs for most of its rate, 32, and as many again,
+/// so that it has work while the core works on those that are done.
 const READS_MAX: usize = 64;
 
 /// Bytes that they bring: as many as the page may have, and within these bounds, unless one value
