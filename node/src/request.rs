@@ -350,7 +350,7 @@ impl Answered {
         }
     }
 
-    /// Whether it is a failure, or is one to some protocols: see [`is_error`].
+    /// Whether it is a failure, or is one to some protocols: see [`CarriedAnswer::is_large`].
     pub fn is_failed(&self) -> bool {
         match self {
             Self::Failed(_) => true,

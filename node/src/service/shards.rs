@@ -340,7 +340,9 @@ pub(super) fn note_failure(shard: u16, failure: &EngineError) {
         EngineError::Full
         | EngineError::NoNamespace(_)
         | EngineError::OverQuota(_)
-        | EngineError::RecordFull(_) => tracing::debug!(shard, "a write was refused: {failure}"),
+        | EngineError::RecordFull(_)
+        // That it has stopped was said once.
+        | EngineError::Stopped(_) => tracing::debug!(shard, "a write was refused: {failure}"),
         EngineError::LeaseEnded | EngineError::TooManyLeases => {
             tracing::debug!(shard, "a lease was refused: {failure}");
         }
