@@ -1,4 +1,4 @@
-//! The node in Prometheus' text format, and as a page for people.
+//! The node in Prometheus' text format.
 
 mod space;
 
@@ -85,7 +85,7 @@ impl Exposition {
     }
 }
 
-fn shards(reports: &[CoreReport]) -> impl Iterator<Item = &ShardReport> {
+pub(super) fn shards(reports: &[CoreReport]) -> impl Iterator<Item = &ShardReport> {
     reports.iter().flat_map(|report| &report.shards)
 }
 
@@ -363,32 +363,6 @@ fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
     }
 }
 
-/// The page for people.
-pub fn overview(facts: &Facts, reports: &[CoreReport], now: u64) -> String {
-    let sum = |value: fn(&Statistics) -> u64| -> u64 {
-        shards(reports).map(|shard| value(&shard.statistics)).sum()
-    };
-    let connections: usize = reports.iter().map(|report| report.connections).sum();
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>larder</title>\
-         </head><body>\n<h1>larder {VERSION}</h1>\n<table>\n\
-         <tr><td>uptime</td><td>{} s</td></tr>\n\
-         <tr><td>cores</td><td>{}</td></tr>\n\
-         <tr><td>shards</td><td>{}</td></tr>\n\
-         <tr><td>connections</td><td>{connections}</td></tr>\n\
-         <tr><td>reads</td><td>{}</td></tr>\n\
-         <tr><td>writes</td><td>{}</td></tr>\n\
-         </table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">health</a> \
-         <a href=\"/space\">space</a></p>\n\
-         </body></html>\n",
-        now.saturating_sub(facts.started),
-        facts.cores,
-        shards(reports).count(),
-        sum(|statistics| statistics.operations.reads),
-        sum(|s| s.operations.stores + s.operations.deletes + s.operations.arithmetics),
-    )
-}
-
 /// Whether every shard takes writes, and what `/healthz` says.
 pub fn health(reports: &[CoreReport], cores: usize) -> Result<(), String> {
     if let Some((shard, reason)) =
@@ -403,12 +377,12 @@ pub fn health(reports: &[CoreReport], cores: usize) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::counters::CoreMemory;
     use std::collections::BTreeSet;
 
-    fn reports() -> Vec<CoreReport> {
+    pub(in crate::admin) fn reports() -> Vec<CoreReport> {
         let report = |core: usize| {
             let mut report = CoreReport {
                 core,
@@ -489,14 +463,5 @@ mod tests {
         reports[1].shards[0].stopped = Some("write failed".into());
         let text = health(&reports, 2).expect_err("one has stopped");
         assert!(text.contains("shard 1") && text.contains("write failed"));
-    }
-
-    #[test]
-    fn the_overview_links_to_the_rest() {
-        let page = overview(&Facts::example(), &reports(), 1060);
-        for part in ["href=\"/metrics\"", "href=\"/healthz\"", "60 s", "<td>6</td>", "<td>81</td>"]
-        {
-            assert!(page.contains(part), "{part} in {page}");
-        }
     }
 }

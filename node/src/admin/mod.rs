@@ -4,6 +4,7 @@
 pub mod http;
 mod memory;
 pub mod metrics;
+mod overview;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -153,7 +154,7 @@ impl Server {
         let facts = &self.shared.facts;
         let (status, media_type, body) = match page {
             AdminPage::Overview => {
-                (Status::Ok, HTML, metrics::overview(facts, &self.reports(), unix_seconds()))
+                (Status::Ok, HTML, overview::page(facts, &self.reports(), unix_seconds()))
             }
             AdminPage::Metrics => {
                 let usage = process::usage();
