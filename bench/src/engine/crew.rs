@@ -247,7 +247,7 @@ fn add(sum: &mut DiskCounters, counters: &DiskCounters) {
     sum.reads += counters.reads;
     sum.writes += counters.writes;
     sum.syncs += counters.syncs;
-    for (sum, bytes) in sum.class_bytes.iter_mut().zip(counters.class_bytes) {
-        *sum += bytes;
+    for (sum, class) in sum.classes.iter_mut().zip(counters.classes) {
+        sum.bytes += class.bytes;
     }
 }

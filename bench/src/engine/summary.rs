@@ -332,7 +332,7 @@ impl DeviceSummary {
         let written_bytes = after.write_bytes - before.write_bytes;
         let classes = CLASS_NAMES.iter().enumerate().map(|(index, class)| ClassSummary {
             class,
-            bytes: after.class_bytes[index] - before.class_bytes[index],
+            bytes: after.classes[index].bytes - before.classes[index].bytes,
         });
         Self {
             source: "the engine's disk requests",
@@ -405,7 +405,7 @@ mod tests {
     fn bytes_are_those_between_two_counts() {
         let mut counters = (DiskCounters::default(), DiskCounters::default());
         (counters.0.write_bytes, counters.1.write_bytes) = (1_000, 4_000);
-        (counters.0.class_bytes[3], counters.1.class_bytes[3]) = (50, 60);
+        (counters.0.classes[3].bytes, counters.1.classes[3].bytes) = (50, 60);
         let device = DeviceSummary::new(&counters, Some(((1, 2), (10, 20))), 2_000);
         assert_eq!((device.written_bytes, device.read_bytes), (3_000, 0));
         assert_eq!(device.write_amplification, Some(1.5));

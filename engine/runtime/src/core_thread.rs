@@ -51,7 +51,7 @@ const RECEIVED_BYTES_PER_UNIT: usize = 1024;
 const DRAIN_ROUND_NANOSECONDS: u64 = 100_000_000;
 
 /// How a core is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CoreOptions {
     /// The core's number, for messages.
     pub core: usize,
@@ -371,7 +371,8 @@ impl<R: Ring> Core<R> {
 
     fn deadline<D: Driver<R>>(&self, driver: &D) -> Option<u64> {
         let timer = self.shared.timers.borrow().next();
-        timer.into_iter().chain(driver.deadline(&self.network)).min()
+        let disk = self.shared.disk.borrow().deadline();
+        timer.into_iter().chain(disk).chain(driver.deadline(&self.network)).min()
     }
 
     #[inline]
@@ -391,7 +392,7 @@ impl<R: Ring> Core<R> {
             return;
         }
         self.shared.executor.close();
-        let wakers = self.shared.disk.borrow_mut().close();
+        let wakers = self.shared.disk.borrow_mut().close(self.shared.clock.now());
         wakers.into_iter().for_each(Waker::wake);
         for completion in std::mem::take(&mut self.network.held) {
             RingNetwork::discard(&mut self.port, completion);

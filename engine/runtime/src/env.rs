@@ -55,6 +55,19 @@ pub enum IoClass {
 /// The number of I/O classes.
 pub const IO_CLASSES: usize = 7;
 
+impl IoClass {
+    /// All classes, in the order of their numbers.
+    pub const ALL: [Self; IO_CLASSES] = [
+        Self::Commit,
+        Self::Read,
+        Self::Scan,
+        Self::Flush,
+        Self::Compaction,
+        Self::GarbageCollection,
+        Self::Scrub,
+    ];
+}
+
 /// What must be true of a file when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

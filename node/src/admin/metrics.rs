@@ -183,22 +183,22 @@ fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
         }
     };
     by_class("larder_disk_reads_total", "Reads.", &|report, class| {
-        report.disk.class_reads[class] as f64
+        report.disk.classes[class].reads as f64
     });
     let help = "Reads, writes and flushes.";
     by_class("larder_disk_operations_total", help, &|report, class| {
-        report.disk.class_operations[class] as f64
+        report.disk.classes[class].completed as f64
     });
     by_class("larder_disk_bytes_total", "Bytes read and written.", &|report, class| {
-        report.disk.class_bytes[class] as f64
+        report.disk.classes[class].bytes as f64
     });
     let help = "Time that requests waited for their turn.";
     by_class("larder_disk_queue_seconds_total", help, &|report, class| {
-        report.disk.class_queue_nanoseconds[class] as f64 / NANOSECONDS
+        report.disk.classes[class].queue_nanoseconds as f64 / NANOSECONDS
     });
     let help = "Time that requests spent in the kernel and the device.";
     by_class("larder_disk_device_seconds_total", help, &|report, class| {
-        report.disk.class_device_nanoseconds[class] as f64 / NANOSECONDS
+        report.disk.classes[class].ring_nanoseconds as f64 / NANOSECONDS
     });
     let reads = ("larder_disk_read_operations_total", Counter, "Reads of all classes.");
     out.by_core(reports, reads, |report| report.disk.reads);
@@ -424,7 +424,8 @@ mod tests {
                 files: Default::default(),
                 turns: Default::default(),
             };
-            report.disk.class_reads[larder_runtime::env::IoClass::Read as usize] = 7 + core as u64;
+            report.disk.classes[larder_runtime::env::IoClass::Read as usize].reads =
+                7 + core as u64;
             let mut statistics = Statistics::default();
             statistics.operations.reads = 40 + core as u64;
             statistics.ingest = larder_engine::shard::Ingest::Waiting;

@@ -120,7 +120,7 @@ fn short_reads_are_continued_from_an_aligned_offset() {
         .collect();
     assert_eq!(offsets, [0, 4096, 8192]);
     let counters = fixture.env.disk_counters();
-    assert_eq!((counters.reads, counters.class_operations[IoClass::Read as usize]), (3, 3));
+    assert_eq!((counters.reads, counters.classes[IoClass::Read as usize].completed), (3, 3));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_short_durable_write_is_completed_and_then_flushed() {
     assert_eq!(fixture.ring.count(is_sync), 1);
     let counters = fixture.env.disk_counters();
     assert_eq!((counters.writes, counters.write_bytes, counters.syncs), (3, 4096 + 5000 + 8192, 1));
-    assert_eq!(counters.class_operations[IoClass::Commit as usize], 4);
+    assert_eq!(counters.classes[IoClass::Commit as usize].completed, 4);
 }
 
 #[test]
