@@ -31,7 +31,7 @@ pub use options::{IoQueueOptions, check_io_class};
 pub use statistics::{IoClassStatistics, IoFlow};
 
 use crate::device_model::{
-    DeviceCosts, DeviceModel, IoDirection, LONGEST_REQUEST, TOKENS_PER_MILLISECOND, nanoseconds_of,
+    DeviceCosts, IoDirection, LONGEST_REQUEST, TOKENS_PER_MILLISECOND, nanoseconds_of,
 };
 use crate::env::{IO_CLASSES, IoClass};
 use crate::fair_queue::FairQueue;

@@ -22,10 +22,6 @@ impl CoreTokens {
         Self { group, balance: 0, pending: 0, position: 0 }
     }
 
-    pub(super) fn group(&self) -> &DeviceGroup {
-        &self.group
-    }
-
     /// Takes `price` tokens (at most the bucket's limit), or says in how many nanoseconds they may
     /// be there. What waits on this core costs `waiting` in all: up to its part of the bucket is
     /// claimed at once, because a claim is a place in a line.

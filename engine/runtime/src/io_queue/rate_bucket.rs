@@ -104,12 +104,12 @@ mod tests {
             amounts in proptest::collection::vec((0u64..1 << 22, 0..SECOND), 1..100),
         ) {
             let mut bucket = RateBucket::new(rate, burst, 0);
-            let (mut now, mut sum, mut last) = (0, 0, 0);
+            let (mut now, mut sum) = (0, 0u64);
             for (units, pause) in amounts {
                 let wait = bucket.charge(units, now).unwrap_or(0);
-                (sum, last) = (sum + units, units);
-                let before = u128::from(sum - last) * u128::from(SECOND);
+                let before = u128::from(sum) * u128::from(SECOND);
                 prop_assert!(before <= u128::from(rate) * u128::from(now + burst));
+                sum += units;
                 now += wait.saturating_add(pause);
                 prop_assume!(now < 1 << 50);
             }
