@@ -66,6 +66,19 @@ impl IoClass {
         Self::GarbageCollection,
         Self::Scrub,
     ];
+
+    /// What options, metrics and reports call the class.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Read => "read",
+            Self::Scan => "scan",
+            Self::Flush => "flush",
+            Self::Compaction => "compaction",
+            Self::GarbageCollection => "garbage_collection",
+            Self::Scrub => "scrub",
+        }
+    }
 }
 
 /// What must be true of a file when it is opened.
