@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(look(&config, false).expect("it is passed over"), None);
         std::fs::write(&usual, figures("/proc")).expect("written");
         assert_eq!(look(&config, false).expect("it is passed over"), None);
-        std::fs::write(&usual, figures(&mount).replace("1000", "0")).expect("written");
+        std::fs::write(&usual, figures(&mount).replace("= 1000\n", "= 0\n")).expect("written");
         let error = look(&config, false).expect_err("it is wrong").to_string();
         assert!(error.contains("line 3: read_iops: 0 is not from"), "{error}");
         assert!(error.contains(DISK_FILE) && error.contains("--io-properties"), "{error}");
