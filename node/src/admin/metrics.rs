@@ -333,7 +333,7 @@ pub fn overview(facts: &Facts, reports: &[CoreReport], now: u64) -> String {
          <tr><td>reads</td><td>{}</td></tr>\n\
          <tr><td>writes</td><td>{}</td></tr>\n\
          </table>\n<p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">health</a> \
-         <a href=\"/space\">space</a></p>\n\
+         <a href=\"/space\">space</a> <a href=\"/io\">disk</a></p>\n\
          </body></html>\n",
         now.saturating_sub(facts.started),
         facts.cores,
@@ -459,8 +459,14 @@ mod tests {
     #[test]
     fn the_overview_links_to_the_rest() {
         let page = overview(&Facts::example(), &reports(), 1060);
-        for part in ["href=\"/metrics\"", "href=\"/healthz\"", "60 s", "<td>6</td>", "<td>81</td>"]
-        {
+        for part in [
+            "href=\"/metrics\"",
+            "href=\"/healthz\"",
+            "href=\"/io\"",
+            "60 s",
+            "<td>6</td>",
+            "<td>81</td>",
+        ] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }

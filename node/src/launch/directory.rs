@@ -9,7 +9,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use larder_perftune::disk::DISK_FILE;
-use larder_perftune::iotune::forget_interrupted;
+use larder_perftune::iotune::{forget_interrupted, is_interrupted};
 
 use super::StartError;
 use super::file_system::{self, Lack, refused};
@@ -128,7 +128,8 @@ fn look(path: &Path) -> Result<Found, StartError> {
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if [LOCK_FILE, LOST_AND_FOUND, DISK_FILE].contains(&name.as_str()) {
+        let is_known = [LOCK_FILE, LOST_AND_FOUND, DISK_FILE].contains(&name.as_str());
+        if is_known || is_interrupted(&name) {
             continue;
         }
         let Some(shard) = shard_number(&name) else {

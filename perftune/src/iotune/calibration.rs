@@ -152,14 +152,14 @@ pub fn forget_interrupted(directory: &Path) -> io::Result<()> {
     let tree = SystemTree::new(Path::new("/"))?;
     let directory = directory.canonicalize()?;
     let Some(directory) = directory.to_str() else { return Ok(()) };
-    for name in tree.list(directory)?.into_iter().filter(|name| is_left(name)) {
+    for name in tree.list(directory)?.into_iter().filter(|name| is_interrupted(name)) {
         tree.remove(&format!("{directory}/{name}"))?;
     }
     Ok(())
 }
 
 /// Whether a file of this name is one that a measurement takes away or renames itself.
-fn is_left(name: &str) -> bool {
+pub fn is_interrupted(name: &str) -> bool {
     let is_runners = name.starts_with(RUNNER_FILE_PREFIX) && name.ends_with(RUNNER_FILE_SUFFIX);
     is_runners || name == unfinished_name(DISK_FILE)
 }

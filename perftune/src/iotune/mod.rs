@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub use calibration::{Calibration, forget_interrupted};
+pub use calibration::{Calibration, forget_interrupted, is_interrupted};
 pub use error::IotuneError;
 pub use ring_runner::{RingRunner, RingRunnerOptions};
 
