@@ -305,13 +305,21 @@ impl<R: Ring> Core<R> {
     /// There is nothing to do: spins if that is promising, and sleeps.
     fn idle<D: Driver<R>>(&mut self, driver: &mut D) {
         let since = monotonic_nanoseconds();
-        let expected = self.shared.disk.borrow().expected();
+        let (expected, due) = {
+            let disk = self.shared.disk.borrow();
+            (disk.expected(), disk.deadline())
+        };
         let budget = self.idle.spin_budget(expected);
         let has_found = budget > 0 && self.spin(driver, since, budget);
         if !has_found {
             self.park(driver);
         }
-        self.idle.note_gap(expected, monotonic_nanoseconds() - since);
+        let now = monotonic_nanoseconds();
+        if due.is_some_and(|due| due <= now) {
+            self.idle.note_due();
+        } else {
+            self.idle.note_gap(expected, now - since);
+        }
     }
 
     /// Spins until there is work or the time for it is up; returns whether there is.

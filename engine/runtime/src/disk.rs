@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use crate::buffer::Buffer;
 use crate::disk_request::{Failure, Next, Outcome, Request, Stage, Success, Work};
 use crate::env::{IO_CLASSES, IoClass};
 use crate::idle::Expected;
@@ -151,21 +152,22 @@ impl Disk {
     }
 
     /// Notes that nobody waits for a request any more. What is in flight is cancelled, and keeps
-    /// its slot and buffer until the last completion.
+    /// its slot and buffer until the last completion; what waits for its turn, which may take
+    /// long, keeps its slot alone.
     ///
-    /// Returns a request that is over, for the caller to drop.
-    pub(crate) fn abandon(&mut self, key: Key) -> Option<Request> {
+    /// Returns what the caller is to drop.
+    pub(crate) fn abandon(&mut self, key: Key) -> (Option<Request>, Option<Buffer>) {
         let request = occupied(&mut self.requests, key);
         request.is_abandoned = true;
         match request.stage {
-            Stage::Finished(_) => return self.requests.remove(key),
+            Stage::Finished(_) => (self.requests.remove(key), None),
             Stage::InFlight { .. } => {
                 self.cancels.push(key);
                 self.is_changed = true;
+                (None, None)
             }
-            Stage::Queued => {}
+            Stage::Queued => (None, request.buffer.take()),
         }
-        None
     }
 
     /// Hands to the ring what the I/O queue allows.
@@ -286,5 +288,7 @@ fn occupied(requests: &mut Slots<Request>, key: Key) -> &mut Request {
     requests.get_mut(key).expect("a slot is kept until its last completion and its future's end")
 }
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;

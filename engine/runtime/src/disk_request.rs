@@ -113,6 +113,8 @@ pub(crate) struct Request {
     /// The descriptor of a directory, which has no [`OpenFile`].
     directory: Option<OwnedFd>,
     offset: u64,
+    /// Bytes to transfer in all.
+    len: usize,
     /// Bytes known to be transferred.
     done: usize,
     retries: u8,
@@ -150,6 +152,7 @@ impl Request {
         assert!(offset.checked_add(len as u64).is_some(), "{len} bytes at {offset} overflow");
         let mut request = Self::new(work, class, Some(file));
         request.offset = offset;
+        request.len = len;
         if len == 0 {
             match request.work {
                 Work::Write { durable: true } => request.work = Work::Sync { data_only: true },
@@ -174,6 +177,7 @@ impl Request {
             file,
             directory: None,
             offset: 0,
+            len: 0,
             done: 0,
             retries: 0,
             is_flushing: false,
@@ -219,8 +223,7 @@ impl Request {
         if !self.is_transfer() {
             return 0;
         }
-        let len = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
-        (len - self.leg_start()).min(self.leg_bytes_max)
+        (self.len - self.leg_start()).min(self.leg_bytes_max)
     }
 
     fn fd(&self) -> RawFd {
@@ -314,7 +317,7 @@ impl Request {
             return Next::Finish(Err(failure));
         }
         self.done = done;
-        if done < self.transferred_buffer().len() {
+        if done < self.len {
             return Next::Leg;
         }
         if let (Work::Write { .. }, Some(file)) = (&self.work, &self.file) {

@@ -31,7 +31,10 @@ impl CoreTokens {
             self.collect();
         }
         if price > self.balance && self.pending == 0 {
-            let more = waiting.min(self.group.quantum()).max(price) - self.balance;
+            // A whole part whatever is left of the last one: who is left with more because its next
+            // request is long would otherwise claim less in each round.
+            let wanted = waiting.saturating_sub(self.balance).min(self.group.quantum());
+            let more = wanted.max(price - self.balance);
             self.position = self.group.grab(more);
             self.pending = more;
             self.collect();

@@ -92,7 +92,8 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
                 slower than was measured.";
     let ratio = ("larder_disk_flow_ratio", Gauge, help);
     out.by_core(reports, ratio, |report| report.disk.flow.ratio_thousandths as f64 / 1000.0);
-    let help = "The part of the measured rate that is used: below 1 because reads take too long.";
+    let help = "The part of the measured rate that is used: below 1 background work is held back \
+                because reads take too long, above 1 the disk can do more than was measured.";
     let rate = ("larder_disk_allowed_rate", Gauge, help);
     out.by_core(reports, rate, |report| report.disk.flow.allowed_thousandths as f64 / 1000.0);
 }
