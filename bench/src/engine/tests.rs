@@ -99,6 +99,7 @@ fn a_scan_shows_every_item_of_each_shard_in_pages() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the test writes a file of figures")]
 fn a_workload_is_compared_with_itself_beside_other_loads() {
     let directory = tempfile::tempdir().expect("a directory");
     let figures = directory.path().join("figures.toml");

@@ -201,7 +201,7 @@ mod tests {
         let yaml =
             yaml.replace("\"]", "").replace("\nread", "\n  read").replace("\nwrite", "\n  write");
         std::fs::write(&named, yaml.replace(" =", ":")).expect("written");
-        assert_eq!(look(&with_name, false).expect("figures"), Some(named.clone()));
+        assert_eq!(look(&with_name, false).expect("figures"), Some(named));
         std::fs::write(&usual, figures("/no/such/mount")).expect("written");
         assert_eq!(look(&config, false).expect("it is passed over"), None);
         std::fs::write(&usual, figures("/proc")).expect("written");

@@ -88,7 +88,7 @@ fn a_file_of_figures_is_taken_and_a_wrong_one_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let config = config(directory.path(), 1);
     let figures = directory.path().join("figures.toml");
-    let named = Config { io_properties: Some(figures.clone()), ..config.clone() };
+    let named = Config { io_properties: Some(figures.clone()), ..config };
     assert!(start_error(&named).contains("figures.toml: there is no such file"));
     let disk = |mountpoint: &str, reads: &str| {
         format!(
