@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 
 use larder_runtime::wake::RemoteWaker;
 
+use crate::config::IoChange;
 use crate::counters::{CoreReport, ShardSpace};
 use crate::namespaces::NamespaceTable;
 
@@ -18,6 +19,8 @@ pub enum Control {
     Finish,
     /// Send the core's figures.
     Report(Sender<CoreReport>),
+    /// Change how classes of disk requests share the disk, and send whether that was done.
+    ChangeIo(IoChange, Sender<Result<(), String>>),
     /// Send what the bytes of the core's shards are for.
     Space(Sender<Vec<ShardSpace>>),
 }

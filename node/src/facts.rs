@@ -1,6 +1,9 @@
 //! What the node was told and has found at its start.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use larder_runtime::device_group::DeviceGroup;
 
 use crate::loads::ShardLoads;
 use crate::memcached::gate::Gate;
@@ -57,6 +60,17 @@ pub struct Facts {
     pub targets: (u32, u32),
     /// How loaded the shards are.
     pub loads: ShardLoads,
+    /// The disk, if it is known what it can do.
+    pub disk: Option<DiskFacts>,
+}
+
+/// A disk that somebody has measured.
+#[derive(Clone, Debug)]
+pub struct DiskFacts {
+    /// The file with its figures.
+    pub path: PathBuf,
+    /// What it can do, and how much of that is in use.
+    pub group: Arc<DeviceGroup>,
 }
 
 #[cfg(test)]
@@ -88,6 +102,7 @@ impl Facts {
             durability: "sync".into(),
             targets: (0, 0),
             loads: ShardLoads::new(2),
+            disk: None,
         }
     }
 }

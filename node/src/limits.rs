@@ -306,6 +306,17 @@ pub const DRAIN_MILLISECONDS: u64 = 5000;
 /// How long reads go on after a shard has failed, before the node exits.
 pub const FAILED_DRAIN_MILLISECONDS: u64 = 1000;
 
+/// Shares that a class of disk requests may have. The usual ones are up to 1,000; ten times that
+/// leaves room above them, and no class can be kept from the disk altogether.
+pub const IO_SHARES_RANGE: std::ops::RangeInclusive<u32> = 1..=10_000;
+
+/// What a class of disk requests may be held to, in bytes a second of the whole node. With less the
+/// longest request would take a minute on a machine with many cores.
+pub const IO_CAP_RANGE: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 40);
+
+/// The least part of such a cap that one core gets, in bytes a second.
+pub const IO_CAP_CORE_MIN: u64 = 16 << 10;
+
 const _: () = {
     assert!(CONNECTION_REQUESTS_RESUME < CONNECTION_REQUESTS_MAX);
     assert!(FILES_PER_SHARD_MIN < FILES_PER_CORE_MAX);

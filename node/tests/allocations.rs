@@ -76,6 +76,7 @@ fn a_get_that_is_answered_from_ram_allocates_nothing() {
         native_port: 0,
         admin_port: 0,
         cores: Some(1),
+        calibrate: false,
         ..Config::default()
     };
     let node = larder::launch::Launcher::default().start(&config).expect("the node starts");

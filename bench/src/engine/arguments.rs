@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{EngineDurability, EngineSettings, SpaceBounds, Warm, Workload};
+use super::{BesideLoad, EngineDurability, EngineSettings, SpaceBounds, Warm, Workload};
 use crate::arguments::CpuList;
 use crate::error::BenchError;
 use crate::load::{Distribution, Ratio};
@@ -112,6 +112,16 @@ pub struct EngineArgs {
     /// What bounds the disk space.
     #[command(flatten)]
     pub space: SpaceBounds,
+    /// File with what the disk can do, by which the shards' requests share it (`larder iotune`)
+    /// [default: only what the disk is given at once is bounded]
+    #[arg(long, value_name = "FILE")]
+    pub io_properties: Option<PathBuf>,
+    /// Carry the workload out twice: alone, and beside these loads, and compare
+    #[arg(long, value_name = "LOAD,...", value_enum, value_delimiter = ',')]
+    pub beside: Vec<BesideLoad>,
+    /// Overwrites a second beside the workload, over all shards [default: as many as possible]
+    #[arg(long, value_name = "N")]
+    pub beside_rate: Option<f64>,
     /// Write the figures to this file as JSON, with one entry for each 100 ms
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -167,6 +177,9 @@ impl EngineArgs {
             verify: self.verify,
             segment_bytes: self.segment_size,
             space: self.space.clone(),
+            io_properties: self.io_properties.clone(),
+            beside: self.beside.clone(),
+            beside_rate: self.beside_rate,
             ..EngineSettings::for_workload(self.workload)
         };
         let settings = EngineSettings { duration: duration.or(settings.duration), ..settings };
@@ -206,7 +219,7 @@ mod tests {
                    --concurrency 8 --ttl 60 --distribution zipf:0.99 --ratio 3:2 --seed 9 \
                    --threads 2 --cpu 0,2-4 --dir d --warm use --settle 2 --verify=77 \
                    --segment-size 16M --recovery-log 8M --max-space-amp 1.25 --disk-limit 3G \
-                   --gc-rate 5M";
+                   --gc-rate 5M --io-properties io.toml";
         let settings = settings(&all.split_whitespace().collect::<Vec<_>>()).expect("accepted");
         let expected = EngineSettings {
             workload: Workload::Mixed,
@@ -238,6 +251,9 @@ mod tests {
                 disk_limit: Some(3 << 30),
                 gc_rate: Some(5 << 20),
             },
+            io_properties: Some(PathBuf::from("io.toml")),
+            beside: Vec::new(),
+            beside_rate: None,
         };
         assert_eq!(settings, expected);
     }
@@ -311,6 +327,8 @@ mod tests {
             (&["--max-space-amp", "1.05"], "--max-space-amp"),
             (&["--disk-limit", "some"], "--disk-limit"),
             (&["--gc-rate", "x"], "--gc-rate"),
+            (&["--beside", "fill"], "--beside"),
+            (&["--beside", "scan"], "--beside"),
         ] {
             let fill = ["--workload", "fill"];
             let all: Vec<&str> = if option == "--workload" {
@@ -322,6 +340,24 @@ mod tests {
             assert!(text.contains(option), "{arguments:?}: {text}");
         }
         assert!(settings(&[]).expect_err("no workload").contains("--workload"));
+    }
+
+    #[test]
+    fn loads_beside_a_workload_are_for_reads() {
+        let read = ["--workload", "read-random", "--rate", "100"];
+        let with = |more: &[&str]| settings(&[&read[..], more].concat());
+        let both = with(&["--beside", "scan,overwrite", "--beside-rate", "50"]).expect("accepted");
+        assert_eq!(both.beside, [BesideLoad::Scan, BesideLoad::Overwrite]);
+        assert_eq!(both.beside_rate, Some(50.0));
+        for (more, option) in [
+            (&["--beside", "scan,scan"][..], "--beside"),
+            (&["--beside-rate", "5"], "--beside-rate"),
+            (&["--beside", "scan", "--beside-rate", "5"], "--beside-rate"),
+            (&["--beside", "overwrite", "--beside-rate", "0"], "--beside-rate"),
+        ] {
+            let text = with(more).expect_err("refused");
+            assert!(text.contains(option), "{more:?}: {text}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use larder_engine::shard::{Shard, ShardOptions};
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::disk_budget::DiskBudget;
+use larder_runtime::io_queue::IoQueueOptions;
 use larder_runtime::network::{ConnectionId, Network, Service};
 use larder_runtime::ring_env::RingEnv;
 use larder_runtime::wake::RemoteWaker;
@@ -71,6 +72,8 @@ pub(super) enum Report {
 /// What a phase came to on one thread.
 pub(super) struct PhaseEnd {
     pub(super) tally: Tally,
+    /// Of what went on beside the workload.
+    pub(super) beside: Tally,
     /// By number, the thread's shards.
     pub(super) shards: Vec<(u16, ShardEnd)>,
     /// The longest time without a completion on any shard that this thread ended.
@@ -91,6 +94,8 @@ pub(super) struct CorePlan {
     pub(super) settings: Arc<EngineSettings>,
     pub(super) shards: Vec<ShardPlan>,
     pub(super) gauges: Arc<Gauges>,
+    /// How disk requests share the device.
+    pub(super) io: IoQueueOptions,
     pub(super) last: Arc<LastCompletion>,
     pub(super) steps: Receiver<Step>,
     pub(super) reports: Sender<Report>,
@@ -109,6 +114,7 @@ fn run(mut plan: CorePlan) -> Result<(), String> {
     let options = CoreOptions {
         core: plan.thread,
         pin_to_cpu: plan.settings.cpu_of_thread(plan.thread),
+        io: plan.io.clone(),
         ..CoreOptions::default()
     };
     let mut core = Core::new(options).map_err(|error| error.to_string())?;
@@ -164,6 +170,7 @@ fn open(core: &mut Core, plan: CorePlan) -> Result<(BenchService, Vec<Source>), 
         env,
         shards,
         gauges: plan.gauges,
+        io: plan.io,
         last: plan.last,
         steps: plan.steps,
         reports: plan.reports,
@@ -189,6 +196,7 @@ fn close(core: &mut Core, service: BenchService, sources: Vec<Source>) -> Result
         settings: service.settings,
         shards,
         gauges: service.gauges,
+        io: service.io,
         last: service.last,
         steps: service.steps,
         reports: service.reports,
@@ -208,6 +216,7 @@ struct RunningPhase {
     start: Instant,
     windows: WindowRecorder,
     tally: Tally,
+    beside: Tally,
     stall_of_all: Stall,
 }
 
@@ -220,6 +229,8 @@ struct BenchService {
     alarm: Alarm,
     shards: Vec<ShardLoad>,
     gauges: Arc<Gauges>,
+    /// For opening the shards again.
+    io: IoQueueOptions,
     last: Arc<LastCompletion>,
     steps: Receiver<Step>,
     reports: Sender<Report>,
@@ -248,6 +259,7 @@ impl BenchService {
                     start,
                     windows: WindowRecorder::new(),
                     tally: Tally::default(),
+                    beside: Tally::default(),
                     stall_of_all: Stall::default(),
                 });
             }
@@ -277,6 +289,7 @@ impl BenchService {
         let mut counting = Counting {
             windows: &mut running.windows,
             tally: &mut running.tally,
+            beside: &mut running.beside,
             last: &self.last,
             stall_of_all: &mut running.stall_of_all,
         };
@@ -307,6 +320,7 @@ impl BenchService {
         self.report(Report::Window { thread, part });
         let mut end = PhaseEnd {
             tally: running.tally,
+            beside: running.beside,
             shards: Vec::new(),
             stall_of_all: running.stall_of_all,
         };

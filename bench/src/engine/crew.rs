@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use larder_runtime::core_env::CoreWaker;
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::disk_budget::DiskBudget;
+use larder_runtime::io_queue::IoQueueOptions;
 use larder_runtime::wake::RemoteWaker;
 
 use super::EngineSettings;
@@ -34,6 +35,8 @@ pub(super) struct PhaseResult {
     pub(super) windows: Vec<WindowSummary>,
     pub(super) latencies: Histogram<u64>,
     pub(super) tally: Tally,
+    /// Of what went on beside the workload.
+    pub(super) beside: Tally,
     /// From the start to the end of the last operation.
     pub(super) elapsed: Duration,
     pub(super) stall: Stall,
@@ -62,6 +65,7 @@ impl Crew {
         threads: usize,
         plans: Vec<ShardPlan>,
         gauges: &Arc<Gauges>,
+        io: &IoQueueOptions,
     ) -> Result<Self, BenchError> {
         let (report, reports) = mpsc::channel();
         let mut crew = Self {
@@ -84,6 +88,7 @@ impl Crew {
                 settings: Arc::clone(settings),
                 shards,
                 gauges: Arc::clone(gauges),
+                io: io.clone(),
                 last: Arc::clone(&crew.last),
                 steps,
                 reports: report.clone(),
@@ -177,6 +182,7 @@ impl Crew {
             windows,
             latencies,
             tally: Tally::default(),
+            beside: Tally::default(),
             elapsed: Duration::from_nanos(self.last.at()),
             stall: Stall::default(),
             stalls: vec![Stall::default(); usize::from(self.shards)],
@@ -185,6 +191,7 @@ impl Crew {
         };
         for end in ends {
             result.tally.add(end.tally);
+            result.beside.add(end.beside);
             result.stall = result.stall.max(end.stall_of_all);
             for (number, shard) in end.shards {
                 result.stalls[usize::from(number)] = shard.stall;
@@ -247,7 +254,8 @@ fn add(sum: &mut DiskCounters, counters: &DiskCounters) {
     sum.reads += counters.reads;
     sum.writes += counters.writes;
     sum.syncs += counters.syncs;
-    for (sum, bytes) in sum.class_bytes.iter_mut().zip(counters.class_bytes) {
-        *sum += bytes;
+    for (sum, class) in sum.classes.iter_mut().zip(counters.classes) {
+        sum.bytes += class.bytes;
+        sum.reads += class.reads;
     }
 }

@@ -12,6 +12,7 @@
 mod alarm;
 mod arguments;
 mod bench_core;
+mod beside;
 mod crew;
 mod expectations;
 mod plot;
@@ -36,7 +37,12 @@ mod windows;
 use std::sync::Arc;
 use std::time::Duration;
 
+use larder_perftune::disk::{DiskFile, DiskFileError};
+use larder_runtime::device_group::DeviceGroup;
+use larder_runtime::io_queue::IoQueueOptions;
+
 pub use arguments::EngineArgs;
+pub use beside::{BesideLoad, BesideSummary, DeviceShares};
 pub use settings::{EngineDurability, EngineSettings, Warm, Workload};
 pub use space_bounds::{SpaceBounds, SpaceCap};
 pub use stall::StallSummary;
@@ -53,7 +59,8 @@ use crate::error::BenchError;
 use crate::load::Progress;
 use crate::{host, process};
 use bench_core::ShardPlan;
-use crew::Crew;
+use beside::BesideMeasured;
+use crew::{Crew, PhaseResult};
 use expectations::Expectations;
 use report::progress_line;
 use script::Phase;
@@ -80,16 +87,18 @@ pub fn measure(
     let shards = u16::try_from(store.shards.len()).expect("the number of shards was checked");
     let threads = settings.threads_for(shards)?;
     let plans = plan(settings, &store, shards)?;
+    let io = disk_sharing(settings, &store, threads)?;
     let settings = Arc::new(settings.clone());
     let gauges = Arc::new(Gauges::new(shards, settings.item_bytes()));
     let sampler = SpaceSampler::new(&store.path, &gauges);
     std::thread::scope(|scope| {
         let opening = host::now();
-        let mut crew = Crew::start(scope, &settings, threads, plans, &gauges)?;
+        let mut crew = Crew::start(scope, &settings, threads, plans, &gauges, &io)?;
         let open = host::now() - opening;
         // Whatever happens, the sampler ends before the scope waits for it.
         let end = sampler.end_when_dropped();
         let warm = warm_up(&crew, &settings, &store, progress)?;
+        let quiet = quiet(&crew, &settings, progress)?;
         let disk_before = crew.disk_counters()?;
         let kernel_before = process::storage_bytes().ok();
         let cpu_before = host::process_cpu();
@@ -104,6 +113,13 @@ pub fn measure(
             progress.show_line(line);
         })?;
         let cpu = (host::process_cpu() - cpu_before).saturating_sub(sampler.cpu());
+        let model = io.device.as_ref().map(|device| *device.model());
+        let beside = quiet
+            .map(|quiet| {
+                let disk = (disk_before, crew.disk_counters()?);
+                Ok::<_, BenchError>(BesideMeasured { quiet, disk, model })
+            })
+            .transpose()?;
         settle(&settings, progress);
         drop(end);
         let samples = sampling.join().expect("the sampler does not panic");
@@ -132,6 +148,7 @@ pub fn measure(
             resident_peak_bytes,
             bookkeeping_bytes,
             verify,
+            beside,
         }))
     })
 }
@@ -159,6 +176,38 @@ fn plan(
         ShardPlan { directory: directory.clone(), options, keys, expectations }
     };
     Ok(plans.map(plan).collect())
+}
+
+/// How the threads' disk requests share the device of the store.
+fn disk_sharing(
+    settings: &EngineSettings,
+    store: &StoreDirectory,
+    threads: usize,
+) -> Result<IoQueueOptions, BenchError> {
+    let Some(path) = &settings.io_properties else { return Ok(IoQueueOptions::default()) };
+    let refused = |error: DiskFileError| {
+        BenchError::option("--io-properties", format!("{}: {error}", path.display()))
+    };
+    let file = DiskFile::load(path).map_err(refused)?;
+    let model = file.disk_of(&store.path).map_err(refused)?.model(None);
+    let device = Some(DeviceGroup::new(model, threads));
+    Ok(IoQueueOptions { device, ..IoQueueOptions::default() })
+}
+
+/// Carries the workload out alone, if other loads are to go on beside it later.
+fn quiet(
+    crew: &Crew,
+    settings: &EngineSettings,
+    progress: &mut Progress,
+) -> Result<Option<PhaseResult>, BenchError> {
+    if settings.beside.is_empty() {
+        return Ok(None);
+    }
+    let result = crew.run(Phase::Quiet, host::now(), &mut |merger, elapsed| {
+        let operations = merger.operations();
+        progress.show_line(format!("alone: {:.0} s, {operations} done", elapsed.as_secs_f64()));
+    })?;
+    Ok(Some(result))
 }
 
 /// Stores every key, if the workload needs that and it is not there or asked for.

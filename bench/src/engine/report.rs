@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::space_sampler::SpaceSample;
 use super::windows::WindowMerger;
-use super::{EngineSettings, EngineSummary, ScanSummary, SpaceSummary};
+use super::{BesideSummary, EngineSettings, EngineSummary, ScanSummary, SpaceSummary};
 use crate::load::ErrorSummary;
 
 /// What is shown while the workload goes on. `seen` is how many operations were there at the last
@@ -45,6 +45,9 @@ pub(crate) fn describe(summary: &EngineSummary) -> String {
     lines.workload(summary);
     lines.device(summary);
     lines.space(&summary.space);
+    if let Some(beside) = &summary.beside {
+        lines.beside(beside);
+    }
     if let Some(verify) = &summary.verify {
         lines.add(format!(
             "verified after closing and opening in {:.2} s: {} found, {} not there, {} wrong",
@@ -140,6 +143,41 @@ impl Lines {
             bytes(summary.resident_peak_bytes),
             bytes(summary.bookkeeping_bytes)
         ));
+    }
+
+    fn beside(&mut self, beside: &BesideSummary) {
+        let loads: Vec<&str> = beside.loads.iter().map(|load| load.name()).collect();
+        self.add(format!(
+            "beside it {}: {} overwrites ({:.0}/s), {} items scanned ({}/s)",
+            loads.join(" and "),
+            beside.overwrites,
+            beside.overwrites_per_second,
+            beside.scanned,
+            bytes(beside.scanned_bytes_per_second as u64),
+        ));
+        if let Some(quiet) = &beside.quiet {
+            let ratio = beside
+                .p99_ratio
+                .map_or_else(String::new, |ratio| format!("; p99 beside them is {ratio:.2}x that"));
+            self.add(format!(
+                "  latency us alone: p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.1}{ratio}",
+                quiet.p50_us, quiet.p99_us, quiet.p999_us, quiet.max_us
+            ));
+        }
+        if beside.quiet_not_begun > 0 {
+            let count = beside.quiet_not_begun;
+            self.add(format!("  {count} operations were due alone and not begun"));
+        }
+        if let Some(device) = &beside.device {
+            self.add(format!(
+                "  of the device by its figures: reads of clients {:.1} %, all else {:.1} %, which \
+                 is {:.1} % of what these leave",
+                device.foreground * 100.0,
+                device.background * 100.0,
+                device.background_of_rest * 100.0
+            ));
+        }
+        self.errors("  error beside it or alone", &beside.errors);
     }
 
     fn scan(&mut self, scan: &ScanSummary) {

@@ -1,9 +1,9 @@
 //! Which operation comes next on a shard, and when it is due: pure, from the seed.
 
-use super::{EngineSettings, Workload};
-use crate::load::Ratio;
+use super::{BesideLoad, EngineSettings, Workload};
 use crate::load::distribution::{KeyChooser, Scatter};
 use crate::load::random::Random;
+use crate::load::{Distribution, Ratio};
 
 /// An operation on one of a shard's keys, by the key's place in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +25,24 @@ pub(super) enum Action {
 pub(super) enum Phase {
     /// Storing every key before the workload.
     Warm,
+    /// The workload alone, before it is carried out beside other loads.
+    Quiet,
     /// The workload.
     Measured,
     /// Reading keys back after it.
     Verify,
 }
+
+impl Phase {
+    /// Whether the workload is carried out, at its rate and for its time.
+    pub(super) fn is_workload(self) -> bool {
+        matches!(self, Self::Quiet | Self::Measured)
+    }
+}
+
+/// The random choices of loads that are not the workload: streams of numbers of their own.
+const BESIDE_STREAM: u64 = 1 << 32;
+const QUIET_STREAM: u64 = 1 << 40;
 
 /// In which order a script visits keys.
 #[derive(Clone, Debug)]
@@ -69,12 +82,16 @@ impl Script {
     ) -> Self {
         let (workload, each_once) = match phase {
             Phase::Warm => (Workload::Fill, true),
-            Phase::Measured => (settings.workload, settings.workload.visits_each_key_once()),
+            Phase::Quiet | Phase::Measured => {
+                (settings.workload, settings.workload.visits_each_key_once())
+            }
             Phase::Verify => (Workload::ReadRandom, true),
         };
         let asked = match phase {
             Phase::Warm => None,
-            Phase::Measured => settings.operations.map(|total| part(total, shard, shards)),
+            Phase::Quiet | Phase::Measured => {
+                settings.operations.map(|total| part(total, shard, shards))
+            }
             // In proportion to the keys, so that asking for all of them reads all of them.
             Phase::Verify => settings.verify.map(|total| {
                 let share = u128::from(total) * u128::from(keys);
@@ -98,8 +115,27 @@ impl Script {
             Workload::Scan => Kind::ReadPage,
             Workload::Delete => Kind::Delete,
         };
-        let random = Random::new(settings.seed, u64::from(shard));
+        // Other keys than later, which would lie in the caches otherwise.
+        let stream = if phase == Phase::Quiet { QUIET_STREAM } else { 0 };
+        let random = Random::new(settings.seed, stream | u64::from(shard));
         Self { kind, order, random, next: 0, end }
+    }
+
+    /// What goes on without end beside the workload on shard number `shard`, which has `keys` keys.
+    pub(super) fn beside(
+        settings: &EngineSettings,
+        load: BesideLoad,
+        shard: u16,
+        keys: u32,
+    ) -> Self {
+        let kind = match load {
+            BesideLoad::Scan => Kind::ReadPage,
+            BesideLoad::Overwrite => Kind::Store,
+        };
+        let chooser = KeyChooser::new(Distribution::Uniform, u64::from(keys.max(1)));
+        let random = Random::new(settings.seed, BESIDE_STREAM | u64::from(shard));
+        let end = if keys == 0 { 0 } else { u64::MAX };
+        Self { kind, order: Order::Chosen(chooser), random, next: 0, end }
     }
 
     /// Whether there is no other operation.

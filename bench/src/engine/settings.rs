@@ -10,8 +10,9 @@ use larder_engine::memory::ShardMemory;
 use larder_engine::value_log::commit::Durability;
 use serde::{Serialize, Serializer};
 
-use super::SpaceBounds;
+use super::beside::OVERWRITES_IN_FLIGHT;
 use super::script::Phase;
+use super::{BesideLoad, SpaceBounds};
 use crate::error::BenchError;
 use crate::load::data::{CHECK_BYTES, KEY_BYTES_MAX, VALUE_BYTES_MAX, key_bytes_min};
 use crate::load::{DURATION_MAX, Distribution, KEYS_MAX, Ratio, within};
@@ -190,6 +191,12 @@ pub struct EngineSettings {
     pub segment_bytes: u64,
     /// What bounds the disk space.
     pub space: SpaceBounds,
+    /// The file of what the disk can do; without it only what it is given at once is bounded.
+    pub io_properties: Option<PathBuf>,
+    /// What goes on beside the workload, which is carried out alone first; nothing for once only.
+    pub beside: Vec<BesideLoad>,
+    /// Overwrites a second beside it, over all shards; `None` makes as many as possible.
+    pub beside_rate: Option<f64>,
 }
 
 impl EngineSettings {
@@ -221,6 +228,9 @@ impl EngineSettings {
             verify: None,
             segment_bytes: 64 << 20,
             space: SpaceBounds::default(),
+            io_properties: None,
+            beside: Vec::new(),
+            beside_rate: None,
         }
     }
 
@@ -236,10 +246,12 @@ impl EngineSettings {
         // Keys that were never stored have the numbers after those that were.
         within("--key-size", self.key_size, key_bytes_min(2 * self.keys), KEY_BYTES_MAX)?;
         within("--concurrency", self.concurrency, 1, CONCURRENCY_MAX)?;
-        if self.concurrency * self.value_size > IN_FLIGHT_BYTES_MAX {
+        let overwrites = if self.beside.is_empty() { 0 } else { OVERWRITES_IN_FLIGHT };
+        let in_flight = self.concurrency + overwrites;
+        if in_flight * self.value_size > IN_FLIGHT_BYTES_MAX {
             let reason = format!(
-                "{} values of {} bytes in flight are over {IN_FLIGHT_BYTES_MAX} bytes",
-                self.concurrency, self.value_size
+                "{in_flight} values of {} bytes in flight are over {IN_FLIGHT_BYTES_MAX} bytes",
+                self.value_size
             );
             return Err(BenchError::option("--concurrency", reason));
         }
@@ -262,7 +274,29 @@ impl EngineSettings {
             return Err(BenchError::option("--ttl", "must be at least 1 second"));
         }
         self.check_times()?;
+        self.check_beside()?;
         self.check_data()
+    }
+
+    fn check_beside(&self) -> Result<(), BenchError> {
+        let refused = |option, reason: String| Err(BenchError::option(option, reason));
+        let is_read = matches!(self.workload, Workload::ReadRandom | Workload::ReadMissing);
+        if !self.beside.is_empty() && !is_read {
+            return refused("--beside", "is for the workloads read-random and read-missing".into());
+        }
+        let twice = |load: &BesideLoad| self.beside.iter().filter(|it| *it == load).count() > 1;
+        if let Some(load) = self.beside.iter().copied().find(|load| twice(load)) {
+            return refused("--beside", format!("{} is given twice", load.name()));
+        }
+        let Some(rate) = self.beside_rate else { return Ok(()) };
+        if !self.beside.contains(&BesideLoad::Overwrite) {
+            return refused("--beside-rate", "is for --beside overwrite".into());
+        }
+        if !(rate > 0.0 && rate <= RATE_MAX) {
+            let reason = format!("must be over 0 and at most {RATE_MAX:.0} overwrites a second");
+            return refused("--beside-rate", reason);
+        }
+        Ok(())
     }
 
     fn check_times(&self) -> Result<(), BenchError> {
@@ -296,7 +330,7 @@ impl EngineSettings {
 
     /// Operations in flight on each shard: pages of a scan follow each other, nothing else does.
     pub(super) fn in_flight_max(&self, phase: Phase) -> usize {
-        let is_scan = self.workload == Workload::Scan && phase == Phase::Measured;
+        let is_scan = self.workload == Workload::Scan && phase.is_workload();
         if is_scan { 1 } else { self.concurrency }
     }
 

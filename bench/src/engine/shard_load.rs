@@ -25,8 +25,10 @@ use super::tally::{Failure, Tally};
 use super::windows::WindowRecorder;
 use crate::load::data::{KeyFormat, ValueFormat};
 
-/// Operations that are given to a shard before its thread looks at the ring again.
+/// Operations that are given to a shard before its thread looks at the ring again, and those beside
+/// the workload.
 const TURN_OPERATIONS: usize = 64;
+const TURN_OPERATIONS_BESIDE: usize = 8;
 
 type Engine = Shard<RingEnv>;
 
@@ -34,6 +36,8 @@ type Engine = Shard<RingEnv>;
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
     action: Action,
+    /// The stream beside the workload that it is of, if it is not the workload's.
+    beside: Option<usize>,
     expected: Expected,
     /// From when the latency counts, in nanoseconds since the phase's start.
     since: u64,
@@ -61,6 +65,8 @@ struct Held {
 pub(super) struct Counting<'a> {
     pub(super) windows: &'a mut WindowRecorder,
     pub(super) tally: &'a mut Tally,
+    /// Of what goes on beside the workload.
+    pub(super) beside: &'a mut Tally,
     pub(super) last: &'a LastCompletion,
     /// The longest time without a completion on any shard that this thread ended.
     pub(super) stall_of_all: &'a mut Stall,
@@ -86,6 +92,17 @@ pub(super) struct ShardLoad {
     ended: Rc<RefCell<Vec<Held>>>,
     /// Wakes the thread when the next operation is due.
     alarm: Alarm,
+    /// The same for what goes on beside the workload.
+    beside_alarm: Alarm,
+}
+
+/// An operation that is begun.
+#[derive(Clone, Copy)]
+struct Begun {
+    action: Action,
+    beside: Option<usize>,
+    /// From when its latency counts.
+    since: u64,
 }
 
 impl ShardLoad {
@@ -102,6 +119,7 @@ impl ShardLoad {
             number,
             shards,
             alarm: Alarm::new(env.clone()),
+            beside_alarm: Alarm::new(env.clone()),
             env,
             engine,
             keys,
@@ -167,7 +185,7 @@ impl ShardLoad {
         while begun < TURN_OPERATIONS
             && let Some((action, since)) = self.next(now, in_flight_max)
         {
-            self.execute(action, since, settings.ttl, unix_now);
+            self.execute(Begun { action, beside: None, since }, settings.ttl, unix_now);
             begun += 1;
             now = self.running.as_ref().expect("it goes on").now();
             self.release(now, unix_now, counting);
@@ -175,7 +193,29 @@ impl ShardLoad {
         if begun < TURN_OPERATIONS {
             self.set_alarm(now, in_flight_max);
         }
-        begun > 0
+        let begun_beside = self.turn_beside(settings, unix_now);
+        begun > 0 || begun_beside > 0
+    }
+
+    /// Gives operations beside the workload to the engine; returns how many.
+    fn turn_beside(&mut self, settings: &EngineSettings, unix_now: u32) -> usize {
+        let mut begun = 0;
+        while begun < TURN_OPERATIONS_BESIDE
+            && let Some(running) = &mut self.running
+            && let now = running.now()
+            && let Some((stream, action)) = running.next_beside(now)
+        {
+            let operation = Begun { action, beside: Some(stream), since: now };
+            self.execute(operation, settings.ttl, unix_now);
+            begun += 1;
+        }
+        if let Some(running) = &self.running {
+            let now = running.now();
+            if let Some(due) = running.beside_due(now) {
+                self.beside_alarm.set(due.min(running.end).saturating_sub(now));
+            }
+        }
+        begun
     }
 
     /// The next operation, if one may begin now, and from when its latency counts.
@@ -189,13 +229,14 @@ impl ShardLoad {
     }
 
     /// Gives one operation to the engine.
-    fn execute(&mut self, action: Action, since: u64, ttl: Option<u32>, given: u32) {
+    fn execute(&mut self, begun: Begun, ttl: Option<u32>, given: u32) {
+        let Begun { action, beside, since } = begun;
         let (place, number) = match action {
             Action::Store(place) | Action::Read(place) | Action::Delete(place) => {
                 (Some(place), self.keys.number(place))
             }
             Action::ReadMissing(index) => (None, self.keys.missing(index)),
-            Action::ReadPage => return self.read_page(since, given),
+            Action::ReadPage => return self.read_page(begun, given),
         };
         self.key.clear();
         self.key_format.append(number, &mut self.key);
@@ -217,7 +258,7 @@ impl ShardLoad {
             Action::Delete(_) => Operation::Delete(Delete::default()),
             Action::ReadPage => unreachable!("a page is about no key"),
         };
-        let ticket = Ticket { action, expected, since, given };
+        let ticket = Ticket { action, beside, expected, since, given };
         let key = Key::memcached(&self.key);
         let values = &self.values;
         let attempt = self
@@ -262,10 +303,10 @@ impl ShardLoad {
     }
 
     /// Has the next page of the scan read by a task.
-    fn read_page(&self, since: u64, given: u32) {
+    fn read_page(&self, begun: Begun, given: u32) {
         let (pages, ended) = (Rc::clone(&self.pages), Rc::clone(&self.ended));
-        let action = Action::ReadPage;
-        let ticket = Ticket { action, expected: Expected::Unknown, since, given };
+        let Begun { action, beside, since } = begun;
+        let ticket = Ticket { action, beside, expected: Expected::Unknown, since, given };
         let scan = self.engine.scan(pages.borrow().scan());
         self.env.spawn(TaskQueue::Foreground, async move {
             let held = match scan.await {
@@ -307,8 +348,12 @@ impl ShardLoad {
         let mut count = 0;
         while self.held.front().is_some_and(|held| held.needs <= acknowledged) {
             let held = self.held.pop_front().expect("it was seen just now");
+            let running = self.running.as_mut().expect("what was begun is of a phase");
+            match held.ticket.beside {
+                Some(stream) => running.beside[stream].in_flight -= 1,
+                None => count += 1,
+            }
             self.end(held.ticket, held.ended, (now, unix_now), counting);
-            count += 1;
         }
         let Some(running) = self.running.as_mut().filter(|_| count > 0) else { return };
         running.in_flight -= count;
@@ -325,33 +370,34 @@ impl ShardLoad {
         (now, unix_now): (u64, u32),
         counting: &mut Counting<'_>,
     ) {
+        let mut count = Count::of(&ticket, counting);
         let latency = now.saturating_sub(ticket.since);
         let found = match ended {
             Ended::Failed(error) => {
-                counting.windows.failed();
-                counting.tally.fail(Failure::of(&error), || error.to_string());
+                count.failed();
+                count.tally.fail(Failure::of(&error), || error.to_string());
                 if ticket.action == Action::ReadPage
                     && let Some(running) = &mut self.running
                 {
                     // The next page would be the same one.
-                    running.script.finish();
+                    running.script_of(ticket.beside).finish();
                 }
                 return;
             }
             Ended::Written => {
-                counting.tally.stored += 1;
-                counting.windows.completed(latency);
+                count.tally.stored += 1;
+                count.completed(latency);
                 return;
             }
             Ended::Page(page) => {
-                counting.windows.completed(latency);
-                self.end_page(page, counting);
+                count.completed(latency);
+                self.end_page(page, &mut count);
                 return;
             }
             Ended::Found(found) => found,
         };
-        counting.windows.completed(latency);
-        counting.tally.note_found(&found);
+        count.completed(latency);
+        count.tally.note_found(&found);
         let (place, number) = match ticket.action {
             Action::ReadMissing(index) => (None, self.keys.missing(index)),
             Action::Store(place) | Action::Read(place) | Action::Delete(place) => {
@@ -367,28 +413,30 @@ impl ShardLoad {
             Some(place) => self.expectations.judge(place, ticket.expected, &found, seconds),
         };
         if let Err(what) = judged {
-            counting.windows.failed();
-            counting.tally.fail(Failure::WrongValue, || format!("key number {number}: {what}"));
+            count.failed();
+            count.tally.fail(Failure::WrongValue, || format!("key number {number}: {what}"));
         } else if ticket.expected == Expected::Unknown {
             self.expectations.learn(place_or_first, &found);
         }
     }
 
     /// Counts a page. Behind the last one a scan that has no time limit ends.
-    fn end_page(&mut self, page: PageCounts, counting: &mut Counting<'_>) {
-        counting.tally.scanned += page.items;
-        counting.tally.scanned_bytes += page.bytes;
+    fn end_page(&mut self, page: PageCounts, count: &mut Count<'_>) {
+        count.tally.scanned += page.items;
+        count.tally.scanned_bytes += page.bytes;
         if page.wrong > 0 {
             let text = || format!("{} items of a page have a value of a wrong length", page.wrong);
-            counting.tally.fail(Failure::WrongValue, text);
+            count.tally.fail(Failure::WrongValue, text);
         }
         let Some(items) = self.pages.borrow_mut().advance(page) else { return };
         if let Some(live) = self.expectations.certain().filter(|live| *live != items) {
             let text = || format!("a scan has shown {items} items of {live}");
-            counting.tally.fail(Failure::WrongValue, text);
+            count.tally.fail(Failure::WrongValue, text);
         }
+        let is_workload = count.windows.is_some();
         if let Some(running) = &mut self.running
             && running.end == u64::MAX
+            && is_workload
         {
             running.script.finish();
         }
@@ -406,6 +454,33 @@ impl ShardLoad {
 
     fn unix_now(&self) -> u32 {
         u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Where one operation is counted: only those of the workload have latencies.
+struct Count<'a> {
+    tally: &'a mut Tally,
+    windows: Option<&'a mut WindowRecorder>,
+}
+
+impl<'a> Count<'a> {
+    fn of(ticket: &Ticket, counting: &'a mut Counting<'_>) -> Self {
+        match ticket.beside {
+            Some(_) => Self { tally: counting.beside, windows: None },
+            None => Self { tally: counting.tally, windows: Some(counting.windows) },
+        }
+    }
+
+    fn completed(&mut self, latency: u64) {
+        if let Some(windows) = &mut self.windows {
+            windows.completed(latency);
+        }
+    }
+
+    fn failed(&mut self) {
+        if let Some(windows) = &mut self.windows {
+            windows.failed();
+        }
     }
 }
 

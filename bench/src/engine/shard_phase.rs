@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use super::EngineSettings;
-use super::script::{Pace, Phase, Script};
+use super::beside::BesideStream;
+use super::script::{Action, Pace, Phase, Script};
 use super::stall::{Stall, StallClock};
 use crate::host;
 
@@ -20,6 +21,8 @@ pub(super) struct ShardPhase {
     /// Operations that the engine could not carry out at once.
     pub(super) waited: u64,
     pub(super) stall: StallClock,
+    /// What goes on beside the workload until that ends.
+    pub(super) beside: Vec<BesideStream>,
 }
 
 /// What a phase came to on a shard.
@@ -42,9 +45,11 @@ impl ShardPhase {
         keys: u32,
         start: Instant,
     ) -> Self {
-        let is_measured = phase == Phase::Measured;
-        let duration = settings.duration.filter(|_| is_measured);
-        let rate = settings.rate.filter(|_| is_measured);
+        let duration = settings.duration.filter(|_| phase.is_workload());
+        let rate = settings.rate.filter(|_| phase.is_workload());
+        let is_beside = |_: &_| phase == Phase::Measured;
+        let beside = settings.beside.iter().copied().filter(is_beside);
+        let beside = beside.map(|load| BesideStream::new(settings, load, place, keys)).collect();
         Self {
             phase,
             script: Script::new(settings, phase, place, keys),
@@ -54,12 +59,42 @@ impl ShardPhase {
             in_flight: 0,
             waited: 0,
             stall: StallClock::default(),
+            beside,
         }
     }
 
     /// Whether nothing more begins and all that began has ended.
     pub(super) fn is_over(&self) -> bool {
-        self.in_flight == 0 && (self.script.is_over() || self.now() >= self.end)
+        let is_idle = self.in_flight == 0 && self.beside.iter().all(|it| it.in_flight == 0);
+        is_idle && self.is_ending(self.now())
+    }
+
+    /// Whether nothing more begins.
+    fn is_ending(&self, now: u64) -> bool {
+        self.script.is_over() || now >= self.end
+    }
+
+    /// The next operation beside the workload, if one may begin at `now`, and of which stream.
+    pub(super) fn next_beside(&mut self, now: u64) -> Option<(usize, Action)> {
+        if self.is_ending(now) {
+            return None;
+        }
+        let mut streams = self.beside.iter_mut().enumerate();
+        streams.find_map(|(stream, load)| Some((stream, load.next(now)?)))
+    }
+
+    /// When the next operation beside the workload is due, where that is known.
+    pub(super) fn beside_due(&self, now: u64) -> Option<u64> {
+        let due = self.beside.iter().filter_map(BesideStream::due).min();
+        due.filter(|_| !self.is_ending(now))
+    }
+
+    /// The script of the workload, or of a stream beside it.
+    pub(super) fn script_of(&mut self, beside: Option<usize>) -> &mut Script {
+        match beside {
+            Some(stream) => &mut self.beside[stream].script,
+            None => &mut self.script,
+        }
     }
 
     /// What the phase came to.

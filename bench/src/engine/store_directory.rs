@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use larder_perftune::disk::DISK_FILE;
 use tempfile::TempDir;
 
 use super::{EngineSettings, Warm};
@@ -87,7 +88,7 @@ fn look(path: &Path) -> Result<There, BenchError> {
     };
     let mut there = There::default();
     for name in list(path)? {
-        if name == LOCK_FILE || name == LOST_AND_FOUND {
+        if [LOCK_FILE, LOST_AND_FOUND, DISK_FILE].contains(&name.as_str()) {
             continue;
         }
         if name != shard_name(there.shards) {

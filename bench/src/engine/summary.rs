@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use larder_runtime::disk::DiskCounters;
-use larder_runtime::env::IO_CLASSES;
+use larder_runtime::env::IoClass;
 use serde::Serialize;
 
+use super::beside::BesideMeasured;
 use super::crew::PhaseResult;
 use super::space_sampler::SpaceSample;
 use super::stall::StallSummary;
 use super::tally::{Failure, Tally};
 use super::windows::{Evenness, WINDOW, WindowSummary};
-use super::{EngineDurability, EngineSettings, SpaceBounds, Workload};
+use super::{BesideSummary, EngineDurability, EngineSettings, SpaceBounds, Workload};
 use crate::load::summary::{per_second, us_per_operation};
 use crate::load::{ErrorSummary, OperationSummary};
 
@@ -19,10 +20,6 @@ use crate::load::{ErrorSummary, OperationSummary};
 /// shard.
 pub(super) const SPACE_FACTOR: f64 = 1.5;
 const SPACE_SEGMENTS: u64 = 6;
-
-/// The names of the runtime's I/O classes, in their order.
-const CLASS_NAMES: [&str; IO_CLASSES] =
-    ["commit", "read", "scan", "flush", "compaction", "garbage-collection", "scrub"];
 
 /// What a run was asked for and what came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -105,6 +102,8 @@ pub struct EngineSummary {
     pub settle_seconds: f64,
     /// What was read back at the end, if it was asked for.
     pub verify: Option<VerifySummary>,
+    /// What went on beside the workload and what that did to it, if anything did.
+    pub beside: Option<BesideSummary>,
     /// Milliseconds of a window.
     pub window_milliseconds: u64,
     /// One entry for each window, those of the settling included.
@@ -250,6 +249,7 @@ pub(super) struct Measured<'a> {
     pub(super) resident_peak_bytes: u64,
     pub(super) bookkeeping_bytes: u64,
     pub(super) verify: Option<VerifySummary>,
+    pub(super) beside: Option<BesideMeasured>,
 }
 
 impl EngineSummary {
@@ -258,14 +258,18 @@ impl EngineSummary {
         let device = DeviceSummary::new(&measured.disk, measured.kernel, stored_bytes);
         let is_scan = measured.settings.workload == Workload::Scan;
         let scan = is_scan.then(|| ScanSummary::new(&measured, &device));
-        let Measured { settings, result, verify, .. } = measured;
+        let Measured { settings, result, verify, beside, .. } = measured;
         let elapsed = result.elapsed;
         let operations = result.latencies.len();
         let segments = SPACE_SEGMENTS * settings.segment_bytes * u64::from(measured.shards);
         let evenness = Evenness::of(&result.windows, elapsed);
         let (wrong, wrong_first) = result.tally.failure(Failure::WrongValue);
         let wrong_later = verify.as_ref().map_or((0, ""), |v| (v.wrong, v.wrong_first.as_str()));
-        let first = if wrong > 0 { wrong_first } else { wrong_later.1 };
+        let others = beside.as_ref().map(|beside| beside.failures(&result));
+        let wrong_beside =
+            others.as_ref().map_or((0, ""), |others| others.failure(Failure::WrongValue));
+        let wrongs = [(wrong, wrong_first), wrong_beside, wrong_later];
+        let first = wrongs.iter().find(|(count, _)| *count > 0).map_or("", |(_, first)| first);
         Self {
             workload: settings.workload,
             shards: measured.shards,
@@ -293,7 +297,7 @@ impl EngineSummary {
             not_begun: result.not_begun,
             scan,
             errors: result.tally.errors(),
-            wrong_values: wrong + wrong_later.0,
+            wrong_values: wrongs.iter().map(|(count, _)| count).sum(),
             wrong_value_first: first.to_owned(),
             cpu_us_per_operation: us_per_operation(measured.cpu, operations),
             resident_peak_bytes: measured.resident_peak_bytes,
@@ -305,6 +309,7 @@ impl EngineSummary {
             evenness,
             settle_seconds: settings.settle.as_secs_f64(),
             verify,
+            beside: beside.map(|beside| beside.sum_up(settings, &result)),
             window_milliseconds: WINDOW.as_millis() as u64,
             windows: with_space(result.windows, &measured.samples),
         }
@@ -330,9 +335,9 @@ impl DeviceSummary {
         stored_bytes: u64,
     ) -> Self {
         let written_bytes = after.write_bytes - before.write_bytes;
-        let classes = CLASS_NAMES.iter().enumerate().map(|(index, class)| ClassSummary {
-            class,
-            bytes: after.class_bytes[index] - before.class_bytes[index],
+        let classes = IoClass::ALL.into_iter().map(|class| ClassSummary {
+            class: class.name(),
+            bytes: after.classes[class as usize].bytes - before.classes[class as usize].bytes,
         });
         Self {
             source: "the engine's disk requests",
@@ -405,7 +410,7 @@ mod tests {
     fn bytes_are_those_between_two_counts() {
         let mut counters = (DiskCounters::default(), DiskCounters::default());
         (counters.0.write_bytes, counters.1.write_bytes) = (1_000, 4_000);
-        (counters.0.class_bytes[3], counters.1.class_bytes[3]) = (50, 60);
+        (counters.0.classes[3].bytes, counters.1.classes[3].bytes) = (50, 60);
         let device = DeviceSummary::new(&counters, Some(((1, 2), (10, 20))), 2_000);
         assert_eq!((device.written_bytes, device.read_bytes), (3_000, 0));
         assert_eq!(device.write_amplification, Some(1.5));

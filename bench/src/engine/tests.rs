@@ -99,6 +99,51 @@ fn a_scan_shows_every_item_of_each_shard_in_pages() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the test writes a file of figures")]
+fn a_workload_is_compared_with_itself_beside_other_loads() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let figures = directory.path().join("figures.toml");
+    let settings = EngineSettings {
+        shards: Some(2),
+        memory: 80 << 20,
+        rate: Some(400.0),
+        operations: Some(300),
+        beside: vec![BesideLoad::Scan, BesideLoad::Overwrite],
+        beside_rate: Some(2_000.0),
+        io_properties: Some(figures.clone()),
+        verify: Some(100),
+        ..small(Workload::ReadRandom, &directory.path().join("store"))
+    };
+    let mount = |text: &str| {
+        let disk = "read_iops = 100000\nread_bandwidth = 500000000\nwrite_iops = 50000\n\
+                    write_bandwidth = 300000000\n";
+        let text = format!("[[disk]]\nmountpoints = [\"{text}\"]\n{disk}");
+        std::fs::write(&figures, text).expect("written");
+        measure(&settings, &mut Progress::hidden())
+    };
+    let refused = mount("/proc").expect_err("the store lies elsewhere").to_string();
+    assert!(refused.starts_with("--io-properties: "), "{refused}");
+    let there = refused.split("mounted at ").nth(1).and_then(|rest| rest.split(',').next());
+    let summary = mount(there.expect("the mount")).expect("a run");
+    assert_right(&summary);
+    assert_eq!((summary.operations, summary.found), (300, 300));
+    let beside = summary.beside.as_ref().expect("it was asked for");
+    assert_eq!(beside.errors.len(), 0, "{:?}", beside.errors);
+    assert_eq!(beside.quiet.as_ref().expect("reads").count, 300);
+    assert!(beside.p99_ratio.expect("both have reads") > 0.0);
+    // 2,000 a second for as long as 300 reads take at 400 a second, if the machine is not busy.
+    assert!((1..=1_600).contains(&beside.overwrites), "{beside:?}");
+    assert!(beside.scanned > 0, "{beside:?}");
+    let device = beside.device.expect("its figures are known");
+    assert!(device.background > 0.0 && device.foreground >= 0.0, "{device:?}");
+    let text = describe(&summary);
+    assert!(text.contains("beside it scan and overwrite: "), "{text}");
+    assert!(text.contains("p99 beside them is "), "{text}");
+    let quiet = EngineSettings { beside: Vec::new(), beside_rate: None, ..settings.clone() };
+    assert!(run(&quiet).beside.is_none());
+}
+
+#[test]
 fn shards_on_threads_share_the_keys_in_each_durability_mode() {
     let modes = [Durability::Sync, Durability::Interval(20_000_000), Durability::None];
     for durability in modes {
@@ -293,7 +338,8 @@ fn run_expecting(
     let settings = Arc::new(EngineSettings { verify: Some(KEYS), ..settings.clone() });
     let gauges = Arc::new(Gauges::new(1, settings.item_bytes()));
     let verified = std::thread::scope(|scope| {
-        let mut crew = Crew::start(scope, &settings, 1, vec![plan], &gauges)?;
+        let mut crew =
+            Crew::start(scope, &settings, 1, vec![plan], &gauges, &IoQueueOptions::default())?;
         let verify = verify(&mut crew, &settings, &mut Progress::hidden())?;
         crew.close()?;
         Ok::<_, BenchError>(verify)

@@ -83,8 +83,9 @@ impl Server {
             .args(["--shards", &options.shards.to_string()])
             .args(["--memory", options.memory, "--durability", options.durability])
             .args(["--listen", "127.0.0.1", "--memcached-port", "0", "--admin-port", "0"])
-            // By environment, which a node without that port ignores.
-            .env("LARDER_NATIVE_PORT", "0");
+            // By environment, which a node without that port or option ignores.
+            .env("LARDER_NATIVE_PORT", "0")
+            .env("LARDER_CALIBRATE", "false");
         let starting = Starting::spawn("larder", command, options.directory)?;
         starting.wait_for_ready_line()
     }

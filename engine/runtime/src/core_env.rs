@@ -4,7 +4,7 @@
 //! simulation, and each pays for its own instance alone: all calls are static.
 
 use crate::disk::DiskCounters;
-use crate::env::Env;
+use crate::env::{Env, IoClass};
 use crate::network::Network;
 
 /// What a core's loop has done so far.
@@ -48,6 +48,19 @@ pub trait CoreEnv: Env {
 
     /// The core in numbers. To be asked on the core's thread.
     fn figures(&self) -> CoreFigures;
+
+    /// Changes how a class of disk requests shares the device with the core's others: its shares,
+    /// and its cap in bytes a second. None leaves either as it is; a cap of `Some(None)` takes the
+    /// cap away. To be called on the core's thread.
+    ///
+    /// # Errors
+    /// What is out of range, and the range; nothing has changed then.
+    fn set_io_class(
+        &self,
+        class: IoClass,
+        shares: Option<u32>,
+        bandwidth_max: Option<Option<u64>>,
+    ) -> Result<(), String>;
 }
 
 /// Wakes a core from another one; cheap while that core is awake.

@@ -51,7 +51,7 @@ const RECEIVED_BYTES_PER_UNIT: usize = 1024;
 const DRAIN_ROUND_NANOSECONDS: u64 = 100_000_000;
 
 /// How a core is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CoreOptions {
     /// The core's number, for messages.
     pub core: usize,
@@ -305,13 +305,21 @@ impl<R: Ring> Core<R> {
     /// There is nothing to do: spins if that is promising, and sleeps.
     fn idle<D: Driver<R>>(&mut self, driver: &mut D) {
         let since = monotonic_nanoseconds();
-        let expected = self.shared.disk.borrow().expected();
+        let (expected, due) = {
+            let disk = self.shared.disk.borrow();
+            (disk.expected(), disk.deadline())
+        };
         let budget = self.idle.spin_budget(expected);
         let has_found = budget > 0 && self.spin(driver, since, budget);
         if !has_found {
             self.park(driver);
         }
-        self.idle.note_gap(expected, monotonic_nanoseconds() - since);
+        let now = monotonic_nanoseconds();
+        if due.is_some_and(|due| due <= now) {
+            self.idle.note_due();
+        } else {
+            self.idle.note_gap(expected, now - since);
+        }
     }
 
     /// Spins until there is work or the time for it is up; returns whether there is.
@@ -371,7 +379,8 @@ impl<R: Ring> Core<R> {
 
     fn deadline<D: Driver<R>>(&self, driver: &D) -> Option<u64> {
         let timer = self.shared.timers.borrow().next();
-        timer.into_iter().chain(driver.deadline(&self.network)).min()
+        let disk = self.shared.disk.borrow().deadline();
+        timer.into_iter().chain(disk).chain(driver.deadline(&self.network)).min()
     }
 
     #[inline]
@@ -391,7 +400,7 @@ impl<R: Ring> Core<R> {
             return;
         }
         self.shared.executor.close();
-        let wakers = self.shared.disk.borrow_mut().close();
+        let wakers = self.shared.disk.borrow_mut().close(self.shared.clock.now());
         wakers.into_iter().for_each(Waker::wake);
         for completion in std::mem::take(&mut self.network.held) {
             RingNetwork::discard(&mut self.port, completion);

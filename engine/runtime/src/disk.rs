@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use crate::buffer::Buffer;
 use crate::disk_request::{Failure, Next, Outcome, Request, Stage, Success, Work};
-use crate::env::IO_CLASSES;
+use crate::env::{IO_CLASSES, IoClass};
 use crate::idle::Expected;
-use crate::io_queue::{IoQueue, IoQueueOptions};
+use crate::io_queue::{IoClassStatistics, IoFlow, IoQueue, IoQueueOptions};
 use crate::operations::{Key, Kind, Port, Slots, Token};
 use crate::ring::{Operation, Ring};
 
-/// What a core has asked of its disk so far. The arrays are indexed by
-/// [`IoClass`](crate::env::IoClass).
+/// What a core has asked of its disk so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskCounters {
     /// Read operations that ended.
@@ -24,16 +24,10 @@ pub struct DiskCounters {
     pub write_bytes: u64,
     /// Flushes that ended, alone or at the end of a durable write.
     pub syncs: u64,
-    /// Reads that ended, by class.
-    pub class_reads: [u64; IO_CLASSES],
-    /// Reads, writes and flushes that ended, by class.
-    pub class_operations: [u64; IO_CLASSES],
-    /// Bytes read and written, by class.
-    pub class_bytes: [u64; IO_CLASSES],
-    /// Nanoseconds that requests waited in the I/O queue, by class.
-    pub class_queue_nanoseconds: [u64; IO_CLASSES],
-    /// Nanoseconds from the ring to the completion, by class.
-    pub class_device_nanoseconds: [u64; IO_CLASSES],
+    /// The same and more by class, indexed by [`IoClass`].
+    pub classes: [IoClassStatistics; IO_CLASSES],
+    /// What the core has found out of a measured device.
+    pub flow: IoFlow,
 }
 
 pub(crate) struct Disk {
@@ -68,8 +62,29 @@ impl Disk {
         }
     }
 
-    pub(crate) fn counters(&self) -> DiskCounters {
-        self.counters
+    /// How the disk stands at `now` nanoseconds.
+    pub(crate) fn counters(&self, now: u64) -> DiskCounters {
+        let classes = IoClass::ALL.map(|class| self.queue.class_statistics(class, now));
+        DiskCounters { classes, flow: self.queue.flow(), ..self.counters }
+    }
+
+    /// Changes the shares of a class and its cap, as [`IoQueue::set_class`] does.
+    pub(crate) fn set_class(
+        &mut self,
+        class: IoClass,
+        shares: Option<u32>,
+        bandwidth_max: Option<Option<u64>>,
+        now: u64,
+    ) -> Result<(), String> {
+        self.queue.set_class(class, shares, bandwidth_max, now)?;
+        self.is_changed = true;
+        Ok(())
+    }
+
+    /// When [`Disk::dispatch`] may have something to do that no completion will announce, in
+    /// nanoseconds.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.queue.due().filter(|_| !self.is_closed)
     }
 
     /// Requests that hold a slot.
@@ -88,6 +103,9 @@ impl Disk {
             request.stage = Stage::Finished(Err(Failure::Os(libc::ECANCELED)));
         }
         let is_finished = matches!(request.stage, Stage::Finished(_));
+        request.ended_at = now;
+        // A multiple of the alignment, because both are powers of two.
+        request.leg_bytes_max = self.queue.longest_request(request.direction()) as usize;
         let key = self.requests.insert(request);
         if !is_finished {
             self.enqueue(key, now);
@@ -97,10 +115,10 @@ impl Disk {
 
     fn enqueue(&mut self, key: Key, now: u64) {
         let request = occupied(&mut self.requests, key);
-        request.stage = Stage::Queued { since: now };
+        request.stage = Stage::Queued;
         self.is_changed = true;
         if request.is_queued_by_class() {
-            self.queue.push(request.class, request.leg_len() as u64, key);
+            self.queue.push(request.io_request(), key, now);
         } else {
             self.direct.push_back(key);
         }
@@ -116,7 +134,7 @@ impl Disk {
     }
 
     /// The outcome of a request, whose slot is then free; or the waker is kept.
-    pub(crate) fn poll(&mut self, key: Key, context: &Context<'_>) -> Poll<Outcome> {
+    pub(crate) fn poll(&mut self, key: Key, context: &Context<'_>, now: u64) -> Poll<Outcome> {
         let request = occupied(&mut self.requests, key);
         if !matches!(request.stage, Stage::Finished(_)) {
             match &mut request.waker {
@@ -126,26 +144,30 @@ impl Disk {
             return Poll::Pending;
         }
         let request = self.requests.remove(key).expect("the slot was just seen");
+        if request.is_queued_by_class() {
+            self.queue.note_taken(request.class, now.saturating_sub(request.ended_at));
+        }
         let Stage::Finished(result) = request.stage else { unreachable!("checked above") };
         Poll::Ready(Outcome { result, buffer: request.buffer })
     }
 
     /// Notes that nobody waits for a request any more. What is in flight is cancelled, and keeps
-    /// its slot and buffer until the last completion.
+    /// its slot and buffer until the last completion; what waits for its turn, which may take
+    /// long, keeps its slot alone.
     ///
-    /// Returns a request that is over, for the caller to drop.
-    pub(crate) fn abandon(&mut self, key: Key) -> Option<Request> {
+    /// Returns what the caller is to drop.
+    pub(crate) fn abandon(&mut self, key: Key) -> (Option<Request>, Option<Buffer>) {
         let request = occupied(&mut self.requests, key);
         request.is_abandoned = true;
         match request.stage {
-            Stage::Finished(_) => return self.requests.remove(key),
+            Stage::Finished(_) => (self.requests.remove(key), None),
             Stage::InFlight { .. } => {
                 self.cancels.push(key);
                 self.is_changed = true;
+                (None, None)
             }
-            Stage::Queued { .. } => {}
+            Stage::Queued => (None, request.buffer.take()),
         }
-        None
     }
 
     /// Hands to the ring what the I/O queue allows.
@@ -157,7 +179,7 @@ impl Disk {
         while let Some(key) = self.direct.pop_front() {
             self.submit(key, port, now);
         }
-        while let Some(key) = self.queue.pop() {
+        while let Some(key) = self.queue.pop(now) {
             self.submit(key, port, now);
         }
         while let Some(key) = self.cancels.pop() {
@@ -170,13 +192,12 @@ impl Disk {
         let request = occupied(&mut self.requests, key);
         if request.is_abandoned {
             if request.is_queued_by_class() {
-                self.queue.complete(request.class, request.leg_len() as u64);
+                self.queue.withdraw(request.io_request(), now);
             }
-            self.finish(key, Err(Failure::Os(libc::ECANCELED)));
+            self.finish(key, Err(Failure::Os(libc::ECANCELED)), now);
             return;
         }
-        let Stage::Queued { since } = request.stage else { panic!("{key:?} was not queued") };
-        self.counters.class_queue_nanoseconds[request.class as usize] += now.saturating_sub(since);
+        assert!(matches!(request.stage, Stage::Queued), "{key:?} was not queued");
         let leg = request.leg();
         request.stage = Stage::InFlight { since: now };
         self.flushes += u32::from(request.is_flush());
@@ -193,36 +214,39 @@ impl Disk {
         let Stage::InFlight { since } = request.stage else {
             panic!("a completion for {key:?}, which is not in flight")
         };
-        self.leave_device(key, result, now.saturating_sub(since));
+        self.leave_device(key, result, now.saturating_sub(since), now);
         let request = occupied(&mut self.requests, key);
+        let was_whole = usize::try_from(result) == Ok(request.leg_len());
         match request.advance(result) {
             Next::Leg if self.is_closed || request.is_abandoned => {
-                self.finish(key, Err(Failure::Os(libc::ECANCELED)))
+                self.finish(key, Err(Failure::Os(libc::ECANCELED)), now)
             }
             Next::Leg => {
+                if was_whole && request.is_transfer() {
+                    self.queue.note_split(request.class);
+                }
                 self.enqueue(key, now);
                 None
             }
-            Next::Finish(result) => self.finish(key, result),
+            Next::Finish(result) => self.finish(key, result, now),
         }
     }
 
     /// Counts a leg and tells the I/O queue that it is over.
-    fn leave_device(&mut self, key: Key, result: i32, device_nanoseconds: u64) {
+    fn leave_device(&mut self, key: Key, result: i32, ring_nanoseconds: u64, now: u64) {
         let request = occupied(&mut self.requests, key);
         if !request.is_queued_by_class() {
             return;
         }
         self.flushes -= u32::from(request.is_flush());
         self.commit_writes -= u32::from(request.is_commit_write());
-        self.queue.complete(request.class, request.leg_len() as u64);
-        let (class, bytes) = (request.class as usize, request.leg_bytes(result));
+        let bytes = request.leg_bytes(result);
+        self.queue.complete(request.io_request(), bytes, ring_nanoseconds, now);
         let counters = &mut self.counters;
         match request.work {
             _ if request.is_flush() => counters.syncs += 1,
             Work::Read => {
                 counters.reads += 1;
-                counters.class_reads[class] += 1;
                 counters.read_bytes += bytes;
             }
             _ => {
@@ -230,13 +254,11 @@ impl Disk {
                 counters.write_bytes += bytes;
             }
         }
-        counters.class_operations[class] += 1;
-        counters.class_bytes[class] += bytes;
-        counters.class_device_nanoseconds[class] += device_nanoseconds;
     }
 
-    fn finish(&mut self, key: Key, result: Result<Success, Failure>) -> Option<Waker> {
+    fn finish(&mut self, key: Key, result: Result<Success, Failure>, now: u64) -> Option<Waker> {
         let request = occupied(&mut self.requests, key);
+        request.ended_at = now;
         if request.is_abandoned {
             self.requests.remove(key);
             return None;
@@ -246,14 +268,15 @@ impl Disk {
     }
 
     /// Ends what waits in the queues and lets nothing new in. What is in flight completes.
-    pub(crate) fn close(&mut self) -> Vec<Waker> {
+    pub(crate) fn close(&mut self, now: u64) -> Vec<Waker> {
         self.is_closed = true;
+        self.queue.give_up_tokens();
         self.cancels.clear();
         let mut wakers = Vec::new();
         for key in self.requests.keys() {
             let request = occupied(&mut self.requests, key);
-            if matches!(request.stage, Stage::Queued { .. }) {
-                wakers.extend(self.finish(key, Err(Failure::Os(libc::ECANCELED))));
+            if matches!(request.stage, Stage::Queued) {
+                wakers.extend(self.finish(key, Err(Failure::Os(libc::ECANCELED)), now));
             }
         }
         wakers
@@ -265,5 +288,7 @@ fn occupied(requests: &mut Slots<Request>, key: Key) -> &mut Request {
     requests.get_mut(key).expect("a slot is kept until its last completion and its future's end")
 }
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;

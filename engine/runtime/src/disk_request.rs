@@ -1,7 +1,8 @@
 //! One disk request: which operation is next, and what a completion means for it.
 //!
-//! A request is carried out in legs of at most [`LEG_BYTES_MAX`], each one operation; a leg that
-//! comes back short is followed by another. A leg starts at a multiple of the alignment, so a tail
+//! A request is carried out in legs, one after the other and each one operation, of at most what the
+//! device should be given at once; a leg that comes back short is followed by another, and an error
+//! of one is the request's. A leg starts at a multiple of the alignment, so a tail
 //! that came back unaligned is transferred again. A durable write ends with a leg that flushes; it
 //! is queued when the last of the others has completed. Nothing here calls the kernel.
 
@@ -11,12 +12,11 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use crate::buffer::Buffer;
+use crate::device_model::{IoDirection, LONGEST_REQUEST};
 use crate::env::{DISK_ALIGNMENT, IoClass};
+use crate::io_queue::IoRequest;
 use crate::ring::Operation;
 use crate::ring_file::OpenFile;
-
-/// The most that one operation transfers, in bytes: longer requests let others in between.
-pub(crate) const LEG_BYTES_MAX: usize = 1 << 20;
 
 /// How often an interrupted or refused operation is tried again before it is an error.
 const RETRIES_MAX: u8 = 32;
@@ -76,8 +76,8 @@ pub(crate) struct Outcome {
 /// Where a request stands.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// In the I/O queue, since that many nanoseconds.
-    Queued { since: u64 },
+    /// In the I/O queue.
+    Queued,
     /// In the ring, since that many nanoseconds.
     InFlight { since: u64 },
     /// Over; the result waits for the future.
@@ -104,11 +104,17 @@ pub(crate) struct Request {
     /// Whether the future is gone, so that nobody takes the result.
     pub(crate) is_abandoned: bool,
     pub(crate) waker: Option<Waker>,
+    /// The most that one leg transfers, in bytes: a multiple of the alignment.
+    pub(crate) leg_bytes_max: usize,
+    /// When the request was over, in nanoseconds.
+    pub(crate) ended_at: u64,
     /// Keeps the descriptor open.
     file: Option<Rc<OpenFile>>,
     /// The descriptor of a directory, which has no [`OpenFile`].
     directory: Option<OwnedFd>,
     offset: u64,
+    /// Bytes to transfer in all.
+    len: usize,
     /// Bytes known to be transferred.
     done: usize,
     retries: u8,
@@ -146,6 +152,7 @@ impl Request {
         assert!(offset.checked_add(len as u64).is_some(), "{len} bytes at {offset} overflow");
         let mut request = Self::new(work, class, Some(file));
         request.offset = offset;
+        request.len = len;
         if len == 0 {
             match request.work {
                 Work::Write { durable: true } => request.work = Work::Sync { data_only: true },
@@ -160,14 +167,17 @@ impl Request {
         Self {
             work,
             class,
-            stage: Stage::Queued { since: 0 },
+            stage: Stage::Queued,
             buffer: None,
             registered: false,
             is_abandoned: false,
             waker: None,
+            leg_bytes_max: LONGEST_REQUEST as usize,
+            ended_at: 0,
             file,
             directory: None,
             offset: 0,
+            len: 0,
             done: 0,
             retries: 0,
             is_flushing: false,
@@ -184,13 +194,24 @@ impl Request {
         self.is_transfer() || self.is_flush()
     }
 
-    fn is_transfer(&self) -> bool {
+    /// Whether the leg moves bytes.
+    pub(crate) fn is_transfer(&self) -> bool {
         matches!(self.work, Work::Read | Work::Write { .. }) && !self.is_flushing
     }
 
     /// Whether the leg flushes a file or directory.
     pub(crate) fn is_flush(&self) -> bool {
         self.is_flushing || matches!(self.work, Work::Sync { .. })
+    }
+
+    /// The next leg as the I/O queue sees it.
+    pub(crate) fn io_request(&self) -> IoRequest {
+        let bytes = self.leg_len() as u64;
+        IoRequest { class: self.class, direction: self.direction(), bytes }
+    }
+
+    pub(crate) fn direction(&self) -> IoDirection {
+        if matches!(self.work, Work::Read) { IoDirection::Read } else { IoDirection::Write }
     }
 
     fn leg_start(&self) -> usize {
@@ -202,8 +223,7 @@ impl Request {
         if !self.is_transfer() {
             return 0;
         }
-        let len = self.buffer.as_ref().map_or(0, |buffer| buffer.len());
-        (len - self.leg_start()).min(LEG_BYTES_MAX)
+        (self.len - self.leg_start()).min(self.leg_bytes_max)
     }
 
     fn fd(&self) -> RawFd {
@@ -297,7 +317,7 @@ impl Request {
             return Next::Finish(Err(failure));
         }
         self.done = done;
-        if done < self.transferred_buffer().len() {
+        if done < self.len {
             return Next::Leg;
         }
         if let (Work::Write { .. }, Some(file)) = (&self.work, &self.file) {

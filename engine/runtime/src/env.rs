@@ -55,6 +55,32 @@ pub enum IoClass {
 /// The number of I/O classes.
 pub const IO_CLASSES: usize = 7;
 
+impl IoClass {
+    /// All classes, in the order of their numbers.
+    pub const ALL: [Self; IO_CLASSES] = [
+        Self::Commit,
+        Self::Read,
+        Self::Scan,
+        Self::Flush,
+        Self::Compaction,
+        Self::GarbageCollection,
+        Self::Scrub,
+    ];
+
+    /// What options, metrics and reports call the class.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Read => "read",
+            Self::Scan => "scan",
+            Self::Flush => "flush",
+            Self::Compaction => "compaction",
+            Self::GarbageCollection => "garbage_collection",
+            Self::Scrub => "scrub",
+        }
+    }
+}
+
 /// What must be true of a file when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

@@ -8,11 +8,15 @@
 //!
 //! A class that was idle has fallen behind in virtual time. It may not claim all of that time at
 //! once: when it wakes, its virtual time is raised to that of the last item taken less
-//! `burst / shares`. It is then ahead of its part by at most `burst` of cost. With a burst of 0 an
+//! `burst / the most shares of any class`. It is then ahead of its part by at most `burst` of cost,
+//! and by so much less as it has fewer shares: classes that wake together are served by their
+//! shares, and one with few never holds one with many up for long. With a burst of 0 an
 //! idle class saves nothing up; with a larger one, a class with short bursts of items and long
 //! pauses is served at once. The virtual time of the last item taken is the one before that item
 //! was charged for: the start of its service, which no waiting class is behind of by more than its
 //! burst.
+//!
+//! A class may be taken out for a while, whatever it has. It comes back as one that was idle.
 
 use std::collections::VecDeque;
 
@@ -42,6 +46,7 @@ type VirtualTime = u128;
 struct Class<T> {
     shares: u32,
     virtual_time: VirtualTime,
+    is_out: bool,
     items: VecDeque<(u64, T)>,
 }
 
@@ -49,6 +54,7 @@ struct Class<T> {
 pub struct FairQueue<T> {
     classes: Vec<Class<T>>,
     burst: u64,
+    shares_most: u32,
     /// The virtual time at which the latest service started.
     now: VirtualTime,
     len: usize,
@@ -63,24 +69,44 @@ impl<T> FairQueue<T> {
         let class = |&shares: &u32| Class {
             shares: checked_shares(shares),
             virtual_time: 0,
+            is_out: false,
             items: VecDeque::new(),
         };
-        Self { classes: shares.iter().map(class).collect(), burst, now: 0, len: 0 }
+        let classes = shares.iter().map(class).collect();
+        let shares_most = shares.iter().copied().max().unwrap_or(1);
+        Self { classes, burst, shares_most, now: 0, len: 0 }
     }
 
     /// Appends `item` to the class with index `class`. `cost` is 1 to [`COST_MAX`].
     pub fn push(&mut self, class: usize, cost: u64, item: T) {
         assert!((1..=COST_MAX).contains(&cost), "a cost of {cost}: not in 1..={COST_MAX}");
-        let class = &mut self.classes[class];
-        if class.items.is_empty() {
-            let earliest = self.now.saturating_sub(charge(self.burst, class.shares));
-            class.virtual_time = class.virtual_time.max(earliest);
+        if self.classes[class].items.is_empty() {
+            self.wake(class);
         }
-        class.items.push_back((cost, item));
+        self.classes[class].items.push_back((cost, item));
         self.len += 1;
     }
 
-    /// Takes the next item: its class, its cost and itself. `None` when the queue is empty.
+    /// Takes a class out: none of its items is next until [`FairQueue::bring_back`].
+    pub fn take_out(&mut self, class: usize) {
+        self.classes[class].is_out = true;
+    }
+
+    /// Brings a class back that was taken out, as if it had been idle.
+    pub fn bring_back(&mut self, class: usize) {
+        if std::mem::replace(&mut self.classes[class].is_out, false) {
+            self.wake(class);
+        }
+    }
+
+    fn wake(&mut self, class: usize) {
+        let earliest = self.now.saturating_sub(charge(self.burst, self.shares_most));
+        let class = &mut self.classes[class];
+        class.virtual_time = class.virtual_time.max(earliest);
+    }
+
+    /// Takes the next item: its class, its cost and itself. `None` when there is none in a class
+    /// that is not out.
     pub fn pop(&mut self) -> Option<(usize, u64, T)> {
         let index = self.next_class()?;
         let class = &mut self.classes[index];
@@ -102,6 +128,7 @@ impl<T> FairQueue<T> {
     /// Changes the shares of a class, for items that are taken from now on.
     pub fn set_shares(&mut self, class: usize, shares: u32) {
         self.classes[class].shares = checked_shares(shares);
+        self.shares_most = self.classes.iter().map(|class| class.shares).max().unwrap_or(1);
     }
 
     /// The number of items in all classes.
@@ -115,7 +142,8 @@ impl<T> FairQueue<T> {
     }
 
     fn next_class(&self) -> Option<usize> {
-        let waiting = self.classes.iter().enumerate().filter(|(_, class)| !class.items.is_empty());
+        let may_be_next = |class: &Class<T>| !class.is_out && !class.items.is_empty();
+        let waiting = self.classes.iter().enumerate().filter(|(_, class)| may_be_next(class));
         // Of equals this finds the first.
         waiting.min_by_key(|(_, class)| class.virtual_time).map(|(index, _)| index)
     }

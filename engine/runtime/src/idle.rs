@@ -62,11 +62,26 @@ impl Idle {
         let weighted = self.mean_gap.saturating_mul(MEAN_WEIGHT - 1).saturating_add(gap);
         self.mean_gap = weighted / MEAN_WEIGHT;
     }
+
+    /// Notes that work came when it was due: spinning could not have found it earlier, however soon
+    /// that was, so it counts as the longest gap.
+    pub(crate) fn note_due(&mut self) {
+        self.note_gap(Expected::Anything, u64::MAX);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn does_not_spin_for_what_is_due_at_a_known_time() {
+        let mut idle = Idle::new(50_000);
+        (0..100).for_each(|_| idle.note_gap(Expected::Anything, 5_000));
+        assert_eq!(idle.spin_budget(Expected::Anything), 50_000);
+        idle.note_due();
+        assert_eq!(idle.spin_budget(Expected::Anything), 0);
+    }
 
     #[test]
     fn spins_only_while_work_comes_back_soon() {

@@ -2,227 +2,302 @@
 //!
 //! A device serves what it was given in an order of its own, so priorities count only for requests
 //! that it does not have yet. This queue keeps requests by class, lets through what the device
-//! takes without building up a queue ([`Admission`]), and chooses the next one by the classes'
-//! shares ([`FairQueue`]). It is a plain value: the caller pushes a request, pops those that may
-//! go, submits them, and says when each has completed.
+//! takes without building up a queue, and chooses the next one by the classes' shares
+//! ([`FairQueue`]). It is a plain value: the caller pushes a request, pops those that may go,
+//! submits them, says when each has completed, and says what time it is.
+//!
+//! What may go is bounded in three ways:
+//!
+//! - by number and bytes in flight;
+//! - with a measured device, by tokens that all of its cores share
+//!   ([`DeviceGroup`](crate::device_group::DeviceGroup)), at a price that follows what the device
+//!   does (`feedback`);
+//! - by class: by its cap, and what nobody waits for by the part that is left to it while reads
+//!   take too long. A class that has had its part is taken out until it is due, and does not hold
+//!   up the others.
 //!
 //! The next request by shares goes next, even when a smaller one of another class would fit into
 //! what is left of a limit and it does not. Otherwise a stream of small requests would hold a large
 //! one back forever.
 
-use crate::env::{DISK_ALIGNMENT, IO_CLASSES, IoClass};
-use crate::fair_queue::FairQueue;
+mod core_tokens;
+mod feedback;
+mod in_flight;
+mod options;
+mod rate_bucket;
+mod statistics;
 
+pub use options::{IoQueueOptions, check_io_class};
+pub use statistics::{IoClassStatistics, IoFlow};
+
+use crate::device_model::{
+    DeviceCosts, IoDirection, LONGEST_REQUEST, TOKENS_PER_MILLISECOND, nanoseconds_of,
+};
+use crate::env::{IO_CLASSES, IoClass};
+use crate::fair_queue::FairQueue;
+use core_tokens::CoreTokens;
+use feedback::{Feedback, SCALE_BITS};
+use in_flight::InFlightCap;
+use rate_bucket::RateBucket;
+
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;
 
-/// What a request costs the device beside its bytes, in bytes: a device that reaches its limit of
-/// requests per second could have moved this much more in that time.
-///
-/// It is the quotient of bandwidth and request rate: on AWS i3 2,015 MB/s by 411,200 reads/s, that
-/// is 4.9 kB, and 4.5 kB for its writes.
-const REQUEST_COST_BYTES: u64 = 4_900;
+/// How much of the device's time the class with the most shares may have ahead of its part after
+/// it was idle: 5 ms, so that a burst of reads goes out whole.
+const BURST_TOKENS: u64 = 5 * TOKENS_PER_MILLISECOND;
 
-/// The cost of a request of `bytes`, in bytes moved: what classes share in proportion.
-pub fn request_cost(bytes: u64) -> u64 {
-    REQUEST_COST_BYTES.saturating_add(bytes)
-}
+/// What a class with a cap did not use in so many nanoseconds it may move at once.
+const CAP_BURST_NANOSECONDS: u64 = 10_000_000;
 
-/// How many of the smallest requests a class that was idle may have served ahead of its part: as
-/// many as the device is given at once, so that a burst of reads goes out whole.
-const BURST_REQUESTS: u64 = 128;
+/// The core does not wake up for tokens more often than this, in nanoseconds. The bucket holds what
+/// comes meanwhile.
+const WAIT_MIN: u64 = 20_000;
 
-/// What an [`IoQueue`] is made with. The defaults are for an unmeasured NVMe device.
+/// However deep the device's queue should be, a core may always give it so many requests.
+const DEPTH_MIN: u64 = 4;
+
+/// What nobody waits for, or who waits has asked for much: it is held back first.
+const BACKGROUND: [IoClass; 5] = [
+    IoClass::Scan,
+    IoClass::Flush,
+    IoClass::Compaction,
+    IoClass::GarbageCollection,
+    IoClass::Scrub,
+];
+
+/// A disk request as the queue sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IoQueueOptions {
-    /// The classes' shares, indexed by [`IoClass`].
-    pub shares: [u32; IO_CLASSES],
-    /// The most requests that the device is given at once.
-    pub requests_in_flight_max: usize,
-    /// The most bytes that the device is given at once, unless a single request has more.
-    pub bytes_in_flight_max: u64,
-}
-
-impl Default for IoQueueOptions {
-    fn default() -> Self {
-        let mut shares = [0; IO_CLASSES];
-        // A client waits for these two, and neither may hold up the other.
-        shares[IoClass::Commit as usize] = 1000;
-        shares[IoClass::Read as usize] = 1000;
-        // Until memtables are written out, memory and the log they keep are not freed: the most
-        // urgent of the background work.
-        shares[IoClass::Flush as usize] = 400;
-        // Falling behind costs space and slower reads long before it holds up a write: a fifth of
-        // a waiting client's part.
-        shares[IoClass::Compaction as usize] = 200;
-        // As compaction, but falling behind costs space alone.
-        shares[IoClass::GarbageCollection as usize] = 100;
-        // A scan has a client too, but asks for far more than a read does, as fast as it gets it.
-        shares[IoClass::Scan as usize] = 100;
-        // Nobody waits; enough to finish one day.
-        shares[IoClass::Scrub as usize] = 50;
-        Self {
-            shares,
-            // At 128 random reads in flight NVMe devices give close to their full rate; beyond
-            // it each read waits longer and no more of them are done.
-            requests_in_flight_max: 128,
-            // Large requests do not need all the slots to fill the bandwidth: 4 MiB do where the
-            // device answers within 2 ms at 2 GB/s, and that bounds what a commit or a read finds
-            // ahead of it. On a virtual disk reads of 1 MiB came at 923 MB/s one by one, at 851
-            // four by four within 4.8 ms, and at 784 sixteen by sixteen within 21 ms.
-            bytes_in_flight_max: 4 << 20,
-        }
-    }
-}
-
-/// Decides how much the device is given at once.
-///
-/// This is where a measured model of the device and a token bucket that its cores share have their
-/// place: they answer the same two calls.
-pub trait Admission {
-    /// Whether a request of `bytes` may go to the device now. True takes it into account, as in
-    /// flight.
-    ///
-    /// Asked again and again while nothing is in flight, it must become true for any size.
-    fn try_admit(&mut self, bytes: u64) -> bool;
-
-    /// A request of `bytes` that was admitted has completed.
-    fn release(&mut self, bytes: u64);
-}
-
-/// Admits requests up to a fixed number and a fixed sum of bytes in flight.
-///
-/// A request with more bytes than the limit goes alone.
-#[derive(Debug)]
-pub struct InFlightCap {
-    requests_max: usize,
-    bytes_max: u64,
-    requests: usize,
-    bytes: u64,
-}
-
-impl InFlightCap {
-    /// Nothing in flight yet, and at most `requests_max` requests (at least one) with together
-    /// `bytes_max` bytes.
-    pub fn new(requests_max: usize, bytes_max: u64) -> Self {
-        assert!(requests_max > 0, "with no request in flight nothing is ever done");
-        Self { requests_max, bytes_max, requests: 0, bytes: 0 }
-    }
-}
-
-impl Admission for InFlightCap {
-    fn try_admit(&mut self, bytes: u64) -> bool {
-        let bytes_after = self.bytes.saturating_add(bytes);
-        let fits = self.requests < self.requests_max && bytes_after <= self.bytes_max;
-        let admitted = fits || self.requests == 0;
-        if admitted {
-            self.requests += 1;
-            self.bytes = bytes_after;
-        }
-        admitted
-    }
-
-    fn release(&mut self, bytes: u64) {
-        self.requests = self.requests.checked_sub(1).expect("a request is in flight");
-        self.bytes = self.bytes.checked_sub(bytes).expect("its bytes are in flight");
-    }
-}
-
-/// What one class of an [`IoQueue`] has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClassCounters {
-    /// Requests that wait here at this moment.
-    pub queued: u64,
-    /// Requests that have gone to the device since the start.
-    pub dispatched: u64,
-    /// The bytes of the dispatched requests.
+pub struct IoRequest {
+    /// Whom it is charged to.
+    pub class: IoClass,
+    /// Whether it reads or writes.
+    pub direction: IoDirection,
+    /// What it moves, in bytes; 0 for a flush.
     pub bytes: u64,
 }
 
-#[derive(Clone, Copy, Default)]
+/// A class that may not go on for a while.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    since: u64,
+    nanoseconds: u64,
+}
+
+#[derive(Default)]
 struct ClassState {
-    counters: ClassCounters,
-    requests_in_flight: usize,
+    statistics: IoClassStatistics,
     bytes_in_flight: u64,
+    cap: Option<RateBucket>,
+    pause: Option<Pause>,
+    starved_since: Option<u64>,
 }
 
 /// One core's queue of disk requests; `T` is whatever the caller submits.
-pub struct IoQueue<T, A = InFlightCap> {
-    waiting: FairQueue<Request<T>>,
-    admission: A,
+pub struct IoQueue<T> {
+    waiting: FairQueue<Waiting<T>>,
+    /// The cost of all that waits, in tokens.
+    waiting_cost: u64,
+    in_flight: InFlightCap,
+    /// By direction.
+    requests_in_flight: [u64; 2],
+    costs: DeviceCosts,
+    device: Option<Device>,
     classes: [ClassState; IO_CLASSES],
+    has_pauses: bool,
+    /// The time of the latest look at pauses and windows, in nanoseconds.
+    round: Option<u64>,
+    due: Option<u64>,
 }
 
-struct Request<T> {
-    bytes: u64,
+/// What is known of a measured device.
+struct Device {
+    tokens: CoreTokens,
+    feedback: Feedback,
+    /// The part of the device that the background may have, while that is not all of it.
+    background: RateBucket,
+    /// What a token costs while both directions are in flight, with [`SCALE_BITS`].
+    mixed_scale: u64,
+}
+
+struct Waiting<T> {
+    request: IoRequest,
+    since: u64,
     payload: T,
 }
 
 impl<T> IoQueue<T> {
     /// An empty queue with the limits of `options`.
     pub fn new(options: IoQueueOptions) -> Self {
-        let cap = InFlightCap::new(options.requests_in_flight_max, options.bytes_in_flight_max);
-        Self::with_admission(&options.shares, cap)
-    }
-}
-
-impl<T, A: Admission> IoQueue<T, A> {
-    /// An empty queue whose classes have `shares`, and which asks `admission` before it lets a
-    /// request go.
-    pub fn with_admission(shares: &[u32; IO_CLASSES], admission: A) -> Self {
-        let burst = BURST_REQUESTS * request_cost(DISK_ALIGNMENT as u64);
-        Self {
-            waiting: FairQueue::new(shares, burst),
-            admission,
-            classes: [ClassState::default(); IO_CLASSES],
+        let model = options.device.as_ref().map(|group| *group.model()).unwrap_or_default();
+        let depth = model.depth_max.map_or(u64::MAX, |depth| depth.max(DEPTH_MIN));
+        let requests_max =
+            options.requests_in_flight_max.min(usize::try_from(depth).unwrap_or(usize::MAX));
+        let mut queue = Self {
+            waiting: FairQueue::new(&options.shares, BURST_TOKENS),
+            waiting_cost: 0,
+            in_flight: InFlightCap::new(requests_max, options.bytes_in_flight_max),
+            requests_in_flight: [0; 2],
+            costs: model.costs(),
+            device: options.device.map(|group| Device {
+                feedback: Feedback::new(model.latency_goal, group.cores()),
+                background: RateBucket::new(1, model.latency_goal, 0),
+                mixed_scale: (1_000 << SCALE_BITS) / model.mixed_thousandths,
+                tokens: CoreTokens::new(group),
+            }),
+            classes: Default::default(),
+            has_pauses: false,
+            round: None,
+            due: None,
+        };
+        for (index, class) in queue.classes.iter_mut().enumerate() {
+            class.statistics.shares = options.shares[index];
+            class.statistics.bandwidth_max = options.bandwidth_max[index];
+            class.cap = options.bandwidth_max[index]
+                .map(|rate| RateBucket::new(rate, CAP_BURST_NANOSECONDS, 0));
         }
+        queue
     }
 
-    /// Appends a request that moves `bytes` (0 for a flush) to its class.
-    pub fn push(&mut self, class: IoClass, bytes: u64, request: T) {
-        let request = Request { bytes, payload: request };
-        self.waiting.push(class as usize, request_cost(bytes), request);
-        self.classes[class as usize].counters.queued += 1;
+    /// The most bytes that one request should have.
+    pub fn longest_request(&self, direction: IoDirection) -> u64 {
+        if self.device.is_some() { self.costs.longest_request(direction) } else { LONGEST_REQUEST }
     }
 
-    /// Takes the next request if it may go to the device now; it then counts as in flight until
-    /// [`IoQueue::complete`].
-    pub fn pop(&mut self) -> Option<T> {
-        let (_, _, request) = self.waiting.peek()?;
-        if !self.admission.try_admit(request.bytes) {
+    /// Appends a request to its class.
+    pub fn push(&mut self, request: IoRequest, payload: T, now: u64) {
+        let cost = self.costs.of(request.direction, request.bytes);
+        self.waiting.push(request.class as usize, cost, Waiting { request, since: now, payload });
+        self.waiting_cost = self.waiting_cost.saturating_add(cost);
+        let class = &mut self.classes[request.class as usize];
+        class.statistics.queued += 1;
+        class.note_starving(now);
+    }
+
+    /// Takes the next request if it may go to the device now, at `now` nanoseconds; it then counts
+    /// as in flight until [`IoQueue::complete`] or [`IoQueue::withdraw`]. If there is none,
+    /// [`IoQueue::due`] says when to ask again.
+    pub fn pop(&mut self, now: u64) -> Option<T> {
+        self.due = None;
+        if self.round != Some(now) {
+            self.round = Some(now);
+            self.start_round(now);
+        }
+        let next = self.waiting.peek().map(|(_, cost, waiting)| (cost, waiting.request));
+        let next = next.filter(|(_, request)| self.in_flight.has_room(request.bytes));
+        let Some((cost, request)) = next else {
+            self.give_up_tokens();
+            self.due = self.end_of_pauses(now);
+            return None;
+        };
+        let price = self.price(cost, request.direction);
+        if let Some(device) = &mut self.device
+            && let Err(wait) = device.tokens.take(price, self.waiting_cost, now)
+        {
+            device.feedback.note_throttled();
+            let tokens_due = now.saturating_add(wait.max(WAIT_MIN));
+            self.due = self.end_of_pauses(now).into_iter().chain([tokens_due]).min();
             return None;
         }
-        let (class, _, Request { bytes, payload }) =
-            self.waiting.pop().expect("a request was seen just now");
-        let class = &mut self.classes[class];
-        class.counters.queued -= 1;
-        class.counters.dispatched += 1;
-        class.counters.bytes = class.counters.bytes.wrapping_add(bytes);
-        class.requests_in_flight += 1;
-        class.bytes_in_flight += bytes;
+        let (_, _, Waiting { since, payload, .. }) = self.waiting.pop().expect("seen just now");
+        self.dispatch(request, cost, now.saturating_sub(since), now);
         Some(payload)
     }
 
-    /// A request that [`IoQueue::pop`] gave out has completed, well or not; `class` and `bytes` are
-    /// those of its [`IoQueue::push`].
-    ///
-    /// Completing more than is in flight is a programmer error, and panics.
-    pub fn complete(&mut self, class: IoClass, bytes: u64) {
-        let state = &mut self.classes[class as usize];
-        let requests = state.requests_in_flight.checked_sub(1);
-        let bytes_after = state.bytes_in_flight.checked_sub(bytes);
-        let (Some(requests), Some(bytes_after)) = (requests, bytes_after) else {
-            panic!("{class:?} completes {bytes} bytes that are not in flight");
-        };
-        assert!(requests > 0 || bytes_after == 0, "{class:?} completes too few bytes: {bytes}");
-        state.requests_in_flight = requests;
-        state.bytes_in_flight = bytes_after;
-        self.admission.release(bytes);
+    /// When [`IoQueue::pop`] may bring something that no completion will announce, in nanoseconds;
+    /// as of the latest one.
+    pub fn due(&self) -> Option<u64> {
+        self.due
     }
 
-    /// Changes the shares of a class, for requests that go from now on.
-    pub fn set_shares(&mut self, class: IoClass, shares: u32) {
-        self.waiting.set_shares(class as usize, shares);
+    /// A request that [`IoQueue::pop`] gave out has ended, well or not. It has moved `moved` bytes
+    /// and was `ring_nanoseconds` on its way.
+    ///
+    /// Completing more than is in flight is a programmer error, and panics.
+    pub fn complete(&mut self, request: IoRequest, moved: u64, ring_nanoseconds: u64, now: u64) {
+        self.leave(request);
+        let class = &mut self.classes[request.class as usize];
+        let is_read = request.direction == IoDirection::Read && request.bytes > 0;
+        let statistics = &mut class.statistics;
+        statistics.completed += 1;
+        statistics.reads += u64::from(is_read);
+        statistics.bytes = statistics.bytes.wrapping_add(moved);
+        statistics.ring_nanoseconds = statistics.ring_nanoseconds.wrapping_add(ring_nanoseconds);
+        class.note_starving(now);
+        if let Some(device) = &mut self.device {
+            let own = nanoseconds_of(self.costs.of(request.direction, request.bytes));
+            let delay = ring_nanoseconds.saturating_sub(own);
+            device.feedback.note_completed(request.direction, request.bytes == 0, delay);
+        }
+    }
+
+    /// A request that [`IoQueue::pop`] gave out just now will not go to the device after all.
+    pub fn withdraw(&mut self, request: IoRequest, now: u64) {
+        self.leave(request);
+        let cost = self.costs.of(request.direction, request.bytes);
+        let price = self.price(cost, request.direction);
+        if let Some(device) = &mut self.device {
+            device.tokens.put_back(price);
+            device.feedback.note_withdrawn();
+            if is_background(request.class) && device.feedback.background_part().is_some() {
+                device.background.undo(cost);
+            }
+        }
+        let class = &mut self.classes[request.class as usize];
+        class.statistics.dispatched -= 1;
+        if let Some(cap) = &mut class.cap {
+            cap.undo(request.bytes);
+        }
+        class.note_starving(now);
+    }
+
+    /// Gives back what the core has of the device's tokens: nothing goes until further notice.
+    pub fn give_up_tokens(&mut self) {
+        if let Some(device) = &mut self.device {
+            device.tokens.give_up();
+        }
+    }
+
+    /// A long request of a class goes on with another part.
+    pub fn note_split(&mut self, class: IoClass) {
+        self.classes[class as usize].statistics.split += 1;
+    }
+
+    /// Whoever asked for a request of a class took its result so long after its end.
+    pub fn note_taken(&mut self, class: IoClass, nanoseconds: u64) {
+        let statistics = &mut self.classes[class as usize].statistics;
+        statistics.after_nanoseconds = statistics.after_nanoseconds.wrapping_add(nanoseconds);
+    }
+
+    /// Changes the shares of a class and its cap in bytes a second, for requests that go from now
+    /// on; none leaves either as it is, and a cap of `Some(None)` takes the cap away.
+    ///
+    /// # Errors
+    /// What is out of range; nothing has changed then.
+    pub fn set_class(
+        &mut self,
+        class: IoClass,
+        shares: Option<u32>,
+        bandwidth_max: Option<Option<u64>>,
+        now: u64,
+    ) -> Result<(), String> {
+        check_io_class(class, shares, bandwidth_max.flatten())?;
+        let index = class as usize;
+        if let Some(shares) = shares {
+            self.waiting.set_shares(index, shares);
+            self.classes[index].statistics.shares = shares;
+        }
+        if let Some(bandwidth_max) = bandwidth_max {
+            let state = &mut self.classes[index];
+            state.statistics.bandwidth_max = bandwidth_max;
+            state.cap = bandwidth_max.map(|rate| RateBucket::new(rate, CAP_BURST_NANOSECONDS, now));
+            // What was owed under the old cap is forgotten.
+            state.pause = None;
+            self.waiting.bring_back(index);
+        }
+        Ok(())
     }
 
     /// The number of requests that wait here.
@@ -232,16 +307,146 @@ impl<T, A: Admission> IoQueue<T, A> {
 
     /// The number of requests that the device has.
     pub fn in_flight(&self) -> usize {
-        self.classes.iter().map(|class| class.requests_in_flight).sum()
+        self.in_flight.requests()
     }
 
     /// The bytes of the requests that the device has.
     pub fn bytes_in_flight(&self) -> u64 {
-        self.classes.iter().map(|class| class.bytes_in_flight).sum()
+        self.in_flight.bytes()
     }
 
-    /// What `class` has done.
-    pub fn class_counters(&self, class: IoClass) -> ClassCounters {
-        self.classes[class as usize].counters
+    /// How `class` stands at `now` nanoseconds.
+    pub fn class_statistics(&self, class: IoClass, now: u64) -> IoClassStatistics {
+        let class = &self.classes[class as usize];
+        let starving = class.starved_since.map_or(0, |since| now.saturating_sub(since));
+        let statistics = class.statistics;
+        let starved_nanoseconds = statistics.starved_nanoseconds.wrapping_add(starving);
+        IoClassStatistics { starved_nanoseconds, ..statistics }
     }
+
+    /// What was found out of the device.
+    pub fn flow(&self) -> IoFlow {
+        self.device.as_ref().map(|device| device.feedback.flow()).unwrap_or_default()
+    }
+
+    /// Judges the device where a window has ended, and lets classes go on that are due.
+    fn start_round(&mut self, now: u64) {
+        if let Some(device) = &mut self.device
+            && device.feedback.advance(now)
+            && let Some(part) = device.feedback.background_part()
+        {
+            device.background.set_rate(TOKENS_PER_MILLISECOND * part, now);
+        }
+        if !self.has_pauses {
+            return;
+        }
+        self.has_pauses = false;
+        for (index, class) in self.classes.iter_mut().enumerate() {
+            let Some(pause) = &mut class.pause else { continue };
+            // A clock that was set back makes nobody wait for what it showed before.
+            pause.since = pause.since.min(now);
+            if now - pause.since >= pause.nanoseconds {
+                class.pause = None;
+                self.waiting.bring_back(index);
+            } else {
+                self.has_pauses = true;
+            }
+        }
+    }
+
+    /// The earliest time at which a class with requests may go on.
+    fn end_of_pauses(&self, now: u64) -> Option<u64> {
+        if !self.has_pauses {
+            return None;
+        }
+        let waiting = self.classes.iter().filter(|class| class.statistics.queued > 0);
+        let end = |pause: Pause| pause.since.saturating_add(pause.nanoseconds).max(now + 1);
+        waiting.filter_map(|class| class.pause.map(end)).min()
+    }
+
+    /// What a request of this cost is to pay now.
+    fn price(&self, cost: u64, direction: IoDirection) -> u64 {
+        let Some(device) = &self.device else { return 0 };
+        let is_mixed = self.requests_in_flight[direction.other() as usize] > 0;
+        let mixed = if is_mixed { device.mixed_scale } else { 1 << SCALE_BITS };
+        let scale = u128::from(device.feedback.price_scale()) * u128::from(mixed);
+        let price = (u128::from(cost) * scale) >> (2 * SCALE_BITS);
+        u64::try_from(price).unwrap_or(u64::MAX).clamp(1, self.costs.limit())
+    }
+
+    /// Counts a request that goes, and pauses classes that have had their part.
+    fn dispatch(&mut self, request: IoRequest, cost: u64, waited: u64, now: u64) {
+        self.waiting_cost = self.waiting_cost.saturating_sub(cost);
+        self.in_flight.enter(request.bytes);
+        self.requests_in_flight[request.direction as usize] += 1;
+        let index = request.class as usize;
+        let class = &mut self.classes[index];
+        class.bytes_in_flight += request.bytes;
+        let statistics = &mut class.statistics;
+        statistics.queued -= 1;
+        statistics.in_flight += 1;
+        statistics.dispatched += 1;
+        statistics.queue_nanoseconds = statistics.queue_nanoseconds.wrapping_add(waited);
+        class.note_starving(now);
+        if let Some(wait) = class.cap.as_mut().and_then(|cap| cap.charge(request.bytes, now)) {
+            self.pause(index, wait, now);
+        }
+        let Some(device) = &mut self.device else { return };
+        device.feedback.note_dispatched();
+        if is_background(request.class)
+            && device.feedback.background_part().is_some()
+            && let Some(wait) = device.background.charge(cost, now)
+        {
+            for class in BACKGROUND {
+                self.pause(class as usize, wait, now);
+            }
+        }
+    }
+
+    /// Takes a class out for `nanoseconds`, or longer if it is out for longer already.
+    fn pause(&mut self, index: usize, nanoseconds: u64, now: u64) {
+        let class = &mut self.classes[index];
+        let end = |pause: Pause| pause.since.saturating_add(pause.nanoseconds);
+        if class.pause.is_none_or(|pause| end(pause) < now.saturating_add(nanoseconds)) {
+            class.pause = Some(Pause { since: now, nanoseconds });
+        }
+        self.has_pauses = true;
+        self.waiting.take_out(index);
+    }
+
+    /// A request is no longer in flight.
+    fn leave(&mut self, request: IoRequest) {
+        let IoRequest { class, direction, bytes } = request;
+        let state = &mut self.classes[class as usize];
+        let requests = state.statistics.in_flight.checked_sub(1);
+        let bytes_after = state.bytes_in_flight.checked_sub(bytes);
+        let (Some(requests), Some(bytes_after)) = (requests, bytes_after) else {
+            panic!("{class:?} completes {bytes} bytes that are not in flight");
+        };
+        assert!(requests > 0 || bytes_after == 0, "{class:?} completes too few bytes: {bytes}");
+        state.statistics.in_flight = requests;
+        state.bytes_in_flight = bytes_after;
+        self.requests_in_flight[direction as usize] -= 1;
+        self.in_flight.leave(bytes);
+    }
+}
+
+impl ClassState {
+    /// Looks whether something waits while nothing is under way, and for how long that was so.
+    fn note_starving(&mut self, now: u64) {
+        let is_starving = self.statistics.queued > 0 && self.statistics.in_flight == 0;
+        match (is_starving, self.starved_since) {
+            (true, None) => self.starved_since = Some(now),
+            (false, Some(since)) => {
+                let starved = &mut self.statistics.starved_nanoseconds;
+                *starved = starved.wrapping_add(now.saturating_sub(since));
+                self.starved_since = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_background(class: IoClass) -> bool {
+    BACKGROUND.contains(&class)
 }

@@ -11,6 +11,8 @@ mod clock;
 mod connection;
 pub mod core_env;
 pub mod core_thread;
+pub mod device_group;
+pub mod device_model;
 pub mod disk;
 pub mod disk_budget;
 mod disk_request;

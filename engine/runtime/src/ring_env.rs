@@ -15,7 +15,7 @@ use crate::clock::{self, Clock};
 use crate::core_env::{CoreEnv, CoreFigures, LoopCounters};
 use crate::disk::{Disk, DiskCounters};
 use crate::disk_request::{Request, Work};
-use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
+use crate::env::{DirectoryEntry, Env, IoClass, OpenMode, TaskQueue};
 use crate::executor::Executor;
 use crate::random::Random;
 use crate::ring_file::{self, RequestFuture, RingFile, describe};
@@ -49,7 +49,7 @@ impl RingEnv {
 
     /// What the core has asked of its disk so far.
     pub fn disk_counters(&self) -> DiskCounters {
-        self.shared.disk.borrow().counters()
+        self.shared.disk.borrow().counters(self.shared.clock.now())
     }
 
     /// What the core's loop has done so far.
@@ -206,6 +206,16 @@ impl CoreEnv for RingEnv {
             receive_buffer_bytes,
             disk_buffer_bytes: buffer::thread_bytes().saturating_sub(receive_buffer_bytes),
         }
+    }
+
+    fn set_io_class(
+        &self,
+        class: IoClass,
+        shares: Option<u32>,
+        bandwidth_max: Option<Option<u64>>,
+    ) -> Result<(), String> {
+        let now = self.shared.clock.now();
+        self.shared.disk.borrow_mut().set_class(class, shares, bandwidth_max, now)
     }
 }
 

@@ -111,7 +111,8 @@ impl Future for RequestFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let key = self.key.expect("a request is not polled after its end");
-        let polled = self.shared.disk.borrow_mut().poll(key, context);
+        let now = self.shared.clock.now();
+        let polled = self.shared.disk.borrow_mut().poll(key, context, now);
         if polled.is_ready() {
             self.key = None;
         }

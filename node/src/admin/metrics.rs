@@ -1,11 +1,11 @@
 //! The node in Prometheus' text format.
 
+mod disk;
 mod space;
 
 use std::fmt::{self, Display, Write};
 
 use larder_engine::shard::Statistics;
-use larder_runtime::env::IO_CLASSES;
 use larder_runtime::file_cache::FileCacheCounters;
 
 use super::{AdminErrors, memory};
@@ -13,10 +13,6 @@ use crate::counters::{CoreReport, ShardReport};
 use crate::facts::Facts;
 use crate::memory_plan::MemoryPlan;
 use crate::process::{Usage, VERSION};
-
-/// The I/O classes' names, in the order of [`IoClass`](larder_runtime::env::IoClass).
-const CLASSES: [&str; IO_CLASSES] =
-    ["commit", "read", "scan", "flush", "compaction", "garbage_collection", "scrub"];
 
 const NANOSECONDS: f64 = 1e9;
 
@@ -112,7 +108,7 @@ pub fn render(
     out.sample(ADMIN, &[("step", &"client")], admin.client);
     put_memory(&mut out, &facts.memory_plan, reports, &usage);
     put_cores(&mut out, reports);
-    put_disk(&mut out, reports);
+    disk::put(&mut out, facts.disk.as_ref(), reports);
     put_files(&mut out, reports);
     put_operations(&mut out, reports);
     put_shards(&mut out, reports);
@@ -168,48 +164,6 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
         let help = format!("The count that `stats` calls {name}.");
         out.by_core(reports, (&metric, Counter, &help), |r| r.counters.named()[index].1);
     }
-}
-
-fn put_disk(out: &mut Exposition, reports: &[CoreReport]) {
-    use Type::Counter;
-    let mut by_class = |name: &str, help: &str, value: &dyn Fn(&CoreReport, usize) -> f64| {
-        out.family(name, Counter, help);
-        for report in reports {
-            for (class, class_name) in CLASSES.iter().enumerate() {
-                let labels: [(&str, &dyn Display); 2] =
-                    [("core", &report.core), ("class", class_name)];
-                out.sample(name, &labels, value(report, class));
-            }
-        }
-    };
-    by_class("larder_disk_reads_total", "Reads.", &|report, class| {
-        report.disk.class_reads[class] as f64
-    });
-    let help = "Reads, writes and flushes.";
-    by_class("larder_disk_operations_total", help, &|report, class| {
-        report.disk.class_operations[class] as f64
-    });
-    by_class("larder_disk_bytes_total", "Bytes read and written.", &|report, class| {
-        report.disk.class_bytes[class] as f64
-    });
-    let help = "Time that requests waited for their turn.";
-    by_class("larder_disk_queue_seconds_total", help, &|report, class| {
-        report.disk.class_queue_nanoseconds[class] as f64 / NANOSECONDS
-    });
-    let help = "Time that requests spent in the kernel and the device.";
-    by_class("larder_disk_device_seconds_total", help, &|report, class| {
-        report.disk.class_device_nanoseconds[class] as f64 / NANOSECONDS
-    });
-    let reads = ("larder_disk_read_operations_total", Counter, "Reads of all classes.");
-    out.by_core(reports, reads, |report| report.disk.reads);
-    let bytes = ("larder_disk_read_bytes_total", Counter, "Bytes read.");
-    out.by_core(reports, bytes, |report| report.disk.read_bytes);
-    let writes = ("larder_disk_write_operations_total", Counter, "Writes of all classes.");
-    out.by_core(reports, writes, |report| report.disk.writes);
-    let bytes = ("larder_disk_written_bytes_total", Counter, "Bytes written.");
-    out.by_core(reports, bytes, |report| report.disk.write_bytes);
-    let syncs = ("larder_disk_flushes_total", Counter, "Flushes of the device.");
-    out.by_core(reports, syncs, |report| report.disk.syncs);
 }
 
 fn put_files(out: &mut Exposition, reports: &[CoreReport]) {
@@ -398,7 +352,12 @@ pub(super) mod tests {
                 files: Default::default(),
                 turns: Default::default(),
             };
-            report.disk.class_reads[larder_runtime::env::IoClass::Read as usize] = 7 + core as u64;
+            let reads = &mut report.disk.classes[larder_runtime::env::IoClass::Read as usize];
+            reads.reads = 7 + core as u64;
+            reads.after_nanoseconds = 500_000_000;
+            reads.shares = 900;
+            reads.bandwidth_max = Some(1 << 20);
+            report.disk.flow.ratio_thousandths = 1_250;
             let mut statistics = Statistics::default();
             statistics.operations.reads = 40 + core as u64;
             statistics.ingest = larder_engine::shard::Ingest::Waiting;
@@ -433,6 +392,12 @@ pub(super) mod tests {
         for line in [
             "larder_disk_reads_total{core=\"0\",class=\"read\"} 7",
             "larder_disk_reads_total{core=\"1\",class=\"read\"} 8",
+            "larder_disk_after_seconds_total{core=\"1\",class=\"read\"} 0.5",
+            "larder_disk_shares{core=\"0\",class=\"read\"} 900",
+            "larder_disk_cap_bytes_per_second{core=\"0\",class=\"read\"} 1048576",
+            "larder_disk_cap_bytes_per_second{core=\"0\",class=\"scan\"} +Inf",
+            "larder_disk_flow_ratio{core=\"0\"} 1.25",
+            "larder_disk_allowed_rate{core=\"1\"} 1",
             "larder_operations_total{shard=\"1\",operation=\"get\"} 41",
             "larder_connections{core=\"1\"} 3",
             "larder_memory_bytes{part=\"input\"} 10",

@@ -2,18 +2,20 @@
 //! that they answer however busy the cores are.
 
 pub mod http;
+mod io;
 mod memory;
 pub mod metrics;
 mod overview;
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::config::IoChange;
 use crate::control::Control;
 use crate::counters::{CoreReport, ShardSpace};
 use crate::inspect::space;
@@ -119,8 +121,8 @@ impl Server {
                 return;
             }
             match accepted {
-                Ok((client, _)) => {
-                    if let Err(error) = self.serve_client(client) {
+                Ok((client, peer)) => {
+                    if let Err(error) = self.serve_client(client, peer.ip()) {
                         self.errors.client += 1;
                         tracing::debug!(%error, "a client of the admin port was not served");
                     }
@@ -134,10 +136,11 @@ impl Server {
         }
     }
 
-    fn serve_client(&self, mut client: TcpStream) -> io::Result<()> {
+    fn serve_client(&self, mut client: TcpStream, peer: IpAddr) -> std::io::Result<()> {
         let deadline = now() + Duration::from_millis(ADMIN_CLIENT_MILLISECONDS);
         let answer = match read_request(&mut client, deadline)? {
             Parsed::AdminPage(page, with_body) => self.page(page, with_body),
+            Parsed::ChangeIo(change) => self.change_io(&change, peer),
             Parsed::Refused(status) => http::refusal(status),
             Parsed::Partial => http::refusal(Status::HeadTooLarge),
         };
@@ -176,8 +179,44 @@ impl Server {
                 }
                 Err(reason) => (Status::Unavailable, TEXT, reason),
             },
+            AdminPage::Io => (Status::Ok, JSON, io::document(facts, &self.reports())),
         };
         http::answer(status, media_type, &body, with_body)
+    }
+
+    /// Changes how disk requests share the disk, on all cores, and shows what holds then. Who is on
+    /// another machine may look, but not change anything.
+    fn change_io(&self, change: &str, peer: IpAddr) -> Vec<u8> {
+        let done = if peer.to_canonical().is_loopback() {
+            let parsed = io::parse_change(change).map_err(|reason| (Status::BadRequest, reason));
+            parsed.and_then(|change| self.tell_change(change))
+        } else {
+            let reason = "changes are taken from the node's own machine alone";
+            Err((Status::Forbidden, reason.to_owned()))
+        };
+        match done {
+            Ok(()) => {
+                let body = io::document(&self.shared.facts, &self.reports());
+                http::answer(Status::Ok, JSON, &body, true)
+            }
+            Err((status, reason)) => http::answer(status, TEXT, &format!("{reason}\n"), true),
+        }
+    }
+
+    fn tell_change(&self, change: IoChange) -> Result<(), (Status, String)> {
+        let answers = self.ask(|reply| Control::ChangeIo(change, reply));
+        let (found, cores) = (answers.len(), self.cores.len());
+        // All cores go by the same rules.
+        if let Some(reason) = answers.into_iter().find_map(Result::err) {
+            return Err((Status::BadRequest, reason));
+        }
+        if found < cores {
+            let reason = format!("only {found} of {cores} cores answer; ask again");
+            return Err((Status::Unavailable, reason));
+        }
+        let IoChange { shares, caps } = change;
+        tracing::info!(%shares, %caps, "disk requests share the disk in another way from now on");
+        Ok(())
     }
 
     /// The figures of the cores that answer in time.
@@ -219,14 +258,14 @@ impl Server {
     }
 }
 
-fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Parsed> {
+fn read_request(client: &mut TcpStream, deadline: Instant) -> std::io::Result<Parsed> {
     let mut head = [0; ADMIN_REQUEST_BYTES_MAX];
     let mut len = 0;
     while len < head.len() {
         client.set_read_timeout(Some(time_left(deadline)?))?;
         let received = client.read(&mut head[len..])?;
         if received == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         len += received;
         let parsed = http::parse(&head[..len]);
@@ -237,9 +276,9 @@ fn read_request(client: &mut TcpStream, deadline: Instant) -> io::Result<Parsed>
     Ok(Parsed::Partial)
 }
 
-fn time_left(deadline: Instant) -> io::Result<Duration> {
+fn time_left(deadline: Instant) -> std::io::Result<Duration> {
     let left = deadline.saturating_duration_since(now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    if left.is_zero() { Err(std::io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the admin thread is no core's")]

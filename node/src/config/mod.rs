@@ -1,5 +1,6 @@
 //! What the node is told to do: command line, environment, file, defaults, in that order.
 
+mod io;
 mod options;
 mod size;
 mod sources;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use io::{IoCap, IoCaps, IoChange, IoShares};
 pub(crate) use options::item_size;
 pub use options::{Options, ServeArgs};
 pub use size::{CompressFrom, CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
@@ -76,6 +78,18 @@ pub struct Config {
     /// How fast files are read to look for damage, of the whole node, in bytes a second; 0 reads
     /// none.
     pub scrub_rate: Size,
+    /// The file of what the disk can do; `None` means the one in the data directory, if it is
+    /// there.
+    pub io_properties: Option<PathBuf>,
+    /// Whether the disk of a new data directory is measured, in two seconds, if it has no such
+    /// file.
+    pub calibrate: bool,
+    /// Shares of classes of disk requests; `None` means the usual ones.
+    pub io_shares: Option<IoShares>,
+    /// The most that classes of disk requests may move, of the whole node; `None` means no limit.
+    pub io_caps: Option<IoCaps>,
+    /// How long a disk request may take, in microseconds; `None` means what the file says.
+    pub io_latency_goal: Option<u32>,
     /// The largest item of the memcached port: value, key and 71 bytes.
     pub max_item_size: Size,
     /// Connections of the whole node.
@@ -131,6 +145,11 @@ impl Default for Config {
             disk_limit: None,
             gc_rate: None,
             scrub_rate: Size(limits::SCRUB_RATE_DEFAULT),
+            io_properties: None,
+            calibrate: true,
+            io_shares: None,
+            io_caps: None,
+            io_latency_goal: None,
             max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::io::{IoCaps, IoShares};
 use super::size::{CompressFrom, CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
 
 const HELP: &str = "\
@@ -106,6 +107,28 @@ pub struct Options {
     /// [default: 4M]
     #[arg(long, value_name = "SIZE")]
     pub scrub_rate: Option<Size>,
+    /// File with what the disk can do, as `larder iotune` writes it, or Seastar's YAML
+    /// [default: io-properties.toml in the data directory, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub io_properties: Option<PathBuf>,
+    /// Measure the disk of a new data directory for two seconds, if it has no such file, and write
+    /// one; --calibrate=false does not [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        require_equals = true)]
+    pub calibrate: Option<bool>,
+    /// Shares of classes of disk requests, such as compaction=100,scan=50 [default: 1000 for commit
+    /// and read, 400 for flush, 200 for compaction, 100 for garbage_collection and scan, 50 for
+    /// scrub]
+    #[arg(long, value_name = "CLASS=N,...")]
+    pub io_shares: Option<IoShares>,
+    /// Bytes a second that classes of disk requests may move at most, of the whole node, such as
+    /// compaction=50M,scrub=none [default: none]
+    #[arg(long, value_name = "CLASS=SIZE,...")]
+    pub io_caps: Option<IoCaps>,
+    /// How long a disk request may take before the node asks less of the disk, in microseconds
+    /// [default: what the file of the disk says, or 750]
+    #[arg(long, value_name = "US", value_parser = io_latency_goal)]
+    pub io_latency_goal: Option<u32>,
     /// Largest item: value, key and 71 bytes [default: 1M]
     #[arg(long, short = 'I', value_name = "SIZE", value_parser = item_size)]
     pub max_item_size: Option<Size>,
@@ -160,6 +183,12 @@ fn shards(text: &str) -> Result<u16, String> {
     let max = crate::limits::SHARDS_MAX;
     let number = text.parse().ok().filter(|number| (1..=max).contains(number));
     number.ok_or_else(|| format!("not a number from 1 to {max}"))
+}
+
+fn io_latency_goal(text: &str) -> Result<u32, String> {
+    let range = larder_perftune::disk::LATENCY_GOAL;
+    let number = text.parse().ok().filter(|number| range.contains(&u64::from(*number)));
+    number.ok_or_else(|| format!("not microseconds from {} to {}", range.start(), range.end()))
 }
 
 fn recovery_log(text: &str) -> Result<Size, String> {

@@ -13,6 +13,7 @@ use larder_protocol::memcached::binary::BINARY_MAGIC;
 use larder_runtime::affinity::CpuBits;
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::file_cache::FileCache;
+use larder_runtime::io_queue::IoQueueOptions;
 use larder_runtime::ring_env::RingEnv;
 use larder_runtime::ring_network::ClientListener;
 use larder_runtime::wake::RemoteWaker;
@@ -47,6 +48,8 @@ pub(super) struct CorePlan {
     pub shards: Vec<ShardPlan>,
     /// Files that the core keeps open at most.
     pub files_max: usize,
+    /// How its disk requests share the disk.
+    pub io: IoQueueOptions,
     /// Recycled buffers for the disk, in bytes.
     pub disk_buffer_bytes: usize,
     pub ends: Vec<Option<Ends>>,
@@ -97,6 +100,7 @@ fn run(plan: CorePlan) -> Result<(), String> {
         worker_cpus: plan.worker_cpus,
         output_high_water: OUTPUT_HIGH_WATER,
         registered_bytes: plan.disk_buffer_bytes,
+        io: plan.io,
         ..CoreOptions::default()
     };
     let mut core = Core::new(options).map_err(|error| error.to_string())?;

@@ -8,6 +8,9 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use larder_perftune::disk::DISK_FILE;
+use larder_perftune::iotune::{forget_interrupted, is_interrupted};
+
 use super::StartError;
 use super::file_system::{self, Lack, refused};
 use super::patience::Patience;
@@ -25,6 +28,8 @@ pub(super) struct DataDirectory {
     pub lock: File,
     /// The shards' directories.
     pub shards: Vec<PathBuf>,
+    /// Whether no shard has anything yet.
+    pub is_new: bool,
 }
 
 /// The shards' directories that are there.
@@ -48,6 +53,7 @@ pub(super) fn prepare(
     std::fs::create_dir_all(path).map_err(failed("create"))?;
     let may_pass = |error: &StartError| matches!(error, StartError::InUse { .. });
     let lock = patience.retry(may_pass, || lock(path))?;
+    forget_interrupted(path).map_err(failed("clear"))?;
     let found = look(path)?;
     file_system::check(path, &lock, &path.join(LOCK_FILE), found.has_data)?;
     let count = count(path, &found, requested, default)?;
@@ -56,7 +62,7 @@ pub(super) fn prepare(
         std::fs::create_dir_all(shard).map_err(failed("create the shards of"))?;
     }
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync"))?;
-    Ok(DataDirectory { lock, shards })
+    Ok(DataDirectory { lock, shards, is_new: !found.has_data })
 }
 
 fn lock(path: &Path) -> Result<File, StartError> {
@@ -122,7 +128,8 @@ fn look(path: &Path) -> Result<Found, StartError> {
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name == LOCK_FILE || name == LOST_AND_FOUND {
+        let is_known = [LOCK_FILE, LOST_AND_FOUND, DISK_FILE].contains(&name.as_str());
+        if is_known || is_interrupted(&name) {
             continue;
         }
         let Some(shard) = shard_number(&name) else {
@@ -185,11 +192,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("data");
         let prepared = prepare(&path, None, 3).expect("a new directory");
-        assert_eq!(prepared.shards.len(), 3);
+        assert_eq!((prepared.shards.len(), prepared.is_new), (3, true));
         assert!(prepared.shards[2].ends_with("shard-002") && prepared.shards[2].is_dir());
         std::fs::write(path.join("shard-001/x"), "data").expect("a file");
         drop(prepared);
-        assert_eq!(prepare(&path, Some(3), 1).expect("as it is").shards.len(), 3);
+        let again = prepare(&path, Some(3), 1).expect("as it is");
+        assert_eq!((again.shards.len(), again.is_new), (3, false));
+        drop(again);
         assert_eq!(prepare(&path, None, 7).expect("as it is").shards.len(), 3);
         let error = text(prepare(&path, Some(4), 1));
         assert!(error.contains("has 3 shards") && error.contains("--shards 4"), "{error}");
@@ -208,6 +217,9 @@ mod tests {
     fn foreign_files_and_a_second_process_are_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(directory.path().join(LOST_AND_FOUND)).expect("a directory");
+        // Figures may be there first, and a measurement may have been cut off.
+        std::fs::write(directory.path().join(DISK_FILE), "x").expect("a file");
+        std::fs::write(directory.path().join("larder-iotune-1.tmp"), "").expect("a file");
         let held = prepare(directory.path(), None, 1).expect("a directory");
         let error = text(prepare(directory.path(), None, 1));
         assert!(error.contains("another larder") && error.contains("--data-dir"), "{error}");

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use larder_perftune::disk::DiskFileError;
+
 use super::file_system::Lack;
 use crate::config::{CpuList, Size};
 use crate::memory_plan::MemoryNeeds;
@@ -27,6 +29,18 @@ pub enum StartError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// What the disk can do cannot be taken from the file.
+    #[error(
+        "the figures of the disk in {path}: {reason} (`larder iotune` measures them; \
+         --io-properties names another file)",
+        path = path.display()
+    )]
+    IoProperties {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: DiskFileError,
     },
     /// The file system of the data directory cannot do what the node needs.
     #[error(

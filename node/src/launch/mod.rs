@@ -20,6 +20,7 @@ mod core_thread;
 mod cpus;
 mod descriptors;
 pub(crate) mod directory;
+mod disk;
 mod error;
 mod file_system;
 mod listeners;
@@ -39,6 +40,7 @@ use larder_engine::memory::ShardMemory;
 use larder_engine::shard::ShardOptions;
 use larder_protocol::memcached::KEY_BYTES_MAX;
 use larder_runtime::disk_budget::DiskBudget;
+use larder_runtime::io_queue::IoQueueOptions;
 use larder_runtime::wake::RemoteWaker;
 
 pub use error::{RunError, StartError};
@@ -48,7 +50,7 @@ pub use supervisor::{CoreHandle, RunningNode, Stopper};
 use crate::admin::Admin;
 use crate::config::{Config, Size};
 use crate::control::Event;
-use crate::facts::Facts;
+use crate::facts::{DiskFacts, Facts};
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
 use crate::loads::ShardLoads;
 use crate::log::LogControl;
@@ -160,6 +162,8 @@ impl Launcher {
         let plan = ShardsPlan { config, shards, memory: &memory.shards.1, disk_bytes, budget };
         let needed = plan.options(0).disk_bytes_min();
         checks::check_space(path, &directory.shards, config.disk_limit, needed)?;
+        let known = disk::find(config, &directory, &patience)?;
+        let (disk, io) = disk::set_up(config, known, cores);
         let options = (0..shards).map(|shard| plan.options(shard)).collect();
         let shared = Arc::new(Shared {
             facts: Arc::new(facts(
@@ -168,7 +172,7 @@ impl Launcher {
                 (cores, shards),
                 descriptors.connections,
                 memory,
-                gate,
+                (gate, disk),
             )),
             shards,
             connections: AtomicUsize::new(0),
@@ -176,7 +180,7 @@ impl Launcher {
         });
         let files_max = descriptors.files_per_core;
         let (cpus, shared) = (&cpus, &shared);
-        let parts = Parts { cpus, directory, options, memory, files_max, listeners, shared };
+        let parts = Parts { cpus, directory, options, memory, files_max, io, listeners, shared };
         parts.launch(self.queues, self.log)
     }
 }
@@ -187,7 +191,7 @@ fn facts(
     (cores, shards): (usize, u16),
     connections_max: usize,
     memory_plan: MemoryPlan,
-    gate: Option<Arc<Gate>>,
+    (gate, disk): (Option<Arc<Gate>>, Option<DiskFacts>),
 ) -> Facts {
     Facts {
         started: unix_seconds(),
@@ -214,6 +218,7 @@ fn facts(
         durability: config.durability.to_string(),
         targets: (config.read_target_us, config.write_target_us),
         loads: ShardLoads::new(shards),
+        disk,
     }
 }
 
@@ -270,6 +275,8 @@ struct Parts<'a> {
     memory: MemoryPlan,
     /// Files that each core keeps open.
     files_max: usize,
+    /// How each core's disk requests share the disk.
+    io: IoQueueOptions,
     listeners: Listeners,
     shared: &'a Arc<Shared>,
 }
@@ -309,6 +316,7 @@ impl Parts<'_> {
                 worker_cpus: self.cpus.workers,
                 shards,
                 files_max: self.files_max,
+                io: self.io.clone(),
                 disk_buffer_bytes: self.memory.cores.1.disk_buffers,
                 ends,
                 shared: Arc::clone(shared),

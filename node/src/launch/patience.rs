@@ -47,6 +47,14 @@ impl<'a> Patience<'a> {
         }
     }
 
+    /// Whether the node was asked to stop, without waiting. It is asked to only once.
+    ///
+    /// # Errors
+    /// That it was.
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        self.wait_until(now())
+    }
+
     fn is_over(&mut self, error: &StartError) -> bool {
         let deadline = *self.deadline.get_or_insert_with(|| {
             let seconds = self.limit.as_secs_f32();
@@ -59,7 +67,10 @@ impl<'a> Patience<'a> {
     }
 
     fn pause(&self) -> Result<(), StartError> {
-        let until = now() + RETRY;
+        self.wait_until(now() + RETRY)
+    }
+
+    fn wait_until(&self, until: Instant) -> Result<(), StartError> {
         loop {
             match self.events.recv_timeout(until.saturating_duration_since(now())) {
                 Ok(Event::StopRequested(reason)) => return Err(StartError::Stopped { reason }),

@@ -7,7 +7,9 @@ use std::sync::mpsc::Sender;
 
 use larder_engine::shard::{Answer, AnswerBuf};
 use larder_runtime::core_env::{CoreEnv, CoreFigures};
+use larder_runtime::env::IoClass;
 use larder_runtime::file_cache::FileCache;
+use larder_runtime::io_queue::check_io_class;
 
 use super::gathers::Gather;
 use super::held_answers::Released;
@@ -18,6 +20,7 @@ use super::refused::Want;
 use super::shard_tasks::Completion;
 use super::shards::{Origin, Shards};
 use super::shares::Shares;
+use crate::config::IoChange;
 use crate::connection::{After, Arrival, Load, Release};
 use crate::control::Event;
 use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
@@ -326,6 +329,26 @@ impl<C: CoreEnv> CoreState<C> {
             files: self.files.counters(),
             turns: figures.turns,
         }
+    }
+
+    /// Changes how classes of disk requests share the disk: all that is named, or nothing.
+    ///
+    /// # Errors
+    /// What is wrong with which class.
+    pub(super) fn change_io(&self, change: &IoChange) -> Result<(), String> {
+        let cores = self.shared.facts.cores;
+        let of_class = |class| {
+            let cap = change.caps.of(class).map(|cap| cap.of_core(cores));
+            (class, change.shares.of(class), cap)
+        };
+        let changes = IoClass::ALL.map(of_class);
+        for (class, shares, cap) in changes {
+            check_io_class(class, shares, cap.flatten())?;
+        }
+        for (class, shares, cap) in changes {
+            self.env.set_io_class(class, shares, cap)?;
+        }
+        Ok(())
     }
 
     /// What the bytes of the core's shards are for.

@@ -30,6 +30,11 @@ impl<C: CoreEnv> NodeService<C> {
                         tracing::debug!("the admin port did not wait for this core's figures");
                     }
                 }
+                Control::ChangeIo(change, reply) => {
+                    if reply.send(self.state.change_io(&change)).is_err() {
+                        tracing::debug!("the admin port did not wait for this core's change");
+                    }
+                }
                 Control::Space(reply) => {
                     if reply.send(self.state.space()).is_err() {
                         tracing::debug!("the admin port did not wait for this core's space");

@@ -20,6 +20,7 @@ pub(crate) fn config(directory: &Path, cores: usize) -> Config {
         native_port: 0,
         admin_port: 0,
         cores: Some(cores),
+        calibrate: false,
         ..Config::default()
     }
 }

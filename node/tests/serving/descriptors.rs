@@ -20,6 +20,7 @@ fn limited(command: &Command, descriptors: u64) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
     shell.arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     shell
 }

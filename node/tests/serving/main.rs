@@ -10,6 +10,7 @@ mod client_handle;
 mod clock;
 mod commands;
 mod descriptors;
+mod disk_shares;
 mod durability;
 mod inspect;
 mod keyed;

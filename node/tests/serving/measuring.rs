@@ -69,5 +69,5 @@ fn a_refusal_names_the_option_and_has_its_exit_code() {
     assert!(is_empty(results.path()));
     let help = larder(&["iotune", "--help"]).output().expect("it runs");
     let help = String::from_utf8_lossy(&help.stdout);
-    assert!(help.contains("--plot") && help.contains("does not read the figures yet"), "{help}");
+    assert!(help.contains("--plot") && help.contains("--io-properties"), "{help}");
 }

@@ -9,15 +9,19 @@
 //! write_bandwidth = 2289281280
 //! ```
 //!
-//! The same figures are taken over from Seastar's YAML ([`from_yaml`]).
+//! The same figures are taken over from Seastar's YAML. [`DiskFile`] finds those of a directory,
+//! and [`DiskProperties::model`] is what the node's disk scheduler makes of them.
 
+mod file;
 mod instances;
+mod model;
+mod placement;
 mod toml_form;
 mod yaml_form;
 
+pub use file::{DISK_FILE, DiskFile, DiskFileError};
 pub use instances::{KnownDisk, doubts, known_disk};
 pub use toml_form::{from_toml, to_toml};
-pub use yaml_form::from_yaml;
 
 use std::ops::RangeInclusive;
 
@@ -32,7 +36,7 @@ const LENGTH: RangeInclusive<u64> = 512..=(16 << 20);
 /// Requests that a disk has at a time.
 const DEPTH: RangeInclusive<u64> = 1..=65_536;
 /// Goals for latency, in microseconds.
-const LATENCY_GOAL: RangeInclusive<u64> = 10..=10_000_000;
+pub const LATENCY_GOAL: RangeInclusive<u64> = 10..=10_000_000;
 /// Sizes of physical blocks, in bytes.
 const BLOCK: RangeInclusive<u64> = 512..=65_536;
 /// How much of both a disk does when it reads and writes, in thousandths.
@@ -68,6 +72,15 @@ pub struct DiskProperties {
     pub mixed_thousandths: Option<u64>,
     /// Whether reads and writes do not hinder each other at all.
     pub duplex: Option<bool>,
+}
+
+/// A disk as a file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskEntry {
+    /// The line at which it begins, from 1.
+    pub line: usize,
+    /// Its figures.
+    pub disk: DiskProperties,
 }
 
 /// Why figures are not taken: where, which, and what is wrong.
@@ -238,12 +251,13 @@ impl DraftDisk {
 }
 
 /// The disks of a file, none of which has a mount point of another.
-fn finish(drafts: Vec<DraftDisk>) -> Result<Vec<DiskProperties>, FigureError> {
-    let mut disks: Vec<DiskProperties> = Vec::new();
+fn finish(drafts: Vec<DraftDisk>) -> Result<Vec<DiskEntry>, FigureError> {
+    let mut entries: Vec<DiskEntry> = Vec::new();
     for draft in drafts {
         let line = draft.line;
         let disk = draft.finish()?;
-        let known: Vec<&String> = disks.iter().flat_map(|disk| &disk.mountpoints).collect();
+        let known: Vec<&String> =
+            entries.iter().flat_map(|entry| &entry.disk.mountpoints).collect();
         for (index, path) in disk.mountpoints.iter().enumerate() {
             if known.contains(&path) || disk.mountpoints[..index].contains(path) {
                 return Err(FigureError::new(
@@ -253,10 +267,10 @@ fn finish(drafts: Vec<DraftDisk>) -> Result<Vec<DiskProperties>, FigureError> {
                 ));
             }
         }
-        disks.push(disk);
+        entries.push(DiskEntry { line, disk });
     }
-    if disks.is_empty() {
+    if entries.is_empty() {
         return Err(FigureError::new(1, "disk", "the file describes no disk"));
     }
-    Ok(disks)
+    Ok(entries)
 }

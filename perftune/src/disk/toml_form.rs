@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::{DiskProperties, DraftDisk, FIGURES, FigureError, finish};
+use super::{DiskEntry, DiskProperties, DraftDisk, FIGURES, FigureError, finish};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +19,11 @@ struct Document {
 /// # Errors
 /// The line, the key, and what is wrong with it.
 pub fn from_toml(text: &str) -> Result<Vec<DiskProperties>, FigureError> {
+    Ok(entries(text)?.into_iter().map(|entry| entry.disk).collect())
+}
+
+/// The same with the lines at which the disks begin.
+pub(super) fn entries(text: &str) -> Result<Vec<DiskEntry>, FigureError> {
     let line_at = |offset: usize| text.bytes().take(offset).filter(|it| *it == b'\n').count() + 1;
     let document: Document = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_at(span.start));

@@ -3,7 +3,7 @@
 //! It is read line by line, as far as such files go: a section `disks`, a list of mappings, and in
 //! these a list of mount points. What is more than that is an error with its line.
 
-use super::{DiskProperties, DraftDisk, FigureError, finish};
+use super::{DiskEntry, DraftDisk, FigureError, finish};
 
 /// What Seastar calls figures that have another name here, or another unit.
 const RATE_FACTOR: &str = "rate_factor";
@@ -14,7 +14,7 @@ const UNITS: [(char, u32); 4] = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
 ///
 /// # Errors
 /// The line, the key, and what is wrong with it.
-pub fn from_yaml(text: &str) -> Result<Vec<DiskProperties>, FigureError> {
+pub(super) fn entries(text: &str) -> Result<Vec<DiskEntry>, FigureError> {
     let mut drafts: Vec<DraftDisk> = Vec::new();
     let (mut is_in_disks, mut is_in_list) = (false, false);
     for (index, line) in text.lines().enumerate() {
@@ -127,6 +127,7 @@ fn thousandths(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::DiskProperties;
     use super::*;
 
     #[test]
@@ -150,7 +151,7 @@ disks:
     write_iops: 100
     write_bandwidth: 1G
 ";
-        let disks = from_yaml(text).expect("figures");
+        let disks = entries(text).expect("figures");
         let first = DiskProperties {
             mountpoints: vec!["/var/lib/app".to_owned()],
             read_iops: 95_000,
@@ -162,20 +163,21 @@ disks:
             duplex: Some(false),
             ..DiskProperties::default()
         };
-        assert_eq!(disks[0], first);
-        assert_eq!(disks[1].mountpoints, ["/srv/one", "/srv/two"]);
+        assert_eq!((disks[0].line, &disks[0].disk), (3, &first));
+        assert_eq!((disks[1].line, disks[1].disk.mountpoints.len()), (11, 2));
+        assert_eq!(disks[1].disk.mountpoints, ["/srv/one", "/srv/two"]);
         let flow = text.replace("mountpoint: /var/lib/app ", "mountpoints: [/a, \"/b\"]");
-        assert_eq!(from_yaml(&flow).expect("figures")[0].mountpoints, ["/a", "/b"]);
+        assert_eq!(entries(&flow).expect("figures")[0].disk.mountpoints, ["/a", "/b"]);
         let unindented = "disks:\n- mountpoint: /a\n  read_iops: 10\n  read_bandwidth: 1M\n  \
                           write_iops: 10\n  write_bandwidth: 1M\n";
-        assert_eq!(from_yaml(unindented).expect("figures").len(), 1);
+        assert_eq!(entries(unindented).expect("figures").len(), 1);
     }
 
     #[test]
     fn a_wrong_file_is_refused_with_line_and_key() {
         let fine = "disks:\n  - mountpoint: /a\n    read_iops: 10\n    read_bandwidth: 1M\n    \
                     write_iops: 10\n    write_bandwidth: 1M\n";
-        from_yaml(fine).expect("figures");
+        entries(fine).expect("figures");
         for (text, line, key) in [
             (fine.replace("iops: 10\n    read", "iops: 0\n    read"), 3, "read_iops"),
             (fine.replace("disks", "devices"), 1, "devices"),
@@ -193,7 +195,7 @@ disks:
             (format!("{fine}    nonsense\n"), 7, "nonsense"),
             ("disks:\n".to_owned(), 1, "disk"),
         ] {
-            let error = from_yaml(&text).expect_err(&text);
+            let error = entries(&text).expect_err(&text);
             assert_eq!((error.line, error.key.as_str()), (line, key), "{error}\n{text}");
         }
     }

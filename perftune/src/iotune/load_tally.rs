@@ -9,16 +9,16 @@ const PARTS: u64 = 32;
 const PARTS_MIN: u64 = 8;
 /// A part is this long at least if there are more than the fewest, in nanoseconds.
 const PART_NANOSECONDS: u64 = 10_000_000;
-/// A load goes on until so many requests that count have ended, for so many nanoseconds more at
-/// most.
+/// A load goes on until so many requests that count have ended.
 const REQUESTS_MIN: u64 = 32;
-const EXTENSION_NANOSECONDS: u64 = 10_000_000_000;
 /// The longest latency that is told from longer ones, in nanoseconds.
 const LATENCY_MAX: u64 = 60_000_000_000;
 
 /// The count of one load. All times are in nanoseconds from its beginning.
 pub(super) struct LoadTally {
     duration: u64,
+    /// How much longer the load may go on for want of requests.
+    extension: u64,
     slice: u64,
     slices: Vec<u64>,
     latencies: Histogram<u64>,
@@ -28,12 +28,14 @@ pub(super) struct LoadTally {
 }
 
 impl LoadTally {
-    pub(super) fn new(milliseconds: u32) -> Self {
+    /// Of a load of so many milliseconds, which may take so many more if few requests have ended.
+    pub(super) fn new(milliseconds: u32, more_milliseconds: u32) -> Self {
         let duration = u64::from(milliseconds.max(1)) * 1_000_000;
         let parts = (duration / PART_NANOSECONDS).clamp(PARTS_MIN, PARTS);
         let latencies = Histogram::new_with_bounds(1_000, LATENCY_MAX, 2);
         Self {
             duration,
+            extension: u64::from(more_milliseconds) * 1_000_000,
             slice: duration / parts,
             slices: Vec::new(),
             latencies: latencies.expect("the bounds are far apart"),
@@ -48,7 +50,7 @@ impl LoadTally {
         if self.end.is_none() && now >= self.duration {
             let whole = usize::try_from(now / self.slice).unwrap_or(usize::MAX);
             let counted = self.slices.iter().take(whole).skip(self.warm_up).sum::<u64>();
-            let is_late = now >= self.duration + EXTENSION_NANOSECONDS;
+            let is_late = now >= self.duration + self.extension;
             self.end = (counted >= REQUESTS_MIN || is_late).then_some(now);
         }
         self.end.is_some()
@@ -57,7 +59,7 @@ impl LoadTally {
     /// Notes the end of a request; returns whether it is the first of its slice.
     pub(super) fn note(&mut self, now: u64, latency: u64) -> bool {
         self.latencies.saturating_record(latency);
-        let most = (self.duration + EXTENSION_NANOSECONDS) / self.slice;
+        let most = (self.duration + self.extension) / self.slice;
         let index = usize::try_from((now / self.slice).min(most)).unwrap_or(usize::MAX);
         let is_first = index >= self.slices.len();
         if is_first {
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn an_even_load_has_even_rates() {
-        let mut tally = LoadTally::new(640);
+        let mut tally = LoadTally::new(640, 10_000);
         for request in 0..6_400 {
             let now = request * MILLISECOND / 10;
             assert!(!tally.is_over(now));
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_slow_disk_is_given_more_time() {
-        let mut tally = LoadTally::new(8);
+        let mut tally = LoadTally::new(8, 10_000);
         let mut now = 0;
         while !tally.is_over(now) {
             now += 5 * MILLISECOND;
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_halt_behind_the_beginning_is_waited_for() {
-        let mut tally = LoadTally::new(8);
+        let mut tally = LoadTally::new(8, 10_000);
         for _ in 0..64 {
             tally.note(MILLISECOND / 2, 500_000);
         }
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_dead_disk_ends_the_load_and_has_no_rate() {
-        let mut tally = LoadTally::new(8);
+        let mut tally = LoadTally::new(8, 10_000);
         assert!(!tally.is_over(10_000 * MILLISECOND));
         assert!(tally.is_over(10_008 * MILLISECOND));
         assert!(tally.sample(0, 0).rates.iter().all(|rate| *rate == 0.0));

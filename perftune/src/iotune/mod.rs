@@ -3,6 +3,7 @@
 //! What is asked of the disk is decided by [`measure()`]; [`RingRunner`] carries it out. All that
 //! can be refused is refused before the disk is touched, and the results are written at the end.
 
+mod calibration;
 mod error;
 mod load_tally;
 mod plot;
@@ -21,8 +22,9 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub use calibration::{Calibration, forget_interrupted, is_interrupted};
 pub use error::IotuneError;
-pub use ring_runner::RingRunner;
+pub use ring_runner::{RingRunner, RingRunnerOptions};
 
 use crate::disk::{DiskProperties, doubts};
 use crate::machine::Machine;
@@ -38,10 +40,11 @@ It measures on a file that it makes in the directory, with direct I/O. The file 
 that nothing is left of it, however this ends. Measure while nothing else uses the disk. Writes are
 measured without the flush that makes them durable.
 
-`larder serve` does not read the figures yet.
+`larder serve` takes the figures from the file io-properties.toml in its data directory, or from
+the one that --io-properties names.
 
 Examples:
-  larder iotune --dir /mnt/nvme/larder --out io-properties.toml
+  larder iotune --dir /mnt/nvme/larder --out /mnt/nvme/larder/io-properties.toml
   larder iotune --dir /mnt/nvme/larder --out io-properties.toml --quick --plot latency.svg";
 
 /// `larder iotune`.
@@ -165,8 +168,8 @@ fn measure_disk(
 ) -> Result<(), IotuneError> {
     let options = args.options();
     progress.set_message("writing the file");
-    let bytes = args.file_bytes();
-    let mut runner = RingRunner::start(directory, bytes, options.depth_max, progress.clone())?;
+    let runner = RingRunnerOptions::patient(args.file_bytes(), options.depth_max);
+    let mut runner = RingRunner::start(directory, runner, progress.clone())?;
     progress.set_length(u64::from(options.milliseconds));
     progress.set_position(0);
     progress.reset_eta();

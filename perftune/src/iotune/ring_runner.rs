@@ -32,10 +32,39 @@ const BYTES_IN_FLIGHT_MAX: u64 = 64 << 20;
 /// Memory of buffers that the ring knows, in bytes: for 256 requests of 16 KiB, or 64 of 64 KiB.
 const REGISTERED_BYTES: usize = 4 << 20;
 
+/// The name that the file has for a moment: this, the number of the process, and that.
+pub(super) const RUNNER_FILE_PREFIX: &str = "larder-iotune-";
+pub(super) const RUNNER_FILE_SUFFIX: &str = ".tmp";
+
+/// How much a measurement on the ring may take.
+#[derive(Clone, Copy, Debug)]
+pub struct RingRunnerOptions {
+    /// The length of the file, in whole MiB.
+    pub bytes: u64,
+    /// Requests at a time at most.
+    pub depth_max: u32,
+    /// The file is only as long as what was written of it within this time, in milliseconds;
+    /// `None` writes all of it.
+    pub fill_milliseconds_max: Option<u32>,
+    /// How much longer than asked for a load may take on a slow disk, in milliseconds.
+    pub more_milliseconds: u32,
+}
+
+impl RingRunnerOptions {
+    /// For a measurement that may take its time.
+    pub fn patient(bytes: u64, depth_max: u32) -> Self {
+        Self { bytes, depth_max, fill_milliseconds_max: None, more_milliseconds: 10_000 }
+    }
+}
+
+/// The shortest file to measure on, in bytes.
+pub(super) const FILE_BYTES_MIN: u64 = 16 << 20;
+
 /// A core that puts loads on a file.
 pub struct RingRunner {
     file: RingFile,
     bytes: u64,
+    more_milliseconds: u32,
     progress: ProgressBar,
     milliseconds_done: u64,
     env: RingEnv,
@@ -43,19 +72,19 @@ pub struct RingRunner {
 }
 
 impl RingRunner {
-    /// Makes a file of `bytes` (whole MiB) in a directory and writes it once, which is what
-    /// `progress` counts. It is for loads of at most `depth_max` requests at a time, and counts
-    /// their milliseconds afterwards.
+    /// Makes a file in a directory and writes it once, which is what `progress` counts, and the
+    /// milliseconds of loads afterwards.
     ///
     /// # Errors
     /// If there can be no ring, or no such file: no right to make it, no direct I/O, too little
-    /// space. Nothing is left of it.
+    /// space, too slow a disk. Nothing is left of it.
     pub fn start(
         directory: &Path,
-        bytes: u64,
-        depth_max: u32,
+        options: RingRunnerOptions,
         progress: ProgressBar,
     ) -> Result<Self, IotuneError> {
+        let RingRunnerOptions { bytes, depth_max, fill_milliseconds_max, more_milliseconds } =
+            options;
         let io = IoQueueOptions {
             requests_in_flight_max: usize::try_from(depth_max).unwrap_or(1).max(1),
             bytes_in_flight_max: BYTES_IN_FLIGHT_MAX,
@@ -66,10 +95,22 @@ impl RingRunner {
         let mut core = Core::new(options)?;
         let env = core.env();
         let file = core.block_on(make_file(&env, directory, bytes))?;
-        core.block_on(fill(&env, &file, bytes, &progress)).map_err(|error| {
+        let nanoseconds_max =
+            fill_milliseconds_max.map_or(u64::MAX, |most| u64::from(most) * 1_000_000);
+        let filling = fill(&env, &file, (bytes, nanoseconds_max), &progress);
+        let bytes = core.block_on(filling).map_err(|error| {
             refused(directory, &format!("the file to measure on could not be written: {error}"))
         })?;
-        Ok(Self { file, bytes, progress, milliseconds_done: 0, env, core })
+        if bytes < FILE_BYTES_MIN {
+            let message = format!(
+                "only {} MiB were written to it in {} ms, and at least {} are needed",
+                bytes >> 20,
+                fill_milliseconds_max.unwrap_or(0),
+                FILE_BYTES_MIN >> 20
+            );
+            return Err(refused(directory, &message));
+        }
+        Ok(Self { file, bytes, more_milliseconds, progress, milliseconds_done: 0, env, core })
     }
 }
 
@@ -93,7 +134,7 @@ impl LoadRunner for RingRunner {
             progress: self.progress.clone(),
             milliseconds_before: self.milliseconds_done,
             state: RefCell::new(LoadState {
-                tally: LoadTally::new(load.milliseconds),
+                tally: LoadTally::new(load.milliseconds, self.more_milliseconds),
                 begun: 0,
                 reads: 0,
                 writes: 0,
@@ -121,7 +162,8 @@ fn refused(directory: &Path, message: &str) -> IotuneError {
 
 /// Makes the file, takes its name away, and reserves its space.
 async fn make_file(env: &RingEnv, directory: &Path, bytes: u64) -> Result<RingFile, IotuneError> {
-    let path = directory.join(format!("larder-iotune-{}.tmp", std::process::id()));
+    let name = format!("{RUNNER_FILE_PREFIX}{}{RUNNER_FILE_SUFFIX}", std::process::id());
+    let path = directory.join(name);
     let cannot = |error: io::Error| {
         refused(directory, &format!("no file can be made there to measure on: {error}"))
     };
@@ -157,23 +199,26 @@ async fn make_file(env: &RingEnv, directory: &Path, bytes: u64) -> Result<RingFi
     Ok(file)
 }
 
-/// Writes the whole file once: disks answer reads of what was never written without looking.
+/// Writes the whole file once, or as much of it as may be in the time, and returns how much that
+/// is: disks answer reads of what was never written without looking.
 async fn fill(
     env: &RingEnv,
     file: &RingFile,
-    bytes: u64,
+    (bytes, nanoseconds_max): (u64, u64),
     progress: &ProgressBar,
-) -> io::Result<()> {
+) -> io::Result<u64> {
+    let start = env.precise_now();
     let mut buffer = random_buffer(env, FILL_BYTES);
     let mut offset = 0;
-    while offset < bytes {
+    while offset < bytes && env.precise_now().saturating_sub(start) < nanoseconds_max {
         let (written, back) = file.write(IoClass::Scrub, offset, buffer).await;
         written?;
         buffer = back;
         offset += FILL_BYTES as u64;
         progress.set_position(offset);
     }
-    file.sync(IoClass::Scrub).await
+    file.sync(IoClass::Scrub).await?;
+    Ok(offset)
 }
 
 /// What no disk can make shorter.

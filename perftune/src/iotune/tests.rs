@@ -45,9 +45,9 @@ fn iotune(directory: &Path, out: &Path, more: &[&str]) -> Result<String, String>
 fn every_kind_of_load_is_carried_out_and_leaves_nothing() {
     let directory = on_disk();
     let bytes = 16 << 20;
+    let options = RingRunnerOptions::patient(bytes, 64);
     let hidden = ProgressBar::hidden();
-    let mut runner =
-        RingRunner::start(directory.path(), bytes, 64, hidden.clone()).expect("a file");
+    let mut runner = RingRunner::start(directory.path(), options, hidden.clone()).expect("a file");
     assert_eq!(names(directory.path()), Vec::<String>::new(), "the file has no name");
     assert_eq!(hidden.position(), bytes);
     for (kind, length, depth) in [

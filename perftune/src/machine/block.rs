@@ -49,11 +49,7 @@ impl Machine {
     /// The mount with the longest path that a directory is below; the last of several, which hides
     /// the others.
     pub fn mount_of(&self, directory: &str) -> Option<&MountPoint> {
-        let is_above = |mount: &&MountPoint| {
-            let rest = directory.strip_prefix(mount.path.trim_end_matches('/'));
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.mounts.iter().filter(is_above).max_by_key(|mount| mount.path.len())
+        mount_above(&self.mounts, directory)
     }
 
     /// The disks that a file system lies on.
@@ -82,6 +78,16 @@ impl Machine {
         disks.sort_by_key(|disk| &disk.name);
         disks
     }
+}
+
+/// The mount with the longest path that a directory is below; the last of several, which hides the
+/// others.
+pub fn mount_above<'a>(mounts: &'a [MountPoint], directory: &str) -> Option<&'a MountPoint> {
+    let is_above = |mount: &&MountPoint| {
+        let rest = directory.strip_prefix(mount.path.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    mounts.iter().filter(is_above).max_by_key(|mount| mount.path.len())
 }
 
 /// All devices but those that stand for none: loop devices and RAM disks.

@@ -11,7 +11,7 @@ mod topology;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-pub use block::{BlockDevice, MountPoint};
+pub use block::{BlockDevice, MountPoint, mount_above};
 pub use interrupts::InterruptLine;
 pub(crate) use interrupts::affinity_path;
 pub use network::NetworkCard;
@@ -136,6 +136,12 @@ impl Machine {
     pub(crate) fn boot(&self) -> &str {
         self.content("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim()
     }
+}
+
+/// What is mounted, without anything else of the machine; nothing where it cannot be read.
+pub(crate) fn mounts(files: &dyn SystemFiles) -> Vec<MountPoint> {
+    let mut reader = Reader { files, contents: BTreeMap::new(), unreadable: Vec::new() };
+    block::read_mounts(&mut reader)
 }
 
 /// Reads files, and remembers what could not be read.

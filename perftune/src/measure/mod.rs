@@ -83,6 +83,11 @@ impl MeasureOptions {
         Self { milliseconds: 10_000, depth_max: 256, block: 4096 }
     }
 
+    /// Two seconds for [`measure_rates`].
+    pub fn rates() -> Self {
+        Self { milliseconds: 2_000, depth_max: 128, ..Self::quick() }
+    }
+
     /// Two minutes: enough to see a disk that is fast for a minute only.
     pub fn full() -> Self {
         Self { milliseconds: 120_000, ..Self::quick() }
@@ -126,6 +131,12 @@ const BLOCKS: u32 = 2;
 const MIXED: u32 = 4;
 const LONGER: u32 = 8;
 
+/// Part of the time for each of the four rates, where nothing else is looked for.
+const RATE: u32 = 25;
+/// Writes at a time that find the rate of small ones: what waits in the disk's own memory is
+/// enough to keep it busy.
+const RATE_WRITE_DEPTH: u32 = 64;
+
 /// Lengths of the longer reads whose latency is looked at, in bytes, and how many at a time.
 const LONGER_LENGTHS: [u32; 2] = [16 << 10, 64 << 10];
 const LONGER_DEPTHS: [u32; 4] = [1, 4, 16, 64];
@@ -165,6 +176,30 @@ pub fn measure(runner: &mut dyn LoadRunner, options: MeasureOptions) -> Result<M
     Ok(measured)
 }
 
+/// Measures the four rates alone, in a time that is too short for anything else.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_rates(
+    runner: &mut dyn LoadRunner,
+    options: MeasureOptions,
+) -> Result<Measured, String> {
+    let mut session = Session { runner, options, measured: Measured::default() };
+    let write_bandwidth = session.bandwidth(LoadKind::SequentialWrite, RATE, 3)?;
+    let read_bandwidth = session.bandwidth(LoadKind::SequentialRead, RATE, 1)?;
+    let write_iops = session.rate(LoadKind::RandomWrite, RATE_WRITE_DEPTH, 2)?;
+    let read_iops = session.rate(LoadKind::RandomRead, options.depth_max, 0)?;
+    let mut measured = session.measured;
+    measured.properties = DiskProperties {
+        read_iops,
+        read_bandwidth,
+        write_iops,
+        write_bandwidth,
+        ..DiskProperties::default()
+    };
+    Ok(measured)
+}
+
 /// A measurement under way.
 struct Session<'a> {
     runner: &'a mut dyn LoadRunner,
@@ -194,6 +229,14 @@ impl Session<'_> {
         let (rate, _) = self.run((kind, LONG, LONG_DEPTH), percent, 1)?;
         self.keep_spread(kind, rate, figure);
         Ok(whole(rate.per_second * f64::from(LONG)))
+    }
+
+    /// The rate of the smallest requests with so many at a time, which are kept within the bound.
+    fn rate(&mut self, kind: LoadKind, depth: u32, figure: usize) -> Result<u64, String> {
+        let depth = depth.clamp(1, self.options.depth_max.max(1));
+        let (rate, _) = self.run((kind, self.options.block, depth), RATE, 1)?;
+        self.keep_spread(kind, rate, figure);
+        Ok(whole(rate.per_second))
     }
 
     /// The best rate of small requests, the least depth that has it, and the curve.

@@ -113,6 +113,25 @@ fn a_disk_is_measured_as_it_is() {
 }
 
 #[test]
+fn the_rates_of_a_disk_are_found_in_two_seconds() {
+    let mut disk = SimulatedDisk { noise: 0.1, ..disk() };
+    let measured = measure_rates(&mut disk, MeasureOptions::rates()).expect("measured");
+    let found = &measured.properties;
+    for (found, expected) in [
+        (found.read_iops, 400_000.0),
+        (found.write_iops, 220_000.0),
+        (found.read_bandwidth, 3.0e9),
+        (found.write_bandwidth, 2.2e9),
+    ] {
+        assert!(is_near(found, expected, 5.0), "{measured:?}");
+    }
+    assert_eq!((found.read_saturation_depth, found.mixed_thousandths), (None, None));
+    assert!(measured.spread_percent.iter().all(|spread| *spread > 0.0), "{measured:?}");
+    let total: u32 = disk.loads.iter().map(|load| load.milliseconds).sum();
+    assert_eq!((disk.loads.len(), total), (4, 2_000));
+}
+
+#[test]
 fn two_quick_runs_on_a_noisy_disk_agree() {
     let run = |random| {
         let mut disk = SimulatedDisk { noise: 0.1, random, ..disk() };

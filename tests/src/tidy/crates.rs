@@ -12,7 +12,10 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("larder-engine", &["larder-runtime"]),
     ("larder-client", &["larder-protocol"]),
     ("larder-perftune", &["larder-runtime"]),
-    ("larder-bench", &["larder-client", "larder-engine", "larder-protocol", "larder-runtime"]),
+    (
+        "larder-bench",
+        &["larder-client", "larder-engine", "larder-perftune", "larder-protocol", "larder-runtime"],
+    ),
     (
         "larder",
         &[

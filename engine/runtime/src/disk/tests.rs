@@ -7,15 +7,16 @@ use crate::buffer::Buffer;
 use crate::core_thread::{Core, CoreOptions};
 use crate::env::{Env, File, IoClass, OpenMode};
 use crate::fake_ring::{FakeRing, Reply};
+use crate::io_queue::IoQueueOptions;
 use crate::ring::Operation;
 use crate::ring_env::RingEnv;
 use crate::ring_file::RingFile;
 
-struct Fixture {
-    core: Core<FakeRing>,
-    ring: FakeRing,
-    env: RingEnv,
-    file: RingFile,
+pub(super) struct Fixture {
+    pub(super) core: Core<FakeRing>,
+    pub(super) ring: FakeRing,
+    pub(super) env: RingEnv,
+    pub(super) file: RingFile,
     path: PathBuf,
     _directory: tempfile::TempDir,
 }
@@ -25,16 +26,21 @@ fn fixture() -> Fixture {
 }
 
 fn fixture_on(ring: FakeRing) -> Fixture {
+    fixture_with(ring, IoQueueOptions::default())
+}
+
+pub(super) fn fixture_with(ring: FakeRing, io: IoQueueOptions) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("segment");
-    let options = CoreOptions { spin_max: std::time::Duration::ZERO, ..CoreOptions::default() };
+    let spin_max = std::time::Duration::ZERO;
+    let options = CoreOptions { spin_max, io, ..CoreOptions::default() };
     let mut core = Core::with_ring(ring.clone(), options).unwrap();
     let env = core.env();
     let file = core.block_on(env.open(&path, OpenMode::CreateNew)).unwrap();
     Fixture { core, ring, env, file, path, _directory: directory }
 }
 
-fn patterned(env: &RingEnv, len: usize) -> Buffer {
+pub(super) fn patterned(env: &RingEnv, len: usize) -> Buffer {
     let mut buffer = env.buffer(len);
     for (index, byte) in buffer.iter_mut().enumerate() {
         *byte = (index / 3 + index / 4096) as u8;
@@ -42,7 +48,7 @@ fn patterned(env: &RingEnv, len: usize) -> Buffer {
     buffer
 }
 
-fn turn() -> impl Future<Output = ()> {
+pub(super) fn turn() -> impl Future<Output = ()> {
     let mut polled = false;
     std::future::poll_fn(move |context| {
         if std::mem::replace(&mut polled, true) {
@@ -57,29 +63,29 @@ fn is_write(operation: &Operation) -> bool {
     matches!(operation, Operation::Write { .. })
 }
 
-fn is_read(operation: &Operation) -> bool {
+pub(super) fn is_read(operation: &Operation) -> bool {
     matches!(operation, Operation::Read { .. })
 }
 
-fn is_sync(operation: &Operation) -> bool {
+pub(super) fn is_sync(operation: &Operation) -> bool {
     matches!(operation, Operation::Sync { .. })
 }
 
 impl Fixture {
-    fn write(&mut self, len: usize) -> io::Result<()> {
+    pub(super) fn write(&mut self, len: usize) -> io::Result<()> {
         let buffer = patterned(&self.env, len);
         let (result, returned) = self.core.block_on(self.file.write(IoClass::Flush, 0, buffer));
         assert_eq!(returned.len(), len);
         result
     }
 
-    fn write_durably(&mut self, len: usize) -> io::Result<()> {
+    pub(super) fn write_durably(&mut self, len: usize) -> io::Result<()> {
         let buffer = patterned(&self.env, len);
         self.core.block_on(self.file.write_durably(IoClass::Commit, 0, buffer)).0
     }
 
     /// Offset and length in bytes of every write that was started.
-    fn writes(&self) -> Vec<(u64, u32)> {
+    pub(super) fn writes(&self) -> Vec<(u64, u32)> {
         let kernel = self.ring.kernel.borrow();
         let shape = |operation: &Operation| match *operation {
             Operation::Write { offset, len, .. } => Some((offset, len)),
@@ -88,13 +94,13 @@ impl Fixture {
         kernel.log.iter().filter_map(shape).collect()
     }
 
-    fn read(&mut self, len: usize) -> (io::Result<()>, Buffer) {
+    pub(super) fn read(&mut self, len: usize) -> (io::Result<()>, Buffer) {
         let buffer = self.env.buffer(len);
         self.core.block_on(self.file.read(IoClass::Read, 0, buffer))
     }
 
     #[allow(clippy::disallowed_methods, reason = "the test looks at the file behind the ring")]
-    fn expect_content(&self, len: usize) {
+    pub(super) fn expect_content(&self, len: usize) {
         let content = std::fs::read(&self.path).unwrap();
         assert!(content == *patterned(&self.env, len), "the file holds other bytes");
     }
@@ -120,7 +126,7 @@ fn short_reads_are_continued_from_an_aligned_offset() {
         .collect();
     assert_eq!(offsets, [0, 4096, 8192]);
     let counters = fixture.env.disk_counters();
-    assert_eq!((counters.reads, counters.class_operations[IoClass::Read as usize]), (3, 3));
+    assert_eq!((counters.reads, counters.classes[IoClass::Read as usize].completed), (3, 3));
 }
 
 #[test]
@@ -149,7 +155,7 @@ fn a_short_durable_write_is_completed_and_then_flushed() {
     assert_eq!(fixture.ring.count(is_sync), 1);
     let counters = fixture.env.disk_counters();
     assert_eq!((counters.writes, counters.write_bytes, counters.syncs), (3, 4096 + 5000 + 8192, 1));
-    assert_eq!(counters.class_operations[IoClass::Commit as usize], 4);
+    assert_eq!(counters.classes[IoClass::Commit as usize].completed, 4);
 }
 
 #[test]

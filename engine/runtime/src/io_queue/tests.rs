@@ -2,18 +2,19 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
-use super::{Admission, ClassCounters, IoQueue, IoQueueOptions, request_cost};
+use super::{IoFlow, IoQueue, IoQueueOptions, IoRequest};
+use crate::device_model::{DeviceModel, IoDirection};
 use crate::env::{IO_CLASSES, IoClass};
 
-const CLASSES: [IoClass; IO_CLASSES] = [
-    IoClass::Commit,
-    IoClass::Read,
-    IoClass::Scan,
-    IoClass::Flush,
-    IoClass::Compaction,
-    IoClass::GarbageCollection,
-    IoClass::Scrub,
-];
+const CLASSES: [IoClass; IO_CLASSES] = IoClass::ALL;
+
+fn read(class: IoClass, bytes: u64) -> IoRequest {
+    IoRequest { class, direction: IoDirection::Read, bytes }
+}
+
+fn write(class: IoClass, bytes: u64) -> IoRequest {
+    IoRequest { class, direction: IoDirection::Write, bytes }
+}
 
 /// A request as the tests push it: its class, its bytes and its number.
 type Numbered = (usize, u64, usize);
@@ -28,6 +29,7 @@ fn options() -> impl Strategy<Value = IoQueueOptions> {
             shares,
             requests_in_flight_max,
             bytes_in_flight_max,
+            ..IoQueueOptions::default()
         },
     )
 }
@@ -38,41 +40,42 @@ struct Device {
     queue: IoQueue<Numbered>,
     waiting: [VecDeque<Numbered>; IO_CLASSES],
     in_flight: Vec<Numbered>,
-    dispatched: [ClassCounters; IO_CLASSES],
+    /// By class: requests that went, and those of them that ended.
+    counted: [(u64, u64); IO_CLASSES],
 }
 
 impl Device {
     fn new(options: IoQueueOptions) -> Self {
         Self {
+            queue: IoQueue::new(options.clone()),
             options,
-            queue: IoQueue::new(options),
             waiting: Default::default(),
             in_flight: Vec::new(),
-            dispatched: Default::default(),
+            counted: Default::default(),
         }
     }
 
     fn push(&mut self, request: Numbered) {
         let (class, bytes, _) = request;
-        self.queue.push(CLASSES[class], bytes, request);
+        self.queue.push(read(CLASSES[class], bytes), request, 0);
         self.waiting[class].push_back(request);
     }
 
     /// Pops one request and compares it with what was expected; whether there was one.
     fn pop(&mut self) -> bool {
-        let Some(request) = self.queue.pop() else { return false };
-        let (class, bytes, _) = request;
+        let Some(request) = self.queue.pop(0) else { return false };
+        let (class, _, _) = request;
         assert_eq!(self.waiting[class].pop_front(), Some(request), "first in, first out");
         self.in_flight.push(request);
-        self.dispatched[class].dispatched += 1;
-        self.dispatched[class].bytes += bytes;
+        self.counted[class].0 += 1;
         true
     }
 
     fn complete(&mut self, pick: usize) {
         if !self.in_flight.is_empty() {
             let (class, bytes, _) = self.in_flight.swap_remove(pick % self.in_flight.len());
-            self.queue.complete(CLASSES[class], bytes);
+            self.queue.complete(read(CLASSES[class], bytes), bytes, 0, 0);
+            self.counted[class].1 += 1;
         }
     }
 
@@ -85,9 +88,11 @@ impl Device {
         let queued: usize = self.waiting.iter().map(VecDeque::len).sum();
         assert_eq!(self.queue.queued(), queued);
         for (index, class) in CLASSES.into_iter().enumerate() {
-            let queued = self.waiting[index].len() as u64;
-            let expected = ClassCounters { queued, ..self.dispatched[index] };
-            assert_eq!(self.queue.class_counters(class), expected);
+            let (dispatched, completed) = self.counted[index];
+            let statistics = self.queue.class_statistics(class, 0);
+            assert_eq!(statistics.queued, self.waiting[index].len() as u64);
+            assert_eq!(statistics.in_flight, dispatched - completed);
+            assert_eq!((statistics.dispatched, statistics.completed), (dispatched, completed));
         }
     }
 }
@@ -125,15 +130,17 @@ proptest! {
         let options = IoQueueOptions { shares, ..IoQueueOptions::default() };
         let mut queue = IoQueue::new(options);
         let mut cost = [0u64; IO_CLASSES];
+        let costs = DeviceModel::default().costs();
+        let request_cost = |bytes| costs.of(IoDirection::Read, bytes);
         for index in 0..IO_CLASSES {
-            queue.push(CLASSES[index], sizes[index], index);
-            queue.push(CLASSES[index], sizes[index], index);
+            queue.push(read(CLASSES[index], sizes[index]), index, 0);
+            queue.push(read(CLASSES[index], sizes[index]), index, 0);
         }
         for _ in 0..2_000 {
-            let index = queue.pop().expect("the device is idle");
-            queue.push(CLASSES[index], sizes[index], index);
+            let index = queue.pop(0).expect("the device is idle");
+            queue.push(read(CLASSES[index], sizes[index]), index, 0);
             cost[index] += request_cost(sizes[index]);
-            queue.complete(CLASSES[index], sizes[index]);
+            queue.complete(read(CLASSES[index], sizes[index]), sizes[index], 0, 0);
         }
         let per_share = |index: usize| cost[index] as f64 / f64::from(shares[index]);
         for one in 0..IO_CLASSES {
@@ -152,119 +159,200 @@ proptest! {
 fn the_default_gives_reads_ten_times_what_a_scan_gets() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
     for _ in 0..2_000 {
-        queue.push(IoClass::Read, 4_096, IoClass::Read);
-        queue.push(IoClass::Scan, 4_096, IoClass::Scan);
+        queue.push(read(IoClass::Read, 4_096), IoClass::Read, 0);
+        queue.push(read(IoClass::Scan, 4_096), IoClass::Scan, 0);
     }
     for _ in 0..1_100 {
-        let class = queue.pop().unwrap();
-        queue.complete(class, 4_096);
+        let class = queue.pop(0).unwrap();
+        queue.complete(read(class, 4_096), 4_096, 0, 0);
     }
-    assert_eq!(queue.class_counters(IoClass::Read).dispatched, 1_000);
-    assert_eq!(queue.class_counters(IoClass::Scan).dispatched, 100);
+    assert_eq!(queue.class_statistics(IoClass::Read, 0).dispatched, 1_000);
+    assert_eq!(queue.class_statistics(IoClass::Scan, 0).dispatched, 100);
 }
 
 #[test]
 fn a_request_over_the_limit_goes_alone() {
     let options = IoQueueOptions { bytes_in_flight_max: 1 << 20, ..IoQueueOptions::default() };
     let mut queue = IoQueue::new(options);
-    queue.push(IoClass::Read, 4_096, "read");
-    queue.push(IoClass::Compaction, 2 << 20, "large");
-    assert_eq!(queue.pop(), Some("read"));
-    assert_eq!(queue.pop(), None, "something is in flight");
-    queue.push(IoClass::Read, 4_096, "later read");
-    queue.complete(IoClass::Read, 4_096);
+    let small = read(IoClass::Read, 4_096);
+    let large = read(IoClass::Compaction, 2 << 20);
+    queue.push(small, small, 0);
+    queue.push(large, large, 0);
+    assert_eq!(queue.pop(0), Some(small));
+    assert_eq!(queue.pop(0), None, "something is in flight");
+    queue.push(small, small, 0);
+    queue.complete(small, 4_096, 0, 0);
     let mut order = Vec::new();
-    while let Some(request) = queue.pop() {
+    while let Some(request) = queue.pop(0) {
         assert_eq!(queue.in_flight(), 1);
-        order.push(request);
-        let (class, bytes) = match request {
-            "large" => (IoClass::Compaction, 2 << 20),
-            _ => (IoClass::Read, 4_096),
-        };
-        assert_eq!(queue.pop(), None, "nothing goes beside, or before, the large one");
-        queue.complete(class, bytes);
+        order.push(request.class);
+        assert_eq!(queue.pop(0), None, "nothing goes beside, or before, the large one");
+        queue.complete(request, request.bytes, 0, 0);
     }
-    order.sort_unstable();
-    assert_eq!(order, ["large", "later read"]);
+    assert!(order.contains(&IoClass::Compaction) && order.contains(&IoClass::Read), "{order:?}");
 }
 
 #[test]
 fn changed_shares_take_effect() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
-    queue.set_shares(IoClass::Compaction, 1000);
+    queue.set_class(IoClass::Compaction, Some(1000), None, 0).unwrap();
     for _ in 0..100 {
-        queue.push(IoClass::Read, 4_096, IoClass::Read);
-        queue.push(IoClass::Compaction, 4_096, IoClass::Compaction);
+        queue.push(read(IoClass::Read, 4_096), IoClass::Read, 0);
+        queue.push(read(IoClass::Compaction, 4_096), IoClass::Compaction, 0);
     }
     for _ in 0..100 {
-        let class = queue.pop().unwrap();
-        queue.complete(class, 4_096);
+        let class = queue.pop(0).unwrap();
+        queue.complete(read(class, 4_096), 4_096, 0, 0);
     }
-    assert_eq!(queue.class_counters(IoClass::Read).dispatched, 50);
-}
-
-/// Admits a given number of requests in all, as a bucket does that is refilled by hand.
-struct Tokens(usize);
-
-impl Admission for Tokens {
-    fn try_admit(&mut self, _bytes: u64) -> bool {
-        let admitted = self.0 > 0;
-        self.0 -= usize::from(admitted);
-        admitted
-    }
-
-    fn release(&mut self, _bytes: u64) {}
+    let statistics = queue.class_statistics(IoClass::Read, 0);
+    assert_eq!((statistics.dispatched, statistics.bytes), (50, 50 * 4_096));
 }
 
 #[test]
-fn a_refused_request_stays_and_keeps_its_turn() {
-    let shares = IoQueueOptions::default().shares;
-    let mut queue = IoQueue::with_admission(&shares, Tokens(1));
-    queue.push(IoClass::Read, 4_096, 1);
-    queue.push(IoClass::Read, 4_096, 2);
-    assert_eq!(queue.pop(), Some(1));
-    assert_eq!(queue.pop(), None);
-    assert_eq!((queue.queued(), queue.in_flight()), (1, 1));
-    queue.admission.0 = 1;
-    assert_eq!(queue.pop(), Some(2));
-    queue.complete(IoClass::Read, 4_096);
-    queue.complete(IoClass::Read, 4_096);
-    assert_eq!((queue.queued(), queue.in_flight()), (0, 0));
+fn shares_and_caps_out_of_range_change_nothing() {
+    let mut queue = IoQueue::<()>::new(IoQueueOptions::default());
+    let before = queue.class_statistics(IoClass::Scan, 0);
+    for (shares, cap, named) in [
+        (Some(0), None, "Scan: 0 shares: not from 1 to 65536"),
+        (Some(65_537), None, "65537 shares"),
+        (Some(7), Some(Some(16_383)), "16383 bytes a second: not from 16384"),
+        (Some(7), Some(Some(u64::MAX)), "bytes a second"),
+    ] {
+        let error = queue.set_class(IoClass::Scan, shares, cap, 0).unwrap_err();
+        assert!(error.contains(named), "{error}");
+        assert_eq!(queue.class_statistics(IoClass::Scan, 0), before);
+    }
+    queue.set_class(IoClass::Scan, Some(7), Some(Some(1 << 20)), 0).unwrap();
+    let after = queue.class_statistics(IoClass::Scan, 0);
+    assert_eq!((after.shares, after.bandwidth_max), (7, Some(1 << 20)));
+    queue.set_class(IoClass::Scan, None, Some(None), 0).unwrap();
+    let after = queue.class_statistics(IoClass::Scan, 0);
+    assert_eq!((after.shares, after.bandwidth_max), (7, None));
+}
+
+#[test]
+fn a_class_over_its_cap_waits_until_it_is_due_and_holds_up_nobody() {
+    let mut options = IoQueueOptions::default();
+    options.bandwidth_max[IoClass::Compaction as usize] = Some(1 << 20);
+    let mut queue = IoQueue::new(options);
+    let (large, small) = (write(IoClass::Compaction, 512 << 10), read(IoClass::Read, 4_096));
+    for _ in 0..2 {
+        queue.push(large, large, 0);
+        queue.push(small, small, 0);
+    }
+    let mut went = Vec::new();
+    while let Some(request) = queue.pop(0) {
+        queue.complete(request, request.bytes, 0, 0);
+        went.push(request.class);
+    }
+    went.sort_unstable();
+    assert_eq!(went, [IoClass::Read, IoClass::Read, IoClass::Compaction]);
+    // It owes what it has moved, less what 10 ms of the cap had saved up.
+    let due = queue.due().unwrap();
+    assert!((480_000_000..=490_000_001).contains(&due), "{due}");
+    assert_eq!(queue.pop(due - 1), None);
+    assert_eq!(queue.due(), Some(due));
+    assert_eq!(queue.pop(due), Some(large));
+    queue.complete(large, large.bytes, 0, due);
+    // Without a cap it goes at once.
+    queue.push(large, large, due);
+    assert_eq!(queue.pop(due), None);
+    queue.set_class(IoClass::Compaction, None, Some(None), due).unwrap();
+    assert_eq!(queue.pop(due), Some(large));
+    assert_eq!(queue.pop(due), None);
+    assert_eq!(queue.due(), None, "nothing waits");
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_keep_a_capped_class_out() {
+    let mut options = IoQueueOptions::default();
+    options.bandwidth_max[IoClass::Scan as usize] = Some(1 << 20);
+    let mut queue = IoQueue::new(options);
+    let request = read(IoClass::Scan, 1 << 20);
+    let hour = 3_600_000_000_000;
+    for _ in 0..2 {
+        queue.push(request, (), hour);
+    }
+    assert_eq!(queue.pop(hour), Some(()));
+    queue.complete(request, request.bytes, 0, hour);
+    assert_eq!(queue.pop(5), None);
+    let due = queue.due().unwrap();
+    assert!(due <= 2_000_000_000, "{due}");
+    assert_eq!(queue.pop(due), Some(()));
+}
+
+#[test]
+fn waiting_in_the_queue_in_the_ring_and_starving_are_counted() {
+    let options = IoQueueOptions { requests_in_flight_max: 1, ..IoQueueOptions::default() };
+    let mut queue = IoQueue::new(options);
+    let (ahead, behind) = (read(IoClass::Read, 4_096), write(IoClass::Flush, 8_192));
+    queue.push(ahead, 1, 100);
+    assert_eq!(queue.pop(100), Some(1));
+    queue.push(behind, 2, 150);
+    assert_eq!(queue.pop(160), None);
+    assert_eq!(queue.class_statistics(IoClass::Flush, 170).starved_nanoseconds, 20, "so far");
+    queue.complete(ahead, 4_096, 90, 190);
+    assert_eq!(queue.pop(200), Some(2));
+    queue.complete(behind, 8_192, 70, 270);
+    queue.note_taken(IoClass::Flush, 11);
+    queue.note_split(IoClass::Flush);
+    let flush = queue.class_statistics(IoClass::Flush, 300);
+    assert_eq!((flush.queued, flush.in_flight, flush.dispatched, flush.completed), (0, 0, 1, 1));
+    assert_eq!((flush.queue_nanoseconds, flush.ring_nanoseconds), (50, 70));
+    assert_eq!((flush.after_nanoseconds, flush.starved_nanoseconds, flush.split), (11, 50, 1));
+    assert_eq!((flush.reads, flush.bytes), (0, 8_192));
+    let ahead = queue.class_statistics(IoClass::Read, 300);
+    assert_eq!((ahead.reads, ahead.starved_nanoseconds, ahead.ring_nanoseconds), (1, 0, 90));
+    assert_eq!(queue.flow(), IoFlow::default());
+}
+
+#[test]
+fn a_withdrawn_request_leaves_no_trace() {
+    let options = IoQueueOptions { requests_in_flight_max: 1, ..IoQueueOptions::default() };
+    let mut queue = IoQueue::new(options);
+    let request = read(IoClass::Read, 4_096);
+    queue.push(request, 1, 0);
+    queue.push(request, 2, 0);
+    assert_eq!(queue.pop(0), Some(1));
+    queue.withdraw(request, 0);
+    assert_eq!(queue.class_statistics(IoClass::Read, 0).dispatched, 0);
+    assert_eq!((queue.in_flight(), queue.bytes_in_flight()), (0, 0));
+    assert_eq!(queue.pop(0), Some(2));
 }
 
 #[test]
 #[should_panic(expected = "not in flight")]
 fn completing_more_requests_than_are_in_flight_panics() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
-    queue.push(IoClass::Read, 4_096, ());
-    assert_eq!(queue.pop(), Some(()));
-    queue.complete(IoClass::Read, 4_096);
-    queue.complete(IoClass::Read, 4_096);
+    queue.push(read(IoClass::Read, 4_096), (), 0);
+    assert_eq!(queue.pop(0), Some(()));
+    queue.complete(read(IoClass::Read, 4_096), 4_096, 0, 0);
+    queue.complete(read(IoClass::Read, 4_096), 4_096, 0, 0);
 }
 
 #[test]
 #[should_panic(expected = "not in flight")]
 fn completing_more_bytes_than_are_in_flight_panics() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
-    queue.push(IoClass::Read, 4_096, ());
-    assert_eq!(queue.pop(), Some(()));
-    queue.complete(IoClass::Read, 8_192);
+    queue.push(read(IoClass::Read, 4_096), (), 0);
+    assert_eq!(queue.pop(0), Some(()));
+    queue.complete(read(IoClass::Read, 8_192), 8_192, 0, 0);
 }
 
 #[test]
 #[should_panic(expected = "not in flight")]
 fn completing_for_another_class_panics() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
-    queue.push(IoClass::Read, 4_096, ());
-    assert_eq!(queue.pop(), Some(()));
-    queue.complete(IoClass::Scan, 4_096);
+    queue.push(read(IoClass::Read, 4_096), (), 0);
+    assert_eq!(queue.pop(0), Some(()));
+    queue.complete(read(IoClass::Scan, 4_096), 4_096, 0, 0);
 }
 
 #[test]
 #[should_panic(expected = "too few bytes")]
 fn completing_too_few_bytes_panics() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
-    queue.push(IoClass::Read, 4_096, ());
-    assert_eq!(queue.pop(), Some(()));
-    queue.complete(IoClass::Read, 0);
+    queue.push(read(IoClass::Read, 4_096), (), 0);
+    assert_eq!(queue.pop(0), Some(()));
+    queue.complete(read(IoClass::Read, 0), 0, 0, 0);
 }

@@ -69,8 +69,8 @@ fn files_are_written_read_renamed_listed_and_removed() {
     assert!(env.free_space(&root).unwrap() > 0);
     assert_eq!(env.list(&root.join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     let counters = env.disk_counters();
-    assert_eq!(counters.class_bytes[IoClass::Scan as usize], 3 * (1 << 20) + 4096);
-    assert!(counters.class_device_nanoseconds[IoClass::Commit as usize] > 0);
+    assert_eq!(counters.classes[IoClass::Scan as usize].bytes, 3 * (1 << 20) + 4096);
+    assert!(counters.classes[IoClass::Commit as usize].ring_nanoseconds > 0);
     assert_eq!(env.disk_requests(), 0);
     core.shutdown();
 }

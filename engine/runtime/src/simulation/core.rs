@@ -14,7 +14,9 @@ use super::random::{Random, Stream};
 use super::wire::SimClient;
 use crate::buffer::Buffer;
 use crate::core_env::{CoreEnv, CoreFigures, CoreWaker, LoopCounters};
-use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
+use crate::disk::DiskCounters;
+use crate::env::{DirectoryEntry, Env, IO_CLASSES, IoClass, OpenMode, TaskQueue};
+use crate::io_queue::{IoClassStatistics, IoQueueOptions, check_io_class};
 use crate::network::Service;
 
 /// The longest that a look at the clock finds to have passed since the last, in nanoseconds.
@@ -28,6 +30,8 @@ struct Shared {
     turns: Cell<u64>,
     wakes: Cell<u64>,
     random: RefCell<Random>,
+    /// What the classes of disk requests were given; the simulated disk has no queue to share.
+    io_classes: RefCell<[IoClassStatistics; IO_CLASSES]>,
 }
 
 /// The simulated instance of [`CoreEnv`]: a [`SimEnv`] whose tasks belong to one core, which takes
@@ -70,7 +74,22 @@ impl CoreEnv for SimCoreEnv {
             wakes: self.shared.wakes.get(),
             ..LoopCounters::default()
         };
-        CoreFigures { turns, ..CoreFigures::default() }
+        let disk =
+            DiskCounters { classes: *self.shared.io_classes.borrow(), ..DiskCounters::default() };
+        CoreFigures { disk, turns, ..CoreFigures::default() }
+    }
+
+    fn set_io_class(
+        &self,
+        class: IoClass,
+        shares: Option<u32>,
+        bandwidth_max: Option<Option<u64>>,
+    ) -> Result<(), String> {
+        check_io_class(class, shares, bandwidth_max.flatten())?;
+        let state = &mut self.shared.io_classes.borrow_mut()[class as usize];
+        state.shares = shares.unwrap_or(state.shares);
+        state.bandwidth_max = bandwidth_max.unwrap_or(state.bandwidth_max);
+        Ok(())
     }
 }
 
@@ -157,11 +176,13 @@ impl SimCore {
     /// Core number `core` of a run with this seed.
     pub fn new(env: SimEnv, seed: u64, core: usize, options: SimNetworkOptions) -> Self {
         let of_core = seed ^ ((core as u64 + 1) << 48);
+        let io_class = |shares| IoClassStatistics { shares, ..IoClassStatistics::default() };
         let shared = Shared {
             is_awake: Cell::new(true),
             turns: Cell::new(0),
             wakes: Cell::new(0),
             random: RefCell::new(Stream::Core.of(of_core)),
+            io_classes: RefCell::new(IoQueueOptions::default().shares.map(io_class)),
         };
         Self {
             env: SimCoreEnv { env, shared: Rc::new(shared) },

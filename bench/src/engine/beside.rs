@@ -1,0 +1,249 @@
+//! What goes on beside a workload, so that one can see what it does to the workload's latencies.
+//!
+//! The workload is carried out twice: alone, and beside these loads. They have counts of their own,
+//! and none of their latencies.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use larder_runtime::device_model::DeviceModel;
+use larder_runtime::disk::DiskCounters;
+use larder_runtime::env::IoClass;
+use serde::Serialize;
+
+use super::EngineSettings;
+use super::crew::PhaseResult;
+use super::script::{Action, Pace, Script};
+use super::tally::Tally;
+use crate::load::summary::per_second;
+use crate::load::{ErrorSummary, OperationSummary};
+
+/// Overwrites in flight on each shard: enough for group commits, and for garbage to arise.
+pub(super) const OVERWRITES_IN_FLIGHT: usize = 32;
+
+/// What goes on beside the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BesideLoad {
+    /// Read the whole store in pages, again and again
+    Scan,
+    /// Store keys again, chosen evenly, which brings flushes, compaction and garbage collection
+    Overwrite,
+}
+
+impl BesideLoad {
+    /// The load's name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Overwrite => "overwrite",
+        }
+    }
+}
+
+/// One such load on one shard.
+pub(super) struct BesideStream {
+    pub(super) script: Script,
+    pub(super) in_flight: usize,
+    in_flight_max: usize,
+    pace: Pace,
+}
+
+impl BesideStream {
+    /// The load on shard number `place.0` of `place.1`, which has `keys` keys.
+    pub(super) fn new(
+        settings: &EngineSettings,
+        load: BesideLoad,
+        place: (u16, u16),
+        keys: u32,
+    ) -> Self {
+        let (in_flight_max, rate) = match load {
+            BesideLoad::Scan => (1, None),
+            BesideLoad::Overwrite => (OVERWRITES_IN_FLIGHT, settings.beside_rate),
+        };
+        Self {
+            script: Script::beside(settings, load, place.0, keys),
+            in_flight: 0,
+            in_flight_max,
+            pace: Pace::new(rate, place.1),
+        }
+    }
+
+    /// The next operation, if one may begin at `now`.
+    pub(super) fn next(&mut self, now: u64) -> Option<Action> {
+        if self.in_flight >= self.in_flight_max {
+            return None;
+        }
+        self.pace.begin(self.script.taken(), now)?;
+        let action = self.script.next()?;
+        self.in_flight += 1;
+        Some(action)
+    }
+
+    /// When the next operation is due, where that is not as soon as there is room.
+    pub(super) fn due(&self) -> Option<u64> {
+        let has_room = self.in_flight < self.in_flight_max && !self.script.is_over();
+        self.pace.due(self.script.taken()).filter(|_| has_room)
+    }
+}
+
+/// What the loads beside a workload came to, and what they did to it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BesideSummary {
+    /// The loads.
+    pub loads: Vec<BesideLoad>,
+    /// The workload's latencies when it was alone.
+    pub quiet: Option<OperationSummary>,
+    /// Operations that were due then and had not begun when the time was up.
+    pub quiet_not_begun: u64,
+    /// Its 99th percentile beside the loads over that when it was alone.
+    pub p99_ratio: Option<f64>,
+    /// Keys that were stored again.
+    pub overwrites: u64,
+    /// Those in a second.
+    pub overwrites_per_second: f64,
+    /// Items that were scanned.
+    pub scanned: u64,
+    /// Bytes of keys and values that were scanned in a second.
+    pub scanned_bytes_per_second: f64,
+    /// How the device was shared; `None` without its figures.
+    pub device: Option<DeviceShares>,
+    /// Errors of the loads, and of the workload when it was alone, by kind.
+    pub errors: Vec<ErrorSummary>,
+}
+
+/// The parts of a device's time that were used, by its figures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DeviceShares {
+    /// What reads took that clients waited for.
+    pub foreground: f64,
+    /// What all else took.
+    pub background: f64,
+    /// That over what the foreground had left.
+    pub background_of_rest: f64,
+}
+
+impl DeviceShares {
+    /// Of a time in which the disk was asked for the difference of two counts.
+    pub(super) fn new(
+        model: &DeviceModel,
+        (before, after): &(DiskCounters, DiskCounters),
+        elapsed: Duration,
+    ) -> Self {
+        let read = IoClass::Read as usize;
+        let time = |requests: u64, iops: u64, bytes: u64, bandwidth: u64| {
+            requests as f64 / iops.max(1) as f64 + bytes as f64 / bandwidth.max(1) as f64
+        };
+        let reads = |requests, bytes| time(requests, model.read_iops, bytes, model.read_bandwidth);
+        let foreground = reads(
+            after.classes[read].reads - before.classes[read].reads,
+            after.classes[read].bytes - before.classes[read].bytes,
+        );
+        let all_reads = reads(after.reads - before.reads, after.read_bytes - before.read_bytes);
+        let writes = time(
+            after.writes - before.writes,
+            model.write_iops,
+            after.write_bytes - before.write_bytes,
+            model.write_bandwidth,
+        );
+        let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let foreground = foreground / seconds;
+        let background = (all_reads + writes) / seconds - foreground;
+        // More than all of it means that the figures are too low.
+        let rest = (1.0 - foreground).max(0.01);
+        Self { foreground, background, background_of_rest: background / rest }
+    }
+}
+
+/// What was counted beside a workload.
+pub(super) struct BesideMeasured {
+    /// The workload when it was alone.
+    pub(super) quiet: PhaseResult,
+    /// What was asked of the disk before and after the workload was carried out beside the loads.
+    pub(super) disk: (DiskCounters, DiskCounters),
+    /// What the device can do, if that is known.
+    pub(super) model: Option<DeviceModel>,
+}
+
+impl BesideMeasured {
+    /// The summary, where `loud` is what the workload came to beside the loads.
+    pub(super) fn sum_up(&self, settings: &EngineSettings, loud: &PhaseResult) -> BesideSummary {
+        let quiet = OperationSummary::new(&self.quiet.latencies, self.quiet.elapsed);
+        let p99 = |result: &PhaseResult| {
+            let count = result.latencies.len();
+            (count > 0).then(|| result.latencies.value_at_quantile(0.99) as f64)
+        };
+        let ratio = |(loud, quiet): (f64, f64)| loud / quiet.max(1.0);
+        let (beside, elapsed) = (&loud.beside, loud.elapsed);
+        BesideSummary {
+            loads: settings.beside.clone(),
+            quiet,
+            quiet_not_begun: self.quiet.not_begun,
+            p99_ratio: p99(loud).zip(p99(&self.quiet)).map(ratio),
+            overwrites: beside.stored,
+            overwrites_per_second: per_second(beside.stored, elapsed),
+            scanned: beside.scanned,
+            scanned_bytes_per_second: per_second(beside.scanned_bytes, elapsed),
+            device: self.model.map(|model| DeviceShares::new(&model, &self.disk, elapsed)),
+            errors: self.failures(loud).errors(),
+        }
+    }
+
+    /// What has failed beside the workload, and of it when it was alone.
+    pub(super) fn failures(&self, loud: &PhaseResult) -> Tally {
+        let mut all = loud.beside.clone();
+        all.add(self.quiet.tally.clone());
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_the_device_go_by_its_figures() {
+        let model = DeviceModel {
+            read_iops: 1_000,
+            read_bandwidth: 1_000_000,
+            write_iops: 500,
+            write_bandwidth: 500_000,
+            ..DeviceModel::default()
+        };
+        let (before, mut after) = (DiskCounters::default(), DiskCounters::default());
+        // In two seconds: 400 reads of 1,000 bytes, 100 by clients, and 50 writes of 2,000.
+        (after.reads, after.read_bytes) = (400, 400_000);
+        let read = &mut after.classes[IoClass::Read as usize];
+        (read.reads, read.bytes) = (100, 100_000);
+        (after.writes, after.write_bytes) = (50, 100_000);
+        let shares = DeviceShares::new(&model, &(before, after), Duration::from_secs(2));
+        let is_near = |found: f64, expected: f64| (found - expected).abs() < 1e-9;
+        assert!(is_near(shares.foreground, 0.1), "{shares:?}");
+        assert!(is_near(shares.background, 0.3 + 0.15), "{shares:?}");
+        assert!(is_near(shares.background_of_rest, 0.5), "{shares:?}");
+        let idle = DeviceShares::new(&model, &(before, before), Duration::ZERO);
+        assert_eq!((idle.foreground, idle.background_of_rest), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_load_keeps_to_its_rate_and_its_place() {
+        let settings = EngineSettings {
+            beside_rate: Some(1_000.0),
+            ..EngineSettings::for_workload(super::super::Workload::ReadRandom)
+        };
+        let stream = |load| BesideStream::new(&settings, load, (0, 2), 100);
+        let mut overwrite = stream(BesideLoad::Overwrite);
+        assert!(matches!(overwrite.next(0), Some(Action::Store(_))));
+        // 500 a second on each of two shards.
+        assert_eq!((overwrite.next(1_999_999), overwrite.due()), (None, Some(2_000_000)));
+        assert!(overwrite.next(2_000_000).is_some());
+        let mut scan = stream(BesideLoad::Scan);
+        assert_eq!(scan.next(0), Some(Action::ReadPage));
+        assert_eq!((scan.next(1), scan.due()), (None, None), "pages follow each other");
+        scan.in_flight = 0;
+        assert!(scan.next(2).is_some());
+        let mut closed = BesideStream { pace: Pace::Closed, ..stream(BesideLoad::Overwrite) };
+        let begun = std::iter::from_fn(|| closed.next(0)).count();
+        assert_eq!(begun, OVERWRITES_IN_FLIGHT);
+    }
+}

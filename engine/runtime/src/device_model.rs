@@ -1,0 +1,327 @@
+//! What a device can do, and what a request costs it.
+//!
+//! A request takes a part of the device's time: `1 / requests per second + length / bandwidth`. That
+//! part is counted in tokens, of which the device has [`TOKENS_PER_MILLISECOND`]. So a device that
+//! is given requests for as many tokens as time has brought is as busy as it can be, whatever the
+//! requests are.
+
+use std::ops::RangeInclusive;
+
+use crate::env::DISK_ALIGNMENT;
+
+/// The tokens of a millisecond in which the device does nothing else.
+pub const TOKENS_PER_MILLISECOND: u64 = 1 << 24;
+
+/// The highest cost of one request, in tokens: a minute of the device.
+pub const TOKENS_MAX: u64 = 1 << 40;
+
+/// The longest request that the device is given at once, in bytes, whatever it can do: others get
+/// in between two of them.
+pub const LONGEST_REQUEST: u64 = 1 << 20;
+
+/// Requests of this length are never split, in bytes: the bucket always has room for one.
+const SPLIT_MIN: u64 = 64 << 10;
+
+const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+const TOKENS_PER_SECOND: u128 = TOKENS_PER_MILLISECOND as u128 * 1_000;
+
+/// Binary places of a byte's cost below one token.
+const BYTE_FRACTION_BITS: u32 = 20;
+
+/// Requests a second that are believed.
+const IOPS: RangeInclusive<u64> = 10..=100_000_000;
+/// Bytes a second that are believed.
+const BANDWIDTH: RangeInclusive<u64> = 100_000..=1_000_000_000_000;
+/// Goals for latency, in nanoseconds.
+const LATENCY_GOAL: RangeInclusive<u64> = 10_000..=10_000_000_000;
+/// Requests that a device has at a time.
+const DEPTH: RangeInclusive<u64> = 1..=65_536;
+/// How much of both a device does when it reads and writes, in thousandths.
+const MIXED: RangeInclusive<u64> = 100..=2_000;
+
+/// Whether a request reads or writes; a flush counts as a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IoDirection {
+    /// From the device.
+    Read = 0,
+    /// To the device.
+    Write = 1,
+}
+
+impl IoDirection {
+    /// Both, in the order of their numbers.
+    pub const BOTH: [Self; 2] = [Self::Read, Self::Write];
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Read => Self::Write,
+            Self::Write => Self::Read,
+        }
+    }
+}
+
+/// What a device can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceModel {
+    /// The shortest reads a second.
+    pub read_iops: u64,
+    /// The shortest writes a second.
+    pub write_iops: u64,
+    /// Bytes read a second.
+    pub read_bandwidth: u64,
+    /// Bytes written a second.
+    pub write_bandwidth: u64,
+    /// How long a read may take, in nanoseconds: as much work is given to an idle device at once.
+    pub latency_goal: u64,
+    /// The most requests that the device is given at a time, if more bring nothing.
+    pub depth_max: Option<u64>,
+    /// The share of its reads and the share of its writes that the device does together, added up,
+    /// in thousandths: with 1000 each goes at the other's cost.
+    pub mixed_thousandths: u64,
+}
+
+/// An NVMe device of middle size (that of AWS i3), to weigh requests with where none was measured.
+impl Default for DeviceModel {
+    fn default() -> Self {
+        Self {
+            read_iops: 411_000,
+            write_iops: 182_000,
+            read_bandwidth: 2_020_000_000,
+            write_bandwidth: 809_000_000,
+            latency_goal: 750_000,
+            depth_max: None,
+            mixed_thousandths: 1_000,
+        }
+    }
+}
+
+impl DeviceModel {
+    /// Whether all figures are such as devices have.
+    ///
+    /// # Errors
+    /// The figure that is not, with the range.
+    pub fn check(&self) -> Result<(), String> {
+        let figures = [
+            ("read_iops", self.read_iops, IOPS),
+            ("write_iops", self.write_iops, IOPS),
+            ("read_bandwidth", self.read_bandwidth, BANDWIDTH),
+            ("write_bandwidth", self.write_bandwidth, BANDWIDTH),
+            ("latency goal in nanoseconds", self.latency_goal, LATENCY_GOAL),
+            ("depth", self.depth_max.unwrap_or(*DEPTH.start()), DEPTH),
+            ("mixed_thousandths", self.mixed_thousandths, MIXED),
+        ];
+        for (name, value, range) in figures {
+            if !range.contains(&value) {
+                let (start, end) = (range.start(), range.end());
+                return Err(format!("{name} {value}: not from {start} to {end}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with every figure in the range that [`DeviceModel::check`] asks for.
+    pub fn clamped(&self) -> Self {
+        let within =
+            |value: u64, range: RangeInclusive<u64>| value.clamp(*range.start(), *range.end());
+        Self {
+            read_iops: within(self.read_iops, IOPS),
+            write_iops: within(self.write_iops, IOPS),
+            read_bandwidth: within(self.read_bandwidth, BANDWIDTH),
+            write_bandwidth: within(self.write_bandwidth, BANDWIDTH),
+            latency_goal: within(self.latency_goal, LATENCY_GOAL),
+            depth_max: self.depth_max.map(|depth| within(depth, DEPTH)),
+            mixed_thousandths: within(self.mixed_thousandths, MIXED),
+        }
+    }
+
+    /// What a request of `bytes` (0 for a flush) costs the device, in tokens. Who asks often keeps
+    /// [`DeviceModel::costs`].
+    pub fn cost(&self, direction: IoDirection, bytes: u64) -> u64 {
+        self.costs().of(direction, bytes)
+    }
+
+    /// The longest request that the device is to be given, in bytes; longer ones are split.
+    pub fn longest_request(&self, direction: IoDirection) -> u64 {
+        self.costs().longest_request(direction)
+    }
+
+    /// The costs of requests, worked out so that one is found without a division. Figures that no
+    /// device has are taken for the nearest that one could have.
+    pub fn costs(&self) -> DeviceCosts {
+        let model = self.clamped();
+        let per_second = |rate: u64, places: u32| {
+            u64::try_from((TOKENS_PER_SECOND << places) / u128::from(rate)).unwrap_or(u64::MAX)
+        };
+        let mut costs = DeviceCosts {
+            request: [per_second(model.read_iops, 0), per_second(model.write_iops, 0)],
+            byte: [
+                per_second(model.read_bandwidth, BYTE_FRACTION_BITS),
+                per_second(model.write_bandwidth, BYTE_FRACTION_BITS),
+            ],
+            limit: 0,
+            threshold: 0,
+            longest: [LONGEST_REQUEST; 2],
+        };
+        let both = |bytes| IoDirection::BOTH.map(|direction| costs.of(direction, bytes));
+        let [read, write] = both(SPLIT_MIN);
+        let limit = tokens_of(model.latency_goal).max(read).max(write);
+        let [read, write] = both(DISK_ALIGNMENT as u64);
+        let threshold = read.min(write);
+        costs.limit = limit;
+        costs.threshold = threshold;
+        costs.longest = IoDirection::BOTH.map(|direction| {
+            let mut length = LONGEST_REQUEST;
+            while length > SPLIT_MIN && costs.of(direction, length) > limit {
+                length /= 2;
+            }
+            length
+        });
+        costs
+    }
+}
+
+/// What requests cost a device, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceCosts {
+    /// By direction: the cost of a request without its bytes.
+    request: [u64; 2],
+    /// By direction: the cost of a byte, with [`BYTE_FRACTION_BITS`].
+    byte: [u64; 2],
+    limit: u64,
+    threshold: u64,
+    /// By direction, in bytes.
+    longest: [u64; 2],
+}
+
+impl DeviceCosts {
+    /// The cost of a request of `bytes` (0 for a flush): 1 to [`TOKENS_MAX`].
+    #[inline]
+    pub fn of(&self, direction: IoDirection, bytes: u64) -> u64 {
+        let direction = direction as usize;
+        let moved = (u128::from(self.byte[direction]) * u128::from(bytes)) >> BYTE_FRACTION_BITS;
+        let cost = moved.saturating_add(u128::from(self.request[direction]));
+        u64::try_from(cost).unwrap_or(u64::MAX).clamp(1, TOKENS_MAX)
+    }
+
+    /// The most tokens that an idle device has saved up: its latency goal, or one request of 64
+    /// KiB where that takes longer.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The cost of the cheapest request: fewer tokens are of no use to anybody.
+    pub fn threshold(&self) -> u64 {
+        self.threshold
+    }
+
+    /// The longest request, in bytes, that costs no more than the limit.
+    pub fn longest_request(&self, direction: IoDirection) -> u64 {
+        self.longest[direction as usize]
+    }
+}
+
+/// The tokens that so many nanoseconds bring; of more than a minute those of a minute.
+#[inline]
+pub fn tokens_of(nanoseconds: u64) -> u64 {
+    const MINUTE: u64 = 60_000 * NANOSECONDS_PER_MILLISECOND;
+    nanoseconds.min(MINUTE) * TOKENS_PER_MILLISECOND / NANOSECONDS_PER_MILLISECOND
+}
+
+/// How many nanoseconds it takes until so many tokens have come, rounded up.
+#[inline]
+pub fn nanoseconds_of(tokens: u64) -> u64 {
+    let tokens = tokens.min(TOKENS_MAX);
+    (tokens * NANOSECONDS_PER_MILLISECOND).div_ceil(TOKENS_PER_MILLISECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_second_of_requests_costs_a_second() {
+        let model = DeviceModel::default();
+        let costs = model.costs();
+        let second = TOKENS_PER_MILLISECOND * 1_000;
+        for (direction, iops, bandwidth) in [
+            (IoDirection::Read, model.read_iops, model.read_bandwidth),
+            (IoDirection::Write, model.write_iops, model.write_bandwidth),
+        ] {
+            let requests = costs.of(direction, 0) * iops;
+            let mebibytes = (costs.of(direction, 1 << 20) - costs.of(direction, 0)) as f64;
+            let bytes = mebibytes * bandwidth as f64 / f64::from(1 << 20);
+            assert!(requests.abs_diff(second) < second / 1_000, "{requests}");
+            assert!((bytes / second as f64 - 1.0).abs() < 0.001, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn requests_are_split_where_the_device_is_slow() {
+        let fast = DeviceModel::default();
+        assert_eq!(fast.longest_request(IoDirection::Read), 1 << 20);
+        assert_eq!(fast.longest_request(IoDirection::Write), 512 << 10);
+        let slow = DeviceModel { read_bandwidth: 200_000_000, ..fast };
+        assert_eq!(slow.longest_request(IoDirection::Read), 128 << 10);
+        let slowest = DeviceModel { read_bandwidth: 1_000_000, ..fast };
+        assert_eq!(slowest.longest_request(IoDirection::Read), 64 << 10);
+        let costs = slowest.costs();
+        assert_eq!(costs.limit(), costs.of(IoDirection::Read, 64 << 10), "room for one");
+    }
+
+    #[test]
+    fn figures_that_no_device_has_are_named() {
+        let good = DeviceModel::default();
+        good.check().unwrap();
+        let cases = [
+            (DeviceModel { read_iops: 0, ..good }, "read_iops 0"),
+            (DeviceModel { write_iops: 1 << 60, ..good }, "write_iops"),
+            (DeviceModel { read_bandwidth: 1, ..good }, "read_bandwidth 1"),
+            (DeviceModel { write_bandwidth: u64::MAX, ..good }, "write_bandwidth"),
+            (DeviceModel { latency_goal: 0, ..good }, "latency goal"),
+            (DeviceModel { depth_max: Some(0), ..good }, "depth 0"),
+            (DeviceModel { mixed_thousandths: 0, ..good }, "mixed_thousandths 0"),
+        ];
+        for (model, named) in cases {
+            let error = model.check().unwrap_err();
+            assert!(error.contains(named) && error.contains(" to "), "{error}");
+            model.clamped().check().unwrap();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn absurd_figures_give_costs_within_the_bounds(
+            figures in proptest::array::uniform6(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]),
+            depth in any::<Option<u64>>(), bytes in any::<u64>(),
+        ) {
+            let [read_iops, write_iops, read_bandwidth, write_bandwidth, goal, mixed] = figures;
+            let model = DeviceModel {
+                read_iops,
+                write_iops,
+                read_bandwidth,
+                write_bandwidth,
+                latency_goal: goal,
+                depth_max: depth,
+                mixed_thousandths: mixed,
+            };
+            let costs = model.costs();
+            prop_assert!((1..=costs.limit()).contains(&costs.threshold()));
+            prop_assert!(costs.limit() <= TOKENS_MAX);
+            for direction in IoDirection::BOTH {
+                prop_assert!((1..=TOKENS_MAX).contains(&costs.of(direction, bytes)));
+                prop_assert!(costs.of(direction, bytes) >= costs.of(direction, bytes / 2));
+                let longest = costs.longest_request(direction);
+                prop_assert!((SPLIT_MIN..=LONGEST_REQUEST).contains(&longest));
+                prop_assert!(costs.of(direction, longest) <= costs.limit());
+            }
+        }
+
+        #[test]
+        fn tokens_and_time_are_the_same_thing(nanoseconds in 0..60_000_000_000u64) {
+            let back = nanoseconds_of(tokens_of(nanoseconds));
+            prop_assert!(back <= nanoseconds && nanoseconds - back <= 1);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What the device does against what was measured of it.
+//!
+//! Time goes in windows. At the end of each there are two verdicts.
+//!
+//! **The flow.** Requests given to the device for each that it ended, smoothed. A device that keeps
+//! up has 1. Above [`RATIO_STEADY`] it is slower than its figures, so requests cost so much more.
+//!
+//! **The allowance.** If more than one read in a hundred took longer than the goal, what nobody
+//! waits for is held back to 7 tenths of what it was allowed before, down to a floor for all cores
+//! together; otherwise it recovers by [`RECOVERY`]. So a device that never gets better is given
+//! background work at the floor, and reads and commits are not held back by this at all. If the
+//! figures are too low, requests wait for tokens while the device is far quicker than the goal.
+//! When that has been so for [`PATIENCE_NANOSECONDS`], the allowance grows by a tenth a window
+//! beyond the whole, as long as it stays so, up to ten times the figures.
+//!
+//! How long a read takes is counted without what its own bytes cost, so that a goal for short reads
+//! says something of long ones.
+
+use super::statistics::IoFlow;
+use crate::device_model::IoDirection;
+
+/// A window is as long as so many latency goals, within bounds: it holds enough reads to tell one
+/// in a hundred.
+const GOALS_PER_WINDOW: u64 = 100;
+const WINDOW_NANOSECONDS_MIN: u64 = 50_000_000;
+const WINDOW_NANOSECONDS_MAX: u64 = 1_000_000_000;
+/// After a pause no more than so many windows are made up for.
+const WINDOWS_MAX: u64 = 64;
+
+/// The part of the ratio that a window leaves as it was, in thousandths.
+const RATIO_KEPT: u64 = 950;
+/// Up to this the device is taken to keep up, in thousandths.
+const RATIO_STEADY: u64 = 1_100;
+/// The ratios of one window that are believed.
+const RATIO_MIN: u64 = 250;
+const RATIO_MAX: u64 = 4_000;
+/// Added to both sides of a window's ratio: few requests say little.
+const RATIO_PRIOR: u64 = 32;
+
+const WHOLE: u64 = 1_000;
+/// The least that all cores together leave the background, in thousandths.
+const FLOOR: u64 = 100;
+/// What is added to an allowance below the whole after a good window, in thousandths.
+const RECOVERY: u64 = 25;
+const ALLOWED_MAX: u64 = 10 * WHOLE;
+/// How long figures must have looked too low before more than they say is allowed.
+const PATIENCE_NANOSECONDS: u64 = 30_000_000_000;
+/// Far quicker than the goal is so many times as quick.
+const SLACK: u64 = 4;
+/// Requests that must have ended in a window before it can show that figures are too low.
+const SAMPLES_MIN: u64 = 100;
+/// One or two late reads are chance, whatever part of the reads they are.
+const LATE_MIN: u64 = 3;
+
+/// Binary places of [`Feedback::price_scale`].
+pub(super) const SCALE_BITS: u32 = 16;
+
+/// How long requests of one direction took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    ended: u64,
+    /// Those that took longer than the goal.
+    late: u64,
+    /// Those that took longer than the goal's [`SLACK`]th.
+    noticeable: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Feedback {
+    goal: u64,
+    window: u64,
+    floor: u64,
+    /// When the window began, in nanoseconds; none before the first.
+    since: Option<u64>,
+    dispatched: u64,
+    completed: u64,
+    tallies: [Tally; 2],
+    /// Whether a request has waited for tokens in this window.
+    is_throttled: bool,
+    /// For how long figures have looked too low.
+    calm_nanoseconds: u64,
+    flow: IoFlow,
+    price_scale: u64,
+}
+
+impl Feedback {
+    /// For a device with a latency `goal` in nanoseconds that `cores` cores use.
+    pub(super) fn new(goal: u64, cores: usize) -> Self {
+        let window = goal.saturating_mul(GOALS_PER_WINDOW);
+        let cores = u64::try_from(cores.max(1)).unwrap_or(u64::MAX);
+        Self {
+            goal,
+            window: window.clamp(WINDOW_NANOSECONDS_MIN, WINDOW_NANOSECONDS_MAX),
+            floor: (FLOOR / cores).max(1),
+            since: None,
+            dispatched: 0,
+            completed: 0,
+            tallies: [Tally::default(); 2],
+            is_throttled: false,
+            calm_nanoseconds: 0,
+            flow: IoFlow::default(),
+            price_scale: 1 << SCALE_BITS,
+        }
+    }
+
+    pub(super) fn flow(&self) -> IoFlow {
+        self.flow
+    }
+
+    /// What a request costs now for each token of its cost, with [`SCALE_BITS`].
+    pub(super) fn price_scale(&self) -> u64 {
+        self.price_scale
+    }
+
+    /// The part of the device that the background may have, in thousandths; none for all of it.
+    pub(super) fn background_part(&self) -> Option<u64> {
+        Some(self.flow.allowed_thousandths).filter(|allowed| *allowed < WHOLE)
+    }
+
+    pub(super) fn note_dispatched(&mut self) {
+        self.dispatched += 1;
+    }
+
+    /// A request was given to the device in vain.
+    pub(super) fn note_withdrawn(&mut self) {
+        self.dispatched = self.dispatched.saturating_sub(1);
+    }
+
+    pub(super) fn note_throttled(&mut self) {
+        self.is_throttled = true;
+    }
+
+    /// A request has ended, `delay` nanoseconds later than its own bytes take. Of flushes only
+    /// that they ended counts.
+    pub(super) fn note_completed(&mut self, direction: IoDirection, is_flush: bool, delay: u64) {
+        self.completed += 1;
+        if !is_flush {
+            let tally = &mut self.tallies[direction as usize];
+            tally.ended += 1;
+            tally.late += u64::from(delay > self.goal);
+            tally.noticeable += u64::from(delay > self.goal / SLACK);
+        }
+    }
+
+    /// Time has come to `now`; whether a window has ended, so that verdicts may have changed.
+    pub(super) fn advance(&mut self, now: u64) -> bool {
+        let since = *self.since.get_or_insert(now);
+        if now < since {
+            self.since = Some(now);
+            return false;
+        }
+        let elapsed = now - since;
+        if elapsed < self.window {
+            return false;
+        }
+        self.since = Some(now);
+        self.judge(elapsed);
+        // Nothing ended meanwhile: windows in which everything was as it should be.
+        for _ in 1..(elapsed / self.window).min(WINDOWS_MAX) {
+            self.judge(0);
+        }
+        true
+    }
+
+    fn judge(&mut self, elapsed: u64) {
+        self.judge_flow();
+        self.judge_allowance(elapsed);
+        (self.dispatched, self.completed) = (0, 0);
+        self.tallies = [Tally::default(); 2];
+        self.is_throttled = false;
+        let ratio = Some(self.flow.ratio_thousandths).filter(|ratio| *ratio > RATIO_STEADY);
+        let beyond = self.flow.allowed_thousandths.max(WHOLE);
+        self.price_scale = (ratio.unwrap_or(WHOLE) << SCALE_BITS) / beyond;
+    }
+
+    fn judge_flow(&mut self) {
+        let given = self.dispatched.saturating_add(RATIO_PRIOR);
+        let ended = self.completed.saturating_add(RATIO_PRIOR);
+        let ratio = (given.saturating_mul(WHOLE) / ended).clamp(RATIO_MIN, RATIO_MAX);
+        let kept = self.flow.ratio_thousandths * RATIO_KEPT;
+        // Rounded to the nearest: it comes back to within a hundredth of the whole, from both sides.
+        self.flow.ratio_thousandths = (kept + ratio * (WHOLE - RATIO_KEPT) + WHOLE / 2) / WHOLE;
+    }
+
+    fn judge_allowance(&mut self, elapsed: u64) {
+        let [reads, writes] = self.tallies;
+        let allowed = self.flow.allowed_thousandths;
+        let is_late = reads.late >= LATE_MIN && reads.late.saturating_mul(100) > reads.ended;
+        self.flow.allowed_thousandths = if is_late {
+            self.calm_nanoseconds = 0;
+            (allowed * 7 / 10).max(self.floor)
+        } else if allowed < WHOLE {
+            (allowed + RECOVERY).min(WHOLE)
+        } else if self.looks_too_low(if reads.ended > 0 { reads } else { writes }) {
+            self.calm_nanoseconds = self.calm_nanoseconds.saturating_add(elapsed);
+            let is_sure = self.calm_nanoseconds >= PATIENCE_NANOSECONDS;
+            if is_sure { (allowed * 11 / 10).min(ALLOWED_MAX) } else { allowed }
+        } else {
+            allowed
+        };
+    }
+
+    /// Whether requests were held back from a device that had time for them.
+    fn looks_too_low(&self, tally: Tally) -> bool {
+        let is_quick = tally.noticeable.saturating_mul(100) <= tally.ended;
+        let keeps_up = self.flow.ratio_thousandths <= RATIO_STEADY;
+        self.is_throttled && keeps_up && tally.ended >= SAMPLES_MIN && is_quick
+    }
+}
+
+#[cfg(test)]
+mod tests;
