@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use crate::disk_request::{Failure, Next, Outcome, Request, Stage, Success, Work};
-use crate::env::IO_CLASSES;
+use crate::env::{IO_CLASSES, IoClass};
 use crate::idle::Expected;
 use crate::io_queue::{IoQueue, IoQueueOptions};
 use crate::operations::{Key, Kind, Port, Slots, Token};
@@ -75,6 +75,11 @@ impl Disk {
     /// Requests that hold a slot.
     pub(crate) fn requests(&self) -> usize {
         self.requests.len()
+    }
+
+    /// Changes the shares of a class, for requests that go to the ring from now on.
+    pub(crate) fn set_shares(&mut self, class: IoClass, shares: u32) {
+        self.queue.set_shares(class, shares);
     }
 
     /// Whether [`Disk::dispatch`] may have something to do that no completion will announce.

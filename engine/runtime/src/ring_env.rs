@@ -15,12 +15,13 @@ use crate::clock::{self, Clock};
 use crate::core_env::{CoreEnv, CoreFigures, LoopCounters};
 use crate::disk::{Disk, DiskCounters};
 use crate::disk_request::{Request, Work};
-use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
+use crate::env::{DirectoryEntry, Env, IO_CLASSES, OpenMode, TaskQueue};
 use crate::executor::Executor;
 use crate::random::Random;
 use crate::ring_file::{self, RequestFuture, RingFile, describe};
 use crate::ring_network::RingNetwork;
 use crate::timers::{TimerKey, Timers};
+use crate::urgency::{Urgencies, urgent_shares};
 use crate::wake::RemoteWaker;
 
 /// What the core's loop, its tasks and its files share. Everything but the executor stays on one
@@ -30,6 +31,9 @@ pub(crate) struct Shared {
     pub(crate) disk: RefCell<Disk>,
     pub(crate) executor: Arc<Executor>,
     pub(crate) timers: RefCell<Timers>,
+    pub(crate) urgencies: RefCell<Urgencies>,
+    /// The shares of the I/O classes while none is urgent.
+    pub(crate) io_shares: [u32; IO_CLASSES],
     pub(crate) pool: BufferPool,
     pub(crate) random: RefCell<Random>,
     pub(crate) counters: Cell<LoopCounters>,
@@ -102,6 +106,16 @@ impl Env for RingEnv {
 
     fn spawn(&self, queue: TaskQueue, future: impl Future<Output = ()> + 'static) {
         self.shared.executor.spawn(queue, future);
+    }
+
+    fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
+        let changed = self.shared.urgencies.borrow_mut().claim(claimant, queue, urgency);
+        let Some(urgency) = changed else { return };
+        self.shared.executor.set_urgency(queue, urgency);
+        if let Some(class) = queue.io_class() {
+            let shares = urgent_shares(self.shared.io_shares[class as usize], urgency);
+            self.shared.disk.borrow_mut().set_shares(class, shares);
+        }
     }
 
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> + 'static {
@@ -203,6 +217,7 @@ impl CoreEnv for RingEnv {
         CoreFigures {
             disk: self.disk_counters(),
             turns: self.loop_counters(),
+            time: self.shared.executor.figures(),
             receive_buffer_bytes,
             disk_buffer_bytes: buffer::thread_bytes().saturating_sub(receive_buffer_bytes),
         }
