@@ -1,6 +1,7 @@
 //! The node in Prometheus' text format, and as a page for people.
 
 mod space;
+mod time;
 
 use std::fmt::{self, Display, Write};
 
@@ -112,6 +113,7 @@ pub fn render(
     out.sample(ADMIN, &[("step", &"client")], admin.client);
     put_memory(&mut out, &facts.memory_plan, reports, &usage);
     put_cores(&mut out, reports);
+    time::put(&mut out, reports);
     put_disk(&mut out, reports);
     put_files(&mut out, reports);
     put_operations(&mut out, reports);
@@ -423,8 +425,14 @@ mod tests {
                 disk: Default::default(),
                 files: Default::default(),
                 turns: Default::default(),
+                time: Default::default(),
             };
             report.disk.class_reads[larder_runtime::env::IoClass::Read as usize] = 7 + core as u64;
+            report.time.cpu.queues[larder_runtime::env::TaskQueue::Scan as usize] = 250_000_000;
+            report.time.cpu.idle = 3_000_000_000;
+            report.time.task_shares = [1000, 400, 600, 100, 100, 50];
+            report.time.stalls.counts[0] = 3;
+            report.time.stalls.longest = 12_500_000;
             let mut statistics = Statistics::default();
             statistics.operations.reads = 40 + core as u64;
             statistics.ingest = larder_engine::shard::Ingest::Waiting;
@@ -470,6 +478,11 @@ mod tests {
             "larder_uptime_seconds 60",
             "larder_admin_errors_total{step=\"accept\"} 4",
             "larder_files_open_limit{core=\"1\"} 0",
+            "larder_cpu_seconds_total{core=\"1\",class=\"scan\"} 0.25",
+            "larder_cpu_seconds_total{core=\"1\",class=\"idle\"} 3",
+            "larder_task_shares{core=\"0\",class=\"compaction\"} 600",
+            "larder_stalls_total{core=\"0\",class=\"foreground\"} 3",
+            "larder_stall_longest_seconds{core=\"1\"} 0.0125",
             "larder_disk_limit_bytes +Inf",
             "larder_disk_taken_bytes 9",
             "larder_ingest{shard=\"1\",state=\"open\"} 0",

@@ -76,6 +76,9 @@ pub struct Config {
     /// How fast files are read to look for damage, of the whole node, in bytes a second; 0 reads
     /// none.
     pub scrub_rate: Size,
+    /// For how many milliseconds one task or request may hold its core before that is told of; 0
+    /// tells of nothing.
+    pub stall_bound: u32,
     /// The largest item of the memcached port: value, key and 71 bytes.
     pub max_item_size: Size,
     /// Connections of the whole node.
@@ -131,6 +134,7 @@ impl Default for Config {
             disk_limit: None,
             gc_rate: None,
             scrub_rate: Size(limits::SCRUB_RATE_DEFAULT),
+            stall_bound: limits::STALL_BOUND_DEFAULT,
             max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,

@@ -202,6 +202,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         disk_limit: first!(disk_limit),
         gc_rate: first!(gc_rate),
         scrub_rate: first!(scrub_rate).unwrap_or(default.scrub_rate),
+        stall_bound: first!(stall_bound).unwrap_or(default.stall_bound),
         max_item_size: first!(max_item_size).unwrap_or(Size(default.max_item_size.0)),
         max_connections: first!(max_connections).unwrap_or(default.max_connections),
         idle_timeout: first!(idle_timeout).unwrap_or(default.idle_timeout),

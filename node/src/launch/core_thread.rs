@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use larder_engine::error::EngineError;
 use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
@@ -49,6 +50,8 @@ pub(super) struct CorePlan {
     pub files_max: usize,
     /// Recycled buffers for the disk, in bytes.
     pub disk_buffer_bytes: usize,
+    /// What holds the core for longer is told of; zero for nothing.
+    pub stall_bound: Duration,
     pub ends: Vec<Option<Ends>>,
     pub shared: Arc<Shared>,
     pub listeners: Vec<(ClientListener, Door)>,
@@ -97,6 +100,7 @@ fn run(plan: CorePlan) -> Result<(), String> {
         worker_cpus: plan.worker_cpus,
         output_high_water: OUTPUT_HIGH_WATER,
         registered_bytes: plan.disk_buffer_bytes,
+        stall_bound: plan.stall_bound,
         ..CoreOptions::default()
     };
     let mut core = Core::new(options).map_err(|error| error.to_string())?;

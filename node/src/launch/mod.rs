@@ -176,7 +176,9 @@ impl Launcher {
         });
         let files_max = descriptors.files_per_core;
         let (cpus, shared) = (&cpus, &shared);
-        let parts = Parts { cpus, directory, options, memory, files_max, listeners, shared };
+        let stall_bound = Duration::from_millis(config.stall_bound.into());
+        let parts =
+            Parts { cpus, directory, options, memory, files_max, stall_bound, listeners, shared };
         parts.launch(self.queues, self.log)
     }
 }
@@ -270,6 +272,7 @@ struct Parts<'a> {
     memory: MemoryPlan,
     /// Files that each core keeps open.
     files_max: usize,
+    stall_bound: Duration,
     listeners: Listeners,
     shared: &'a Arc<Shared>,
 }
@@ -310,6 +313,7 @@ impl Parts<'_> {
                 shards,
                 files_max: self.files_max,
                 disk_buffer_bytes: self.memory.cores.1.disk_buffers,
+                stall_bound: self.stall_bound,
                 ends,
                 shared: Arc::clone(shared),
                 listeners,
