@@ -76,15 +76,15 @@ pub struct Config {
     /// How fast files are read to look for damage, of the whole node, in bytes a second; 0 reads
     /// none.
     pub scrub_rate: Size,
-    /// For how many milliseconds one task or request may hold its core before that is told of; 0
-    /// tells of nothing.
-    pub stall_bound: u32,
     /// The largest item of the memcached port: value, key and 71 bytes.
     pub max_item_size: Size,
     /// Connections of the whole node.
     pub max_connections: usize,
     /// A connection that is silent for so many seconds is closed; 0 means never.
     pub idle_timeout: u64,
+    /// For how many milliseconds one task or request may hold its core before that is told of; 0
+    /// tells of nothing.
+    pub stall_bound: u32,
     /// For how many seconds a native request with an idempotency token is known again.
     pub idempotency_window: u32,
     /// For how many seconds chunks of a large value are kept for its commit.
@@ -134,10 +134,10 @@ impl Default for Config {
             disk_limit: None,
             gc_rate: None,
             scrub_rate: Size(limits::SCRUB_RATE_DEFAULT),
-            stall_bound: limits::STALL_BOUND_DEFAULT,
             max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,
+            stall_bound: limits::STALL_BOUND_DEFAULT,
             idempotency_window: limits::IDEMPOTENCY_WINDOW_DEFAULT,
             staging_window: limits::STAGING_WINDOW_DEFAULT,
             enable_shutdown: false,

@@ -43,6 +43,8 @@ pub(super) struct ShardPlan {
 pub(super) struct CorePlan {
     pub core: usize,
     pub cpu: usize,
+    /// What holds the core for longer is told of; zero for nothing.
+    pub stall_bound: Duration,
     /// The CPUs of the kernel's threads that work for the core's ring.
     pub worker_cpus: Option<CpuBits>,
     pub shards: Vec<ShardPlan>,
@@ -50,8 +52,6 @@ pub(super) struct CorePlan {
     pub files_max: usize,
     /// Recycled buffers for the disk, in bytes.
     pub disk_buffer_bytes: usize,
-    /// What holds the core for longer is told of; zero for nothing.
-    pub stall_bound: Duration,
     pub ends: Vec<Option<Ends>>,
     pub shared: Arc<Shared>,
     pub listeners: Vec<(ClientListener, Door)>,
@@ -97,10 +97,10 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let options = CoreOptions {
         core: plan.core,
         pin_to_cpu: Some(plan.cpu),
+        stall_bound: plan.stall_bound,
         worker_cpus: plan.worker_cpus,
         output_high_water: OUTPUT_HIGH_WATER,
         registered_bytes: plan.disk_buffer_bytes,
-        stall_bound: plan.stall_bound,
         ..CoreOptions::default()
     };
     let mut core = Core::new(options).map_err(|error| error.to_string())?;

@@ -309,11 +309,11 @@ impl Parts<'_> {
             let thread = core_thread::spawn(CorePlan {
                 core,
                 cpu: *cpu,
+                stall_bound: self.stall_bound,
                 worker_cpus: self.cpus.workers,
                 shards,
                 files_max: self.files_max,
                 disk_buffer_bytes: self.memory.cores.1.disk_buffers,
-                stall_bound: self.stall_bound,
                 ends,
                 shared: Arc::clone(shared),
                 listeners,

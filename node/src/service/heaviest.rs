@@ -17,8 +17,34 @@ pub(super) enum AskedFor {
     Nothing,
     /// An operation on one item.
     Item(Kind),
-    /// Something else, in words.
-    Work(&'static str),
+    /// Items in order.
+    Page,
+    /// Items by a list of keys.
+    Keyed,
+    /// Several changes at once.
+    Batch,
+    /// A range of items is to go.
+    DeleteRange,
+    /// A lease's begin or end.
+    Lease,
+    /// A step of a large value.
+    Large,
+    /// Something that the whole node is asked.
+    Node,
+}
+
+impl AskedFor {
+    /// What work that is not about one item is.
+    pub(super) fn of(work: &ShardWork) -> Self {
+        match work {
+            ShardWork::Page(_) => Self::Page,
+            ShardWork::Keyed(_) => Self::Keyed,
+            ShardWork::Batch(_) => Self::Batch,
+            ShardWork::DeleteRange(_) => Self::DeleteRange,
+            ShardWork::BeginLease(_) | ShardWork::EndLease(_) => Self::Lease,
+            ShardWork::Large(_) => Self::Large,
+        }
+    }
 }
 
 /// For whom something was done.
@@ -69,24 +95,17 @@ impl Heaviest {
     }
 }
 
-/// What a piece of work that is not about one item is called.
-pub(super) fn work_name(work: &ShardWork) -> &'static str {
-    match work {
-        ShardWork::Page(_) => "page",
-        ShardWork::Keyed(_) => "items by keys",
-        ShardWork::Batch(_) => "batch",
-        ShardWork::DeleteRange(_) => "delete range",
-        ShardWork::BeginLease(_) => "begin lease",
-        ShardWork::EndLease(_) => "end lease",
-        ShardWork::Large(_) => "large value",
-    }
-}
-
 impl fmt::Display for AskedFor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Nothing => "bytes in or out",
-            Self::Work(name) => name,
+            Self::Page => "page",
+            Self::Keyed => "items by their keys",
+            Self::Batch => "batch",
+            Self::DeleteRange => "delete range",
+            Self::Lease => "lease",
+            Self::Large => "large value",
+            Self::Node => "a request to the whole node",
             Self::Item(Kind::Get { touches: false }) => "get",
             Self::Item(Kind::Get { touches: true }) => "get and touch",
             Self::Item(Kind::CompareAndStore) => "compare and store",
@@ -130,7 +149,7 @@ mod tests {
         heaviest.served(1, 10, || panic!("it is not the most"));
         let text = "connection 8: store, the most of 3 served";
         assert_eq!(heaviest.to_string(), text);
-        heaviest.latest = AskedFor::Work("page");
+        heaviest.latest = AskedFor::Page;
         heaviest.carried_out(3, 1 << 20);
         assert_eq!(heaviest.to_string(), "a client of core 3: page, the most of 4 served");
         heaviest.begin();

@@ -7,7 +7,7 @@ use larder_engine::shard::{Announced, AnswerBuf};
 use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::CoreState;
-use super::heaviest::{AskedFor, work_name};
+use super::heaviest::AskedFor;
 use super::log_need::{log_need, shard_log_need};
 use super::shards::{Notes, Origin, Tried};
 use crate::connection::{After, Load, Release};
@@ -146,7 +146,7 @@ impl<C: CoreEnv> CoreState<C> {
                 self.carry_out(core, place, target, &request)
             }
             AnyRequest::Shard(request) => {
-                self.heaviest.latest = AskedFor::Work(work_name(&request.work));
+                self.heaviest.latest = AskedFor::of(&request.work);
                 self.start_for(core, place, request)
             }
         }

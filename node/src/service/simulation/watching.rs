@@ -31,9 +31,9 @@ fn events_reach_watchers_of_another_core_without_waiting_for_the_next_second() {
         let text = heard(&watcher);
         assert!(text.contains("type=conn_new"), "{text:?}");
         if random.percent(50) {
-            guest.reset()
+            guest.reset();
         } else {
-            guest.finish()
+            guest.finish();
         }
         node.go_on_for(STEP_NANOSECONDS, &mut random);
         let text = heard(&watcher);
