@@ -123,8 +123,8 @@ fn burn(nanoseconds: u64) {
     while monotonic_nanoseconds() - began < nanoseconds {}
 }
 
-/// A service that always has more to do, and one bit of it at a time.
-struct Busy;
+/// A service that always has more to do, and takes so many nanoseconds for each bit of it.
+struct Busy(u64);
 
 impl Service<RingNetwork> for Busy {
     fn connected(
@@ -146,11 +146,15 @@ impl Service<RingNetwork> for Busy {
     fn closed(&mut self, _connection: ConnectionId) {}
 
     fn turn(&mut self, _network: &mut RingNetwork) -> bool {
-        burn(50_000);
+        burn(self.0);
         true
     }
 
     fn publish(&mut self) {}
+
+    fn heaviest(&self) -> String {
+        "a loop".to_owned()
+    }
 }
 
 /// What a run measures is disturbed by other processes; a wrong result is wrong in every run.
@@ -176,11 +180,28 @@ fn a_busy_service_and_background_tasks_have_their_shares_of_the_core() {
         let env = core.env();
         spawn_endless(&env, TaskQueue::Compaction);
         let end = monotonic_nanoseconds() + 100_000_000;
-        core.run(&mut Busy, &|_| monotonic_nanoseconds() >= end);
+        core.run(&mut Busy(50_000), &|_| monotonic_nanoseconds() >= end);
         let cpu = env.figures().time.cpu;
         let compaction = cpu.queues[TaskQueue::Compaction as usize] as f64;
         let foreground = cpu.queues[TaskQueue::Foreground as usize] as f64;
         // 200 of 1,200 shares.
         (compaction / (compaction + foreground) - 1.0 / 6.0).abs() < 0.03
     });
+}
+
+#[test]
+fn a_service_that_holds_the_core_is_counted_turn_by_turn_and_a_future_at_the_start_is_not() {
+    let mut core = core(&FakeRing::new());
+    let env = core.env();
+    core.block_on(async {
+        burn(15_000_000);
+        futures_lite::future::yield_now().await;
+    });
+    assert_eq!(env.figures().time.stalls.longest, 0, "nobody is served yet");
+    let turns = Cell::new(0);
+    core.run(&mut Busy(15_000_000), &|_| turns.replace(turns.get() + 1) == 3);
+    let stalls = env.figures().time.stalls;
+    // The last turn has no end.
+    assert_eq!((turns.get(), stalls.counts[TaskQueue::Foreground as usize]), (4, 3));
+    assert!(stalls.longest >= 15_000_000, "{stalls:?}");
 }
