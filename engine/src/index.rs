@@ -333,6 +333,11 @@ impl<E: Env> Index<E> {
         self.contents.borrow().active.bytes() >= self.options.memtable_bytes
     }
 
+    /// Bytes of the active memtable.
+    pub fn active_bytes(&self) -> u64 {
+        self.contents.borrow().active.bytes() as u64
+    }
+
     /// Whether a frozen memtable waits to be flushed.
     pub fn has_frozen(&self) -> bool {
         self.contents.borrow().frozen.is_some()

@@ -43,6 +43,7 @@ mod space;
 mod space_report;
 pub mod statistics;
 mod turns;
+mod urgency;
 mod warm;
 
 use std::cell::{Cell, RefCell};
@@ -415,6 +416,7 @@ impl<E: Env> Shard<E> {
         self.log.flush().await?;
         let segments_sealed = self.log.close();
         self.something_changed();
+        self.end_urgency();
         let noted = self
             .commit_edit(|state| {
                 let segments_sealed = segments_sealed

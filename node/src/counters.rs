@@ -7,7 +7,7 @@ use larder_engine::error::EngineError;
 use larder_engine::operation::Outcome;
 use larder_engine::shard::Statistics;
 use larder_engine::space::SpaceReport;
-use larder_runtime::core_env::LoopCounters;
+use larder_runtime::core_env::{CoreTime, LoopCounters};
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::file_cache::FileCacheCounters;
 
@@ -361,6 +361,8 @@ pub struct CoreReport {
     pub files: FileCacheCounters,
     /// The core's loop.
     pub turns: LoopCounters,
+    /// What has become of the core's time.
+    pub time: CoreTime,
 }
 
 #[cfg(test)]

@@ -267,6 +267,10 @@ pub const RECOVERY_LOG_MIN: u64 = 4 << 20;
 /// Bytes a second of a node's files that are read to look for damage: 340 GB a day.
 pub const SCRUB_RATE_DEFAULT: u64 = 4 << 20;
 
+/// Milliseconds that one task or request may hold its core before that is told of. A turn of the
+/// core has a twentieth of that for each kind of work.
+pub const STALL_BOUND_DEFAULT: u32 = 10;
+
 /// From which length on values are compressed, in bytes, unless `--compress-from` says otherwise.
 pub const COMPRESS_FROM_DEFAULT: u64 = larder_engine::shard::options::COMPRESS_FROM_DEFAULT as u64;
 

@@ -3,9 +3,11 @@
 //! The service is generic over [`CoreEnv`], so the same code runs on the ring and in the
 //! simulation, and each pays for its own instance alone: all calls are static.
 
+use crate::cpu_time::CpuTimes;
 use crate::disk::DiskCounters;
-use crate::env::{Env, IoClass};
+use crate::env::{Env, IoClass, TASK_QUEUES};
 use crate::network::Network;
+use crate::stalls::StallFigures;
 
 /// What a core's loop has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,17 @@ pub struct LoopCounters {
     pub wakes: u64,
 }
 
+/// What has become of a core's time so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreTime {
+    /// What it was spent on.
+    pub cpu: CpuTimes,
+    /// How often something had it for too long.
+    pub stalls: StallFigures,
+    /// The shares of the task queues now, by [`TaskQueue`](crate::env::TaskQueue).
+    pub task_shares: [u32; TASK_QUEUES],
+}
+
 /// A core in numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CoreFigures {
@@ -27,6 +40,8 @@ pub struct CoreFigures {
     pub disk: DiskCounters,
     /// What its loop has done so far.
     pub turns: LoopCounters,
+    /// What has become of its time so far.
+    pub time: CoreTime,
     /// The memory of its receive buffers, in bytes.
     pub receive_buffer_bytes: usize,
     /// The memory of its other buffers, in bytes: of the pool, and those that do not fit it.

@@ -24,6 +24,7 @@ use crate::clock::{Clock, monotonic_nanoseconds};
 use crate::core_env::LoopCounters;
 use crate::disk::Disk;
 use crate::driver::{BlockingOn, Driver, Serving};
+use crate::env::TaskQueue;
 use crate::executor::{Executor, QUANTUM};
 use crate::idle::Idle;
 use crate::io_queue::IoQueueOptions;
@@ -74,6 +75,8 @@ pub struct CoreOptions {
     pub spin_max: Duration,
     /// Unsent output of a connection above which [`Service::drained`] will be called, in bytes.
     pub output_high_water: usize,
+    /// What holds the core for longer is told of in the log and counted; zero for nothing.
+    pub stall_bound: Duration,
 }
 
 impl Default for CoreOptions {
@@ -89,6 +92,7 @@ impl Default for CoreOptions {
             io: IoQueueOptions::default(),
             spin_max: Duration::from_micros(50),
             output_high_water: 256 << 10,
+            stall_bound: Duration::from_millis(10),
         }
     }
 }
@@ -100,8 +104,20 @@ pub struct Core<R: Ring = Uring> {
     shared: Rc<Shared>,
     waker: RemoteWaker,
     idle: Idle,
+    /// Whether the service had something to do when it was last asked.
+    has_served: bool,
     is_watching_bell: bool,
     is_drained: bool,
+}
+
+/// How spinning ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spun {
+    InVain,
+    /// Something has completed.
+    Completions,
+    /// Something is to be done, some of which may have been.
+    Work,
 }
 
 impl Core {
@@ -129,11 +145,14 @@ impl<R: Ring> Core<R> {
         let mut port = Port::new(ring);
         let pool = BufferPool::new(options.registered_bytes);
         register_pool(&mut port, &pool, options.core);
+        let io_shares = Cell::new(options.io.shares);
         let shared = Shared {
             clock: Clock::new(),
             disk: RefCell::new(Disk::new(options.io)),
-            executor: Executor::new(options.core, waker.clone()),
+            executor: Executor::new(options.core, waker.clone(), nanoseconds(options.stall_bound)),
             timers: RefCell::default(),
+            urgencies: RefCell::default(),
+            io_shares,
             pool,
             random: RefCell::new(Random::new(random_seed().map_err(setup("get random bytes"))?)),
             counters: Cell::default(),
@@ -145,7 +164,8 @@ impl<R: Ring> Core<R> {
             network: RingNetwork::new(options.output_high_water, options.receive_buffer_bytes),
             shared: Rc::new(shared),
             waker,
-            idle: Idle::new(u64::try_from(options.spin_max.as_nanos()).unwrap_or(u64::MAX)),
+            idle: Idle::new(nanoseconds(options.spin_max)),
+            has_served: false,
             is_watching_bell: false,
             is_drained: false,
         })
@@ -174,6 +194,7 @@ impl<R: Ring> Core<R> {
     /// If a task panics, or the ring fails.
     pub fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
         let executor = Arc::clone(&self.shared.executor);
+        executor.rested_until(monotonic_nanoseconds());
         let future = pin!(future);
         let mut driver = BlockingOn::new(future, executor, self.waker.clone());
         self.drive(&mut driver);
@@ -188,6 +209,7 @@ impl<R: Ring> Core<R> {
     /// If a task or the service panics, or the ring fails.
     pub fn run<S: Service<RingNetwork>>(&mut self, service: &mut S, stop: &dyn Fn(&S) -> bool) {
         let now = self.shared.clock.start_turn();
+        self.shared.executor.rested_until(now);
         service.begin_turn();
         while let Some(completion) = self.network.held.pop_front() {
             self.network.complete(&mut self.port, service, completion, now);
@@ -221,11 +243,17 @@ impl<R: Ring> Core<R> {
     fn turn<D: Driver<R>>(&mut self, driver: &mut D) -> bool {
         self.count(|counters| counters.turns += 1);
         let now = self.shared.clock.start_turn();
+        self.served_until(driver, now);
         driver.begin_turn();
         let has_left = self.take_completions(driver, now);
         self.fire_timers(now);
-        self.shared.executor.run();
+        if self.shared.executor.has_ready() {
+            let started = monotonic_nanoseconds();
+            self.served_until(driver, started);
+            self.shared.executor.run(started, has_left || self.has_served);
+        }
         let is_busy = driver.work(&mut self.network, now);
+        self.has_served = is_busy;
         driver.flush(&mut self.network, &mut self.port, now);
         self.shared.disk.borrow_mut().dispatch(&mut self.port, now);
         driver.publish();
@@ -235,6 +263,21 @@ impl<R: Ring> Core<R> {
             self.port.push_plain(Token::without_slot(Kind::Wake), watch);
         }
         is_busy || has_left
+    }
+
+    /// Notes that the driver, and the loop around it, have had the core until now, and whether that
+    /// was for too long.
+    #[inline]
+    fn served_until<D: Driver<R>>(&self, driver: &D, now: u64) {
+        if let Some(nanoseconds) = self.shared.executor.served_until(now) {
+            self.tell_of_service(driver, nanoseconds, now);
+        }
+    }
+
+    #[cold]
+    fn tell_of_service<D: Driver<R>>(&self, driver: &D, nanoseconds: u64, now: u64) {
+        let Some(what) = driver.heaviest() else { return };
+        self.shared.executor.tell_of_stall(TaskQueue::Foreground, nanoseconds, now, || what);
     }
 
     /// Handles what has completed, for as long as a turn has; returns whether some is left.
@@ -305,16 +348,20 @@ impl<R: Ring> Core<R> {
     /// There is nothing to do: spins if that is promising, and sleeps.
     fn idle<D: Driver<R>>(&mut self, driver: &mut D) {
         let since = monotonic_nanoseconds();
+        self.served_until(driver, since);
         let (expected, due) = {
             let disk = self.shared.disk.borrow();
             (disk.expected(), disk.deadline())
         };
         let budget = self.idle.spin_budget(expected);
-        let has_found = budget > 0 && self.spin(driver, since, budget);
-        if !has_found {
-            self.park(driver);
-        }
+        let spun = if budget > 0 { self.spin(driver, since, budget) } else { Spun::InVain };
+        let has_worked = spun == Spun::Work || (spun == Spun::InVain && self.park(driver));
         let now = monotonic_nanoseconds();
+        match spun {
+            _ if has_worked => self.served_until(driver, now),
+            Spun::InVain => self.shared.executor.rested_until(now),
+            _ => self.shared.executor.spun_until(now),
+        }
         if due.is_some_and(|due| due <= now) {
             self.idle.note_due();
         } else {
@@ -322,24 +369,25 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    /// Spins until there is work or the time for it is up; returns whether there is.
-    fn spin<D: Driver<R>>(&mut self, driver: &mut D, since: u64, budget: u64) -> bool {
+    /// Spins until there is work or the time for it is up.
+    fn spin<D: Driver<R>>(&mut self, driver: &mut D, since: u64, budget: u64) -> Spun {
         self.enter_if_needed();
         loop {
             for _ in 0..GLANCES_PER_LOOK {
                 if self.port.ring.has_completions() {
                     self.enter_if_needed();
-                    return true;
+                    return Spun::Completions;
                 }
                 std::hint::spin_loop();
             }
             let now = monotonic_nanoseconds();
+            self.shared.executor.spun_until(now);
             let is_due = self.deadline(driver).is_some_and(|deadline| deadline <= now);
             if is_due || self.has_found_work(driver, now) {
-                return true;
+                return Spun::Work;
             }
             if now - since >= budget {
-                return false;
+                return Spun::InVain;
             }
         }
     }
@@ -356,16 +404,19 @@ impl<R: Ring> Core<R> {
             || driver.is_changed(&self.network)
     }
 
-    fn park<D: Driver<R>>(&mut self, driver: &mut D) {
+    /// Sleeps until there is something to do; returns whether there was already, some of which may
+    /// have been done.
+    fn park<D: Driver<R>>(&mut self, driver: &mut D) -> bool {
         if !self.waker.word().prepare() {
             self.enter_if_needed();
-            return;
+            return false;
         }
         let now = monotonic_nanoseconds();
+        self.shared.executor.rested_until(now);
         if self.has_found_work(driver, now) {
             self.waker.word().cancel();
             self.enter_if_needed();
-            return;
+            return true;
         }
         let wait = match self.deadline(driver) {
             None => Wait::Forever,
@@ -375,6 +426,7 @@ impl<R: Ring> Core<R> {
         self.count(|counters| counters.parks += 1);
         self.enter(wait);
         self.waker.word().awake();
+        false
     }
 
     fn deadline<D: Driver<R>>(&self, driver: &D) -> Option<u64> {
@@ -469,6 +521,10 @@ fn register_pool<R: Ring>(port: &mut Port<R>, pool: &BufferPool, core: usize) {
              raise RLIMIT_MEMLOCK (`ulimit -l`, or LimitMEMLOCK= of the unit)"
         ),
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn random_seed() -> io::Result<u64> {

@@ -34,6 +34,9 @@ pub(crate) trait Driver<R: Ring> {
     fn is_changed(&self, network: &RingNetwork) -> bool;
     /// When [`Driver::flush`] is due again, in nanoseconds.
     fn deadline(&self, network: &RingNetwork) -> Option<u64>;
+    /// What took most of what was done since [`Driver::begin_turn`]; `None` if nobody is served who
+    /// could have to wait for it.
+    fn heaviest(&self) -> Option<String>;
 }
 
 /// A service and the question whether it is over.
@@ -80,6 +83,10 @@ impl<R: Ring, S: Service<RingNetwork>> Driver<R> for Serving<'_, S> {
 
     fn deadline(&self, network: &RingNetwork) -> Option<u64> {
         network.deadline()
+    }
+
+    fn heaviest(&self) -> Option<String> {
+        Some(self.service.heaviest())
     }
 }
 
@@ -148,6 +155,10 @@ impl<R: Ring, F: Future> Driver<R> for BlockingOn<'_, F> {
     }
 
     fn deadline(&self, _network: &RingNetwork) -> Option<u64> {
+        None
+    }
+
+    fn heaviest(&self) -> Option<String> {
         None
     }
 }

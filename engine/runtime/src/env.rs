@@ -32,6 +32,40 @@ pub enum TaskQueue {
 /// The number of task queues.
 pub const TASK_QUEUES: usize = 6;
 
+impl TaskQueue {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; TASK_QUEUES] = [
+        Self::Foreground,
+        Self::Flush,
+        Self::Compaction,
+        Self::GarbageCollection,
+        Self::Scan,
+        Self::Maintenance,
+    ];
+
+    /// What it is called in metrics and in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Foreground => "foreground",
+            Self::Flush => "flush",
+            Self::Compaction => "compaction",
+            Self::GarbageCollection => "garbage_collection",
+            Self::Scan => "scan",
+            Self::Maintenance => "maintenance",
+        }
+    }
+
+    /// The class of the disk requests of its tasks, where nearly all of them have the same.
+    pub const fn io_class(self) -> Option<IoClass> {
+        match self {
+            Self::Flush => Some(IoClass::Flush),
+            Self::Compaction => Some(IoClass::Compaction),
+            Self::GarbageCollection => Some(IoClass::GarbageCollection),
+            Self::Foreground | Self::Scan | Self::Maintenance => None,
+        }
+    }
+}
+
 /// Which class of the core's I/O queue a disk request is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -125,6 +159,13 @@ pub trait Env: Clone + 'static {
 
     /// Starts `future` in `queue`. It runs until it ends or the core shuts down.
     fn spawn(&self, queue: TaskQueue, future: impl Future<Output = ()> + 'static);
+
+    /// Says how urgent `claimant`'s work of a queue is, in thousandths of the usual shares, from
+    /// [`URGENCY_USUAL`](crate::urgency::URGENCY_USUAL) to
+    /// [`URGENCY_MAX`](crate::urgency::URGENCY_MAX). From now on the queue, and the class of its
+    /// disk requests, gets so much more where others want the core or the disk as well. Of several
+    /// claimants of a core (its shards, by their numbers) the neediest decides.
+    fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32);
 
     /// Completes after at least `nanoseconds`.
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> + 'static;

@@ -131,6 +131,10 @@ impl<E: Env> Env for FileCache<E> {
         self.shared.env.spawn(queue, future);
     }
 
+    fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
+        self.shared.env.set_urgency(claimant, queue, urgency);
+    }
+
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> + 'static {
         self.shared.env.sleep(nanoseconds)
     }

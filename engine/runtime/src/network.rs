@@ -117,4 +117,10 @@ pub trait Service<N: Network> {
 
     /// The last call of a turn: publishes mailboxes and wakes their owners.
     fn publish(&mut self);
+
+    /// What took most of what was done since [`Service::begin_turn`], for people. Asked only if
+    /// that was too long.
+    fn heaviest(&self) -> String {
+        "the service".to_owned()
+    }
 }

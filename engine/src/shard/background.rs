@@ -110,7 +110,7 @@ impl<E: Env> Shard<E> {
             (closing || (self.index.has_frozen() && !self.is_behind())).then_some(!closing)
         };
         while self.work.wait_for(next).await {
-            match self.index.flush(&*self).await {
+            match self.flush_once().await {
                 Ok(()) => {
                     self.state.borrow_mut().namespaces.quotas.flushed();
                     self.note_full(|full| full.flushes = false);
@@ -133,6 +133,14 @@ impl<E: Env> Shard<E> {
                 Err(error) => return self.log.stop(format!("flushing failed: {error}")),
             }
         }
+    }
+
+    /// Writes the frozen memtable out, the more urgently the fuller the next one is.
+    async fn flush_once(&self) -> Result<(), EngineError> {
+        let (flush, urgent) = (self.index.flush(self), self.keep_flush_urgent());
+        let result = futures_lite::future::or(flush, urgent).await;
+        self.end_flush_urgency();
+        result
     }
 
     pub(super) async fn keep_compacting(self: Rc<Self>) {

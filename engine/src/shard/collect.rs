@@ -230,6 +230,7 @@ impl<E: Env> Shard<E> {
         }
         self.pacing.pace.set(pace);
         self.note_pace(is_kept);
+        self.note_urgency(&usage, &limits);
     }
 
     /// Bytes for which the log has its segments, but for what only deletes may use.

@@ -164,6 +164,13 @@ impl SpaceUsage {
         self.headroom(limits) < self.collect_below(limits)
     }
 
+    /// How scarce space is: how much of the headroom is gone below which garbage is collected, and
+    /// how much of it can be gone before the log gets no more.
+    pub fn scarcity(&self, limits: &SpaceLimits) -> (u64, u64) {
+        let missing = self.collect_below(limits).saturating_sub(self.headroom(limits));
+        (missing, self.pace_below(limits))
+    }
+
     /// Segments that the log may take now.
     fn segments_for_log(&self, limits: &SpaceLimits) -> u64 {
         let headroom = self.headroom(limits).saturating_sub(self.extend_above(limits));

@@ -106,6 +106,7 @@ mod tests {
             disk: Default::default(),
             files: Default::default(),
             turns: Default::default(),
+            time: Default::default(),
         }
     }
 

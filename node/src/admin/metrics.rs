@@ -2,6 +2,7 @@
 
 mod disk;
 mod space;
+mod time;
 
 use std::fmt::{self, Display, Write};
 
@@ -108,6 +109,7 @@ pub fn render(
     out.sample(ADMIN, &[("step", &"client")], admin.client);
     put_memory(&mut out, &facts.memory_plan, reports, &usage);
     put_cores(&mut out, reports);
+    time::put(&mut out, reports);
     disk::put(&mut out, facts.disk.as_ref(), reports);
     put_files(&mut out, reports);
     put_operations(&mut out, reports);
@@ -351,6 +353,7 @@ pub(super) mod tests {
                 disk: Default::default(),
                 files: Default::default(),
                 turns: Default::default(),
+                time: Default::default(),
             };
             let reads = &mut report.disk.classes[larder_runtime::env::IoClass::Read as usize];
             reads.reads = 7 + core as u64;
@@ -358,6 +361,11 @@ pub(super) mod tests {
             reads.shares = 900;
             reads.bandwidth_max = Some(1 << 20);
             report.disk.flow.ratio_thousandths = 1_250;
+            report.time.cpu.queues[larder_runtime::env::TaskQueue::Scan as usize] = 250_000_000;
+            report.time.cpu.idle = 3_000_000_000;
+            report.time.task_shares = [1000, 400, 600, 100, 100, 50];
+            report.time.stalls.counts[0] = 3;
+            report.time.stalls.longest = 12_500_000;
             let mut statistics = Statistics::default();
             statistics.operations.reads = 40 + core as u64;
             statistics.ingest = larder_engine::shard::Ingest::Waiting;
@@ -409,6 +417,11 @@ pub(super) mod tests {
             "larder_uptime_seconds 60",
             "larder_admin_errors_total{step=\"accept\"} 4",
             "larder_files_open_limit{core=\"1\"} 0",
+            "larder_cpu_seconds_total{core=\"1\",class=\"scan\"} 0.25",
+            "larder_cpu_seconds_total{core=\"1\",class=\"idle\"} 3",
+            "larder_task_shares{core=\"0\",class=\"compaction\"} 600",
+            "larder_stalls_total{core=\"0\",class=\"foreground\"} 3",
+            "larder_stall_longest_seconds{core=\"1\"} 0.0125",
             "larder_disk_limit_bytes +Inf",
             "larder_disk_taken_bytes 9",
             "larder_ingest{shard=\"1\",state=\"open\"} 0",

@@ -96,6 +96,9 @@ pub struct Config {
     pub max_connections: usize,
     /// A connection that is silent for so many seconds is closed; 0 means never.
     pub idle_timeout: u64,
+    /// For how many milliseconds one task or request may hold its core before that is told of; 0
+    /// tells of nothing.
+    pub stall_bound: u32,
     /// For how many seconds a native request with an idempotency token is known again.
     pub idempotency_window: u32,
     /// For how many seconds chunks of a large value are kept for its commit.
@@ -153,6 +156,7 @@ impl Default for Config {
             max_item_size: Size(limits::ITEM_BYTES_DEFAULT),
             max_connections: limits::CONNECTIONS_MAX_DEFAULT,
             idle_timeout: 0,
+            stall_bound: limits::STALL_BOUND_DEFAULT,
             idempotency_window: limits::IDEMPOTENCY_WINDOW_DEFAULT,
             staging_window: limits::STAGING_WINDOW_DEFAULT,
             enable_shutdown: false,

@@ -138,6 +138,10 @@ pub struct Options {
     /// Close connections that are silent for so many seconds; 0 never does [default: 0]
     #[arg(long, value_name = "SECONDS")]
     pub idle_timeout: Option<u64>,
+    /// Milliseconds that one task or request may hold its core before the log and the metrics tell
+    /// of it; 0 tells of nothing [default: 10]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    pub stall_bound: Option<u32>,
     /// For how many seconds a request with an idempotency token is known again [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub idempotency_window: Option<u32>,

@@ -210,6 +210,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         max_item_size: first!(max_item_size).unwrap_or(Size(default.max_item_size.0)),
         max_connections: first!(max_connections).unwrap_or(default.max_connections),
         idle_timeout: first!(idle_timeout).unwrap_or(default.idle_timeout),
+        stall_bound: first!(stall_bound).unwrap_or(default.stall_bound),
         idempotency_window: first!(idempotency_window).unwrap_or(default.idempotency_window),
         staging_window: first!(staging_window).unwrap_or(default.staging_window),
         enable_shutdown: first!(enable_shutdown).unwrap_or(default.enable_shutdown),

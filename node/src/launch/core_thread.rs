@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use larder_engine::error::EngineError;
 use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
@@ -43,6 +44,8 @@ pub(super) struct ShardPlan {
 pub(super) struct CorePlan {
     pub core: usize,
     pub cpu: usize,
+    /// What holds the core for longer is told of; zero for nothing.
+    pub stall_bound: Duration,
     /// The CPUs of the kernel's threads that work for the core's ring.
     pub worker_cpus: Option<CpuBits>,
     pub shards: Vec<ShardPlan>,
@@ -97,6 +100,7 @@ fn run(plan: CorePlan) -> Result<(), String> {
     let options = CoreOptions {
         core: plan.core,
         pin_to_cpu: Some(plan.cpu),
+        stall_bound: plan.stall_bound,
         worker_cpus: plan.worker_cpus,
         output_high_water: OUTPUT_HIGH_WATER,
         registered_bytes: plan.disk_buffer_bytes,

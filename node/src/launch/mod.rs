@@ -180,7 +180,18 @@ impl Launcher {
         });
         let files_max = descriptors.files_per_core;
         let (cpus, shared) = (&cpus, &shared);
-        let parts = Parts { cpus, directory, options, memory, files_max, io, listeners, shared };
+        let stall_bound = Duration::from_millis(config.stall_bound.into());
+        let parts = Parts {
+            cpus,
+            directory,
+            options,
+            memory,
+            files_max,
+            stall_bound,
+            io,
+            listeners,
+            shared,
+        };
         parts.launch(self.queues, self.log)
     }
 }
@@ -277,6 +288,7 @@ struct Parts<'a> {
     files_max: usize,
     /// How each core's disk requests share the disk.
     io: IoQueueOptions,
+    stall_bound: Duration,
     listeners: Listeners,
     shared: &'a Arc<Shared>,
 }
@@ -313,6 +325,7 @@ impl Parts<'_> {
             let thread = core_thread::spawn(CorePlan {
                 core,
                 cpu: *cpu,
+                stall_bound: self.stall_bound,
                 worker_cpus: self.cpus.workers,
                 shards,
                 files_max: self.files_max,

@@ -58,6 +58,7 @@ mod tests {
             disk: Default::default(),
             files: Default::default(),
             turns: Default::default(),
+            time: Default::default(),
         };
         let StatisticsReply { values } = reply(&Facts::example(), &[report(0), report(1)], 1060);
         let names: BTreeSet<&String> = values.iter().map(|(name, _)| name).collect();

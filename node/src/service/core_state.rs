@@ -12,6 +12,7 @@ use larder_runtime::file_cache::FileCache;
 use larder_runtime::io_queue::check_io_class;
 
 use super::gathers::Gather;
+use super::heaviest::Heaviest;
 use super::held_answers::Released;
 use super::lanes::{Lanes, Room, charged};
 use super::log_need::{log_need, shard_log_need};
@@ -111,6 +112,8 @@ pub(super) struct CoreState<C: CoreEnv> {
     pub arrived: Vec<(Place, Arrival)>,
     pub(super) gathers: HashMap<u64, Gather>,
     pub(super) gather_next: u64,
+    /// What took most of what was done in this turn.
+    pub(super) heaviest: Heaviest,
     /// Which namespaces there are.
     pub(super) namespaces: NamespaceView,
     /// Who changes them, on the core that does.
@@ -174,6 +177,7 @@ impl<C: CoreEnv> CoreState<C> {
             arrived: Vec::new(),
             gathers: HashMap::new(),
             gather_next: 0,
+            heaviest: Heaviest::default(),
             namespaces,
             registrar: registry.map(Registrar::new),
             refused_want: None,
@@ -266,7 +270,8 @@ impl<C: CoreEnv> CoreState<C> {
         let task = Load { waiting: 1, expected_bytes, bytes: 0 };
         self.tasks = self.tasks - task;
         self.adding -= completion.adds;
-        let (answered, after) = completion.settle(&mut self.counters, &mut self.observer);
+        let (answered, after) =
+            completion.settle(&mut self.counters, &mut self.observer, &self.shards.failures);
         let (core, place) = match origin {
             Origin::Connection(place) => {
                 return self.arrived.push((place, Arrival { answered, after, core: None }));
@@ -328,6 +333,7 @@ impl<C: CoreEnv> CoreState<C> {
             disk: figures.disk,
             files: self.files.counters(),
             turns: figures.turns,
+            time: figures.time,
         }
     }
 

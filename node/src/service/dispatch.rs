@@ -9,6 +9,7 @@ use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::CoreState;
 use super::gathers::GatherFor;
+use super::heaviest::AskedFor;
 use super::log_need::{log_need, shard_log_need};
 use super::refused::Want;
 use super::shards::{Notes, Origin, Tried};
@@ -61,6 +62,7 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
         put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Handled {
         let state = &mut *self.state;
+        state.heaviest.latest = AskedFor::Item(request.kind);
         let shard = target.shard;
         let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(shard, state.mesh.cores());
@@ -113,6 +115,7 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
         put: impl FnOnce(NoAnswer),
     ) -> Handled {
         let state = &mut *self.state;
+        state.heaviest.latest = AskedFor::of(&request.work);
         let place = Place { connection: self.connection, sequence: asked.sequence };
         let core = core_of(request.shard, state.mesh.cores());
         let own = asked.load;
@@ -151,6 +154,7 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
     fn node_request(&mut self, request: NodeRequest, sequence: u64) -> Handled {
         let place = Place { connection: self.connection, sequence };
         let state = &mut *self.state;
+        state.heaviest.latest = AskedFor::Node;
         let ask = match request {
             NodeRequest::Clear(at) => {
                 state.counters.cmd_flush += 1;

@@ -45,6 +45,9 @@ impl<C: CoreEnv> NodeService<C> {
         // A part of a request is work as well.
         let requests = (entry.connection.requests() - requests).max(1);
         self.ready.charge(&mut entry.mark, Work { requests, bytes: taken + written });
+        let (core, numbering) = (self.state.core, self.state.numbering);
+        let number = || numbering.connection(core, id.into());
+        self.state.heaviest.served(requests, taken + written, number);
         self.state.counters.bytes_written += written as u64;
         self.state.ledger.add_output(written);
         account(&mut self.state, entry);

@@ -9,7 +9,9 @@ mod arrivals;
 mod core_state;
 mod dispatch;
 mod drive;
+mod failures;
 mod gathers;
+mod heaviest;
 mod held_answers;
 mod lanes;
 mod log_need;
@@ -218,6 +220,7 @@ impl<C: CoreEnv> NodeService<C> {
 impl<C: CoreEnv> Service<C::Network> for NodeService<C> {
     fn begin_turn(&mut self) {
         self.ready.begin();
+        self.state.heaviest.begin();
         self.is_clock_read = false;
     }
 
@@ -308,7 +311,7 @@ impl<C: CoreEnv> Service<C::Network> for NodeService<C> {
         has_worked |= self.receive_arrived();
         has_worked |= self.drive_ready(network);
         has_worked |= self.list_connections(network);
-        self.state.tell_events();
+        has_worked |= self.state.tell_events();
         self.tell_watchers(network);
         if self.ticks.get() != self.ticks_seen {
             self.tick(network);
@@ -322,5 +325,9 @@ impl<C: CoreEnv> Service<C::Network> for NodeService<C> {
 
     fn publish(&mut self) {
         self.is_mesh_blocked = self.state.mesh.publish();
+    }
+
+    fn heaviest(&self) -> String {
+        self.state.heaviest.to_string()
     }
 }

@@ -7,6 +7,7 @@ use larder_engine::shard::{Announced, AnswerBuf};
 use larder_runtime::core_env::CoreEnv;
 
 use super::core_state::CoreState;
+use super::heaviest::AskedFor;
 use super::log_need::{log_need, shard_log_need};
 use super::shards::{Notes, Origin, Tried};
 use crate::connection::{After, Load, Release};
@@ -57,6 +58,7 @@ impl<C: CoreEnv> CoreState<C> {
             let wants = if self.lanes.may_execute(core, place.connection, is_scarce) {
                 match self.carry_out_any(core, place, target, batch.request(message)) {
                     Ok(bytes) => {
+                        self.heaviest.carried_out(core, bytes);
                         reply_bytes += bytes;
                         continue;
                     }
@@ -102,6 +104,7 @@ impl<C: CoreEnv> CoreState<C> {
             let target = Target { shard: parked.shard, announced: None };
             match self.carry_out_any(core, parked.place, target, parked.request()) {
                 Ok(bytes) => {
+                    self.heaviest.carried_out(core, bytes);
                     has_any = true;
                     reply_bytes += bytes;
                 }
@@ -138,8 +141,14 @@ impl<C: CoreEnv> CoreState<C> {
         request: AnyRequest<'_>,
     ) -> Result<usize, usize> {
         match request {
-            AnyRequest::Item(request) => self.carry_out(core, place, target, &request),
-            AnyRequest::Shard(request) => self.start_for(core, place, request),
+            AnyRequest::Item(request) => {
+                self.heaviest.latest = AskedFor::Item(request.kind);
+                self.carry_out(core, place, target, &request)
+            }
+            AnyRequest::Shard(request) => {
+                self.heaviest.latest = AskedFor::of(&request.work);
+                self.start_for(core, place, request)
+            }
         }
     }
 

@@ -10,9 +10,10 @@ use larder_engine::shard::{Acknowledgement, AnswerBuf, BatchAnswer, OperationBuf
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::env::TaskQueue;
 
+use super::failures::FailureLog;
 use super::log_need::{log_need, shard_log_need};
 use super::observer::{Observed, Observer};
-use super::shards::{Engine, Origin, Shards, darken, note_failure};
+use super::shards::{Engine, Origin, Shards, darken};
 use crate::connection::After;
 use crate::counters::{Counters, Kind};
 use crate::namespaces::registry::{REGISTRY_SHARD, RegistryEntry};
@@ -62,6 +63,7 @@ impl<C: CoreEnv> Shards<C> {
         let request = darkened.as_ref().unwrap_or(request);
         let engine = Rc::clone(&self.local(shard).engine);
         let completions = Rc::clone(&self.completions);
+        let failures = Rc::clone(&self.failures);
         let ItemRequest { key, operation, kind, acknowledgement: how, replaces, .. } = *request;
         let stale = replaces.then(|| (key.namespace, key.record.to_vec(), key.item.to_vec()));
         let adds = log_need(request).map_or(0, |need| need.adds);
@@ -72,7 +74,7 @@ impl<C: CoreEnv> Shards<C> {
                 let key = Key { namespace, record: &record, item: &item };
                 let delete = OperationBuf::new(&Operation::Delete(Delete::default()));
                 if let Err(failure) = engine.execute(&key, delete).await {
-                    note_failure(shard, &failure);
+                    failures.note(shard, &failure);
                 }
             }
             let result = result.map(|(answer, needs)| (Done::Item(answer), needs));
@@ -172,7 +174,7 @@ impl<C: CoreEnv> Shards<C> {
         let clearings = std::mem::take(&mut *self.clearings.borrow_mut());
         let noted = |(shard, clearing): (u16, Clearing)| {
             if let Err(failure) = &clearing.result {
-                note_failure(shard, failure);
+                self.failures.note(shard, failure);
             }
             clearing
         };
@@ -186,6 +188,7 @@ impl Completion {
         self,
         counters: &mut Counters,
         observer: &mut Observer<C>,
+        failures: &FailureLog<C>,
     ) -> (Answered, After) {
         if let Some(observed) = self.observed {
             let result = self.result.as_ref().map(|(done, _)| match done {
@@ -203,7 +206,7 @@ impl Completion {
                 (Answered::Shard(answer), After { shard: self.shard, needs, how: self.how })
             }
             Err(failure) => {
-                note_failure(self.shard, &failure);
+                failures.note(self.shard, &failure);
                 counters.count_failure(self.kind, &failure);
                 (Answered::Failed(NoAnswer::from(&failure)), After::NOTHING)
             }

@@ -11,6 +11,7 @@ use larder_engine::shard::{Announced, Answer, Attempt, Shard};
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::file_cache::FileCache;
 
+use super::failures::FailureLog;
 use super::held_answers::HeldAnswer;
 use super::observer::{Observed, Observer};
 use super::shard_tasks::{Clearing, Completion};
@@ -73,6 +74,7 @@ pub(super) struct Shards<C: CoreEnv> {
     pub(super) clearings: Rc<RefCell<Vec<(u16, Clearing)>>>,
     pub(super) registered: Rc<RefCell<Vec<Result<(), EngineError>>>>,
     pub(super) announced: Vec<(u16, Announced)>,
+    pub(super) failures: Rc<FailureLog<C>>,
 }
 
 impl<C: CoreEnv> Shards<C> {
@@ -89,6 +91,7 @@ impl<C: CoreEnv> Shards<C> {
             });
         }
         Self {
+            failures: Rc::new(FailureLog::new(env.clone())),
             env,
             local,
             completions: Rc::default(),
@@ -179,10 +182,10 @@ impl<C: CoreEnv> Shards<C> {
                     match engine.try_execute(key, announced, &delete, now, |_| ()) {
                         Attempt::Done { needs, .. } => after = After { shard, needs, how: *how },
                         Attempt::Later => return Tried::Later,
-                        Attempt::Failed(failure) => note_failure(shard, &failure),
+                        Attempt::Failed(failure) => self.failures.note(shard, &failure),
                     }
                 }
-                note_failure(shard, &failure);
+                self.failures.note(shard, &failure);
                 counters.count_failure(*kind, &failure);
                 if let Some(observed) = observed.take() {
                     observer.ended(*observed, Err(&failure), counters);
@@ -333,19 +336,4 @@ pub(super) fn darken<'a>(request: &ItemRequest<'a>) -> ItemRequest<'a> {
         Operation::Delete(_) | Operation::Exchange(_) => {}
     }
     request
-}
-
-pub(super) fn note_failure(shard: u16, failure: &EngineError) {
-    match failure {
-        EngineError::Full
-        | EngineError::NoNamespace(_)
-        | EngineError::OverQuota(_)
-        | EngineError::RecordFull(_)
-        // That it has stopped was said once.
-        | EngineError::Stopped(_) => tracing::debug!(shard, "a write was refused: {failure}"),
-        EngineError::LeaseEnded | EngineError::TooManyLeases => {
-            tracing::debug!(shard, "a lease was refused: {failure}");
-        }
-        _ => tracing::error!(shard, "a request failed: {failure}"),
-    }
 }

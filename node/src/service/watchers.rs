@@ -46,10 +46,11 @@ impl<C: CoreEnv> CoreState<C> {
     }
 
     /// Hands what has happened to the cores where it is watched. What one of them cannot take now
-    /// is lost to it.
-    pub(super) fn tell_events(&mut self) {
+    /// is lost to it. Returns whether anything has: what was handed over is on its way only when
+    /// it is published.
+    pub(super) fn tell_events(&mut self) -> bool {
         if !self.observer.has_any() {
-            return;
+            return false;
         }
         let (events, lost) = self.observer.take();
         for peer in self.mesh.peers().collect::<Vec<_>>() {
@@ -70,6 +71,7 @@ impl<C: CoreEnv> CoreState<C> {
         if !self.watchers.is_empty() {
             self.hear(events, lost);
         }
+        true
     }
 
     /// Takes what has happened, for the watchers of this core.

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use super::client::{TestNode, found, set};
 
@@ -63,5 +64,43 @@ fn a_slow_client_holds_others_up_only_for_a_while() {
     let mut slow = TcpStream::connect(node.node.addresses().admin).expect("it accepts");
     slow.write_all(b"GET /met").expect("it reads");
     assert!(get(&node, "GET /healthz HTTP/1.1\r\n\r\n").ends_with("ok\n"));
+    node.stop();
+}
+
+/// The sum of all samples that begin so.
+fn sum_of(metrics: &str, beginning: &str) -> f64 {
+    let samples = metrics.lines().filter(|line| line.starts_with(beginning));
+    let values = samples.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>());
+    values.map(|value| value.expect("a number")).sum()
+}
+
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the node's figures are compared with the time that has really passed"
+)]
+fn the_parts_of_a_cores_time_are_the_time_that_has_passed() {
+    const CPU: &str = "larder_cpu_seconds_total{core=\"0\",";
+    let node = TestNode::start(1);
+    let look = || {
+        let asked = Instant::now();
+        let metrics = get(&node, METRICS);
+        (asked, metrics, Instant::now())
+    };
+    let first = look();
+    let mut client = node.connect();
+    for key in 0..100 {
+        client.ask(set(&format!("key{key}"), b"v"), "STORED\r\n");
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let second = look();
+    let spent = sum_of(&second.1, CPU) - sum_of(&first.1, CPU);
+    let least = (second.0 - first.2).as_secs_f64();
+    let most = (second.2 - first.0).as_secs_f64();
+    assert!((least * 0.99..most * 1.01).contains(&spent), "{spent} s of {least} to {most}");
+    let idle = format!("{CPU}class=\"idle\"}}");
+    assert!(sum_of(&second.1, &idle) - sum_of(&first.1, &idle) > 0.25, "it slept most of the time");
+    let foreground = format!("{CPU}class=\"foreground\"}}");
+    assert!(sum_of(&second.1, &foreground) > sum_of(&first.1, &foreground), "it has served");
     node.stop();
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::core_env::CoreWaker;
+use crate::core_env::{CoreEnv, CoreWaker};
 use crate::env::{Env, File, IoClass, OpenMode, TaskQueue};
 use crate::network::{ConnectionId, Network};
 
@@ -513,4 +513,44 @@ fn workers_of_the_ring_run_where_they_are_told() {
         assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
     }
     core.shutdown();
+}
+
+fn burn(nanoseconds: u64) {
+    let began = monotonic_nanoseconds();
+    while monotonic_nanoseconds() - began < nanoseconds {}
+}
+
+#[test]
+fn the_parts_of_a_cores_time_are_all_of_it() {
+    const WORK: u64 = 20_000_000;
+    let is_so = || {
+        let mut core = Core::new(CoreOptions::default()).unwrap();
+        let began = monotonic_nanoseconds();
+        let env = core.env();
+        let cpu = core.block_on(async move {
+            let (worker, done) = (env.clone(), Rc::new(Cell::new(false)));
+            let flag = Rc::clone(&done);
+            env.spawn(TaskQueue::Flush, async move {
+                for _ in 0..10 {
+                    burn(WORK / 10);
+                    worker.yield_if_needed().await;
+                }
+                flag.set(true);
+            });
+            while !done.get() {
+                futures_lite::future::yield_now().await;
+            }
+            burn(WORK);
+            env.sleep(WORK).await;
+            env.figures().time.cpu
+        });
+        let elapsed = monotonic_nanoseconds() - began;
+        core.shutdown();
+        let flush = cpu.queues[TaskQueue::Flush as usize];
+        let foreground = cpu.queues[TaskQueue::Foreground as usize];
+        assert!(flush >= WORK && foreground >= WORK && cpu.idle >= WORK / 2, "{cpu:?}");
+        elapsed.abs_diff(cpu.total()) < elapsed / 100
+    };
+    // Another process may have the processor between two looks at the clock, but not always.
+    assert!((0..20).any(|_| is_so()));
 }

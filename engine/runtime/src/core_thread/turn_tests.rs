@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::IntoRawFd;
 
 use super::*;
+use crate::core_env::CoreEnv;
 use crate::env::{Env, TaskQueue};
 use crate::fake_ring::{FakeKernel, FakeRing};
 use crate::network::ConnectionId;
@@ -98,7 +99,7 @@ fn a_flood_of_completions_leaves_tasks_their_turn() {
     (0..FLOOD).for_each(|_| ring.kernel.borrow_mut().complete(bell, 1, true));
     let (sleeper, turns) = (env.clone(), Rc::new(Cell::new(vec![0])));
     let noted = Rc::clone(&turns);
-    env.spawn(TaskQueue::Maintenance, async move {
+    env.spawn(TaskQueue::Foreground, async move {
         loop {
             let mut handled = noted.take();
             handled.push(sleeper.loop_counters().wakes as usize);
@@ -115,4 +116,92 @@ fn a_flood_of_completions_leaves_tasks_their_turn() {
     let most = handled.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(handled.len() > FLOOD / COMPLETIONS_PER_TURN, "{} turns", handled.len());
     assert!(most <= COMPLETIONS_PER_TURN, "{most} completions without a task");
+}
+
+fn burn(nanoseconds: u64) {
+    let began = monotonic_nanoseconds();
+    while monotonic_nanoseconds() - began < nanoseconds {}
+}
+
+/// A service that always has more to do, and takes so many nanoseconds for each bit of it.
+struct Busy(u64);
+
+impl Service<RingNetwork> for Busy {
+    fn connected(
+        &mut self,
+        _: &mut RingNetwork,
+        _: ConnectionId,
+        _: usize,
+        _: Option<SocketAddr>,
+    ) -> bool {
+        true
+    }
+
+    fn received(&mut self, _network: &mut RingNetwork, _connection: ConnectionId, _bytes: &[u8]) {}
+
+    fn ended(&mut self, _network: &mut RingNetwork, _connection: ConnectionId) {}
+
+    fn drained(&mut self, _network: &mut RingNetwork, _connection: ConnectionId) {}
+
+    fn closed(&mut self, _connection: ConnectionId) {}
+
+    fn turn(&mut self, _network: &mut RingNetwork) -> bool {
+        burn(self.0);
+        true
+    }
+
+    fn publish(&mut self) {}
+
+    fn heaviest(&self) -> String {
+        "a loop".to_owned()
+    }
+}
+
+/// What a run measures is disturbed by other processes; a wrong result is wrong in every run.
+fn is_so_in_an_undisturbed_run(run: impl Fn() -> bool) {
+    const RUNS_MAX: usize = 20;
+    assert!((0..RUNS_MAX).any(|_| run()), "in none of {RUNS_MAX} runs");
+}
+
+fn spawn_endless(env: &RingEnv, queue: TaskQueue) {
+    let own = env.clone();
+    env.spawn(queue, async move {
+        loop {
+            burn(20_000);
+            own.yield_if_needed().await;
+        }
+    });
+}
+
+#[test]
+fn a_busy_service_and_background_tasks_have_their_shares_of_the_core() {
+    is_so_in_an_undisturbed_run(|| {
+        let mut core = core(&FakeRing::new());
+        let env = core.env();
+        spawn_endless(&env, TaskQueue::Compaction);
+        let end = monotonic_nanoseconds() + 100_000_000;
+        core.run(&mut Busy(50_000), &|_| monotonic_nanoseconds() >= end);
+        let cpu = env.figures().time.cpu;
+        let compaction = cpu.queues[TaskQueue::Compaction as usize] as f64;
+        let foreground = cpu.queues[TaskQueue::Foreground as usize] as f64;
+        // 200 of 1,200 shares.
+        (compaction / (compaction + foreground) - 1.0 / 6.0).abs() < 0.03
+    });
+}
+
+#[test]
+fn a_service_that_holds_the_core_is_counted_turn_by_turn_and_a_future_at_the_start_is_not() {
+    let mut core = core(&FakeRing::new());
+    let env = core.env();
+    core.block_on(async {
+        burn(15_000_000);
+        futures_lite::future::yield_now().await;
+    });
+    assert_eq!(env.figures().time.stalls.longest, 0, "nobody is served yet");
+    let turns = Cell::new(0);
+    core.run(&mut Busy(15_000_000), &|_| turns.replace(turns.get() + 1) == 3);
+    let stalls = env.figures().time.stalls;
+    // The last turn has no end.
+    assert_eq!((turns.get(), stalls.counts[TaskQueue::Foreground as usize]), (4, 3));
+    assert!(stalls.longest >= 15_000_000, "{stalls:?}");
 }

@@ -1,10 +1,19 @@
 use super::*;
+use crate::stalls::StallFigures;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Poll;
 
+/// One that tells of what holds the core for more than 2 ms.
 fn executor() -> Arc<Executor> {
-    Executor::new(0, RemoteWaker::new().unwrap())
+    Executor::new(0, RemoteWaker::new().unwrap(), 2_000_000)
+}
+
+/// One activation, with nobody served before it.
+fn activate(executor: &Executor) {
+    let now = monotonic_nanoseconds();
+    executor.rested_until(now);
+    executor.run(now, false);
 }
 
 fn yield_now() -> impl Future<Output = ()> {
@@ -48,7 +57,7 @@ fn is_so_in_an_undisturbed_run(run: impl Fn() -> bool) -> bool {
 fn run_for(executor: &Arc<Executor>, nanoseconds: u64) {
     let start = monotonic_nanoseconds();
     while monotonic_nanoseconds() - start < nanoseconds {
-        executor.run();
+        activate(executor);
     }
 }
 
@@ -89,7 +98,7 @@ fn a_queue_that_slept_earns_no_credit() {
 fn an_activation_ends_with_the_quantum() {
     let executor = executor();
     let ran = spawn_busy(&executor, TaskQueue::Compaction);
-    executor.run();
+    activate(&executor);
     let slices = ran.get() / 20_000;
     assert!(slices >= 1, "it ran");
     assert!(executor.has_ready(), "it is still ready");
@@ -105,7 +114,7 @@ fn an_urgent_task_runs_before_the_backlog() {
         let order = Rc::clone(&order);
         executor.spawn(queue, async move { order.borrow_mut().push(queue) });
     }
-    executor.run();
+    activate(&executor);
     assert_eq!(*order.borrow(), [TaskQueue::Foreground, TaskQueue::Scan, TaskQueue::Maintenance]);
     assert_eq!(executor.tasks(), 0, "ended tasks are forgotten");
     executor.close();
@@ -130,11 +139,11 @@ fn another_threads_wake_runs_the_task_here() {
         .await;
         flag.set(true);
     });
-    executor.run();
+    activate(&executor);
     assert!(!executor.has_ready());
     std::thread::spawn(move || receiver.recv().unwrap().wake()).join().unwrap();
     assert!(executor.has_ready());
-    executor.run();
+    activate(&executor);
     assert!(done.get());
     executor.close();
 }
@@ -156,7 +165,7 @@ fn closing_drops_all_futures_and_late_wakers_do_no_harm() {
             drop(alive);
         });
     }
-    executor.run();
+    activate(&executor);
     assert_eq!(Rc::strong_count(&alive), 11);
     executor.close();
     assert_eq!(Rc::strong_count(&alive), 1);
@@ -170,7 +179,74 @@ fn closing_drops_all_futures_and_late_wakers_do_no_harm() {
 fn a_panic_reaches_the_caller_of_run() {
     let executor = executor();
     executor.spawn(TaskQueue::Flush, async { panic!("the disk is upside down") });
-    let panic = catch_unwind(AssertUnwindSafe(|| executor.run())).unwrap_err();
+    let panic = catch_unwind(AssertUnwindSafe(|| activate(&executor))).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"the disk is upside down"));
+    executor.close();
+}
+
+#[test]
+fn a_task_that_does_not_yield_is_noted_with_its_queue() {
+    let executor = executor();
+    executor.spawn(TaskQueue::Flush, async { burn(3_000_000) });
+    executor.spawn(TaskQueue::Scan, async {
+        for _ in 0..10 {
+            yield_now().await;
+        }
+    });
+    while executor.has_ready() {
+        activate(&executor);
+    }
+    let figures = executor.figures();
+    assert_eq!(figures.stalls.counts[TaskQueue::Flush as usize], 1);
+    assert!(figures.stalls.longest >= 3_000_000, "{figures:?}");
+    assert!(figures.cpu.queues[TaskQueue::Flush as usize] >= 3_000_000, "{figures:?}");
+    executor.close();
+}
+
+#[test]
+fn a_service_that_holds_the_core_is_noted_as_foreground() {
+    let executor = executor();
+    let now = monotonic_nanoseconds();
+    executor.rested_until(now);
+    assert_eq!(executor.served_until(now + 1_000_000), None);
+    assert_eq!(executor.served_until(now + 4_000_000), Some(3_000_000));
+    let note = |nanoseconds, at| {
+        let asked = Cell::new(false);
+        let what = || {
+            asked.set(true);
+            "a connection".to_owned()
+        };
+        executor.tell_of_stall(TaskQueue::Foreground, nanoseconds, at, what);
+        asked.get()
+    };
+    assert!(note(3_000_000, now + 4_000_000) && !note(9_000_000, now + 5_000_000));
+    let figures = executor.figures();
+    let expected = StallFigures { counts: [2, 0, 0, 0, 0, 0], longest: 9_000_000 };
+    assert_eq!((figures.stalls, figures.cpu.queues[0]), (expected, 4_000_000));
+    executor.close();
+}
+
+#[test]
+fn a_service_that_waits_has_the_core_when_it_is_its_turn() {
+    let executor = executor();
+    let ran = spawn_busy(&executor, TaskQueue::Maintenance);
+    let now = monotonic_nanoseconds();
+    executor.rested_until(now);
+    executor.run(now, true);
+    assert_eq!(ran.get(), 0, "of equals the more urgent one has it");
+    assert!(executor.has_ready(), "the task waits for its turn");
+    executor.served_until(monotonic_nanoseconds() + 1000);
+    activate(&executor);
+    assert!(ran.get() > 0);
+    executor.close();
+}
+
+#[test]
+fn an_urgent_queue_has_more_shares_until_it_is_not() {
+    let executor = executor();
+    executor.set_urgency(TaskQueue::Compaction, 5000);
+    assert_eq!(executor.figures().task_shares, [1000, 400, 1000, 100, 100, 50]);
+    executor.set_urgency(TaskQueue::Compaction, 1000);
+    assert_eq!(executor.figures().task_shares, [1000, 400, 200, 100, 100, 50]);
     executor.close();
 }

@@ -120,6 +120,10 @@ impl Env for SimCoreEnv {
         });
     }
 
+    fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
+        self.env.set_urgency(claimant, queue, urgency);
+    }
+
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> + 'static {
         self.env.sleep(nanoseconds)
     }
@@ -229,6 +233,8 @@ impl SimCore {
         }
         self.network.flush(service, self.env.now());
         service.publish();
+        // Before it sleeps a core looks once more, and publishes nothing if that finds nothing.
+        is_busy = is_busy || service.turn(&mut self.network) || self.network.is_changed();
         if is_busy {
             shared.is_awake.set(true);
         }

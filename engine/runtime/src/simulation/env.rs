@@ -66,6 +66,12 @@ impl SimEnv {
         self.world.state().disk.set_capacity(capacity_bytes);
     }
 
+    /// How urgent a queue's work is, in thousandths of its usual shares, by what was said with
+    /// [`Env::set_urgency`].
+    pub fn urgency(&self, queue: TaskQueue) -> u32 {
+        self.world.state().urgencies.of(queue)
+    }
+
     /// Lets virtual time pass within a turn.
     pub(super) fn pass(&self, nanoseconds: u64) {
         self.world.state().clock.pass(nanoseconds);
@@ -94,6 +100,11 @@ impl Env for SimEnv {
 
     fn spawn(&self, _queue: TaskQueue, future: impl Future<Output = ()> + 'static) {
         self.world.spawn(Box::pin(future));
+    }
+
+    /// Task queues have no weights here, so it is only noted.
+    fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
+        self.world.state().urgencies.claim(claimant, queue, urgency);
     }
 
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> + 'static {

@@ -239,6 +239,11 @@ impl SimNetwork {
         }
     }
 
+    /// Whether there is anything to begin.
+    pub(super) fn is_changed(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Begins what the turn's changes call for.
     pub(super) fn flush<S: Service<Self>>(&mut self, service: &mut S, now: u64) {
         for key in self.connections.keys() {

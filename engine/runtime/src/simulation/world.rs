@@ -14,6 +14,7 @@ use super::operation::{Outcome, Request, Slot};
 use super::random::{Random, Stream};
 use super::trace::{TraceEntry, TraceEvent};
 use super::{SimulationOptions, Stopped};
+use crate::urgency::Urgencies;
 
 pub(super) struct World {
     state: RefCell<State>,
@@ -35,6 +36,8 @@ pub(super) struct State {
     under_way: usize,
     submitted: u64,
     spawned: Vec<TaskFuture>,
+    /// What was said of how urgent background work is.
+    pub(super) urgencies: Urgencies,
     stopped: Option<Stopped>,
     trace: Option<Vec<TraceEntry>>,
 }
@@ -166,6 +169,7 @@ impl World {
             under_way: 0,
             submitted: 0,
             spawned: Vec::new(),
+            urgencies: Urgencies::default(),
             stopped: None,
             trace: options.record_trace.then(Vec::new),
         };

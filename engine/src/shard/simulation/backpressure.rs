@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::simulation::FaultPlan;
+use larder_runtime::urgency::URGENCY_USUAL;
 
 use super::harness::{self, tiny_options};
 use super::smoke::{run, set};
@@ -49,13 +50,26 @@ fn writers_are_slowed_by_merges_that_are_behind_and_never_stop() {
         });
     }
     let mut debts = Vec::new();
+    let mut urgencies = Vec::new();
+    let mut is_flush_urgent = false;
     for _ in 0..SECONDS * WINDOWS_PER_SECOND {
         life.advance(1_000_000_000 / WINDOWS_PER_SECOND).expect("runs");
         debts.push(shard.index.debt());
+        urgencies.push(env.urgency(TaskQueue::Compaction));
+        is_flush_urgent |= env.urgency(TaskQueue::Flush) > URGENCY_USUAL;
     }
     let windows = windows.borrow();
     let pace = shard.statistics().pace;
     assert!(debts.iter().any(|debt| *debt > DEBT_MAX / 2), "merges were behind: {debts:?}");
     assert!(pace.holds > 0, "{pace:?}");
     assert!(windows.iter().all(|count| *count > 0), "writers stopped: {windows:?}");
+    let mut is_behind = debts.iter().zip(&urgencies).filter(|(debt, _)| **debt > DEBT_MAX / 2);
+    let times = |urgency: u32| urgency / URGENCY_USUAL;
+    assert!(is_behind.any(|(_, urgency)| times(*urgency) >= 3), "{urgencies:?}");
+    assert!(is_flush_urgent, "the next memtable fills while one is written out");
+    drop(windows);
+    life.advance(60_000_000_000).expect("runs");
+    assert!(shard.index.debt() < DEBT_MAX / 4, "merges have caught up");
+    assert!(env.urgency(TaskQueue::Compaction) < 2 * URGENCY_USUAL);
+    assert_eq!(env.urgency(TaskQueue::Flush), URGENCY_USUAL, "nothing is written out");
 }

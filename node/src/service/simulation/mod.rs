@@ -12,6 +12,7 @@ mod client;
 mod memcached_talk;
 mod native_talk;
 mod node;
+mod watching;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 

@@ -47,7 +47,7 @@ const SLEEP_NANOSECONDS_MAX: u64 = 1_000_000;
 /// How large a node is, and what of it is small enough to be felt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
-    cores: usize,
+    pub(super) cores: usize,
     shards: u16,
     /// The value cache of each shard, in bytes.
     cache_bytes: usize,
@@ -143,6 +143,26 @@ impl Node {
                 }
                 let is_stuck = env.now() >= RUN_NANOSECONDS_MAX;
                 assert!(!is_stuck, "the run is stuck: {cores:?}, {clients:?}");
+                rest(&env, has_worked, &mut sleep, random).await;
+            }
+        };
+        simulation.block_on(drive).expect("nothing stops the run");
+    }
+
+    /// A client of a core's listener that takes all that it is sent.
+    pub(super) fn connect(&mut self, listener: usize, core: usize) -> SimClient {
+        self.cores[core].core.connect(listener, usize::MAX)
+    }
+
+    /// Lets everything go on for so many nanoseconds of virtual time.
+    pub(super) fn go_on_for(&mut self, nanoseconds: u64, random: &mut Random) {
+        let Self { simulation, cores, .. } = self;
+        let env = simulation.env();
+        let end = env.now() + nanoseconds;
+        let drive = async move {
+            let mut sleep = 0;
+            while env.now() < end {
+                let has_worked = go_on(cores, &mut [], random);
                 rest(&env, has_worked, &mut sleep, random).await;
             }
         };
