@@ -1,9 +1,9 @@
 //! What a device can do, and what a request costs it.
 //!
-//! A request takes a part of the device's time: `1 / requests per second + length / bandwidth`. That
-//! part is counted in tokens, of which the device has [`TOKENS_PER_MILLISECOND`]. So a device that
-//! is given requests for as many tokens as time has brought is as busy as it can be, whatever the
-//! requests are.
+//! A request takes a part of the device's time: `1 / requests per second + length / bandwidth`.
+//! That part is counted in tokens, of which the device has [`TOKENS_PER_MILLISECOND`]. So a device
+//! that is given requests for as many tokens as time has brought is as busy as it can be, whatever
+//! the requests are.
 
 use std::ops::RangeInclusive;
 
@@ -72,7 +72,8 @@ pub struct DeviceModel {
     pub read_bandwidth: u64,
     /// Bytes written a second.
     pub write_bandwidth: u64,
-    /// How long a read may take, in nanoseconds: as much work is given to an idle device at once.
+    /// How long a read may take, in nanoseconds. Half of it is for what the device was given
+    /// before, the other for the read itself.
     pub latency_goal: u64,
     /// The most requests that the device is given at a time, if more bring nothing.
     pub depth_max: Option<u64>,
@@ -165,7 +166,7 @@ impl DeviceModel {
         };
         let both = |bytes| IoDirection::BOTH.map(|direction| costs.of(direction, bytes));
         let [read, write] = both(SPLIT_MIN);
-        let limit = tokens_of(model.latency_goal).max(read).max(write);
+        let limit = tokens_of(model.latency_goal / 2).max(read).max(write);
         let [read, write] = both(DISK_ALIGNMENT as u64);
         let threshold = read.min(write);
         costs.limit = limit;
@@ -204,8 +205,8 @@ impl DeviceCosts {
         u64::try_from(cost).unwrap_or(u64::MAX).clamp(1, TOKENS_MAX)
     }
 
-    /// The most tokens that an idle device has saved up: its latency goal, or one request of 64
-    /// KiB where that takes longer.
+    /// The most tokens that an idle device has saved up: half of its latency goal, or one request
+    /// of 64 KiB where that takes longer.
     pub fn limit(&self) -> u64 {
         self.limit
     }
@@ -260,9 +261,11 @@ mod tests {
     #[test]
     fn requests_are_split_where_the_device_is_slow() {
         let fast = DeviceModel::default();
-        assert_eq!(fast.longest_request(IoDirection::Read), 1 << 20);
-        assert_eq!(fast.longest_request(IoDirection::Write), 512 << 10);
-        let slow = DeviceModel { read_bandwidth: 200_000_000, ..fast };
+        assert_eq!(fast.longest_request(IoDirection::Read), 512 << 10);
+        assert_eq!(fast.longest_request(IoDirection::Write), 256 << 10);
+        let fastest = DeviceModel { read_bandwidth: 10_000_000_000, ..fast };
+        assert_eq!(fastest.longest_request(IoDirection::Read), 1 << 20);
+        let slow = DeviceModel { read_bandwidth: 400_000_000, ..fast };
         assert_eq!(slow.longest_request(IoDirection::Read), 128 << 10);
         let slowest = DeviceModel { read_bandwidth: 1_000_000, ..fast };
         assert_eq!(slowest.longest_request(IoDirection::Read), 64 << 10);
@@ -293,7 +296,8 @@ mod tests {
     proptest! {
         #[test]
         fn absurd_figures_give_costs_within_the_bounds(
-            figures in proptest::array::uniform6(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]),
+            figures in
+                proptest::array::uniform6(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]),
             depth in any::<Option<u64>>(), bytes in any::<u64>(),
         ) {
             let [read_iops, write_iops, read_bandwidth, write_bandwidth, goal, mixed] = figures;
