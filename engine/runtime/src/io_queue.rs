@@ -245,10 +245,12 @@ impl<T> IoQueue<T> {
                 device.background.undo(cost);
             }
         }
-        let class = &mut self.classes[request.class as usize];
+        let index = request.class as usize;
+        let class = &mut self.classes[index];
         class.statistics.dispatched -= 1;
-        if let Some(cap) = &mut class.cap {
-            cap.undo(request.bytes);
+        if class.cap.as_mut().is_some_and(|cap| cap.undo(request.bytes)) {
+            class.pause = None;
+            self.waiting.bring_back(index);
         }
         class.note_starving(now);
     }

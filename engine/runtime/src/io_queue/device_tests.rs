@@ -433,7 +433,7 @@ fn a_device_that_ends_nothing_is_given_a_bounded_number() {
 fn tokens_of_a_core_that_has_nothing_to_do_are_left_to_others() {
     let group = DeviceGroup::new(model(), 2);
     let options = IoQueueOptions { device: Some(Arc::clone(&group)), ..IoQueueOptions::default() };
-    let mut idle = IoQueue::new(options.clone());
+    let mut idle = IoQueue::new(options);
     let request = IoRequest { class: IoClass::Read, direction: IoDirection::Read, bytes: 4_096 };
     let cost = model().cost(IoDirection::Read, 4_096);
     for _ in 0..3 {

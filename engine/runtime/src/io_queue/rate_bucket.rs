@@ -44,10 +44,11 @@ impl RateBucket {
         Some(u64::try_from(owed.div_ceil(u128::from(self.rate))).unwrap_or(u64::MAX))
     }
 
-    /// So many units, charged just now, did not go.
-    pub(super) fn undo(&mut self, units: u64) {
+    /// So many units, charged just now, did not go. Returns whether nothing is owed without them.
+    pub(super) fn undo(&mut self, units: u64) -> bool {
         let balance = self.balance + i128::from(units) * NANOSECONDS_PER_SECOND;
         self.balance = balance.min(self.balance_max());
+        self.balance >= 0
     }
 
     fn pay(&mut self, now: u64) {
@@ -76,7 +77,9 @@ mod tests {
         assert_eq!(bucket.charge(500, SECOND / 4), Some(3 * SECOND / 4));
         assert_eq!(bucket.charge(0, SECOND), None);
         bucket.charge(100, SECOND);
-        bucket.undo(100);
+        bucket.charge(50, SECOND);
+        assert!(!bucket.undo(50), "100 are owed");
+        assert!(bucket.undo(100));
         assert_eq!(bucket.charge(0, SECOND), None);
     }
 

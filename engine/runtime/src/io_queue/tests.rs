@@ -320,6 +320,26 @@ fn a_withdrawn_request_leaves_no_trace() {
     assert_eq!(queue.pop(0), Some(2));
 }
 
+/// Those who asked are gone: what is left of it does not wait for one cap after the other.
+#[test]
+fn withdrawn_requests_use_up_no_cap() {
+    let mut options = IoQueueOptions::default();
+    options.bandwidth_max[IoClass::Scan as usize] = Some(16 << 10);
+    let mut queue = IoQueue::new(options);
+    let request = read(IoClass::Scan, 1 << 20);
+    for number in 0..100 {
+        queue.push(request, number, 0);
+    }
+    for number in 0..99 {
+        assert_eq!(queue.pop(0), Some(number));
+        queue.withdraw(request, 0);
+    }
+    assert_eq!(queue.pop(0), Some(99));
+    queue.push(request, 100, 0);
+    assert_eq!(queue.pop(0), None, "this one has used it up");
+    assert!(queue.due().unwrap() > 60_000_000_000);
+}
+
 #[test]
 #[should_panic(expected = "not in flight")]
 fn completing_more_requests_than_are_in_flight_panics() {
