@@ -1,9 +1,9 @@
 //! What a device can do, and what a request costs it.
 //!
-//! A request takes a part of the device's time: `1 / requests per second + length / bandwidth`. That
-//! part is counted in tokens, of which the device has [`TOKENS_PER_MILLISECOND`]. So a device that
-//! is given requests for as many tokens as time has brought is as busy as it can be, whatever the
-//! requests are.
+//! A request takes a part of the device's time: `1 / requests per second + length / bandwidth`.
+//! That part is counted in tokens, of which the device has [`TOKENS_PER_MILLISECOND`]. So a device
+//! that is given requests for as many tokens as time has brought is as busy as it can be, whatever
+//! the requests are.
 
 use std::ops::RangeInclusive;
 
@@ -293,7 +293,8 @@ mod tests {
     proptest! {
         #[test]
         fn absurd_figures_give_costs_within_the_bounds(
-            figures in proptest::array::uniform6(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]),
+            figures in
+                proptest::array::uniform6(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]),
             depth in any::<Option<u64>>(), bytes in any::<u64>(),
         ) {
             let [read_iops, write_iops, read_bandwidth, write_bandwidth, goal, mixed] = figures;

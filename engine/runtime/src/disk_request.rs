@@ -1,8 +1,8 @@
 //! One disk request: which operation is next, and what a completion means for it.
 //!
-//! A request is carried out in legs, one after the other and each one operation, of at most what the
-//! device should be given at once; a leg that comes back short is followed by another, and an error
-//! of one is the request's. A leg starts at a multiple of the alignment, so a tail
+//! A request is carried out in legs, one after the other and each one operation, of at most what
+//! the device should be given at once; a leg that comes back short is followed by another, and an
+//! error of one is the request's. A leg starts at a multiple of the alignment, so a tail
 //! that came back unaligned is transferred again. A durable write ends with a leg that flushes; it
 //! is queued when the last of the others has completed. Nothing here calls the kernel.
 

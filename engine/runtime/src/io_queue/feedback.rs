@@ -7,11 +7,14 @@
 //!
 //! **The allowance.** If more than one read in a hundred took longer than the goal, what nobody
 //! waits for is held back to 7 tenths of what it was allowed before, down to a floor for all cores
-//! together; otherwise it recovers by [`RECOVERY`]. So a device that never gets better is given
-//! background work at the floor, and reads and commits are not held back by this at all. If the
-//! figures are too low, requests wait for tokens while the device is far quicker than the goal.
-//! When that has been so for [`PATIENCE_NANOSECONDS`], the allowance grows by a tenth a window
-//! beyond the whole, as long as it stays so, up to ten times the figures.
+//! together; otherwise it recovers by [`RECOVERY`]. Reads and commits are not held back by this at
+//! all. If it does not help, because reads take as long at the floor as they did before, it is not
+//! the background's doing: a disk that is always slow, or a core that is too busy to look. Then the
+//! background has all of the device for a while, before it is tried again.
+//!
+//! If the figures are too low, requests wait for tokens while the device is far quicker than the
+//! goal. When that has been so for [`PATIENCE_NANOSECONDS`], the allowance grows by a tenth a
+//! window beyond the whole, as long as it stays so, up to ten times the figures.
 //!
 //! How long a read takes is counted without what its own bytes cost, so that a goal for short reads
 //! says something of long ones.
@@ -38,10 +41,17 @@ const RATIO_MAX: u64 = 4_000;
 const RATIO_PRIOR: u64 = 32;
 
 const WHOLE: u64 = 1_000;
-/// The least that all cores together leave the background, in thousandths.
-const FLOOR: u64 = 100;
+/// The least that all cores together leave the background, in thousandths: a fifth of a device of
+/// which ten times as much was promised.
+const FLOOR: u64 = 20;
 /// What is added to an allowance below the whole after a good window, in thousandths.
-const RECOVERY: u64 = 25;
+const RECOVERY: u64 = 10;
+/// So many windows with late reads at the floor show whether holding back helps.
+const FLOOR_WINDOWS: u64 = 20;
+/// For so many windows it is not tried again when it did not.
+const TRUCE_WINDOWS: u64 = 200;
+/// Of a read that took very long so many goals count.
+const DELAY_GOALS_MAX: u64 = 100;
 const ALLOWED_MAX: u64 = 10 * WHOLE;
 /// How long figures must have looked too low before more than they say is allowed.
 const PATIENCE_NANOSECONDS: u64 = 30_000_000_000;
@@ -63,6 +73,20 @@ struct Tally {
     late: u64,
     /// Those that took longer than the goal's [`SLACK`]th.
     noticeable: u64,
+    /// What they took in all, in nanoseconds.
+    delays: u64,
+}
+
+/// How it goes to hold the background back.
+#[derive(Debug, Default)]
+struct Restraint {
+    /// What reads took on average when it began, in nanoseconds.
+    delay_before: u64,
+    /// Windows with late reads at the floor, and the sum of what reads took on average in each.
+    windows: u64,
+    delays: u64,
+    /// Windows in which late reads are not acted on.
+    truce: u64,
 }
 
 #[derive(Debug)]
@@ -77,6 +101,7 @@ pub(super) struct Feedback {
     tallies: [Tally; 2],
     /// Whether a request has waited for tokens in this window.
     is_throttled: bool,
+    restraint: Restraint,
     /// For how long figures have looked too low.
     calm_nanoseconds: u64,
     flow: IoFlow,
@@ -97,6 +122,7 @@ impl Feedback {
             completed: 0,
             tallies: [Tally::default(); 2],
             is_throttled: false,
+            restraint: Restraint::default(),
             calm_nanoseconds: 0,
             flow: IoFlow::default(),
             price_scale: 1 << SCALE_BITS,
@@ -139,6 +165,8 @@ impl Feedback {
             tally.ended += 1;
             tally.late += u64::from(delay > self.goal);
             tally.noticeable += u64::from(delay > self.goal / SLACK);
+            let delay = delay.min(self.goal.saturating_mul(DELAY_GOALS_MAX));
+            tally.delays = tally.delays.saturating_add(delay);
         }
     }
 
@@ -178,7 +206,7 @@ impl Feedback {
         let ended = self.completed.saturating_add(RATIO_PRIOR);
         let ratio = (given.saturating_mul(WHOLE) / ended).clamp(RATIO_MIN, RATIO_MAX);
         let kept = self.flow.ratio_thousandths * RATIO_KEPT;
-        // Rounded to the nearest: it comes back to within a hundredth of the whole, from both sides.
+        // Rounded to the nearest: it comes back to a hundredth of the whole, from both sides.
         self.flow.ratio_thousandths = (kept + ratio * (WHOLE - RATIO_KEPT) + WHOLE / 2) / WHOLE;
     }
 
@@ -186,9 +214,11 @@ impl Feedback {
         let [reads, writes] = self.tallies;
         let allowed = self.flow.allowed_thousandths;
         let is_late = reads.late >= LATE_MIN && reads.late.saturating_mul(100) > reads.ended;
-        self.flow.allowed_thousandths = if is_late {
+        let has_truce = self.restraint.truce > 0;
+        self.restraint.truce = self.restraint.truce.saturating_sub(1);
+        self.flow.allowed_thousandths = if is_late && !has_truce {
             self.calm_nanoseconds = 0;
-            (allowed * 7 / 10).max(self.floor)
+            self.hold_back(allowed, reads.delays / reads.ended)
         } else if allowed < WHOLE {
             (allowed + RECOVERY).min(WHOLE)
         } else if self.looks_too_low(if reads.ended > 0 { reads } else { writes }) {
@@ -198,6 +228,29 @@ impl Feedback {
         } else {
             allowed
         };
+    }
+
+    /// What is allowed after a window in which reads were late and took `delay` on average.
+    fn hold_back(&mut self, allowed: u64, delay: u64) -> u64 {
+        let restraint = &mut self.restraint;
+        if allowed >= WHOLE {
+            *restraint = Restraint { delay_before: delay, ..Restraint::default() };
+        }
+        if allowed > self.floor {
+            return (allowed * 7 / 10).max(self.floor);
+        }
+        restraint.windows += 1;
+        restraint.delays = restraint.delays.saturating_add(delay);
+        if restraint.windows < FLOOR_WINDOWS {
+            return allowed;
+        }
+        let at_floor = restraint.delays / restraint.windows;
+        (restraint.windows, restraint.delays) = (0, 0);
+        if at_floor <= restraint.delay_before / 4 * 3 {
+            return allowed;
+        }
+        restraint.truce = TRUCE_WINDOWS;
+        WHOLE
     }
 
     /// Whether requests were held back from a device that had time for them.

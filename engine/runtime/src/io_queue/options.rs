@@ -10,7 +10,8 @@ use crate::fair_queue::SHARES_MAX;
 /// Caps in bytes a second that make sense: with less, one request of 1 MiB takes a minute.
 const BANDWIDTH_MAX: RangeInclusive<u64> = (16 << 10)..=(1 << 40);
 
-/// What an [`IoQueue`](super::IoQueue) is made with. The defaults are for an unmeasured NVMe device.
+/// What an [`IoQueue`](super::IoQueue) is made with. The defaults are for an NVMe device that
+/// nobody has measured.
 #[derive(Clone, Debug)]
 pub struct IoQueueOptions {
     /// The classes' shares, indexed by [`IoClass`].

@@ -29,6 +29,15 @@ impl Windows {
         self.feedback.flow()
     }
 
+    /// A window in which all reads were later than they should be by `delay` nanoseconds.
+    fn pass_late(&mut self, delay: u64) -> u64 {
+        for _ in 0..1_000 {
+            self.feedback.note_dispatched();
+            self.feedback.note_completed(IoDirection::Read, false, delay);
+        }
+        self.pass(0, 0, 0).allowed_thousandths
+    }
+
     /// Windows of a device that has time while requests wait for tokens.
     fn pass_throttled(&mut self, nanoseconds: u64) -> IoFlow {
         let end = self.now + nanoseconds;
@@ -87,13 +96,17 @@ fn late_reads_hold_the_background_back_down_to_the_floor_and_no_further() {
     let mut windows = Windows::new(1);
     assert_eq!(windows.feedback.background_part(), None);
     assert_eq!(windows.pass(1_000, 1_000, 10).allowed_thousandths, 1_000, "one in a hundred may");
-    assert_eq!(windows.pass(1_000, 1_000, 11).allowed_thousandths, 700);
+    assert_eq!(windows.pass_late(50 * GOAL), 700);
     assert_eq!(windows.feedback.background_part(), Some(700));
     assert_eq!(windows.pass(1_000, 1_000, 11).allowed_thousandths, 490);
-    for _ in 0..1_000 {
-        assert!(windows.pass(1_000, 1_000, 1_000).allowed_thousandths >= FLOOR);
+    // Better at the floor than before, but late still.
+    for _ in 0..20 {
+        assert!(windows.pass_late(50 * GOAL) >= FLOOR);
     }
-    assert_eq!(windows.feedback.background_part(), Some(FLOOR), "the disk never gets better");
+    for _ in 0..1_000 {
+        assert_eq!(windows.pass_late(2 * GOAL), FLOOR);
+    }
+    assert_eq!(windows.feedback.background_part(), Some(FLOOR));
     assert_eq!(windows.feedback.price_scale(), 1 << SCALE_BITS, "what is waited for pays as ever");
     for _ in 0..(WHOLE - FLOOR).div_ceil(RECOVERY) {
         assert!(windows.feedback.background_part().is_some());
@@ -105,15 +118,34 @@ fn late_reads_hold_the_background_back_down_to_the_floor_and_no_further() {
 #[test]
 fn the_floor_is_one_for_all_cores() {
     let mut windows = Windows::new(4);
-    for _ in 0..100 {
+    for _ in 0..20 {
         windows.pass(1_000, 1_000, 1_000);
     }
     assert_eq!(windows.feedback.background_part(), Some(FLOOR / 4));
     let mut windows = Windows::new(10_000);
-    for _ in 0..100 {
+    for _ in 0..20 {
         windows.pass(1_000, 1_000, 1_000);
     }
     assert_eq!(windows.feedback.background_part(), Some(1), "work goes on");
+}
+
+/// The disk never gets better, or the core is too busy to see that it did.
+#[test]
+fn the_background_is_not_held_back_for_long_where_that_does_not_help() {
+    let mut windows = Windows::new(1);
+    let rounds = |windows: &mut Windows| {
+        let mut held_back = 0;
+        while windows.pass_late(3 * GOAL) < WHOLE {
+            held_back += 1;
+        }
+        held_back
+    };
+    let held_back = rounds(&mut windows);
+    assert!((FLOOR_WINDOWS..2 * FLOOR_WINDOWS).contains(&held_back), "{held_back}");
+    for _ in 0..TRUCE_WINDOWS {
+        assert_eq!(windows.pass_late(3 * GOAL), WHOLE, "it is left alone");
+    }
+    assert_eq!(rounds(&mut windows), held_back, "and tried again");
 }
 
 #[test]
