@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use larder_perftune::disk::{DiskFile, DiskFileError};
 use larder_runtime::device_group::DeviceGroup;
+use larder_runtime::disk::DiskCounters;
 use larder_runtime::io_queue::IoQueueOptions;
 
 pub use arguments::EngineArgs;
@@ -113,13 +114,7 @@ pub fn measure(
             progress.show_line(line);
         })?;
         let cpu = (host::process_cpu() - cpu_before).saturating_sub(sampler.cpu());
-        let model = io.device.as_ref().map(|device| *device.model());
-        let beside = quiet
-            .map(|quiet| {
-                let disk = (disk_before, crew.disk_counters()?);
-                Ok::<_, BenchError>(BesideMeasured { quiet, disk, model })
-            })
-            .transpose()?;
+        let beside = beside(&crew, quiet, disk_before, &io)?;
         settle(&settings, progress);
         drop(end);
         let samples = sampling.join().expect("the sampler does not panic");
@@ -133,7 +128,6 @@ pub fn measure(
             .then(|| verify(&mut crew, &settings, progress))
             .transpose()?;
         crew.close()?;
-        let resident_peak_bytes = resident_peak();
         Ok(EngineSummary::new(Measured {
             settings: &settings,
             shards,
@@ -145,7 +139,7 @@ pub fn measure(
             disk,
             kernel,
             cpu,
-            resident_peak_bytes,
+            resident_peak_bytes: resident_peak(),
             bookkeeping_bytes,
             verify,
             beside,
@@ -208,6 +202,19 @@ fn quiet(
         progress.show_line(format!("alone: {:.0} s, {operations} done", elapsed.as_secs_f64()));
     })?;
     Ok(Some(result))
+}
+
+/// What was counted while other loads went on beside the workload, if they did.
+fn beside(
+    crew: &Crew,
+    quiet: Option<PhaseResult>,
+    disk_before: DiskCounters,
+    io: &IoQueueOptions,
+) -> Result<Option<BesideMeasured>, BenchError> {
+    let Some(quiet) = quiet else { return Ok(None) };
+    let disk = (disk_before, crew.disk_counters()?);
+    let model = io.device.as_ref().map(|device| *device.model());
+    Ok(Some(BesideMeasured { quiet, disk, model }))
 }
 
 /// Stores every key, if the workload needs that and it is not there or asked for.

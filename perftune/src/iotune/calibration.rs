@@ -30,7 +30,7 @@ const MORE_MILLISECONDS: u32 = 500;
 
 /// What the file of figures begins with.
 const NOTE: &str = "\
-# Found in two seconds when the data directory was made. `larder iotune` takes longer and finds more.
+# Found in two seconds when the data directory was made. `larder iotune` finds more.
 ";
 
 /// A short measurement of the disk of a data directory.
