@@ -762,6 +762,20 @@ def once(client):
         for _ in range(2)
     ]
     assert made[0] == made[1] and made[0][1]["changed"][0]["number"] == 5, made
+    # What was stored behind a deletion, or touched behind a touch, stays as it is.
+    cleared, touched, read = token(b"v" * 16), token(b"w" * 16), token(b"x" * 16)
+    stay = {**put, "record": b"cleared", "mode": "set"}
+    assert client.ask("delete_items", token=cleared, record=b"cleared") == (OK, {})
+    assert client.ask("put", **stay)[0] == OK
+    assert client.ask("delete_items", token=cleared, record=b"cleared") == (OK, {})
+    assert client.ask("touch", token=touched, record=b"cleared", ttl=1000)[1]["expiry"] > 0
+    assert client.ask("touch", record=b"cleared", ttl=0)[1]["expiry"] == 0
+    assert client.ask("touch", token=touched, record=b"cleared", ttl=1000)[1]["expiry"] == 0
+    for _ in range(2):
+        status, item = client.ask("get_and_touch", token=read, record=b"cleared", ttl=0)
+        assert (status, item["value"]) == (OK, b"v".hex()), item
+    other = client.ask("touch", token=read, record=b"cleared", ttl=0)
+    assert other[0] == TOKEN_REFUSED, other
 
 
 def round_trips(client):

@@ -20,6 +20,7 @@ use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
 use crate::memcached::answer::{DAMAGED, STOPPED};
+use crate::namespaces::NamespaceView;
 use crate::process::MEMCACHED_VERSION;
 
 /// Answers requests from a script: a key's first letter says how.
@@ -180,7 +181,10 @@ impl<const IS_LOOSE: bool> Bench<IS_LOOSE> {
     fn begin(item_bytes_max: u64) -> Self {
         let facts = Facts { item_bytes_max, flush_enabled: true, ..Facts::example() };
         Self {
-            connection: Connection::new(Marked(Memcached::new(&Arc::new(facts)), Cell::default())),
+            connection: Connection::new(Marked(
+                Memcached::new(&Arc::new(facts), &NamespaceView::default()),
+                Cell::default(),
+            )),
             fake: Fake::new(),
             out: OutputQueue::default(),
             spares: SpareInputs::default(),

@@ -33,7 +33,8 @@ enum Form {
     Meta,
     Statistics(Section),
     Clear { noreply: bool },
-    Verbosity { noreply: bool },
+    /// A setting of the node.
+    Setting { noreply: bool },
     Detail(DetailMode),
     Watch(LogStreams),
     Dump(Dumping),
@@ -75,7 +76,9 @@ impl Token {
                     (Form::Touch { exptime, noreply }, &[])
                 }
                 Request::FlushAll { noreply, .. } => (Form::Clear { noreply }, &[]),
-                Request::Verbosity { noreply, .. } => (Form::Verbosity { noreply }, &[]),
+                Request::Verbosity { noreply, .. } | Request::MemoryLimit { noreply, .. } => {
+                    (Form::Setting { noreply }, &[])
+                }
                 Request::Detail(mode) => (Form::Detail(mode), &[]),
                 Request::Watch(streams) => (Form::Watch(streams), &[]),
                 Request::Dump(dump) => (Form::Dump(Dumping::new(&dump)), &[]),
@@ -152,7 +155,7 @@ impl Token {
             }
             Form::Clear { noreply } => Request::FlushAll { delay: None, noreply },
             Form::Statistics(_) => Request::Stats { arguments: &[] },
-            Form::Verbosity { noreply } => Request::Verbosity { level: 0, noreply },
+            Form::Setting { noreply } => Request::Verbosity { level: 0, noreply },
             Form::Detail(mode) => Request::Detail(mode),
             Form::Watch(streams) => Request::Watch(streams),
             Form::Dump(dumping) => Request::Dump(dumping.dump()),

@@ -164,6 +164,7 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
             }
             NodeRequest::Connections => Ask::Connections,
             NodeRequest::CountPrefixes(is_on) => Ask::CountPrefixes(is_on),
+            NodeRequest::LimitValues(bytes) => Ask::LimitValues(bytes),
             NodeRequest::Prefixes => Ask::Prefixes,
             NodeRequest::Watch(kinds) => {
                 state.start_watching(place, kinds);

@@ -140,11 +140,12 @@ mod tests {
     use crate::connection::Connection;
     use crate::facts::Facts;
     use crate::memcached::Memcached;
+    use crate::namespaces::NamespaceView;
     use larder_runtime::ring_env::RingEnv;
 
     fn client() -> (Client<RingEnv>, usize, Option<SocketAddr>) {
         let facts = std::sync::Arc::new(Facts::example());
-        (Box::new(Connection::new(Memcached::new(&facts))), 0, None)
+        (Box::new(Connection::new(Memcached::new(&facts, &NamespaceView::default()))), 0, None)
     }
 
     #[test]

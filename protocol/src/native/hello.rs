@@ -73,11 +73,14 @@ pub mod capability {
     /// Durability by request.
     pub const DURABILITY: u64 = 1 << 3;
 
-    /// Idempotency tokens.
+    /// Idempotency tokens of puts, deletes, increments and changes of a record.
     pub const TOKENS: u64 = 1 << 4;
+    /// Idempotency tokens of touches, with or without a read, and of deletions of items.
+    pub const MORE_TOKENS: u64 = 1 << 5;
 
     /// All of them.
-    pub const ALL: u64 = IF_VALUE | ITEMS_BY_KEYS | DESCENDING_SCAN | DURABILITY | TOKENS;
+    pub const ALL: u64 =
+        IF_VALUE | ITEMS_BY_KEYS | DESCENDING_SCAN | DURABILITY | TOKENS | MORE_TOKENS;
 }
 
 impl HelloReply {

@@ -10,6 +10,7 @@ use crate::events::{Happening, NodeEvent};
 use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
+use crate::namespaces::NamespaceView;
 use crate::request::ShardAnswer;
 
 /// A connection to a store of two shards, and what answers it.
@@ -22,7 +23,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let protocol = Memcached::new(&Arc::new(Facts::example()));
+        let protocol = Memcached::new(&Arc::new(Facts::example()), &NamespaceView::default());
         let (connection, spares) = (Connection::new(protocol), SpareInputs::default());
         Self { connection, fake: Fake::new(), out: OutputQueue::default(), spares }
     }

@@ -277,15 +277,15 @@ fn entrances(
     core: usize,
     namespaces: &NamespaceView,
 ) -> Vec<Entrance<SimCoreEnv>> {
-    let (text, binary) = (Arc::clone(facts), Arc::clone(facts));
-    let (native, namespaces) = (Arc::clone(facts), namespaces.clone());
+    let with = || (Arc::clone(facts), namespaces.clone());
+    let (text, binary, native) = (with(), with(), with());
     vec![
         Entrance::by_first_byte(
-            move || Memcached::new(&text),
+            move || Memcached::new(&text.0, &text.1),
             BINARY_MAGIC,
-            move || MemcachedBinary::new(&binary),
+            move || MemcachedBinary::new(&binary.0, &binary.1),
         ),
-        Entrance::new(move || Native::new(&native, core, &namespaces)),
+        Entrance::new(move || Native::new(&native.0, core, &native.1)),
     ]
 }
 
