@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::latency::CoreLatencies;
 use crate::loads::ShardLoads;
 use crate::memcached::gate::Gate;
 use crate::memory_plan::MemoryPlan;
@@ -57,6 +58,8 @@ pub struct Facts {
     pub targets: (u32, u32),
     /// How loaded the shards are.
     pub loads: ShardLoads,
+    /// How long requests take.
+    pub latencies: CoreLatencies,
 }
 
 #[cfg(test)]
@@ -88,6 +91,7 @@ impl Facts {
             durability: "sync".into(),
             targets: (0, 0),
             loads: ShardLoads::new(2),
+            latencies: CoreLatencies::new(2),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod counters;
 pub mod events;
 pub mod facts;
 pub mod inspect;
+pub mod latency;
 pub mod launch;
 pub mod ledger;
 pub mod limits;

@@ -397,7 +397,8 @@ def read_reply(kind, body):
     """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
     if kind == "hello":
         said = reader("HelloReply", body)
-        names = [*HELLO_NUMBERS, "software", "core_ports", "opcodes", "shard_loads"]
+        lists = ["core_ports", "opcodes", "shard_loads", "read_p99_microseconds", "write_p99_microseconds"]
+        names = [*HELLO_NUMBERS, "software", *lists]
         getters = {name: "".join(part.title() for part in name.split("_")) for name in names}
         fields = {name: getattr(said, getters[name])() for name in HELLO_NUMBERS}
         for name in ("core_ports", "opcodes", "shard_loads"):

@@ -48,7 +48,7 @@ impl<P: Codec> Connection<P> {
             for (request, target, behind) in next.into_iter().flatten() {
                 let stop = self.limit(output).or_else(|| {
                     let part = P::other_part(&begun.first, begun.taken);
-                    self.part(part, (&request, target), output, handler)
+                    self.part((part, asked), (&request, target), output, handler)
                 });
                 if stop.is_some() {
                     self.begun = Some(begun);
@@ -64,7 +64,7 @@ impl<P: Codec> Connection<P> {
     #[inline]
     fn part(
         &mut self,
-        part: P::Token,
+        (part, since): (P::Token, u64),
         (request, target): (&ItemRequest<'_>, Target),
         output: &mut Output<'_>,
         handler: &mut impl Handler,
@@ -75,7 +75,8 @@ impl<P: Codec> Connection<P> {
             protocol.pass_part(&part, false, output.queue.bytes());
             return None;
         }
-        let asked = Asked { sequence: slots.next_sequence(), load: slots.load() };
+        let (sequence, load) = (slots.next_sequence(), slots.load());
+        let asked = Asked { sequence, load, since };
         let put = |answer: Result<&Answer<'_>, NoAnswer>| protocol.put_part(&part, Some(answer));
         match handler.request(request, target, asked, put) {
             Handled::Refused => return Some(Stop::Core),

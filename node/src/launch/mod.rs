@@ -50,6 +50,7 @@ use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::facts::Facts;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
+use crate::latency::CoreLatencies;
 use crate::loads::ShardLoads;
 use crate::log::LogControl;
 use crate::memcached::gate::Gate;
@@ -214,6 +215,7 @@ fn facts(
         durability: config.durability.to_string(),
         targets: (config.read_target_us, config.write_target_us),
         loads: ShardLoads::new(shards),
+        latencies: CoreLatencies::new(cores),
     }
 }
 

@@ -98,6 +98,8 @@ impl Native {
             read_target_microseconds: facts.targets.0,
             write_target_microseconds: facts.targets.1,
             shard_loads: facts.loads.all(),
+            read_p99_microseconds: facts.latencies.reads(),
+            write_p99_microseconds: facts.latencies.writes(),
             capabilities: capability::ALL,
             token_window_seconds: facts.idempotency_window,
             token_drift_seconds: TOKEN_DRIFT_SECONDS,

@@ -17,6 +17,7 @@ use super::shards::{
 };
 use crate::connection::After;
 use crate::counters::{Counters, Kind};
+use crate::latency::LatencySample;
 use crate::namespaces::registry::{REGISTRY_SHARD, RegistryEntry};
 use crate::request::{Answered, ItemRequest, NoAnswer, ShardAnswer, ShardRequest, ShardWork};
 
@@ -34,6 +35,8 @@ pub(super) struct Completion {
     pub(super) kind: Kind,
     /// What those who watch are told of it.
     pub(super) observed: Option<Box<Observed>>,
+    /// Whether it is measured how long it takes.
+    pub(super) sample: Option<LatencySample>,
 }
 
 /// What came of a request that had to wait.
@@ -57,7 +60,7 @@ impl<C: CoreEnv> Shards<C> {
         shard: u16,
         request: &ItemRequest<'_>,
         expected_bytes: usize,
-        observed: Option<Box<Observed>>,
+        (observed, sample): (Option<Box<Observed>>, Option<LatencySample>),
     ) {
         let now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
         let darkened = self.is_dark(shard, request, now).then(|| darken(request));
@@ -88,9 +91,17 @@ impl<C: CoreEnv> Shards<C> {
             if let Ok((_, needs)) = &result {
                 engine.demand(*needs, how);
             }
-            let completion =
-                Completion { origin, shard, result, how, expected_bytes, adds, kind, observed };
-            completions.borrow_mut().push(completion);
+            completions.borrow_mut().push(Completion {
+                origin,
+                shard,
+                result,
+                how,
+                expected_bytes,
+                adds,
+                kind,
+                observed,
+                sample,
+            });
         });
     }
 
@@ -113,10 +124,17 @@ impl<C: CoreEnv> Shards<C> {
         self.env.spawn(queue, async move {
             let answer = carry_out(&engine, &request, now).await;
             let result = answer.map(|answer| (Done::Shard(answer), 0));
-            let (kind, how, observed) = (Kind::Other, Acknowledgement::Configured, None);
-            let completion =
-                Completion { origin, shard, result, how, expected_bytes, adds, kind, observed };
-            completions.borrow_mut().push(completion);
+            completions.borrow_mut().push(Completion {
+                origin,
+                shard,
+                result,
+                how: Acknowledgement::Configured,
+                expected_bytes,
+                adds,
+                kind: Kind::Other,
+                observed: None,
+                sample: None,
+            });
         });
     }
 

@@ -496,6 +496,8 @@ fn a_node_says_what_it_is() {
         token_drift_seconds: 60,
         large_bytes_max: 128 << 20,
         chunk_bytes_max: 512 << 10,
+        read_p99_microseconds: vec![150, 0],
+        write_p99_microseconds: vec![u32::MAX, 900],
     };
     assert_eq!(HelloReply::decode(&hello.encode()), Ok(hello));
     assert_eq!(HelloReply::decode(b"12345678"), Err(StructureError::Identifier));

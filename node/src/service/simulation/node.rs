@@ -23,6 +23,7 @@ use super::client::Client;
 use crate::connection::Load;
 use crate::control::{Control, Event};
 use crate::facts::Facts;
+use crate::latency::CoreLatencies;
 use crate::ledger::Holding;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::loads::ShardLoads;
@@ -102,6 +103,7 @@ impl Node {
             cores: size.cores,
             shards: size.shards,
             loads: ShardLoads::new(size.shards),
+            latencies: CoreLatencies::new(size.cores),
             ..Facts::example()
         };
         let shared = Arc::new(Shared {
