@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod ask;
+mod canary;
 pub mod codec;
 pub mod config;
 pub mod connection;

@@ -24,6 +24,7 @@ use larder_engine::key::Key;
 use larder_engine::shard::{Acknowledgement, Answer};
 use larder_runtime::output_queue::OutputQueue;
 
+use crate::canary::{self, NodeDefect};
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::events::NodeEvent;
 use crate::limits::{
@@ -337,6 +338,15 @@ impl<P: Codec> Conversation for Connection<P> {
         output: &mut Output<'_>,
     ) -> bool {
         let is_passed = self.slots.may_leave_next(sequence) && !output.is_full();
+        if canary::has(NodeDefect::DropWhereFull) && self.slots.may_leave_next(sequence) {
+            let mark = output.queue.mark();
+            let is_dropped = output.is_full();
+            self.slots.pass(&self.protocol, sequence, answer, (now, 1), output.queue);
+            if is_dropped {
+                output.queue.truncate(mark);
+            }
+            return true;
+        }
         if is_passed {
             self.slots.pass(&self.protocol, sequence, answer, (now, 1), output.queue);
         } else {

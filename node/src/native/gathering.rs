@@ -12,6 +12,7 @@ use std::rc::Rc;
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{MULTI_ENTRY_BYTES, NativeStatus, not_found, put_found};
 
+use crate::canary::{self, NodeDefect};
 use crate::limits::{CONNECTION_WAITING_BYTES_MAX, PAGE_BYTES_MAX};
 
 /// Bytes that the unfinished replies of a connection hold.
@@ -99,6 +100,10 @@ impl Gathering {
         self.missing -= 1;
         if self.missing > 0 {
             return;
+        }
+        if canary::has(NodeDefect::LoseLastPart) && self.head.hops > 0 {
+            let last = self.entries.len() - 1;
+            self.put(last, Err(NativeStatus::Absent));
         }
         let is_in_order = self.entries.is_sorted_by_key(|entry| entry.start);
         let len: usize = self.entries.iter().map(ExactSizeIterator::len).sum();

@@ -32,6 +32,7 @@ use larder_protocol::native::{
 };
 use larder_protocol::sink::ReplySink;
 
+use crate::canary::{self, NodeDefect};
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
@@ -711,6 +712,10 @@ impl Codec for Native {
             of.borrow_mut().note_hops(hops);
             self.put_part(token, Some(answer));
             return self.pass_part(token, false, out.bytes());
+        }
+        if canary::has(NodeDefect::OtherRequestId) {
+            let head = ReplyHead { id: token.head.id ^ 1, ..token.head };
+            return NativeToken { head, ..token.clone() }.put(answer, hops, out);
         }
         token.put(answer, hops, out);
     }

@@ -127,7 +127,7 @@ fn tables_beyond_all_that_caches_can_give_are_told() {
 #[test]
 fn the_value_cache_is_as_small_as_it_is_told_to_be_and_grows_again() {
     let mut options = options();
-    options.item_cache_bytes = 4 << 20;
+    (options.item_cache_bytes, options.table_memory_bytes) = (4 << 20, 8 << 20);
     let (mut life, shard) = start(3, &options);
     life.block_on(async move {
         let largest = shard.statistics().items.capacity;

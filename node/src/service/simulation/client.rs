@@ -38,6 +38,8 @@ enum Farewell {
 #[derive(Clone, Debug)]
 pub(super) struct Habits {
     is_native: bool,
+    /// It connects when so many others have gone.
+    comes_after: usize,
     /// The core that it connects to.
     core: usize,
     /// Bytes that it lets come before it reads.
@@ -54,10 +56,12 @@ pub(super) struct Habits {
 }
 
 impl Habits {
-    pub(super) fn random(random: &mut Random) -> Self {
+    /// Those of the client with this number; those before it do not wait for it.
+    pub(super) fn random(number: usize, random: &mut Random) -> Self {
         let requests = random.count(1..=40);
         Self {
             is_native: random.percent(50),
+            comes_after: if random.percent(50) { 0 } else { random.index(number + 1) },
             core: random.index(2),
             window: random.pick(&[100, 3000, 8 << 10, 256 << 10]),
             requests,
@@ -129,10 +133,14 @@ impl Client {
         (self.heard, self.is_done && self.has_finished)
     }
 
-    /// Does one thing, if there is one to do; returns whether there was. `connect` is given the
-    /// listener, the window and the core.
-    pub(super) fn step(&mut self, connect: impl FnOnce(usize, usize, usize) -> SimClient) -> bool {
-        if self.is_done {
+    /// Does one thing, if there is one to do; returns whether there was. So many others have gone;
+    /// `connect` is given the listener, the window and the core.
+    pub(super) fn step(
+        &mut self,
+        gone: usize,
+        connect: impl FnOnce(usize, usize, usize) -> SimClient,
+    ) -> bool {
+        if self.is_done || gone < self.habits.comes_after {
             return false;
         }
         if self.socket.is_none() {

@@ -202,12 +202,13 @@ fn go_on(cores: &mut [Served], clients: &mut [Client], random: &mut Random) -> b
             has_worked |= core.turn(service);
             continue;
         }
+        let gone = clients.iter().filter(|client| client.is_done()).count();
         let client = &mut clients[index - cores.len()];
         let connect = |listener, window, core: usize| -> SimClient {
             let core = core % cores.len();
             cores[core].core.connect(listener, window)
         };
-        has_worked |= client.step(connect);
+        has_worked |= client.step(gone, connect);
     }
     has_worked
 }
