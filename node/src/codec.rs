@@ -114,6 +114,7 @@ pub trait Codec {
     /// The request at `cursor` of a message that means [`Meaning::Parts`], and was received at this
     /// nanosecond; `None` behind the last. The cursor begins as 0, and is moved to the next.
     fn next_part<'s>(
+        &self,
         message: &'s Self::Message<'_>,
         _cursor: &mut usize,
         _asked: u64,

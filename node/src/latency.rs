@@ -90,8 +90,8 @@ fn bucket_of(microseconds: u64) -> usize {
 /// The most microseconds of a bucket.
 fn bucket_end(bucket: usize) -> u32 {
     let (doubling, quarter) = (bucket / 4, bucket as u64 % 4);
-    let next = (u64::from(quarter + 5) << doubling) >> 2;
-    u32::try_from(next.saturating_sub(1).max(1)).unwrap_or(u32::MAX)
+    let next = ((quarter + 5) << doubling).div_ceil(4);
+    u32::try_from(next - 1).unwrap_or(u32::MAX)
 }
 
 /// Reads or changes: those of the last half, and those of the one before.
@@ -189,7 +189,8 @@ mod tests {
             let bucket = bucket_of(microseconds);
             let end = u64::from(bucket_end(bucket));
             assert!(microseconds <= end || bucket == BUCKETS - 1, "{microseconds}: {bucket}");
-            assert!(end <= microseconds.max(1) * 5 / 4 + 1, "{microseconds}: {end}");
+            let most = microseconds.max(1).saturating_mul(5) / 4 + 1;
+            assert!(end <= most, "{microseconds}: {end}");
             assert!(bucket == 0 || u64::from(bucket_end(bucket - 1)) <= end);
         }
     }

@@ -40,7 +40,7 @@ impl<P: Codec> Connection<P> {
             let mut next: [Option<(ItemRequest<'_>, Target, usize)>; ANNOUNCED_MAX] =
                 [const { None }; ANNOUNCED_MAX];
             for one in &mut next {
-                let Some(request) = P::next_part(message, &mut ahead, asked) else { break };
+                let Some(request) = self.protocol.next_part(message, &mut ahead, asked) else { break };
                 *one = Some((request, handler.announce(&request.key), ahead));
             }
             next[0].as_ref()?;

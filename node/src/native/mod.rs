@@ -544,6 +544,7 @@ impl Codec for Native {
 
     #[inline]
     fn next_part<'s>(
+        &self,
         step: &'s NativeStep<'_>,
         cursor: &mut usize,
         asked: u64,
@@ -554,8 +555,7 @@ impl Codec for Native {
         let GetItem { key, metadata_only, is_quiet } = multi.get_at(cursor)?;
         let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
         let (operation, kind) = (Operation::Read(read), Kind::Get { touches: false });
-        // What only reads is told no earlier, whatever its namespace says.
-        let settings = NamespaceSettings::default();
+        let settings = self.namespaces.settings(key.namespace).unwrap_or_default();
         Some(request_of((head, asked), &settings, key, (operation, kind)))
     }
 

@@ -4,6 +4,7 @@
 use larder_runtime::random::Random;
 use larder_runtime::simulation::SimClient;
 
+use super::CLIENTS_MAX;
 use super::memcached_talk::MemcachedTalk;
 use super::native_talk::NativeTalk;
 use super::node::{MEMCACHED, NATIVE};
@@ -53,6 +54,8 @@ pub(super) struct Habits {
     /// The most that it sends at once.
     send_bytes_max: usize,
     farewell: Farewell,
+    /// How often it comes again at once when it has torn its connection down, as somebody else.
+    returns: usize,
 }
 
 impl Habits {
@@ -74,12 +77,27 @@ impl Habits {
                 1 => Farewell::Goodbye,
                 _ => Farewell::Finish,
             },
+            returns: random.pick(&[0, 1, 6]),
+        }
+    }
+}
+
+impl Habits {
+    fn talk(&self, number: usize) -> Box<dyn Talk> {
+        // Who takes little at a time would be at it for ever with long values.
+        let value_bytes_max = 30 * self.window.min(self.read_bytes_max);
+        if self.is_native {
+            Box::new(NativeTalk::new(number, value_bytes_max))
+        } else {
+            Box::new(MemcachedTalk::new(number, value_bytes_max))
         }
     }
 }
 
 /// A client and what it has seen.
 pub(super) struct Client {
+    /// No two have the same, nor do those as whom one comes again.
+    number: usize,
     habits: Habits,
     random: Random,
     talk: Box<dyn Talk>,
@@ -104,14 +122,9 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     pub(super) fn new(number: usize, habits: Habits, random: Random) -> Self {
-        // Who takes little at a time would be at it for ever with long values.
-        let value_bytes_max = 30 * habits.window.min(habits.read_bytes_max);
-        let talk: Box<dyn Talk> = if habits.is_native {
-            Box::new(NativeTalk::new(number, value_bytes_max))
-        } else {
-            Box::new(MemcachedTalk::new(number, value_bytes_max))
-        };
+        let talk = habits.talk(number);
         Self {
+            number,
             habits,
             random,
             talk,
@@ -153,12 +166,25 @@ impl Client {
             && self.random.percent(20)
         {
             self.socket().reset();
-            self.is_done = true;
+            self.begin_anew();
             return true;
         }
         let has_read = self.random.percent(self.habits.reads_percent) && self.read();
         let has_said = self.say();
         has_read | has_said | self.send() | self.part()
+    }
+
+    /// Comes again as somebody else, if it does.
+    fn begin_anew(&mut self) {
+        let Some(returns) = self.habits.returns.checked_sub(1) else {
+            self.is_done = true;
+            return;
+        };
+        self.habits.returns = returns;
+        self.number += CLIENTS_MAX;
+        self.talk = self.habits.talk(self.number);
+        (self.socket, self.said) = (None, 0);
+        self.unsent.clear();
     }
 
     fn socket(&self) -> &SimClient {
