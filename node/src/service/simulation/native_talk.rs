@@ -168,8 +168,10 @@ impl NativeTalk {
                 })
             }),
         };
-        let number = self.number;
-        assert!(is_met, "client {number}, request {id}: {status:?} instead of {due:?}");
+        if !is_met {
+            let due: String = format!("{due:?}").chars().take(300).collect();
+            panic!("client {}, request {id}: {status:?} instead of {due}", self.number);
+        }
     }
 }
 
