@@ -141,6 +141,11 @@ pub trait Codec {
         panic!("no message of this protocol has parts: {part:?}");
     }
 
+    /// Whether values are gathered in what such a part belongs to.
+    fn part_holds_values(part: &Self::Token) -> bool {
+        panic!("no message of this protocol has parts: {part:?}");
+    }
+
     /// Gathers the answer to a part; `None` if it was not asked for, for want of room.
     fn put_part(&self, part: &Self::Token, _answer: Option<Result<&Answer<'_>, NoAnswer>>) {
         panic!("no message of this protocol has parts: {part:?}");

@@ -109,6 +109,8 @@ pub trait Handler {
         asked: Asked,
         put: impl FnOnce(Result<&Answer<'_>, NoAnswer>),
     ) -> Handled;
+    /// Whether a request was refused last because of what all connections hold of the memory.
+    fn lacks_memory(&self) -> bool;
     /// Starts to carry out a request that is not about one item. If that cannot be, `put` gets the
     /// reason.
     fn shard_request(

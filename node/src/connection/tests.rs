@@ -35,6 +35,8 @@ struct Fake {
     acknowledged: u64,
     is_stopped: bool,
     is_full: bool,
+    /// Whether it is full for want of memory.
+    lacks_memory: bool,
     /// Sequences of what waits, with the key.
     waiting: Vec<(u64, String)>,
     requests: usize,
@@ -52,6 +54,7 @@ impl Fake {
             acknowledged: 0,
             is_stopped: false,
             is_full: false,
+            lacks_memory: false,
             waiting: Vec::new(),
             requests: 0,
             node_requests: 0,
@@ -114,6 +117,10 @@ impl Handler for Fake {
         put(if is_error { Err(NoAnswer::Damaged) } else { Ok(&answer) });
         let needs = key.strip_prefix('n').and_then(|digits| digits.parse().ok()).unwrap_or(0);
         Handled::Done { after: After { needs, ..After::NOTHING }, is_error }
+    }
+
+    fn lacks_memory(&self) -> bool {
+        self.lacks_memory
     }
 
     fn shard_request(

@@ -181,13 +181,7 @@ pub fn put_failure(out: &mut Vec<u8>, command: &Command<'_>, failure: NoAnswer) 
         }
         (_, NoAnswer::Stopped) => STOPPED,
         (_, NoAnswer::ReadFailed) => READ_FAILED,
-        (
-            _,
-            NoAnswer::TooLate
-            | NoAnswer::Busy
-            | NoAnswer::NoNamespace
-            | NoAnswer::LeaseEnded,
-        ) => {
+        (_, NoAnswer::TooLate | NoAnswer::Busy | NoAnswer::NoNamespace | NoAnswer::LeaseEnded) => {
             panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
         }
     };

@@ -24,17 +24,42 @@ pub struct Token {
 
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    Get { with_cas: bool, new_exptime: Option<i32> },
-    Store { verb: StoreVerb, client_flags: u32, exptime: i32, cas: Option<u64>, noreply: bool },
-    Delete { noreply: bool },
-    Arithmetic { delta: u64, direction: Direction, noreply: bool },
-    Touch { exptime: i32, noreply: bool },
-    Drop { reply: &'static str, is_suppressed: bool },
+    Get {
+        with_cas: bool,
+        new_exptime: Option<i32>,
+    },
+    Store {
+        verb: StoreVerb,
+        client_flags: u32,
+        exptime: i32,
+        cas: Option<u64>,
+        noreply: bool,
+    },
+    Delete {
+        noreply: bool,
+    },
+    Arithmetic {
+        delta: u64,
+        direction: Direction,
+        noreply: bool,
+    },
+    Touch {
+        exptime: i32,
+        noreply: bool,
+    },
+    Drop {
+        reply: &'static str,
+        is_suppressed: bool,
+    },
     Meta,
     Statistics(Section),
-    Clear { noreply: bool },
+    Clear {
+        noreply: bool,
+    },
     /// A setting of the node.
-    Setting { noreply: bool },
+    Setting {
+        noreply: bool,
+    },
     Detail(DetailMode),
     Watch(LogStreams),
     Dump(Dumping),

@@ -136,7 +136,8 @@ mod tests {
             };
             expiry
         };
-        for (asked, has) in [(0, 1060), (1050, 1050), (1101, 1100), (1000, 1000), (EXPIRED, EXPIRED)]
+        for (asked, has) in
+            [(0, 1060), (1050, 1050), (1101, 1100), (1000, 1000), (EXPIRED, EXPIRED)]
         {
             assert_eq!(touched(asked), has, "{asked}");
         }

@@ -70,6 +70,11 @@ impl Gathering {
         !self.has_room(0) || self.item_bytes >= PAGE_BYTES_MAX
     }
 
+    /// Whether there are values among what has come.
+    pub(super) fn holds_values(&self) -> bool {
+        self.item_bytes > 0
+    }
+
     /// Puts the entry of a part: an item, or why there is none.
     pub(super) fn put(&mut self, at: usize, found: Result<&NativeItem<'_>, NativeStatus>) {
         let start = self.bytes.len();

@@ -25,10 +25,9 @@ use larder_engine::shard::{Acknowledgement, Answer, BatchAnswer, ItemBatch};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, Group, HelloReply, ITEM_BYTES_MAX, IncrementItem,
-    ItemKey, LargeItem, LargeWork, NamespaceSettings,
-    NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode,
-    PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, StoreWhen,
-    TouchItem, VERSION, capability,
+    ItemKey, LargeItem, LargeWork, NamespaceSettings, NativeLimits, NativeParsed, NativeParser,
+    NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal,
+    RequestDurability, RequestHead, StoreWhen, TouchItem, VERSION, capability,
 };
 use larder_protocol::sink::ReplySink;
 
@@ -578,6 +577,10 @@ impl Codec for Native {
     #[inline]
     fn part_has_room(part: &NativeToken) -> bool {
         !part.part().of.borrow().is_full()
+    }
+
+    fn part_holds_values(part: &NativeToken) -> bool {
+        part.part().of.borrow().holds_values()
     }
 
     #[inline]

@@ -109,6 +109,10 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
         Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes }
     }
 
+    fn lacks_memory(&self) -> bool {
+        matches!(self.state.refused_want, Some(Want::Reply(_)))
+    }
+
     fn shard_request(
         &mut self,
         request: Arc<ShardRequest>,

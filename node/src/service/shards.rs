@@ -347,10 +347,7 @@ pub(super) fn is_too_long<C: CoreEnv>(engine: &Engine<C>, request: &ItemRequest<
 
 /// Whether it failed for want of room, so that what was to be replaced is stale.
 pub(super) fn leaves_stale(failure: &EngineError) -> bool {
-    matches!(
-        failure,
-        EngineError::Full | EngineError::OverQuota(_) | EngineError::RecordFull(_)
-    )
+    matches!(failure, EngineError::Full | EngineError::OverQuota(_) | EngineError::RecordFull(_))
 }
 
 /// The same request, which stores nothing but what has expired.

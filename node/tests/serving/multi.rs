@@ -218,8 +218,7 @@ fn readers_of_many_large_values_that_do_not_read_harm_nobody_else() {
     assert!(asked > 50 && slowest < Duration::from_secs(2), "{asked} requests, {slowest:?}");
     let peak = node.peak_resident_bytes();
     assert!(peak < 192 << 20, "{} MiB of the 192 that the node was given", peak >> 20);
-    drop(attackers);
-    // Who reads gets all, a part at a time.
+    // Who reads gets all, a part at a time, while they are still there.
     let mut missing: Vec<String> = names;
     for _ in 0..1000 {
         let answered = client.ask(&request(&self::body(&missing)));
@@ -241,5 +240,6 @@ fn readers_of_many_large_values_that_do_not_read_harm_nobody_else() {
         }
     }
     assert_eq!(missing, Vec::<String>::new());
+    drop(attackers);
     node.stop("-TERM");
 }
