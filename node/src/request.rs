@@ -34,8 +34,8 @@ pub struct ItemRequest<'a> {
     pub deadline: Option<u64>,
     /// When the answer may be given.
     pub acknowledgement: Acknowledgement,
-    /// Whether the old item goes if there is no room for the new one, or if that is too long: it was
-    /// to be replaced, so what is there is stale.
+    /// Whether the old item goes if there is no room for the new one, or if that is too long: it
+    /// was to be replaced, so what is there is stale.
     pub replaces: bool,
 }
 

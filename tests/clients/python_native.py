@@ -397,11 +397,12 @@ def read_reply(kind, body):
     """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
     if kind == "hello":
         said = reader("HelloReply", body)
-        lists = ["core_ports", "opcodes", "shard_loads", "read_p99_microseconds", "write_p99_microseconds"]
+        measured = ["read_p99_microseconds", "write_p99_microseconds"]
+        lists = ["core_ports", "opcodes", "shard_loads", *measured]
         names = [*HELLO_NUMBERS, "software", *lists]
         getters = {name: "".join(part.title() for part in name.split("_")) for name in names}
         fields = {name: getattr(said, getters[name])() for name in HELLO_NUMBERS}
-        for name in ("core_ports", "opcodes", "shard_loads"):
+        for name in lists:
             length = getattr(said, getters[name] + "Length")()
             fields[name] = [getattr(said, getters[name])(at) for at in range(length)]
         return {**fields, "software": said.Software().decode()}

@@ -207,9 +207,10 @@ impl Namespaces {
 }
 
 impl<E: Env> Shard<E> {
-    /// Says which namespaces there are, besides the reserved ones, and how their items are kept. The
-    /// default one is always there, and kept as usual if it is not among them. Until it is called
-    /// any may be used. Changes of others fail from now on with [`EngineError::NoNamespace`].
+    /// Says which namespaces there are, besides the reserved ones, and how their items are kept.
+    /// The default one is always there, and kept as usual if it is not among them. Until it is
+    /// called any may be used. Changes of others fail from now on with
+    /// [`EngineError::NoNamespace`].
     pub fn set_namespaces(&self, namespaces: BTreeMap<u32, NamespaceOptions>) {
         self.compression.set_all(&namespaces);
         let seed = self.env.random();

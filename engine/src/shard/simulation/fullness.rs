@@ -334,8 +334,7 @@ fn shards_share_a_disk_that_fills_up_and_empties() {
 #[test]
 fn what_was_done_under_a_token_is_known_on_a_full_disk_and_deletes_are_done_once_there() {
     let options = tiny_options();
-    let (mut life, shard) = start(&options);
-    let worker = shard.clone();
+    let (mut life, worker) = start(&options);
     let test = async move {
         let expiry = worker.env.unix_seconds() as u32 + 1_000_000;
         let change = async |token: u64, record: &[u8], operation| {
