@@ -114,6 +114,7 @@ pub trait Codec {
     /// The request at `cursor` of a message that means [`Meaning::Parts`], and was received at this
     /// nanosecond; `None` behind the last. The cursor begins as 0, and is moved to the next.
     fn next_part<'s>(
+        &self,
         message: &'s Self::Message<'_>,
         _cursor: &mut usize,
         _asked: u64,
@@ -137,6 +138,11 @@ pub trait Codec {
     /// Whether what is gathered has room for what a part brings. What has none need not be asked
     /// for.
     fn part_has_room(part: &Self::Token) -> bool {
+        panic!("no message of this protocol has parts: {part:?}");
+    }
+
+    /// Whether values are gathered in what such a part belongs to.
+    fn part_holds_values(part: &Self::Token) -> bool {
         panic!("no message of this protocol has parts: {part:?}");
     }
 

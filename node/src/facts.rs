@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use larder_runtime::device_group::DeviceGroup;
 
+use crate::latency::CoreLatencies;
 use crate::loads::ShardLoads;
 use crate::memcached::gate::Gate;
 use crate::memory_plan::MemoryPlan;
@@ -60,6 +61,8 @@ pub struct Facts {
     pub targets: (u32, u32),
     /// How loaded the shards are.
     pub loads: ShardLoads,
+    /// How long requests take.
+    pub latencies: CoreLatencies,
     /// The disk, if it is known what it can do.
     pub disk: Option<DiskFacts>,
 }
@@ -103,6 +106,7 @@ impl Facts {
             targets: (0, 0),
             loads: ShardLoads::new(2),
             disk: None,
+            latencies: CoreLatencies::new(2),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod ask;
+mod canary;
 pub mod codec;
 pub mod config;
 pub mod connection;
@@ -21,6 +22,7 @@ pub mod counters;
 pub mod events;
 pub mod facts;
 pub mod inspect;
+pub mod latency;
 pub mod launch;
 pub mod ledger;
 pub mod limits;

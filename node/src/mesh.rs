@@ -158,6 +158,8 @@ pub enum Ask {
     Connections,
     /// To count requests by prefix, or not to.
     CountPrefixes(bool),
+    /// Values in memory have at most so many bytes on all shards together.
+    LimitValues(u64),
     /// To tell what it has counted by prefix.
     Prefixes,
     /// To tell of these events from now on.

@@ -11,6 +11,7 @@ use larder_engine::operation::{Need, Operation, Outcome};
 use larder_engine::scan::{Page, PageItem, Scan};
 use larder_engine::shard::{
     Acknowledgement, Announced, Answer, AnswerBuf, BatchAnswer, BatchStep, ItemBatch, LeaseGiven,
+    Once,
 };
 
 use crate::counters::{ConnectionReport, CoreReport, Kind};
@@ -33,8 +34,8 @@ pub struct ItemRequest<'a> {
     pub deadline: Option<u64>,
     /// When the answer may be given.
     pub acknowledgement: Acknowledgement,
-    /// Whether the old item goes if there is no room for the new one: it was to be replaced, so
-    /// what is there is stale.
+    /// Whether the old item goes if there is no room for the new one, or if that is too long: it
+    /// was to be replaced, so what is there is stale.
     pub replaces: bool,
 }
 
@@ -61,8 +62,8 @@ pub enum ShardWork {
     Keyed(KeyedItems),
     /// Change several items, all or none.
     Batch(ItemBatch),
-    /// Delete the items that a page would show.
-    DeleteRange(Scan),
+    /// Delete the items that a page would show; once, if that is said.
+    DeleteRange(Scan, Option<Once>),
     /// Keep the moment for so many nanoseconds.
     BeginLease(u64),
     /// Keep the moment of this lease no longer.
@@ -80,7 +81,10 @@ impl ShardRequest {
     /// The memory that it has, in bytes.
     pub fn memory(&self) -> usize {
         let work = match &self.work {
-            ShardWork::Page(scan) | ShardWork::DeleteRange(scan) => scan.memory(),
+            ShardWork::Page(scan) => scan.memory(),
+            ShardWork::DeleteRange(scan, once) => {
+                scan.memory() + once.as_ref().map_or(0, |once| once.token.len())
+            }
             ShardWork::Keyed(keyed) => keyed.memory(),
             ShardWork::Batch(batch) => batch.memory(),
             ShardWork::BeginLease(_) | ShardWork::EndLease(_) => 0,
@@ -96,7 +100,10 @@ impl ShardRequest {
             | ShardWork::Keyed(_)
             | ShardWork::BeginLease(_)
             | ShardWork::EndLease(_) => None,
-            ShardWork::DeleteRange(scan) => Some(LOG_RECORD_BYTES + scan.memory()),
+            ShardWork::DeleteRange(scan, once) => {
+                let records = 1 + usize::from(once.is_some());
+                Some(records * LOG_RECORD_BYTES + scan.memory())
+            }
             ShardWork::Batch(batch) => {
                 Some(batch.value_bytes() + batch.steps.len() * LOG_RECORD_BYTES)
             }
@@ -125,7 +132,7 @@ impl ShardRequest {
                 let is_chunk = matches!(large.step, LargeStep::GetChunk { .. });
                 return if is_chunk { CHUNK_BYTES_MAX } else { large.memory() };
             }
-            ShardWork::DeleteRange(_) | ShardWork::BeginLease(_) | ShardWork::EndLease(_) => {
+            ShardWork::DeleteRange(..) | ShardWork::BeginLease(_) | ShardWork::EndLease(_) => {
                 return 0;
             }
         };
@@ -180,7 +187,10 @@ impl ShardAnswer {
     pub fn memory(&self) -> usize {
         match self {
             Self::Page(_, bytes) | Self::Keyed(_, bytes) => *bytes,
-            Self::Batch(BatchAnswer::Done(answers)) => size_of_val(answers.as_slice()),
+            Self::Batch(BatchAnswer::Done(answers)) => {
+                let values: usize = answers.iter().map(AnswerBuf::value_bytes).sum();
+                size_of_val(answers.as_slice()) + values
+            }
             Self::Large(LargeAnswer::Chunk(bytes)) => bytes.capacity(),
             Self::Batch(BatchAnswer::Refused { .. } | BatchAnswer::OtherRequest)
             | Self::Deleted
@@ -226,6 +236,8 @@ pub enum NodeRequest {
     Connections,
     /// Begin to count requests by prefix, or end it.
     CountPrefixes(bool),
+    /// Values in memory have at most so many bytes from now on, as far as there is room for them.
+    LimitValues(u64),
     /// Tell what was counted.
     Prefixes,
     /// Log more or less: 0 is warnings, 1 what is usual, 2 and 3 ever more.

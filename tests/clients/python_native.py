@@ -397,10 +397,12 @@ def read_reply(kind, body):
     """The fields of a reply whose status is OK, by the tables of PROTOCOL.md."""
     if kind == "hello":
         said = reader("HelloReply", body)
-        names = [*HELLO_NUMBERS, "software", "core_ports", "opcodes", "shard_loads"]
+        measured = ["read_p99_microseconds", "write_p99_microseconds"]
+        lists = ["core_ports", "opcodes", "shard_loads", *measured]
+        names = [*HELLO_NUMBERS, "software", *lists]
         getters = {name: "".join(part.title() for part in name.split("_")) for name in names}
         fields = {name: getattr(said, getters[name])() for name in HELLO_NUMBERS}
-        for name in ("core_ports", "opcodes", "shard_loads"):
+        for name in lists:
             length = getattr(said, getters[name] + "Length")()
             fields[name] = [getattr(said, getters[name])(at) for at in range(length)]
         return {**fields, "software": said.Software().decode()}
@@ -762,6 +764,20 @@ def once(client):
         for _ in range(2)
     ]
     assert made[0] == made[1] and made[0][1]["changed"][0]["number"] == 5, made
+    # What was stored behind a deletion, or touched behind a touch, stays as it is.
+    cleared, touched, read = token(b"v" * 16), token(b"w" * 16), token(b"x" * 16)
+    stay = {**put, "record": b"cleared", "mode": "set"}
+    assert client.ask("delete_items", token=cleared, record=b"cleared") == (OK, {})
+    assert client.ask("put", **stay)[0] == OK
+    assert client.ask("delete_items", token=cleared, record=b"cleared") == (OK, {})
+    assert client.ask("touch", token=touched, record=b"cleared", ttl=1000)[1]["expiry"] > 0
+    assert client.ask("touch", record=b"cleared", ttl=0)[1]["expiry"] == 0
+    assert client.ask("touch", token=touched, record=b"cleared", ttl=1000)[1]["expiry"] == 0
+    for _ in range(2):
+        status, item = client.ask("get_and_touch", token=read, record=b"cleared", ttl=0)
+        assert (status, item["value"]) == (OK, b"v".hex()), item
+    other = client.ask("touch", token=read, record=b"cleared", ttl=0)
+    assert other[0] == TOKEN_REFUSED, other
 
 
 def round_trips(client):

@@ -8,6 +8,7 @@
 //! A few bytes may ask for much: to append one to each of a thousand values rewrites them all, in
 //! one piece. So a batch says how many bytes its values may have together.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -66,7 +67,8 @@ pub struct ItemBatch {
     /// How many bytes its values may have together: those that it brings, and those that it goes on
     /// from.
     pub value_bytes_max: usize,
-    /// The operations. Each stores, deletes, counts, or only reads: then the item has to be there.
+    /// The operations. Each stores, deletes, counts, touches, or only reads: then, as where it
+    /// touches, the item has to be there.
     pub steps: Vec<BatchStep>,
     /// What makes the batch known again, so that it is not done twice.
     pub once: Option<Once>,
@@ -108,17 +110,17 @@ pub enum BatchAnswer {
 }
 
 /// What the batch's token was found to be.
-struct FoundOnce<'a> {
-    once: &'a Once,
+pub(super) struct FoundOnce<'a> {
+    pub(super) once: &'a Once,
     /// The item under the token's name.
-    item: Found<'a>,
+    pub(super) item: Found<'a>,
 }
 
 /// An item of a batch, as it was found.
-struct Found<'a> {
-    addressed: Addressed<'a>,
+pub(super) struct Found<'a> {
+    pub(super) addressed: Addressed<'a>,
     operation: Operation<'a>,
-    located: Located,
+    pub(super) located: Located,
 }
 
 impl Found<'_> {
@@ -133,20 +135,23 @@ struct Planned<'a> {
     found: &'a Found<'a>,
     kind: RecordKind,
     metadata: Metadata,
-    value: &'a [u8],
+    /// The value; for an item that is touched, where that is.
+    value: Cow<'a, [u8]>,
+    /// Whether the value that was there before, if any, is no more.
+    is_replaced: bool,
     tried: &'a Tried,
 }
 
-impl<'a> Planned<'a> {
+impl Planned<'_> {
     fn record_len(&self) -> usize {
         let compressed = self.tried.compressed();
         let payload = compressed.map_or(self.value.len(), CompressedValue::record_bytes);
         record::encoded_len(self.found.addressed.key.len(), payload)
     }
 
-    fn append(&self) -> Append<'a> {
-        let &Self { found, kind, metadata, value, tried } = self;
-        Append::new((kind, metadata), found.addressed.key, value, tried.compressed())
+    fn append(&self) -> Append<'_> {
+        let Self { found, kind, metadata, value, tried, .. } = self;
+        Append::new((*kind, *metadata), found.addressed.key, value, tried.compressed())
     }
 }
 
@@ -164,8 +169,8 @@ impl<E: Env> Shard<E> {
     ///
     /// # Panics
     ///
-    /// If two operations concern one item, one of them only marks an item, or there are more than
-    /// [`BATCH_STEPS_MAX`].
+    /// If two operations concern one item, one of them marks an item or makes one by reading it, or
+    /// there are more than [`BATCH_STEPS_MAX`].
     pub fn execute_batch(
         self: &Rc<Self>,
         batch: ItemBatch,
@@ -253,10 +258,13 @@ impl<E: Env> Shard<E> {
             self.state.borrow().set_generation(step.namespace, key);
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
-        let once = self.find_once((once_key, batch.once.as_ref()), now).await?;
+        let once = self.find_once((once_key, batch.once.as_ref()), now).await;
+        let once = once.map_err(NotApplied::Failed)?;
         // The turn on the token's key is held: nothing changes what was found.
-        if let Some(told) = once.as_ref().and_then(|once| self.told_before(once, now)) {
-            return Ok(told);
+        let told = once.as_ref().and_then(|once| self.told_before(once, batch.steps.len(), now));
+        if let Some(told) = told {
+            let told = self.with_reads_anew((batch, &*keys), told, now).await;
+            return told.map_err(NotApplied::Failed);
         }
         let kept = Cell::new(0);
         let look_ups = keys.iter().zip(&batch.steps).map(|(key, step)| {
@@ -284,21 +292,26 @@ impl<E: Env> Shard<E> {
     }
 
     /// Looks up whether a batch with this token was done before.
-    async fn find_once<'a>(
+    pub(super) async fn find_once<'a>(
         &self,
         (key, once): (&'a [Vec<u8>], Option<&'a Once>),
         now: u32,
-    ) -> Result<Option<FoundOnce<'a>>, NotApplied> {
+    ) -> Result<Option<FoundOnce<'a>>, EngineError> {
         let (Some(key), Some(once)) = (key.first(), once) else { return Ok(None) };
         let operation = Operation::Read(Read { value: true, quiet: true, ..Read::default() });
         let asked = (ONCE_NAMESPACE, &key[..], operation);
-        let item = self.find(asked, (&Cell::new(0), usize::MAX), now).await;
-        Ok(Some(FoundOnce { once, item: item.map_err(NotApplied::Failed)? }))
+        let item = self.find(asked, (&Cell::new(0), usize::MAX), now).await?;
+        Ok(Some(FoundOnce { once, item }))
     }
 
-    /// What a batch with this token is told without being done: what was answered to it before, or
-    /// that its token is not known any more.
-    fn told_before(&self, found: &FoundOnce<'_>, now: u32) -> Option<(BatchAnswer, u64)> {
+    /// What a batch of so many steps with this token is told without being done: what was answered
+    /// to it before, or that its token is that of another request, or not known any more.
+    pub(super) fn told_before(
+        &self,
+        found: &FoundOnce<'_>,
+        steps: usize,
+        now: u32,
+    ) -> Option<(BatchAnswer, u64)> {
         let FoundOnce { once, item } = found;
         let Some(current) = item.located.current(now) else {
             // It may have been done and forgotten.
@@ -306,8 +319,41 @@ impl<E: Env> Shard<E> {
         };
         // The first one is answered when it is durable, and so is this one.
         let needs = item.located.sequence_end.max(self.state.borrow().namespaces.flushed_end());
-        let answers = once.answers(current.value, now);
+        // Who looks for two requests with one checksum finds them.
+        let answers = once.answers(current.value, now).filter(|answers| answers.len() == steps);
         Some((answers.map_or(BatchAnswer::OtherRequest, BatchAnswer::Done), needs))
+    }
+
+    /// What a batch is told that was done before. An item that it touched is not touched again, and
+    /// shown as it is now: what was shown of it then was not kept.
+    async fn with_reads_anew(
+        &self,
+        (batch, keys): (&ItemBatch, &[Vec<u8>]),
+        (told, mut needs): (BatchAnswer, u64),
+        now: u32,
+    ) -> Result<(BatchAnswer, u64), EngineError> {
+        let BatchAnswer::Done(mut answers) = told else { return Ok((told, needs)) };
+        for (at, (step, key)) in batch.steps.iter().zip(keys).enumerate() {
+            let Operation::Read(read) = step.operation.as_operation() else { continue };
+            if read.expiry.is_none() {
+                continue;
+            }
+            let read = Operation::Read(Read { expiry: None, quiet: true, ..read });
+            let asked = (step.namespace, &key[..], read);
+            let Found { located, .. } = self.find(asked, (&Cell::new(0), usize::MAX), now).await?;
+            needs = needs.max(located.sequence_end);
+            let context = Context {
+                version_next: self.log.sequence_next(),
+                value_bytes_max: batch.value_bytes_max,
+            };
+            let decision = operation::decide(located.current(now), &read, context);
+            let answer = AnswerBuf::new(&read, &decision, located, now);
+            if is_refused(&read, decision.outcome) {
+                return Ok((BatchAnswer::Refused { at, answer }, needs));
+            }
+            answers[at] = answer;
+        }
+        Ok((BatchAnswer::Done(answers), needs))
     }
 
     /// Compresses the values that a batch is going to store. One that is refused for what it would
@@ -347,6 +393,10 @@ impl<E: Env> Shard<E> {
             located.value = None;
         } else if !located.has_value() && !located.metadata.is_expired(now) {
             self.read_value(key, located).await?;
+        }
+        if matches!(found.operation, Operation::Read(_)) {
+            let located = std::mem::take(&mut found.located);
+            found.located = self.bring_what_leaves(key, &found.operation, located).await?;
         }
         Ok(found)
     }
@@ -401,17 +451,23 @@ impl<E: Env> Shard<E> {
     ) -> Result<u64, NotApplied> {
         let mut version = self.log.sequence_next();
         let mut planned = Vec::with_capacity(found.len() + 1);
-        for ((found, tried), decision) in found.iter().zip(tried).zip(decisions) {
+        let changes: Vec<Change<'_>> = found
+            .iter()
+            .map(|found| Change { addressed: found.addressed, located: &found.located, now })
+            .collect();
+        let known = found.iter().zip(tried).zip(&changes);
+        for (((found, tried), change), decision) in known.zip(decisions) {
             let (kind, metadata, value) = match &decision.effect {
                 Effect::None => continue,
                 Effect::Remove => {
-                    (RecordKind::Delete, Metadata { version, ..Metadata::default() }, &[][..])
+                    let metadata = Metadata { version, ..Metadata::default() };
+                    (RecordKind::Delete, metadata, Cow::Borrowed(&[][..]))
                 }
-                Effect::Put(metadata, value) => (RecordKind::Put, *metadata, value.as_ref()),
-                Effect::Remark(_) => unreachable!("no operation of a batch only marks an item"),
+                effect => self.describe(change, effect)?,
             };
             version += 1;
-            planned.push(Planned { found, kind, metadata, value, tried });
+            let is_replaced = !matches!(decision.effect, Effect::Remark(_));
+            planned.push(Planned { found, kind, metadata, value, is_replaced, tried });
         }
         if planned.is_empty() && told.is_none() {
             return Ok(0);
@@ -425,8 +481,9 @@ impl<E: Env> Shard<E> {
         }
         if let Some((FoundOnce { once, item }, value)) = told {
             let metadata = Metadata { version, expiry: once.expiry, ..Metadata::default() };
-            let (kind, tried) = (RecordKind::Put, &Tried::Nothing);
-            planned.push(Planned { found: item, kind, metadata, value, tried });
+            let (kind, tried, is_replaced) = (RecordKind::Put, &Tried::Nothing, true);
+            let value = Cow::Borrowed(value.as_slice());
+            planned.push(Planned { found: item, kind, metadata, value, is_replaced, tried });
         }
         self.check_space(state, removes)?;
         // A batch that has to wait comes here again: its values are not looked at before.
@@ -440,8 +497,8 @@ impl<E: Env> Shard<E> {
         for ((one, append), appended) in planned.iter().zip(&appends).zip(appended) {
             let Found { addressed, located, .. } = one.found;
             let change = Change { addressed: *addressed, located, now };
-            let stored = (&append.record, one.value);
-            self.make_known(state, &change, stored, (appended, true));
+            let stored = (&append.record, &*one.value);
+            self.make_known(state, &change, stored, (appended, one.is_replaced));
             sequence_end = appended.sequence + 1;
         }
         if self.is_flush_due() {
@@ -453,7 +510,7 @@ impl<E: Env> Shard<E> {
     /// Whether the namespaces of these records may take what is stored.
     fn check_quotas(&self, state: &mut State, planned: &[Planned<'_>]) -> Result<(), NotApplied> {
         let mut of_namespaces: BTreeMap<u32, (&[u8], usize)> = BTreeMap::new();
-        for one in planned {
+        for one in planned.iter().filter(|one| one.is_replaced) {
             let Addressed { namespace, key, .. } = one.found.addressed;
             of_namespaces.entry(namespace).or_insert((key, 0)).1 += one.value.len();
         }
@@ -463,7 +520,7 @@ impl<E: Env> Shard<E> {
                 planned.iter().filter(|one| one.found.addressed.namespace == namespace);
             let items = of_namespace.map(|one| {
                 let is_put = one.kind == RecordKind::Put;
-                let len = shown_len(&one.metadata, one.value);
+                let len = shown_len(&one.metadata, &one.value);
                 (one.found.addressed, is_put.then_some(len))
             });
             self.check_records(state, namespace, items)?;
@@ -483,10 +540,10 @@ fn too_large(found: &[Found<'_>], most: usize) -> Option<usize> {
     })
 }
 
-/// Whether an operation makes or deletes an item, or leaves it as it is.
+/// Whether an operation makes, deletes or touches an item, or leaves it as it is.
 fn is_plain(operation: &Operation<'_>) -> bool {
     match operation {
-        Operation::Read(_) => !operation.may_write(),
+        Operation::Read(read) => read.vivify.is_none() && !read.leases,
         Operation::Store(store) => !store.invalidate && store.vivify.is_none(),
         Operation::Delete(delete) => !delete.invalidate && !delete.clear_value,
         Operation::Arithmetic(_) | Operation::Exchange(_) => true,
@@ -501,12 +558,13 @@ fn is_refused(operation: &Operation<'_>, outcome: Outcome) -> bool {
         Outcome::NotFound => {
             !matches!(operation, Operation::Delete(delete) if delete.compare.is_none())
         }
+        // It is shown what stands for the value.
+        Outcome::Large => !matches!(operation, Operation::Read(_)),
         Outcome::Miss
         | Outcome::NotStored
         | Outcome::Exists
         | Outcome::ValueDiffers
         | Outcome::NotNumeric
-        | Outcome::TooLarge
-        | Outcome::Large => true,
+        | Outcome::TooLarge => true,
     }
 }

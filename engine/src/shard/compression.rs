@@ -15,7 +15,6 @@ use super::admission::NotApplied;
 use super::locate::Located;
 use super::namespaces::{NamespaceCompression, NamespaceOptions};
 use crate::compression::{CHUNK_BYTES, CompressedValue, Compressing, ValueCompressor};
-use crate::key::DEFAULT_NAMESPACE;
 use crate::operation::{self, Context, Effect, Operation};
 use crate::signal::{Exclusive, Held};
 use crate::value_log::record::Record;
@@ -70,10 +69,10 @@ impl Compression {
         len > self.inline_bytes_max && from.is_some_and(|from| len >= from)
     }
 
-    /// Sets what is compressed of all namespaces besides the default one.
+    /// Sets what is compressed of all namespaces.
     pub(super) fn set_all(&self, namespaces: &BTreeMap<u32, NamespaceOptions>) {
         let mut from = self.from.borrow_mut();
-        from.retain(|namespace, _| *namespace == DEFAULT_NAMESPACE);
+        from.clear();
         for (&namespace, options) in namespaces {
             match options.compression {
                 NamespaceCompression::AsShard => {}

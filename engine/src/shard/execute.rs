@@ -230,7 +230,8 @@ impl<E: Env> Shard<E> {
                 self.locate(key, hash, now, want_value).await.map_err(NotApplied::Failed)?
             }
         };
-        let located = self.bring_what_leaves(key, operation, located).await?;
+        let located = self.bring_what_leaves(key, operation, located).await;
+        let located = located.map_err(NotApplied::Failed)?;
         let ahead = self.compress_ahead((namespace, key), operation, &located, now).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(namespace).to_be_bytes();
@@ -249,17 +250,16 @@ impl<E: Env> Shard<E> {
     }
 
     /// A change of metadata alone would point to the value where it is. If that place is about to
-    /// be
-    /// freed, the value is read, so that it can be written anew.
-    async fn bring_what_leaves(
+    /// be freed, the value is read, so that it can be written anew.
+    pub(super) async fn bring_what_leaves(
         &self,
         key: &[u8],
         operation: &Operation<'_>,
         mut located: Located,
-    ) -> Result<Located, NotApplied> {
+    ) -> Result<Located, EngineError> {
         let leaves = located.pointer().is_some_and(|pointer| self.is_leaving(pointer.segment));
         if leaves && operation.may_write() && located.value.is_none() {
-            self.read_value(key, &mut located).await.map_err(NotApplied::Failed)?;
+            self.read_value(key, &mut located).await?;
         }
         Ok(located)
     }
@@ -380,7 +380,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// What the log is told of a change: kind, metadata and payload of its record.
-    fn describe<'a>(
+    pub(super) fn describe<'a>(
         &self,
         change: &'a Change<'_>,
         effect: &'a Effect<'_>,

@@ -9,12 +9,16 @@ use larder_runtime::env::Env;
 use super::{Shard, ShardOptions};
 use crate::cache::ItemCache;
 use crate::index::table::BlockCache;
-use crate::memory::CacheBalance;
+use crate::memory::{CacheBalance, CacheSizes};
 
 /// What a shard's caches give up for its tables.
 pub(super) struct CacheRoom {
     balance: CacheBalance,
     given_up: Cell<usize>,
+    /// The most that the value cache is to have, in bytes, whatever there is room for.
+    values_max: Cell<usize>,
+    /// Whether that was said since the caches were made as large as they are.
+    is_limited_anew: Cell<bool>,
     /// The excess that was last warned of, in bytes.
     warned: Cell<usize>,
 }
@@ -35,7 +39,20 @@ pub struct MemoryStatistics {
 impl CacheRoom {
     pub(super) fn new(options: &ShardOptions, items: &ItemCache, blocks: &BlockCache) -> Self {
         let balance = CacheBalance::new(options.table_memory_bytes, items, blocks);
-        Self { balance, given_up: Cell::new(0), warned: Cell::new(0) }
+        Self {
+            balance,
+            given_up: Cell::new(0),
+            values_max: Cell::new(usize::MAX),
+            is_limited_anew: Cell::new(false),
+            warned: Cell::new(0),
+        }
+    }
+
+    /// What the caches are to be.
+    fn sizes(&self) -> CacheSizes {
+        let sizes = self.balance.sizes(self.given_up.get());
+        let values_max = self.values_max.get().max(self.balance.values.0);
+        CacheSizes { values: sizes.values.min(values_max), ..sizes }
     }
 }
 
@@ -45,16 +62,27 @@ impl<E: Env> Shard<E> {
         loop {
             let next = || {
                 let closing = self.state.borrow().closing;
-                (closing || self.cache_room_wanted().is_some()).then_some(closing)
+                let has_limit = self.cache_room.is_limited_anew.get();
+                (closing || has_limit || self.cache_room_wanted().is_some()).then_some(closing)
             };
             if self.work.wait_for(next).await {
                 return;
             }
+            self.cache_room.is_limited_anew.set(false);
             self.take_cache_room();
             while !self.resize_caches() {
                 future::yield_now().await;
             }
         }
+    }
+
+    /// The value cache has at most so many bytes from now on, though no less than the third of its
+    /// largest that it can shrink to; more than there is room for means all of that. A start knows
+    /// nothing of it.
+    pub fn limit_value_cache(&self, bytes: usize) {
+        self.cache_room.values_max.set(bytes);
+        self.cache_room.is_limited_anew.set(true);
+        self.something_changed();
     }
 
     /// Makes empty caches as large as the tables that a start has found let them be.
@@ -76,7 +104,7 @@ impl<E: Env> Shard<E> {
         if let Some(wanted) = self.cache_room_wanted() {
             room.given_up.set(wanted);
         }
-        let excess = room.balance.sizes(room.given_up.get()).excess;
+        let excess = room.sizes().excess;
         let warned = room.warned.get();
         if excess > 2 * warned {
             tracing::warn!(
@@ -96,7 +124,7 @@ impl<E: Env> Shard<E> {
 
     /// Takes a step towards what was decided, and says whether it is reached.
     fn resize_caches(&self) -> bool {
-        let sizes = self.cache_room.balance.sizes(self.cache_room.given_up.get());
+        let sizes = self.cache_room.sizes();
         let values = self.state.borrow_mut().items.resize(sizes.values);
         let blocks = self.index.blocks().resize(sizes.blocks);
         values && blocks
@@ -107,7 +135,7 @@ impl<E: Env> Shard<E> {
         let CacheBalance { tables, values, blocks } = room.balance;
         MemoryStatistics {
             tables_and_caches_max: tables.saturating_add(values.1).saturating_add(blocks.1) as u64,
-            excess: room.balance.sizes(room.given_up.get()).excess as u64,
+            excess: room.sizes().excess as u64,
             dead_records: self.garbage.dead.borrow().memory_bytes() as u64,
             listed_records: self.garbage.listed.borrow().memory_bytes() as u64,
         }

@@ -69,6 +69,8 @@ pub(crate) struct Namespaces {
     flushed_end: u64,
     /// Those that there are, besides the default and the reserved ones; `None` if any may be used.
     known: Option<BTreeMap<u32, NamespaceOptions>>,
+    /// How the items of the default one are kept; `None` if as usual.
+    default_options: Option<NamespaceOptions>,
     /// What was written of those with a limit.
     pub(super) quotas: Quotas,
     /// What records have of those that limit them.
@@ -96,10 +98,28 @@ impl Namespaces {
     /// How the items of a namespace with this number, or generation, are kept; `None` if as usual.
     #[inline]
     fn options(&self, namespace: u32) -> Option<&NamespaceOptions> {
-        if namespace == self.default_generation {
-            return None;
+        if namespace == self.default_generation || namespace == DEFAULT_NAMESPACE {
+            return self.default_options.as_ref();
         }
         self.known.as_ref()?.get(&namespace)
+    }
+
+    /// The number of the namespace with this number, or living generation.
+    pub(super) fn number_of(&self, generation: u32) -> u32 {
+        if generation == self.default_generation { DEFAULT_NAMESPACE } else { generation }
+    }
+
+    /// From now on there are these, besides the reserved ones and the default one, which may be
+    /// among them.
+    fn set_known(&mut self, mut namespaces: BTreeMap<u32, NamespaceOptions>, seed: u64) {
+        let limited = namespaces.iter().filter(|(_, options)| options.bytes_max.is_some());
+        let generations = limited.map(|(&namespace, _)| self.generation(namespace));
+        let generations: Vec<u32> = generations.collect();
+        self.quotas.keep(generations.into_iter());
+        self.records.forget(seed);
+        let usual = NamespaceOptions::default();
+        self.default_options = namespaces.remove(&DEFAULT_NAMESPACE).filter(|told| *told != usual);
+        self.known = Some(namespaces);
     }
 
     /// How much of the disk a namespace may take, in bytes.
@@ -146,6 +166,8 @@ impl Namespaces {
 
     /// Makes `generation` the living one.
     pub(super) fn set_generation(&mut self, namespace: u32, generation: u32) {
+        let before = self.generation(namespace);
+        self.quotas.begin_anew(before, generation);
         self.generations.set(namespace, generation);
         if namespace == DEFAULT_NAMESPACE {
             self.default_generation = generation;
@@ -185,17 +207,22 @@ impl Namespaces {
 }
 
 impl<E: Env> Shard<E> {
-    /// Says which namespaces there are, besides the default and the reserved ones, and how their
-    /// items are kept. Until it is called any may be used. Changes of others fail from now on with
+    /// Says which namespaces there are, besides the reserved ones, and how their items are kept.
+    /// The default one is always there, and kept as usual if it is not among them. Until it is
+    /// called any may be used. Changes of others fail from now on with
     /// [`EngineError::NoNamespace`].
     pub fn set_namespaces(&self, namespaces: BTreeMap<u32, NamespaceOptions>) {
         self.compression.set_all(&namespaces);
-        let state = &mut self.state.borrow_mut().namespaces;
-        let has_quota = |options: &NamespaceOptions| options.bytes_max.is_some();
-        let limited = namespaces.iter().filter(|(_, options)| has_quota(options));
-        state.quotas.keep(limited.map(|(&namespace, _)| namespace));
-        state.records.forget(self.env.random());
-        state.known = Some(namespaces);
+        let seed = self.env.random();
+        self.state.borrow_mut().namespaces.set_known(namespaces, seed);
+    }
+
+    /// Whether a namespace takes values of so many bytes.
+    #[inline]
+    pub fn takes_value(&self, namespace: u32, bytes: usize) -> bool {
+        let state = self.state.borrow();
+        let limit = state.namespaces.options(namespace).and_then(|options| options.value_bytes_max);
+        limit.is_none_or(|limit| bytes <= limit)
     }
 
     /// Deletes all items of a namespace that there is no more, whatever their number, and waits

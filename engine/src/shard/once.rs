@@ -4,7 +4,7 @@
 //! done. So it names each request by a token, and a batch that is done leaves an item under that
 //! name, in the same frame: what was answered. Who comes with the token again gets that answer,
 //! also after a crash, as long as the item lives. What was refused leaves nothing: it is decided
-//! anew.
+//! anew. Of an item that was touched it is kept that it was: it is shown as it is.
 //!
 //! The items are in a namespace that no user has, and go when they expire.
 
@@ -52,7 +52,7 @@ impl Once {
         for answer in answers {
             let answer = answer.as_answer();
             let (code, number) = match answer.outcome {
-                Outcome::Hit => (0, 0),
+                Outcome::Hit | Outcome::Large => (0, 0),
                 Outcome::Stored => (1, 0),
                 Outcome::Deleted => (2, 0),
                 Outcome::NotFound => (3, 0),

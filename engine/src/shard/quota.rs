@@ -45,11 +45,18 @@ pub(super) struct Quotas {
 }
 
 impl Quotas {
-    /// Keeps count of these namespaces alone.
+    /// Keeps count of the namespaces with these living generations alone.
     pub(super) fn keep(&mut self, namespaces: impl Iterator<Item = u32>) {
         let before = std::mem::take(&mut self.used);
         let known = |namespace| before.get(&namespace).copied().unwrap_or_default();
         self.used = namespaces.map(|namespace| (namespace, known(namespace))).collect();
+    }
+
+    /// A namespace has another generation, which has nothing yet.
+    pub(super) fn begin_anew(&mut self, before: u32, generation: u32) {
+        if self.used.remove(&before).is_some() {
+            self.used.insert(generation, Used::default());
+        }
     }
 
     /// Bytes were appended for a key, perhaps to remove it.
@@ -77,9 +84,9 @@ impl Quotas {
         self.used.values_mut().for_each(|used| used.frozen = 0);
     }
 
-    /// What a namespace takes where tables have changed so often; `look` adds its tables up.
-    fn of(&mut self, namespace: u32, table_changes: u64, look: impl FnOnce() -> u64) -> Used {
-        let used = self.used.entry(namespace).or_default();
+    /// What a generation takes where tables have changed so often; `look` adds its tables up.
+    fn of(&mut self, generation: u32, table_changes: u64, look: impl FnOnce() -> u64) -> Used {
+        let used = self.used.entry(generation).or_default();
         if used.table_changes != Some(table_changes) {
             (used.flushed, used.table_changes) = (look(), Some(table_changes));
         }
@@ -95,11 +102,12 @@ impl<E: Env> Shard<E> {
         key: &[u8],
         bytes: usize,
     ) -> Result<(), NotApplied> {
-        let namespace = generation_of(key);
-        let Some(bytes_max) = state.namespaces.bytes_max(namespace) else { return Ok(()) };
-        let look = || self.index.bytes_of(namespace);
+        let generation = generation_of(key);
+        let Some(bytes_max) = state.namespaces.bytes_max(generation) else { return Ok(()) };
+        let namespace = state.namespaces.number_of(generation);
+        let look = || self.index.bytes_of(generation);
         let table_changes = self.index.table_changes();
-        let used = state.namespaces.quotas.of(namespace, table_changes, look);
+        let used = state.namespaces.quotas.of(generation, table_changes, look);
         let Used { active, frozen, flushed, .. } = used;
         // Chunks are items of another namespace, and count here.
         let large = state.uploads.bytes_of(namespace);

@@ -13,6 +13,9 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
+use super::batch::{BatchAnswer, FoundOnce};
+use super::execute::Change;
+use super::once::Once;
 use super::{Shard, State};
 use crate::canary::{self, Defect};
 use crate::entry::{Entry, Metadata};
@@ -64,10 +67,49 @@ impl<E: Env> Shard<E> {
     /// [`EngineError::Full`] if there is no space, or earlier deletions wait for some;
     /// [`EngineError::Stopped`].
     pub async fn delete_range(&self, range: &Scan) -> Result<u64, EngineError> {
+        self.delete_range_as(range, None).await
+    }
+
+    /// The same once, however often it comes with that token: nothing that was stored behind the
+    /// first time is deleted.
+    ///
+    /// Returns [`BatchAnswer::Done`] without answers, or [`BatchAnswer::OtherRequest`], and the log
+    /// position as [`Shard::delete_range`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Shard::delete_range`], and if it cannot be read whether it was done.
+    pub async fn delete_range_once(
+        &self,
+        range: &Scan,
+        once: &Once,
+    ) -> Result<(BatchAnswer, u64), EngineError> {
+        let keys = [once.key()];
+        let turn = self.turns.enter(key_hash(&keys[0]));
+        turn.come().await;
+        let now = self.unix_now();
+        let pin = self.pins.enter(self.env.now());
+        let found = self.find_once((&keys, Some(once)), now).await;
+        drop(pin);
+        self.release_files();
+        let found = found?.expect("it has a token");
+        // The turn on the token's key is held: nothing changes what was found.
+        if let Some(told) = self.told_before(&found, 0, now) {
+            return Ok(told);
+        }
+        let needs = self.delete_range_as(range, Some(&found)).await?;
+        Ok((BatchAnswer::Done(Vec::new()), needs))
+    }
+
+    async fn delete_range_as(
+        &self,
+        range: &Scan,
+        once: Option<&FoundOnce<'_>>,
+    ) -> Result<u64, EngineError> {
         let give_up_at = self.env.now() + WAIT_NANOSECONDS_MAX;
         loop {
             self.apply_due_flush().await?;
-            match self.try_delete_range(&mut self.state.borrow_mut(), range) {
+            match self.try_delete_range(&mut self.state.borrow_mut(), range, once) {
                 Ok(needs) => return Ok(needs),
                 Err(NotApplied::Failed(error)) => return Err(error),
                 Err(NotApplied::Wait | NotApplied::LookAgain | NotApplied::Uncounted(_)) => {}
@@ -80,7 +122,12 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    fn try_delete_range(&self, state: &mut State, range: &Scan) -> Result<u64, NotApplied> {
+    fn try_delete_range(
+        &self,
+        state: &mut State,
+        range: &Scan,
+        once: Option<&FoundOnce<'_>>,
+    ) -> Result<u64, NotApplied> {
         self.check_space(state, true)?;
         let (start, end) = range.bounds(state.namespaces.generation(range.namespace()));
         let Some(end) = end.filter(|end| start < *end) else { return Ok(0) };
@@ -89,13 +136,45 @@ impl<E: Env> Shard<E> {
             return Err(NotApplied::Wait);
         }
         let key = RangeTombstone::encode_key(&start, &end);
-        let sequence = self.log_removal(state, RecordKind::DeleteRange, &key)?;
+        let (sequence, sequence_end) = match once {
+            Some(once) => self.log_range_once(state, &key, once)?,
+            None => {
+                let sequence = self.log_removal(state, RecordKind::DeleteRange, &key)?;
+                (sequence, sequence + 1)
+            }
+        };
         self.index.delete_range(RangeTombstone { start, end, sequence });
         state.namespaces.records.note_removals();
         if self.is_flush_due() {
             self.freeze(state);
         }
-        Ok(sequence + 1)
+        Ok(sequence_end)
+    }
+
+    /// Appends the log record of a deleted range and, in the same frame, what its token was
+    /// answered. Returns the sequence of the first, and the log position that covers both.
+    fn log_range_once(
+        &self,
+        state: &mut State,
+        range: &[u8],
+        found: &FoundOnce<'_>,
+    ) -> Result<(u64, u64), NotApplied> {
+        let FoundOnce { once, item } = found;
+        let version = self.log.sequence_next();
+        let deleted = Metadata { version, ..Metadata::default() };
+        let known = Metadata { version: version + 1, expiry: once.expiry, ..Metadata::default() };
+        let value = once.value(&[]);
+        let appends = [
+            Append::new((RecordKind::DeleteRange, deleted), range, &[], None),
+            Append::new((RecordKind::Put, known), item.addressed.key, &value, None),
+        ];
+        let appended = self.log.append_all(&appends);
+        let appended = appended.map_err(|refused| self.not_applied(state, true, refused))?;
+        self.note_written(appended[0].pointer.len);
+        let change =
+            Change { addressed: item.addressed, located: &item.located, now: self.unix_now() };
+        self.make_known(state, &change, (&appends[1].record, &value), (appended[1], true));
+        Ok((appended[0].sequence, appended[1].sequence + 1))
     }
 
     /// Appends a log record that only removes; returns its sequence.

@@ -216,9 +216,9 @@ impl<E: Env> Shard<E> {
         counted: &mut Counted,
     ) -> Result<(), EngineError> {
         let Some(first) = keys.first() else { return Ok(()) };
-        let namespace = generation_of(first);
         counted.times += 1;
         if counted.times > COUNTS_MAX {
+            let namespace = self.state.borrow().namespaces.number_of(generation_of(first));
             return Err(EngineError::RecordFull(namespace));
         }
         let number = self.begin_count(first);

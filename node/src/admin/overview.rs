@@ -47,8 +47,14 @@ mod tests {
     #[test]
     fn it_shows_the_figures_without_scripts_too() {
         let page = page(&Facts::example(), &metrics::tests::reports(), 1060);
-        for part in ["href=\"/metrics\"", "href=\"/healthz\"", "href=\"/io\"", "60 s", "<td>6</td>", "<td>81</td>"]
-        {
+        for part in [
+            "href=\"/metrics\"",
+            "href=\"/healthz\"",
+            "href=\"/io\"",
+            "60 s",
+            "<td>6</td>",
+            "<td>81</td>",
+        ] {
             assert!(page.contains(part), "{part} in {page}");
         }
         assert!(!page.contains(ROWS));

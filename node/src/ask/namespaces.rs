@@ -30,7 +30,8 @@ Exit code: 0 done, 1 there is a namespace of this name, 2 an error.
 const SET_HELP: &str = "\
 Exit code: 0 done, 1 there is no such namespace, 2 an error.
 
-  larder ns set sessions --quota 20G --compress-from 4K";
+  larder ns set sessions --quota 20G --compress-from 4K
+  larder ns set default --ttl 1d     what memcached's clients store as well";
 
 const LIST_HELP: &str = "\
 A line is the number, the name, and what is not as usual.
@@ -40,6 +41,8 @@ Exit code: 0 done, 2 an error.
   larder ns list --json";
 
 const DROP_HELP: &str = "\
+`default` cannot be dropped.
+
 Exit code: 0 done, 1 there is no such namespace, 2 an error.
 
   larder ns drop sessions";

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use larder_protocol::sink::ReplySink;
 use larder_runtime::output_queue::{LINK_BYTES_MIN, OutputQueue};
 
+use crate::canary::{self, NodeDefect};
 use crate::codec::Codec;
 use crate::request::CarriedAnswer;
 
@@ -44,7 +45,13 @@ pub(super) fn put_carried<P: Codec>(
     out: &mut OutputQueue,
 ) {
     let value = match value {
-        Cow::Owned(value) if value.len() >= LINK_BYTES_MIN => value,
+        Cow::Owned(mut value) if value.len() >= LINK_BYTES_MIN => {
+            if canary::has(NodeDefect::FreeBeforeSent) {
+                // Somebody else has written to it by now.
+                value.fill(0xDD);
+            }
+            value
+        }
         value => {
             return protocol.put_waited(token, Ok(&answer.with_value(&value)), at, out.bytes());
         }

@@ -7,7 +7,7 @@
 
 use larder_engine::shard::Answer;
 
-use super::{Asked, Connection, Handled, Handler, Output, Release, Stop};
+use super::{Asked, Connection, Handled, Handler, Load, Output, Release, Stop};
 use crate::codec::Codec;
 use crate::request::{ItemRequest, NoAnswer, Target};
 
@@ -40,7 +40,9 @@ impl<P: Codec> Connection<P> {
             let mut next: [Option<(ItemRequest<'_>, Target, usize)>; ANNOUNCED_MAX] =
                 [const { None }; ANNOUNCED_MAX];
             for one in &mut next {
-                let Some(request) = P::next_part(message, &mut ahead, asked) else { break };
+                let Some(request) = self.protocol.next_part(message, &mut ahead, asked) else {
+                    break;
+                };
                 *one = Some((request, handler.announce(&request.key), ahead));
             }
             next[0].as_ref()?;
@@ -48,7 +50,7 @@ impl<P: Codec> Connection<P> {
             for (request, target, behind) in next.into_iter().flatten() {
                 let stop = self.limit(output).or_else(|| {
                     let part = P::other_part(&begun.first, begun.taken);
-                    self.part(part, (&request, target), output, handler)
+                    self.part((part, asked), (&request, target), output, handler)
                 });
                 if stop.is_some() {
                     self.begun = Some(begun);
@@ -64,20 +66,32 @@ impl<P: Codec> Connection<P> {
     #[inline]
     fn part(
         &mut self,
-        part: P::Token,
+        (part, since): (P::Token, u64),
         (request, target): (&ItemRequest<'_>, Target),
         output: &mut Output<'_>,
         handler: &mut impl Handler,
     ) -> Option<Stop> {
         let Self { protocol, slots, .. } = self;
+        let mut leave_out = |part: &P::Token| {
+            protocol.put_part(part, None);
+            protocol.pass_part(part, false, output.queue.bytes());
+        };
         if !P::part_has_room(&part) {
-            protocol.put_part(&part, None);
-            protocol.pass_part(&part, false, output.queue.bytes());
+            leave_out(&part);
             return None;
         }
-        let asked = Asked { sequence: slots.next_sequence(), load: slots.load() };
+        let (sequence, load) = (slots.next_sequence(), slots.load());
+        let asked = Asked { sequence, load, since };
         let put = |answer: Result<&Answer<'_>, NoAnswer>| protocol.put_part(&part, Some(answer));
         match handler.request(request, target, asked, put) {
+            // Where all who wait for memory hold some, nobody would ever get more.
+            Handled::Refused
+                if load == Load::default()
+                    && handler.lacks_memory()
+                    && P::part_holds_values(&part) =>
+            {
+                leave_out(&part);
+            }
             Handled::Refused => return Some(Stop::Core),
             Handled::Waiting { expected_bytes } => slots.push_waiting(0, expected_bytes, part),
             Handled::Done { after, .. } if handler.release(after) == Release::Now => {

@@ -12,6 +12,7 @@ use larder_runtime::output_queue::OutputQueue;
 
 use super::linked::put_carried;
 use super::{After, ByteQueue, Handler, Release};
+use crate::canary::{self, NodeDefect};
 use crate::codec::{Codec, Order};
 use crate::request::{Answered, CarriedAnswer, NoAnswer, ShardRequest};
 
@@ -231,7 +232,8 @@ impl<P: Codec> Slots<P> {
 
     /// Whether the answer to the request at `sequence` may leave before all others.
     pub(super) fn may_leave_next(&self, sequence: u64) -> bool {
-        P::ORDER == Order::AsDone || (sequence == self.first && !self.slots.is_empty())
+        let is_first = sequence == self.first || canary::has(NodeDefect::Overtake);
+        P::ORDER == Order::AsDone || (is_first && !self.slots.is_empty())
     }
 
     /// Sends the answer to the request at `sequence`, which may leave next. `at` is what

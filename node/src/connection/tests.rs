@@ -20,6 +20,7 @@ use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
 use crate::memcached::answer::{DAMAGED, STOPPED};
+use crate::namespaces::NamespaceView;
 use crate::process::MEMCACHED_VERSION;
 
 /// Answers requests from a script: a key's first letter says how.
@@ -34,6 +35,8 @@ struct Fake {
     acknowledged: u64,
     is_stopped: bool,
     is_full: bool,
+    /// Whether it is full for want of memory.
+    lacks_memory: bool,
     /// Sequences of what waits, with the key.
     waiting: Vec<(u64, String)>,
     requests: usize,
@@ -51,6 +54,7 @@ impl Fake {
             acknowledged: 0,
             is_stopped: false,
             is_full: false,
+            lacks_memory: false,
             waiting: Vec::new(),
             requests: 0,
             node_requests: 0,
@@ -113,6 +117,10 @@ impl Handler for Fake {
         put(if is_error { Err(NoAnswer::Damaged) } else { Ok(&answer) });
         let needs = key.strip_prefix('n').and_then(|digits| digits.parse().ok()).unwrap_or(0);
         Handled::Done { after: After { needs, ..After::NOTHING }, is_error }
+    }
+
+    fn lacks_memory(&self) -> bool {
+        self.lacks_memory
     }
 
     fn shard_request(
@@ -180,7 +188,10 @@ impl<const IS_LOOSE: bool> Bench<IS_LOOSE> {
     fn begin(item_bytes_max: u64) -> Self {
         let facts = Facts { item_bytes_max, flush_enabled: true, ..Facts::example() };
         Self {
-            connection: Connection::new(Marked(Memcached::new(&Arc::new(facts)), Cell::default())),
+            connection: Connection::new(Marked(
+                Memcached::new(&Arc::new(facts), &NamespaceView::default()),
+                Cell::default(),
+            )),
             fake: Fake::new(),
             out: OutputQueue::default(),
             spares: SpareInputs::default(),

@@ -168,13 +168,15 @@ fn entrance(
     let (facts, namespaces) = (Arc::clone(facts), namespaces.clone());
     match door {
         // Only the text protocol asks for a password.
-        Door::Memcached if facts.gate.is_some() => Entrance::new(move || Memcached::new(&facts)),
+        Door::Memcached if facts.gate.is_some() => {
+            Entrance::new(move || Memcached::new(&facts, &namespaces))
+        }
         Door::Memcached => {
-            let binary = Arc::clone(&facts);
+            let (binary, same) = (Arc::clone(&facts), namespaces.clone());
             Entrance::by_first_byte(
-                move || Memcached::new(&facts),
+                move || Memcached::new(&facts, &namespaces),
                 BINARY_MAGIC,
-                move || MemcachedBinary::new(&binary),
+                move || MemcachedBinary::new(&binary, &same),
             )
         }
         Door::Native => Entrance::new(move || Native::new(&facts, core, &namespaces)),

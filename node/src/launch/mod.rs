@@ -51,6 +51,7 @@ use crate::admin::Admin;
 use crate::config::{Config, Size};
 use crate::control::Event;
 use crate::facts::{DiskFacts, Facts};
+use crate::latency::CoreLatencies;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
 use crate::loads::ShardLoads;
 use crate::log::LogControl;
@@ -230,6 +231,7 @@ fn facts(
         targets: (config.read_target_us, config.write_target_us),
         loads: ShardLoads::new(shards),
         disk,
+        latencies: CoreLatencies::new(cores),
     }
 }
 

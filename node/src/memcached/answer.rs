@@ -176,18 +176,12 @@ pub fn put_failure(out: &mut Vec<u8>, command: &Command<'_>, failure: NoAnswer) 
     let text = match (command, failure) {
         (Command::Drop { reply, .. }, _) => reply,
         (_, NoAnswer::Damaged) => DAMAGED,
-        (_, NoAnswer::Full) => error::OUT_OF_MEMORY_STORING,
+        (_, NoAnswer::Full | NoAnswer::OverQuota | NoAnswer::RecordFull) => {
+            error::OUT_OF_MEMORY_STORING
+        }
         (_, NoAnswer::Stopped) => STOPPED,
         (_, NoAnswer::ReadFailed) => READ_FAILED,
-        (
-            _,
-            NoAnswer::TooLate
-            | NoAnswer::Busy
-            | NoAnswer::NoNamespace
-            | NoAnswer::OverQuota
-            | NoAnswer::RecordFull
-            | NoAnswer::LeaseEnded,
-        ) => {
+        (_, NoAnswer::TooLate | NoAnswer::Busy | NoAnswer::NoNamespace | NoAnswer::LeaseEnded) => {
             panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
         }
     };

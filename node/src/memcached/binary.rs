@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use larder_engine::key::Key;
 use larder_engine::operation::{self, Operation, Outcome, Read};
-use larder_engine::shard::{Acknowledgement, Answer};
+use larder_engine::shard::Answer;
 use larder_protocol::memcached::binary::reply::{self, BinaryBody};
 use larder_protocol::memcached::binary::{
     BinaryArithmetic, BinaryHead, BinaryParsed, BinaryParser, BinaryRead, BinaryRefusal,
@@ -18,12 +18,14 @@ use larder_protocol::sink::ReplySink;
 
 use super::answer::{DAMAGED, LARGE, READ_FAILED, STOPPED};
 use super::command::{expiry, flush_time, mode};
+use super::request_of;
 use super::statistics::{self, Section};
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
+use crate::namespaces::NamespaceView;
 use crate::process::MEMCACHED_VERSION;
-use crate::request::{ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest};
+use crate::request::{Moment, NoAnswer, NodeAnswer, NodeRequest};
 
 /// memcached's binary protocol, as one connection has it.
 #[derive(Clone, Debug)]
@@ -31,13 +33,14 @@ pub struct MemcachedBinary {
     parser: BinaryParser,
     limits: Limits,
     facts: Arc<Facts>,
+    namespaces: NamespaceView,
 }
 
 impl MemcachedBinary {
     /// For a connection that begins.
-    pub fn new(facts: &Arc<Facts>) -> Self {
-        let limits = super::limits(facts);
-        Self { parser: BinaryParser::default(), limits, facts: Arc::clone(facts) }
+    pub fn new(facts: &Arc<Facts>, namespaces: &NamespaceView) -> Self {
+        let (limits, parser) = (super::limits(facts), BinaryParser::default());
+        Self { parser, limits, facts: Arc::clone(facts), namespaces: namespaces.clone() }
     }
 }
 
@@ -116,16 +119,16 @@ fn put<S: ReplySink>(
         Ok(answer) => put_answer((head, form), key, answer, out),
         Err(failure) => {
             let (status, text) = match failure {
-                NoAnswer::Full => (BinaryStatus::OutOfMemory, "Out of memory allocating item"),
+                NoAnswer::Full | NoAnswer::OverQuota | NoAnswer::RecordFull => {
+                    (BinaryStatus::OutOfMemory, "Out of memory allocating item")
+                }
                 NoAnswer::Damaged => (BinaryStatus::Internal, DAMAGED),
                 NoAnswer::Stopped => (BinaryStatus::Internal, STOPPED),
                 NoAnswer::ReadFailed => (BinaryStatus::Internal, READ_FAILED),
                 NoAnswer::TooLate
                 | NoAnswer::LeaseEnded
                 | NoAnswer::Busy
-                | NoAnswer::NoNamespace
-                | NoAnswer::OverQuota
-                | NoAnswer::RecordFull => {
+                | NoAnswer::NoNamespace => {
                     panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
                 }
             };
@@ -330,9 +333,8 @@ impl Codec for MemcachedBinary {
             _ => return Meaning::Constant,
         };
         let key = key_of(&step.parsed).expect("all that is left has a key");
-        let key = Key::memcached(key);
-        let (deadline, acknowledgement) = (None, Acknowledgement::Configured);
-        Meaning::Keyed(ItemRequest { key, operation, kind, deadline, acknowledgement, replaces })
+        let asked = (Key::memcached(key), now.second);
+        Meaning::Keyed(request_of(&self.namespaces, asked, (operation, kind), replaces))
     }
 
     #[inline]

@@ -87,6 +87,7 @@ impl<'a> Command<'a> {
                     | Request::FlushAll { .. }
                     | Request::Version
                     | Request::Verbosity { .. }
+                    | Request::MemoryLimit { .. }
                     | Request::Tune { .. }
                     | Request::Stats { .. }
                     | Request::Detail(_)
@@ -190,7 +191,9 @@ impl<'a> Command<'a> {
             Self::Request(Request::Arithmetic(arithmetic)) => arithmetic.noreply,
             Self::Request(Request::Touch(touch)) => touch.noreply,
             Self::Request(
-                Request::FlushAll { noreply, .. } | Request::Verbosity { noreply, .. },
+                Request::FlushAll { noreply, .. }
+                | Request::Verbosity { noreply, .. }
+                | Request::MemoryLimit { noreply, .. },
             ) => *noreply,
             Self::Request(_) => false,
         }

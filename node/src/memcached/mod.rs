@@ -15,7 +15,8 @@ mod tests;
 use std::sync::Arc;
 
 use larder_engine::key::Key;
-use larder_engine::shard::{Acknowledgement, Answer};
+use larder_engine::operation::Operation;
+use larder_engine::shard::Answer;
 use larder_protocol::memcached::reply::{self, END};
 use larder_protocol::memcached::{
     DetailMode, Dump, DumpForm, KeyScratch, Limits, Parsed, Parser, Request, ShutdownMode, Step,
@@ -24,8 +25,10 @@ use larder_protocol::memcached::{
 use larder_protocol::sink::ReplySink;
 
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
+use crate::counters::Kind;
 use crate::events::NodeEvent;
 use crate::facts::Facts;
+use crate::namespaces::{NamespaceView, rules};
 use crate::process::MEMCACHED_VERSION;
 use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
@@ -41,21 +44,45 @@ fn limits(facts: &Facts) -> Limits {
     Limits { item_bytes_max, ..Limits::default() }
 }
 
+/// What one shard is to do for an operation on `key` at Unix second `now`, as the settings of the
+/// default namespace have it.
+#[inline]
+fn request_of<'a>(
+    namespaces: &NamespaceView,
+    (key, now): (Key<'a>, u32),
+    (operation, kind): (Operation<'a>, Kind),
+    replaces: bool,
+) -> ItemRequest<'a> {
+    let settings = namespaces.default_settings();
+    let only_reads =
+        matches!(operation, Operation::Read(read) if read.value || read.expiry.is_none());
+    ItemRequest {
+        key,
+        operation: rules::with_lifetimes(operation, &settings, (&key, now)),
+        kind,
+        deadline: None,
+        acknowledgement: rules::acknowledgement(&settings, only_reads),
+        replaces,
+    }
+}
+
 /// memcached's text and meta protocols, as one connection has them.
 #[derive(Clone, Debug)]
 pub struct Memcached {
     parser: Parser,
     limits: Limits,
     facts: Arc<Facts>,
+    namespaces: NamespaceView,
     /// Whether the client may use the port.
     is_known: bool,
 }
 
 impl Memcached {
     /// For a connection that begins.
-    pub fn new(facts: &Arc<Facts>) -> Self {
+    pub fn new(facts: &Arc<Facts>, namespaces: &NamespaceView) -> Self {
         let (parser, limits, is_known) = (Parser::new(), limits(facts), facts.gate.is_none());
-        Self { parser, limits, facts: Arc::clone(facts), is_known }
+        let (facts, namespaces) = (Arc::clone(facts), namespaces.clone());
+        Self { parser, limits, facts, namespaces, is_known }
     }
 
     /// Cuts a message of a client that has given no password yet.
@@ -105,6 +132,9 @@ impl Memcached {
                 Meaning::Node(NodeRequest::Watch(log::kinds(*streams)))
             }
             Request::Verbosity { level, .. } => Meaning::Node(NodeRequest::LogLevel(*level)),
+            Request::MemoryLimit { megabytes, .. } => {
+                Meaning::Node(NodeRequest::LimitValues(u64::from(*megabytes) << 20))
+            }
             Request::Shutdown(mode) if facts.shutdown_enabled && *mode != ShutdownMode::Unknown => {
                 Meaning::Node(NodeRequest::Stop)
             }
@@ -171,14 +201,12 @@ impl Codec for Memcached {
         match command {
             Command::Line { .. } => Meaning::Constant,
             Command::Request(request) if !command.is_keyed() => self.unkeyed(request, now.second),
-            Command::Request(_) | Command::Drop { .. } => Meaning::Keyed(ItemRequest {
-                key: Key::memcached(command.key(room)),
-                operation: command.operation(now.second),
-                kind: command.kind(),
-                deadline: None,
-                acknowledgement: Acknowledgement::Configured,
-                replaces: command.drops_old_item(),
-            }),
+            Command::Request(_) | Command::Drop { .. } => {
+                let key = Key::memcached(command.key(room));
+                let asked = (command.operation(now.second), command.kind());
+                let replaces = command.drops_old_item();
+                Meaning::Keyed(request_of(&self.namespaces, (key, now.second), asked, replaces))
+            }
         }
     }
 

@@ -24,16 +24,42 @@ pub struct Token {
 
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    Get { with_cas: bool, new_exptime: Option<i32> },
-    Store { verb: StoreVerb, client_flags: u32, exptime: i32, cas: Option<u64>, noreply: bool },
-    Delete { noreply: bool },
-    Arithmetic { delta: u64, direction: Direction, noreply: bool },
-    Touch { exptime: i32, noreply: bool },
-    Drop { reply: &'static str, is_suppressed: bool },
+    Get {
+        with_cas: bool,
+        new_exptime: Option<i32>,
+    },
+    Store {
+        verb: StoreVerb,
+        client_flags: u32,
+        exptime: i32,
+        cas: Option<u64>,
+        noreply: bool,
+    },
+    Delete {
+        noreply: bool,
+    },
+    Arithmetic {
+        delta: u64,
+        direction: Direction,
+        noreply: bool,
+    },
+    Touch {
+        exptime: i32,
+        noreply: bool,
+    },
+    Drop {
+        reply: &'static str,
+        is_suppressed: bool,
+    },
     Meta,
     Statistics(Section),
-    Clear { noreply: bool },
-    Verbosity { noreply: bool },
+    Clear {
+        noreply: bool,
+    },
+    /// A setting of the node.
+    Setting {
+        noreply: bool,
+    },
     Detail(DetailMode),
     Watch(LogStreams),
     Dump(Dumping),
@@ -75,7 +101,9 @@ impl Token {
                     (Form::Touch { exptime, noreply }, &[])
                 }
                 Request::FlushAll { noreply, .. } => (Form::Clear { noreply }, &[]),
-                Request::Verbosity { noreply, .. } => (Form::Verbosity { noreply }, &[]),
+                Request::Verbosity { noreply, .. } | Request::MemoryLimit { noreply, .. } => {
+                    (Form::Setting { noreply }, &[])
+                }
                 Request::Detail(mode) => (Form::Detail(mode), &[]),
                 Request::Watch(streams) => (Form::Watch(streams), &[]),
                 Request::Dump(dump) => (Form::Dump(Dumping::new(&dump)), &[]),
@@ -152,7 +180,7 @@ impl Token {
             }
             Form::Clear { noreply } => Request::FlushAll { delay: None, noreply },
             Form::Statistics(_) => Request::Stats { arguments: &[] },
-            Form::Verbosity { noreply } => Request::Verbosity { level: 0, noreply },
+            Form::Setting { noreply } => Request::Verbosity { level: 0, noreply },
             Form::Detail(mode) => Request::Detail(mode),
             Form::Watch(streams) => Request::Watch(streams),
             Form::Dump(dumping) => Request::Dump(dumping.dump()),

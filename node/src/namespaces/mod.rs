@@ -7,9 +7,10 @@
 
 pub mod registrar;
 pub mod registry;
+pub mod rules;
 mod table;
 
-pub use table::{NamespaceTable, NamespaceView, lifetime};
+pub use table::{NamespaceTable, NamespaceView};
 
 use larder_protocol::native::{NativeNamespace, SettingsChange};
 
@@ -42,7 +43,7 @@ pub enum NamespaceRefusal {
     Unknown,
     /// There are as many as there may be.
     TooMany,
-    /// It is the default namespace, which is as the node's options say.
+    /// It is the default namespace, which stays.
     IsDefault,
 }
 

@@ -159,9 +159,6 @@ impl<A> Registrar<A> {
         request: &NamespaceRequest,
     ) -> Result<(NativeNamespace, VecDeque<RegistrarStep>), NamespaceRefusal> {
         let known = self.table.named(request.name()).cloned();
-        if known.as_ref().is_some_and(|known| known.number == DEFAULT_NAMESPACE) {
-            return Err(NamespaceRefusal::IsDefault);
-        }
         let publish = |table| RegistrarStep::Publish(Arc::new(table));
         match (request, known) {
             (NamespaceRequest::Create(..), Some(_)) => Err(NamespaceRefusal::Exists),
@@ -186,6 +183,9 @@ impl<A> Registrar<A> {
                 let write = RegistrarStep::Write(RegistryEntry::Put(namespace.clone()));
                 let table = self.table.with(namespace.clone());
                 Ok((namespace, [write, publish(table)].into()))
+            }
+            (NamespaceRequest::Drop(_), Some(known)) if known.number == DEFAULT_NAMESPACE => {
+                Err(NamespaceRefusal::IsDefault)
             }
             (NamespaceRequest::Drop(_), Some(known)) => {
                 let write = RegistrarStep::Write(RegistryEntry::Dropping(known.number));
@@ -267,16 +267,17 @@ mod tests {
     }
 
     #[test]
-    fn the_default_namespace_stays_as_it_is() {
+    fn the_default_namespace_can_be_changed_and_stays() {
         let mut registrar = Registrar::new(Registry::default());
         let name = || "default".to_owned();
-        for request in [
-            create("default"),
-            NamespaceRequest::Set(name(), SettingsChange::default()),
-            NamespaceRequest::Drop(name()),
-        ] {
-            assert_eq!(change(&mut registrar, request).1, Err(NamespaceRefusal::IsDefault));
-        }
+        assert_eq!(change(&mut registrar, create("default")).1, Err(NamespaceRefusal::Exists));
+        let settings = SettingsChange { ttl_default: Some(9), ..SettingsChange::default() };
+        let (steps, set) = change(&mut registrar, NamespaceRequest::Set(name(), settings));
+        assert_eq!(kinds(&steps), ["put", "publish"]);
+        let set = set.expect("set");
+        assert_eq!((set.number, set.settings.ttl_default), (DEFAULT_NAMESPACE, 9));
+        let dropped = change(&mut registrar, NamespaceRequest::Drop(name())).1;
+        assert_eq!(dropped, Err(NamespaceRefusal::IsDefault));
     }
 
     #[test]

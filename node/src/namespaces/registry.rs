@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use larder_engine::key::RESERVED_NAMESPACES;
+use larder_engine::key::{DEFAULT_NAMESPACE, RESERVED_NAMESPACES};
 use larder_engine::operation::{Delete, Operation, Store, StoreMode};
 use larder_engine::scan::{PageItem, Scan};
 use larder_engine::shard::{BatchStep, ItemBatch, OperationBuf, Shard};
@@ -61,6 +61,10 @@ impl RegistryEntry {
             step(&namespace.number.to_be_bytes(), Some(&body))
         };
         let steps = match self {
+            // Nobody makes the default one, so this may be the first that is written of it.
+            Self::Put(namespace) if namespace.number == DEFAULT_NAMESPACE => {
+                vec![put(namespace), step(&lives(namespace.number), Some(b""))]
+            }
             Self::Put(namespace) => vec![put(namespace)],
             Self::New(namespace) => {
                 let next = namespace.number + 1;
@@ -187,6 +191,8 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use larder_protocol::native::NamespaceSettings;
+
     use super::*;
 
     fn item(step: &BatchStep) -> PageItem {
@@ -218,6 +224,18 @@ mod tests {
         let table = NamespaceTable::default().with(users);
         assert_eq!(found.registry(), Registry { table, next: 2, dropping: vec![2] });
         assert_eq!(Found::default().registry(), Registry::default());
+    }
+
+    #[test]
+    fn the_default_namespace_is_remembered_when_it_was_changed() {
+        let settings = NamespaceSettings { ttl_default: 60, ..NamespaceSettings::default() };
+        let default = NativeNamespace { settings, ..namespace(DEFAULT_NAMESPACE, "default") };
+        let mut found = Found::default();
+        for step in RegistryEntry::Put(default.clone()).batch().steps {
+            found.take(&item(&step)).expect("it is the registry's");
+        }
+        let table = NamespaceTable::default().with(default);
+        assert_eq!(found.registry(), Registry { table, ..Registry::default() });
     }
 
     #[test]

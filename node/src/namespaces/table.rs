@@ -1,6 +1,6 @@
 //! All namespaces at one moment.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -91,55 +91,54 @@ impl NamespaceTable {
             };
             (namespace.number, options)
         };
-        let others = self.iter().filter(|namespace| namespace.number != DEFAULT_NAMESPACE);
-        others.map(of_shard).collect()
+        self.iter().map(of_shard).collect()
     }
 }
 
 /// A core's table. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct NamespaceView(Rc<RefCell<Arc<NamespaceTable>>>);
+pub struct NamespaceView(Rc<Viewed>);
+
+#[derive(Debug, Default)]
+struct Viewed {
+    table: RefCell<Arc<NamespaceTable>>,
+    /// How the default one is, which nearly all requests ask for.
+    default: Cell<NamespaceSettings>,
+}
 
 impl NamespaceView {
     /// A view of this table.
     pub fn new(table: Arc<NamespaceTable>) -> Self {
-        Self(Rc::new(RefCell::new(table)))
+        let view = Self::default();
+        view.set(table);
+        view
     }
 
     /// The table as it is now.
     pub fn table(&self) -> Arc<NamespaceTable> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.0.table.borrow())
     }
 
     /// Another table is the current one from now on.
     pub fn set(&self, table: Arc<NamespaceTable>) {
-        *self.0.borrow_mut() = table;
+        self.0.default.set(table.settings(DEFAULT_NAMESPACE).unwrap_or_default());
+        *self.0.table.borrow_mut() = table;
     }
 
     /// How the namespace with this number is, if there is one.
     #[inline]
     pub fn settings(&self, number: u32) -> Option<NamespaceSettings> {
         if number == DEFAULT_NAMESPACE {
-            return Some(NamespaceSettings::default());
+            return Some(self.default_settings());
         }
-        self.0.borrow().settings(number)
+        self.0.table.borrow().settings(number)
     }
-}
 
-/// How many seconds an item lives in a namespace with these settings that was told to live `asked`
-/// seconds; 0 is for ever. `salt` is another number for each item.
-pub fn lifetime(settings: &NamespaceSettings, asked: u32, salt: impl FnOnce() -> u64) -> u32 {
-    let mut seconds = if asked == 0 { settings.ttl_default } else { asked };
-    if settings.ttl_max > 0 && (seconds == 0 || seconds > settings.ttl_max) {
-        seconds = settings.ttl_max;
+    /// How the default namespace is.
+    #[inline]
+    pub fn default_settings(&self) -> NamespaceSettings {
+        self.0.default.get()
     }
-    let percent = u64::from(settings.ttl_jitter_percent);
-    if seconds == 0 || percent == 0 {
-        return seconds;
-    }
-    let most = u64::from(seconds) * percent / 100;
-    let less = salt() % (most + 1);
-    seconds.saturating_sub(u32::try_from(less).unwrap_or(u32::MAX)).max(1)
 }
 
 #[cfg(test)]
@@ -152,7 +151,8 @@ mod tests {
         assert_eq!(table.named("default").map(|namespace| namespace.number), Some(0));
         assert_eq!(table.settings(0), Some(NamespaceSettings::default()));
         assert_eq!((table.settings(1), table.count()), (None, 1));
-        assert!(table.options(2).is_empty(), "it is as the node's options say");
+        let usual = BTreeMap::from([(0, NamespaceOptions::default())]);
+        assert_eq!(table.options(2), usual, "it is as the node's options say");
     }
 
     #[test]
@@ -168,33 +168,5 @@ mod tests {
         let same = view.clone();
         view.set(Arc::default());
         assert_eq!((same.settings(7), same.settings(0).is_some()), (None, true));
-    }
-
-    #[test]
-    fn items_live_as_long_as_they_are_told_and_may() {
-        let with = |ttl_default, ttl_max, ttl_jitter_percent| NamespaceSettings {
-            ttl_default,
-            ttl_max,
-            ttl_jitter_percent,
-            ..NamespaceSettings::default()
-        };
-        let no_salt = || panic!("no chance is needed");
-        for (settings, asked, lives) in [
-            (with(0, 0, 0), 0, 0),
-            (with(0, 0, 0), 5, 5),
-            (with(10, 0, 0), 0, 10),
-            (with(10, 0, 0), 50, 50),
-            (with(0, 20, 0), 0, 20),
-            (with(0, 20, 0), 21, 20),
-            (with(10, 20, 0), 0, 10),
-            (with(30, 20, 0), 0, 20),
-            (with(0, 0, 50), 0, 0),
-        ] {
-            assert_eq!(lifetime(&settings, asked, no_salt), lives, "{settings:?} {asked}");
-        }
-        let lives = |asked, salt| lifetime(&with(0, 0, 10), asked, || salt);
-        assert_eq!((lives(1000, 0), lives(1000, 100), lives(1000, 101)), (1000, 900, 1000));
-        assert_eq!((lives(1, u64::MAX), lives(u32::MAX, 7)), (1, u32::MAX - 7));
-        assert_eq!(lifetime(&with(0, 0, 100), 5, || 5), 1, "it is stored at all");
     }
 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{MULTI_ENTRY_BYTES, NativeStatus, not_found, put_found};
 
+use crate::canary::{self, NodeDefect};
 use crate::limits::{CONNECTION_WAITING_BYTES_MAX, PAGE_BYTES_MAX};
 
 /// Bytes that the unfinished replies of a connection hold.
@@ -69,6 +70,11 @@ impl Gathering {
         !self.has_room(0) || self.item_bytes >= PAGE_BYTES_MAX
     }
 
+    /// Whether there are values among what has come.
+    pub(super) fn holds_values(&self) -> bool {
+        self.item_bytes > 0
+    }
+
     /// Puts the entry of a part: an item, or why there is none.
     pub(super) fn put(&mut self, at: usize, found: Result<&NativeItem<'_>, NativeStatus>) {
         let start = self.bytes.len();
@@ -99,6 +105,10 @@ impl Gathering {
         self.missing -= 1;
         if self.missing > 0 {
             return;
+        }
+        if canary::has(NodeDefect::LoseLastPart) && self.head.hops > 0 {
+            let last = self.entries.len() - 1;
+            self.put(last, Err(NativeStatus::Absent));
         }
         let is_in_order = self.entries.is_sorted_by_key(|entry| entry.start);
         let len: usize = self.entries.iter().map(ExactSizeIterator::len).sum();

@@ -10,8 +10,8 @@ use larder_protocol::native::{
 };
 
 use super::records::{Fault, settings_of};
-use super::{expiry_of, refused};
-use crate::namespaces::NamespaceView;
+use super::{key_of, refused};
+use crate::namespaces::{NamespaceView, rules};
 use crate::request::{ShardRequest, ShardWork};
 
 /// What a step on the way of a large value asks of a shard of `shards`, at Unix second `now`.
@@ -55,7 +55,7 @@ fn store_of(large: &LargeItem<'_>, settings: &NamespaceSettings, now: u32) -> St
         mode,
         value: b"",
         client_flags,
-        expiry: expiry_of(settings, (&large.key, ttl), now),
+        expiry: rules::expiry_of(settings, &key_of(large.key), ttl, now),
         compare,
         invalidate: false,
         is_large: true,

@@ -16,27 +16,27 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED, route_hash};
+use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED};
 use larder_engine::large::{CHUNK_BYTES_MAX, LARGE_BYTES_MAX};
 use larder_engine::operation::{
-    Arithmetic, Delete, EXPIRED, Exchange, Operation, Outcome, Read, Store, StoreMode,
+    Arithmetic, Delete, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
-use larder_engine::shard::{Acknowledgement, Answer};
+use larder_engine::shard::{Acknowledgement, Answer, BatchAnswer, ItemBatch};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, Group, HelloReply, ITEM_BYTES_MAX, IncrementItem,
-    ItemKey, LargeItem, LargeWork, MutateRecord, NamespaceDurability, NamespaceSettings,
-    NativeLimits, NativeParsed, NativeParser, NativeRequest, NativeStatus, NativeStep, Opcode,
-    PutItem, PutMode, RECORD_BYTES_MAX, Refusal, RequestDurability, RequestHead, StoreWhen,
-    TouchItem, VERSION, capability,
+    ItemKey, LargeItem, LargeWork, NamespaceSettings, NativeLimits, NativeParsed, NativeParser,
+    NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal,
+    RequestDurability, RequestHead, StoreWhen, TouchItem, VERSION, capability,
 };
 use larder_protocol::sink::ReplySink;
 
+use crate::canary::{self, NodeDefect};
 use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
 use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, TOKEN_DRIFT_SECONDS};
-use crate::namespaces::{NamespaceView, lifetime};
+use crate::namespaces::{NamespaceView, rules};
 use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest, ShardWork,
 };
@@ -98,6 +98,8 @@ impl Native {
             read_target_microseconds: facts.targets.0,
             write_target_microseconds: facts.targets.1,
             shard_loads: facts.loads.all(),
+            read_p99_microseconds: facts.latencies.reads(),
+            write_p99_microseconds: facts.latencies.writes(),
             capabilities: capability::ALL,
             token_window_seconds: facts.idempotency_window,
             token_drift_seconds: TOKEN_DRIFT_SECONDS,
@@ -118,10 +120,13 @@ impl Native {
                 let value_bytes_max = self.limits.value_bytes_max;
                 let told = (&self.namespaces, deadline);
                 let asked = Mutation::asked(mutate, (shards, now), value_bytes_max, told);
-                asked.and_then(|asked| self.with_token(head, mutate, asked, now))
+                let of = (mutate.namespace, mutate.record);
+                asked.and_then(|asked| self.with_token(head, of, asked, now))
             }
             NativeRequest::DeleteItems(delete) => {
-                records::deletion(delete, (&self.namespaces, shards), deadline)
+                let asked = records::deletion(delete, (&self.namespaces, shards), deadline);
+                let of = (delete.namespace, delete.record);
+                asked.and_then(|asked| self.with_token(head, of, asked, now))
             }
             NativeRequest::BeginLease(begin) => leases::begun(begin, shards, deadline),
             NativeRequest::EndLease(lease) => leases::ended(*lease, shards, deadline),
@@ -140,19 +145,22 @@ impl Native {
 }
 
 impl Native {
-    /// The changes of a record as they are done once, if their request has a token.
+    /// The changes of a record of a namespace as they are done once, if their request has a token.
     fn with_token(
         &self,
         head: &RequestHead,
-        mutate: &MutateRecord<'_>,
+        (namespace, record): (u32, &[u8]),
         mut asked: ShardRequest,
         now: u32,
     ) -> Result<ShardRequest, Fault> {
-        if let (Some(token), ShardWork::Batch(batch)) = (&head.token, &mut asked.work) {
-            let MutateRecord { namespace, record, .. } = *mutate;
+        if let (
+            Some(token),
+            ShardWork::Batch(ItemBatch { once, .. }) | ShardWork::DeleteRange(_, once),
+        ) = (&head.token, &mut asked.work)
+        {
             let key = ItemKey { namespace, record, item: b"" };
             let window = self.facts.idempotency_window;
-            batch.once = Some(once::once(token, &key, now, window).ok_or(once::REFUSED)?);
+            *once = Some(once::once(token, &key, now, window).ok_or(once::REFUSED)?);
         }
         Ok(asked)
     }
@@ -163,7 +171,7 @@ impl Native {
             ShardWork::Batch(batch) => {
                 batch.steps.first().map_or(DEFAULT_NAMESPACE, |step| step.namespace)
             }
-            ShardWork::DeleteRange(range) => range.namespace(),
+            ShardWork::DeleteRange(range, _) => range.namespace(),
             ShardWork::Large(large) => large.namespace,
             // They only read, or are about no namespace.
             ShardWork::Page(_)
@@ -296,16 +304,12 @@ fn acknowledgement_of(head: &RequestHead, settings: &NamespaceSettings) -> Ackno
             | Opcode::Scan
             | Opcode::GetChunk
     );
-    match (head.durability, settings.durability) {
-        (RequestDurability::Sync, _) | (RequestDurability::AsNode, NamespaceDurability::Sync) => {
-            Acknowledgement::Durable
+    match head.durability {
+        RequestDurability::Sync => Acknowledgement::Durable,
+        RequestDurability::None if !only_reads => Acknowledgement::Made,
+        RequestDurability::None | RequestDurability::AsNode => {
+            rules::acknowledgement(settings, only_reads)
         }
-        (RequestDurability::None, _) | (RequestDurability::AsNode, NamespaceDurability::None)
-            if !only_reads =>
-        {
-            Acknowledgement::Made
-        }
-        _ => Acknowledgement::Configured,
     }
 }
 
@@ -352,7 +356,7 @@ fn item_request<'a>(
     settings: &NamespaceSettings,
 ) -> Option<(Operation<'a>, Kind)> {
     let key = request.key()?;
-    let expiry = |ttl: u32| expiry_of(settings, (&key, ttl), now);
+    let expiry = |ttl: u32| rules::expiry_of(settings, &key_of(key), ttl, now);
     Some(match *request {
         NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
             let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
@@ -381,17 +385,6 @@ fn item_request<'a>(
         }
         _ => return None,
     })
-}
-
-/// The Unix second at which an item of this key is gone that is stored at `now` to live so many
-/// seconds; 0 for never.
-fn expiry_of(settings: &NamespaceSettings, (key, ttl): (&ItemKey<'_>, u32), now: u32) -> u32 {
-    // Items that are stored together in one record live for different times too.
-    match lifetime(settings, ttl, || key_salt(key, now)) {
-        0 => 0,
-        // A clock that stands before the first second of 1970 has no items that live.
-        ttl => now.saturating_add(ttl).max(EXPIRED + 1),
-    }
 }
 
 /// What one shard is to do to store a value with this expiry.
@@ -429,12 +422,6 @@ fn version_of(condition: Condition<'_>) -> Option<u64> {
         Condition::Version(version) => Some(version),
         Condition::Any | Condition::Value(_) => None,
     }
-}
-
-/// A number for an item that is stored at Unix second `now`.
-fn key_salt(key: &ItemKey<'_>, now: u32) -> u64 {
-    let hash = route_hash(key.record) ^ route_hash(key.item).rotate_left(32);
-    hash.wrapping_add(u64::from(now))
 }
 
 /// The operation on this key as a request, which was received at this nanosecond.
@@ -556,6 +543,7 @@ impl Codec for Native {
 
     #[inline]
     fn next_part<'s>(
+        &self,
         step: &'s NativeStep<'_>,
         cursor: &mut usize,
         asked: u64,
@@ -566,8 +554,7 @@ impl Codec for Native {
         let GetItem { key, metadata_only, is_quiet } = multi.get_at(cursor)?;
         let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
         let (operation, kind) = (Operation::Read(read), Kind::Get { touches: false });
-        // What only reads is told no earlier, whatever its namespace says.
-        let settings = NamespaceSettings::default();
+        let settings = self.namespaces.settings(key.namespace).unwrap_or_default();
         Some(request_of((head, asked), &settings, key, (operation, kind)))
     }
 
@@ -590,6 +577,10 @@ impl Codec for Native {
     #[inline]
     fn part_has_room(part: &NativeToken) -> bool {
         !part.part().of.borrow().is_full()
+    }
+
+    fn part_holds_values(part: &NativeToken) -> bool {
+        part.part().of.borrow().holds_values()
     }
 
     #[inline]
@@ -725,6 +716,10 @@ impl Codec for Native {
             self.put_part(token, Some(answer));
             return self.pass_part(token, false, out.bytes());
         }
+        if canary::has(NodeDefect::OtherRequestId) {
+            let head = ReplyHead { id: token.head.id ^ 1, ..token.head };
+            return NativeToken { head, ..token.clone() }.put(answer, hops, out);
+        }
         token.put(answer, hops, out);
     }
 
@@ -747,7 +742,10 @@ impl Codec for Native {
             (ShardAsked::Mutation(mutation), ShardAnswer::Batch(answer)) => {
                 mutation.put(head, answer, out);
             }
-            (ShardAsked::Deletion, ShardAnswer::Deleted)
+            (ShardAsked::Deletion, ShardAnswer::Batch(BatchAnswer::OtherRequest)) => {
+                once::put_other(head, out);
+            }
+            (ShardAsked::Deletion, ShardAnswer::Deleted | ShardAnswer::Batch(_))
             | (ShardAsked::Lease, ShardAnswer::LeaseEnded) => {
                 put_status(out, head, NativeStatus::Ok);
             }

@@ -63,7 +63,8 @@ pub(super) fn put_changed(head: ReplyHead, changed: &NamespaceChanged, out: &mut
         }
         Err(NamespaceRefusal::IsDefault) => (
             NativeStatus::NamespaceExists,
-            "the namespace `default` is as the options of the node say, and stays",
+            "the namespace `default`, that of memcached's port, cannot be dropped: delete its \
+             items, or send `flush_all`",
         ),
     };
     put_fault(head, fault, out);

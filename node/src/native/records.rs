@@ -119,7 +119,7 @@ pub(super) fn deletion(
     let DeleteItems { namespace, record, range } = *delete;
     settings_of(namespaces, namespace)?;
     let shard = shard_of_hash(route_hash(record), shards);
-    let work = ShardWork::DeleteRange(scan_of(namespace, record, range));
+    let work = ShardWork::DeleteRange(scan_of(namespace, record, range), None);
     Ok(ShardRequest::new(shard, deadline, work))
 }
 

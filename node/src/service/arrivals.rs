@@ -4,6 +4,7 @@ use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::{ConnectionId, Network};
 
 use super::NodeService;
+use super::core_state::CoreState;
 use super::drive::{account, queue};
 use super::turns::Work;
 use crate::connection::{After, Arrival, Output};
@@ -110,6 +111,8 @@ impl<C: CoreEnv> NodeService<C> {
         }
         if has_moved {
             self.state.release_held();
+            let CoreState { latency, shards, env, .. } = &mut self.state;
+            latency.settle(env.now(), |after| shards.release(after));
             let Self { table, awaiting_log, ready, .. } = self;
             for id in awaiting_log.drain(..) {
                 if let Some(entry) = table.get_mut(id) {

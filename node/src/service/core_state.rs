@@ -27,6 +27,7 @@ use crate::control::Event;
 use crate::counters::{CoreMemory, CoreReport, Counters, ShardSpace};
 use crate::events::{EventKinds, NodeEvent, Numbering};
 use crate::facts::Facts;
+use crate::latency::{LatencyProbe, LatencySample};
 use crate::ledger::Ledger;
 use crate::limits::TASKS_MAX;
 use crate::loads::fullest;
@@ -76,6 +77,8 @@ pub(super) struct CoreState<C: CoreEnv> {
     pub shared: Arc<Shared>,
     pub counters: Counters,
     pub(super) observer: Observer<C>,
+    /// How long requests take.
+    pub(super) latency: LatencyProbe,
     /// Connections of this core that watch what happens.
     pub(super) watchers: Vec<Watcher>,
     /// What they are to be told in this turn, and how much more there was.
@@ -164,6 +167,7 @@ impl<C: CoreEnv> CoreState<C> {
             shared,
             counters: Counters::default(),
             observer,
+            latency: LatencyProbe::default(),
             watchers: Vec::new(),
             heard: (Vec::new(), 0),
             numbering: Numbering { cores, listeners },
@@ -189,12 +193,22 @@ impl<C: CoreEnv> CoreState<C> {
         self.now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
     }
 
-    /// Says how loaded the core's shards are, by what makes requests wait: tasks, what clients hold
-    /// of the memory, and what the log has to take.
-    pub(super) fn say_loads(&self) {
+    /// Says how long requests take, and how loaded the core's shards are, by what makes requests
+    /// wait: tasks, what clients hold of the memory, and what the log has to take.
+    pub(super) fn say_loads(&mut self) {
+        self.latency.say(self.core, &self.shared.facts.latencies);
         let tasks = (self.tasks.waiting, TASKS_MAX);
         let memory = (self.ledger.total(), self.ledger.bound());
         self.shards.say_loads(fullest([tasks, memory]), &self.shared.facts.loads);
+    }
+
+    /// The answer to a request that is measured, if it is, may leave after that.
+    #[inline]
+    pub(super) fn measure(&mut self, sample: Option<LatencySample>, after: After) {
+        if let Some(sample) = sample {
+            let release = self.shards.release(after);
+            self.latency.answered(sample, after, (self.env.now(), release));
+        }
     }
 
     pub(super) fn start(
@@ -203,11 +217,11 @@ impl<C: CoreEnv> CoreState<C> {
         shard: u16,
         request: &ItemRequest<'_>,
         expected_bytes: usize,
-        observed: Option<Box<Observed>>,
+        noted: (Option<Box<Observed>>, Option<LatencySample>),
     ) {
         self.tasks = self.tasks + Load { waiting: 1, expected_bytes, bytes: 0 };
         self.adding += log_need(request).map_or(0, |need| need.adds);
-        self.shards.start(origin, shard, request, expected_bytes, observed);
+        self.shards.start(origin, shard, request, expected_bytes, noted);
     }
 
     pub(super) fn start_shard(
@@ -270,8 +284,10 @@ impl<C: CoreEnv> CoreState<C> {
         let task = Load { waiting: 1, expected_bytes, bytes: 0 };
         self.tasks = self.tasks - task;
         self.adding -= completion.adds;
+        let sample = completion.sample;
         let (answered, after) =
             completion.settle(&mut self.counters, &mut self.observer, &self.shards.failures);
+        self.measure(sample, after);
         let (core, place) = match origin {
             Origin::Connection(place) => {
                 return self.arrived.push((place, Arrival { answered, after, core: None }));

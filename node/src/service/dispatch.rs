@@ -86,10 +86,12 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
                 observer: &mut state.observer,
                 observed: &mut observed,
             };
+            let sample = state.latency.sample(&request.operation, asked.since);
             let tried = state.shards.try_execute(target, request, state.now, notes, put);
             let bytes = need.map_or(0, |need| need.bytes);
             if let Tried::Done { after, is_error } = tried {
                 state.shares.note(self.part, bytes);
+                state.measure(sample, after);
                 return Handled::Done { after, is_error };
             }
             let expected_bytes = match state.admit(shard, request, own) {
@@ -97,7 +99,8 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
                 Err(bytes) => return state.refuse(own, Want::Task(bytes)),
             };
             state.shares.note(self.part, bytes);
-            state.start(Origin::Connection(place), shard, request, expected_bytes, observed);
+            let noted = (observed, sample);
+            state.start(Origin::Connection(place), shard, request, expected_bytes, noted);
             return Handled::Waiting { expected_bytes };
         }
         let bytes = request.operation.value_len();
@@ -106,6 +109,10 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
         }
         state.counters.forwarded += 1;
         Handled::Waiting { expected_bytes: REPLY_COVERED_BYTES + bytes }
+    }
+
+    fn lacks_memory(&self) -> bool {
+        matches!(self.state.refused_want, Some(Want::Reply(_)))
     }
 
     fn shard_request(
@@ -168,6 +175,7 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
             }
             NodeRequest::Connections => Ask::Connections,
             NodeRequest::CountPrefixes(is_on) => Ask::CountPrefixes(is_on),
+            NodeRequest::LimitValues(bytes) => Ask::LimitValues(bytes),
             NodeRequest::Prefixes => Ask::Prefixes,
             NodeRequest::Watch(kinds) => {
                 state.start_watching(place, kinds);

@@ -71,6 +71,10 @@ impl<C: CoreEnv> CoreState<C> {
                 self.observer.count_prefixes(is_on);
                 Told::Done
             }
+            Ask::LimitValues(bytes) => {
+                self.shards.limit_values(bytes);
+                Told::Done
+            }
             Ask::Prefixes => Told::Prefixes(self.observer.prefixes.counted()),
             Ask::Watch(kinds) => {
                 self.observer.watch(core, kinds);
@@ -155,9 +159,11 @@ impl<C: CoreEnv> CoreState<C> {
                 NodeAnswer::Connections(connections)
             }
             Ask::Prefixes => NodeAnswer::Prefixes(prefixes.into_iter().collect()),
-            Ask::CountPrefixes(_) | Ask::Watch(_) | Ask::Namespaces(_) | Ask::DropNamespace(_) => {
-                NodeAnswer::Done
-            }
+            Ask::CountPrefixes(_)
+            | Ask::LimitValues(_)
+            | Ask::Watch(_)
+            | Ask::Namespaces(_)
+            | Ask::DropNamespace(_) => NodeAnswer::Done,
         }
     }
 }

@@ -40,7 +40,7 @@ impl AskedFor {
             ShardWork::Page(_) => Self::Page,
             ShardWork::Keyed(_) => Self::Keyed,
             ShardWork::Batch(_) => Self::Batch,
-            ShardWork::DeleteRange(_) => Self::DeleteRange,
+            ShardWork::DeleteRange(..) => Self::DeleteRange,
             ShardWork::BeginLease(_) | ShardWork::EndLease(_) => Self::Lease,
             ShardWork::Large(_) => Self::Large,
         }

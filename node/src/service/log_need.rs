@@ -30,7 +30,7 @@ pub(super) fn shard_log_need(request: &ShardRequest) -> Option<LogNeed> {
         ShardWork::Large(step) if step.adds() => bytes,
         ShardWork::Batch(_)
         | ShardWork::Large(_)
-        | ShardWork::DeleteRange(_)
+        | ShardWork::DeleteRange(..)
         | ShardWork::BeginLease(_)
         | ShardWork::EndLease(_)
         | ShardWork::Page(_)

@@ -224,7 +224,7 @@ impl<C: CoreEnv> CoreState<C> {
                     let task = Load { waiting: 1, expected_bytes, bytes: 0 };
                     self.lanes.change(core, place.connection, |load| load + task);
                     let origin = Origin::Core { core, place };
-                    self.start(origin, target.shard, request, expected_bytes, observed);
+                    self.start(origin, target.shard, request, expected_bytes, (observed, None));
                     0
                 })
             }

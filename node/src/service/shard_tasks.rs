@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use larder_engine::error::EngineError;
 use larder_engine::key::Key;
-use larder_engine::operation::{Delete, Operation};
-use larder_engine::shard::{Acknowledgement, AnswerBuf, BatchAnswer, OperationBuf};
+use larder_engine::operation::Outcome;
+use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf, BatchAnswer, OperationBuf};
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::env::TaskQueue;
 
 use super::failures::FailureLog;
 use super::log_need::{log_need, shard_log_need};
 use super::observer::{Observed, Observer};
-use super::shards::{Engine, Origin, Shards, darken};
+use super::shards::{Engine, Origin, STALE, Shards, darken, is_too_long, leaves_stale};
 use crate::connection::After;
 use crate::counters::{Counters, Kind};
+use crate::latency::LatencySample;
 use crate::namespaces::registry::{REGISTRY_SHARD, RegistryEntry};
 use crate::request::{Answered, ItemRequest, NoAnswer, ShardAnswer, ShardRequest, ShardWork};
 
@@ -33,6 +34,8 @@ pub(super) struct Completion {
     pub(super) kind: Kind,
     /// What those who watch are told of it.
     pub(super) observed: Option<Box<Observed>>,
+    /// Whether it is measured how long it takes.
+    pub(super) sample: Option<LatencySample>,
 }
 
 /// What came of a request that had to wait.
@@ -56,7 +59,7 @@ impl<C: CoreEnv> Shards<C> {
         shard: u16,
         request: &ItemRequest<'_>,
         expected_bytes: usize,
-        observed: Option<Box<Observed>>,
+        (observed, sample): (Option<Box<Observed>>, Option<LatencySample>),
     ) {
         let now = u32::try_from(self.env.unix_seconds()).unwrap_or(u32::MAX);
         let darkened = self.is_dark(shard, request, now).then(|| darken(request));
@@ -67,23 +70,38 @@ impl<C: CoreEnv> Shards<C> {
         let ItemRequest { key, operation, kind, acknowledgement: how, replaces, .. } = *request;
         let stale = replaces.then(|| (key.namespace, key.record.to_vec(), key.item.to_vec()));
         let adds = log_need(request).map_or(0, |need| need.adds);
+        let too_long = is_too_long(&engine, request);
+        let operation = if too_long { STALE } else { operation };
         let execution = engine.execute(&key, OperationBuf::new(&operation));
         self.env.spawn(TaskQueue::Foreground, async move {
-            let result = execution.await;
-            if let (Err(EngineError::Full), Some((namespace, record, item))) = (&result, stale) {
+            let mut result = execution.await;
+            if let (Err(failure), Some((namespace, record, item))) = (&result, stale)
+                && leaves_stale(failure)
+            {
                 let key = Key { namespace, record: &record, item: &item };
-                let delete = OperationBuf::new(&Operation::Delete(Delete::default()));
-                if let Err(failure) = engine.execute(&key, delete).await {
+                if let Err(failure) = engine.execute(&key, OperationBuf::new(&STALE)).await {
                     failures.note(shard, &failure);
                 }
+            }
+            if let (true, Ok((answer, _))) = (too_long, &mut result) {
+                let refused = Answer::nothing(Outcome::TooLarge, now);
+                *answer = AnswerBuf::with_value(&refused, Vec::new());
             }
             let result = result.map(|(answer, needs)| (Done::Item(answer), needs));
             if let Ok((_, needs)) = &result {
                 engine.demand(*needs, how);
             }
-            let completion =
-                Completion { origin, shard, result, how, expected_bytes, adds, kind, observed };
-            completions.borrow_mut().push(completion);
+            completions.borrow_mut().push(Completion {
+                origin,
+                shard,
+                result,
+                how,
+                expected_bytes,
+                adds,
+                kind,
+                observed,
+                sample,
+            });
         });
     }
 
@@ -106,10 +124,17 @@ impl<C: CoreEnv> Shards<C> {
         self.env.spawn(queue, async move {
             let answer = carry_out(&engine, &request, now).await;
             let result = answer.map(|answer| (Done::Shard(answer), 0));
-            let (kind, how, observed) = (Kind::Other, Acknowledgement::Configured, None);
-            let completion =
-                Completion { origin, shard, result, how, expected_bytes, adds, kind, observed };
-            completions.borrow_mut().push(completion);
+            completions.borrow_mut().push(Completion {
+                origin,
+                shard,
+                result,
+                how: Acknowledgement::Configured,
+                expected_bytes,
+                adds,
+                kind: Kind::Other,
+                observed: None,
+                sample: None,
+            });
         });
     }
 
@@ -241,7 +266,13 @@ async fn carry_out<C: CoreEnv>(
             let (answer, needs) = engine.execute_batch(batch.clone()).await?;
             (ShardAnswer::Batch(answer), needs)
         }
-        ShardWork::DeleteRange(range) => (ShardAnswer::Deleted, engine.delete_range(range).await?),
+        ShardWork::DeleteRange(range, None) => {
+            (ShardAnswer::Deleted, engine.delete_range(range).await?)
+        }
+        ShardWork::DeleteRange(range, Some(once)) => {
+            let (answer, needs) = engine.delete_range_once(range, once).await?;
+            (ShardAnswer::Batch(answer), needs)
+        }
         ShardWork::Large(step) => {
             let (answer, needs) = engine.large(step).await?;
             (ShardAnswer::Large(answer), needs)

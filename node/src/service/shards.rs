@@ -160,7 +160,13 @@ impl<C: CoreEnv> Shards<C> {
             put.take().expect("there is one answer")(answer);
         };
         let ItemRequest { key, operation, kind, acknowledgement: how, .. } = request;
+        let too_long = is_too_long(engine, request);
+        let operation = if too_long { &STALE } else { operation };
         let attempt = engine.try_execute(key, announced, operation, now, |answer| {
+            if too_long {
+                put(Ok(&Answer::nothing(Outcome::TooLarge, now)));
+                return (Outcome::TooLarge, 0);
+            }
             put(Ok(answer));
             (answer.outcome, answer.value_len)
         });
@@ -177,9 +183,8 @@ impl<C: CoreEnv> Shards<C> {
             Attempt::Later => Tried::Later,
             Attempt::Failed(failure) => {
                 let mut after = After::NOTHING;
-                if matches!(failure, EngineError::Full) && request.replaces {
-                    let delete = Operation::Delete(Delete::default());
-                    match engine.try_execute(key, announced, &delete, now, |_| ()) {
+                if request.replaces && leaves_stale(&failure) {
+                    match engine.try_execute(key, announced, &STALE, now, |_| ()) {
                         Attempt::Done { needs, .. } => after = After { shard, needs, how: *how },
                         Attempt::Later => return Tried::Later,
                         Attempt::Failed(failure) => self.failures.note(shard, &failure),
@@ -263,6 +268,14 @@ impl<C: CoreEnv> Shards<C> {
         }
     }
 
+    /// The value caches of all shards of the node have at most so many bytes together.
+    pub(super) fn limit_values(&self, bytes: u64) {
+        let share = bytes / self.local.len() as u64;
+        for (_, local) in self.numbered() {
+            local.engine.limit_value_cache(usize::try_from(share).unwrap_or(usize::MAX));
+        }
+    }
+
     /// Whether a shard takes no more writes.
     pub(super) fn has_stopped(&self, shard: u16) -> bool {
         self.local(shard).engine.stopped().is_some()
@@ -317,6 +330,27 @@ impl<C: CoreEnv> Shards<C> {
         };
         self.numbered().map(report).collect()
     }
+}
+
+/// What is done where a value was to be replaced, and could not be: the old one is stale.
+pub(super) const STALE: Operation<'static> = Operation::Delete(Delete {
+    compare: None,
+    invalidate: false,
+    clear_value: false,
+    expiry: None,
+    version: None,
+});
+
+/// Whether `request` replaces an item by a value that is longer than its namespace allows.
+#[inline]
+pub(super) fn is_too_long<C: CoreEnv>(engine: &Engine<C>, request: &ItemRequest<'_>) -> bool {
+    let len = request.operation.value_len();
+    request.replaces && !engine.takes_value(request.key.namespace, len)
+}
+
+/// Whether it failed for want of room, so that what was to be replaced is stale.
+pub(super) fn leaves_stale(failure: &EngineError) -> bool {
+    matches!(failure, EngineError::Full | EngineError::OverQuota(_) | EngineError::RecordFull(_))
 }
 
 /// The same request, which stores nothing but what has expired.

@@ -9,6 +9,7 @@ mod client;
 mod client_handle;
 mod clock;
 mod commands;
+mod default_namespace;
 mod descriptors;
 mod disk_shares;
 mod durability;

@@ -2,12 +2,18 @@
 
 #![allow(clippy::disallowed_methods, reason = "the clients' threads are not the node's")]
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use larder_client::{ClientConnection, ItemRef, Put};
 use larder_protocol::native::reply::{NativeReply, ReplyHead};
-use larder_protocol::native::{ItemKey, MultiGet, NativeRequest, NativeStatus};
+use larder_protocol::native::{
+    GetItem, ItemKey, MultiGet, NativeRequest, NativeStatus, put_request,
+};
 
 use super::client::{TestNode, noise};
 use super::native::{Answered, NativeClient, SET, put};
+use super::process::NodeProcess;
 use super::records::connect;
 
 fn record(number: usize) -> String {
@@ -170,4 +176,70 @@ fn what_is_not_durable_yet_is_shown_when_it_is() {
         assert!(now.iter().all(|entry| *entry == Ok(value.to_vec())));
     }
     node.stop();
+}
+
+#[test]
+fn readers_of_many_large_values_that_do_not_read_harm_nobody_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = NodeProcess::start(directory.path(), 2);
+    let address = node.field("native").parse().expect("an address");
+    let mut client = NativeClient::connect(address);
+    let names: Vec<String> = (0..64).map(record).collect();
+    for (number, name) in names.iter().enumerate() {
+        let value = noise(number as u64, 500_000);
+        assert_eq!(client.status(&put(key_of(name), SET, &value)), NativeStatus::Ok);
+    }
+    let body = body(&names);
+    let ask = request(&body);
+    // Each of them asks for 32 MB 200 times and takes nothing of it: what it sends is not taken
+    // either, at some time.
+    let mut attackers: Vec<NativeClient> =
+        (0..32).map(|_| NativeClient::connect(address)).collect();
+    for attacker in &mut attackers {
+        let mut frames = Vec::new();
+        for id in 0..200 {
+            put_request(&mut frames, id, 0, false, &ask);
+        }
+        attacker.stream.set_nonblocking(true).expect("an option");
+        let _part = attacker.stream.write(&frames);
+    }
+    let begin = Instant::now();
+    let (mut slowest, mut asked) = (Duration::ZERO, 0);
+    while begin.elapsed() < Duration::from_secs(3) {
+        let name = format!("other{}", asked % 50);
+        let before = Instant::now();
+        let stored = client.status(&put(key_of(&name), SET, b"v"));
+        assert_eq!(stored, NativeStatus::Ok, "request {asked}");
+        let get = GetItem { key: key_of(&name), metadata_only: false, is_quiet: false };
+        assert_eq!(client.status(&NativeRequest::Get(get)), NativeStatus::Ok);
+        slowest = slowest.max(before.elapsed());
+        asked += 1;
+    }
+    assert!(asked > 50 && slowest < Duration::from_secs(2), "{asked} requests, {slowest:?}");
+    let peak = node.peak_resident_bytes();
+    assert!(peak < 192 << 20, "{} MiB of the 192 that the node was given", peak >> 20);
+    // Who reads gets all, a part at a time, while they are still there.
+    let mut missing: Vec<String> = names;
+    for _ in 0..1000 {
+        let answered = client.ask(&request(&self::body(&missing)));
+        let found = entries(&answered, missing.len());
+        let mut found = found.into_iter();
+        missing.retain(|name| match found.next().expect("an entry for each") {
+            Ok(value) => {
+                let number: u64 = name.trim_start_matches("record").parse().expect("a number");
+                assert_eq!(value, noise(number, 500_000), "{name}");
+                false
+            }
+            Err(status) => {
+                assert_eq!(status, NativeStatus::Busy, "{name}");
+                true
+            }
+        });
+        if missing.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+    drop(attackers);
+    node.stop("-TERM");
 }

@@ -273,6 +273,8 @@ fn a_hello_says_where_records_are() {
     let reply = HelloReply::decode(&answered.body).expect("a hello");
     assert_eq!(reply.shard_loads.len(), usize::from(reply.shards));
     assert_eq!((reply.read_target_microseconds, reply.write_target_microseconds), (700, 0));
+    let measured = [&reply.read_p99_microseconds, &reply.write_p99_microseconds];
+    assert_eq!(measured, [&vec![0, 0]; 2], "nothing was asked yet");
     assert_eq!(reply.capabilities, capability::ALL);
     assert_eq!((reply.version, reply.shards, reply.cores), (1, 2, 2));
     assert_eq!(reply.opcodes, Opcode::ALL.map(|opcode| opcode as u8));
@@ -288,6 +290,35 @@ fn a_hello_says_where_records_are() {
             let answered = client.ask(&put(key(&record), SET, b"v"));
             assert_eq!(usize::from(answered.hops), usize::from(usize::from(shard) != core));
         }
+    }
+    node.stop();
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the test's own clock")]
+fn a_hello_says_what_requests_take() {
+    let node = TestNode::start(1);
+    let mut client = NativeClient::connect(node.node.addresses().native);
+    let hello = ClientHello { version_min: 1, version_max: 1, name: "a test" };
+    let begin = std::time::Instant::now();
+    loop {
+        for number in 0..200 {
+            let record = format!("key{number}");
+            assert_eq!(client.status(&put(key(&record), SET, b"v")), NativeStatus::Ok);
+            for _ in 0..5 {
+                assert_eq!(client.status(&get(key(&record))), NativeStatus::Ok);
+            }
+        }
+        let reply = client.ask(&NativeRequest::Hello(hello));
+        let reply = HelloReply::decode(&reply.body).expect("a hello");
+        let (reads, writes) = (&reply.read_p99_microseconds, &reply.write_p99_microseconds);
+        assert_eq!((reads.len(), writes.len()), (1, 1));
+        if reads[0] > 0 && writes[0] > 0 {
+            let waited = begin.elapsed().as_micros();
+            assert!(u128::from(writes[0].max(reads[0])) <= waited * 5 / 4, "{reads:?} {writes:?}");
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "{reads:?} {writes:?}");
     }
     node.stop();
 }

@@ -6,7 +6,7 @@ use larder::launch::Launcher;
 use larder_client::{
     ChangeName, Changes, ClientConnection, ClientError, ItemRef, Mutated, Put, Stored, When,
 };
-use larder_protocol::native::NativeStatus;
+use larder_protocol::native::{ItemRange, NativeStatus};
 
 use super::client::{TestNode, config};
 
@@ -45,6 +45,17 @@ fn a_change_under_one_name_is_made_once_over_connections_and_restarts() {
     changes.increment("n", 1, Some(7)).expect("a change").delete("x").expect("a change");
     let made = one.once(list).mutate(&changes).expect("made");
     assert!(matches!(&made, Mutated::Yes(changed) if changed[0].number == 7), "{made:?}");
+    let (touched, cleared) = (ChangeName::new(), ChangeName::new());
+    one.put(key("t"), &Put::value(b"v")).expect("stored");
+    assert!(one.once(touched).touch(key("t"), 1000).expect("touched"));
+    one.touch(key("t"), 0).expect("touched");
+    for item in [&b"a"[..], b"b"] {
+        let key = ItemRef::new(0, b"range", item).expect("a key");
+        one.put(key, &Put::value(b"v")).expect("stored");
+        one.once(cleared).delete_items(0, "range", ItemRange::Prefix(b"")).expect("deleted");
+        let is_there = one.get(key).expect("readable").is_some();
+        assert_eq!(is_there, item == b"b", "the second is stored behind the deletion");
+    }
     let directory = node.stop();
     let config = config(directory.path(), 2);
     let node = Launcher::default().start(&config).expect("the node starts");
@@ -57,6 +68,19 @@ fn a_change_under_one_name_is_made_once_over_connections_and_restarts() {
     assert!(client.once(gone).delete(key("k")).expect("told"), "as the first time");
     assert_eq!(client.get(key("k")).expect("readable"), None, "nothing was stored again");
     assert_eq!(client.once(list).mutate(&changes).expect("told"), made);
+    assert!(client.once(touched).touch(key("t"), 1000).expect("told"));
+    let kept = client.get(key("t")).expect("readable").expect("there");
+    assert_eq!(kept.expiry, 0, "the later touch stands");
+    client.once(cleared).delete_items(0, "range", ItemRange::Prefix(b"")).expect("told");
+    let behind = ItemRef::new(0, b"range", b"b").expect("a key");
+    assert!(client.get(behind).expect("readable").is_some());
+    let other = client.once(cleared).delete_items(0, "range", ItemRange::Prefix(b"b"));
+    let is_refused = |error: &ClientError| {
+        matches!(error, ClientError::Refused { status: Some(NativeStatus::TokenRefused), .. })
+    };
+    assert!(other.as_ref().is_err_and(is_refused), "{other:?}");
+    let other = client.once(touched).touch(key("t"), 2000);
+    assert!(other.as_ref().is_err_and(is_refused), "{other:?}");
     node.stop();
 }
 

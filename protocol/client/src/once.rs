@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use larder_protocol::native::IdempotencyToken;
+use larder_protocol::native::{IdempotencyToken, ItemRange};
 
 use crate::connection::{ClientConnection, Put, Stored};
 use crate::error::ClientError;
@@ -109,6 +109,27 @@ impl NamedChange<'_> {
         initial: Option<u64>,
     ) -> Result<Option<u64>, ClientError> {
         self.make(|node| node.increment(key, by, initial))
+    }
+
+    /// As [`ClientConnection::touch`]. Where the item has gone since the first time, `false`.
+    ///
+    /// # Errors
+    /// As [`NamedChange::put`].
+    pub fn touch(self, key: ItemRef<'_>, ttl: u32) -> Result<bool, ClientError> {
+        self.make(|node| node.touch(key, ttl))
+    }
+
+    /// As [`ClientConnection::delete_items`]: nothing goes that was stored behind the first time.
+    ///
+    /// # Errors
+    /// As [`NamedChange::put`].
+    pub fn delete_items(
+        self,
+        namespace: u32,
+        record: &(impl AsRef<[u8]> + ?Sized),
+        range: ItemRange<'_>,
+    ) -> Result<(), ClientError> {
+        self.make(|node| node.delete_items(namespace, record, range))
     }
 
     /// As [`ClientConnection::mutate`].

@@ -34,6 +34,13 @@ pub enum Request<'a> {
         /// Whether the client wants no answer.
         noreply: bool,
     },
+    /// `cache_memlimit`: answer `OK`.
+    MemoryLimit {
+        /// What values may have of the memory, in megabytes of 2^20 bytes.
+        megabytes: u32,
+        /// Whether the client wants no answer.
+        noreply: bool,
+    },
     /// A setting of memcached's memory, which has no effect: answer `OK`.
     Tune {
         /// Whether the client wants no answer.

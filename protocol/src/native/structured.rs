@@ -209,4 +209,11 @@ impl<'a> Reader<'_, 'a> {
         let (elements, _) = self.bytes[range].as_chunks();
         Ok(elements.iter().map(|&element| u16::from_le_bytes(element)).collect())
     }
+
+    /// The same of numbers of 32 bits.
+    pub(super) fn u32s(&mut self, field: Option<usize>) -> Decoded<Vec<u32>> {
+        let range = self.vector(field, size_of::<u32>())?;
+        let (elements, _) = self.bytes[range].as_chunks();
+        Ok(elements.iter().map(|&element| u32::from_le_bytes(element)).collect())
+    }
 }

@@ -289,8 +289,17 @@ fn a_token_stands_before_the_body_of_a_change() {
     let mut fingerprints = Vec::new();
     for request in requests() {
         let received = parsed(&request);
-        let takes = [Opcode::Put, Opcode::Delete, Opcode::Increment, Opcode::MutateRecord];
-        assert_eq!(received.is_some(), takes.contains(&request.opcode()), "{request:?}");
+        let takes_token = matches!(
+            request.opcode(),
+            Opcode::Put
+                | Opcode::Delete
+                | Opcode::Increment
+                | Opcode::Touch
+                | Opcode::GetAndTouch
+                | Opcode::MutateRecord
+                | Opcode::DeleteItems
+        );
+        assert_eq!(received.is_some(), takes_token, "{request:?}");
         if let Some(received) = received {
             assert_eq!(received.token, token);
             fingerprints.push(received.fingerprint);
@@ -487,6 +496,8 @@ fn a_node_says_what_it_is() {
         token_drift_seconds: 60,
         large_bytes_max: 128 << 20,
         chunk_bytes_max: 512 << 10,
+        read_p99_microseconds: vec![150, 0],
+        write_p99_microseconds: vec![u32::MAX, 900],
     };
     assert_eq!(HelloReply::decode(&hello.encode()), Ok(hello));
     assert_eq!(HelloReply::decode(b"12345678"), Err(StructureError::Identifier));

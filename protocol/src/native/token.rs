@@ -50,5 +50,14 @@ impl ReceivedToken {
 
 /// Whether it is of use to say of such a request that it is sent again.
 fn takes_token(opcode: Opcode) -> bool {
-    matches!(opcode, Opcode::Put | Opcode::Delete | Opcode::Increment | Opcode::MutateRecord)
+    matches!(
+        opcode,
+        Opcode::Put
+            | Opcode::Delete
+            | Opcode::Increment
+            | Opcode::Touch
+            | Opcode::GetAndTouch
+            | Opcode::MutateRecord
+            | Opcode::DeleteItems
+    )
 }

@@ -443,6 +443,7 @@ fn write_hello(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
     let word = |name: &str| u16::try_from(number(&fields[name])).expect("16 bits");
     let list = |name: &str| fields[name].as_array().expect("a list").iter().map(number);
     let bytes = |name: &str| list(name).map(|number| number as u8).collect();
+    let latencies = |name: &str| list(name).map(|number| number as u32).collect();
     let written = HelloReply {
         version: word("version"),
         software: fields["software"].as_str().expect("text").to_owned(),
@@ -467,6 +468,8 @@ fn write_hello(fields: &Value, head: ReplyHead, out: &mut Vec<u8>) {
         token_drift_seconds: short(&fields["token_drift_seconds"]),
         large_bytes_max: short(&fields["large_bytes_max"]),
         chunk_bytes_max: short(&fields["chunk_bytes_max"]),
+        read_p99_microseconds: latencies("read_p99_microseconds"),
+        write_p99_microseconds: latencies("write_p99_microseconds"),
     };
     let body = written.encode();
     assert_eq!(HelloReply::decode(&body), Ok(written));

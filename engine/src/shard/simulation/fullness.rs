@@ -11,10 +11,11 @@ use super::lives::Lives;
 use super::model::Reply;
 use super::smoke::{delete, get, run, set};
 use crate::error::EngineError;
-use crate::key::Key;
+use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::manifest::Edit;
 use crate::operation::Outcome;
-use crate::shard::ShardOptions;
+use crate::scan::Scan;
+use crate::shard::{BatchAnswer, BatchStep, ItemBatch, Once, ShardOptions};
 
 const SMALL_DISK: u64 = 8 << 20;
 
@@ -328,4 +329,62 @@ fn shards_share_a_disk_that_fills_up_and_empties() {
         }
         lives.finish();
     });
+}
+
+#[test]
+fn what_was_done_under_a_token_is_known_on_a_full_disk_and_deletes_are_done_once_there() {
+    let options = tiny_options();
+    let (mut life, worker) = start(&options);
+    let test = async move {
+        let expiry = worker.env.unix_seconds() as u32 + 1_000_000;
+        let change = async |token: u64, record: &[u8], operation| {
+            let once = Once { token: token.to_be_bytes().to_vec(), fingerprint: 1, expiry };
+            let (namespace, record) = (DEFAULT_NAMESPACE, record.to_vec());
+            let steps = vec![BatchStep { namespace, record, item: Vec::new(), operation }];
+            let batch = ItemBatch { value_bytes_max: 1 << 20, steps, once: Some(once) };
+            let (told, needs) = worker.execute_batch(batch).await?;
+            worker.wait_acknowledged(needs).await?;
+            Ok::<_, EngineError>(told)
+        };
+        let outcome = |told: BatchAnswer| match told {
+            BatchAnswer::Done(answers) => {
+                let answer = answers[0].as_answer();
+                (answer.outcome, answer.metadata.version)
+            }
+            other => panic!("{other:?}"),
+        };
+        let first = change(1, b"named", set(b"first")).await.map(outcome).expect("there is room");
+        let stored = fill(&worker, 3000).await;
+        assert!(stored > 20, "only {stored} values fit");
+        let again = change(1, b"named", set(b"first")).await.map(outcome);
+        assert_eq!(again.expect("it is known"), first);
+        let new = change(2, b"new", set(&[1; 3000])).await;
+        assert!(matches!(new, Err(EngineError::Full)), "{new:?}");
+        let deleted = change(3, b"named", delete()).await.map(outcome).expect("deletes go on");
+        assert_eq!(deleted.0, Outcome::Deleted);
+        let again = change(3, b"named", delete()).await.map(outcome).expect("it is known");
+        assert_eq!(again, deleted, "it was there the first time");
+        let again = change(1, b"named", set(b"first")).await.map(outcome);
+        assert_eq!(again.expect("it is known"), first);
+        assert_eq!(run(&worker, b"named", get()).await.outcome, Outcome::Miss, "it stays deleted");
+        let once = Once { token: vec![9; 8], fingerprint: 1, expiry };
+        let range = Scan::of_record(DEFAULT_NAMESPACE, &key(1));
+        for _ in 0..2 {
+            let (told, _) = worker.delete_range_once(&range, &once).await.expect("they go on");
+            assert_eq!(told, BatchAnswer::Done(Vec::new()));
+        }
+        assert_eq!(run(&worker, &key(1), get()).await.outcome, Outcome::Miss);
+        // What was refused for want of space is decided anew when there is some.
+        for number in 2..stored {
+            run(&worker, &key(number), delete()).await;
+        }
+        let mut rounds = 0;
+        while let Err(error) = change(2, b"new", set(&[1; 3000])).await {
+            assert!(matches!(error, EngineError::Full) && rounds < 1000, "{error}");
+            rounds += 1;
+            worker.env.sleep(10_000_000).await;
+        }
+        assert_eq!(run(&worker, b"new", get()).await.value, [1; 3000]);
+    };
+    life.block_on(test).expect("runs");
 }

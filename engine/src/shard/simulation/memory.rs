@@ -123,3 +123,35 @@ fn tables_beyond_all_that_caches_can_give_are_told() {
     })
     .expect("runs");
 }
+
+#[test]
+fn the_value_cache_is_as_small_as_it_is_told_to_be_and_grows_again() {
+    let mut options = options();
+    (options.item_cache_bytes, options.table_memory_bytes) = (4 << 20, 8 << 20);
+    let (mut life, shard) = start(3, &options);
+    life.block_on(async move {
+        let largest = shard.statistics().items.capacity;
+        for number in 0..4000 {
+            run(&shard, &key(number), set(&[7; 1000])).await;
+        }
+        let full = shard.statistics().items;
+        assert!(full.entries > 2000, "{full:?}");
+        let settled = async |bytes: usize| {
+            shard.limit_value_cache(bytes);
+            for _ in 0..100 {
+                rest(&shard).await;
+            }
+            assert_within(&shard.statistics());
+            shard.statistics().items
+        };
+        let half = settled(largest / 2).await;
+        assert!(half.capacity <= largest / 2 && half.capacity > largest / 3, "{half:?}");
+        assert!(half.entries < full.entries && half.entries > 500, "{half:?}");
+        let least = settled(1).await;
+        assert!(least.capacity < half.capacity && least.capacity >= largest / 4, "{least:?}");
+        assert_eq!(run(&shard, &key(5), get()).await.value, [7; 1000]);
+        assert_eq!(settled(usize::MAX).await.capacity, largest);
+        shard.close().await.expect("it closes");
+    })
+    .expect("runs");
+}

@@ -217,6 +217,52 @@ fn no_value_becomes_longer_than_its_namespace_allows() {
     .expect("runs");
 }
 
+#[test]
+fn the_default_namespace_is_kept_as_it_is_said_also_when_it_was_flushed() {
+    let options = ShardOptions { item_cache_bytes: 256 << 10, ..tiny_options() };
+    let (mut life, worker) = start(7, &options);
+    life.block_on(async move {
+        let stored = async |number: u32, len: usize| {
+            run(&worker, DEFAULT_NAMESPACE, number, set(&vec![1; len])).await
+        };
+        for round in 0..3 {
+            let short =
+                NamespaceOptions { value_bytes_max: Some(300), ..NamespaceOptions::default() };
+            worker.set_namespaces(known(&[(DEFAULT_NAMESPACE, short)]));
+            assert_eq!(stored(1, 301).await.expect("told").outcome, Outcome::TooLarge);
+            assert!(!worker.takes_value(DEFAULT_NAMESPACE, 301));
+            assert!(worker.takes_value(DEFAULT_NAMESPACE, 300));
+            let quota = NamespaceOptions { bytes_max: Some(64 << 10), ..short };
+            worker.set_namespaces(known(&[(DEFAULT_NAMESPACE, quota)]));
+            let mut number = 0;
+            let refused = loop {
+                match stored(1000 + number, 300).await {
+                    Ok(_) => number += 1,
+                    Err(error) => break error,
+                }
+                assert!(number < 300, "it has {number} items");
+            };
+            assert!(matches!(refused, EngineError::OverQuota(DEFAULT_NAMESPACE)), "{refused}");
+            assert!(number > 60, "round {round}: only {number} items fit");
+            let limit = NamespaceOptions { record_bytes_max: Some(1), ..Default::default() };
+            worker.set_namespaces(known(&[(DEFAULT_NAMESPACE, limit)]));
+            let refused = stored(2, 10).await.expect_err("the record is full");
+            assert!(matches!(refused, EngineError::RecordFull(DEFAULT_NAMESPACE)), "{refused}");
+            let bypass = NamespaceOptions { cache: CachePolicy::Bypass, ..Default::default() };
+            worker.set_namespaces(known(&[(DEFAULT_NAMESPACE, bypass)]));
+            worker.state.borrow_mut().items.clear();
+            stored(2, 10).await.expect("there is room");
+            assert_eq!(worker.state.borrow().items.counters().entries, 0);
+            worker.set_namespaces(known(&[]));
+            stored(2, 1000).await.expect("it is as usual");
+            assert_eq!(worker.state.borrow().items.counters().entries, 1);
+            worker.flush_all(None).await.expect("flushed");
+        }
+        worker.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
 /// What each item of a record has, in bytes, as its pages show them.
 async fn items_in(shard: &TestShard, record: &[u8]) -> BTreeMap<Vec<u8>, u64> {
     let mut scan = Scan::of_record(5, record);

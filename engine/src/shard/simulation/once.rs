@@ -13,8 +13,9 @@ use super::model::Reply;
 use super::smoke::{delete, get, set};
 use crate::error::EngineError;
 use crate::key::{DEFAULT_NAMESPACE, Key};
-use crate::operation::{Arithmetic, Operation, Outcome, Store, StoreMode};
-use crate::shard::{BatchAnswer, BatchStep, ItemBatch, Once, OperationBuf};
+use crate::operation::{Arithmetic, Operation, Outcome, Read, Store, StoreMode};
+use crate::scan::Scan;
+use crate::shard::{Answer, BatchAnswer, BatchStep, ItemBatch, Once, OperationBuf};
 use crate::value_log::Durability;
 
 fn increment() -> OperationBuf {
@@ -26,6 +27,10 @@ fn increment() -> OperationBuf {
         expiry: None,
         version: None,
     }))
+}
+
+fn touch(expiry: u32, value: bool) -> OperationBuf {
+    OperationBuf::new(&Operation::Read(Read { value, expiry: Some(expiry), ..Read::default() }))
 }
 
 /// Operations on items of one record, under a token.
@@ -184,4 +189,158 @@ fn a_token_says_what_was_answered_and_is_good_for_one_request_until_it_expires()
         assert_ne!(told(&anew), told(&first));
     };
     life.block_on(test).expect("runs");
+}
+
+/// Deletes the record under a token.
+async fn delete_all(shard: &TestShard, token: u64, fingerprint: u32) -> BatchAnswer {
+    let expiry = (shard.env.unix_seconds() + 1_000_000) as u32;
+    let once = Once { token: token.to_be_bytes().to_vec(), fingerprint, expiry };
+    let range = Scan::of_record(DEFAULT_NAMESPACE, b"r");
+    let (told, needs) = shard.delete_range_once(&range, &once).await.expect("nothing fails");
+    shard.wait_acknowledged(needs).await.expect("nothing fails");
+    told
+}
+
+#[test]
+fn a_touch_with_a_token_is_made_once_and_shows_the_item_as_it_is() {
+    let (mut life, shard) = start(3, &tiny_options());
+    let test = async move {
+        let now = shard.env.unix_seconds() as u32;
+        let shown = |answer: BatchAnswer| match answer {
+            BatchAnswer::Done(answers) => {
+                let answer = answers[0].as_answer();
+                let Answer { outcome, metadata, value_len, .. } = answer;
+                (outcome, metadata.expiry, value_len, answer.value.to_vec())
+            }
+            other => panic!("{other:?}"),
+        };
+        let under = |token, operation| batch(token, now + 9000, &[(&b"a"[..], operation)]);
+        let missing = execute(&shard, under(1, touch(now + 100, false))).await.expect("told");
+        let BatchAnswer::Refused { at: 0, answer } = missing else { panic!("{missing:?}") };
+        assert_eq!(answer.as_answer().outcome, Outcome::Miss);
+        // A value in the index, and one that lies in the log alone.
+        for (token, value) in [(10, vec![b'v'; 5]), (20, vec![b'w'; 5000])] {
+            run(&shard, b"a", set(&value)).await;
+            flush_memtable(&shard).await;
+            let first = execute(&shard, under(token, touch(now + 100, false))).await;
+            let expected = (Outcome::Hit, now + 100, value.len(), Vec::new());
+            assert_eq!(shown(first.expect("done")), expected);
+            let read = execute(&shard, under(token + 1, touch(now + 200, true))).await;
+            let expected = (Outcome::Hit, now + 200, value.len(), value.clone());
+            assert_eq!(shown(read.expect("done")), expected);
+            flush_memtable(&shard).await;
+            // The later touch stands, and the value is what it was.
+            let again = execute(&shard, under(token, touch(now + 100, false))).await;
+            let expected = (Outcome::Hit, now + 200, value.len(), Vec::new());
+            assert_eq!(shown(again.expect("told")), expected);
+            assert_eq!(run(&shard, b"a", get()).await.value, value);
+            run(&shard, b"a", set(b"new")).await;
+            let again = execute(&shard, under(token + 1, touch(now + 200, true))).await;
+            assert_eq!(shown(again.expect("told")), (Outcome::Hit, 0, 3, b"new".to_vec()));
+        }
+        run(&shard, b"a", delete()).await;
+        let again = execute(&shard, under(10, touch(now + 100, false))).await.expect("told");
+        assert!(matches!(again, BatchAnswer::Refused { at: 0, .. }), "{again:?}");
+    };
+    life.block_on(test).expect("runs");
+}
+
+#[test]
+fn a_range_is_deleted_once_under_a_token_over_restarts() {
+    let options = tiny_options();
+    let (mut life, shard) = start(4, &options);
+    let worker = shard.clone();
+    let first = async move {
+        run(&worker, b"a", set(b"1")).await;
+        assert_eq!(delete_all(&worker, 1, 7).await, BatchAnswer::Done(Vec::new()));
+        assert_eq!(run(&worker, b"a", get()).await.outcome, Outcome::Miss);
+        run(&worker, b"a", set(b"2")).await;
+        assert_eq!(delete_all(&worker, 1, 7).await, BatchAnswer::Done(Vec::new()));
+        assert_eq!(run(&worker, b"a", get()).await.value, b"2", "it was not deleted again");
+        assert_eq!(delete_all(&worker, 1, 8).await, BatchAnswer::OtherRequest);
+        // A batch of one change with the same checksum is another request all the same.
+        let expiry = (worker.env.unix_seconds() + 1_000_000) as u32;
+        let other = batch(1, expiry, &[(&b"a"[..], set(b"3"))]);
+        assert_eq!(execute(&worker, other).await.expect("told"), BatchAnswer::OtherRequest);
+        flush_memtable(&worker).await;
+    };
+    life.block_on(first).expect("runs");
+    let (mut life, shard) = restart(life, shard, &options);
+    let second = async move {
+        assert_eq!(delete_all(&shard, 1, 7).await, BatchAnswer::Done(Vec::new()));
+        assert_eq!(run(&shard, b"a", get()).await.value, b"2", "it was not deleted again");
+        assert_eq!(delete_all(&shard, 2, 7).await, BatchAnswer::Done(Vec::new()));
+        assert_eq!(run(&shard, b"a", get()).await.outcome, Outcome::Miss);
+    };
+    life.block_on(second).expect("runs");
+}
+
+/// Deletes a record under tokens, each time behind one item that is stored, and stores another one
+/// before it comes again, until something fails.
+async fn delete_and_store(shard: TestShard, mut random: Random, answered: Rc<Cell<u64>>) {
+    let expiry = (shard.env.unix_seconds() + 1_000_000) as u32;
+    let key = |item: &'static [u8]| Key { namespace: DEFAULT_NAMESPACE, record: b"r", item };
+    while answered.get() < 200 {
+        let token = answered.get() + 1;
+        let once = Once { token: token.to_be_bytes().to_vec(), fingerprint: 7, expiry };
+        let range = Scan::of_record(DEFAULT_NAMESPACE, b"r");
+        let stored = shard.run(&key(b"old"), set(b"o"), Reply::new).await;
+        let deleted = async {
+            let (told, needs) = shard.delete_range_once(&range, &once).await?;
+            shard.wait_acknowledged(needs).await?;
+            Ok::<_, EngineError>(told)
+        };
+        let (Ok(_), Ok(told)) = (stored, deleted.await) else { return };
+        assert_eq!(told, BatchAnswer::Done(Vec::new()));
+        let Ok(_) = shard.run(&key(b"new"), set(&token.to_be_bytes()), Reply::new).await else {
+            return;
+        };
+        answered.set(token);
+        if random.percent(20) {
+            shard.freeze(&mut shard.state.borrow_mut());
+        }
+        let Ok((told, _)) = shard.delete_range_once(&range, &once).await else { return };
+        assert_eq!(told, BatchAnswer::Done(Vec::new()));
+        let Ok(kept) = shard.run(&key(b"new"), get(), Reply::new).await else { return };
+        assert_eq!(kept.value, token.to_be_bytes(), "what came behind it stays");
+    }
+}
+
+#[test]
+fn a_range_with_a_token_goes_once_whatever_crashes() {
+    for_each_seed("a_range_with_a_token_goes_once_whatever_crashes", 1, 20, |seed| {
+        let mut random = Random::new(seed);
+        let mut options = random_options(&mut random);
+        options.log.durability = Durability::Sync;
+        let (mut life, mut shard) = start(seed, &options);
+        let answered = Rc::new(Cell::new(0));
+        for round in 0..6 {
+            let env = life.env();
+            let crash_at_operation = Some(env.operations() + 1 + random.below(120));
+            env.set_faults(FaultPlan { crash_at_operation, ..FaultPlan::default() });
+            let chance = Random::new(seed ^ (round << 32));
+            let tokens = Rc::clone(&answered);
+            // It ends with the crash, or because the shard has stopped, or with enough.
+            let _ended = life.block_on(delete_and_store(shard.clone(), chance, tokens));
+            (life, shard) = restart(life, shard, &options);
+            let (worker, told) = (shard.clone(), answered.get());
+            let check = async move {
+                if told == 0 {
+                    return;
+                }
+                delete_all(&worker, told, 7).await;
+                let kept = run(&worker, b"new", get()).await;
+                // The next one may have been done, whose answer the crash has taken.
+                if kept.outcome == Outcome::Miss {
+                    run(&worker, b"new", set(b"behind it")).await;
+                    delete_all(&worker, told + 1, 7).await;
+                    let kept = run(&worker, b"new", get()).await;
+                    assert_eq!(kept.value, b"behind it", "its token came with it");
+                } else {
+                    assert!(kept.value >= told.to_be_bytes().to_vec(), "{told}: {kept:?}");
+                }
+            };
+            life.block_on(check).expect("runs");
+        }
+    });
 }

@@ -8,13 +8,15 @@ use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
 use crate::memcached::binary::MemcachedBinary;
+use crate::namespaces::NamespaceView;
 
 const NOOP: &[u8] = b"\x80\x0a\0\0\0\0\0\0\0\0\0\0opaq\0\0\0\0\0\0\0\0";
 const DONE: &[u8] = b"\x81\x0a\0\0\0\0\0\0\0\0\0\0opaq\0\0\0\0\0\0\0\0";
 
 fn connection() -> ByFirstByte<Memcached, MemcachedBinary> {
     let facts = Arc::new(Facts::example());
-    ByFirstByte::new(Memcached::new(&facts), (0x80, MemcachedBinary::new(&facts)))
+    let view = NamespaceView::default();
+    ByFirstByte::new(Memcached::new(&facts, &view), (0x80, MemcachedBinary::new(&facts, &view)))
 }
 
 /// What is sent for `pieces`, and why no more was taken at last. Every second one is only stored

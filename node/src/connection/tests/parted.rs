@@ -10,6 +10,7 @@ use crate::events::{Happening, NodeEvent};
 use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::memcached::Memcached;
+use crate::namespaces::NamespaceView;
 use crate::request::ShardAnswer;
 
 /// A connection to a store of two shards, and what answers it.
@@ -22,7 +23,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let protocol = Memcached::new(&Arc::new(Facts::example()));
+        let protocol = Memcached::new(&Arc::new(Facts::example()), &NamespaceView::default());
         let (connection, spares) = (Connection::new(protocol), SpareInputs::default());
         Self { connection, fake: Fake::new(), out: OutputQueue::default(), spares }
     }
@@ -79,6 +80,33 @@ fn a_part_is_asked_for_when_the_one_before_has_left() {
     assert_eq!(bench.sent(), "mg a\r\n");
     assert_eq!(bench.complete(1, page(&[], false)), Stop::Input);
     assert_eq!(bench.sent(), "EN\r\nMN\r\n");
+    assert!(bench.connection.is_answered() && bench.connection.load() == Load::default());
+}
+
+#[test]
+fn a_part_that_waits_for_room_is_known_also_where_the_connection_is_to_be_closed() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.drive(Some("lru_crawler mgdump all\r\nquit\r\n")), Stop::Closing);
+    assert!(!bench.connection.has_parted(), "the first part was asked for");
+    let long: Vec<String> = (0..2000).map(|number| format!("{number:0200}")).collect();
+    // Why nothing is taken any more is told before that the output is full.
+    assert_eq!(bench.complete(0, page(&long, true)), Stop::Closing);
+    assert!(bench.connection.has_parted() && !bench.connection.is_answered());
+    assert_eq!(bench.connection.next_after(), None, "nothing is there that may leave");
+    assert_eq!(bench.drive(None), Stop::Closing);
+    assert_eq!(bench.fake.waiting, [], "the client has not taken the first part");
+    bench.sent();
+    // Where memory is short no output is taken at all, however little waits.
+    let Bench { connection, fake, out, spares } = &mut bench;
+    let stop = connection.resume(&mut Output::new(out, 0, None), fake, spares);
+    assert_eq!((stop, &fake.waiting[..]), (Stop::Closing, &[][..]));
+    assert!(bench.connection.has_parted());
+    bench.drive(None);
+    assert!(!bench.connection.has_parted(), "it was asked for");
+    bench.complete(0, page(&["a".to_owned()], false));
+    assert!(!bench.connection.has_parted() && !bench.connection.is_answered());
+    assert_eq!(bench.complete(1, page(&[], false)), Stop::Closing);
+    assert_eq!(bench.sent(), "mg a\r\nEN\r\n");
     assert!(bench.connection.is_answered() && bench.connection.load() == Load::default());
 }
 

@@ -134,6 +134,31 @@ fn what_is_taken_in_part_goes_on_where_it_has_stopped() {
 }
 
 #[test]
+fn who_holds_values_does_not_wait_for_memory_that_others_hold() {
+    let mut bench = Bench::new();
+    (bench.fake.is_full, bench.fake.lacks_memory) = (true, true);
+    assert_eq!(bench.receive(&request(1, &["r", "a"])), Stop::Core);
+    assert!(bench.out.is_empty(), "what holds nothing waits");
+    bench.fake.is_full = false;
+    assert_eq!(bench.resume(), Stop::Input);
+    assert_eq!(bench.sent(2), (1, vec![Ok(0), Ok(0)]));
+    bench.fake.is_full = true;
+    assert_eq!(bench.receive(&request(2, &["w", "r1", "r2", "a"])), Stop::Core);
+    assert!(bench.out.is_empty(), "its own value may come and go");
+    assert_eq!(bench.complete("w", b"value"), Stop::Input);
+    let busy = Err(NativeStatus::Busy);
+    assert_eq!(bench.sent(4), (2, vec![Ok(5), busy, busy, Ok(0)]));
+    // Where it is not memory that is wanted, what is wanted comes.
+    bench.fake.lacks_memory = false;
+    bench.receive(&request(3, &["w", "r", "a"]));
+    assert_eq!(bench.complete("w", b"value"), Stop::Core);
+    bench.fake.is_full = false;
+    assert_eq!(bench.resume(), Stop::Input);
+    assert_eq!(bench.sent(3), (3, vec![Ok(5), Ok(0), Ok(0)]));
+    assert!(bench.connection.is_answered() && bench.connection.load() == Load::default());
+}
+
+#[test]
 fn what_was_begun_goes_on_where_its_namespace_is_dropped_meanwhile() {
     let mut bench = Bench::new();
     bench.fake.is_full = true;

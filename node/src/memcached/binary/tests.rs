@@ -7,7 +7,7 @@ use super::*;
 const NOW: u32 = 1_800_000_000;
 
 fn codec() -> MemcachedBinary {
-    MemcachedBinary::new(&Arc::new(Facts::example()))
+    MemcachedBinary::new(&Arc::new(Facts::example()), &NamespaceView::default())
 }
 
 /// A message with the opaque `opaq`.
@@ -141,7 +141,7 @@ fn what_is_for_no_shard() {
         });
     }
     let facts = Facts { flush_enabled: false, ..Facts::example() };
-    let mut codec = MemcachedBinary::new(&Arc::new(facts));
+    let mut codec = MemcachedBinary::new(&Arc::new(facts), &NamespaceView::default());
     let bytes = message(0x18, 0, b"", b"");
     let step = codec.cut(&bytes);
     let at = (0, Moment { second: NOW, nanoseconds: 0 });

@@ -4,6 +4,7 @@
 use larder_runtime::random::Random;
 use larder_runtime::simulation::SimClient;
 
+use super::CLIENTS_MAX;
 use super::memcached_talk::MemcachedTalk;
 use super::native_talk::NativeTalk;
 use super::node::{MEMCACHED, NATIVE};
@@ -38,6 +39,8 @@ enum Farewell {
 #[derive(Clone, Debug)]
 pub(super) struct Habits {
     is_native: bool,
+    /// It connects when so many others have gone.
+    comes_after: usize,
     /// The core that it connects to.
     core: usize,
     /// Bytes that it lets come before it reads.
@@ -51,13 +54,17 @@ pub(super) struct Habits {
     /// The most that it sends at once.
     send_bytes_max: usize,
     farewell: Farewell,
+    /// How often it comes again at once when it has torn its connection down, as somebody else.
+    returns: usize,
 }
 
 impl Habits {
-    pub(super) fn random(random: &mut Random) -> Self {
+    /// Those of the client with this number; those before it do not wait for it.
+    pub(super) fn random(number: usize, random: &mut Random) -> Self {
         let requests = random.count(1..=40);
         Self {
             is_native: random.percent(50),
+            comes_after: if random.percent(50) { 0 } else { random.index(number + 1) },
             core: random.index(2),
             window: random.pick(&[100, 3000, 8 << 10, 256 << 10]),
             requests,
@@ -70,12 +77,27 @@ impl Habits {
                 1 => Farewell::Goodbye,
                 _ => Farewell::Finish,
             },
+            returns: random.pick(&[0, 1, 6]),
+        }
+    }
+}
+
+impl Habits {
+    fn talk(&self, number: usize) -> Box<dyn Talk> {
+        // Who takes little at a time would be at it for ever with long values.
+        let value_bytes_max = 30 * self.window.min(self.read_bytes_max);
+        if self.is_native {
+            Box::new(NativeTalk::new(number, value_bytes_max))
+        } else {
+            Box::new(MemcachedTalk::new(number, value_bytes_max))
         }
     }
 }
 
 /// A client and what it has seen.
 pub(super) struct Client {
+    /// No two have the same, nor do those as whom one comes again.
+    number: usize,
     habits: Habits,
     random: Random,
     talk: Box<dyn Talk>,
@@ -100,14 +122,9 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     pub(super) fn new(number: usize, habits: Habits, random: Random) -> Self {
-        // Who takes little at a time would be at it for ever with long values.
-        let value_bytes_max = 30 * habits.window.min(habits.read_bytes_max);
-        let talk: Box<dyn Talk> = if habits.is_native {
-            Box::new(NativeTalk::new(number, value_bytes_max))
-        } else {
-            Box::new(MemcachedTalk::new(number, value_bytes_max))
-        };
+        let talk = habits.talk(number);
         Self {
+            number,
             habits,
             random,
             talk,
@@ -129,10 +146,14 @@ impl Client {
         (self.heard, self.is_done && self.has_finished)
     }
 
-    /// Does one thing, if there is one to do; returns whether there was. `connect` is given the
-    /// listener, the window and the core.
-    pub(super) fn step(&mut self, connect: impl FnOnce(usize, usize, usize) -> SimClient) -> bool {
-        if self.is_done {
+    /// Does one thing, if there is one to do; returns whether there was. So many others have gone;
+    /// `connect` is given the listener, the window and the core.
+    pub(super) fn step(
+        &mut self,
+        gone: usize,
+        connect: impl FnOnce(usize, usize, usize) -> SimClient,
+    ) -> bool {
+        if self.is_done || gone < self.habits.comes_after {
             return false;
         }
         if self.socket.is_none() {
@@ -145,12 +166,25 @@ impl Client {
             && self.random.percent(20)
         {
             self.socket().reset();
-            self.is_done = true;
+            self.begin_anew();
             return true;
         }
         let has_read = self.random.percent(self.habits.reads_percent) && self.read();
         let has_said = self.say();
         has_read | has_said | self.send() | self.part()
+    }
+
+    /// Comes again as somebody else, if it does.
+    fn begin_anew(&mut self) {
+        let Some(returns) = self.habits.returns.checked_sub(1) else {
+            self.is_done = true;
+            return;
+        };
+        self.habits.returns = returns;
+        self.number += CLIENTS_MAX;
+        self.talk = self.habits.talk(self.number);
+        (self.socket, self.said) = (None, 0);
+        self.unsent.clear();
     }
 
     fn socket(&self) -> &SimClient {

@@ -8,6 +8,7 @@
 //! LARDER_SIMULATION_SEED=n runs that seed alone, LARDER_SIMULATION_SEEDS=n as many as asked for,
 //! LARDER_SIMULATION_FIRST=n begins at that seed.
 
+mod canary;
 mod client;
 mod memcached_talk;
 mod native_talk;
@@ -40,7 +41,7 @@ fn run(seed: u64, records_trace: bool) -> Outcome {
     let count = random.count(1..=CLIENTS_MAX);
     let begin = |number| {
         let mut random = Random::stream(seed, 1000 + number as u64);
-        let habits = Habits::random(&mut random);
+        let habits = Habits::random(number, &mut random);
         Client::new(number, habits, random)
     };
     let mut clients: Vec<Client> = (0..count).map(begin).collect();

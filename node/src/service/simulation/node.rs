@@ -23,6 +23,7 @@ use super::client::Client;
 use crate::connection::Load;
 use crate::control::{Control, Event};
 use crate::facts::Facts;
+use crate::latency::CoreLatencies;
 use crate::ledger::Holding;
 use crate::limits::OUTPUT_HIGH_WATER;
 use crate::loads::ShardLoads;
@@ -102,6 +103,7 @@ impl Node {
             cores: size.cores,
             shards: size.shards,
             loads: ShardLoads::new(size.shards),
+            latencies: CoreLatencies::new(size.cores),
             ..Facts::example()
         };
         let shared = Arc::new(Shared {
@@ -220,12 +222,13 @@ fn go_on(cores: &mut [Served], clients: &mut [Client], random: &mut Random) -> b
             has_worked |= core.turn(service);
             continue;
         }
+        let gone = clients.iter().filter(|client| client.is_done()).count();
         let client = &mut clients[index - cores.len()];
         let connect = |listener, window, core: usize| -> SimClient {
             let core = core % cores.len();
             cores[core].core.connect(listener, window)
         };
-        has_worked |= client.step(connect);
+        has_worked |= client.step(gone, connect);
     }
     has_worked
 }
@@ -297,15 +300,15 @@ fn entrances(
     core: usize,
     namespaces: &NamespaceView,
 ) -> Vec<Entrance<SimCoreEnv>> {
-    let (text, binary) = (Arc::clone(facts), Arc::clone(facts));
-    let (native, namespaces) = (Arc::clone(facts), namespaces.clone());
+    let with = || (Arc::clone(facts), namespaces.clone());
+    let (text, binary, native) = (with(), with(), with());
     vec![
         Entrance::by_first_byte(
-            move || Memcached::new(&text),
+            move || Memcached::new(&text.0, &text.1),
             BINARY_MAGIC,
-            move || MemcachedBinary::new(&binary),
+            move || MemcachedBinary::new(&binary.0, &binary.1),
         ),
-        Entrance::new(move || Native::new(&native, core, &namespaces)),
+        Entrance::new(move || Native::new(&native.0, core, &native.1)),
     ]
 }
 

@@ -281,9 +281,11 @@ impl Lane {
         if made.hello.as_ref().is_some_and(is_other) {
             return Err(Breakage::Replaced);
         }
-        let is_without = |hello: &HelloReply| hello.capabilities & capability::TOKENS == 0;
+        const TOKENS: u64 = capability::TOKENS | capability::MORE_TOKENS;
+        let is_without = |hello: &HelloReply| hello.capabilities & TOKENS != TOKENS;
         if self.settings.names_changes && made.hello.as_ref().is_some_and(is_without) {
-            let text = "it knows no idempotency tokens; build the client without `tokens`";
+            let text = "it knows no idempotency tokens, or not those of all changes; build the \
+                        client without `tokens`, or put a newer node in its place";
             return Err(Breakage::Foreign(text.to_owned()));
         }
         Ok(made)

@@ -56,7 +56,15 @@ impl CallKind {
 impl CallKind {
     /// Whether a node that is told a name makes such a change once, however often it is sent.
     pub(crate) fn takes_name(self) -> bool {
-        matches!(self, Self::Put | Self::Delete | Self::Increment | Self::Mutate)
+        matches!(
+            self,
+            Self::Put
+                | Self::Delete
+                | Self::Increment
+                | Self::Touch
+                | Self::Mutate
+                | Self::DeleteItems
+        )
     }
 }
 

@@ -3,10 +3,11 @@
 use super::call::Call;
 use super::{Client, Put};
 use crate::conditional::Deleted;
-use crate::connection::Stored;
+use crate::connection::{Item, Stored};
 use crate::key::ItemRef;
 use crate::mutate::{Changes, Mutated};
 use crate::once::ChangeName;
+use larder_protocol::native::ItemRange;
 
 /// A client whose next change has a name.
 #[derive(Clone, Debug)]
@@ -66,6 +67,26 @@ impl NamedCall {
     /// As [`Client::increment`].
     pub fn increment(self, key: ItemRef<'_>, by: i64, initial: Option<u64>) -> Call<Option<u64>> {
         self.client.increment(key, by, initial)
+    }
+
+    /// As [`Client::touch`]. Where the item has gone since the first time, `false`.
+    pub fn touch(self, key: ItemRef<'_>, ttl: u32) -> Call<bool> {
+        self.client.touch(key, ttl)
+    }
+
+    /// As [`Client::get_and_touch`]. Who comes again is shown the item as it is by then.
+    pub fn get_and_touch(self, key: ItemRef<'_>, ttl: u32) -> Call<Option<Item>> {
+        self.client.get_and_touch(key, ttl)
+    }
+
+    /// As [`Client::delete_items`]: nothing goes that was stored behind the first time.
+    pub fn delete_items(
+        self,
+        namespace: u32,
+        record: &(impl AsRef<[u8]> + ?Sized),
+        range: ItemRange<'_>,
+    ) -> Call<()> {
+        self.client.delete_items(namespace, record, range)
     }
 
     /// As [`Client::mutate`].

@@ -1,6 +1,6 @@
-//! Commands that tune what memcached keeps in its memory, or look into it. There is nothing of the
-//! kind behind this parser, so settings are taken and have no effect. What is stored can be listed,
-//! and what happens be watched.
+//! Commands that tune what memcached keeps in its memory, or look into it. But for how much that is
+//! there is nothing of the kind behind this parser, so settings are taken and have no effect. What
+//! is stored can be listed, and what happens be watched.
 
 use super::token::Tokens;
 use super::{Rejected, error, number};
@@ -28,6 +28,7 @@ const CLASS: u32 = 1;
 pub(super) fn command<'a>(verb: &[u8], tokens: Tokens<'a>) -> Option<Parse<'a>> {
     let noreply = tokens.ends_in_noreply();
     let words = words(tokens.clone());
+    let refused = |reply| Rejected::line(reply).suppressed_if(noreply);
     let reply = match (verb, words) {
         (b"lru_crawler", [b"metadump" | b"mgdump", classes, extra, ..]) if !classes.is_empty() => {
             return Some(dump(words[0], classes, extra));
@@ -36,13 +37,14 @@ pub(super) fn command<'a>(verb: &[u8], tokens: Tokens<'a>) -> Option<Parse<'a>> 
         (b"slabs", _) => slabs(words),
         (b"lru", _) => lru(words),
         (b"lru_crawler", _) => lru_crawler(words),
-        (b"cache_memlimit", _) => memory_limit(words),
+        (b"cache_memlimit", _) => {
+            let limit = memory_limit(words);
+            let asked = limit.map(|megabytes| Request::MemoryLimit { megabytes, noreply });
+            return Some(asked.map_err(refused));
+        }
         _ => return None,
     };
-    Some(match reply {
-        Ok(()) => Ok(Request::Tune { noreply }),
-        Err(reply) => Err(Rejected::line(reply).suppressed_if(noreply)),
-    })
+    Some(reply.map(|()| Request::Tune { noreply }).map_err(refused))
 }
 
 /// `stats` with its arguments.
@@ -110,12 +112,12 @@ fn words(mut tokens: Tokens<'_>) -> [&[u8]; 5] {
 
 type Reply = Result<(), &'static str>;
 
-fn memory_limit(words: [&[u8]; 5]) -> Reply {
+fn memory_limit(words: [&[u8]; 5]) -> Result<u32, &'static str> {
     let megabytes = number::unsigned_32(words[0]).ok_or(error::ERROR)?;
     if megabytes < *MEMORY_MEGABYTES.start() {
         return Err(error::MEMORY_TOO_SMALL);
     }
-    if megabytes > *MEMORY_MEGABYTES.end() { Err(error::MEMORY_IN_BYTES) } else { Ok(()) }
+    if megabytes > *MEMORY_MEGABYTES.end() { Err(error::MEMORY_IN_BYTES) } else { Ok(megabytes) }
 }
 
 fn slabs(words: [&[u8]; 5]) -> Reply {

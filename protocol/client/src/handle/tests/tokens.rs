@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use larder_protocol::native::{NativeRequest, NativeStatus, RequestHead, capability, reply};
+use larder_protocol::native::{
+    ItemRange, NativeRequest, NativeStatus, RequestHead, capability, reply,
+};
 
 use super::fake::{Fake, GoesOn, Peer, reply_head, say};
 use super::{PATIENCE, builder, key, numbers, seed};
@@ -252,6 +254,10 @@ fn names_are_of_changes_alone_and_those_of_a_program_are_kept() {
             sender.send(token).expect("the test reads");
             match request {
                 NativeRequest::Increment(_) => node.answer(head, request, out),
+                NativeRequest::DeleteItems(_) => {
+                    say(head, NativeStatus::Ok, out);
+                    true
+                }
                 _ => {
                     say(head, NativeStatus::Absent, out);
                     true
@@ -262,8 +268,13 @@ fn names_are_of_changes_alone_and_those_of_a_program_are_kept() {
     let client = named(&fake.address).build().expect("a client");
     let next = || seen.recv_timeout(PATIENCE).expect("a request");
     client.get(key("k")).wait().expect("a reply");
+    assert_eq!(next(), None);
     client.touch(key("k"), 5).wait().expect("a reply");
-    assert_eq!((next(), next()), (None, None));
+    client.get_and_touch(key("k"), 5).wait().expect("a reply");
+    client.delete_items(0, "r", ItemRange::Prefix(b"")).wait().expect("a reply");
+    for _ in 0..3 {
+        next().expect("a name");
+    }
     client.delete(key("k")).wait().expect("a reply");
     client.delete(key("k")).wait().expect("a reply");
     let (first, second) = (next().expect("a name"), next().expect("a name"));
@@ -275,4 +286,15 @@ fn names_are_of_changes_alone_and_those_of_a_program_are_kept() {
         assert_eq!(next(), Some(name.token()));
     }
     assert_eq!(counter.number(), 5);
+}
+
+#[test]
+fn a_node_that_does_not_know_names_of_all_changes_is_not_told_any() {
+    let fake = Fake::start(|mut peer| {
+        peer.hello.capabilities = capability::TOKENS;
+        peer.each(|_, request, _| panic!("{request:?}"));
+    });
+    let client = named(&fake.address).tries(1).build().expect("a client");
+    let error = client.touch(key("k"), 5).wait().expect_err("it cannot be done once");
+    assert!(error.to_string().contains("a newer node"), "{error}");
 }

@@ -347,13 +347,18 @@ fn settings_of_the_memory_are_taken_and_have_no_effect() {
         "lru_crawler tocrawl 10",
         "lru_crawler crawl all",
         "lru_crawler crawl 1",
-        "cache_memlimit 8",
-        "cache_memlimit 1000000000",
     ] {
         let noisy = format!("{line}\r\n");
         assert_eq!(parse(noisy.as_bytes()), [request(Request::Tune { noreply: false })], "{line}");
         let quiet = format!("{line} noreply\r\n");
         assert_eq!(parse(quiet.as_bytes()), [request(Request::Tune { noreply: true })], "{line}");
+    }
+    for (line, megabytes) in [("8", 8), ("1000000000", 1_000_000_000)] {
+        for (end, noreply) in [("", false), (" noreply", true)] {
+            let line = format!("cache_memlimit {line}{end}\r\n");
+            let limit = Request::MemoryLimit { megabytes, noreply };
+            assert_eq!(parse(line.as_bytes()), [request(limit)], "{line}");
+        }
     }
     for (line, reply) in [
         ("slabs", ERROR),
