@@ -13,7 +13,7 @@ use super::log_need::{log_need, shard_log_need};
 use super::refused::Want;
 use super::shards::{Notes, Origin, Tried};
 use super::shares::Part;
-use crate::connection::{After, Arrival, Asked, Handled, Handler, Release};
+use crate::connection::{After, Arrival, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
 use crate::limits::REPLY_COVERED_BYTES;
 use crate::mesh::{Ask, Place};
@@ -151,6 +151,9 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
     fn node_request(&mut self, request: NodeRequest, sequence: u64) -> Handled {
         let place = Place { connection: self.connection, sequence };
         let state = &mut *self.state;
+        if request.asks_all_cores() && !state.may_gather() {
+            return state.refuse(Load::default(), Want::Gather);
+        }
         let ask = match request {
             NodeRequest::Clear(at) => {
                 state.counters.cmd_flush += 1;

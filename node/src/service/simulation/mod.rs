@@ -8,6 +8,7 @@
 //! LARDER_SIMULATION_SEED=n runs that seed alone, LARDER_SIMULATION_SEEDS=n as many as asked for,
 //! LARDER_SIMULATION_FIRST=n begins at that seed.
 
+mod asking;
 mod client;
 mod memcached_talk;
 mod native_talk;
