@@ -514,12 +514,3 @@ fn workers_of_the_ring_run_where_they_are_told() {
     }
     core.shutdown();
 }
-
-#[test]
-fn a_core_starts_where_its_workers_cannot_be_bound() {
-    // As if the CPUs of a plan had been taken from the process after they were chosen.
-    let cpus = CpuBits::of([affinity::CPUS_MAX - 1]);
-    let mut core = Core::new(CoreOptions { worker_cpus: cpus, ..CoreOptions::default() }).unwrap();
-    assert_eq!(core.block_on(async { 7 }), 7);
-    core.shutdown();
-}

@@ -10,6 +10,7 @@
 
 mod asking;
 mod client;
+mod crossing;
 mod memcached_talk;
 mod native_talk;
 mod node;

@@ -170,6 +170,11 @@ impl Node {
         self.cores[core].service.state.gathers.len()
     }
 
+    /// What a core has counted of what is between it and others, in bytes.
+    pub(super) fn memory_between_cores(&self, core: usize) -> usize {
+        self.cores[core].service.state.ledger.mailboxes()
+    }
+
     /// Asserts that nobody holds anything any more.
     pub(super) fn assert_nothing_is_held(&self) {
         assert_eq!(self.shared.connections.load(Ordering::Relaxed), 0);
