@@ -359,8 +359,8 @@ pub struct CoreMemory {
     pub output: usize,
     /// Requests that wait, and replies that wait for earlier ones.
     pub waiting: usize,
-    /// Batches on their way between cores, what of them waits to be carried out, and what cores have
-    /// told that goes into one answer.
+    /// Batches on their way between cores, what of them waits to be carried out, and what cores
+    /// have told that goes into one answer.
     pub mailboxes: usize,
     /// Buffers that the kernel receives into.
     pub receive_buffers: usize,

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - Before the first setting is changed, the old values of all that will be are durable. So
-//!   whatever ends this in the middle, an undo finds them; and undoing twice does no more than once.
+//!   whatever ends this in the middle, an undo finds them; and undoing twice does no more than
+//!   once.
 //! - Before a file is changed it is durable which command makes that effective, until it was run.
 //! - An undo changes no file that somebody else has changed since.
 
