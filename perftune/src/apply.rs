@@ -196,9 +196,6 @@ pub fn undo(files: &dyn SystemFiles) -> Result<Undone, TuneError> {
             Ok(GivenBack::Before) => {}
             Ok(GivenBack::Gone) => undone.gone.push(value.path.clone()),
             Ok(GivenBack::Edited) => undone.edited.push(value.path.clone()),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                undone.gone.push(value.path.clone());
-            }
             Err(error) => failures.push((value.path.clone(), error.to_string())),
         }
     }
@@ -245,7 +242,7 @@ enum GivenBack {
     Now,
     /// It had it before.
     Before,
-    /// The file is not there any more.
+    /// There is no such file any more.
     Gone,
     /// Somebody has changed the file since.
     Edited,
@@ -278,7 +275,7 @@ fn restore(files: &dyn SystemFiles, value: &OldValue) -> io::Result<()> {
     value.then.as_ref().map_or(Ok(()), |command| files.run(command))
 }
 
-/// What a setting is now; `None` for a file that is not there. What a crash has left unfinished of
+/// What a setting is now; `None` if it is not there. What a crash has left unfinished of
 /// it is removed.
 fn current(files: &dyn SystemFiles, value: &OldValue) -> io::Result<Option<String>> {
     if !is_of_kernel(&value.path) {
@@ -286,7 +283,7 @@ fn current(files: &dyn SystemFiles, value: &OldValue) -> io::Result<Option<Strin
     }
     match files.read(&value.path) {
         Ok(now) => Ok(Some(now)),
-        Err(error) if error.kind() == ErrorKind::NotFound && !value.is_of_kernel() => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -282,11 +282,10 @@ impl SystemFiles for SystemTree {
         }
         let mut words = command.split(' ');
         let program = words.next().ok_or(ErrorKind::InvalidInput)?;
-        let status = Command::new(program).args(words).stdin(Stdio::null()).status()?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(io::Error::other(format!("`{command}` ended with {status}")))
+        let wrong = |why: String| io::Error::other(format!("`{command}` {why}"));
+        let started = Command::new(program).args(words).stdin(Stdio::null()).status();
+        let status = started.map_err(|error| wrong(format!("cannot be run: {error}")))?;
+        if status.success() { Ok(()) } else { Err(wrong(format!("ended with {status}"))) }
     }
 }
 

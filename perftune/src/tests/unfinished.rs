@@ -116,3 +116,15 @@ fn a_command_that_fails_again_is_named_and_kept() {
     let commands = COMMANDS.map(|(_, command)| command);
     assert_eq!(done.caught_up, commands);
 }
+
+#[test]
+fn a_command_that_fails_while_undoing_is_no_file_that_is_gone() {
+    let tree = small().build();
+    applied(&tree, TuneMode::Sq, Fault::None).expect("applied");
+    let error = undo(&FaultyFiles::new(tree.files(), Fault::NoPrograms)).expect_err("no programs");
+    let TuneError::NotUndone { failures } = error else { panic!("{error}") };
+    assert_eq!(failures.len(), COMMANDS.len(), "{failures:?}");
+    let files = FaultyFiles::new(tree.files(), Fault::None);
+    assert_eq!(undo(&files).expect("undone").restored, Vec::<String>::new());
+    assert_eq!(files.commands.borrow().len(), COMMANDS.len(), "they are run when they can be");
+}
