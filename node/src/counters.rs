@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use larder_engine::error::EngineError;
 use larder_engine::operation::Outcome;
@@ -41,6 +42,38 @@ pub enum ConnectionState {
     Writing,
     /// It is told what happens.
     Watching,
+}
+
+/// The connections and listeners of all cores, for the connection that has asked.
+#[derive(Clone, Debug)]
+pub struct ConnectionList {
+    /// A list of each core, which all have that asked in the same turn.
+    cores: Vec<Arc<[ConnectionReport]>>,
+    asking: u64,
+}
+
+impl ConnectionList {
+    /// These lists, where the connection of that number has asked.
+    pub fn new(cores: Vec<Arc<[ConnectionReport]>>, asking: u64) -> Self {
+        Self { cores, asking }
+    }
+
+    /// All of them by number, with what each does.
+    pub fn by_number(&self) -> Vec<(&ConnectionReport, ConnectionState)> {
+        let state = |report: &ConnectionReport| match report.state {
+            _ if report.number == self.asking => ConnectionState::Asking,
+            state => state,
+        };
+        let all = self.cores.iter().flat_map(|reports| reports.iter());
+        let mut all: Vec<_> = all.map(|report| (report, state(report))).collect();
+        all.sort_by_key(|(report, _)| report.number);
+        all
+    }
+
+    /// The memory that it takes if nobody else has it, in bytes.
+    pub fn memory(&self) -> usize {
+        self.cores.iter().map(|reports| size_of_val(&**reports)).sum()
+    }
 }
 
 /// As what a request counts.
@@ -326,7 +359,8 @@ pub struct CoreMemory {
     pub output: usize,
     /// Requests that wait, and replies that wait for earlier ones.
     pub waiting: usize,
-    /// Batches on their way between cores.
+    /// Batches on their way between cores, what of them waits to be carried out, and what cores
+    /// have told that goes into one answer.
     pub mailboxes: usize,
     /// Buffers that the kernel receives into.
     pub receive_buffers: usize,
@@ -365,9 +399,34 @@ pub struct CoreReport {
     pub time: CoreTime,
 }
 
+impl CoreReport {
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.shards.capacity() * size_of::<ShardReport>()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_of_all_cores_are_one_list() {
+        let report = |number, state| ConnectionReport {
+            number,
+            peer: None,
+            listener: None,
+            state,
+            silent_seconds: 0,
+        };
+        let (working, reading) = (ConnectionState::Working, ConnectionState::Reading);
+        let cores =
+            [[report(1, working), report(5, working)], [report(0, reading), report(4, reading)]];
+        let list = ConnectionList::new(cores.into_iter().map(Arc::from).collect(), 5);
+        let all: Vec<_> = list.by_number().iter().map(|(it, state)| (it.number, *state)).collect();
+        assert_eq!(all, [(0, reading), (1, working), (4, reading), (5, ConnectionState::Asking)]);
+        assert_eq!(list.memory(), 4 * size_of::<ConnectionReport>());
+    }
 
     #[test]
     fn commands_count_where_memcached_counts_them() {

@@ -55,7 +55,7 @@ impl Ledger {
         self.output
     }
 
-    /// What batches on their way to and from other cores hold.
+    /// What is on its way to and from other cores.
     pub fn mailboxes(&self) -> usize {
         self.mailboxes
     }
@@ -85,7 +85,7 @@ impl Ledger {
         self.output = bytes;
     }
 
-    /// Notes what the batches hold.
+    /// Notes what is on its way to and from other cores.
     pub fn set_mailboxes(&mut self, bytes: usize) {
         self.mailboxes = bytes;
     }

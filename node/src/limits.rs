@@ -181,6 +181,10 @@ pub const EVENT_BYTES: usize = 256;
 /// Unsent output of a connection that watches above which events are skipped for it, in bytes.
 pub const WATCHER_OUTPUT_BYTES: usize = OUTPUT_HIGH_WATER / 2;
 
+/// Questions to all cores that a core has under way for its connections; who asks more waits for
+/// the end of one. Each brings figures of all cores, and is made by a person or a monitor.
+pub const GATHERS_MAX: usize = 16;
+
 /// Connections of a core that are listed one by one.
 pub const CONNECTIONS_LISTED_MAX: usize = 4096;
 

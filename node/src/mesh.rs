@@ -10,6 +10,7 @@
 //!   answers never are, because there are no more of them than requests.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use larder_engine::key::Key;
@@ -26,7 +27,9 @@ use crate::limits::{
 };
 use crate::namespaces::{NamespaceChanged, NamespaceRequest, NamespaceTable};
 use crate::prefixes::PrefixCounts;
-use crate::request::{AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
+use crate::request::{
+    AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest, prefix_memory,
+};
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +132,15 @@ impl ParkedRequest {
             Asked::Shard(request) => AnyRequest::Shard(request),
         }
     }
+
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let asked = match &self.asked {
+            Asked::Item(_, bytes) => bytes.capacity(),
+            Asked::Shard(request) => request.memory(),
+        };
+        size_of::<Self>() + asked
+    }
 }
 
 /// An answer that may leave.
@@ -172,11 +184,23 @@ pub enum Told {
     /// Its figures.
     Report(Box<CoreReport>),
     /// Its connections.
-    Connections(Vec<ConnectionReport>),
+    Connections(Arc<[ConnectionReport]>),
     /// What it has counted by prefix.
     Prefixes(Vec<(Box<[u8]>, PrefixCounts)>),
     /// It is done, for the core or for one of its shards.
     Done,
+}
+
+impl Told {
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Report(report) => report.memory(),
+            Self::Connections(reports) => size_of_val(&**reports),
+            Self::Prefixes(prefixes) => prefix_memory(prefixes),
+            Self::Done => 0,
+        }
+    }
 }
 
 /// Messages that are rare and not a client's request.
@@ -196,6 +220,21 @@ pub enum Note {
     NamespaceChanged(Place, Result<NamespaceChanged, NoAnswer>),
 }
 
+impl Note {
+    /// The memory that it takes besides its own size, in bytes.
+    fn memory(&self) -> usize {
+        match self {
+            Self::Told(_, Ok(told)) => told.memory(),
+            Self::Events(events, _) => events.len() * EVENT_BYTES,
+            Self::Ask(..)
+            | Self::Told(_, Err(_))
+            | Self::Watching(_)
+            | Self::ChangeNamespace(..)
+            | Self::NamespaceChanged(..) => 0,
+        }
+    }
+}
+
 /// What a core says to another within a turn.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -203,8 +242,7 @@ pub struct Batch {
     pub requests: Vec<RequestMessage>,
     /// Answers to requests.
     pub answers: Vec<AnswerMessage>,
-    /// Answers to those that are not about one item.
-    pub shard_answers: Vec<(Place, ShardAnswer)>,
+    shard_answers: Vec<(Place, ShardAnswer)>,
     /// The rest. They count as sent after the requests of the same batch.
     pub notes: Vec<Note>,
     /// Connections, and bytes of values that were passed to their clients.
@@ -212,6 +250,7 @@ pub struct Batch {
     /// Connections that are closed. They count as sent after the requests of the same batch.
     pub closed: Vec<u64>,
     bytes: Vec<u8>,
+    /// What its messages have besides, in bytes, as far as it was not taken out.
     own_bytes: usize,
 }
 
@@ -267,15 +306,22 @@ impl Batch {
             Asked::Item(head, Bytes::Shared(start, end)) => {
                 Asked::Item(*head, self.bytes[*start..*end].to_vec())
             }
-            Asked::Item(head, Bytes::Own(bytes)) => Asked::Item(*head, std::mem::take(bytes)),
+            Asked::Item(head, Bytes::Own(bytes)) => {
+                self.own_bytes -= bytes.len();
+                Asked::Item(*head, std::mem::take(bytes))
+            }
             Asked::Shard(request) => Asked::Shard(Arc::clone(request)),
         };
         ParkedRequest { place: *place, shard: *shard, asked }
     }
 
     /// The memory that the batch holds, in bytes.
-    fn memory(&self) -> usize {
-        self.requests.capacity() * size_of::<RequestMessage>()
+    pub fn memory(&self) -> usize {
+        size_of::<Self>()
+            + self.requests.capacity() * size_of::<RequestMessage>()
+            + self.notes.capacity() * size_of::<Note>()
+            + self.credits.capacity() * size_of::<(u64, usize)>()
+            + self.closed.capacity() * size_of::<u64>()
             + self.answers.capacity() * size_of::<AnswerMessage>()
             + self.shard_answers.capacity() * size_of::<(Place, ShardAnswer)>()
             + self.bytes.capacity()
@@ -287,9 +333,19 @@ impl Batch {
         let message = &mut self.answers[index];
         let value = match &mut message.value {
             Bytes::Shared(start, end) => Cow::Borrowed(&self.bytes[*start..*end]),
-            Bytes::Own(bytes) => Cow::Owned(std::mem::take(bytes)),
+            Bytes::Own(bytes) => {
+                self.own_bytes -= bytes.len();
+                Cow::Owned(std::mem::take(bytes))
+            }
         };
         message.answer.map(|answer| CarriedAnswer { answer, value })
+    }
+
+    /// Takes the answers out that are not about one item.
+    pub fn take_shard_answers(&mut self) -> impl Iterator<Item = (Place, ShardAnswer)> + '_ {
+        let memory: usize = self.shard_answers.iter().map(|(_, answer)| answer.memory()).sum();
+        self.own_bytes -= memory;
+        self.shard_answers.drain(..)
     }
 
     fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
@@ -389,20 +445,53 @@ struct Line<W> {
     ends: Ends,
     waker: W,
     gathering: Box<Batch>,
+    /// The memory of each batch that the other core may not have taken yet, and the sum, in bytes.
+    on_the_way: (VecDeque<usize>, usize),
     /// Empty batches, in the form in which mailboxes carry them.
     #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
     kept: Vec<Box<Batch>>,
 }
 
 impl<W> Line<W> {
+    /// A line on which nothing was sent.
+    fn new(ends: Ends, waker: W) -> Self {
+        let on_the_way = (VecDeque::with_capacity(MAILBOX_BATCHES), 0);
+        Self { ends, waker, gathering: Box::default(), on_the_way, kept: Vec::new() }
+    }
+
+    /// The memory of the batches that the other core has not taken, in bytes.
+    fn memory_on_the_way(&mut self) -> usize {
+        let (batches, sum) = &mut self.on_the_way;
+        if !batches.is_empty() {
+            let waiting = self.ends.sender.waiting();
+            let taken = batches.len() - waiting.min(batches.len());
+            *sum -= batches.drain(..taken).sum::<usize>();
+        }
+        *sum
+    }
+
+    /// The memory of all batches of the line, in bytes.
+    fn memory(&mut self) -> usize {
+        let kept: usize = self.kept.iter().map(|batch| batch.memory()).sum();
+        self.gathering.memory() + kept + self.memory_on_the_way()
+    }
+
     /// Hands the gathered batch over if there is room; returns whether it could.
     fn hand_over(&mut self) -> bool {
         if self.gathering.is_empty() {
             return true;
         }
         let next = self.kept.pop().unwrap_or_default();
+        let memory = self.gathering.memory();
         match self.ends.sender.push(std::mem::replace(&mut self.gathering, next)) {
-            Ok(()) => true,
+            Ok(()) => {
+                if self.on_the_way.0.len() >= MAILBOX_BATCHES {
+                    self.memory_on_the_way();
+                }
+                self.on_the_way.0.push_back(memory);
+                self.on_the_way.1 += memory;
+                true
+            }
             Err(batch) => {
                 let empty = std::mem::replace(&mut self.gathering, batch);
                 self.kept.push(empty);
@@ -423,10 +512,8 @@ impl<W: CoreWaker> Mesh<W> {
     /// The lines of the core that owns `ends`; `wakers` has one waker for each core.
     pub fn new(ends: Vec<Option<Ends>>, wakers: &[W]) -> Self {
         assert_eq!(ends.len(), wakers.len(), "one waker for each core");
-        let line = |(ends, waker): (Option<Ends>, &W)| {
-            let waker = waker.clone();
-            ends.map(|ends| Line { ends, waker, gathering: Box::default(), kept: Vec::new() })
-        };
+        let line =
+            |(ends, waker): (Option<Ends>, &W)| ends.map(|ends| Line::new(ends, waker.clone()));
         Self { lines: ends.into_iter().zip(wakers).map(line).collect(), first: 0 }
     }
 
@@ -504,9 +591,7 @@ impl<W: CoreWaker> Mesh<W> {
     /// Sends a note.
     pub fn send_note(&mut self, core: usize, note: Note) {
         let gathering = &mut self.line(core).gathering;
-        if let Note::Events(events, _) = &note {
-            gathering.own_bytes += events.len() * EVENT_BYTES;
-        }
+        gathering.own_bytes += note.memory();
         gathering.notes.push(note);
     }
 
@@ -526,12 +611,10 @@ impl<W: CoreWaker> Mesh<W> {
         }
     }
 
-    /// The memory of batches that gather messages or are kept for it, in bytes.
-    pub fn memory(&self) -> usize {
-        let of_line = |line: &Line<W>| -> usize {
-            line.gathering.memory() + line.kept.iter().map(|batch| batch.memory()).sum::<usize>()
-        };
-        self.lines.iter().flatten().map(of_line).sum()
+    /// The memory of batches that gather messages, are on their way to other cores or kept for
+    /// that, in bytes. Those that were received are their owner's.
+    pub fn memory(&mut self) -> usize {
+        self.lines.iter_mut().flatten().map(Line::memory).sum()
     }
 
     /// The oldest batch from `core` that was not received yet. Give it back when it is read.
@@ -581,7 +664,14 @@ mod tests {
     use crate::request::ShardWork;
     use larder_engine::operation::{Delete, Exchange, Outcome, Store, StoreMode};
     use larder_engine::scan::{Page, Scan};
-    use larder_runtime::wake::RemoteWaker;
+
+    /// Of a core that does not sleep.
+    #[derive(Clone)]
+    struct Awake;
+
+    impl CoreWaker for Awake {
+        fn wake(&self) {}
+    }
 
     fn store(value: &[u8]) -> ItemRequest<'_> {
         let operation = Operation::Store(Store {
@@ -653,14 +743,21 @@ mod tests {
         let carried = |value| Ok(CarriedAnswer { answer: hit, value });
         assert_eq!(batch.take_answer(0), carried(Cow::Borrowed(&b"value"[..])));
         assert_eq!(batch.take_answer(1), Err(NoAnswer::Damaged));
+        let before = batch.own_bytes;
         let taken = batch.take_answer(2);
         assert!(matches!(&taken, Ok(CarriedAnswer { value: Cow::Owned(_), .. })));
         assert_eq!(taken, carried(Cow::Borrowed(&large)));
-        assert_eq!(batch.park(1).request(), AnyRequest::Item(store(&large)));
+        assert_eq!(batch.own_bytes, before - large.len(), "what is taken out counts elsewhere");
+        let parked = batch.park(1);
+        assert_eq!(parked.request(), AnyRequest::Item(store(&large)));
+        let len = large.len() + b"recorditem".len();
+        assert!(parked.memory() >= len && batch.own_bytes == before - large.len() - len);
         assert_eq!(batch.park(4).request(), AnyRequest::Shard(&page));
         let before = batch.own_bytes;
         batch.push_shard_answer(place(6), ShardAnswer::Page(Page::default(), 5000));
         assert_eq!(batch.own_bytes, before + 5000);
+        assert_eq!(batch.take_shard_answers().count(), 1);
+        assert_eq!(batch.own_bytes, before);
         batch.clear();
         assert!(batch.is_empty() && !batch.is_full());
     }
@@ -693,9 +790,30 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_counts_until_the_other_core_has_taken_it() {
+        let wakers = [Awake, Awake];
+        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
+        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        let before = first.memory();
+        let large = vec![b'x'; 100_000];
+        for round in 1..=3 {
+            assert!(first.send_request(1, place(round), 0, &store(&large)));
+            assert!(!first.publish());
+            assert!(first.memory() >= before + 100_000 * round as usize, "round {round}");
+        }
+        for left in [2, 1, 0] {
+            let batch = second.receive(0).expect("a batch");
+            assert!(batch.memory() >= 100_000, "it counts where it is now");
+            assert!(first.memory() < before + 100_000 * (left + 1), "{left} batches are left");
+            second.give_back(0, batch);
+        }
+        assert!(second.memory() < 100_000, "an empty batch is kept without its values");
+    }
+
+    #[test]
     fn no_core_is_always_received_from_last() {
         let lines = (0..3).map(|_| None).collect();
-        let mut mesh: Mesh<RemoteWaker> = Mesh { lines, first: 0 };
+        let mut mesh: Mesh<Awake> = Mesh { lines, first: 0 };
         let orders = [(); 4].map(|()| mesh.next_order().collect::<Vec<_>>());
         assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }

@@ -14,7 +14,7 @@ use larder_engine::shard::{
     Once,
 };
 
-use crate::counters::{ConnectionReport, CoreReport, Kind};
+use crate::counters::{ConnectionList, CoreReport, Kind};
 use crate::events::EventKinds;
 use crate::limits::{LOG_RECORD_BYTES, PAGE_ITEM_BYTES};
 use crate::namespaces::{NamespaceChanged, NamespaceRequest};
@@ -248,6 +248,22 @@ pub enum NodeRequest {
     Stop,
 }
 
+impl NodeRequest {
+    /// Whether all cores have to be asked.
+    pub fn asks_all_cores(&self) -> bool {
+        match self {
+            Self::Clear(_)
+            | Self::Reports { .. }
+            | Self::Connections
+            | Self::CountPrefixes(_)
+            | Self::LimitValues(_)
+            | Self::Prefixes
+            | Self::Watch(_) => true,
+            Self::Namespace(_) | Self::LogLevel(_) | Self::Stop => false,
+        }
+    }
+}
+
 /// What the whole node answers.
 #[derive(Clone, Debug)]
 pub enum NodeAnswer {
@@ -257,8 +273,8 @@ pub enum NodeAnswer {
     Reports(Vec<CoreReport>, u32),
     /// What became of a namespace.
     Namespace(NamespaceChanged),
-    /// The connections, by number.
-    Connections(Vec<ConnectionReport>),
+    /// The connections.
+    Connections(ConnectionList),
     /// What was counted, by prefix.
     Prefixes(Vec<(Box<[u8]>, PrefixCounts)>),
     /// It is done.
@@ -267,6 +283,28 @@ pub enum NodeAnswer {
     TooManyWatchers,
     /// It will stop.
     Stopping,
+}
+
+impl NodeAnswer {
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Reports(reports, _) => reports.iter().map(CoreReport::memory).sum(),
+            Self::Connections(list) => list.memory(),
+            Self::Prefixes(prefixes) => prefix_memory(prefixes),
+            // Of namespaces all answers have one list.
+            Self::Namespace(_)
+            | Self::Cleared
+            | Self::Done
+            | Self::TooManyWatchers
+            | Self::Stopping => 0,
+        }
+    }
+}
+
+/// The memory that counted prefixes take, in bytes.
+pub fn prefix_memory(prefixes: &[(Box<[u8]>, PrefixCounts)]) -> usize {
+    size_of_val(prefixes) + prefixes.iter().map(|(prefix, _)| prefix.len()).sum::<usize>()
 }
 
 /// Why there is no answer.
@@ -358,7 +396,8 @@ impl Answered {
         match self {
             Self::Item(answer) => answer.value_bytes(),
             Self::Shard(answer) => answer.memory(),
-            Self::Node(_) | Self::Failed(_) => 0,
+            Self::Node(answer) => answer.memory(),
+            Self::Failed(_) => 0,
         }
     }
 
@@ -412,6 +451,9 @@ mod tests {
         let without = ShardAnswer::page(page(None)).memory();
         assert!((300..1000).contains(&without), "{without}");
         assert_eq!(ShardAnswer::page(page(Some(vec![0; 5000]))).memory(), without + 5000);
+        let prefixes = NodeAnswer::Prefixes(vec![(vec![0; 300].into(), PrefixCounts::default())]);
+        assert!(Answered::Node(prefixes).value_bytes() > 300);
+        assert_eq!(Answered::Node(NodeAnswer::Done).value_bytes(), 0);
         let memory = |record: &[u8]| {
             let work = ShardWork::Page(Scan::of_record(0, record));
             request(work).memory()

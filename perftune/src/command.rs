@@ -15,11 +15,12 @@ use crate::machine::Machine;
 use crate::options::{TuneMode, TuneOptions, read_options_file};
 use crate::plan::{self, TunePlan};
 use crate::print;
-use crate::state::STATE_DIRECTORY;
+use crate::state::{STATE_DIRECTORY, STATE_FILE};
 use crate::tree::SystemTree;
 
 const HELP: &str = "\
-Exit code: 0; 1 if --check finds a difference; 2 if it could not be done.
+Exit code: 0; 1 if --check finds a difference, or --undo leaves a file as it is because somebody has
+changed it since; 2 if it could not be done.
 
 --apply keeps the old values in /var/lib/larder/tune-state.toml before it changes anything, changes
 all or nothing, and saves how the CPUs are divided in /etc/larder/cpu-plan.toml, where
@@ -91,7 +92,7 @@ pub struct TuneAction {
 }
 
 const EXIT_DONE: u8 = 0;
-/// The exit code where --check found a difference.
+/// The exit code where --check found a difference, or --undo has left one.
 const EXIT_DIFFERS: u8 = 1;
 /// The exit code where something could not be done.
 const EXIT_NOT_DONE: u8 = 2;
@@ -114,8 +115,7 @@ pub(crate) fn run(args: &TuneArgs, output: &mut dyn Write) -> Result<u8, TuneErr
     let is_change = args.action.undo || args.action.apply;
     let _lock = if is_change { Some(lock(&tree)?) } else { None };
     if args.action.undo {
-        undo(&tree, output)?;
-        return Ok(EXIT_DONE);
+        return undo(&tree, output);
     }
     let options = options(args, &tree)?;
     if args.action.export_options {
@@ -131,7 +131,9 @@ pub(crate) fn run(args: &TuneArgs, output: &mut dyn Write) -> Result<u8, TuneErr
     if action.show {
         write!(output, "{}", print::machine(&machine, &plan))?;
     } else if action.dry_run {
-        write!(output, "{}", print::script(&plan, &tree))?;
+        let script = print::script(&plan, &tree)
+            .map_err(|source| TuneError::Root { path: args.root.clone(), source })?;
+        write!(output, "{script}")?;
     } else if action.get_cpu_mask {
         writeln!(output, "{}", plan.compute.prefixed())?;
     } else if action.apply {
@@ -157,8 +159,9 @@ fn options(args: &TuneArgs, tree: &SystemTree) -> Result<TuneOptions, TuneError>
     let Some(path) = &args.options_file else {
         return if given == TuneOptions::default() { saved_options(tree) } else { Ok(given) };
     };
-    let file = read_options_file(path)
+    let mut file = read_options_file(path)
         .map_err(|message| TuneError::OptionsFile { path: path.clone(), message })?;
+    file.dir.iter_mut().for_each(|path| *path = named(Path::new(path)));
     Ok(given.over(file))
 }
 
@@ -176,8 +179,11 @@ fn saved_options(tree: &SystemTree) -> Result<TuneOptions, TuneError> {
 }
 
 fn saved_plan(tree: &SystemTree) -> Result<Option<CpuPlan>, TuneError> {
-    let path = tree.path_of(CPU_PLAN_FILE);
-    CpuPlan::load(&path).map_err(|message| TuneError::SavedPlan { path, message })
+    let wrong = |path: PathBuf, message| TuneError::SavedPlan { path, message };
+    let path = tree
+        .path_of(CPU_PLAN_FILE)
+        .map_err(|error| wrong(CPU_PLAN_FILE.into(), error.to_string()))?;
+    CpuPlan::load(&path).map_err(|message| wrong(path, message))
 }
 
 fn apply(
@@ -188,6 +194,9 @@ fn apply(
 ) -> Result<(), TuneError> {
     let applied = apply::apply(tree, machine, plan)?;
     writeln!(output, "{} settings changed (`larder tune --undo`)", applied.changed.len())?;
+    for command in &applied.caught_up {
+        writeln!(output, "`{command}` was run: an earlier change had not come so far")?;
+    }
     for path in &applied.kept {
         writeln!(output, "{path}: the kernel keeps this one to itself")?;
     }
@@ -197,7 +206,7 @@ fn apply(
     Ok(())
 }
 
-fn undo(tree: &SystemTree, output: &mut dyn Write) -> Result<(), TuneError> {
+fn undo(tree: &SystemTree, output: &mut dyn Write) -> Result<u8, TuneError> {
     let undone = apply::undo(tree)?;
     writeln!(output, "{} settings have their old values again", undone.restored.len())?;
     for path in &undone.gone {
@@ -207,7 +216,14 @@ fn undo(tree: &SystemTree, output: &mut dyn Write) -> Result<(), TuneError> {
         let count = undone.by_restart;
         writeln!(output, "{count} settings were undone when the machine was started again")?;
     }
-    Ok(())
+    for path in &undone.edited {
+        writeln!(
+            output,
+            "{path}: somebody has changed it since --apply wrote it, so it is left as it is; what \
+             it was before is in {STATE_FILE}, which you can remove when you have seen to it"
+        )?;
+    }
+    Ok(if undone.edited.is_empty() { EXIT_DONE } else { EXIT_DIFFERS })
 }
 
 /// What a node is told of a machine that is not tuned for it: how many settings differ, and the

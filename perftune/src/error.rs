@@ -10,7 +10,7 @@ use crate::options::TuneMode;
 /// Why there is no plan, or why it was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
-    /// The root is no directory.
+    /// The root is no directory, or a link in it leads nowhere.
     #[error("--root {path}: {source}", path = path.display())]
     Root {
         /// The directory.
@@ -148,6 +148,17 @@ pub enum TuneError {
         source: io::Error,
         /// What could not be undone, with the reason.
         failures: Vec<(String, String)>,
+    },
+    /// A command that an earlier call has left cannot be run; nothing was changed.
+    #[error(
+        "`{command}` makes an earlier change effective and could not be run ({source}): nothing \
+         else was changed"
+    )]
+    NotRun {
+        /// The command.
+        command: String,
+        /// Why it could not.
+        source: io::Error,
     },
     /// Old values that could not be given back.
     #[error(

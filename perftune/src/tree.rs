@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
 
+mod links;
+
 /// The longest file that is read, in bytes; `/proc/interrupts` of a large machine has a few MB.
 const FILE_BYTES_MAX: u64 = 32 << 20;
 /// The most entries of a directory.
@@ -114,15 +116,34 @@ impl SystemTree {
         self.is_running
     }
 
-    /// Where a file of the system is.
-    pub fn path_of(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
+    /// Where a file of the system is. Links are followed: by the kernel where the system is the
+    /// running one, and otherwise here, so that none leads out of the root.
+    ///
+    /// # Errors
+    /// If there are too many links, or a part of the path cannot be looked at.
+    pub fn path_of(&self, path: &str) -> io::Result<PathBuf> {
+        if self.is_running {
+            return Ok(self.root.join(path.trim_start_matches('/')));
+        }
+        links::resolved(&self.root, Path::new(path))
+    }
+
+    /// Where a file is that gets a new content under its own name, or loses its name: a link of
+    /// that name is not followed.
+    ///
+    /// # Errors
+    /// As [`SystemTree::path_of`] says.
+    pub fn name_of(&self, path: &str) -> io::Result<PathBuf> {
+        let (folder, name) = path.rsplit_once('/').ok_or(ErrorKind::InvalidInput)?;
+        Ok(self.path_of(folder)?.join(name))
     }
 
     /// The path of a directory that an option names, as the system's mounts would.
     pub fn directory_named(&self, directory: &Path) -> PathBuf {
         if !self.is_running {
-            return Path::new("/").join(directory);
+            let inside = links::resolved(&self.root, directory).ok();
+            let inside = inside.as_ref().and_then(|path| path.strip_prefix(&self.root).ok());
+            return Path::new("/").join(inside.unwrap_or(directory));
         }
         let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         // One that is not made yet is where the nearest directory above it is.
@@ -141,7 +162,7 @@ impl SystemTree {
     /// If somebody else has it.
     #[allow(clippy::disallowed_methods, reason = "settings of the kernel are not the node's files")]
     pub(crate) fn lock(&self, directory: &str) -> io::Result<Option<File>> {
-        let directory = self.path_of(directory);
+        let Ok(directory) = self.path_of(directory) else { return Ok(None) };
         if fs::create_dir_all(&directory).is_err() {
             return Ok(None);
         }
@@ -180,7 +201,7 @@ fn make_anew(path: &Path) -> io::Result<File> {
 impl SystemFiles for SystemTree {
     fn read(&self, path: &str) -> io::Result<String> {
         let mut text = String::new();
-        open(&self.path_of(path))?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        open(&self.path_of(path)?)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(io::Error::new(ErrorKind::FileTooLarge, "longer than 32 MiB"));
         }
@@ -189,7 +210,7 @@ impl SystemFiles for SystemTree {
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.path_of(path))?.take(ENTRIES_MAX) {
+        for entry in fs::read_dir(self.path_of(path)?)?.take(ENTRIES_MAX) {
             names.extend(entry?.file_name().into_string());
         }
         names.sort();
@@ -197,14 +218,14 @@ impl SystemFiles for SystemTree {
     }
 
     fn resolve(&self, path: &str) -> io::Result<String> {
-        let resolved = fs::canonicalize(self.path_of(path))?;
+        let resolved = fs::canonicalize(self.path_of(path)?)?;
         let inside = resolved.strip_prefix(&self.root).ok().and_then(Path::to_str);
         let outside = || io::Error::new(ErrorKind::InvalidInput, "it leads out of the system");
         inside.map(|inside| format!("/{inside}")).ok_or_else(outside)
     }
 
     fn check_writable(&self, path: &str) -> io::Result<()> {
-        let path = self.path_of(path);
+        let path = self.path_of(path)?;
         if path.exists() {
             // A setting that the kernel takes from nobody may look writable to who is root.
             open_for_writing(&path)?;
@@ -219,7 +240,7 @@ impl SystemFiles for SystemTree {
     }
 
     fn put(&self, path: &str, value: &str, shown: &str) -> io::Result<()> {
-        let path = self.path_of(path);
+        let path = self.path_of(path)?;
         let mut file = open_for_writing(&path)?;
         if self.is_running {
             return file.write_all(value.as_bytes());
@@ -229,7 +250,7 @@ impl SystemFiles for SystemTree {
     }
 
     fn write_file(&self, path: &str, content: &str) -> io::Result<()> {
-        let path = self.path_of(path);
+        let path = self.name_of(path)?;
         fs::create_dir_all(path.parent().ok_or(ErrorKind::InvalidInput)?)?;
         let mut file = make_anew(&path)?;
         file.write_all(content.as_bytes())?;
@@ -237,8 +258,9 @@ impl SystemFiles for SystemTree {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let (from, to) = (self.path_of(from), self.path_of(to));
-        if let Ok(replaced) = fs::metadata(&to) {
+        let replaced = fs::metadata(self.path_of(to)?);
+        let (from, to) = (self.name_of(from)?, self.name_of(to)?);
+        if let Ok(replaced) = replaced {
             fs::set_permissions(&from, replaced.permissions())?;
         }
         fs::rename(&from, &to)?;
@@ -246,7 +268,7 @@ impl SystemFiles for SystemTree {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let path = self.path_of(path);
+        let path = self.name_of(path)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -260,11 +282,10 @@ impl SystemFiles for SystemTree {
         }
         let mut words = command.split(' ');
         let program = words.next().ok_or(ErrorKind::InvalidInput)?;
-        let status = Command::new(program).args(words).stdin(Stdio::null()).status()?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(io::Error::other(format!("`{command}` ended with {status}")))
+        let wrong = |why: String| io::Error::other(format!("`{command}` {why}"));
+        let started = Command::new(program).args(words).stdin(Stdio::null()).status();
+        let status = started.map_err(|error| wrong(format!("cannot be run: {error}")))?;
+        if status.success() { Ok(()) } else { Err(wrong(format!("ended with {status}"))) }
     }
 }
 

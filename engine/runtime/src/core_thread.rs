@@ -130,8 +130,7 @@ impl Core {
         let buffers = options.receive_buffers.clamp(1, 1 << 15).next_power_of_two();
         let ring = Uring::new(options.ring_entries, buffers, options.receive_buffer_bytes)?;
         if let Some(cpus) = options.worker_cpus {
-            let step = "bind the ring's workers to their CPUs";
-            ring.bind_workers(cpus).map_err(|source| StartError::Setup { step, source })?;
+            bind_workers(&ring, cpus, options.core);
         }
         Self::with_ring(ring, options)
     }
@@ -502,6 +501,18 @@ impl<R: Ring> Drop for Core<R> {
 impl<R: Ring> std::fmt::Debug for Core<R> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Core({:?}, {} in flight)", self.network, self.port.in_flight())
+    }
+}
+
+/// Has the kernel's threads that work for the ring keep to these CPUs. Where it refuses, because
+/// some of them were taken from the process meanwhile, they run where the process may.
+fn bind_workers(ring: &Uring, cpus: CpuBits, core: usize) {
+    if let Err(error) = ring.bind_workers(cpus) {
+        tracing::warn!(
+            core, %error,
+            "cannot bind the ring's workers to the CPUs of the plan, so they run on all that the \
+             process may use: make the plan anew with `larder tune --apply`"
+        );
     }
 }
 

@@ -178,6 +178,12 @@ impl<T: Send> Sender<T> {
 }
 
 impl<T> Sender<T> {
+    /// The number of messages that the receiver has not taken, staged ones among them.
+    pub fn waiting(&mut self) -> usize {
+        self.consumed_seen = self.ring.receiver.index.load(Ordering::Acquire);
+        self.staged.wrapping_sub(self.consumed_seen)
+    }
+
     /// The number of messages that are staged and not yet published.
     pub fn staged(&self) -> usize {
         self.staged.wrapping_sub(self.published)

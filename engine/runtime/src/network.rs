@@ -50,7 +50,8 @@ pub trait Network {
     /// The memory that a connection's unsent output takes, in bytes.
     fn output_memory_of(&self, connection: ConnectionId) -> usize;
 
-    /// The memory that unsent output of all connections takes, in bytes, as of the last turn's end.
+    /// The memory that unsent output of all connections takes, in bytes: also of what was appended
+    /// since the turn began.
     fn output_memory(&self) -> usize;
 
     /// The memory of empty output buffers that are kept for use, in bytes.

@@ -48,7 +48,8 @@ impl Outgoing {
         if self.is_sending {
             return false;
         }
-        if self.in_flight.is_empty() {
+        // A buffer without output stays where it is given back from.
+        if self.in_flight.is_empty() && !self.output.is_empty() {
             std::mem::swap(&mut self.output, &mut self.in_flight);
         }
         self.is_sending = !self.in_flight.is_empty();
@@ -122,6 +123,15 @@ mod tests {
         assert_eq!(piece(&outgoing), b"second");
         assert_eq!(outgoing.note_sent(6).as_deref(), Some(b"second".as_slice()));
         assert!(!outgoing.start_send() && outgoing.pending() == 0);
+    }
+
+    #[test]
+    fn a_buffer_that_nothing_was_written_to_can_be_given_back() {
+        let mut outgoing = Outgoing::default();
+        outgoing.output.bytes().reserve(4096);
+        assert!(!outgoing.start_send());
+        assert!(std::mem::take(&mut outgoing.output).into_buffer().capacity() >= 4096);
+        assert_eq!(outgoing.memory(), 0);
     }
 
     #[test]

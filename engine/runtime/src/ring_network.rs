@@ -68,7 +68,7 @@ pub struct RingNetwork {
     pub(crate) probe_at: u64,
     /// Connections whose peers have yet to end, and until when they may, in nanoseconds.
     pub(crate) lingering: VecDeque<(Key, u64)>,
-    /// The memory of all connections' output as of their last change.
+    /// The memory of all connections' output, without the last changes of those that are dirty.
     pub(crate) output_memory: usize,
     /// Receives that ended because no buffer was free.
     pub(crate) buffer_shortages: u64,
@@ -206,7 +206,10 @@ impl Network for RingNetwork {
     }
 
     fn output_memory(&self) -> usize {
-        self.output_memory
+        let changed = self.dirty.iter().filter_map(|key| self.connections.get(*key));
+        changed.fold(self.output_memory, |sum, connection| {
+            sum - connection.counted + connection.output_memory()
+        })
     }
 
     fn spare_memory(&self) -> usize {

@@ -52,6 +52,7 @@ mod network;
 mod operation;
 mod perform;
 mod random;
+mod seeds;
 mod trace;
 mod wire;
 mod world;
@@ -72,6 +73,7 @@ pub use env::SimEnv;
 pub use faults::{FailOperation, Failure, FaultPlan, OperationKind, OperationKinds};
 pub use file::SimFile;
 pub use network::{SimNetwork, SimNetworkOptions};
+pub use seeds::for_each_seed;
 pub use trace::{TraceEntry, TraceEvent};
 pub use wire::SimClient;
 

@@ -184,8 +184,8 @@ mod tests {
     use super::*;
     use larder_engine::space::PinnedFiles;
 
-    #[test]
-    fn every_part_is_shown_and_the_parts_make_up_the_total() {
+    /// Of a shard that runs, with something of every kind.
+    fn full_report() -> SpaceReport {
         let segment = |number, is_sealed| SegmentSpace {
             number,
             is_collected: is_sealed,
@@ -200,7 +200,7 @@ mod tests {
             undurable: 32,
             unwritten: 64,
         };
-        let report = SpaceReport {
+        SpaceReport {
             is_running: true,
             superblock: 64,
             manifest: 128,
@@ -224,8 +224,12 @@ mod tests {
             foreign: 2048,
             compressed: Some(CompressedSpace { values: 5, value_bytes: 9000, record_bytes: 2048 }),
             ..SpaceReport::default()
-        };
-        let shard = ShardSpace { directory: "shard".into(), report };
+        }
+    }
+
+    #[test]
+    fn every_part_is_shown_and_the_parts_make_up_the_total() {
+        let shard = ShardSpace { directory: "shard".into(), report: full_report() };
         let report = &shard.report;
         assert_eq!(report.total(), 2 * 127 + 64 + 128 + 256 + 77 + 512 + 1024 + 2048);
         let text = shard.for_people();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use larder_protocol::memcached::error;
 use larder_protocol::memcached::reply::{self, END};
 
-use crate::counters::{ConnectionReport, ConnectionState, CoreReport, Counters};
+use crate::counters::{ConnectionList, ConnectionReport, ConnectionState, CoreReport, Counters};
 use crate::facts::Facts;
 use crate::limits::{
     DESCRIPTORS_PER_CORE, DESCRIPTORS_RESERVED, LISTEN_BACKLOG, WATCHER_OUTPUT_BYTES,
@@ -285,17 +285,17 @@ fn slabs(facts: &Facts, total: &Total) -> Lines {
 }
 
 /// Connections and listeners, one by one.
-pub(super) fn connections(facts: &Facts, reports: &[ConnectionReport]) -> Lines {
+pub(super) fn connections(facts: &Facts, list: &ConnectionList) -> Lines {
     let path = facts.unix_socket.as_deref().unwrap_or_default();
     let place = |address: Option<SocketAddr>| match address {
         Some(address) => format!("tcp:{address}"),
         None => format!("unix:{path}"),
     };
     let mut lines = Lines::new();
-    for report in reports {
-        let ConnectionReport { number, peer, listener, state, silent_seconds } = report;
+    for (report, state) in list.by_number() {
+        let ConnectionReport { number, peer, listener, silent_seconds, .. } = report;
         let mut put = |name: &str, value: String| lines.push((format!("{number}:{name}"), value));
-        if *state == ConnectionState::Listening {
+        if state == ConnectionState::Listening {
             put("addr", place(*listener));
         } else {
             put("addr", place(*peer));
@@ -329,6 +329,8 @@ pub(super) fn put_prefixes(prefixes: &[(Box<[u8]>, PrefixCounts)], out: &mut Vec
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::counters::ShardReport;
 
@@ -432,14 +434,13 @@ mod tests {
             silent_seconds: number + 1,
         };
         let facts = Facts { unix_socket: Some("/run/larder".to_owned()), ..Facts::example() };
-        let lines = connections(
-            &facts,
-            &[
-                report(0, None, listener, ConnectionState::Listening),
-                report(7, peer, listener, ConnectionState::Asking),
-                report(8, None, None, ConnectionState::Watching),
-            ],
-        );
+        let first = [
+            report(0, None, listener, ConnectionState::Listening),
+            report(8, None, None, ConnectionState::Watching),
+        ];
+        let second = [report(7, peer, listener, ConnectionState::Working)];
+        let lists = vec![Arc::from(first), Arc::from(second)];
+        let lines = connections(&facts, &ConnectionList::new(lists, 7));
         let lines: Vec<String> =
             lines.iter().map(|(name, value)| format!("{name} {value}")).collect();
         assert_eq!(

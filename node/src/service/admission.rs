@@ -7,7 +7,7 @@ use super::log_need::LogNeed;
 use super::refused::Want;
 use super::shares::Part;
 use crate::connection::{Handled, Load};
-use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, TASK_BYTES};
+use crate::limits::{FORWARDED_MAX, FORWARDED_SHARE_SCARCE, GATHERS_MAX, TASK_BYTES};
 use crate::request::{ItemRequest, ShardRequest};
 
 impl<C: CoreEnv> CoreState<C> {
@@ -76,7 +76,13 @@ impl<C: CoreEnv> CoreState<C> {
             Want::Line(core) => self.mesh.has_room(core),
             Want::Log(part, need) => self.may_append(part, need),
             Want::Reply(bytes) => self.ledger.allows_reply(bytes),
+            Want::Gather => self.may_gather(),
         }
+    }
+
+    /// Whether a connection may ask all cores.
+    pub(super) fn may_gather(&self) -> bool {
+        self.gathers.len() < GATHERS_MAX
     }
 
     /// Refuses a request of a connection whose others hold `own`, for want of `want`.

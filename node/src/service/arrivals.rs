@@ -67,7 +67,7 @@ impl<C: CoreEnv> NodeService<C> {
 
     /// Hands over answers that are not about one item: they leave when the connections are driven.
     pub(super) fn receive_shard_answers(&mut self, core: usize, batch: &mut Batch) {
-        for (place, answer) in batch.shard_answers.drain(..) {
+        for (place, answer) in batch.take_shard_answers() {
             let (answered, after) = (Answered::Shard(answer), After::NOTHING);
             self.state.arrived.push((place, Arrival { answered, after, core: Some(core) }));
         }

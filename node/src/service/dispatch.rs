@@ -14,7 +14,7 @@ use super::log_need::{log_need, shard_log_need};
 use super::refused::Want;
 use super::shards::{Notes, Origin, Tried};
 use super::shares::Part;
-use crate::connection::{After, Arrival, Asked, Handled, Handler, Release};
+use crate::connection::{After, Arrival, Asked, Handled, Handler, Load, Release};
 use crate::control::Event;
 use crate::limits::REPLY_COVERED_BYTES;
 use crate::mesh::{Ask, Place};
@@ -162,6 +162,9 @@ impl<C: CoreEnv> Handler for Dispatch<'_, C> {
         let place = Place { connection: self.connection, sequence };
         let state = &mut *self.state;
         state.heaviest.latest = AskedFor::Node;
+        if request.asks_all_cores() && !state.may_gather() {
+            return state.refuse(Load::default(), Want::Gather);
+        }
         let ask = match request {
             NodeRequest::Clear(at) => {
                 state.counters.cmd_flush += 1;

@@ -7,7 +7,7 @@ use larder_runtime::core_env::CoreEnv;
 use super::core_state::CoreState;
 use super::shard_tasks::Clearing;
 use crate::connection::{After, Arrival};
-use crate::counters::{ConnectionState, CoreReport, Counters};
+use crate::counters::{ConnectionList, CoreReport, Counters};
 use crate::mesh::{Ask, Note, Place, Told};
 use crate::prefixes::PrefixCounts;
 use crate::request::{Answered, NoAnswer, NodeAnswer};
@@ -28,6 +28,13 @@ pub(super) struct Gather {
     pub(super) remaining: usize,
     pub(super) told: Vec<Told>,
     pub(super) failure: Option<String>,
+}
+
+impl Gather {
+    /// The memory of what was told so far, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.told.iter().map(Told::memory).sum()
+    }
 }
 
 impl<C: CoreEnv> CoreState<C> {
@@ -130,12 +137,12 @@ impl<C: CoreEnv> CoreState<C> {
     /// What all cores have told to the question of a connection.
     pub(super) fn sum(&self, place: Place, what: &Ask, told: Vec<Told>) -> NodeAnswer {
         let asking = self.number_of(self.core, place.connection);
-        let (mut reports, mut connections) = (Vec::new(), Vec::new());
+        let (mut reports, mut lists) = (Vec::new(), Vec::new());
         let mut prefixes: BTreeMap<Box<[u8]>, PrefixCounts> = BTreeMap::new();
         for told in told {
             match told {
                 Told::Report(report) => reports.push(*report),
-                Told::Connections(more) => connections.extend(more),
+                Told::Connections(list) => lists.push(list),
                 Told::Prefixes(counted) => {
                     for (prefix, counts) in counted {
                         prefixes.entry(prefix).or_default().add(&counts);
@@ -150,14 +157,7 @@ impl<C: CoreEnv> CoreState<C> {
                 reports.sort_by_key(|report: &CoreReport| report.core);
                 NodeAnswer::Reports(reports, self.now)
             }
-            Ask::Connections => {
-                connections.sort_by_key(|connection| connection.number);
-                let own = connections.iter_mut().find(|connection| connection.number == asking);
-                if let Some(own) = own {
-                    own.state = ConnectionState::Asking;
-                }
-                NodeAnswer::Connections(connections)
-            }
+            Ask::Connections => NodeAnswer::Connections(ConnectionList::new(lists, asking)),
             Ask::Prefixes => NodeAnswer::Prefixes(prefixes.into_iter().collect()),
             Ask::CountPrefixes(_)
             | Ask::LimitValues(_)

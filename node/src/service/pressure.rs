@@ -22,7 +22,8 @@ impl<C: CoreEnv> NodeService<C> {
     pub(super) fn relieve(&mut self, network: &mut C::Network) {
         let state = &mut self.state;
         state.ledger.set_output(network.output_memory());
-        state.ledger.set_mailboxes(state.mesh.memory() + state.shards.held_bytes());
+        let between_cores = state.memory_between_cores();
+        state.ledger.set_mailboxes(between_cores);
         let excess = state.ledger.excess();
         if excess == 0 {
             self.excess_since = None;

@@ -32,6 +32,8 @@ pub(super) enum Want {
     Log(Part, LogNeed),
     /// That replies of so many bytes may be made.
     Reply(usize),
+    /// That all cores may be asked.
+    Gather,
 }
 
 /// Those who wait for one thing: by mark, and of one mark by who came first.
@@ -53,6 +55,7 @@ pub(super) struct Refused {
     replies: [Row; 2],
     logs: [Row; 2],
     lines: Vec<Row>,
+    gathers: Row,
     /// How many have come so far.
     order: u64,
 }
@@ -69,6 +72,7 @@ impl Refused {
             Want::Line(core) => &mut self.lines[core],
             Want::Reply(bytes) => &mut self.replies[usize::from(bytes > OUTPUT_MARK_PRESSED)],
             Want::Log(_, need) => &mut self.logs[usize::from(need.bytes > LOG_SMALL_BYTES)],
+            Want::Gather => &mut self.gathers,
         };
         self.order += 1;
         row.0.insert((mark, self.order), (id, want));
@@ -77,7 +81,7 @@ impl Refused {
     /// Takes the first of a row whose want can be given.
     pub(super) fn next(&mut self, can_give: impl Fn(Want) -> bool) -> Option<ConnectionId> {
         let rows = self.tasks.iter_mut().chain(&mut self.replies);
-        let rows = rows.chain(&mut self.logs).chain(&mut self.lines);
+        let rows = rows.chain(&mut self.logs).chain(&mut self.lines).chain([&mut self.gathers]);
         rows.into_iter().find_map(|row| row.pop_if(&can_give))
     }
 
@@ -88,7 +92,7 @@ impl Refused {
 
     pub(super) fn len(&self) -> usize {
         let rows = self.tasks.iter().chain(&self.replies).chain(&self.logs).chain(&self.lines);
-        rows.map(|row| row.0.len()).sum()
+        rows.chain([&self.gathers]).map(|row| row.0.len()).sum()
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use larder_engine::error::EngineError;
 use larder_engine::key::{DEFAULT_NAMESPACE, Key};
 use larder_engine::operation::{Delete, EXPIRED, Need, Operation, Outcome};
-use larder_engine::shard::{Announced, Answer, Attempt, Shard};
+use larder_engine::shard::{Acknowledgement, Announced, Answer, Attempt, Shard};
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::file_cache::FileCache;
 
@@ -173,19 +173,21 @@ impl<C: CoreEnv> Shards<C> {
         match attempt {
             Attempt::Done { value: (outcome, value_bytes), needs } => {
                 counters.count(*kind, outcome);
-                engine.demand(needs, *how);
+                let after = demand(engine, (shard, needs), *how);
                 if let Some(observed) = observed.take() {
                     observer.ended(*observed, Ok((outcome, value_bytes)), counters);
                 }
                 let is_error = outcome == Outcome::Large;
-                Tried::Done { after: After { shard, needs, how: *how }, is_error }
+                Tried::Done { after, is_error }
             }
             Attempt::Later => Tried::Later,
             Attempt::Failed(failure) => {
                 let mut after = After::NOTHING;
                 if request.replaces && leaves_stale(&failure) {
                     match engine.try_execute(key, announced, &STALE, now, |_| ()) {
-                        Attempt::Done { needs, .. } => after = After { shard, needs, how: *how },
+                        Attempt::Done { needs, .. } => {
+                            after = demand(engine, (shard, needs), *how);
+                        }
                         Attempt::Later => return Tried::Later,
                         Attempt::Failed(failure) => self.failures.note(shard, &failure),
                     }
@@ -351,6 +353,17 @@ pub(super) fn is_too_long<C: CoreEnv>(engine: &Engine<C>, request: &ItemRequest<
 /// Whether it failed for want of room, so that what was to be replaced is stale.
 pub(super) fn leaves_stale(failure: &EngineError) -> bool {
     matches!(failure, EngineError::Full | EngineError::OverQuota(_) | EngineError::RecordFull(_))
+}
+
+/// Asks the shard's log for what an answer needs that may leave as `how` says; returns when it may.
+#[inline]
+fn demand<C: CoreEnv>(
+    engine: &Engine<C>,
+    (shard, needs): (u16, u64),
+    how: Acknowledgement,
+) -> After {
+    engine.demand(needs, how);
+    After { shard, needs, how }
 }
 
 /// The same request, which stores nothing but what has expired.

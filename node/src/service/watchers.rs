@@ -1,5 +1,7 @@
 //! Clients that watch what happens on the node, and the list of all clients.
 
+use std::sync::Arc;
+
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::{ConnectionId, Network};
 
@@ -127,15 +129,17 @@ impl<C: CoreEnv> NodeService<C> {
     }
 
     /// Answers the cores that have asked for the connections of this one; returns whether there
-    /// were any.
+    /// were any. All that have asked in one turn get the same list.
     pub(super) fn list_connections(&mut self, network: &mut C::Network) -> bool {
         let listings = std::mem::take(&mut self.state.listings);
-        let has_any = !listings.is_empty();
-        for (core, ask) in listings {
-            let reports = self.connection_reports(network);
-            self.state.answer(core, ask, Ok(Told::Connections(reports)));
+        if listings.is_empty() {
+            return false;
         }
-        has_any
+        let reports: Arc<[ConnectionReport]> = self.connection_reports(network).into();
+        for (core, ask) in listings {
+            self.state.answer(core, ask, Ok(Told::Connections(Arc::clone(&reports))));
+        }
+        true
     }
 
     fn connection_reports(&mut self, network: &mut C::Network) -> Vec<ConnectionReport> {

@@ -1,5 +1,6 @@
 //! irqbalance, which moves interrupts by itself: it is told to leave alone those that are bound.
 
+use super::balancer_options::{sets, with_bans};
 use super::setting::SettingArea;
 use super::{Draft, TuneSetting};
 use crate::machine::Machine;
@@ -22,14 +23,12 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     let is_bound = |setting: &&TuneSetting| setting.area == SettingArea::Interrupts;
     let mut numbers: Vec<u32> = draft.settings.iter().filter(is_bound).filter_map(number).collect();
     numbers.sort_unstable();
-    if numbers.is_empty() {
-        return;
-    }
+    numbers.dedup();
     let machine = draft.machine;
     let unit = UNITS.into_iter().find_map(|path| machine.content(path));
     let file = FILES.into_iter().find(|(path, _)| machine.content(path).is_some());
     let Some((path, usual)) = file else {
-        if unit.is_some() {
+        if unit.is_some() && !numbers.is_empty() {
             draft.note(
                 "irqbalance is installed, but its options are in none of the usual files: keep it \
                  from moving interrupts, or disable it"
@@ -40,13 +39,24 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     };
     let content = machine.content(path).unwrap_or_default();
     let variable = variable(content, unit).unwrap_or(usual);
+    let Some(new) = with_bans(content, variable, &numbers) else {
+        if !numbers.is_empty() {
+            draft.note(format!(
+                "{path}: {variable} is written in a way that is not sure to be understood, so it \
+                 is left alone: have irqbalance keep off the interrupts that are bound (--banirq)"
+            ));
+        }
+        return;
+    };
+    if numbers.is_empty() && new == content {
+        return;
+    }
     let reason = "irqbalance leaves the interrupts alone that are bound below";
-    draft.file(SettingArea::Balancer, path, with_bans(content, variable, &numbers), reason);
     let restart = restart(machine, unit);
     if restart.is_none() {
         draft.note("irqbalance has to be started again, if it runs: how is not known".to_owned());
     }
-    if let Some(setting) = draft.settings.last_mut() {
+    if let Some(setting) = draft.file(SettingArea::Balancer, path, new, reason) {
         setting.then = restart;
     }
 }
@@ -73,7 +83,7 @@ fn variable(content: &str, unit: Option<&str>) -> Option<&'static str> {
     let mut used = VARIABLES.into_iter().filter(|name| {
         start.contains(&format!("${name}")) || start.contains(&format!("${{{name}}}"))
     });
-    let set = VARIABLES.into_iter().find(|name| content.lines().any(|line| sets(line, name)));
+    let set = VARIABLES.into_iter().find(|name| sets(content, name));
     let used: Vec<&str> = used.by_ref().collect();
     match set {
         Some(name) if used.is_empty() || used.contains(&name) => Some(name),
@@ -81,56 +91,9 @@ fn variable(content: &str, unit: Option<&str>) -> Option<&'static str> {
     }
 }
 
-/// Whether the line gives the variable a value.
-fn sets(line: &str, name: &str) -> bool {
-    value_of(line, name).is_some()
-}
-
-fn value_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let line = line.trim();
-    let line = line.strip_prefix("export ").unwrap_or(line);
-    let value = line.strip_prefix(name)?.strip_prefix('=')?.trim();
-    Some(value.trim_matches(['"', '\'']))
-}
-
-/// The file with the interrupts banned; all else stays as it is.
-fn with_bans(content: &str, variable: &str, numbers: &[u32]) -> String {
-    let mut lines: Vec<String> = content.lines().map(str::to_owned).collect();
-    let place = lines.iter().rposition(|line| sets(line, variable));
-    let value = place.and_then(|place| value_of(&lines[place], variable)).unwrap_or("");
-    let mut words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
-    for number in numbers {
-        let ban = format!("--banirq={number}");
-        if !words.contains(&ban) {
-            words.push(ban);
-        }
-    }
-    if words.len() == value.split_whitespace().count() {
-        return content.to_owned();
-    }
-    let line = format!("{variable}=\"{}\"", words.join(" "));
-    match place {
-        Some(place) => lines[place] = line,
-        None => lines.push(line),
-    }
-    lines.join("\n") + "\n"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_options_are_found_and_kept() {
-        let debian = "# Options\nOPTIONS=\"--powerthresh=3 --banirq=7\"\n";
-        let new = with_bans(debian, "OPTIONS", &[7, 24, 25]);
-        let line = "OPTIONS=\"--powerthresh=3 --banirq=7 --banirq=24 --banirq=25\"";
-        assert_eq!(new, format!("# Options\n{line}\n"));
-        assert_eq!(with_bans(&new, "OPTIONS", &[24, 7]), new, "nothing is added twice");
-        let empty = with_bans("#IRQBALANCE_ARGS=\n", "IRQBALANCE_ARGS", &[1]);
-        assert_eq!(empty, "#IRQBALANCE_ARGS=\nIRQBALANCE_ARGS=\"--banirq=1\"\n");
-        assert_eq!(with_bans("", "X", &[1]), "X=\"--banirq=1\"\n");
-    }
 
     #[test]
     fn the_unit_says_which_variable_counts() {

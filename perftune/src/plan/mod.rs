@@ -1,5 +1,6 @@
 //! What is to be done to a machine: the second of the three steps, a pure function.
 
+mod balancer_options;
 mod cpus;
 mod disks;
 mod interrupts;
@@ -29,6 +30,8 @@ pub struct TunePlan {
     pub settings: Vec<TuneSetting>,
     /// What the plan leaves to people.
     pub notes: Vec<String>,
+    /// Files that it would be about, if what they say could be read, with the reason why not.
+    pub unreadable: Vec<(String, String)>,
 }
 
 impl TunePlan {
@@ -44,7 +47,8 @@ impl TunePlan {
 /// Options that contradict each other or the machine.
 pub fn decide(machine: &Machine, options: &TuneOptions) -> Result<TunePlan, TuneError> {
     let division = cpus::divide(machine, options)?;
-    let mut draft = Draft { machine, settings: Vec::new(), notes: Vec::new() };
+    let (settings, notes, unreadable) = Default::default();
+    let mut draft = Draft { machine, settings, notes, unreadable };
     network::plan(&mut draft, options, &division)?;
     disks::plan(&mut draft, options, &division)?;
     irqbalance::plan(&mut draft);
@@ -59,9 +63,9 @@ pub fn decide(machine: &Machine, options: &TuneOptions) -> Result<TunePlan, Tune
     draft.file(SettingArea::Node, CPU_PLAN_FILE, cpu_plan.to_toml(), reason);
     // What moves interrupts by itself has to stop before they are moved.
     draft.settings.sort_by_key(|setting| setting.area);
-    let Draft { settings, notes, .. } = draft;
+    let Draft { settings, notes, unreadable, .. } = draft;
     let cpus::Division { mode, compute, interrupts } = division;
-    Ok(TunePlan { mode, compute, interrupts, settings, notes })
+    Ok(TunePlan { mode, compute, interrupts, settings, notes, unreadable })
 }
 
 /// A plan that is being made.
@@ -69,6 +73,7 @@ struct Draft<'a> {
     machine: &'a Machine,
     settings: Vec<TuneSetting>,
     notes: Vec<String>,
+    unreadable: Vec<(String, String)>,
 }
 
 impl Draft<'_> {
@@ -98,8 +103,22 @@ impl Draft<'_> {
         self.settings.last_mut()
     }
 
-    /// Asks for the content of a file, which need not be there.
-    fn file(&mut self, area: SettingArea, path: &str, content: String, reason: &str) {
+    /// Asks for the content of a file, which need not be there. Nothing is asked for of a file that
+    /// is there and cannot be read: what it says would be lost. Returns the setting, to say more
+    /// about it.
+    fn file(
+        &mut self,
+        area: SettingArea,
+        path: &str,
+        content: String,
+        reason: &str,
+    ) -> Option<&mut TuneSetting> {
+        let unreadable = self.machine.unreadable.iter().find(|(known, _)| known == path);
+        if let Some(unreadable) = unreadable {
+            self.note(format!("{path} is there and cannot be read, so it is left as it is"));
+            self.unreadable.push(unreadable.clone());
+            return None;
+        }
         self.settings.push(TuneSetting {
             area,
             path: path.to_owned(),
@@ -110,6 +129,7 @@ impl Draft<'_> {
             may_be_refused: false,
             then: None,
         });
+        self.settings.last_mut()
     }
 
     fn note(&mut self, note: String) {

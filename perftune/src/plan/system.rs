@@ -6,8 +6,10 @@ use crate::machine::{CLOCK_SOURCE, CLOCK_SOURCES, LIMITS_FILE, UNIT_LIMITS_FILE}
 
 /// Clocks that are read without a system call, the best first.
 const CLOCKS: [&str; 4] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"];
-/// Descriptors of a process.
-const DESCRIPTORS: &str = "1048576";
+/// Descriptors of a process: as many as the kernel allows unless somebody has said otherwise.
+const DESCRIPTORS: u64 = 1 << 20;
+/// How many it allows.
+const DESCRIPTORS_ALLOWED: &str = "/proc/sys/fs/nr_open";
 /// Requests of the older interface for asynchronous I/O, which tools beside the node use.
 const AIO_REQUESTS: &str = "1048576";
 
@@ -15,13 +17,9 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     set_clock(draft);
     set_memory(draft);
     set_governors(draft);
-    for (path, value, reason) in [
-        ("/proc/sys/fs/aio-max-nr", AIO_REQUESTS, "requests that fio and its like may have open"),
-        ("/proc/sys/fs/nr_open", DESCRIPTORS, "descriptors that a process may be allowed"),
-    ] {
-        let value = (SettingKind::AtLeast, value.to_owned());
-        draft.set(SettingArea::System, path, value, reason);
-    }
+    let value = (SettingKind::AtLeast, AIO_REQUESTS.to_owned());
+    let reason = "requests that fio and its like may have open";
+    draft.set(SettingArea::System, "/proc/sys/fs/aio-max-nr", value, reason);
     set_limits(draft);
 }
 
@@ -75,22 +73,54 @@ fn set_governors(draft: &mut Draft<'_>) {
     }
 }
 
+/// How many descriptors limits may allow. Who is to have more than the kernel allows cannot log in:
+/// the limit is refused, and the session with it. A kernel that allows less was told so, and will
+/// be with its next start, so it is not told otherwise until then.
+fn descriptors(draft: &mut Draft<'_>) -> Option<u64> {
+    let allowed = draft.machine.content(DESCRIPTORS_ALLOWED);
+    let Some(allowed) = allowed.and_then(|text| text.trim().parse::<u64>().ok()) else {
+        draft.note(format!(
+            "{DESCRIPTORS_ALLOWED} does not say how many descriptors the kernel allows, so their \
+             limit is left as it is"
+        ));
+        return None;
+    };
+    if allowed < DESCRIPTORS {
+        draft.note(format!(
+            "fs.nr_open is {allowed}, so no limit of descriptors is higher: a session that is to \
+             have more is refused. For more set fs.nr_open = {DESCRIPTORS} in a file of \
+             /etc/sysctl.d, and apply again"
+        ));
+    }
+    Some(allowed.min(DESCRIPTORS))
+}
+
 fn set_limits(draft: &mut Draft<'_>) {
     let machine = draft.machine;
-    if machine.content("/etc/security/limits.conf").is_some() {
-        let lines: Vec<String> = ["*", "root"]
-            .iter()
-            .map(|who| format!("{who} - memlock unlimited\n{who} - nofile {DESCRIPTORS}\n"))
-            .collect();
-        let text = format!("# For `larder serve`: registered buffers, files.\n{}", lines.concat());
-        let reason = "sessions may lock memory for buffers, and open enough files";
+    let has_limits = machine.content("/etc/security/limits.conf").is_some();
+    let has_units = machine.content("/proc/1/comm").is_some_and(|name| name.trim() == "systemd");
+    if !has_limits && !has_units {
+        return;
+    }
+    let descriptors = descriptors(draft);
+    if has_limits {
+        let mut text = "# For `larder serve` from a session of root or of the group larder: \
+                        registered buffers, files.\n"
+            .to_owned();
+        for who in ["@larder", "root"] {
+            text.push_str(&format!("{who} - memlock unlimited\n"));
+            let line = descriptors.map(|number| format!("{who} - nofile {number}\n"));
+            text.extend(line);
+        }
+        let reason = "sessions of root and of the group larder may lock memory for buffers, and \
+                      open enough files";
         draft.file(SettingArea::Limits, LIMITS_FILE, text, reason);
     }
-    if machine.content("/proc/1/comm").is_some_and(|name| name.trim() == "systemd") {
-        let text = format!("[Service]\nLimitMEMLOCK=infinity\nLimitNOFILE={DESCRIPTORS}\n");
+    if has_units {
+        let mut text = "[Service]\nLimitMEMLOCK=infinity\n".to_owned();
+        text.extend(descriptors.map(|number| format!("LimitNOFILE={number}\n")));
         let reason = "the same for a unit larder.service, if there is one";
-        draft.file(SettingArea::Limits, UNIT_LIMITS_FILE, text, reason);
-        if let Some(setting) = draft.settings.last_mut() {
+        if let Some(setting) = draft.file(SettingArea::Limits, UNIT_LIMITS_FILE, text, reason) {
             setting.then = Some("systemctl --no-block daemon-reload".to_owned());
         }
     }

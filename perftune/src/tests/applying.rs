@@ -10,17 +10,17 @@ use crate::options::{TuneMode, TuneOptions};
 use crate::plan::{TunePlan, decide};
 use crate::state::STATE_FILE;
 
-fn options(mode: TuneMode) -> TuneOptions {
+pub(super) fn options(mode: TuneMode) -> TuneOptions {
     TuneOptions { mode: Some(mode), dir: vec![DATA.to_owned()], ..TuneOptions::default() }
 }
 
-fn planned(tree: &Tree, mode: TuneMode) -> (Machine, TunePlan) {
+pub(super) fn planned(tree: &Tree, mode: TuneMode) -> (Machine, TunePlan) {
     let machine = tree.machine();
     let plan = decide(&machine, &options(mode)).expect("a plan");
     (machine, plan)
 }
 
-fn applied(tree: &Tree, mode: TuneMode, fault: Fault) -> Result<Applied, TuneError> {
+pub(super) fn applied(tree: &Tree, mode: TuneMode, fault: Fault) -> Result<Applied, TuneError> {
     let (machine, plan) = planned(tree, mode);
     apply(&FaultyFiles::new(tree.files(), fault), &machine, &plan)
 }
@@ -31,7 +31,7 @@ fn differences(tree: &Tree, mode: TuneMode) -> Vec<String> {
 }
 
 /// A machine with all kinds of settings, and few of each.
-fn small() -> TreeBuilder {
+pub(super) fn small() -> TreeBuilder {
     TreeBuilder::new(1, 2, 2)
         .clock("xen", "xen tsc")
         .governors("powersave")
@@ -234,11 +234,11 @@ fn a_setting_that_is_gone_is_named() {
 fn old_values_that_make_no_sense_are_refused() {
     let tree = small().build();
     for (text, part) in [
-        ("format = 2\nboot = \"\"\n", "format 2"),
+        ("format = 1\nboot = \"\"\n", "format 1"),
         ("format", "does not say"),
-        ("format = 1\nboot = \"\"\n[[old]]\npath = \"/etc/../x\"\n", "/etc/../x"),
-        ("format = 1\nboot = \"\"\n[[old]]\npath = \"/usr/x\"\n", "/usr/x"),
-        ("format = 1\nboot = \"\"\nmore = 1\n", "more"),
+        ("format = 2\nboot = \"\"\n[[old]]\npath = \"/etc/../x\"\n", "/etc/../x"),
+        ("format = 2\nboot = \"\"\n[[old]]\npath = \"/usr/x\"\n", "/usr/x"),
+        ("format = 2\nboot = \"\"\nmore = 1\n", "more"),
     ] {
         tree.write(STATE_FILE, text);
         let before = tree.snapshot();

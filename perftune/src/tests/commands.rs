@@ -19,7 +19,7 @@ struct Tune {
 }
 
 /// The exit code and the output, or the error.
-fn tune(tree: &Tree, options: &[&str]) -> Result<(u8, String), String> {
+pub(super) fn tune(tree: &Tree, options: &[&str]) -> Result<(u8, String), String> {
     let root = tree.path().display().to_string();
     let words = ["tune", "--root", &root].into_iter().chain(options.iter().copied());
     let args = Tune::try_parse_from(words).map_err(|error| error.to_string())?.args;

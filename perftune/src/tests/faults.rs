@@ -18,6 +18,8 @@ pub(super) enum Fault {
     BoundInterrupts,
     /// No file can be written.
     ReadOnly,
+    /// Commands name programs that are not there.
+    NoPrograms,
 }
 
 /// Files with a fault.
@@ -108,6 +110,9 @@ impl SystemFiles for FaultyFiles {
 
     fn run(&self, command: &str) -> io::Result<()> {
         self.change(command)?;
+        if self.fault == Fault::NoPrograms {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         self.commands.borrow_mut().push(command.to_owned());
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Options and machines of which no plan is made: each error names the option and what to do.
 
 use super::builder::TreeBuilder;
+use super::commands::tune;
 use crate::cpu_mask::CpuMask;
 use crate::machine::Machine;
 use crate::options::{TuneMode, TuneOptions};
@@ -113,4 +114,24 @@ fn what_cannot_be_read_is_said() {
     assert!(reason.contains("UTF-8"), "{reason}");
     let plan = decide(&machine, &TuneOptions::default()).expect("a plan of the rest");
     assert!(plan.settings.iter().all(|setting| setting.path != *path));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_not_written_over() {
+    let path = "/etc/security/limits.d/90-larder.conf";
+    let tree = TreeBuilder::new(1, 2, 1).systemd().with(path, "").build();
+    let file = tree.path().join(&path[1..]);
+    std::fs::write(&file, [0xff, 0xfe]).expect("written");
+    for option in ["--dry-run", "--check"] {
+        let (_, said) = tune(&tree, &[option]).expect("it is only looked at");
+        assert!(!said.contains("limits.d/90-larder.conf.larder-new"), "{said}");
+    }
+    let error = tune(&tree, &["--apply"]).expect_err("refused");
+    for part in [path, "cannot be read", "UTF-8", "nothing was changed"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert_eq!(std::fs::read(&file).expect("it is there"), [0xff, 0xfe]);
+    assert_eq!(tree.text("/proc/sys/vm/swappiness"), "60\n");
+    std::fs::remove_file(&file).expect("removed");
+    tune(&tree, &["--apply"]).expect("nothing is in the way");
 }

@@ -206,14 +206,7 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
         }),
         "put" => NativeRequest::Put(PutItem {
             key: key(),
-            mode: match fields["mode"].as_str().expect("a mode") {
-                "set" | "if_version" | "if_value" => PutMode::Set(condition()),
-                "if_absent" => PutMode::IfAbsent,
-                "if_present" => PutMode::IfPresent,
-                "append" => PutMode::Append,
-                "prepend" => PutMode::Prepend,
-                other => panic!("{other} is no mode"),
-            },
+            mode: put_mode(fields, condition()),
             client_flags: short(&fields["client_flags"]),
             ttl: short(&fields["ttl"]),
             value: &borrowed.bytes,
@@ -230,21 +223,8 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             ttl: short(&fields["ttl"]),
             with_value: kind == "get_and_touch",
         }),
-        "get_items" => NativeRequest::GetItems(GetItems {
-            namespace: namespace(),
-            record: &borrowed.record,
-            range: range(borrowed),
-            keys: borrowed.keys.as_ref().map(ItemKeyList::as_keys),
-            is_descending: is(&fields["descending"]),
-            limits: limits(fields),
-            token: &borrowed.token,
-        }),
-        "scan" => NativeRequest::Scan(ScanItems {
-            namespace: namespace(),
-            limits: limits(fields),
-            token: &borrowed.token,
-            is_descending: is(&fields["descending"]),
-        }),
+        "get_items" => NativeRequest::GetItems(get_items(namespace(), fields, borrowed)),
+        "scan" => NativeRequest::Scan(scan_items(namespace(), fields, borrowed)),
         "multi_get" => NativeRequest::MultiGet(
             MultiGet::read(&borrowed.multi).unwrap_or_else(|reason| panic!("{reason}")),
         ),
@@ -265,6 +245,38 @@ fn meaning<'a>(kind: &str, fields: &'a Value, borrowed: &'a Borrowed) -> NativeR
             NativeRequest::Large(LargeItem { key: key(), work: large_work(kind, fields, borrowed) })
         }
         other => namespace_request(other, fields),
+    }
+}
+
+fn put_mode<'a>(fields: &Value, condition: Condition<'a>) -> PutMode<'a> {
+    match text(&fields["mode"]) {
+        "set" | "if_version" | "if_value" => PutMode::Set(condition),
+        "if_absent" => PutMode::IfAbsent,
+        "if_present" => PutMode::IfPresent,
+        "append" => PutMode::Append,
+        "prepend" => PutMode::Prepend,
+        other => panic!("{other} is no mode"),
+    }
+}
+
+fn get_items<'a>(namespace: u32, fields: &Value, borrowed: &'a Borrowed) -> GetItems<'a> {
+    GetItems {
+        namespace,
+        record: &borrowed.record,
+        range: range(borrowed),
+        keys: borrowed.keys.as_ref().map(ItemKeyList::as_keys),
+        is_descending: is(&fields["descending"]),
+        limits: limits(fields),
+        token: &borrowed.token,
+    }
+}
+
+fn scan_items<'a>(namespace: u32, fields: &Value, borrowed: &'a Borrowed) -> ScanItems<'a> {
+    ScanItems {
+        namespace,
+        limits: limits(fields),
+        token: &borrowed.token,
+        is_descending: is(&fields["descending"]),
     }
 }
 

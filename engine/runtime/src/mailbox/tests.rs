@@ -236,3 +236,16 @@ fn a_message_whose_drop_panics_is_dropped_once() {
     drop(receiver);
     assert_eq!(Arc::strong_count(&tracker), 1);
 }
+
+#[test]
+fn the_sender_knows_what_was_not_taken() {
+    let (mut sender, mut receiver) = channel::<u32>(4);
+    assert_eq!(sender.waiting(), 0);
+    for message in 0..3 {
+        sender.push(message).unwrap();
+    }
+    assert_eq!(sender.waiting(), 3, "staged messages are with the sender");
+    sender.publish();
+    assert_eq!((receiver.pop(), sender.waiting()), (Some(0), 2));
+    assert_eq!((receiver.pop(), receiver.pop(), sender.waiting()), (Some(1), Some(2), 0));
+}

@@ -29,6 +29,8 @@ struct Recorder {
     closes: bool,
     /// Answers with the bytes as a value of its own between two brackets.
     is_linking: bool,
+    /// By turn in which output was not sent yet, how much there was, and its memory.
+    unsent: Vec<(usize, usize)>,
 }
 
 impl Service<RingNetwork> for Recorder {
@@ -52,8 +54,9 @@ impl Service<RingNetwork> for Recorder {
             let at = output.bytes().len();
             output.link_at(at, bytes.to_vec());
             output.bytes().push(b'>');
-        } else if !self.is_silent {
-            network.output(connection).unwrap().bytes().extend_from_slice(bytes);
+        } else {
+            let output = network.output(connection).unwrap();
+            output.bytes().extend_from_slice(if self.is_silent { &[] } else { bytes });
         }
         if self.closes {
             network.close_after_output(connection);
@@ -77,6 +80,10 @@ impl Service<RingNetwork> for Recorder {
     }
 
     fn turn(&mut self, network: &mut RingNetwork) -> bool {
+        let pending = self.connection.map_or(0, |connection| network.output_pending(connection));
+        if pending > 0 {
+            self.unsent.push((pending, network.output_memory()));
+        }
         if std::mem::take(&mut self.resumes_next_turn) {
             self.pause_after = None;
             network.resume(self.connection.unwrap());
@@ -179,6 +186,33 @@ fn one_send_carries_all_replies_of_a_turn() {
     fixture.run(&mut service);
     assert_eq!((fixture.ring.count(is_send), service.received.as_slice()), (1, &b"abc"[..]));
     assert_eq!(fixture.ring.kernel.borrow().sent, b"abc");
+}
+
+#[test]
+fn output_is_counted_in_the_turn_that_makes_it() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.step(|kernel| kernel.deliver(b"0123456789", true));
+    let mut service = Recorder::default();
+    fixture.run(&mut service);
+    assert_eq!(service.unsent.iter().map(|(pending, _)| *pending).max(), Some(10));
+    for (pending, memory) in service.unsent {
+        assert!(memory >= pending, "{memory} bytes of memory for {pending}");
+    }
+    assert_eq!(fixture.core.network().output_memory(), 0);
+}
+
+#[test]
+fn a_connection_that_is_answered_nothing_holds_no_buffer() {
+    let mut fixture = Fixture::new();
+    fixture.accept();
+    fixture.step(|kernel| kernel.deliver(b"a part", true));
+    let mut service = Recorder { is_silent: true, ..Recorder::default() };
+    fixture.run(&mut service);
+    assert_eq!(service.received, b"a part");
+    let network = fixture.core.network();
+    assert_eq!((network.connections(), network.output_memory()), (1, 0));
+    assert_eq!(network.spare_memory(), OUTPUT_BYTES, "the next one gets it");
 }
 
 #[test]

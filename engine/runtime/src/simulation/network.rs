@@ -336,7 +336,10 @@ impl Network for SimNetwork {
     }
 
     fn output_memory(&self) -> usize {
-        self.output_memory
+        let changed = self.dirty.iter().filter_map(|key| self.connections.get(*key));
+        changed.fold(self.output_memory, |sum, connection| {
+            sum - connection.counted + connection.output_memory()
+        })
     }
 
     fn spare_memory(&self) -> usize {

@@ -1,6 +1,5 @@
 //! What all simulated tests share: chance, small geometries, and seeds.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -196,30 +195,7 @@ pub(super) fn pointer(shard: &TestShard, record: &[u8]) -> Option<Pointer> {
     shard.locate_resident(&mut state, &encoded, key_hash(&encoded), 0)?.pointer()
 }
 
-/// Runs `test` for the seed in LARDER_SIMULATION_SEED, or for as many seeds as
-/// LARDER_SIMULATION_SEEDS says, `count` if it says nothing, from LARDER_SIMULATION_FIRST on, or
-/// from `first`.
+/// Runs `test` for the seeds that the environment asks for, or `count` from `first` on.
 pub(super) fn for_each_seed(name: &str, first: u64, count: u64, test: impl Fn(u64)) {
-    let number = |variable: &str| {
-        let text = std::env::var(variable).ok()?;
-        Some(text.parse::<u64>().expect("a number of seeds or a seed"))
-    };
-    let (first, count) = match number("LARDER_SIMULATION_SEED") {
-        Some(seed) => (seed, 1),
-        None => (
-            number("LARDER_SIMULATION_FIRST").unwrap_or(first),
-            number("LARDER_SIMULATION_SEEDS").unwrap_or(count),
-        ),
-    };
-    eprintln!("{name}: {count} seeds from {first} on");
-    for seed in first..first + count {
-        let result = catch_unwind(AssertUnwindSafe(|| test(seed)));
-        if let Err(panic) = result {
-            eprintln!(
-                "seed {seed} failed; replay it with\n  LARDER_SIMULATION_SEED={seed} \
-                 cargo test -p larder-engine --lib {name} -- --nocapture"
-            );
-            resume_unwind(panic);
-        }
-    }
+    larder_runtime::simulation::for_each_seed(("larder-engine", name), first, count, test);
 }

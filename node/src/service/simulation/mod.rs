@@ -8,14 +8,14 @@
 //! LARDER_SIMULATION_SEED=n runs that seed alone, LARDER_SIMULATION_SEEDS=n as many as asked for,
 //! LARDER_SIMULATION_FIRST=n begins at that seed.
 
+mod asking;
 mod canary;
 mod client;
+mod crossing;
 mod memcached_talk;
 mod native_talk;
 mod node;
 mod watching;
-
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use larder_runtime::random::Random;
 
@@ -53,27 +53,7 @@ fn run(seed: u64, records_trace: bool) -> Outcome {
 
 /// Runs `test` for the seeds that the environment asks for, or `count` from `first` on.
 fn for_each_seed(name: &str, first: u64, count: u64, test: impl Fn(u64)) {
-    let number = |variable: &str| {
-        let text = std::env::var(variable).ok()?;
-        Some(text.parse::<u64>().expect("a number of seeds or a seed"))
-    };
-    let (first, count) = match number("LARDER_SIMULATION_SEED") {
-        Some(seed) => (seed, 1),
-        None => (
-            number("LARDER_SIMULATION_FIRST").unwrap_or(first),
-            number("LARDER_SIMULATION_SEEDS").unwrap_or(count),
-        ),
-    };
-    eprintln!("{name}: {count} seeds from {first} on");
-    for seed in first..first + count {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
-            eprintln!(
-                "seed {seed} failed; replay it with\n  LARDER_SIMULATION_SEED={seed} \
-                 cargo test -p larder --lib {name} -- --nocapture"
-            );
-            resume_unwind(panic);
-        }
-    }
+    larder_runtime::simulation::for_each_seed(("larder", name), first, count, test);
 }
 
 #[test]

@@ -151,11 +151,6 @@ impl Node {
         simulation.block_on(drive).expect("nothing stops the run");
     }
 
-    /// A client of a core's listener that takes all that it is sent.
-    pub(super) fn connect(&mut self, listener: usize, core: usize) -> SimClient {
-        self.cores[core].core.connect(listener, usize::MAX)
-    }
-
     /// Lets everything go on for so many nanoseconds of virtual time.
     pub(super) fn go_on_for(&mut self, nanoseconds: u64, random: &mut Random) {
         let Self { simulation, cores, .. } = self;
@@ -171,6 +166,32 @@ impl Node {
         simulation.block_on(drive).expect("nothing stops the run");
     }
 
+    /// A client of a core's listener that the core may send so many bytes before it reads.
+    pub(super) fn connect(&mut self, core: usize, listener: usize, window: usize) -> SimClient {
+        self.cores[core].core.connect(listener, window)
+    }
+
+    /// Lets each core take a turn.
+    pub(super) fn turn(&mut self) {
+        (0..self.cores.len()).for_each(|core| self.turn_of(core));
+    }
+
+    /// Lets one core take a turn.
+    pub(super) fn turn_of(&mut self, core: usize) {
+        let Served { core, service, .. } = &mut self.cores[core];
+        core.turn(service);
+    }
+
+    /// Questions to all cores that a core has under way.
+    pub(super) fn gathers(&self, core: usize) -> usize {
+        self.cores[core].service.state.gathers.len()
+    }
+
+    /// What a core has counted of what is between it and others, in bytes.
+    pub(super) fn memory_between_cores(&self, core: usize) -> usize {
+        self.cores[core].service.state.ledger.mailboxes()
+    }
+
     /// Asserts that nobody holds anything any more.
     pub(super) fn assert_nothing_is_held(&self) {
         assert_eq!(self.shared.connections.load(Ordering::Relaxed), 0);
@@ -179,6 +200,8 @@ impl Node {
             assert_eq!(core.network().connections(), 0);
             assert_eq!(state.ledger.connections(), Holding::default(), "core {}", state.core);
             assert_eq!((state.ledger.output(), state.shards.held_bytes()), (0, 0));
+            let waiting = (state.lanes.memory(), state.gathers.len());
+            assert_eq!(waiting, (0, 0), "core {}", state.core);
             let loads = [state.load, state.tasks, state.lanes.load()];
             assert_eq!(loads, [Load::default(); 3], "core {}", state.core);
             assert_eq!((service.table.len(), service.refused.len()), (0, 0));

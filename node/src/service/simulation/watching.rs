@@ -22,11 +22,11 @@ fn events_reach_watchers_of_another_core_without_waiting_for_the_next_second() {
         let mut size = Size::random(&mut random);
         size.cores = 2;
         let mut node = Node::start(seed, size, false);
-        let watcher = node.connect(MEMCACHED, 0);
+        let watcher = node.connect(0, MEMCACHED, usize::MAX);
         watcher.send(b"watch connevents\r\n");
         node.go_on_for(STEP_NANOSECONDS, &mut random);
         assert_eq!(heard(&watcher), "OK\r\n");
-        let guest = node.connect(MEMCACHED, 1);
+        let guest = node.connect(1, MEMCACHED, usize::MAX);
         node.go_on_for(STEP_NANOSECONDS, &mut random);
         let text = heard(&watcher);
         assert!(text.contains("type=conn_new"), "{text:?}");
