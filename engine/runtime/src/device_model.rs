@@ -72,7 +72,8 @@ pub struct DeviceModel {
     pub read_bandwidth: u64,
     /// Bytes written a second.
     pub write_bandwidth: u64,
-    /// How long a read may take, in nanoseconds: as much work is given to an idle device at once.
+    /// How long a read may take, in nanoseconds. Half of it is for what the device was given
+    /// before, the other for the read itself.
     pub latency_goal: u64,
     /// The most requests that the device is given at a time, if more bring nothing.
     pub depth_max: Option<u64>,
@@ -165,7 +166,7 @@ impl DeviceModel {
         };
         let both = |bytes| IoDirection::BOTH.map(|direction| costs.of(direction, bytes));
         let [read, write] = both(SPLIT_MIN);
-        let limit = tokens_of(model.latency_goal).max(read).max(write);
+        let limit = tokens_of(model.latency_goal / 2).max(read).max(write);
         let [read, write] = both(DISK_ALIGNMENT as u64);
         let threshold = read.min(write);
         costs.limit = limit;
@@ -204,8 +205,8 @@ impl DeviceCosts {
         u64::try_from(cost).unwrap_or(u64::MAX).clamp(1, TOKENS_MAX)
     }
 
-    /// The most tokens that an idle device has saved up: its latency goal, or one request of 64
-    /// KiB where that takes longer.
+    /// The most tokens that an idle device has saved up: half of its latency goal, or one request
+    /// of 64 KiB where that takes longer.
     pub fn limit(&self) -> u64 {
         self.limit
     }
@@ -260,9 +261,11 @@ mod tests {
     #[test]
     fn requests_are_split_where_the_device_is_slow() {
         let fast = DeviceModel::default();
-        assert_eq!(fast.longest_request(IoDirection::Read), 1 << 20);
-        assert_eq!(fast.longest_request(IoDirection::Write), 512 << 10);
-        let slow = DeviceModel { read_bandwidth: 200_000_000, ..fast };
+        assert_eq!(fast.longest_request(IoDirection::Read), 512 << 10);
+        assert_eq!(fast.longest_request(IoDirection::Write), 256 << 10);
+        let fastest = DeviceModel { read_bandwidth: 10_000_000_000, ..fast };
+        assert_eq!(fastest.longest_request(IoDirection::Read), 1 << 20);
+        let slow = DeviceModel { read_bandwidth: 400_000_000, ..fast };
         assert_eq!(slow.longest_request(IoDirection::Read), 128 << 10);
         let slowest = DeviceModel { read_bandwidth: 1_000_000, ..fast };
         assert_eq!(slowest.longest_request(IoDirection::Read), 64 << 10);

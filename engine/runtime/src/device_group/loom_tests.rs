@@ -7,7 +7,7 @@ use loom::thread;
 use super::{DeviceGroup, distance};
 use crate::device_model::{DeviceModel, tokens_of};
 
-const NANOSECOND_STEP: u64 = 100_000;
+const NANOSECOND_STEP: u64 = 50_000;
 
 fn group() -> Arc<DeviceGroup> {
     let model = DeviceModel::default();

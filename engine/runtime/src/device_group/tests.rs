@@ -49,9 +49,10 @@ fn moments_shorter_than_the_cheapest_request_add_up() {
     let group = group(0);
     let position = group.grab(group.costs().limit());
     group.replenish(0);
-    let position = position.wrapping_add(tokens_of(MILLISECOND) / 2);
-    group.grab(tokens_of(MILLISECOND) / 2);
-    for nanosecond in 0..=MILLISECOND {
+    let claim = tokens_of(MILLISECOND) / 4;
+    assert_eq!(group.grab(claim), position.wrapping_add(claim));
+    let position = position.wrapping_add(claim);
+    for nanosecond in 0..=MILLISECOND / 2 {
         group.replenish(nanosecond);
     }
     assert_eq!(group.deficiency(position), 0);
