@@ -1,7 +1,7 @@
 //! What goes on beside a workload, so that one can see what it does to the workload's latencies.
 //!
-//! The workload is carried out alone, then these loads alone, and then both together. The loads have
-//! counts of their own, and no latencies.
+//! The workload is carried out alone, then these loads alone, and then both together. The loads
+//! have counts of their own, and no latencies.
 
 use std::time::Duration;
 
