@@ -116,7 +116,7 @@ pub struct EngineArgs {
     /// [default: only what the disk is given at once is bounded]
     #[arg(long, value_name = "FILE")]
     pub io_properties: Option<PathBuf>,
-    /// Carry the workload out twice: alone, and beside these loads, and compare
+    /// Carry the workload out alone, these loads alone, and both together, and compare
     #[arg(long, value_name = "LOAD,...", value_enum, value_delimiter = ',')]
     pub beside: Vec<BesideLoad>,
     /// Overwrites a second beside the workload, over all shards [default: as many as possible]

@@ -1,7 +1,7 @@
 //! What goes on beside a workload, so that one can see what it does to the workload's latencies.
 //!
-//! The workload is carried out twice: alone, and beside these loads. They have counts of their own,
-//! and none of their latencies.
+//! The workload is carried out alone, then these loads alone, and then both together. The loads
+//! have counts of their own, and no latencies.
 
 use std::time::Duration;
 
@@ -98,6 +98,10 @@ pub struct BesideSummary {
     pub quiet_not_begun: u64,
     /// Its 99th percentile beside the loads over that when it was alone.
     pub p99_ratio: Option<f64>,
+    /// Overwrites in a second when there was no workload.
+    pub alone_overwrites_per_second: f64,
+    /// Bytes that were scanned in a second then.
+    pub alone_scanned_bytes_per_second: f64,
     /// Keys that were stored again.
     pub overwrites: u64,
     /// Those in a second.
@@ -119,17 +123,29 @@ pub struct DeviceShares {
     pub foreground: f64,
     /// What all else took.
     pub background: f64,
-    /// That over what the foreground had left.
-    pub background_of_rest: f64,
+    /// What all took when there was no workload.
+    pub background_alone: f64,
+    /// What all else took over what it could have had: as much as alone, or what the reads have
+    /// left.
+    pub background_kept: f64,
 }
 
 impl DeviceShares {
-    /// Of a time in which the disk was asked for the difference of two counts.
-    pub(super) fn new(
-        model: &DeviceModel,
-        (before, after): &(DiskCounters, DiskCounters),
-        elapsed: Duration,
-    ) -> Self {
+    /// Of the times in which the loads were alone, and beside the workload: what the disk was asked
+    /// for before and after each, and how long it was.
+    pub(super) fn new(model: &DeviceModel, alone: &DiskSpan, beside: &DiskSpan) -> Self {
+        let (alone_foreground, alone_background) = Self::parts(model, alone);
+        let (foreground, background) = Self::parts(model, beside);
+        let background_alone = alone_foreground + alone_background;
+        // Less than nothing left means that the figures are too low.
+        let possible = background_alone.min(1.0 - foreground).max(0.001);
+        let background_kept = background / possible;
+        Self { foreground, background, background_alone, background_kept }
+    }
+
+    /// What reads of clients took of the device, and all else.
+    fn parts(model: &DeviceModel, span: &DiskSpan) -> (f64, f64) {
+        let DiskSpan { counters: (before, after), elapsed } = span;
         let read = IoClass::Read as usize;
         let time = |requests: u64, iops: u64, bytes: u64, bandwidth: u64| {
             requests as f64 / iops.max(1) as f64 + bytes as f64 / bandwidth.max(1) as f64
@@ -148,17 +164,28 @@ impl DeviceShares {
         );
         let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
         let foreground = foreground / seconds;
-        let background = (all_reads + writes) / seconds - foreground;
-        // More than all of it means that the figures are too low.
-        let rest = (1.0 - foreground).max(0.01);
-        Self { foreground, background, background_of_rest: background / rest }
+        (foreground, (all_reads + writes) / seconds - foreground)
     }
+}
+
+/// What the disk was asked for before and after some time.
+pub(super) struct DiskSpan {
+    counters: (DiskCounters, DiskCounters),
+    elapsed: Duration,
+}
+
+/// The workload and the loads beside it, each when it was alone.
+pub(super) struct AloneMeasured {
+    pub(super) quiet: PhaseResult,
+    pub(super) background: PhaseResult,
+    /// What was asked of the disk before and after the loads, which took as long as the workload.
+    pub(super) disk: (DiskCounters, DiskCounters),
 }
 
 /// What was counted beside a workload.
 pub(super) struct BesideMeasured {
-    /// The workload when it was alone.
-    pub(super) quiet: PhaseResult,
+    /// All of it when it was alone.
+    pub(super) alone: AloneMeasured,
     /// What was asked of the disk before and after the workload was carried out beside the loads.
     pub(super) disk: (DiskCounters, DiskCounters),
     /// What the device can do, if that is known.
@@ -168,23 +195,30 @@ pub(super) struct BesideMeasured {
 impl BesideMeasured {
     /// The summary, where `loud` is what the workload came to beside the loads.
     pub(super) fn sum_up(&self, settings: &EngineSettings, loud: &PhaseResult) -> BesideSummary {
-        let quiet = OperationSummary::new(&self.quiet.latencies, self.quiet.elapsed);
+        let AloneMeasured { quiet, background, disk } = &self.alone;
+        let time = quiet.elapsed;
         let p99 = |result: &PhaseResult| {
             let count = result.latencies.len();
             (count > 0).then(|| result.latencies.value_at_quantile(0.99) as f64)
         };
         let ratio = |(loud, quiet): (f64, f64)| loud / quiet.max(1.0);
         let (beside, elapsed) = (&loud.beside, loud.elapsed);
+        let spans = (
+            DiskSpan { counters: *disk, elapsed: time },
+            DiskSpan { counters: self.disk, elapsed },
+        );
         BesideSummary {
             loads: settings.beside.clone(),
-            quiet,
-            quiet_not_begun: self.quiet.not_begun,
-            p99_ratio: p99(loud).zip(p99(&self.quiet)).map(ratio),
+            quiet: OperationSummary::new(&quiet.latencies, time),
+            quiet_not_begun: quiet.not_begun,
+            p99_ratio: p99(loud).zip(p99(quiet)).map(ratio),
+            alone_overwrites_per_second: per_second(background.beside.stored, time),
+            alone_scanned_bytes_per_second: per_second(background.beside.scanned_bytes, time),
             overwrites: beside.stored,
             overwrites_per_second: per_second(beside.stored, elapsed),
             scanned: beside.scanned,
             scanned_bytes_per_second: per_second(beside.scanned_bytes, elapsed),
-            device: self.model.map(|model| DeviceShares::new(&model, &self.disk, elapsed)),
+            device: self.model.map(|model| DeviceShares::new(&model, &spans.0, &spans.1)),
             errors: self.failures(loud).errors(),
         }
     }
@@ -192,7 +226,8 @@ impl BesideMeasured {
     /// What has failed beside the workload, and of it when it was alone.
     pub(super) fn failures(&self, loud: &PhaseResult) -> Tally {
         let mut all = loud.beside.clone();
-        all.add(self.quiet.tally.clone());
+        all.add(self.alone.quiet.tally.clone());
+        all.add(self.alone.background.beside.clone());
         all
     }
 }
@@ -216,13 +251,20 @@ mod tests {
         let read = &mut after.classes[IoClass::Read as usize];
         (read.reads, read.bytes) = (100, 100_000);
         (after.writes, after.write_bytes) = (50, 100_000);
-        let shares = DeviceShares::new(&model, &(before, after), Duration::from_secs(2));
+        let span = |counters, seconds| DiskSpan { counters, elapsed: Duration::from_secs(seconds) };
+        let shares =
+            DeviceShares::new(&model, &span((before, after), 1), &span((before, after), 2));
         let is_near = |found: f64, expected: f64| (found - expected).abs() < 1e-9;
         assert!(is_near(shares.foreground, 0.1), "{shares:?}");
         assert!(is_near(shares.background, 0.3 + 0.15), "{shares:?}");
-        assert!(is_near(shares.background_of_rest, 0.5), "{shares:?}");
-        let idle = DeviceShares::new(&model, &(before, before), Duration::ZERO);
-        assert_eq!((idle.foreground, idle.background_of_rest), (0.0, 0.0));
+        assert!(is_near(shares.background_alone, 1.1), "{shares:?}");
+        assert!(is_near(shares.background_kept, 0.5), "of the nine tenths that are left");
+        let slow = DeviceShares::new(&model, &span((before, after), 4), &span((before, after), 2));
+        assert!(is_near(slow.background_alone, 0.275), "{slow:?}");
+        assert!(is_near(slow.background_kept, 0.45 / 0.275), "of what it had alone");
+        let idle =
+            DeviceShares::new(&model, &span((before, before), 0), &span((before, before), 0));
+        assert_eq!((idle.foreground, idle.background_kept), (0.0, 0.0));
     }
 
     #[test]

@@ -156,7 +156,9 @@ impl Crew {
                 Err(RecvTimeoutError::Timeout) => {
                     let elapsed = host::now() - start;
                     show(&merger, elapsed);
-                    self.check_progress(elapsed)?;
+                    if !matches!(phase, Phase::Background { .. }) {
+                        self.check_progress(elapsed)?;
+                    }
                     tick += TICK;
                 }
             }

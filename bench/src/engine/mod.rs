@@ -60,8 +60,8 @@ use crate::error::BenchError;
 use crate::load::Progress;
 use crate::{host, process};
 use bench_core::ShardPlan;
-use beside::BesideMeasured;
-use crew::{Crew, PhaseResult};
+use beside::{AloneMeasured, BesideMeasured};
+use crew::Crew;
 use expectations::Expectations;
 use report::progress_line;
 use script::Phase;
@@ -99,7 +99,7 @@ pub fn measure(
         // Whatever happens, the sampler ends before the scope waits for it.
         let end = sampler.end_when_dropped();
         let warm = warm_up(&crew, &settings, &store, progress)?;
-        let quiet = quiet(&crew, &settings, progress)?;
+        let alone = alone(&crew, &settings, progress)?;
         let disk_before = crew.disk_counters()?;
         let kernel_before = process::storage_bytes().ok();
         let cpu_before = host::process_cpu();
@@ -114,7 +114,7 @@ pub fn measure(
             progress.show_line(line);
         })?;
         let cpu = (host::process_cpu() - cpu_before).saturating_sub(sampler.cpu());
-        let beside = beside(&crew, quiet, disk_before, &io)?;
+        let beside = beside(&crew, alone, disk_before, &io)?;
         settle(&settings, progress);
         drop(end);
         let samples = sampling.join().expect("the sampler does not panic");
@@ -188,33 +188,41 @@ fn disk_sharing(
     Ok(IoQueueOptions { device, ..IoQueueOptions::default() })
 }
 
-/// Carries the workload out alone, if other loads are to go on beside it later.
-fn quiet(
+/// Carries the workload out alone, and then the loads that are to go on beside it, if there are
+/// any.
+fn alone(
     crew: &Crew,
     settings: &EngineSettings,
     progress: &mut Progress,
-) -> Result<Option<PhaseResult>, BenchError> {
+) -> Result<Option<AloneMeasured>, BenchError> {
     if settings.beside.is_empty() {
         return Ok(None);
     }
-    let result = crew.run(Phase::Quiet, host::now(), &mut |merger, elapsed| {
+    let quiet = crew.run(Phase::Quiet, host::now(), &mut |merger, elapsed| {
         let operations = merger.operations();
         progress.show_line(format!("alone: {:.0} s, {operations} done", elapsed.as_secs_f64()));
     })?;
-    Ok(Some(result))
+    let before = crew.disk_counters()?;
+    let nanoseconds = u64::try_from(quiet.elapsed.as_nanos()).unwrap_or(u64::MAX);
+    let phase = Phase::Background { nanoseconds };
+    let background = crew.run(phase, host::now(), &mut |_, elapsed| {
+        progress.show_line(format!("the loads beside it alone: {:.0} s", elapsed.as_secs_f64()));
+    })?;
+    let disk = (before, crew.disk_counters()?);
+    Ok(Some(AloneMeasured { quiet, background, disk }))
 }
 
 /// What was counted while other loads went on beside the workload, if they did.
 fn beside(
     crew: &Crew,
-    quiet: Option<PhaseResult>,
+    alone: Option<AloneMeasured>,
     disk_before: DiskCounters,
     io: &IoQueueOptions,
 ) -> Result<Option<BesideMeasured>, BenchError> {
-    let Some(quiet) = quiet else { return Ok(None) };
+    let Some(alone) = alone else { return Ok(None) };
     let disk = (disk_before, crew.disk_counters()?);
     let model = io.device.as_ref().map(|device| *device.model());
-    Ok(Some(BesideMeasured { quiet, disk, model }))
+    Ok(Some(BesideMeasured { alone, disk, model }))
 }
 
 /// Stores every key, if the workload needs that and it is not there or asked for.

@@ -155,6 +155,11 @@ impl Lines {
             beside.scanned,
             bytes(beside.scanned_bytes_per_second as u64),
         ));
+        self.add(format!(
+            "  alone these were {:.0} overwrites/s, and {}/s scanned",
+            beside.alone_overwrites_per_second,
+            bytes(beside.alone_scanned_bytes_per_second as u64),
+        ));
         if let Some(quiet) = &beside.quiet {
             let ratio = beside
                 .p99_ratio
@@ -170,11 +175,12 @@ impl Lines {
         }
         if let Some(device) = &beside.device {
             self.add(format!(
-                "  of the device by its figures: reads of clients {:.1} %, all else {:.1} %, which \
-                 is {:.1} % of what these leave",
+                "  of the device by its figures: reads of clients {:.1} %, all else {:.1} %, alone \
+                 {:.1} %: {:.1} % of what it could have had",
                 device.foreground * 100.0,
                 device.background * 100.0,
-                device.background_of_rest * 100.0
+                device.background_alone * 100.0,
+                device.background_kept * 100.0
             ));
         }
         self.errors("  error beside it or alone", &beside.errors);

@@ -27,6 +27,11 @@ pub(super) enum Phase {
     Warm,
     /// The workload alone, before it is carried out beside other loads.
     Quiet,
+    /// The other loads alone, for so many nanoseconds.
+    Background {
+        /// The time.
+        nanoseconds: u64,
+    },
     /// The workload.
     Measured,
     /// Reading keys back after it.
@@ -37,6 +42,11 @@ impl Phase {
     /// Whether the workload is carried out, at its rate and for its time.
     pub(super) fn is_workload(self) -> bool {
         matches!(self, Self::Quiet | Self::Measured)
+    }
+
+    /// Whether the loads beside the workload go on.
+    pub(super) fn has_beside(self) -> bool {
+        matches!(self, Self::Background { .. } | Self::Measured)
     }
 }
 
@@ -85,10 +95,12 @@ impl Script {
             Phase::Quiet | Phase::Measured => {
                 (settings.workload, settings.workload.visits_each_key_once())
             }
+            // Of which none begins.
+            Phase::Background { .. } => (Workload::ReadRandom, false),
             Phase::Verify => (Workload::ReadRandom, true),
         };
         let asked = match phase {
-            Phase::Warm => None,
+            Phase::Warm | Phase::Background { .. } => None,
             Phase::Quiet | Phase::Measured => {
                 settings.operations.map(|total| part(total, shard, shards))
             }

@@ -193,7 +193,7 @@ pub struct EngineSettings {
     pub space: SpaceBounds,
     /// The file of what the disk can do; without it only what it is given at once is bounded.
     pub io_properties: Option<PathBuf>,
-    /// What goes on beside the workload, which is carried out alone first; nothing for once only.
+    /// What goes on beside the workload; both are carried out alone first.
     pub beside: Vec<BesideLoad>,
     /// Overwrites a second beside it, over all shards; `None` makes as many as possible.
     pub beside_rate: Option<f64>,
@@ -330,6 +330,9 @@ impl EngineSettings {
 
     /// Operations in flight on each shard: pages of a scan follow each other, nothing else does.
     pub(super) fn in_flight_max(&self, phase: Phase) -> usize {
+        if matches!(phase, Phase::Background { .. }) {
+            return 0;
+        }
         let is_scan = self.workload == Workload::Scan && phase.is_workload();
         if is_scan { 1 } else { self.concurrency }
     }

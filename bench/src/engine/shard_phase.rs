@@ -47,7 +47,7 @@ impl ShardPhase {
     ) -> Self {
         let duration = settings.duration.filter(|_| phase.is_workload());
         let rate = settings.rate.filter(|_| phase.is_workload());
-        let is_beside = |_: &_| phase == Phase::Measured;
+        let is_beside = |_: &_| phase.has_beside();
         let beside = settings.beside.iter().copied().filter(is_beside);
         let beside = beside.map(|load| BesideStream::new(settings, load, place, keys)).collect();
         Self {
@@ -55,7 +55,10 @@ impl ShardPhase {
             script: Script::new(settings, phase, place, keys),
             pace: Pace::new(rate, place.1),
             start,
-            end: duration.map_or(u64::MAX, |duration| duration.as_nanos() as u64),
+            end: match phase {
+                Phase::Background { nanoseconds } => nanoseconds,
+                _ => duration.map_or(u64::MAX, |duration| duration.as_nanos() as u64),
+            },
             in_flight: 0,
             waited: 0,
             stall: StallClock::default(),

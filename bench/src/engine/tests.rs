@@ -136,6 +136,8 @@ fn a_workload_is_compared_with_itself_beside_other_loads() {
     assert!(beside.scanned > 0, "{beside:?}");
     let device = beside.device.expect("its figures are known");
     assert!(device.background > 0.0 && device.foreground >= 0.0, "{device:?}");
+    assert!(device.background_alone > 0.0 && device.background_kept > 0.0, "{device:?}");
+    assert!(beside.alone_overwrites_per_second > 0.0, "{beside:?}");
     let text = describe(&summary);
     assert!(text.contains("beside it scan and overwrite: "), "{text}");
     assert!(text.contains("p99 beside them is "), "{text}");
