@@ -113,7 +113,7 @@ pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use handle::{
     COMPRESSED, Call, CallKind, CallMetrics, Calls, Client, ClientBuilder, ClientMetrics,
-    ItemStream, Listing, MultiRead, NamedCall,
+    ItemStream, LargeReader, LargeUpload, Listing, MultiRead, NamedCall,
 };
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
@@ -122,7 +122,7 @@ pub use larder_protocol::native::{
     NamespaceSettings, NativeLease, NativeNamespace, PageLimits, RequestDurability, SettingsChange,
 };
 pub use large::{LargePut, ValueReader};
-pub use memcache::{CasOutcome, Memcache, MemcacheValue};
+pub use memcache::{CasOutcome, Memcache, MemcacheRead, MemcacheValue};
 pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};
 pub use once::{ChangeName, NamedChange};
