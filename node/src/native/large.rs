@@ -14,11 +14,13 @@ use super::{expiry_of, refused};
 use crate::namespaces::NamespaceView;
 use crate::request::{ShardRequest, ShardWork};
 
-/// What a step on the way of a large value asks of a shard of `shards`, at Unix second `now`.
+/// What a step on the way of a large value asks of a shard of `shards`, at Unix second `now`, for
+/// the connection that has the number `client`.
 pub(super) fn asked(
     large: &LargeItem<'_>,
     (namespaces, shards): (&NamespaceView, u16),
     (now, deadline): (u32, Option<u64>),
+    client: u64,
 ) -> Result<ShardRequest, Fault> {
     let LargeItem { key, work } = large;
     let settings = settings_of(namespaces, key.namespace)?;
@@ -35,7 +37,7 @@ pub(super) fn asked(
         LargeWork::GetChunk { upload, index } => LargeStep::GetChunk { upload, index },
     };
     let (record, item) = (key.record.to_vec(), key.item.to_vec());
-    let request = LargeRequest { namespace: key.namespace, record, item, step };
+    let request = LargeRequest { client, namespace: key.namespace, record, item, step };
     let shard = shard_of_hash(route_hash(key.record), shards);
     Ok(ShardRequest::new(shard, deadline, ShardWork::Large(request)))
 }
@@ -51,17 +53,8 @@ fn store_of(large: &LargeItem<'_>, settings: &NamespaceSettings, now: u32) -> St
         StoreWhen::IfPresent => (StoreMode::Replace, None),
         StoreWhen::IfVersion(version) => (StoreMode::Set, Some(version)),
     };
-    Store {
-        mode,
-        value: b"",
-        client_flags,
-        expiry: expiry_of(settings, (&large.key, ttl), now),
-        compare,
-        invalidate: false,
-        is_large: true,
-        vivify: None,
-        version: None,
-    }
+    let expiry = expiry_of(settings, (&large.key, ttl), now);
+    Store { client_flags, expiry, compare, is_large: true, ..Store::plain(mode, b"") }
 }
 
 /// Appends the reply to a step. `wants_item` says whether a commit demanded that there is an item.
@@ -89,7 +82,8 @@ fn put_refusal(head: ReplyHead, wants_item: bool, refusal: LargeRefusal, out: &m
         ),
         LargeRefusal::TooManyStaged => (
             NativeStatus::Busy,
-            "too many large values are staged: commit or abort some, or wait for --staging-window",
+            "too many large values are staged, or too long ones, by this connection, in this \
+             namespace or in all: commit or abort some, or wait until some are over",
         ),
         LargeRefusal::WrongChunk => (
             NativeStatus::Malformed,

@@ -15,6 +15,7 @@ mod tests;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED, route_hash};
 use larder_engine::large::{CHUNK_BYTES_MAX, LARGE_BYTES_MAX};
@@ -45,6 +46,9 @@ use gathering::{Gathering, Held, Part};
 use pages::Pages;
 use records::{Fault, Mutation};
 
+/// How many connections there have been. Cores share nothing but these numbers, one per connection.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
 /// The native protocol, as one connection has it.
 #[derive(Clone, Debug)]
 pub struct Native {
@@ -52,6 +56,8 @@ pub struct Native {
     limits: NativeLimits,
     facts: Arc<Facts>,
     core: usize,
+    /// No other connection has it.
+    number: u64,
     namespaces: NamespaceView,
     /// Bytes of replies of which parts are missing.
     gathered: Held,
@@ -67,6 +73,7 @@ impl Native {
             limits,
             facts: Arc::clone(facts),
             core,
+            number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             namespaces: namespaces.clone(),
             gathered: Held::default(),
         }
@@ -126,7 +133,8 @@ impl Native {
             NativeRequest::BeginLease(begin) => leases::begun(begin, shards, deadline),
             NativeRequest::EndLease(lease) => leases::ended(*lease, shards, deadline),
             NativeRequest::Large(large) => {
-                large::asked(large, (&self.namespaces, shards), (now, deadline))
+                let known = (&self.namespaces, shards);
+                large::asked(large, known, (now, deadline), self.number)
             }
             NativeRequest::MultiGet(multi) => {
                 Err(records::settings_of(&self.namespaces, multi.namespace).err()?)

@@ -341,6 +341,7 @@ pub(super) fn note_failure(shard: u16, failure: &EngineError) {
         | EngineError::NoNamespace(_)
         | EngineError::OverQuota(_)
         | EngineError::RecordFull(_)
+        | EngineError::RecordChanging(_)
         // That it has stopped was said once.
         | EngineError::Stopped(_) => tracing::debug!(shard, "a write was refused: {failure}"),
         EngineError::LeaseEnded | EngineError::TooManyLeases => {
