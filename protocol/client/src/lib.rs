@@ -69,6 +69,9 @@
 //! # }
 //! ```
 //!
+//! Values that are longer than a request, up to 128 MiB, go in chunks: [`Client::put_large`] stores
+//! what a reader gives, and [`Client::get_large`] gives a reader, which is a stream as well.
+//!
 //! [`Client::builder`] says the rest: several nodes and replicas, deadlines, how often something is
 //! tried, slow reads that are sent twice, compression. Options that cannot be are refused:
 //!
