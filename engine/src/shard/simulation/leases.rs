@@ -16,6 +16,7 @@ use crate::error::EngineError;
 use crate::key::DEFAULT_NAMESPACE;
 use crate::scan::Scan;
 use crate::shard::{LEASE_NANOSECONDS_MAX, LEASES_MAX, LeaseGiven, ShardOptions};
+use crate::space::Purpose;
 
 type Items = Vec<(Name, Vec<u8>)>;
 
@@ -335,6 +336,39 @@ fn what_a_lease_kept_of_tables_is_about_to_be_free_when_it_has_ended() {
         assert!(shard.is_freeing(), "writes wait for it, and are not refused");
         shard.env.sleep(500_000_000).await;
         assert!(!shard.is_freeing(), "it has gone");
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_long_value_gets_the_room_that_a_lease_keeps() {
+    let options = tiny_options();
+    let (mut life, shard) = start(7, &options);
+    let env = life.env();
+    life.block_on(async move {
+        let fill = async |round: u8| {
+            for number in 0..40 {
+                run(&shard, &name(number), set(&[round; 5000])).await;
+            }
+        };
+        fill(1).await;
+        shard.lease(u64::MAX, None).await.expect("given");
+        for round in 2..5 {
+            fill(round).await;
+        }
+        flush_memtable(&shard).await;
+        shard.env.sleep(2_000_000_000).await;
+        assert!(shard.leases_hold() > 128 << 10, "{} bytes", shard.leases_hold());
+        // There is room for a segment of the log, and for none that is twice as long.
+        env.set_capacity(1 << 30);
+        let directory = std::path::Path::new(super::harness::DIRECTORY);
+        let used = (1 << 30) - env.free_space(directory).expect("it says so");
+        let left = Purpose::Ingest.left(options.disk_reserve_bytes, options.segment_bytes, 1);
+        let files = shard.free.borrow().ready() as u64 * u64::from(options.segment_bytes);
+        env.set_capacity(used + left + (100 << 10) - files);
+        run(&shard, &name(100), set(&[9; 120 << 10])).await;
+        assert_eq!(shard.statistics().leases.ended_for_space, 1);
         shard.close().await.expect("closes");
     })
     .expect("runs");
