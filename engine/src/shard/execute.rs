@@ -230,8 +230,8 @@ impl<E: Env> Shard<E> {
         result
     }
 
-    /// Gives up a place in the line for room in the log. Who had it may have needed less room than it
-    /// was given, or none.
+    /// Gives up a place in the line for room in the log. Who had it may have needed less room than
+    /// it was given, or none.
     pub(super) fn leave_place(&self, place: Option<PlaceInLine<'_>>) {
         if let Some(place) = place {
             place.leave();

@@ -5,9 +5,9 @@
 //! passes the limit and something may have gone since, the record is counted anew before a change
 //! is refused. The sums of the records that were written last are kept; others are counted again.
 //!
-//! A change that is refused costs a look-up of what it would replace, and no count: where the sum is
-//! exact, and not old, nothing else has to be known. It stays exact where what a change replaces is
-//! known, which is so of all changes of a record that is nearly full.
+//! A change that is refused costs a look-up of what it would replace, and no count: where the sum
+//! is exact, and not old, nothing else has to be known. It stays exact where what a change replaces
+//! is known, which is so of all changes of a record that is nearly full.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -202,7 +202,8 @@ impl<E: Env> Shard<E> {
     ///
     /// # Errors
     ///
-    /// [`NotApplied::Uncounted`] if a record has to be counted first, or what is replaced looked up.
+    /// [`NotApplied::Uncounted`] if a record has to be counted first, or what is replaced looked
+    /// up.
     pub(super) fn check_records<'a>(
         &self,
         state: &mut State,

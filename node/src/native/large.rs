@@ -1,5 +1,7 @@
 //! Large values: what their steps ask a shard for, and what is answered.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use larder_engine::key::{route_hash, shard_of_hash};
 use larder_engine::large::{LargeAnswer, LargeRefusal, LargeRequest, LargeStep};
 use larder_engine::operation::{Operation, Store, StoreMode};
@@ -13,6 +15,13 @@ use super::records::{Fault, settings_of};
 use super::{expiry_of, refused};
 use crate::namespaces::NamespaceView;
 use crate::request::{ShardRequest, ShardWork};
+
+/// A number that no other connection has. Cores have no more than this count in common, once for
+/// each connection.
+pub(super) fn connection_number() -> u64 {
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+    CONNECTIONS.fetch_add(1, Ordering::Relaxed)
+}
 
 /// What a step on the way of a large value asks of a shard of `shards`, at Unix second `now`, for
 /// the connection that has the number `client`.

@@ -15,7 +15,6 @@ mod tests;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED, route_hash};
 use larder_engine::large::{CHUNK_BYTES_MAX, LARGE_BYTES_MAX};
@@ -46,9 +45,6 @@ use gathering::{Gathering, Held, Part};
 use pages::Pages;
 use records::{Fault, Mutation};
 
-/// How many connections there have been. Cores share nothing but these numbers, one per connection.
-static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
-
 /// The native protocol, as one connection has it.
 #[derive(Clone, Debug)]
 pub struct Native {
@@ -73,7 +69,7 @@ impl Native {
             limits,
             facts: Arc::clone(facts),
             core,
-            number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
+            number: large::connection_number(),
             namespaces: namespaces.clone(),
             gathered: Held::default(),
         }

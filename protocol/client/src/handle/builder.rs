@@ -217,8 +217,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Chunks of a large value that are under way at a time (4, at most 64). Each is in memory up to
-    /// twice, and requests that come behind them on the same connection wait for their bytes.
+    /// Chunks of a large value that are under way at a time (4, at most 64). Each is in memory up
+    /// to twice, and requests that come behind them on the same connection wait for their bytes.
     pub fn chunks_under_way(mut self, chunks: usize) -> Self {
         self.settings.chunks_under_way = chunks;
         self

@@ -204,7 +204,8 @@ impl LargeUpload {
         Ok(())
     }
 
-    /// Waits until the nodes have begun, and have all that was sent but for the beginning of a chunk.
+    /// Waits until the nodes have begun, and have all that was sent but for the beginning of a
+    /// chunk.
     ///
     /// # Errors
     /// Any.
