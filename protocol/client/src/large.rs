@@ -56,9 +56,9 @@ impl LargePut<'_> {
 
 impl ClientConnection {
     /// Stores a value that `source` gives, chunk by chunk: four of them are under way at a time,
-    /// and one is in memory. The item changes when all are there, and not at all after an error that
-    /// says so ([`ClientError::may_be_done`]). `progress` is told after each chunk how many bytes
-    /// the node has.
+    /// and one is in memory. The item changes when all are there, and not at all after an error
+    /// that says so ([`ClientError::may_be_done`]). `progress` is told after each chunk how many
+    /// bytes the node has.
     ///
     /// ```no_run
     /// # use larder_client::{ClientConnection, ClientError, ItemRef, LargePut};
