@@ -34,6 +34,11 @@ pub enum EngineError {
     /// refused until something is deleted.
     #[error("the record has all that a record of namespace {0} may have")]
     RecordFull(u32),
+    /// Others change the record all the time, so that it cannot be counted whether there is room.
+    #[error(
+        "a record of namespace {0} changes too fast to be counted before it is added to: try again"
+    )]
+    RecordChanging(u32),
     /// There is no such lease, or it has ended: by itself, by its time, or because space was short.
     #[error("the lease has ended: begin another one, and what was read under this one anew")]
     LeaseEnded,

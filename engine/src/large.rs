@@ -18,9 +18,14 @@ pub struct LargeOptions {
     pub chunk_bytes_max: usize,
     /// How long chunks may wait for their commit, in seconds; then they go.
     pub staging_seconds: u32,
-    /// How many large values may be staged at a time: each that a client forgets is kept until its
-    /// time is over.
+    /// How long an upload is kept of which no chunk has come, in seconds. Each chunk that comes
+    /// earns it a part of `staging_seconds` more, which it has whole when all are there.
+    pub first_chunk_seconds: u32,
+    /// How many large values may be staged at a time, and how many bytes they may have together.
+    /// What is left of both is shared: see [`LargeRefusal::TooManyStaged`].
     pub staged_max: usize,
+    /// The bytes.
+    pub staged_bytes_max: u64,
     /// How often it is looked whether chunks are still needed, in nanoseconds.
     pub round_nanoseconds: u64,
 }
@@ -30,7 +35,9 @@ impl Default for LargeOptions {
         Self {
             chunk_bytes_max: CHUNK_BYTES_MAX,
             staging_seconds: 3600,
+            first_chunk_seconds: 30,
             staged_max: 1024,
+            staged_bytes_max: 16 << 30,
             round_nanoseconds: 10_000_000_000,
         }
     }
@@ -89,6 +96,8 @@ impl LargeValue {
 /// Something that concerns an item's large value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LargeRequest {
+    /// Who asks: uploads of the same one share what one may have. It is not kept.
+    pub client: u64,
     /// The item's namespace.
     pub namespace: u32,
     /// Its record id.
@@ -181,7 +190,9 @@ pub enum LargeAnswer {
 pub enum LargeRefusal {
     /// The value is empty, or longer than the namespace or the format allows.
     Length,
-    /// As many large values are staged as may be.
+    /// As many large values are staged as may be, or as many bytes of them: in all, of this
+    /// namespace, which has no more than are left for others, or by this client, which has no more
+    /// than a quarter of that.
     TooManyStaged,
     /// The item has no such upload under way: it was committed, aborted, or its time is over.
     NoUpload,

@@ -72,6 +72,23 @@ pub struct Store<'a> {
     pub version: Option<u64>,
 }
 
+impl<'a> Store<'a> {
+    /// A store of this value for ever, without client flags and further conditions.
+    pub fn plain(mode: StoreMode, value: &'a [u8]) -> Self {
+        Self {
+            mode,
+            value,
+            client_flags: 0,
+            expiry: 0,
+            compare: None,
+            invalidate: false,
+            is_large: false,
+            vivify: None,
+            version: None,
+        }
+    }
+}
+
 /// A deletion, or what stands in for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delete {

@@ -111,7 +111,7 @@ fn in_chunks() -> Vec<u8> {
 
 async fn step(shard: &RingShard, record: &[u8], step: LargeStep) -> LargeAnswer {
     let (namespace, item) = (DEFAULT_NAMESPACE, Vec::new());
-    let request = LargeRequest { namespace, record: record.to_vec(), item, step };
+    let request = LargeRequest { client: 0, namespace, record: record.to_vec(), item, step };
     shard.large(&request).await.expect("done").0
 }
 

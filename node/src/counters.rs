@@ -305,6 +305,7 @@ impl Counters {
             EngineError::NoNamespace(_)
             | EngineError::OverQuota(_)
             | EngineError::RecordFull(_)
+            | EngineError::RecordChanging(_)
             | EngineError::LeaseEnded
             | EngineError::TooManyLeases => {}
             EngineError::Stopped(_) | EngineError::Read(_) | EngineError::Open(_) => {}

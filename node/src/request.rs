@@ -342,7 +342,7 @@ impl From<&EngineError> for NoAnswer {
             EngineError::OverQuota(_) => Self::OverQuota,
             EngineError::RecordFull(_) => Self::RecordFull,
             EngineError::LeaseEnded => Self::LeaseEnded,
-            EngineError::TooManyLeases => Self::Busy,
+            EngineError::TooManyLeases | EngineError::RecordChanging(_) => Self::Busy,
             EngineError::Read(_) => Self::ReadFailed,
         }
     }

@@ -29,6 +29,7 @@ impl Failure {
             | EngineError::NoNamespace(_)
             | EngineError::OverQuota(_)
             | EngineError::RecordFull(_)
+            | EngineError::RecordChanging(_)
             | EngineError::LeaseEnded
             | EngineError::TooManyLeases
             | EngineError::Read(_)

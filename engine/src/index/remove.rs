@@ -55,7 +55,14 @@ impl<E: Env> Index<E> {
 
     /// Whether there are files that the manifest no longer names and nobody reads any more.
     pub fn has_unread_files(&self) -> bool {
-        self.retired.borrow().iter().any(|table| Rc::strong_count(table) == 1)
+        self.retired.borrow().iter().any(is_unread)
+    }
+
+    /// Whether there are files of tables that will be gone soon: nobody reads them any more but who
+    /// will have done so soon. `is_kept` says of a table whether somebody keeps it for longer.
+    pub fn is_removing(&self, is_kept: impl Fn(u64) -> bool) -> bool {
+        let retired = self.retired.borrow();
+        self.removing_bytes.get() > 0 || retired.iter().any(|table| !is_kept(table.meta().id))
     }
 
     /// Removes the files that the manifest no longer names and nobody reads any more.
@@ -64,9 +71,8 @@ impl<E: Env> Index<E> {
     ///
     /// Final.
     pub async fn remove_unread_files(&self) -> Result<(), EngineError> {
-        let is_unread = |table: &mut Rc<Table<E>>| Rc::strong_count(table) == 1;
         loop {
-            let unread = self.retired.borrow_mut().extract_if(.., is_unread).next();
+            let unread = self.retired.borrow_mut().extract_if(.., |table| is_unread(table)).next();
             let Some(table) = unread else { return Ok(()) };
             self.removing_bytes.set(table.meta().file_bytes);
             let path = self.directory.join(table::file_name(table.meta().id));
@@ -89,7 +95,7 @@ impl<E: Env> Index<E> {
     /// Bytes of such files that somebody still reads.
     pub fn retired_in_use_bytes(&self) -> u64 {
         let retired = self.retired.borrow();
-        let in_use = retired.iter().filter(|table| Rc::strong_count(table) > 1);
+        let in_use = retired.iter().filter(|table| !is_unread(table));
         in_use.map(|table| table.meta().file_bytes).sum()
     }
 
@@ -99,6 +105,11 @@ impl<E: Env> Index<E> {
         let waiting: u64 = retired.iter().map(|table| table.meta().file_bytes).sum();
         waiting + self.removing_bytes.get()
     }
+}
+
+/// Whether nobody reads the file of a table that is noted as gone.
+fn is_unread<E: Env>(table: &Rc<Table<E>>) -> bool {
+    Rc::strong_count(table) == 1 && table.is_last_of_its_file()
 }
 
 /// What a table adds to the live bytes of segments: all that it points at, or, of a stub, what its

@@ -19,7 +19,7 @@ use crate::range_tombstones::RangeTombstones;
 const COPIES_MAX: usize = 1024;
 
 /// Blocks of tables that one scan passes over at most because they cannot be read: each costs a
-/// request to the device, or several.
+/// request to the device, or several. A scan that meets more ends there.
 const PASSED_MAX: usize = 64;
 
 /// The keys of a scan, encoded, and its direction.
@@ -31,7 +31,8 @@ pub struct ScanRange {
     pub end: Option<Vec<u8>>,
     /// Whether the greatest comes first.
     pub is_reverse: bool,
-    /// Whether keys that may be lost are left out. Otherwise the scan fails where they begin.
+    /// Whether keys that may be lost are left out, but for those of which there is something newer.
+    /// Otherwise the scan fails where they begin.
     pub passes_lost: bool,
 }
 
@@ -59,6 +60,8 @@ struct Copies {
 
 /// A sorted run of tables.
 struct Run<E: Env> {
+    /// How many other sources of entries are newer.
+    newer: usize,
     /// Those that were not begun, in the scan's order.
     tables: std::vec::IntoIter<Rc<Table<E>>>,
     walk: Option<TableWalk<E>>,
@@ -92,6 +95,8 @@ pub struct IndexScan<E: Env> {
     has_begun: bool,
     /// Blocks that were passed over.
     passed: usize,
+    /// What is not before this was not looked at, because too many blocks were passed over.
+    broken_at: Option<Vec<u8>>,
     has_left_out: bool,
 }
 
@@ -100,6 +105,8 @@ struct Hole {
     first: Vec<u8>,
     /// The key that all are below.
     end: Vec<u8>,
+    /// How many sources of entries are newer than what is lost, and so are right all the same.
+    newer: usize,
     error: TableError,
 }
 
@@ -174,7 +181,7 @@ impl Copies {
 }
 
 impl<E: Env> Run<E> {
-    fn new(run: &[Rc<Table<E>>], range: &ScanRange) -> Self {
+    fn new(newer: usize, run: &[Rc<Table<E>>], range: &ScanRange) -> Self {
         let overlaps = |table: &&Rc<Table<E>>| {
             let meta = table.meta();
             meta.largest >= range.start && range.end.as_ref().is_none_or(|end| meta.smallest < *end)
@@ -183,7 +190,7 @@ impl<E: Env> Run<E> {
         if range.is_reverse {
             tables.reverse();
         }
-        Self { tables: tables.into_iter(), walk: None, is_broken: false }
+        Self { newer, tables: tables.into_iter(), walk: None, is_broken: false }
     }
 
     /// Goes to the run's next entry, or behind the last one. Says what is lost on the way there;
@@ -204,7 +211,7 @@ impl<E: Env> Run<E> {
                     Ok(false) => {}
                     Err(error) => {
                         let (first, end) = walk.block_keys();
-                        lost.push(Hole { first, end, error });
+                        lost.push(Hole { first, end, newer: self.newer, error });
                         self.is_broken = !range.passes_lost || lost.len() > passes_max;
                         continue;
                     }
@@ -220,18 +227,20 @@ impl<E: Env> Run<E> {
 
 /// The keys of the range that stubs may have lost.
 fn holes<E: Env>(tables: &Tables<E>, range: &ScanRange, ranges: &RangeTombstones) -> Vec<Hole> {
-    let of_range = |stub: &Rc<Table<E>>| {
-        let (first, last) = stub.key_range();
-        let is_within =
-            last >= range.start.as_slice() && range.end.as_deref().is_none_or(|end| first < end);
-        let is_deleted = || ranges.cover(first, last, stub.meta().deleted_until);
-        (is_within && !is_deleted()).then(|| Hole {
-            first: first.to_vec(),
-            end: [last, &[0]].concat(),
-            error: stub.lost(),
-        })
+    let is_within = |(first, end): &(Vec<u8>, Vec<u8>)| {
+        *end > range.start && range.end.as_ref().is_none_or(|end| first < end)
     };
-    tables.stubs().filter_map(of_range).collect()
+    let mut holes = Vec::new();
+    for (newer_runs, stub) in tables.stubs() {
+        for (first, end) in stub.lost_keys().into_iter().filter(is_within) {
+            if !ranges.cover(&first, &end, stub.meta().deleted_until) {
+                // Memtables are newer than any run.
+                let (newer, error) = (newer_runs + 1, stub.lost());
+                holes.push(Hole { first, end, newer, error });
+            }
+        }
+    }
+    holes
 }
 
 impl<E: Env> IndexScan<E> {
@@ -245,20 +254,28 @@ impl<E: Env> IndexScan<E> {
     ) -> Self {
         Self {
             copies: Copies::new(memtables, &range, ranges),
-            runs: tables.runs().map(|run| Run::new(run, &range)).collect(),
+            // Memtables, which were copied, are the first source.
+            runs: (1..)
+                .zip(tables.runs())
+                .map(|(newer, run)| Run::new(newer, run, &range))
+                .collect(),
             holes: holes(tables, &range, ranges),
             ranges: Rc::clone(ranges),
             range,
             class,
             has_begun: false,
             passed: 0,
+            broken_at: None,
             has_left_out: false,
         }
     }
 
-    /// Where the scan ends although more may follow: the last key that it could vouch for.
+    /// Where the scan ends although more may follow: the last key that it could vouch for, or a
+    /// bound of what it has passed over.
     pub fn cut_at(&self) -> Option<&[u8]> {
-        self.copies.cut_at.as_deref()
+        let cuts = [self.copies.cut_at.as_deref(), self.broken_at.as_deref()];
+        let before = |left, right| if self.range.is_before(right, left) { right } else { left };
+        cuts.into_iter().flatten().reduce(before)
     }
 
     /// Whether keys were left out that may be lost.
@@ -275,10 +292,10 @@ impl<E: Env> IndexScan<E> {
         if self.is_behind_cut(next.as_deref()) {
             return Ok(None);
         }
-        let is_left_out = self.meets_hole(next.as_deref())?;
+        self.meet_holes(next.as_deref())?;
         let Some(key) = next else { return Ok(None) };
-        let mut scanned = self.take(key, blocks).await;
-        if is_left_out {
+        let (mut scanned, source) = self.take(key, blocks).await;
+        if self.is_lost(&scanned.key, source) {
             scanned.entry = EntryBuf::new(&Entry::tombstone(0));
         }
         Ok(Some(scanned))
@@ -291,10 +308,32 @@ impl<E: Env> IndexScan<E> {
         let limit = self.runs.len();
         let beginnings =
             self.runs.iter_mut().map(|run| run.advance(range, blocks, class, PASSED_MAX));
-        for lost in concurrently(limit, beginnings).await {
-            self.passed += lost.len();
-            self.holes.extend(lost);
+        for (number, lost) in concurrently(limit, beginnings).await.into_iter().enumerate() {
+            self.note_lost(number, lost);
         }
+    }
+
+    /// Notes what was lost on the way of a run. Where that ends there the scan does as well.
+    fn note_lost(&mut self, run: usize, lost: Vec<Hole>) {
+        if self.range.passes_lost
+            && self.runs[run].is_broken
+            && let Some(last) = lost.last()
+        {
+            // Seen forwards, the block is met again: nobody knows the last key before the next one.
+            let at = last.first.as_slice().max(&self.range.start);
+            let is_first = |other: &Vec<u8>| self.range.is_before(at, other);
+            // Nothing is left where it reaches to an end of the range.
+            let is_end = match self.range.is_reverse {
+                true => *at == self.range.start,
+                false => self.range.end.as_deref().is_some_and(|end| at >= end),
+            };
+            if !is_end && self.broken_at.as_ref().is_none_or(is_first) {
+                self.broken_at = Some(at.to_vec());
+            }
+            self.has_left_out = true;
+        }
+        self.passed += lost.len();
+        self.holes.extend(lost);
     }
 
     /// The key that comes next.
@@ -307,43 +346,45 @@ impl<E: Env> IndexScan<E> {
 
     /// Whether the next key is behind the last one that the scan can vouch for.
     fn is_behind_cut(&self, next: Option<&[u8]>) -> bool {
-        let is_behind = |cut_at| next.is_none_or(|next| self.range.is_before(cut_at, next));
-        self.cut_at().is_some_and(|cut_at| self.copies.current.is_none() && is_behind(cut_at))
+        let is_behind = |cut_at: &[u8]| next.is_none_or(|next| self.range.is_before(cut_at, next));
+        let copied = self.copies.cut_at.as_deref().filter(|_| self.copies.current.is_none());
+        copied.is_some_and(is_behind) || self.broken_at.as_deref().is_some_and(is_behind)
     }
 
-    /// Takes the newest entry of `key`, and goes past all of it.
-    async fn take(&mut self, key: Vec<u8>, blocks: &BlockCache) -> Scanned {
+    /// Takes the newest entry of `key`, and goes past all of it. Says how many sources of entries
+    /// are newer than the one that had it.
+    async fn take(&mut self, key: Vec<u8>, blocks: &BlockCache) -> (Scanned, usize) {
         let (mut newest, deleted_at) = (None, self.ranges.newest(&key));
         if let Some(copied) = self.copies.current.take_if(|copied| copied.key == key) {
-            newest = Some((copied.entry, copied.sequence_end));
+            newest = Some((copied.entry, copied.sequence_end, 0));
             self.copies.current = self.copies.entries.next();
         }
-        for run in &mut self.runs {
+        for number in 0..self.runs.len() {
+            let run = &mut self.runs[number];
             let Some(walk) = run.walk.as_ref().filter(|walk| walk.key() == key) else { continue };
             if newest.is_none() {
                 let from = walk.table().meta().deleted_until;
                 newest = Some(match deleted_at.filter(|at| *at >= from) {
-                    Some(at) => (EntryBuf::new(&Entry::tombstone(at)), at + 1),
-                    None => (EntryBuf::new(&walk.entry()), 0),
+                    Some(at) => (EntryBuf::new(&Entry::tombstone(at)), at + 1, run.newer),
+                    None => (EntryBuf::new(&walk.entry()), 0, run.newer),
                 });
             }
             let passes_max = PASSED_MAX.saturating_sub(self.passed);
             let lost = run.advance(&self.range, blocks, self.class, passes_max).await;
-            self.passed += lost.len();
-            self.holes.extend(lost);
+            self.note_lost(number, lost);
         }
-        let (entry, sequence_end) = newest.expect("the key came from somewhere");
-        Scanned { key, entry, sequence_end }
+        let (entry, sequence_end, newer) = newest.expect("the key came from somewhere");
+        (Scanned { key, entry, sequence_end }, newer)
     }
 
-    /// Whether the next key is to be left out, because it may be lost.
+    /// Looks at the holes that begin up to the next key, or to the end.
     ///
     /// # Errors
     ///
-    /// Keys up to the next one may be lost, and are not to be left out.
-    fn meets_hole(&mut self, next: Option<&[u8]>) -> Result<bool, EngineError> {
+    /// Keys up to there may be lost, and are not to be left out.
+    fn meet_holes(&mut self, next: Option<&[u8]>) -> Result<(), EngineError> {
         if self.holes.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let is_reverse = self.range.is_reverse;
         let begins = |hole: &&Hole| match next {
@@ -351,12 +392,25 @@ impl<E: Env> IndexScan<E> {
             Some(next) if is_reverse => next < hole.end.as_slice(),
             Some(next) => next >= hole.first.as_slice(),
         };
-        let Some(hole) = self.holes.iter().find(begins) else { return Ok(false) };
-        let goes_on = self.range.passes_lost && !self.runs.iter().any(|run| run.is_broken);
-        if !goes_on {
+        let Some(hole) = self.holes.iter().find(begins) else { return Ok(()) };
+        if !self.range.passes_lost {
             return Err(not_read(next.unwrap_or(&hole.first), &hole.error));
         }
         self.has_left_out = true;
-        Ok(next.is_some_and(|next| self.holes.iter().any(|hole| hole.contains(next))))
+        if let Some(next) = next {
+            // What has ended before the next key concerns no other.
+            let concerns = |hole: &Hole| match is_reverse {
+                true => hole.first.as_slice() <= next,
+                false => next < hole.end.as_slice(),
+            };
+            self.holes.retain(concerns);
+        }
+        Ok(())
+    }
+
+    /// Whether the entry of a key may be older than one that is lost, where so many sources of
+    /// entries are newer.
+    fn is_lost(&self, key: &[u8], newer: usize) -> bool {
+        self.holes.iter().any(|hole| hole.contains(key) && hole.newer <= newer)
     }
 }

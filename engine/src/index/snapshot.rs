@@ -60,6 +60,13 @@ impl<E: Env> Snapshots<E> {
     }
 }
 
+impl<E: Env> IndexSnapshot<E> {
+    /// Whether it has the table with this id.
+    pub fn has(&self, table: u64) -> bool {
+        self.parts.borrow().tables.find(table).is_some()
+    }
+}
+
 impl<E: Env> Index<E> {
     /// The index as it is now; `None` if there are changes in a memtable that may change further.
     pub fn snapshot(&self) -> Option<Rc<IndexSnapshot<E>>> {
@@ -88,8 +95,7 @@ impl<E: Env> Index<E> {
 
     /// Bytes of files that the manifest does not name any more and `snapshot` has.
     pub fn bytes_held_by(&self, snapshot: &IndexSnapshot<E>) -> u64 {
-        let parts = snapshot.parts.borrow();
-        let is_held = |table: &&Rc<Table<E>>| parts.tables.find(table.meta().id).is_some();
+        let is_held = |table: &&Rc<Table<E>>| snapshot.has(table.meta().id);
         let retired = self.retired.borrow();
         retired.iter().filter(is_held).map(|table| table.meta().file_bytes).sum()
     }

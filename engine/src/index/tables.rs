@@ -151,9 +151,13 @@ impl<E: Env> Tables<E> {
         self.level_zero_runs.iter().map(Vec::as_slice).chain(deeper)
     }
 
-    /// What says which keys are lost.
-    pub(super) fn stubs(&self) -> impl Iterator<Item = &Rc<Table<E>>> {
-        self.levels.iter().flat_map(|level| &level.stubs)
+    /// What says which keys are lost, each with how many of [`Self::runs`] are newer.
+    pub(super) fn stubs(&self) -> impl Iterator<Item = (usize, &Rc<Table<E>>)> {
+        let newest = self.level_zero_runs.len();
+        let levels = self.levels.iter().enumerate();
+        levels.flat_map(move |(number, level)| {
+            level.stubs.iter().map(move |stub| (newest + number, stub))
+        })
     }
 
     /// The tables of `level`, in key order if it is not level 0.

@@ -2,6 +2,7 @@
 
 use larder_runtime::env::Env;
 
+use super::record_limit::ToCount;
 use super::space::Ingest;
 use super::{Shard, State};
 use crate::error::EngineError;
@@ -15,8 +16,8 @@ pub(super) enum NotApplied {
     Wait,
     /// What was located is gone: look again.
     LookAgain,
-    /// How much the record of these encoded keys has must be counted first.
-    Uncounted(Vec<Vec<u8>>),
+    /// How much a record has, or items of it, must be found out first.
+    Uncounted(ToCount),
     Failed(EngineError),
 }
 

@@ -222,8 +222,12 @@ impl<E: Env> Shard<E> {
                     counted.forget_items();
                     futures_lite::future::yield_now().await;
                 }
-                Err(NotApplied::Uncounted(keys)) => {
-                    if let Err(error) = self.count_record(&keys, &mut counted).await {
+                Err(NotApplied::Uncounted(to_count)) => {
+                    if to_count.all {
+                        // Others may have the room meanwhile: it takes time to count.
+                        self.leave_place(place.take());
+                    }
+                    if let Err(error) = self.count_record(&to_count, &mut counted).await {
                         break Err(error);
                     }
                 }
@@ -237,11 +241,7 @@ impl<E: Env> Shard<E> {
                 }
             }
         };
-        if let Some(place) = place {
-            place.leave();
-            // It may have needed less room than it was given, or none.
-            self.log.offer_room();
-        }
+        self.leave_place(place);
         result
     }
 
@@ -380,7 +380,8 @@ impl<E: Env> Shard<E> {
         (kept, kept_max): (&Cell<usize>, usize),
         now: u32,
     ) -> Result<Found<'a>, EngineError> {
-        let addressed = Addressed { namespace, key, hash: key_hash(key), replaces: None };
+        let (compress_as, hash) = (namespace, key_hash(key));
+        let addressed = Addressed { namespace, compress_as, key, hash, replaces: None };
         let mut found = Found { addressed, operation, located: Located::default() };
         if found.operation.need() == Need::Nothing {
             return Ok(found);

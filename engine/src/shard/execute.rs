@@ -12,7 +12,7 @@ use super::locate::{Located, Place};
 use super::namespaces::CachePolicy;
 use super::operation_buffer::OperationBuf;
 use super::pins::Pin;
-use super::record_limit::Counted;
+use super::record_limit::{Counted, Replaced};
 use super::turns::Turn;
 use super::warm::Announced;
 use super::{Shard, State};
@@ -23,6 +23,7 @@ use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::{self, Context, Effect, Need, Operation, Outcome};
+use crate::value_log::commit::PlaceInLine;
 use crate::value_log::record::{Record, RecordKind};
 use crate::value_log::{Append, Appended};
 
@@ -73,7 +74,13 @@ impl<E: Env> Shard<E> {
             state.set_generation(key.namespace, &mut encoded);
             let hash = Announced::hash_of(announced, &encoded);
             let namespace = key.namespace;
-            let addressed = Addressed { namespace, key: &encoded, hash, replaces: None };
+            let addressed = Addressed {
+                namespace,
+                compress_as: namespace,
+                key: &encoded,
+                hash,
+                replaces: None,
+            };
             self.try_encoded(state, addressed, operation, now, respond)
         };
         state.key_scratch = encoded;
@@ -147,10 +154,21 @@ impl<E: Env> Shard<E> {
         key: &Key<'_>,
         operation: OperationBuf,
     ) -> impl Future<Output = Result<(AnswerBuf, u64), EngineError>> + use<E> {
+        self.execute_for(key.namespace, key, operation)
+    }
+
+    /// The same for a value that is compressed as those of namespace `compress_as` are.
+    pub(super) fn execute_for(
+        self: &Rc<Self>,
+        compress_as: u32,
+        key: &Key<'_>,
+        operation: OperationBuf,
+    ) -> impl Future<Output = Result<(AnswerBuf, u64), EngineError>> + use<E> {
         let mut encoded = Vec::new();
         key.encode_into(&mut encoded);
         let mut waiting = Waiting {
             namespace: key.namespace,
+            compress_as,
             turn: self.turns.enter(key_hash(&encoded)),
             encoded,
             counted: Counted::default(),
@@ -186,8 +204,12 @@ impl<E: Env> Shard<E> {
                     waiting.counted.forget_items();
                     futures_lite::future::yield_now().await;
                 }
-                Err(NotApplied::Uncounted(keys)) => {
-                    if let Err(error) = self.count_record(&keys, &mut waiting.counted).await {
+                Err(NotApplied::Uncounted(to_count)) => {
+                    if to_count.all {
+                        // Others may have the room meanwhile: it takes time to count.
+                        self.leave_place(place.take());
+                    }
+                    if let Err(error) = self.count_record(&to_count, &mut waiting.counted).await {
                         break Err(error);
                     }
                 }
@@ -202,14 +224,19 @@ impl<E: Env> Shard<E> {
                 }
             }
         };
-        if let Some(place) = place {
-            place.leave();
-            // It may have needed less room than it was given, or none.
-            self.log.offer_room();
-        }
+        self.leave_place(place);
         drop(waiting);
         self.release_files();
         result
+    }
+
+    /// Gives up a place in the line for room in the log. Who had it may have needed less room than
+    /// it was given, or none.
+    pub(super) fn leave_place(&self, place: Option<PlaceInLine<'_>>) {
+        if let Some(place) = place {
+            place.leave();
+            self.log.offer_room();
+        }
     }
 
     async fn attempt(
@@ -218,7 +245,8 @@ impl<E: Env> Shard<E> {
         operation: &Operation<'_>,
     ) -> Result<(AnswerBuf, u64), NotApplied> {
         self.apply_due_flush().await.map_err(NotApplied::Failed)?;
-        let (namespace, key) = (waiting.namespace, &mut waiting.encoded);
+        let Waiting { namespace, compress_as, .. } = *waiting;
+        let key = &mut waiting.encoded;
         self.state.borrow().set_generation(namespace, key);
         let hash = key_hash(key);
         let now = self.unix_now();
@@ -232,7 +260,7 @@ impl<E: Env> Shard<E> {
         };
         let located = self.bring_what_leaves(key, operation, located).await;
         let located = located.map_err(NotApplied::Failed)?;
-        let ahead = self.compress_ahead((namespace, key), operation, &located, now).await?;
+        let ahead = self.compress_ahead((compress_as, key), operation, &located, now).await?;
         let mut state = self.state.borrow_mut();
         let alive = state.namespaces.generation(namespace).to_be_bytes();
         if key[..4] != alive {
@@ -245,7 +273,7 @@ impl<E: Env> Shard<E> {
             return Err(NotApplied::LookAgain);
         }
         let replaces = waiting.counted.of(key);
-        let addressed = Addressed { namespace, key, hash, replaces };
+        let addressed = Addressed { namespace, compress_as, key, hash, replaces };
         self.finish(&mut state, addressed, operation, located, now, &ahead.0)
     }
 
@@ -318,7 +346,7 @@ impl<E: Env> Shard<E> {
         effect: &Effect<'_>,
         tried: &Tried,
     ) -> Result<u64, NotApplied> {
-        let Addressed { namespace, key, .. } = change.addressed;
+        let Addressed { namespace, compress_as, key, .. } = change.addressed;
         let removes = matches!(effect, Effect::Remove);
         self.check_namespace(state, key)?;
         self.check_space(state, removes)?;
@@ -334,7 +362,7 @@ impl<E: Env> Shard<E> {
         let made = self.log.make_room(key.len(), stored_len);
         made.map_err(|refused| self.not_applied(state, removes, refused))?;
         let compressed = match kind {
-            RecordKind::Put => self.compressed(namespace, &payload, tried)?,
+            RecordKind::Put => self.compressed(compress_as, &payload, tried)?,
             _ => None,
         };
         let append = Append::new((kind, metadata), key, &payload, compressed.as_deref());
@@ -358,7 +386,7 @@ impl<E: Env> Shard<E> {
         (record, value): (&Record<'_>, &[u8]),
         (appended, is_replaced): (Appended, bool),
     ) {
-        let Addressed { namespace, key, hash, .. } = change.addressed;
+        let Addressed { compress_as, key, hash, replaces, .. } = change.addressed;
         let entry = self.entry_of(record, change.located, appended.pointer);
         let replaced = self.index.insert(key, hash, &entry, appended.sequence);
         if is_replaced || canary::has(Defect::MarkTheLiving) {
@@ -369,12 +397,12 @@ impl<E: Env> Shard<E> {
             self.garbage.listed.borrow_mut().add(appended.pointer, hash);
         }
         if record.kind == RecordKind::Put {
-            self.compression.count(namespace, record);
+            self.compression.count(compress_as, record);
         }
         let is_removal = record.kind == RecordKind::Delete;
         state.namespaces.quotas.note(key, appended.pointer.len, is_removal);
-        let len = shown_len(&record.metadata, value);
-        state.namespaces.note_of_record(key, if is_removal { 0 } else { len });
+        let len = (!is_removal).then(|| shown_len(&record.metadata, value));
+        state.namespaces.note_of_record(key, len, replaces);
         state.update_cache(change, record.kind, &entry, value, appended.sequence);
         self.note_written(appended.pointer.len);
     }
@@ -482,6 +510,7 @@ impl<E: Env> Shard<E> {
 /// read.
 struct Waiting {
     namespace: u32,
+    compress_as: u32,
     /// The encoded key, of whichever generation is alive.
     encoded: Vec<u8>,
     turn: Turn,
@@ -495,11 +524,13 @@ struct Waiting {
 #[derive(Clone, Copy)]
 pub(super) struct Addressed<'a> {
     pub(super) namespace: u32,
+    /// The namespace that says whether the value is compressed.
+    pub(super) compress_as: u32,
     /// The encoded key, of the namespace's living generation.
     pub(super) key: &'a [u8],
     pub(super) hash: u64,
-    /// What the item has that is going to be replaced, in bytes of its record, if that was counted.
-    pub(super) replaces: Option<u64>,
+    /// What the item has that is going to be replaced, if that was found out.
+    pub(super) replaces: Option<Replaced>,
 }
 
 /// A change to one key, with what was known of it before.

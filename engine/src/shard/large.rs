@@ -10,10 +10,10 @@
 //! flush) asks nothing of its chunks. A task looks at all uploads in turn, and deletes the chunks
 //! of those to which their item does not refer any more; see [`sweep`].
 
+mod known;
 mod sweep;
 mod upload;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use larder_runtime::env::Env;
@@ -30,6 +30,8 @@ use crate::large::{
 };
 use crate::operation::{Delete, Operation, Outcome, Read, Store, StoreMode};
 use crate::scan::Scan;
+use known::UPLOAD_BYTES;
+pub(super) use known::Uploads;
 use upload::{Stage, Upload};
 
 /// The namespace of uploads and chunks.
@@ -40,74 +42,6 @@ const CHUNKS: &[u8] = b"chunks";
 
 /// A step's answer, and how far the log has to be acknowledged before it may be given.
 type Told = Result<(LargeAnswer, u64), EngineError>;
-
-/// What is known of the uploads of a shard.
-#[derive(Debug)]
-pub(super) struct Uploads {
-    /// Those that wait for their commit.
-    staged: BTreeSet<u64>,
-    /// By namespace, the bytes of the large values that count for its quota, staged ones included.
-    bytes: BTreeMap<u32, u64>,
-    /// Uploads with these numbers were there when the shard was opened.
-    found_below: u64,
-    /// Those of them below this one are counted.
-    counted_below: u64,
-}
-
-impl Uploads {
-    /// Nothing is known but that later uploads have at least the number `first`.
-    pub(super) fn new(first: u64) -> Self {
-        let (staged, bytes) = Default::default();
-        Self { staged, bytes, found_below: first, counted_below: 0 }
-    }
-
-    /// Bytes that count for the quota of a namespace.
-    pub(super) fn bytes_of(&self, namespace: u32) -> u64 {
-        self.bytes.get(&namespace).copied().unwrap_or(0)
-    }
-
-    fn add(&mut self, number: u64, upload: &Upload) {
-        *self.bytes.entry(upload.namespace).or_default() += u64::from(upload.large.len);
-        if upload.stage == Stage::Staged {
-            self.staged.insert(number);
-        }
-    }
-
-    /// Counts an upload that is met for the first time since the start. They are met in ascending
-    /// order. Whether that is so.
-    fn meet(&mut self, number: u64, upload: &Upload) -> bool {
-        let is_new = !self.is_counted(number);
-        if is_new {
-            self.add(number, upload);
-            self.counted_below = number + 1;
-        }
-        is_new
-    }
-
-    fn is_counted(&self, number: u64) -> bool {
-        number >= self.found_below || number < self.counted_below
-    }
-
-    /// Forgets an upload that is gone.
-    fn remove(&mut self, number: u64, upload: &Upload) {
-        self.staged.remove(&number);
-        if !self.is_counted(number) {
-            return;
-        }
-        if let Some(bytes) = self.bytes.get_mut(&upload.namespace) {
-            *bytes = bytes.saturating_sub(u64::from(upload.large.len));
-            if *bytes == 0 {
-                self.bytes.remove(&upload.namespace);
-            }
-        }
-    }
-
-    /// The least number from `from` on that none has that waits for its commit.
-    fn free_number(&self, from: u64) -> u64 {
-        let taken = self.staged.range(from..).zip(from..);
-        from + taken.take_while(|(taken, number)| *taken == number).count() as u64
-    }
-}
 
 /// The key of the item that an upload is.
 fn upload_item(number: u64) -> [u8; 8] {
@@ -133,20 +67,6 @@ fn target_of(request: &LargeRequest) -> Key<'_> {
 
 fn refused(refusal: LargeRefusal) -> LargeAnswer {
     LargeAnswer::Refused(refusal)
-}
-
-fn store(mode: StoreMode, value: &[u8]) -> Store<'_> {
-    Store {
-        mode,
-        value,
-        client_flags: 0,
-        expiry: 0,
-        compare: None,
-        invalidate: false,
-        is_large: false,
-        vivify: None,
-        version: None,
-    }
 }
 
 fn read() -> OperationBuf {
@@ -187,9 +107,11 @@ impl<E: Env> Shard<E> {
         let options = self.options.large;
         let chunk_bytes = options.chunk_bytes_max.min(self.options.value_bytes_max);
         let chunk_bytes = u32::try_from(chunk_bytes).unwrap_or(u32::MAX).max(1);
+        let mut from = 0;
         loop {
             self.apply_due_flush().await?;
-            let number = self.state.borrow().uploads.free_number(self.log.sequence_next());
+            let sequence = self.log.sequence_next();
+            let number = self.state.borrow().uploads.free_number(sequence.max(from));
             let upload = Upload {
                 namespace: *namespace,
                 record: record.clone(),
@@ -202,7 +124,7 @@ impl<E: Env> Shard<E> {
                 return Ok((refused(refusal), 0));
             }
             let encoded = upload.encode();
-            let add = OperationBuf::new(&Operation::Store(store(StoreMode::Add, &encoded)));
+            let add = OperationBuf::new(&Operation::Store(Store::plain(StoreMode::Add, &encoded)));
             let stored = self.execute(&key_in(UPLOADS, &upload_item(number)), add).await;
             if let Ok((answer, needs)) = &stored
                 && answer.as_answer().outcome == Outcome::Stored
@@ -211,6 +133,9 @@ impl<E: Env> Shard<E> {
             }
             self.state.borrow_mut().uploads.remove(number, &upload);
             stored?;
+            // Another upload has this number.
+            from = number + 1;
+            self.env.yield_if_needed().await;
         }
     }
 
@@ -237,11 +162,13 @@ impl<E: Env> Shard<E> {
         if len == 0 || len as usize > len_max {
             return Ok(Some(LargeRefusal::Length));
         }
-        if state.uploads.staged.len() >= self.options.large.staged_max {
+        let who = (upload.namespace, request.client);
+        if !state.uploads.has_room(who, len.into(), &self.options.large) {
             return Ok(Some(LargeRefusal::TooManyStaged));
         }
-        self.check_quota(state, &key, len as usize).map_err(failed)?;
-        state.uploads.add(number, upload);
+        let counted = len as usize + UPLOAD_BYTES as usize;
+        self.check_quota(state, &key, counted).map_err(failed)?;
+        state.uploads.begin(number, upload, (request.client, self.unix_now()));
         Ok(None)
     }
 
@@ -253,8 +180,7 @@ impl<E: Env> Shard<E> {
     ) -> Told {
         let _turn = self.turn_on(number).await;
         let (upload, needs) = self.upload(number).await?;
-        let Some(upload) = upload.filter(|upload| upload.is_staged(request, self.unix_now()))
-        else {
+        let Some(upload) = upload.filter(|upload| self.is_waiting(number, upload, request)) else {
             return Ok((refused(LargeRefusal::NoUpload), needs));
         };
         let is_known = self.state.borrow().namespaces.takes(upload.namespace);
@@ -264,9 +190,28 @@ impl<E: Env> Shard<E> {
         if upload.large.chunk_len(index).map(|len| len as usize) != Some(bytes.len()) {
             return Ok((refused(LargeRefusal::WrongChunk), needs));
         }
-        let put = OperationBuf::new(&Operation::Store(store(StoreMode::Set, bytes)));
-        let (_, needs) = self.execute(&key_in(CHUNKS, &chunk_item(number, index)), put).await?;
+        let put = OperationBuf::new(&Operation::Store(Store::plain(StoreMode::Set, bytes)));
+        let item = chunk_item(number, index);
+        // A chunk is compressed if a value of its namespace is.
+        let stored = self.execute_for(upload.namespace, &key_in(CHUNKS, &item), put);
+        let (answer, needs) = stored.await?;
+        match answer.as_answer().outcome {
+            Outcome::Stored => {}
+            // It was begun before a start that has lowered the limit of values: begun anew, it has
+            // shorter chunks.
+            Outcome::TooLarge => return Ok((refused(LargeRefusal::NoUpload), needs)),
+            other => unreachable!("a chunk is stored in any case: {other:?}"),
+        }
+        self.state.borrow_mut().uploads.note_chunk(number);
         Ok((LargeAnswer::Done, needs))
+    }
+
+    /// Whether an upload is for the item of the request, waits for its commit, and has time.
+    fn is_waiting(&self, number: u64, upload: &Upload, request: &LargeRequest) -> bool {
+        let now = self.unix_now();
+        let is_overdue =
+            || self.state.borrow().uploads.is_overdue(number, now, &self.options.large);
+        upload.is_staged(request, now) && !is_overdue()
     }
 
     async fn commit(
@@ -283,7 +228,7 @@ impl<E: Env> Shard<E> {
         if upload.stage == Stage::Committed {
             return self.committed_before(request, number).await;
         }
-        if !upload.is_staged(request, self.unix_now()) {
+        if !self.is_waiting(number, &upload, request) {
             return Ok((refused(LargeRefusal::NoUpload), needs));
         }
         if let Some(index) = self.missing_chunk(&upload.large).await? {
@@ -293,7 +238,7 @@ impl<E: Env> Shard<E> {
         let (done, needs) = self.execute_batch(batch).await?;
         Ok(match done {
             BatchAnswer::Done(answers) => {
-                self.state.borrow_mut().uploads.staged.remove(&number);
+                self.state.borrow_mut().uploads.commit(number);
                 (LargeAnswer::Committed(version_of(&answers)), needs)
             }
             BatchAnswer::Refused { answer, .. } => {
@@ -429,7 +374,7 @@ fn batch_of(request: &LargeRequest, upload: &Upload, store_of_item: &OperationBu
     };
     let of_item = Store { value: &descriptor, is_large: true, ..asked };
     let committed = Upload { stage: Stage::Committed, ..upload.clone() }.encode();
-    let of_upload = store(StoreMode::Set, &committed);
+    let of_upload = Store::plain(StoreMode::Set, &committed);
     let steps = vec![
         BatchStep {
             namespace: request.namespace,

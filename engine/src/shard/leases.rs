@@ -27,10 +27,13 @@ pub const LEASES_MAX: usize = 8;
 /// How long a lease is held at most, in nanoseconds.
 pub const LEASE_NANOSECONDS_MAX: u64 = 60_000_000_000;
 
-/// How often it is looked whether a memtable has been written out that is in the way, and for how
-/// long, in nanoseconds.
-const FREEZE_STEP_NANOSECONDS: u64 = 1_000_000;
+/// How long a lease waits at most for a memtable to be written out that is in the way, in
+/// nanoseconds.
 const FREEZE_NANOSECONDS_MAX: u64 = 5_000_000_000;
+
+/// At least so long is between two memtables that are written out for leases, in nanoseconds: those
+/// that come meanwhile share the next one.
+const GATHER_NANOSECONDS: u64 = 50_000_000;
 
 /// How often it is looked at least whether the time of a lease is over, in nanoseconds.
 const WATCH_NANOSECONDS: u64 = 1_000_000_000;
@@ -97,11 +100,14 @@ pub(super) struct Leases<E: Env> {
     counters: Cell<LeaseStatistics>,
     /// Whether a task ends those whose time is over: one for all, however many come and go.
     is_watched: Cell<bool>,
+    /// Before then no memtable is frozen for a lease, on the clock of the shard's runtime.
+    freezes_from: Cell<u64>,
 }
 
 impl<E: Env> Default for Leases<E> {
     fn default() -> Self {
-        Self { held: RefCell::default(), counters: Cell::default(), is_watched: Cell::new(false) }
+        let (held, counters) = Default::default();
+        Self { held, counters, is_watched: Cell::new(false), freezes_from: Cell::new(0) }
     }
 }
 
@@ -137,17 +143,24 @@ impl<E: Env> Leases<E> {
 
 impl<E: Env> Shard<E> {
     /// Keeps what the shard has at one moment after the call for `nanoseconds`, at most
-    /// [`LEASE_NANOSECONDS_MAX`]: scans that name the lease show that moment.
+    /// [`LEASE_NANOSECONDS_MAX`]: scans that name the lease show that moment. Where that is not
+    /// there by `deadline`, on the clock of the shard's runtime, there is no lease.
     ///
     /// # Errors
     ///
     /// [`EngineError::TooManyLeases`] beyond [`LEASES_MAX`], or if the memtable cannot be written
     /// out in time; [`EngineError::Full`] and [`EngineError::Stopped`] if it cannot be at all.
-    pub async fn lease(self: &Rc<Self>, nanoseconds: u64) -> Result<LeaseGiven, EngineError> {
+    pub async fn lease(
+        self: &Rc<Self>,
+        nanoseconds: u64,
+        deadline: Option<u64>,
+    ) -> Result<LeaseGiven, EngineError> {
+        let latest = self.env.now().saturating_add(FREEZE_NANOSECONDS_MAX);
+        let until = deadline.map_or(latest, |deadline| deadline.min(latest));
         let snapshot = loop {
             self.apply_due_flush().await?;
             self.end_old_leases();
-            let snapshot = self.snapshot().await?;
+            let snapshot = self.snapshot(until).await?;
             // One may have become due while the memtable was written out.
             if !self.state.borrow().flush_is_due(self.unix_now()) {
                 break snapshot;
@@ -199,31 +212,54 @@ impl<E: Env> Shard<E> {
         self.leases.find(id, self.env.now()).ok_or(EngineError::LeaseEnded)
     }
 
-    /// The index as it is at one moment, for which a memtable may have to be written out.
-    async fn snapshot(&self) -> Result<Rc<IndexSnapshot<E>>, EngineError> {
-        let until = self.env.now().saturating_add(FREEZE_NANOSECONDS_MAX);
+    /// The index as it is at one moment, for which a memtable may have to be written out. It is
+    /// waited for until then.
+    async fn snapshot(&self, until: u64) -> Result<Rc<IndexSnapshot<E>>, EngineError> {
         loop {
-            if let Some(reason) = self.stopped() {
-                return Err(EngineError::Stopped(reason));
-            }
-            if self.state.borrow().closing {
-                return Err(EngineError::Stopped("it is being closed".to_owned()));
-            }
-            if self.leases.is_full() || self.env.now() >= until {
-                return Err(EngineError::TooManyLeases);
-            }
+            self.may_lease(until)?;
             if let Some(snapshot) = self.index.snapshot() {
                 return Ok(snapshot);
             }
             if self.state.borrow().full.flushes {
                 return Err(EngineError::Full);
             }
-            self.freeze(&mut self.state.borrow_mut());
-            if let Some(snapshot) = self.index.snapshot() {
-                return Ok(snapshot);
+            let (now, from) = (self.env.now(), self.leases.freezes_from.get());
+            if !self.index.has_frozen() && now >= from {
+                self.leases.freezes_from.set(now + GATHER_NANOSECONDS);
+                self.freeze(&mut self.state.borrow_mut());
+                if let Some(snapshot) = self.index.snapshot() {
+                    return Ok(snapshot);
+                }
             }
-            self.env.sleep(FREEZE_STEP_NANOSECONDS).await;
+            self.wait_to_freeze(until).await;
         }
+    }
+
+    /// Whether a lease may still be given.
+    fn may_lease(&self, until: u64) -> Result<(), EngineError> {
+        if let Some(reason) = self.stopped() {
+            return Err(EngineError::Stopped(reason));
+        }
+        if self.state.borrow().closing {
+            return Err(EngineError::Stopped("it is being closed".to_owned()));
+        }
+        if self.leases.is_full() || self.env.now() >= until {
+            return Err(EngineError::TooManyLeases);
+        }
+        Ok(())
+    }
+
+    /// Waits until the memtable may be frozen, or there is no use in waiting any more.
+    async fn wait_to_freeze(&self, until: u64) {
+        let (now, from) = (self.env.now(), self.leases.freezes_from.get());
+        let is_gathered = || self.env.now() >= self.leases.freezes_from.get();
+        let is_over = || {
+            let cannot = || self.state.borrow().full.flushes || self.may_lease(until).is_err();
+            (is_gathered() && !self.index.has_frozen()) || cannot()
+        };
+        let looks = self.work.wait_for(|| is_over().then_some(()));
+        let next = if now < from { from.min(until) } else { until };
+        futures_lite::future::or(looks, self.env.sleep(next.saturating_sub(now))).await;
     }
 
     /// Ends leases whose time is over.
@@ -251,6 +287,13 @@ impl<E: Env> Shard<E> {
     /// Bytes of files that would be gone but for leases.
     pub(super) fn leases_hold(&self) -> u64 {
         self.leased_space().iter().map(|lease| lease.bytes).max().unwrap_or(0)
+    }
+
+    /// Whether files are about to be free: nobody reads them any more but operations under way.
+    pub(super) fn files_are_going(&self) -> bool {
+        let held = self.leases.held.borrow();
+        let is_leased = |table| held.values().any(|lease| lease.snapshot.has(table));
+        self.free.borrow().has_files_in_use() || self.index.is_removing(is_leased)
     }
 
     /// About how many bytes leases alone keep: they do not count for the cap, as they will be gone

@@ -7,7 +7,7 @@ use larder_runtime::disk_budget::DiskBudget;
 use crate::index::IndexOptions;
 use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::TableOptions;
-use crate::large::LargeOptions;
+use crate::large::{LARGE_BYTES_MAX, LargeOptions};
 use crate::memory::ShardMemory;
 use crate::scrub::ScrubOptions;
 use crate::space::Purpose;
@@ -115,6 +115,10 @@ const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// whichever half.
 const SEGMENTS_OF_DISK_MIN: u64 = 32;
 
+/// Large values that are staged take at most this part of a shard's part of the disk, or the length
+/// of one.
+const STAGED_OF_DISK: u64 = 4;
+
 /// A table has this part of a segment's length.
 const TABLES_OF_SEGMENT: u64 = 8;
 
@@ -168,6 +172,9 @@ impl ShardOptions {
         self.memtable_bytes = self.memtable_bytes.min(segment_bytes as usize);
         self.tables.table_bytes = table_bytes;
         self.disk_reserve_bytes = disk_reserve_bytes(self.memtable_bytes, table_bytes);
+        let staged_bytes = bytes / u64::from(self.shards.max(1)) / STAGED_OF_DISK;
+        let staged_bytes = staged_bytes.max(LARGE_BYTES_MAX.into());
+        self.large.staged_bytes_max = self.large.staged_bytes_max.min(staged_bytes);
         self
     }
 

@@ -4,6 +4,10 @@
 //! counted once, and what is written is added from then on: the sum is never too low. Where it
 //! passes the limit and something may have gone since, the record is counted anew before a change
 //! is refused. The sums of the records that were written last are kept; others are counted again.
+//!
+//! A change that is refused costs a look-up of what it would replace, and no count: where the sum
+//! is exact, and not old, nothing else has to be known. It stays exact where what a change replaces
+//! is known, which is so of all changes of a record that is nearly full.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,6 +19,7 @@ use super::execute::Addressed;
 use super::{Shard, State};
 use crate::error::EngineError;
 use crate::generations::generation_of;
+use crate::index::table::key_hash;
 use crate::key;
 use crate::scan::Scan;
 
@@ -37,6 +42,33 @@ struct Sum {
     counted_at: u64,
 }
 
+/// A count under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Count {
+    record: u64,
+    /// By how much what was written meanwhile may have made the record longer, in bytes.
+    grown: u64,
+    /// Whether the record may have less than what is found and this.
+    may_be_less: bool,
+}
+
+/// What an item had when a change of it began, in bytes of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Replaced {
+    bytes: u64,
+    /// How many counts had ended when that was found out.
+    counts: u64,
+}
+
+/// What has to be found out before a change can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ToCount {
+    /// The encoded keys of the items of one record that it changes.
+    keys: Vec<Vec<u8>>,
+    /// Whether the record has to be counted; else only what these items have.
+    pub(super) all: bool,
+}
+
 /// Whether a record has room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
@@ -51,9 +83,11 @@ enum Room {
 pub(super) struct RecordSums {
     young: HashMap<u64, Sum>,
     old: HashMap<u64, Sum>,
-    /// Counts under way, by number: the record, and what was written of it since, in bytes.
-    counting: BTreeMap<u64, (u64, u64)>,
+    /// Counts under way, by number.
+    counting: BTreeMap<u64, Count>,
     next_count: u64,
+    /// Counts that have ended.
+    counts: u64,
     /// Of the hash of records, so that nobody can choose two with one hash.
     seed: u64,
 }
@@ -82,14 +116,19 @@ impl RecordSums {
         if sum.may_be_less || is_old { Room::Unknown } else { Room::TooLittle }
     }
 
-    /// An item of a record was written, or removed.
-    fn note(&mut self, record: u64, bytes: u64) {
-        for counting in self.counting.values_mut().filter(|counting| counting.0 == record) {
-            counting.1 += bytes;
+    /// An item of a record was written, or removed: so many bytes have taken the place of others,
+    /// which may be known.
+    fn note(&mut self, record: u64, bytes: u64, replaced: Option<Replaced>) {
+        // What was found out before another count may be what that count has not found any more.
+        let replaced = replaced.filter(|replaced| replaced.counts == self.counts).map(|r| r.bytes);
+        for count in self.counting.values_mut().filter(|count| count.record == record) {
+            // The count has met either what was there or what is there now.
+            count.grown += bytes.saturating_sub(replaced.unwrap_or(0));
+            count.may_be_less |= replaced != Some(bytes);
         }
         if let Some(sum) = self.get_mut(record) {
-            sum.bytes += bytes;
-            sum.may_be_less = true;
+            sum.bytes = (sum.bytes + bytes).saturating_sub(replaced.unwrap_or(0));
+            sum.may_be_less |= replaced.is_none();
         }
     }
 
@@ -103,8 +142,8 @@ impl RecordSums {
     /// Knows nothing any more: other namespaces limit their records from now on, and what was
     /// written in those that did not was not noted.
     pub(super) fn forget(&mut self, seed: u64) {
-        let next_count = self.next_count;
-        *self = Self { next_count, seed, ..Self::default() };
+        let (next_count, counts) = (self.next_count, self.counts + 1);
+        *self = Self { next_count, counts, seed, ..Self::default() };
     }
 
     /// What stands for the record of an encoded key.
@@ -116,17 +155,17 @@ impl RecordSums {
     fn begin_count(&mut self, record: u64) -> u64 {
         let number = self.next_count;
         self.next_count += 1;
-        self.counting.insert(number, (record, 0));
+        self.counting.insert(number, Count { record, grown: 0, may_be_less: false });
         number
     }
 
     /// `counted` bytes were found, beside what was written meanwhile; nothing, if that failed.
     fn end_count(&mut self, number: u64, counted: Option<u64>, now: u64) {
-        let counting = self.counting.remove(&number);
-        if let (Some((record, written)), Some(bytes)) = (counting, counted) {
-            let may_be_less = written > 0;
+        let count = self.counting.remove(&number);
+        if let (Some(Count { record, grown, may_be_less }), Some(bytes)) = (count, counted) {
             self.old.remove(&record);
-            self.put(record, Sum { bytes: bytes + written, may_be_less, counted_at: now });
+            self.put(record, Sum { bytes: bytes + grown, may_be_less, counted_at: now });
+            self.counts += 1;
         }
     }
 }
@@ -141,13 +180,13 @@ fn bytes_of(encoded: &[u8], value_len: usize) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counted {
     times: usize,
-    /// By encoded key, what an item had when its record was counted, in bytes of the record.
-    items: BTreeMap<Vec<u8>, u64>,
+    /// By encoded key, what an item has, in bytes of its record.
+    items: BTreeMap<Vec<u8>, Replaced>,
 }
 
 impl Counted {
-    /// What the item of an encoded key has, in bytes of its record, if that was counted.
-    pub(super) fn of(&self, encoded: &[u8]) -> Option<u64> {
+    /// What the item of an encoded key has, if that was found out.
+    pub(super) fn of(&self, encoded: &[u8]) -> Option<Replaced> {
         self.items.get(encoded).copied()
     }
 
@@ -163,7 +202,8 @@ impl<E: Env> Shard<E> {
     ///
     /// # Errors
     ///
-    /// [`NotApplied::Uncounted`] with the keys of a record that has to be counted first.
+    /// [`NotApplied::Uncounted`] if a record has to be counted first, or what is replaced looked
+    /// up.
     pub(super) fn check_records<'a>(
         &self,
         state: &mut State,
@@ -177,7 +217,7 @@ impl<E: Env> Shard<E> {
             let (more, less, is_counted) =
                 changes.entry(state.namespaces.records.record_of(key)).or_insert((0, 0, true));
             *more += value_len.map_or(0, |len| bytes_of(key, len));
-            *less += replaces.unwrap_or(0);
+            *less += replaces.map_or(0, |replaced| replaced.bytes);
             *is_counted &= replaces.is_some();
         }
         for (record, (more, less, is_counted)) in changes {
@@ -196,35 +236,52 @@ impl<E: Env> Shard<E> {
                 Room::TooLittle | Room::Unknown => {
                     let keys = items.map(|(addressed, _)| addressed.key);
                     let keys = keys.filter(|key| state.namespaces.records.record_of(key) == record);
-                    return Err(NotApplied::Uncounted(keys.map(<[u8]>::to_vec).collect()));
+                    let (keys, all) = (keys.map(<[u8]>::to_vec).collect(), room == Room::Unknown);
+                    return Err(NotApplied::Uncounted(ToCount { keys, all }));
                 }
             }
         }
         Ok(())
     }
 
-    /// Counts how much the record of these encoded keys has, and what of it their items have. What
-    /// others write to it meanwhile is added.
+    /// Finds out how much a record has, if that is asked for, and what of it the items have. What
+    /// others write to the record meanwhile is added.
     ///
     /// # Errors
     ///
-    /// [`EngineError::RecordFull`] if it was counted often for this operation: others add to it all
-    /// the time.
+    /// [`EngineError::RecordChanging`] if that was done often for this operation: others change the
+    /// record all the time, in ways that are not known.
     pub(super) async fn count_record(
         &self,
-        keys: &[Vec<u8>],
+        to_count: &ToCount,
         counted: &mut Counted,
     ) -> Result<(), EngineError> {
+        let ToCount { keys, all } = to_count;
         let Some(first) = keys.first() else { return Ok(()) };
-        counted.times += 1;
-        if counted.times > COUNTS_MAX {
-            let namespace = self.state.borrow().namespaces.number_of(generation_of(first));
-            return Err(EngineError::RecordFull(namespace));
-        }
-        let number = self.begin_count(first);
-        let mut counting = Counting { shard: self, number, found: None, now: self.env.now() };
-        counting.found = Some(self.bytes_in_record(keys, counted).await?);
+        let found: Vec<(Vec<u8>, u64)> = if *all {
+            counted.times += 1;
+            if counted.times > COUNTS_MAX {
+                let namespaces = &self.state.borrow().namespaces;
+                let namespace = namespaces.number_of(generation_of(first));
+                return Err(EngineError::RecordChanging(namespace));
+            }
+            let number = self.begin_count(first);
+            let mut counting = Counting { shard: self, number, found: None, now: self.env.now() };
+            let (bytes, found) = self.bytes_in_record(keys).await?;
+            counting.found = Some(bytes);
+            found.into_iter().collect()
+        } else {
+            self.bytes_of_items(keys).await?
+        };
+        let counts = self.state.borrow().namespaces.records.counts;
+        let known = found.into_iter().map(|(key, bytes)| (key, Replaced { bytes, counts }));
+        counted.items.extend(known);
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn record_counts(&self) -> u64 {
+        self.state.borrow().namespaces.records.next_count
     }
 
     fn begin_count(&self, encoded: &[u8]) -> u64 {
@@ -233,17 +290,31 @@ impl<E: Env> Shard<E> {
         records.begin_count(record)
     }
 
+    /// What each of these items has, by look-ups.
+    async fn bytes_of_items(&self, keys: &[Vec<u8>]) -> Result<Vec<(Vec<u8>, u64)>, EngineError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let now = self.unix_now();
+            let located = self.locate(key, key_hash(key), now, false).await?;
+            let is_there = located.current(now).is_some();
+            let bytes = if is_there { bytes_of(key, located.shown_len()) } else { 0 };
+            found.push((key.clone(), bytes));
+            self.env.yield_if_needed().await;
+        }
+        Ok(found)
+    }
+
+    /// What a record has, and what of it each of these items.
     async fn bytes_in_record(
         &self,
         keys: &[Vec<u8>],
-        counted: &mut Counted,
-    ) -> Result<u64, EngineError> {
+    ) -> Result<(u64, BTreeMap<Vec<u8>, u64>), EngineError> {
         let decoded = key::decode(&keys[0]).expect("it was encoded");
         let part = key::record_part(&keys[0]).len();
         let mut scan = Scan::of_record(decoded.namespace, &decoded.record);
         scan.keys_only = true;
         let mut bytes = 0;
-        counted.items.extend(keys.iter().map(|key| (key.clone(), 0)));
+        let mut found: BTreeMap<Vec<u8>, u64> = keys.iter().map(|key| (key.clone(), 0)).collect();
         let wanted: BTreeMap<&[u8], &Vec<u8>> =
             keys.iter().map(|key| (&key[part..], key)).collect();
         loop {
@@ -252,13 +323,13 @@ impl<E: Env> Shard<E> {
                 let of_item = (item.item.len() + item.value_len) as u64;
                 bytes += of_item;
                 if let Some(&key) = wanted.get(item.item.as_slice()) {
-                    counted.items.insert(key.clone(), of_item);
+                    found.insert(key.clone(), of_item);
                 }
             }
             self.env.yield_if_needed().await;
             match page.next {
                 Some(place) => scan = scan.after(&place),
-                None => return Ok(bytes),
+                None => return Ok((bytes, found)),
             }
         }
     }
@@ -280,12 +351,19 @@ impl<E: Env> Drop for Counting<'_, E> {
 }
 
 impl super::Namespaces {
-    /// Notes that the item with this encoded key was written, or removed, if its record is limited.
+    /// Notes that the item with this encoded key was written, or removed where there is no length,
+    /// if its record is limited.
     #[inline]
-    pub(super) fn note_of_record(&mut self, encoded: &[u8], value_len: usize) {
+    pub(super) fn note_of_record(
+        &mut self,
+        encoded: &[u8],
+        value_len: Option<usize>,
+        replaced: Option<Replaced>,
+    ) {
         if self.record_bytes_max(generation_of(encoded)).is_some() {
             let record = self.records.record_of(encoded);
-            self.records.note(record, bytes_of(encoded, value_len));
+            let bytes = value_len.map_or(0, |len| bytes_of(encoded, len));
+            self.records.note(record, bytes, replaced);
         }
     }
 }
@@ -308,7 +386,7 @@ mod tests {
         assert_eq!(RecordSums::default().room(1, 1, AT), Room::Unknown);
         let mut sums = counted(90);
         assert_eq!((sums.room(1, 10, AT), sums.room(1, 11, AT)), (Room::Enough, Room::TooLittle));
-        sums.note(1, 10);
+        sums.note(1, 10, None);
         assert_eq!(sums.room(1, 1, AT), Room::Unknown, "it may have replaced something");
         let mut sums = counted(90);
         sums.note_removals();
@@ -321,10 +399,10 @@ mod tests {
     fn what_is_written_while_a_record_is_counted_is_added() {
         let mut sums = RecordSums::default();
         let first = sums.begin_count(1);
-        sums.note(1, 7);
-        sums.note(2, 1000);
+        sums.note(1, 7, None);
+        sums.note(2, 1000, None);
         let second = sums.begin_count(1);
-        sums.note(1, 2);
+        sums.note(1, 2, None);
         sums.end_count(second, Some(50), 0);
         assert_eq!((sums.room(1, 48, AT), sums.room(1, 49, AT)), (Room::Enough, Room::Unknown));
         sums.end_count(first, Some(43), 0);
@@ -338,6 +416,31 @@ mod tests {
         sums.forget(1);
         sums.end_count(begun, Some(1), 0);
         assert_eq!(sums.room(1, 1, AT), Room::Unknown, "it was written to unseen");
+    }
+
+    #[test]
+    fn a_sum_stays_exact_where_what_is_replaced_is_known() {
+        let mut sums = counted(90);
+        let replaced = |sums: &RecordSums, bytes| Some(Replaced { bytes, counts: sums.counts });
+        let known = replaced(&sums, 30);
+        sums.note(1, 40, known);
+        assert_eq!((sums.room(1, 0, AT), sums.room(1, 1, AT)), (Room::Enough, Room::TooLittle));
+        // It was found out before a count that may not have met it any more.
+        let begun = sums.begin_count(1);
+        sums.end_count(begun, Some(60), 0);
+        sums.note(1, 40, known);
+        assert_eq!(sums.room(1, 1, AT), Room::Unknown);
+        // What changes no length while it is counted keeps the count exact.
+        let begun = sums.begin_count(1);
+        let known = replaced(&sums, 30);
+        sums.note(1, 30, known);
+        sums.end_count(begun, Some(95), 0);
+        assert_eq!((sums.room(1, 5, AT), sums.room(1, 6, AT)), (Room::Enough, Room::TooLittle));
+        let begun = sums.begin_count(1);
+        let known = replaced(&sums, 30);
+        sums.note(1, 33, known);
+        sums.end_count(begun, Some(95), 0);
+        assert_eq!((sums.room(1, 2, AT), sums.room(1, 3, AT)), (Room::Enough, Room::Unknown));
     }
 
     #[test]

@@ -292,6 +292,10 @@ impl<E: Env> Shard<E> {
                 self.close_ingest();
                 Err(EngineError::Full)
             }
+            // What a lease kept will be free in a moment: then it is looked at again.
+            Err(EngineError::Full) if self.end_lease_for_space() || self.files_are_going() => {
+                Err(EngineError::Full)
+            }
             // What asked for a long segment is refused; the others can go on.
             Err(EngineError::Full) => {
                 self.log.refuse_segment(bytes);
@@ -373,7 +377,7 @@ impl<E: Env> Shard<E> {
         (flush && !full.flushes)
             || (merge && !full.merges)
             || (collection && !full.collections)
-            || self.free.borrow().has_files_in_use()
+            || self.files_are_going()
     }
 
     /// Whether writing the memtable out may show what is dead, or let segments of the log go. A

@@ -1,5 +1,7 @@
 //! Large values: what their steps ask a shard for, and what is answered.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use larder_engine::key::{route_hash, shard_of_hash};
 use larder_engine::large::{LargeAnswer, LargeRefusal, LargeRequest, LargeStep};
 use larder_engine::operation::{Operation, Store, StoreMode};
@@ -14,11 +16,20 @@ use super::{key_of, refused};
 use crate::namespaces::{NamespaceView, rules};
 use crate::request::{ShardRequest, ShardWork};
 
-/// What a step on the way of a large value asks of a shard of `shards`, at Unix second `now`.
+/// A number that no other connection has. Cores have no more than this count in common, once for
+/// each connection.
+pub(super) fn connection_number() -> u64 {
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+    CONNECTIONS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What a step on the way of a large value asks of a shard of `shards`, at Unix second `now`, for
+/// the connection that has the number `client`.
 pub(super) fn asked(
     large: &LargeItem<'_>,
     (namespaces, shards): (&NamespaceView, u16),
     (now, deadline): (u32, Option<u64>),
+    client: u64,
 ) -> Result<ShardRequest, Fault> {
     let LargeItem { key, work } = large;
     let settings = settings_of(namespaces, key.namespace)?;
@@ -35,7 +46,7 @@ pub(super) fn asked(
         LargeWork::GetChunk { upload, index } => LargeStep::GetChunk { upload, index },
     };
     let (record, item) = (key.record.to_vec(), key.item.to_vec());
-    let request = LargeRequest { namespace: key.namespace, record, item, step };
+    let request = LargeRequest { client, namespace: key.namespace, record, item, step };
     let shard = shard_of_hash(route_hash(key.record), shards);
     Ok(ShardRequest::new(shard, deadline, ShardWork::Large(request)))
 }
@@ -51,17 +62,8 @@ fn store_of(large: &LargeItem<'_>, settings: &NamespaceSettings, now: u32) -> St
         StoreWhen::IfPresent => (StoreMode::Replace, None),
         StoreWhen::IfVersion(version) => (StoreMode::Set, Some(version)),
     };
-    Store {
-        mode,
-        value: b"",
-        client_flags,
-        expiry: rules::expiry_of(settings, &key_of(large.key), ttl, now),
-        compare,
-        invalidate: false,
-        is_large: true,
-        vivify: None,
-        version: None,
-    }
+    let expiry = rules::expiry_of(settings, &key_of(large.key), ttl, now);
+    Store { client_flags, expiry, compare, is_large: true, ..Store::plain(mode, b"") }
 }
 
 /// Appends the reply to a step. `wants_item` says whether a commit demanded that there is an item.
@@ -89,7 +91,8 @@ fn put_refusal(head: ReplyHead, wants_item: bool, refusal: LargeRefusal, out: &m
         ),
         LargeRefusal::TooManyStaged => (
             NativeStatus::Busy,
-            "too many large values are staged: commit or abort some, or wait for --staging-window",
+            "too many large values are staged, or too long ones, by this connection, in this \
+             namespace or in all: commit or abort some, or wait until some are over",
         ),
         LargeRefusal::WrongChunk => (
             NativeStatus::Malformed,

@@ -52,6 +52,8 @@ pub struct Native {
     limits: NativeLimits,
     facts: Arc<Facts>,
     core: usize,
+    /// No other connection has it.
+    number: u64,
     namespaces: NamespaceView,
     /// Bytes of replies of which parts are missing.
     gathered: Held,
@@ -67,6 +69,7 @@ impl Native {
             limits,
             facts: Arc::clone(facts),
             core,
+            number: large::connection_number(),
             namespaces: namespaces.clone(),
             gathered: Held::default(),
         }
@@ -131,7 +134,8 @@ impl Native {
             NativeRequest::BeginLease(begin) => leases::begun(begin, shards, deadline),
             NativeRequest::EndLease(lease) => leases::ended(*lease, shards, deadline),
             NativeRequest::Large(large) => {
-                large::asked(large, (&self.namespaces, shards), (now, deadline))
+                let known = (&self.namespaces, shards);
+                large::asked(large, known, (now, deadline), self.number)
             }
             NativeRequest::MultiGet(multi) => {
                 Err(records::settings_of(&self.namespaces, multi.namespace).err()?)

@@ -29,6 +29,7 @@ impl<E: Env> FailureLog<E> {
             | EngineError::NoNamespace(_)
             | EngineError::OverQuota(_)
             | EngineError::RecordFull(_)
+            | EngineError::RecordChanging(_)
             // That it has stopped was said once.
             | EngineError::Stopped(_) => tracing::debug!(shard, "a write was refused: {failure}"),
             EngineError::LeaseEnded | EngineError::TooManyLeases => {

@@ -278,7 +278,7 @@ async fn carry_out<C: CoreEnv>(
             (ShardAnswer::Large(answer), needs)
         }
         ShardWork::BeginLease(nanoseconds) => {
-            let given = engine.lease(*nanoseconds).await?;
+            let given = engine.lease(*nanoseconds, request.deadline).await?;
             (ShardAnswer::Leased(given), given.needs)
         }
         ShardWork::EndLease(lease) if engine.end_lease(*lease) => (ShardAnswer::LeaseEnded, 0),

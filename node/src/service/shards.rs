@@ -352,7 +352,13 @@ pub(super) fn is_too_long<C: CoreEnv>(engine: &Engine<C>, request: &ItemRequest<
 
 /// Whether it failed for want of room, so that what was to be replaced is stale.
 pub(super) fn leaves_stale(failure: &EngineError) -> bool {
-    matches!(failure, EngineError::Full | EngineError::OverQuota(_) | EngineError::RecordFull(_))
+    matches!(
+        failure,
+        EngineError::Full
+            | EngineError::OverQuota(_)
+            | EngineError::RecordFull(_)
+            | EngineError::RecordChanging(_)
+    )
 }
 
 /// Asks the shard's log for what an answer needs that may leave as `how` says; returns when it may.

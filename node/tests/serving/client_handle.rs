@@ -1,13 +1,14 @@
 //! The client library against nodes.
 
+use std::io::Read;
 use std::time::Duration;
 
 use larder::config::{Config, Size};
 use larder::launch::Launcher;
 use larder_client::{
     Call, CallKind, Calls, ChangeName, Changes, Client, ClientError, Deleted, ItemKeyList,
-    ItemRange, ItemRef, ItemsOf, Memcache, Mutated, PageLimits, Put, SettingsChange, Stored, Unmet,
-    When,
+    ItemRange, ItemRef, ItemsOf, LargePut, Memcache, Mutated, PageLimits, Put, SettingsChange,
+    Stored, Unmet, When,
 };
 use smol::stream::StreamExt;
 
@@ -44,6 +45,39 @@ fn client(node: &TestNode) -> Client {
 
 fn key(record: &str) -> ItemRef<'_> {
     ItemRef::of_record(record).expect("a key")
+}
+
+#[test]
+fn large_values_go_over_a_handle_whichever_core_owns_them() {
+    let node = TestNode::start(2);
+    let client = Client::connect(native(&node)).expect("a client");
+    let values: Vec<_> = (0..4).map(|seed| noise(seed, 3_000_000 + seed as usize)).collect();
+    for (number, value) in values.iter().enumerate() {
+        let (record, mut told) = (format!("film:{number}"), 0);
+        let key = ItemRef::of_record(&record).expect("a good key");
+        let put = LargePut { len: value.len() as u32, client_flags: 7, ..LargePut::default() };
+        let stored = client.put_large(key, &put, value.as_slice(), |done| told = done);
+        assert!(matches!(stored, Ok(Stored::Yes(_))), "{stored:?}");
+        assert_eq!(told, value.len() as u64);
+        let mut reader = client.get_large(key).wait().expect("a reply").expect("an item");
+        assert_eq!((reader.item().client_flags, reader.item().value_len), (7, put.len));
+        let mut read = Vec::new();
+        std::io::copy(&mut reader, &mut read).expect("readable");
+        assert!(read == *value, "{record}");
+    }
+    let key = ItemRef::of_record("film:0").expect("a good key");
+    let absent = LargePut { len: 5, when: When::Absent, ..LargePut::default() };
+    let stored = client.put_large(key, &absent, &b"other"[..], |_| ());
+    assert_eq!(stored.expect("it is decided"), Stored::Exists);
+    let none = LargePut { len: 0, ..LargePut::default() };
+    let refused = client.put_large(key, &none, &b""[..], |_| ()).expect_err("no length");
+    assert!(matches!(refused, ClientError::Refused { .. }), "{refused}");
+    client.put(key, &Put::value(b"small")).wait().expect("stored");
+    let mut small = client.get_large(key).wait().expect("a reply").expect("an item");
+    let mut read = String::new();
+    small.read_to_string(&mut read).expect("readable");
+    assert_eq!(read, "small");
+    node.stop();
 }
 
 #[test]

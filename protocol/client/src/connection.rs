@@ -1,6 +1,6 @@
 //! One connection of one thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -171,6 +171,8 @@ pub struct ClientConnection {
     /// Names the next request.
     token: Option<IdempotencyToken>,
     arrived: HashMap<u64, Arrived>,
+    /// Requests for whose replies nobody waits any more.
+    forgotten: HashSet<u64>,
     is_spent: bool,
 }
 
@@ -207,6 +209,7 @@ impl ClientConnection {
             durability: RequestDurability::AsNode,
             token: None,
             arrived: HashMap::new(),
+            forgotten: HashSet::new(),
             is_spent: false,
         })
     }
@@ -336,7 +339,7 @@ impl ClientConnection {
         self.wait(ticket)
     }
 
-    fn send(&mut self, request: &NativeRequest<'_>) -> Result<Ticket, ClientError> {
+    pub(crate) fn send(&mut self, request: &NativeRequest<'_>) -> Result<Ticket, ClientError> {
         if self.is_spent {
             return Err(ClientError::Spent);
         }
@@ -356,8 +359,16 @@ impl ClientConnection {
         }
     }
 
+    /// Nobody waits for this reply any more: it is dropped when it comes.
     #[allow(clippy::needless_pass_by_value, reason = "a ticket is good for one wait")]
-    fn wait(&mut self, ticket: Ticket) -> Result<Arrived, ClientError> {
+    pub(crate) fn forget(&mut self, ticket: Ticket) {
+        if self.arrived.remove(&ticket.id).is_none() && !self.is_spent {
+            self.forgotten.insert(ticket.id);
+        }
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "a ticket is good for one wait")]
+    pub(crate) fn wait(&mut self, ticket: Ticket) -> Result<Arrived, ClientError> {
         let Ticket { id, opcode } = ticket;
         let deadline = now() + self.timeout;
         loop {
@@ -369,6 +380,7 @@ impl ClientConnection {
                 return Err(ClientError::Spent);
             }
             match self.receive(deadline) {
+                Ok((id, _)) if self.forgotten.remove(&id) => {}
                 Ok((id, arrived)) => drop(self.arrived.insert(id, arrived)),
                 Err(error) => return Err(self.spend(error)),
             }

@@ -7,7 +7,7 @@
 //! - `node` knows how a node is laid out, `placement` and `ketama` on which nodes a record is.
 //! - `keeper` and `watch` keep time, `budget` says how often and when.
 //! - `once` names changes, `multi` gathers reads, `listing` turns pages, `namespaces` asks all
-//!   nodes.
+//!   nodes, `upload` and `download` cut large values into chunks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,7 @@ mod call;
 mod client_core;
 mod codec;
 mod compression;
+mod download;
 mod keeper;
 mod ketama;
 mod lane;
@@ -51,15 +52,18 @@ mod pipeline;
 mod placement;
 mod sending;
 mod settings;
+mod upload;
 mod watch;
 
 pub use builder::ClientBuilder;
 pub use call::{Call, Calls};
 pub use compression::COMPRESSED;
+pub use download::LargeReader;
 pub use listing::{ItemStream, Listing};
 pub use metrics::{CallKind, CallMetrics, ClientMetrics};
 pub use multi::MultiRead;
 pub use once::NamedCall;
+pub use upload::LargeUpload;
 
 use client_core::ClientCore;
 use compression::{NOT_COMPARED, Packed, expand_item, packed};
@@ -98,7 +102,16 @@ enum Access {
     Write,
     /// It writes what depends on what a node has.
     Change,
+    /// It writes what makes no difference when it comes again.
+    Repeatable,
+    /// A node does it once, however often it comes, and says each time what came of it.
+    Once,
 }
+
+/// What a client with several replicas is told that asks for more than they can do.
+const NOT_WITH_REPLICAS: &str = "with several replicas a write cannot depend on what a node has \
+     (conditions, versions, numbers, appending): put whole values, or build the client with one \
+     replica";
 
 impl Client {
     /// A client of one node, as HOST:PORT, over its native port. It connects in the background.
@@ -419,12 +432,7 @@ impl Client {
             };
         }
         if access == Access::Change {
-            return Call::failed(ClientError::Usage(
-                "with several replicas a write cannot depend on what a node has (conditions, \
-                 versions, numbers, appending): put whole values, or build the client with one \
-                 replica"
-                    .to_owned(),
-            ));
+            return Call::failed(ClientError::Usage(NOT_WITH_REPLICAS.to_owned()));
         }
         let nodes = targets.as_slice().iter().map(|node| Targets::one(usize::from(*node)));
         let begun = nodes.map(|target| self.begin(kind, Some(record), request, access, target));
@@ -451,7 +459,8 @@ impl Client {
         let frame = settings.wire.frame(request, &options)?;
         let started = now();
         let route = record.map(|record| self.route(record, targets));
-        let may_repeat = access == Access::Read || token.is_some();
+        let is_named = token.is_some() || access == Access::Once;
+        let may_repeat = is_named || matches!(access, Access::Read | Access::Repeatable);
         let hedge_after = settings.hedge_after.filter(|_| kind == CallKind::Get);
         let operation = Arc::new(Operation::new(Draft {
             kind: Some(kind),
@@ -459,7 +468,7 @@ impl Client {
             route,
             targets,
             may_repeat,
-            is_named: token.is_some(),
+            is_named,
             started,
             deadline: started + self.timeout,
             hedge_at: hedge_after.map(|delay| started + delay),

@@ -41,6 +41,27 @@ impl<'a> ItemRef<'a> {
     }
 }
 
+/// The key of an item, for who keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ItemKeyBuf {
+    namespace: u32,
+    record: Vec<u8>,
+    item: Vec<u8>,
+}
+
+impl ItemKeyBuf {
+    pub(crate) fn wire(&self) -> ItemKey<'_> {
+        ItemKey { namespace: self.namespace, record: &self.record, item: &self.item }
+    }
+}
+
+impl From<ItemRef<'_>> for ItemKeyBuf {
+    fn from(key: ItemRef<'_>) -> Self {
+        let ItemKey { namespace, record, item } = key.wire;
+        Self { namespace, record: record.to_vec(), item: item.to_vec() }
+    }
+}
+
 /// A range's prefix and bounds are as long as item keys.
 pub(crate) fn check_range(range: ItemRange<'_>) -> Result<(), ClientError> {
     let parts = match range {

@@ -1,5 +1,6 @@
 //! Values that are longer than a request: stored and read in chunks.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 
 use larder_protocol::native::{
@@ -7,9 +8,22 @@ use larder_protocol::native::{
     RequestDurability, StoreWhen,
 };
 
-use crate::connection::{ClientConnection, Item, Stored, When};
+use crate::connection::{Arrived, ClientConnection, Item, Stored, Ticket, When};
 use crate::error::ClientError;
-use crate::key::ItemRef;
+use crate::key::{ItemKeyBuf, ItemRef};
+
+/// Chunks of a large value that are under way at a time, unless a client is told otherwise, and at
+/// most.
+pub(crate) const CHUNKS_UNDER_WAY: usize = 4;
+pub(crate) const CHUNKS_UNDER_WAY_MAX: usize = 64;
+
+/// Bytes of each of them, on the mean: of longer ones fewer are under way.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// How many chunks of this length are under way at a time, where there may be `most` of usual ones.
+pub(crate) fn chunks_at_a_time(chunk_bytes: u32, most: usize) -> usize {
+    (most * CHUNK_BYTES / (chunk_bytes as usize).max(1)).clamp(1, most)
+}
 
 /// How a value is stored that comes in chunks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +40,7 @@ pub struct LargePut<'a> {
 }
 
 impl LargePut<'_> {
-    fn when(&self) -> Result<StoreWhen, ClientError> {
+    pub(crate) fn when(&self) -> Result<StoreWhen, ClientError> {
         Ok(match self.when {
             When::Always => StoreWhen::Always,
             When::Absent => StoreWhen::IfAbsent,
@@ -41,9 +55,10 @@ impl LargePut<'_> {
 }
 
 impl ClientConnection {
-    /// Stores a value that `source` gives, chunk by chunk: one of them is in memory at a time. The
-    /// item changes when all are there, and not at all after an error. `progress` is told after
-    /// each chunk how many bytes the node has.
+    /// Stores a value that `source` gives, chunk by chunk: four of them are under way at a time,
+    /// and one is in memory. The item changes when all are there, and not at all after an error
+    /// that says so ([`ClientError::may_be_done`]). `progress` is told after each chunk how many
+    /// bytes the node has.
     ///
     /// ```no_run
     /// # use larder_client::{ClientConnection, ClientError, ItemRef, LargePut};
@@ -91,21 +106,51 @@ impl ClientConnection {
         source: &mut impl Read,
         progress: &mut impl FnMut(u64),
     ) -> Result<(), ClientError> {
+        let mut under_way = VecDeque::new();
+        // The commit comes behind the chunks in the log, and waits for all.
+        let durability = self.replace_durability(RequestDurability::None);
+        let sent = self.send_chunks((key, staged), source, &mut under_way, progress);
+        self.replace_durability(durability);
+        under_way.into_iter().for_each(|(ticket, _)| self.forget(ticket));
+        sent
+    }
+
+    fn send_chunks(
+        &mut self,
+        (key, staged): (ItemKey<'_>, LargeHead),
+        source: &mut impl Read,
+        under_way: &mut VecDeque<(Ticket, usize)>,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), ClientError> {
+        let under_way_max = chunks_at_a_time(staged.chunk_bytes, CHUNKS_UNDER_WAY);
         let mut chunk = vec![0; staged.chunk_bytes.min(staged.len) as usize];
         let mut done = 0;
         for index in 0..staged.chunks() {
+            if under_way.len() >= under_way_max {
+                done += self.confirm_chunk(under_way)?;
+                progress(done);
+            }
             let bytes = &mut chunk[..staged.chunk_len(index) as usize];
             source.read_exact(bytes).map_err(ClientError::Source)?;
             let work = LargeWork::PutChunk { upload: staged.upload, index, bytes };
-            // The commit comes behind it in the log, and waits for both.
-            let durability = self.replace_durability(RequestDurability::None);
-            let arrived = self.large(key, work);
-            self.replace_durability(durability);
-            arrived?.ok(&[])?;
-            done += bytes.len() as u64;
+            let ticket = self.send(&NativeRequest::Large(LargeItem { key, work }))?;
+            under_way.push_back((ticket, bytes.len()));
+        }
+        while !under_way.is_empty() {
+            done += self.confirm_chunk(under_way)?;
             progress(done);
         }
         Ok(())
+    }
+
+    /// Waits for the answer to the first of these chunks; how many bytes it has.
+    fn confirm_chunk(
+        &mut self,
+        under_way: &mut VecDeque<(Ticket, usize)>,
+    ) -> Result<u64, ClientError> {
+        let Some((ticket, len)) = under_way.pop_front() else { return Ok(0) };
+        self.wait(ticket)?.ok(&[])?;
+        Ok(len as u64)
     }
 
     /// Reads an item whose value may be of any length, and comes in chunks if it is long; `None` if
@@ -126,54 +171,55 @@ impl ClientConnection {
     pub fn get_large(&mut self, key: ItemRef<'_>) -> Result<Option<ValueReader<'_>>, ClientError> {
         let get = GetItem { key: key.wire, metadata_only: false, is_quiet: false };
         let arrived = self.call(&NativeRequest::Get(get))?;
-        let ItemKey { namespace, record, item: item_key } = key.wire;
-        let (record, item_key) = (record.to_vec(), item_key.to_vec());
+        let key = ItemKeyBuf::from(key);
         if arrived.status != Some(NativeStatus::Large) {
             let found = self.judge(arrived.item())?;
-            return Ok(found.map(|mut item| {
-                let chunk = std::mem::take(&mut item.value);
-                let key = (namespace, record, item_key);
-                ValueReader { node: self, key, item, large: None, next: 0, chunk, at: 0 }
-            }));
+            return Ok(found.map(|item| ValueReader::new(self, key, item, None)));
         }
         let shown = arrived.as_reply().large().map_err(|_| arrived.foreign());
         let (item, large) = self.judge(shown)?;
-        let (item, large, key) = (Item::of(&item), Some(large), (namespace, record, item_key));
-        let chunk = Vec::new();
-        Ok(Some(ValueReader { node: self, key, item, large, next: 0, chunk, at: 0 }))
+        Ok(Some(ValueReader::new(self, key, Item::of(&item), Some(large))))
     }
 
-    fn large(
-        &mut self,
-        key: ItemKey<'_>,
-        work: LargeWork<'_>,
-    ) -> Result<crate::connection::Arrived, ClientError> {
+    fn large(&mut self, key: ItemKey<'_>, work: LargeWork<'_>) -> Result<Arrived, ClientError> {
         self.call(&NativeRequest::Large(LargeItem { key, work }))
     }
 }
 
-/// A value that is read in chunks: one of them is in memory at a time.
+/// A value that is read in chunks: four of them are under way at a time, and no more of the value
+/// is in memory.
 ///
 /// As [`Read`], an error is one of the kind [`io::ErrorKind::Other`] that has the [`ClientError`]
 /// in it. If the value is replaced while it is read, that says [`NativeStatus::Changed`]: what was
 /// read is the beginning of the old one, and reading begins again with another
-/// [`ClientConnection::get_large`].
+/// [`ClientConnection::get_large`]. After an error nothing more comes.
 #[derive(Debug)]
 pub struct ValueReader<'n> {
     node: &'n mut ClientConnection,
-    /// Namespace, record id and item key.
-    key: (u32, Vec<u8>, Vec<u8>),
+    key: ItemKeyBuf,
     item: Item,
     /// `None` if the chunk is all.
     large: Option<LargeHead>,
-    /// The next chunk that is asked for.
+    /// The next chunk to ask for.
     next: u32,
+    /// Chunks that were asked for, the first one first, and how long each is.
+    under_way: VecDeque<(Ticket, usize)>,
     chunk: Vec<u8>,
     /// How much of the chunk was read.
     at: usize,
 }
 
-impl ValueReader<'_> {
+impl<'n> ValueReader<'n> {
+    fn new(
+        node: &'n mut ClientConnection,
+        key: ItemKeyBuf,
+        mut item: Item,
+        large: Option<LargeHead>,
+    ) -> Self {
+        let (chunk, under_way) = (std::mem::take(&mut item.value), VecDeque::new());
+        Self { node, key, item, large, next: 0, under_way, chunk, at: 0 }
+    }
+
     /// The item, without its value.
     pub fn item(&self) -> &Item {
         &self.item
@@ -191,23 +237,57 @@ impl ValueReader<'_> {
         Ok((rest > 0).then_some(chunk))
     }
 
-    /// What is here of the value and was not read yet; empty at its end. Another chunk is fetched
-    /// where nothing is.
+    /// What is here of the value and was not read yet; empty at its end. Another chunk is waited
+    /// for where nothing is.
     fn rest_of_chunk(&mut self) -> Result<&[u8], ClientError> {
-        let next = self.large.filter(|large| self.next < large.chunks());
-        if let Some(large) = next.filter(|_| self.at == self.chunk.len()) {
-            let (namespace, record, item) = &self.key;
-            let key = ItemKey { namespace: *namespace, record, item };
-            let (upload, index) = (large.upload, self.next);
-            let arrived = self.node.large(key, LargeWork::GetChunk { upload, index })?.ok(&[])?;
-            if arrived.body.len() != large.chunk_len(index) as usize {
-                let foreign = Err(arrived.foreign());
-                return self.node.judge(foreign);
+        if self.at == self.chunk.len() {
+            let next = self.receive();
+            if next.is_err() {
+                self.large = None;
+                self.forget_all();
             }
-            (self.chunk, self.at) = (arrived.body, 0);
-            self.next += 1;
+            (self.chunk, self.at) = (next?, 0);
         }
         Ok(&self.chunk[self.at..])
+    }
+
+    /// The next chunk; empty behind the last.
+    fn receive(&mut self) -> Result<Vec<u8>, ClientError> {
+        self.ask()?;
+        let Some((ticket, len)) = self.under_way.pop_front() else { return Ok(Vec::new()) };
+        let arrived = self.node.wait(ticket)?.ok(&[])?;
+        if arrived.body.len() != len {
+            let foreign = Err(arrived.foreign());
+            return self.node.judge(foreign);
+        }
+        self.ask()?;
+        Ok(arrived.body)
+    }
+
+    /// Asks for as many chunks as may be under way.
+    fn ask(&mut self) -> Result<(), ClientError> {
+        let Some(large) = self.large else { return Ok(()) };
+        let under_way_max = chunks_at_a_time(large.chunk_bytes, CHUNKS_UNDER_WAY);
+        while self.next < large.chunks() && self.under_way.len() < under_way_max {
+            let work = LargeWork::GetChunk { upload: large.upload, index: self.next };
+            let request = NativeRequest::Large(LargeItem { key: self.key.wire(), work });
+            let ticket = self.node.send(&request)?;
+            self.under_way.push_back((ticket, large.chunk_len(self.next) as usize));
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    fn forget_all(&mut self) {
+        for (ticket, _) in self.under_way.drain(..) {
+            self.node.forget(ticket);
+        }
+    }
+}
+
+impl Drop for ValueReader<'_> {
+    fn drop(&mut self) {
+        self.forget_all();
     }
 }
 
@@ -218,5 +298,25 @@ impl Read for ValueReader<'_> {
         out[..len].copy_from_slice(&rest[..len]);
         self.at += len;
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_bounded_in_bytes_too() {
+        for (chunk_bytes, most, chunks) in [
+            (512 << 10, 4, 4),
+            (1 << 20, 4, 4),
+            (2 << 20, 4, 2),
+            (128 << 20, 64, 1),
+            (u32::MAX, 4, 1),
+            (1, 4, 4),
+            (0, 1, 1),
+        ] {
+            assert_eq!(chunks_at_a_time(chunk_bytes, most), chunks, "{chunk_bytes} {most}");
+        }
     }
 }

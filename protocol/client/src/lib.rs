@@ -69,6 +69,9 @@
 //! # }
 //! ```
 //!
+//! Values that are longer than a request, up to 128 MiB, go in chunks: [`Client::put_large`] stores
+//! what a reader gives, and [`Client::get_large`] gives a reader, which is a stream as well.
+//!
 //! [`Client::builder`] says the rest: several nodes and replicas, deadlines, how often something is
 //! tried, slow reads that are sent twice, compression. Options that cannot be are refused:
 //!
@@ -113,7 +116,7 @@ pub use connection::{ClientConnection, Item, Put, Stored, Ticket, When};
 pub use error::{ClientError, Next};
 pub use handle::{
     COMPRESSED, Call, CallKind, CallMetrics, Calls, Client, ClientBuilder, ClientMetrics,
-    ItemStream, Listing, MultiRead, NamedCall,
+    ItemStream, LargeReader, LargeUpload, Listing, MultiRead, NamedCall,
 };
 pub use key::ItemRef;
 pub use larder_protocol::native::reply::Changed;
@@ -122,7 +125,7 @@ pub use larder_protocol::native::{
     NamespaceSettings, NativeLease, NativeNamespace, PageLimits, RequestDurability, SettingsChange,
 };
 pub use large::{LargePut, ValueReader};
-pub use memcache::{CasOutcome, Memcache, MemcacheValue};
+pub use memcache::{CasOutcome, Memcache, MemcacheRead, MemcacheValue};
 pub use multi::ItemRead;
 pub use mutate::{Changes, Mutated, Unmet};
 pub use once::{ChangeName, NamedChange};

@@ -1,11 +1,17 @@
 //! What programs do with memcached, for those that move over.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use larder_protocol::native::IncrementItem;
 
 use crate::clock::unix_seconds;
 use crate::connection::{Item, Put, Stored, When};
-use crate::handle::{Call, Calls, Client};
+use crate::error::ClientError;
+use crate::handle::{Call, Calls, Client, MultiRead};
 use crate::key::ItemRef;
+use crate::multi::ItemRead;
 
 /// Expiries above this many seconds are Unix times, as in memcached.
 const RELATIVE_SECONDS_MAX: u32 = 30 * 24 * 3600;
@@ -31,6 +37,46 @@ pub struct MemcacheValue {
     pub flags: u32,
     /// For [`Memcache::cas`].
     pub cas: u64,
+}
+
+/// A read of several values that is under way: a future for tasks, and something to wait for for
+/// threads. It gives an answer for each key, in the order of the keys.
+#[derive(Debug)]
+#[must_use = "a read may stay unsent until it is waited for or awaited"]
+pub struct MemcacheRead {
+    read: MultiRead,
+    /// By key, what is wrong with it: such keys were not asked for.
+    refused: Vec<Option<ClientError>>,
+}
+
+impl MemcacheRead {
+    /// Waits for all answers, at most until the deadline.
+    pub fn wait(self) -> Vec<Result<Option<MemcacheValue>, ClientError>> {
+        let Self { read, refused } = self;
+        in_order(refused, read.wait())
+    }
+}
+
+impl Future for MemcacheRead {
+    type Output = Vec<Result<Option<MemcacheValue>, ClientError>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let reads = ready!(Pin::new(&mut self.read).poll(context));
+        Poll::Ready(in_order(std::mem::take(&mut self.refused), reads))
+    }
+}
+
+/// An answer for each key, of which some were not asked for.
+fn in_order(
+    refused: Vec<Option<ClientError>>,
+    reads: Vec<ItemRead>,
+) -> Vec<Result<Option<MemcacheValue>, ClientError>> {
+    let mut reads = reads.into_iter();
+    let answer = |refused: Option<ClientError>| match refused {
+        Some(error) => Some(Err(error)),
+        None => reads.next().map(|read| Ok(read?.map(MemcacheValue::from))),
+    };
+    refused.into_iter().filter_map(answer).collect()
 }
 
 /// What a `cas` ends with.
@@ -60,12 +106,15 @@ impl Memcache {
         self.read(key.as_ref()).map(|item| item.map(MemcacheValue::from))
     }
 
-    /// The values of all these keys, in their order.
-    pub fn get_multi<K: AsRef<[u8]>>(
-        &self,
-        keys: impl IntoIterator<Item = K>,
-    ) -> Calls<Option<MemcacheValue>> {
-        keys.into_iter().map(|key| self.gets(key)).collect()
+    /// The values of all these keys, in their order. Each core of a node is asked for what it owns
+    /// with one request.
+    pub fn get_multi<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> MemcacheRead {
+        let keys: Vec<K> = keys.into_iter().collect();
+        let refs: Vec<_> = keys.iter().map(ItemRef::of_record).collect();
+        let good: Vec<_> = refs.iter().filter_map(|key| key.as_ref().ok().copied()).collect();
+        let read = self.client.multi_get(&good);
+        let refused = refs.into_iter().map(Result::err).collect();
+        MemcacheRead { read, refused }
     }
 
     /// Stores a value.

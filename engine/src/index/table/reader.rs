@@ -1,6 +1,7 @@
 //! An open table: index and filter in memory, data blocks read when they are asked for.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -29,6 +30,8 @@ pub struct Table<E: Env> {
     hiding: Cell<Hiding>,
     /// Something in the file was found not to be what was written.
     is_damaged: Cell<bool>,
+    /// Shared with all that read the same file: a table, and the stubs that it has become.
+    of_file: Rc<()>,
 }
 
 /// An answer that needs no device, or the news that one does.
@@ -90,8 +93,20 @@ impl<E: Env> Table<E> {
         }
         let (index, filter, pointed) = (Rc::new(index), Rc::new(filter), footer.pointed);
         let (meta, hiding) = (meta.clone(), Cell::new(Hiding::default()));
-        let is_damaged = Cell::new(false);
-        Ok(Self { env, path, file, identity, meta, index, filter, pointed, hiding, is_damaged })
+        let (is_damaged, of_file) = (Cell::new(false), Rc::new(()));
+        Ok(Self {
+            env,
+            path,
+            file,
+            identity,
+            meta,
+            index,
+            filter,
+            pointed,
+            hiding,
+            is_damaged,
+            of_file,
+        })
     }
 
     /// What its entries hide of older ones.
@@ -128,6 +143,7 @@ impl<E: Env> Table<E> {
             pointed: self.pointed,
             hiding: self.hiding.clone(),
             is_damaged: Cell::new(false),
+            of_file: Rc::clone(&self.of_file),
         }
     }
 
@@ -157,6 +173,33 @@ impl<E: Env> Table<E> {
         let end = last as usize + 1;
         let largest = if end < self.index.len() { self.index.fence(end) } else { largest };
         (smallest.as_slice().max(self.index.fence(first as usize)), largest)
+    }
+
+    /// The keys that these blocks may hold, of which there are some: from the first key on, and
+    /// below the second.
+    pub(super) fn keys_of_blocks(&self, blocks: Range<usize>) -> (Vec<u8>, Vec<u8>) {
+        let (index, meta) = (&self.index, &self.meta);
+        let first = index.fence(blocks.start).max(&meta.smallest).to_vec();
+        let end = if blocks.end < index.len() {
+            index.fence(blocks.end).to_vec()
+        } else {
+            [meta.largest.as_slice(), &[0]].concat()
+        };
+        (first, end)
+    }
+
+    /// The keys that a stub may have lost, in order and without overlap: each part from its first
+    /// key on, and below the second.
+    pub fn lost_keys(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = self.meta.bad_blocks.chunk_by(|left, right| left + 1 == *right);
+        let blocks = |row: &[u32]| row[0] as usize..row[0] as usize + row.len();
+        rows.map(|row| self.keys_of_blocks(blocks(row))).collect()
+    }
+
+    /// Whether nobody else holds the table's file: neither the table that a stub was, nor a stub of
+    /// it.
+    pub fn is_last_of_its_file(&self) -> bool {
+        Rc::strong_count(&self.of_file) == 1
     }
 
     /// What the table was opened with. Its level is the one at that time.

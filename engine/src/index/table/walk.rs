@@ -124,15 +124,7 @@ impl<E: Env> TableWalk<E> {
     /// The keys that the block that was entered last may hold: from the first one on, and below the
     /// second.
     pub fn block_keys(&self) -> (Vec<u8>, Vec<u8>) {
-        let (index, meta) = (self.table.index(), self.table.meta());
-        let first = index.fence(self.block).max(&meta.smallest).to_vec();
-        let next = self.block + 1;
-        let end = if next < index.len() {
-            index.fence(next).to_vec()
-        } else {
-            [meta.largest.as_slice(), &[0]].concat()
-        };
-        (first, end)
+        self.table.keys_of_blocks(self.block..self.block + 1)
     }
 
     fn at(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Blocks that cannot be read: their keys answer with an error, everything else goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use larder_runtime::env::Env as _;
@@ -269,4 +269,161 @@ fn blocks_lost_anywhere_at_any_time_never_bring_an_older_value_back() {
         failing.check();
         failing.clear();
     }
+}
+
+impl Failing {
+    /// The power fails, and all blocks of these tables are lost but for the last ones.
+    fn lose_all(&mut self, tables: &[TableMeta]) -> usize {
+        let simulation = Simulation::new(SimulationOptions::new(self.random));
+        let mut disk = std::mem::replace(&mut self.fixture.simulation, simulation).kill();
+        let mut lost = 0;
+        for table in tables {
+            let path = PathBuf::from(DIRECTORY).join(file_name(table.id));
+            for block in 0..(table.file_bytes / 4096).saturating_sub(4) {
+                disk.lose_sector(&path, block * 4096);
+                lost += 1;
+            }
+        }
+        let options = SimulationOptions::new(self.random);
+        self.fixture.simulation = Simulation::with_disk(options, disk);
+        self.fixture.reopen();
+        self.suspects = self.fixture.model.keys().copied().collect();
+        lost
+    }
+
+    /// The living items that one scan shows that passes over what is lost, where it ends if it was
+    /// cut, and whether it says that something is left out.
+    fn passing(&mut self, range: ScanRange) -> (Vec<u32>, Option<Vec<u8>>, bool) {
+        let index = self.fixture.index.clone();
+        let work = async move {
+            let (mut scan, mut found) = (index.scan(range, IoClass::Scan), Vec::new());
+            while let Some(scanned) = index.next_scanned(&mut scan).await? {
+                if !scanned.entry.as_entry().is_tombstone() {
+                    found.push(scanned.key);
+                }
+            }
+            let cut_at = scan.cut_at().map(<[u8]>::to_vec);
+            Ok::<_, EngineError>((found, cut_at, scan.has_left_out()))
+        };
+        let (found, cut_at, has_left_out) =
+            self.fixture.simulation.block_on(work).expect("runs").expect("what is lost is passed");
+        let numbers: BTreeMap<Vec<u8>, u32> = (0..40_000).map(|n| (key(n), n)).collect();
+        let found = found.into_iter().map(|key| numbers[&key]).collect();
+        (found, cut_at, has_left_out)
+    }
+
+    /// What all scans show that follow each other, and how many those are.
+    fn all_passing(&mut self, is_reverse: bool) -> (Vec<u32>, usize) {
+        let mut range = ScanRange { start: key(0), end: None, is_reverse, passes_lost: true };
+        range.end = Some(key(39_999));
+        let (mut all, mut pages, mut says) = (Vec::new(), 0, false);
+        loop {
+            let (found, cut_at, has_left_out) = self.passing(range.clone());
+            all.extend(found);
+            pages += 1;
+            says |= has_left_out;
+            let Some(cut_at) = cut_at else {
+                assert!(says, "something is left out");
+                return (all, pages);
+            };
+            if is_reverse {
+                assert!(range.end.as_ref().is_some_and(|end| cut_at < *end), "it goes on");
+                range.end = Some(cut_at);
+            } else {
+                assert!(cut_at >= range.start, "it goes on");
+                range.start = [cut_at.as_slice(), &[0]].concat();
+            }
+        }
+    }
+}
+
+#[test]
+fn scans_that_pass_over_damage_come_to_an_end_however_much_there_is() {
+    let mut failing = Failing::new(5);
+    failing.write_all(0..32_000);
+    let mut tables = failing.tables(0);
+    tables.sort_by(|left, right| left.smallest.cmp(&right.smallest));
+    let lost = failing.lose_all(&tables[..tables.len() * 3 / 4]);
+    assert!(lost > 140, "{lost} blocks were lost");
+    // Some of what is lost is written again.
+    failing.write_all((0..32_000).filter(|number| number % 100 == 7));
+    (0..32_000).filter(|number| number % 500 == 11).for_each(|n| failing.write(n, separate));
+    let readable: Vec<u32> =
+        (0..32_000).filter(|&n| matches!(failing.fixture.get(n), Ok(Some(_)))).collect();
+    let again = |number: &&u32| **number % 100 == 7 || **number % 500 == 11;
+    assert!(readable.iter().filter(again).count() == 384 && readable.len() > 1000);
+    for is_reverse in [false, true] {
+        let (mut shown, pages) = failing.all_passing(is_reverse);
+        if is_reverse {
+            shown.reverse();
+        }
+        assert_eq!(shown, readable, "in reverse: {is_reverse}");
+        assert!((3..=6).contains(&pages), "{pages} scans");
+    }
+}
+
+#[test]
+fn of_a_stub_nothing_is_left_out_but_what_its_blocks_have_lost() {
+    let mut failing = filled(4);
+    let tables = failing.tables(2);
+    let table = tables.iter().max_by_key(|table| table.file_bytes).expect("there are tables");
+    failing.lose_block(table, 0, false);
+    failing.lose_block(table, 3, false);
+    for round in 0..6 {
+        failing.write_all((0..300).map(|number| (number * 31 + round * 7) % 2500));
+        failing.fixture.compact().expect("merges");
+    }
+    assert_eq!(failing.stubs(), 1);
+    let lost: Vec<u32> = (0..3000).filter(|&number| failing.fixture.get(number).is_err()).collect();
+    let (first, last) = (lost[0], lost[lost.len() - 1]);
+    let gap = lost.windows(2).map(|pair| (pair[0] + 1, pair[1])).max_by_key(|(a, b)| b - a);
+    let (gap_from, gap_below) = gap.expect("two blocks were lost");
+    assert!(gap_below - gap_from > 50, "{lost:?}");
+    // Newer ones of both, in a memtable and in a table.
+    failing.write_all([first, lost[lost.len() / 2]].into_iter());
+    failing.write(last, separate);
+    for is_reverse in [false, true] {
+        let (shown, _) = failing.all_passing(is_reverse);
+        let shown: BTreeSet<u32> = shown.into_iter().collect();
+        for number in [first, last, lost[lost.len() / 2]] {
+            assert!(shown.contains(&number), "{number} was written since");
+        }
+        for number in (0..3000).filter(|n| (gap_from..gap_below).contains(n) || *n > last) {
+            let is_there = matches!(failing.fixture.get(number), Ok(Some(_)));
+            assert_eq!(shown.contains(&number), is_there, "{number} is in no lost block");
+        }
+        for number in lost.iter().filter(|n| failing.fixture.get(**n).is_err()) {
+            assert!(!shown.contains(number), "{number} may be lost");
+        }
+    }
+}
+
+#[test]
+fn the_file_of_a_stub_stays_as_long_as_anybody_has_the_table_that_it_was() {
+    let mut failing = filled(6);
+    let table = failing.tables(1)[0].clone();
+    failing.lose_block(&table, 1, false);
+    let snapshot = failing.fixture.index.snapshot().expect("the memtable is empty");
+    assert!(snapshot.has(table.id));
+    for round in 0..6 {
+        failing.write_all((0..300).map(|number| (number * 31 + round * 7) % 2500));
+        failing.fixture.compact().expect("merges");
+    }
+    assert_eq!(failing.stubs(), 1);
+    let generation = NamespaceGeneration { namespace: 0, generation: (1 << 31) + 1 };
+    let edit =
+        manifest::Edit { namespace_generations: vec![generation], ..manifest::Edit::default() };
+    failing.fixture.host.manifest.borrow_mut().apply(&edit).expect("applies");
+    failing.fixture.compact().expect("removes");
+    assert_eq!(failing.stubs(), 0, "the stub has gone");
+    let path = PathBuf::from(DIRECTORY).join(file_name(table.id));
+    let is_there = |failing: &mut Failing| {
+        failing.fixture.simulation.snapshot().files().iter().any(|(file, _)| *file == path)
+    };
+    assert!(is_there(&mut failing), "the snapshot may read it");
+    drop(snapshot);
+    let index = failing.fixture.index.clone();
+    let removing = async move { index.remove_unread_files().await };
+    failing.fixture.simulation.block_on(removing).expect("runs").expect("removes");
+    assert!(!is_there(&mut failing));
 }

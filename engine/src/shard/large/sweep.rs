@@ -9,7 +9,7 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::upload::Stage;
-use super::{LARGE_NAMESPACE, UPLOADS, Upload, store};
+use super::{LARGE_NAMESPACE, UPLOADS, Upload};
 use crate::canary::{self, Defect};
 use crate::error::EngineError;
 use crate::index::table::key_hash;
@@ -104,7 +104,10 @@ impl<E: Env> Shard<E> {
         let is_needed = match upload.stage {
             Stage::Staged => {
                 let takes = self.state.borrow().namespaces.takes(upload.namespace);
-                takes && self.unix_now() < upload.until
+                let now = self.unix_now();
+                let is_overdue =
+                    || self.state.borrow().uploads.is_overdue(number, now, &self.options.large);
+                takes && now < upload.until && !is_overdue()
             }
             Stage::Committed if canary::has(Defect::CollectLivingChunks) => false,
             Stage::Committed => self.is_referred_to(number, &upload).await?,
@@ -131,7 +134,7 @@ impl<E: Env> Shard<E> {
             if !self.state.borrow().namespaces.takes(*namespace) {
                 return Ok(false);
             }
-            let gone = Store { expiry: EXPIRED, ..store(StoreMode::Add, b"") };
+            let gone = Store { expiry: EXPIRED, ..Store::plain(StoreMode::Add, b"") };
             let bury = OperationBuf::new(&Operation::Store(gone));
             match self.execute(&key, bury).await {
                 Ok((answer, _)) if answer.as_answer().outcome == Outcome::Stored => {

@@ -82,7 +82,9 @@ pub(super) fn tiny_options() -> ShardOptions {
         large: LargeOptions {
             chunk_bytes_max: 700,
             staging_seconds: 1000,
-            staged_max: 8,
+            first_chunk_seconds: 100,
+            staged_max: 64,
+            staged_bytes_max: 1 << 20,
             round_nanoseconds: 20_000_000,
         },
         picker: PickerOptions {

@@ -15,7 +15,7 @@ use crate::large::{
 };
 use crate::operation::{Arithmetic, Exchange, Operation, Outcome, Read, Store, StoreMode};
 use crate::scan::Scan;
-use crate::shard::{NamespaceOptions, OperationBuf, ShardOptions};
+use crate::shard::{NamespaceCompression, NamespaceOptions, OperationBuf, ShardOptions};
 
 /// The namespace of uploads and chunks.
 const RESERVED: u32 = 0x7FFF_FFFD;
@@ -50,7 +50,7 @@ pub(super) async fn step(
     step: LargeStep,
 ) -> Result<LargeAnswer, EngineError> {
     let (record, item) = (b"r".to_vec(), item.to_vec());
-    let request = LargeRequest { namespace, record, item, step };
+    let request = LargeRequest { client: 0, namespace, record, item, step };
     let (answer, needs) = shard.large(&request).await?;
     shard.wait_acknowledged(needs).await?;
     Ok(answer)
@@ -393,11 +393,21 @@ fn steps_that_make_no_sense_are_refused() {
         assert_eq!(refused(other, commit()).await, LargeRefusal::NoUpload);
         let get = |index| LargeStep::GetChunk { upload, index };
         assert_eq!(refused(at, get(0)).await, LargeRefusal::Changed);
-        for _ in 1..options.large.staged_max {
-            step(&shard, other, LargeStep::Stage { len: 9 }).await.expect("runs");
-        }
         let more = LargeStep::Stage { len: 9 };
-        assert_eq!(refused(other, more.clone()).await, LargeRefusal::TooManyStaged);
+        let mut begun = 1;
+        let full = loop {
+            match step(&shard, other, more.clone()).await.expect("runs") {
+                LargeAnswer::Staged(_) => begun += 1,
+                LargeAnswer::Refused(refusal) => break refusal,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((full, begun), (LargeRefusal::TooManyStaged, 13), "a fifth, for one client");
+        let (record, item) = (b"r".to_vec(), b"j".to_vec());
+        let (client, namespace, step_of_other) = (1, DEFAULT_NAMESPACE, more.clone());
+        let request = LargeRequest { client, namespace, record, item, step: step_of_other };
+        let (answer, _) = shard.large(&request).await.expect("runs");
+        assert!(matches!(answer, LargeAnswer::Staged(_)), "others have room: {answer:?}");
         assert_eq!(step(&shard, at, chunk(1, 700)).await.expect("runs"), LargeAnswer::Done);
         step(&shard, at, commit()).await.expect("runs");
         assert_eq!(refused(at, get(3)).await, LargeRefusal::WrongChunk);
@@ -494,4 +504,78 @@ fn large_values_count_for_their_namespace_and_go_with_it() {
         shard.close().await.expect("closes");
     })
     .expect("runs");
+}
+
+#[test]
+fn an_upload_that_brings_nothing_goes_soon() {
+    let options = tiny_options();
+    let (mut life, shard) = start(8, &options);
+    let env = life.env();
+    let now = env.unix_seconds();
+    life.block_on(async move {
+        let at = (DEFAULT_NAMESPACE, &b"i"[..]);
+        let asked = step(&shard, at, LargeStep::Stage { len: 1400 }).await.expect("runs");
+        let LargeAnswer::Staged(silent) = asked else { panic!("{asked:?}") };
+        let asked = step(&shard, at, LargeStep::Stage { len: 1400 }).await.expect("runs");
+        let LargeAnswer::Staged(busy) = asked else { panic!("{asked:?}") };
+        let chunk = |upload, index| LargeStep::PutChunk { upload, index, bytes: vec![1; 700] };
+        assert_eq!(step(&shard, at, chunk(busy.upload, 1)).await.expect("runs"), LargeAnswer::Done);
+        env.set_unix_seconds(now + u64::from(options.large.first_chunk_seconds) + 1);
+        let none = LargeAnswer::Refused(LargeRefusal::NoUpload);
+        assert_eq!(step(&shard, at, chunk(silent.upload, 0)).await.expect("runs"), none);
+        sweeps_down_to(&shard, 2).await;
+        assert_eq!(step(&shard, at, chunk(busy.upload, 0)).await.expect("runs"), LargeAnswer::Done);
+        env.set_unix_seconds(now + u64::from(options.large.staging_seconds) - 5);
+        let commit = LargeStep::Commit { upload: busy.upload, store: store_of(PLAIN) };
+        let committed = step(&shard, at, commit).await.expect("runs");
+        assert!(matches!(committed, LargeAnswer::Committed(_)), "all is there: {committed:?}");
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_chunk_that_is_not_stored_is_not_said_to_be() {
+    let mut options = tiny_options();
+    let (mut life, shard) = start(9, &options);
+    let at = (DEFAULT_NAMESPACE, &b"i"[..]);
+    let stage = LargeStep::Stage { len: 1400 };
+    let worker = shard.clone();
+    let asked = life.block_on(async move { step(&worker, at, stage).await });
+    let asked = asked.expect("runs").expect("there is room");
+    let LargeAnswer::Staged(LargeValue { upload, .. }) = asked else { panic!("{asked:?}") };
+    options.value_bytes_max = 500;
+    let (mut life, shard) = restart(life, shard, &options);
+    life.block_on(async move {
+        let chunk = LargeStep::PutChunk { upload, index: 0, bytes: vec![1; 700] };
+        let told = step(&shard, at, chunk).await.expect("runs");
+        assert_eq!(told, LargeAnswer::Refused(LargeRefusal::NoUpload));
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn chunks_are_compressed_as_values_of_their_namespace_are() {
+    for (of_shard, of_namespace, is_compressed) in [
+        (Some(1), NamespaceCompression::Never, false),
+        (None, NamespaceCompression::From(1), true),
+        (Some(1), NamespaceCompression::AsShard, true),
+        (None, NamespaceCompression::AsShard, false),
+    ] {
+        let options = ShardOptions { compress_from: of_shard, ..tiny_options() };
+        let (mut life, shard) = start(10, &options);
+        life.block_on(async move {
+            let own = NamespaceOptions { compression: of_namespace, ..Default::default() };
+            shard.set_namespaces([(5, own)].into());
+            // Chunks of 700 bytes, and a last one of 300.
+            let five = Wanted { namespace: 5, ..PLAIN };
+            put(&shard, b"i", &[7; 2400], five).await.expect("there is room");
+            let compressed = shard.compression.counters().values;
+            assert_eq!(compressed > 0, is_compressed, "{of_shard:?} {of_namespace:?}");
+            assert_eq!(look(&shard, (5, b"i")).await.expect("reads"), Some(Some(vec![7; 2400])));
+            shard.close().await.expect("closes");
+        })
+        .expect("runs");
+    }
 }

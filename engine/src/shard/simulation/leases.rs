@@ -16,6 +16,7 @@ use crate::error::EngineError;
 use crate::key::DEFAULT_NAMESPACE;
 use crate::scan::Scan;
 use crate::shard::{LEASE_NANOSECONDS_MAX, LEASES_MAX, LeaseGiven, ShardOptions};
+use crate::space::Purpose;
 
 type Items = Vec<(Name, Vec<u8>)>;
 
@@ -27,7 +28,7 @@ struct Held {
 
 async fn lease(shard: &TestShard, written: &RefCell<Written>) -> Held {
     let mut models: Vec<Model> = Vec::new();
-    let mut giving = Box::pin(shard.lease(u64::MAX));
+    let mut giving = Box::pin(shard.lease(u64::MAX, None));
     // The moment is one between question and answer: all that was there then may be it.
     let given = std::future::poll_fn(|context| {
         let mut note = || {
@@ -156,12 +157,12 @@ fn a_lease_shows_what_has_expired_or_was_cleared_or_deleted_since() {
             run(&shard, &name(number), set_until(&[1; 300], expiry)).await;
         }
         env.sleep(1_000_000_000).await;
-        let first = shard.lease(u64::MAX).await.expect("given");
+        let first = shard.lease(u64::MAX, None).await.expect("given");
         env.sleep(6_000_000_000).await;
-        let second = shard.lease(u64::MAX).await.expect("given");
+        let second = shard.lease(u64::MAX, None).await.expect("given");
         let range = Scan::of_items(DEFAULT_NAMESPACE, b"record", b"00");
         shard.delete_range(&range).await.expect("deletes");
-        let third = shard.lease(u64::MAX).await.expect("given");
+        let third = shard.lease(u64::MAX, None).await.expect("given");
         shard.flush_all(None).await.expect("clears");
         run(&shard, &name(999), set(&[2; 300])).await;
         flush_memtable(&shard).await;
@@ -186,13 +187,13 @@ fn leases_are_few_and_end_by_themselves_or_when_they_are_ended() {
         run(&shard, &name(1), set(b"value")).await;
         let mut given = Vec::new();
         for _ in 0..LEASES_MAX {
-            given.push(shard.lease(u64::MAX).await.expect("given"));
+            given.push(shard.lease(u64::MAX, None).await.expect("given"));
         }
         assert!(given.iter().all(|given| given.nanoseconds == LEASE_NANOSECONDS_MAX));
-        let refused = shard.lease(1).await;
+        let refused = shard.lease(1, None).await;
         assert!(matches!(refused, Err(EngineError::TooManyLeases)), "{refused:?}");
         assert!(shard.end_lease(given[3].id) && !shard.end_lease(given[3].id));
-        let short = shard.lease(2_000_000_000).await.expect("there is room again");
+        let short = shard.lease(2_000_000_000, None).await.expect("there is room again");
         let count = async |given| all_pages(&shard, &leased(given)).await.map(|items| items.len());
         let is_ended = |found: Result<usize, _>| matches!(found, Err(EngineError::LeaseEnded));
         assert!(is_ended(count(given[3]).await));
@@ -221,7 +222,7 @@ fn a_lease_keeps_the_files_that_there_were_and_no_others() {
             run(&shard, &name(number), set(&[1; 2000])).await;
         }
         flush_memtable(&shard).await;
-        let given = shard.lease(u64::MAX).await.expect("given");
+        let given = shard.lease(u64::MAX, None).await.expect("given");
         let before = shard.usage().allocated;
         // What was there dies once, and what came since many times.
         for round in 0..20u8 {
@@ -256,7 +257,7 @@ fn the_oldest_lease_ends_when_space_is_short_and_no_write_is_refused_for_it() {
         for number in 0..40 {
             run(&shard, &name(number), set(&[1; 5000])).await;
         }
-        let given = [shard.lease(u64::MAX).await, shard.lease(u64::MAX).await];
+        let given = [shard.lease(u64::MAX, None).await, shard.lease(u64::MAX, None).await];
         let [first, second] = given.map(|given| given.expect("given"));
         env.set_capacity((2 << 20) + (900 << 10));
         let mut has_ended = false;
@@ -274,6 +275,100 @@ fn the_oldest_lease_ends_when_space_is_short_and_no_write_is_refused_for_it() {
         let leases = shard.statistics().leases;
         assert!(has_ended && leases.ended_for_space > 0, "{leases:?}");
         assert_eq!(shard.stopped(), None);
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn leases_that_come_together_share_a_memtable_and_none_waits_beyond_its_deadline() {
+    let (mut life, shard) = start(5, &tiny_options());
+    life.block_on(async move {
+        run(&shard, &name(0), set(b"v")).await;
+        shard.lease(u64::MAX, None).await.expect("given");
+        let flushes = |shard: &TestShard| shard.index.statistics().counters.flushes;
+        run(&shard, &name(1), set(b"v")).await;
+        let (now, before) = (shard.env.now(), flushes(&shard));
+        let late = shard.lease(u64::MAX, Some(now + 1_000_000)).await;
+        assert!(matches!(late, Err(EngineError::TooManyLeases)), "{late:?}");
+        assert!(shard.env.now() - now < 2_000_000, "it does not wait for longer");
+        let mut waiting = Vec::new();
+        for number in 2..6 {
+            run(&shard, &name(number), set(b"v")).await;
+            let mut giving = Box::pin(shard.lease(u64::MAX, None));
+            assert!(futures_lite::future::poll_once(&mut giving).await.is_none(), "it gathers");
+            waiting.push(giving);
+            shard.env.sleep(3_000_000).await;
+        }
+        for giving in waiting {
+            let given = giving.await.expect("given");
+            let page = shard.scan(leased(given)).await.expect("readable");
+            assert_eq!(page.items.len(), 6, "all see what there was when the first began");
+        }
+        shard.env.sleep(200_000_000).await;
+        assert!(flushes(&shard) - before <= 2, "{} flushes", flushes(&shard) - before);
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn what_a_lease_kept_of_tables_is_about_to_be_free_when_it_has_ended() {
+    let options = ShardOptions { memtable_bytes: 4 << 10, ..tiny_options() };
+    let (mut life, shard) = start(6, &options);
+    life.block_on(async move {
+        // All of it lives in tables.
+        let fill = async |round: u8| {
+            for number in 0..400 {
+                run(&shard, &name(number), set(&[round; 20])).await;
+            }
+            flush_memtable(&shard).await;
+            shard.env.sleep(500_000_000).await;
+        };
+        fill(1).await;
+        shard.lease(u64::MAX, None).await.expect("given");
+        for round in 2..6 {
+            fill(round).await;
+        }
+        assert!(shard.leases_hold() > 0 && !shard.files_are_going());
+        assert!(!shard.is_freeing(), "a lease keeps all that could go");
+        assert!(shard.end_lease_for_space());
+        assert!(shard.is_freeing(), "writes wait for it, and are not refused");
+        shard.env.sleep(500_000_000).await;
+        assert!(!shard.is_freeing(), "it has gone");
+        shard.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+#[test]
+fn a_long_value_gets_the_room_that_a_lease_keeps() {
+    let options = tiny_options();
+    let (mut life, shard) = start(7, &options);
+    let env = life.env();
+    life.block_on(async move {
+        let fill = async |round: u8| {
+            for number in 0..40 {
+                run(&shard, &name(number), set(&[round; 5000])).await;
+            }
+        };
+        fill(1).await;
+        shard.lease(u64::MAX, None).await.expect("given");
+        for round in 2..5 {
+            fill(round).await;
+        }
+        flush_memtable(&shard).await;
+        shard.env.sleep(2_000_000_000).await;
+        assert!(shard.leases_hold() > 128 << 10, "{} bytes", shard.leases_hold());
+        // There is room for a segment of the log, and for none that is twice as long.
+        env.set_capacity(1 << 30);
+        let directory = std::path::Path::new(super::harness::DIRECTORY);
+        let used = (1 << 30) - env.free_space(directory).expect("it says so");
+        let left = Purpose::Ingest.left(options.disk_reserve_bytes, options.segment_bytes, 1);
+        let files = shard.free.borrow().ready() as u64 * u64::from(options.segment_bytes);
+        env.set_capacity(used + left + (100 << 10) - files);
+        run(&shard, &name(100), set(&[9; 120 << 10])).await;
+        assert_eq!(shard.statistics().leases.ended_for_space, 1);
         shard.close().await.expect("closes");
     })
     .expect("runs");

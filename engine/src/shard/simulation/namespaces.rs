@@ -355,3 +355,40 @@ async fn change_record(
         _ => shard.run(&key, set(value), |_| ()).await,
     }
 }
+
+#[test]
+fn a_change_that_a_full_record_refuses_counts_nothing() {
+    let (mut life, worker) = start(6, &tiny_options());
+    life.block_on(async move {
+        let limit = Some(RECORD_MAX);
+        let limited = NamespaceOptions { record_bytes_max: limit, ..NamespaceOptions::default() };
+        worker.set_namespaces(known(&[(5, limited)]));
+        let put = async |item: u8, len: usize| {
+            let key = Key { namespace: 5, record: b"r", item: &[item] };
+            worker.run(&key, set(&vec![item; len]), |_| ()).await
+        };
+        for item in 0..10 {
+            put(item, 999).await.expect("there is room");
+        }
+        let full = put(10, 1).await;
+        assert!(matches!(full, Err(EngineError::RecordFull(5))), "{full:?}");
+        let counts = worker.record_counts();
+        for _ in 0..20 {
+            let full = put(10, 1).await;
+            assert!(matches!(full, Err(EngineError::RecordFull(5))), "{full:?}");
+            let longer = put(3, 1000).await;
+            assert!(matches!(longer, Err(EngineError::RecordFull(5))), "{longer:?}");
+            put(3, 999).await.expect("it takes the place of as much");
+        }
+        put(3, 500).await.expect("it is shorter");
+        assert_eq!(worker.record_counts(), counts, "all of that was known");
+        put(10, 498).await.expect("that has made room");
+        let full = put(11, 0).await;
+        assert!(matches!(full, Err(EngineError::RecordFull(5))), "{full:?}");
+        assert_eq!(worker.record_counts(), counts + 1, "a put that has room is not looked up");
+        let sum: u64 = items_in(&worker, b"r").await.values().sum();
+        assert_eq!(sum, RECORD_MAX);
+        worker.close().await.expect("closes");
+    })
+    .expect("runs");
+}

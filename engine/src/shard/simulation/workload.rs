@@ -234,7 +234,8 @@ impl Client {
                     EngineError::Damaged { .. } | EngineError::Read(_) => {}
                     EngineError::NoNamespace(_)
                     | EngineError::OverQuota(_)
-                    | EngineError::RecordFull(_) => {
+                    | EngineError::RecordFull(_)
+                    | EngineError::RecordChanging(_) => {
                         panic!("no namespaces were said: {error}")
                     }
                     EngineError::LeaseEnded | EngineError::TooManyLeases => {

@@ -12,6 +12,7 @@ use super::placement::{Placement, REPLICAS_MAX, Rule};
 use super::settings::Settings;
 use super::{CONNECTIONS_MAX, Client, DURATION_MAX, NODES_MAX};
 use crate::error::ClientError;
+use crate::large::CHUNKS_UNDER_WAY_MAX;
 
 /// Makes a [`Client`]. What is usual is in brackets; only a node has to be named.
 ///
@@ -216,6 +217,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Chunks of a large value that are under way at a time (4, at most 64). Each is in memory up
+    /// to twice, and requests that come behind them on the same connection wait for their bytes.
+    pub fn chunks_under_way(mut self, chunks: usize) -> Self {
+        self.settings.chunks_under_way = chunks;
+        self
+    }
+
     /// Compresses values from so many bytes on with LZ4, where that saves an eighth, and expands
     /// those that are read; without it values are stored and shown as they are. A compressed value
     /// has [bit 31](crate::COMPRESSED) set in its client flags, which the program may not use
@@ -263,6 +271,9 @@ fn check(settings: &Settings, nodes: &[(String, f64)], replicas: usize) -> Resul
     }
     if !(1..=CONNECTIONS_MAX).contains(&connections) {
         return Err(format!("a node has 1 to {CONNECTIONS_MAX} connections, not {connections}"));
+    }
+    if !(1..=CHUNKS_UNDER_WAY_MAX).contains(&settings.chunks_under_way) {
+        return Err(format!("1 to {CHUNKS_UNDER_WAY_MAX} chunks are under way at a time"));
     }
     if settings.name.len() > HELLO_NAME_BYTES_MAX {
         return Err(format!("a client's name has at most {HELLO_NAME_BYTES_MAX} bytes"));

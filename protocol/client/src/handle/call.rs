@@ -25,8 +25,16 @@ pub struct Call<T> {
     read: Option<ReadReply<T>>,
 }
 
-/// Makes one outcome of those of several nodes.
-pub(super) type Agreement = fn(Vec<Outcome>) -> Outcome;
+/// What follows from the outcomes of several nodes.
+pub(super) enum Agreed {
+    /// One outcome.
+    Outcome(Outcome),
+    /// They are to be asked this as well.
+    Ask(Vec<Arc<Operation>>, Agreement),
+}
+
+/// Says what follows from the outcomes of several nodes.
+pub(super) type Agreement = Box<dyn FnOnce(Vec<Outcome>) -> Agreed + Send>;
 
 enum State {
     /// It could not be made.
@@ -34,9 +42,12 @@ enum State {
     /// It is under way on one node.
     One(Arc<ClientCore>, Arc<Operation>),
     /// It is under way on several nodes, all of which have to answer.
-    All(Arc<ClientCore>, Vec<(Arc<Operation>, Option<Outcome>)>, Agreement),
+    All(Arc<ClientCore>, AskedOfAll, Option<Agreement>),
     Over,
 }
+
+/// What several nodes are asked, and those of their answers that have come.
+type AskedOfAll = Vec<(Arc<Operation>, Option<Outcome>)>;
 
 impl<T> Call<T> {
     pub(crate) fn failed(error: ClientError) -> Self {
@@ -49,10 +60,10 @@ impl<T> Call<T> {
         operations: impl IntoIterator<Item = Arc<Operation>>,
         read: impl FnOnce(Arrived) -> Result<T, ClientError> + Send + 'static,
     ) -> Self {
-        Self::of_all(core, operations, agreed, read)
+        Self::of_all(core, operations, Box::new(agreed), read)
     }
 
-    /// Of one request, or of several whose outcomes this makes one of.
+    /// Of one request, or of several of whose outcomes `agreement` says what follows.
     pub(super) fn of_all(
         core: &Arc<ClientCore>,
         operations: impl IntoIterator<Item = Arc<Operation>>,
@@ -65,7 +76,8 @@ impl<T> Call<T> {
             (Some(operation), None) => State::One(core, operation),
             (first, second) => {
                 let all = first.into_iter().chain(second).chain(operations);
-                State::All(core, all.map(|operation| (operation, None)).collect(), agreement)
+                let asked = all.map(|operation| (operation, None)).collect();
+                State::All(core, asked, Some(agreement))
             }
         };
         Self { state, read: Some(Box::new(read)) }
@@ -96,19 +108,36 @@ impl<T> Call<T> {
         match &mut self.state {
             State::Failed(error) => Poll::Ready(Err(error.take().unwrap_or_else(given))),
             State::One(core, operation) => poll_one(core, operation, waker),
-            State::All(core, operations, agreement) => {
-                for (operation, outcome) in operations.iter_mut() {
-                    if outcome.is_none() {
-                        match poll_one(core, operation, waker) {
-                            Poll::Ready(ended) => *outcome = Some(ended),
-                            Poll::Pending => return Poll::Pending,
-                        }
-                    }
-                }
-                let outcomes = operations.iter_mut().filter_map(|(_, outcome)| outcome.take());
-                Poll::Ready(agreement(outcomes.collect()))
-            }
+            State::All(core, asked, agreement) => poll_all(core, asked, agreement, waker),
             State::Over => Poll::Ready(Err(given())),
+        }
+    }
+}
+
+/// The outcome of what several nodes are asked, in as many rounds as it takes.
+fn poll_all(
+    core: &ClientCore,
+    asked: &mut AskedOfAll,
+    agreement: &mut Option<Agreement>,
+    waker: &Waker,
+) -> Poll<Outcome> {
+    loop {
+        for (operation, outcome) in asked.iter_mut() {
+            if outcome.is_none() {
+                match poll_one(core, operation, waker) {
+                    Poll::Ready(ended) => *outcome = Some(ended),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        }
+        let outcomes = asked.drain(..).filter_map(|(_, outcome)| outcome).collect();
+        let Some(agree) = agreement.take() else { return Poll::Ready(Err(given())) };
+        match agree(outcomes) {
+            Agreed::Outcome(outcome) => return Poll::Ready(outcome),
+            Agreed::Ask(more, next) => {
+                asked.extend(more.into_iter().map(|operation| (operation, None)));
+                *agreement = Some(next);
+            }
         }
     }
 }
@@ -129,7 +158,11 @@ fn given() -> ClientError {
 }
 
 /// What a write to several nodes ends with: what the first of them says, if all have done it.
-fn agreed(outcomes: Vec<Outcome>) -> Outcome {
+fn agreed(outcomes: Vec<Outcome>) -> Agreed {
+    Agreed::Outcome(done_by_all(outcomes))
+}
+
+fn done_by_all(outcomes: Vec<Outcome>) -> Outcome {
     let of = outcomes.len();
     let is_done = |outcome: &Outcome| {
         let status = outcome.as_ref().ok().and_then(|arrived| arrived.status);

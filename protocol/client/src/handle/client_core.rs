@@ -162,6 +162,7 @@ impl ClientCore {
                 return None;
             }
         }
+        operation.note_answer_of(lane.node);
         self.settle_at(operation, Ok(arrived), at)
     }
 

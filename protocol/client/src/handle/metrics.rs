@@ -26,6 +26,8 @@ pub enum CallKind {
     DeleteItems,
     /// Reads of several items with one request.
     MultiGet,
+    /// Steps of large values: what begins, ends or carries one, chunk by chunk.
+    Large,
     /// Namespaces that are made, changed, listed or dropped.
     Namespaces,
     /// Figures of nodes.
@@ -36,7 +38,7 @@ pub enum CallKind {
 
 impl CallKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Get,
         Self::Put,
         Self::Delete,
@@ -47,6 +49,7 @@ impl CallKind {
         Self::Mutate,
         Self::DeleteItems,
         Self::MultiGet,
+        Self::Large,
         Self::Namespaces,
         Self::Statistics,
         Self::Ping,

@@ -4,7 +4,7 @@ use larder_protocol::native::{
     NamespaceChange, NativeNamespace, NativeRequest, NativeStatus, SettingsChange,
 };
 
-use super::call::Call;
+use super::call::{Agreed, Agreement, Call};
 use super::client_core::FIRST_FAILURE;
 use super::operation::Outcome;
 use super::{Access, CallKind, Client};
@@ -14,7 +14,8 @@ use crate::namespaces::{all, checked, one};
 
 impl Client {
     /// Makes a namespace on every node, with what is usual where `settings` say nothing. When this
-    /// returns, every core of each node knows it. `None` if there is one of this name.
+    /// returns, every core of each node knows it. `None` if each node has one of this name already;
+    /// where only some have, it is made on the others: so it is finished by repeating it.
     ///
     /// Requests name a namespace by its number, which each node gives by itself: nodes on which
     /// the same ones were made in the same order agree about it, and else the error is
@@ -39,7 +40,9 @@ impl Client {
     ) -> Call<Option<NativeNamespace>> {
         let otherwise = NativeStatus::NamespaceExists;
         let request = |name| NativeRequest::CreateNamespace(NamespaceChange { name, settings });
-        self.ask_of_one(name, request, Access::Change, move |reply| one(reply, otherwise))
+        let agreement = made_by_all(self.clone(), name.to_owned());
+        let read = move |reply| one(reply, otherwise);
+        self.ask_of_one(name, request, (Access::Change, agreement), read)
     }
 
     /// Changes those settings of a namespace that are given, on every node, and returns it as it
@@ -51,27 +54,30 @@ impl Client {
     ) -> Call<Option<NativeNamespace>> {
         let otherwise = NativeStatus::UnknownNamespace;
         let request = |name| NativeRequest::SetNamespace(NamespaceChange { name, settings });
-        self.ask_of_one(name, request, Access::Change, move |reply| one(reply, otherwise))
+        let read = move |reply| one(reply, otherwise);
+        self.ask_of_one(name, request, (Access::Change, Box::new(same)), read)
     }
 
     /// The namespace of this name, if there is one.
     pub fn namespace(&self, name: &str) -> Call<Option<NativeNamespace>> {
         let otherwise = NativeStatus::UnknownNamespace;
         let request = |name| NativeRequest::ListNamespaces(Some(name));
-        self.ask_of_one(name, request, Access::Read, move |reply| one(reply, otherwise))
+        let read = move |reply| one(reply, otherwise);
+        self.ask_of_one(name, request, (Access::Read, Box::new(same)), read)
     }
 
     /// All namespaces, by number.
     pub fn namespaces(&self) -> Call<Vec<NativeNamespace>> {
         let list = NativeRequest::ListNamespaces(None);
-        self.ask_all(&list, Access::Read, |reply| all(&reply.ok(&[])?))
+        self.ask_all(&list, (Access::Read, Box::new(same)), |reply| all(&reply.ok(&[])?))
     }
 
     /// Deletes a namespace with all that it has on every node, which takes the same time whatever
-    /// that is; whether there was one of this name. Its space is freed by and by, and its number
-    /// is never used again.
+    /// that is; whether any of them had one of this name, so that it is finished by repeating it.
+    /// Its space is freed by and by, and its number is never used again.
     pub fn drop_namespace(&self, name: &str) -> Call<bool> {
-        self.ask_of_one(name, NativeRequest::DropNamespace, Access::Change, |reply| {
+        let how: (Access, Agreement) = (Access::Change, Box::new(dropped_by_all));
+        self.ask_of_one(name, NativeRequest::DropNamespace, how, |reply| {
             let dropped = reply.ok(&[NativeStatus::UnknownNamespace])?;
             Ok(dropped.status == Some(NativeStatus::Ok))
         })
@@ -81,11 +87,11 @@ impl Client {
         &self,
         name: &'n str,
         request: impl FnOnce(&'n str) -> NativeRequest<'n>,
-        access: Access,
+        how: (Access, Agreement),
         read: impl FnOnce(Arrived) -> Result<T, ClientError> + Send + 'static,
     ) -> Call<T> {
         match checked(name) {
-            Ok(name) => self.ask_all(&request(name), access, read),
+            Ok(name) => self.ask_all(&request(name), how, read),
             Err(error) => Call::failed(error),
         }
     }
@@ -93,18 +99,19 @@ impl Client {
     fn ask_all<T>(
         &self,
         request: &NativeRequest<'_>,
-        access: Access,
+        (access, agreement): (Access, Agreement),
         read: impl FnOnce(Arrived) -> Result<T, ClientError> + Send + 'static,
     ) -> Call<T> {
         match self.begin_all(CallKind::Namespaces, request, access) {
-            Ok(asked) => Call::of_all(&self.core, asked, same, read),
+            Ok(asked) => Call::of_all(&self.core, asked, agreement, read),
             Err(error) => Call::failed(error),
         }
     }
 }
 
-/// What all nodes say alike.
-fn same(outcomes: Vec<Outcome>) -> Outcome {
+/// The answers of all nodes; an error if one has not done what it was asked for, for another reason
+/// than that there is such a namespace already, or none.
+fn answers(outcomes: Vec<Outcome>) -> Result<Vec<Arrived>, ClientError> {
     let of = outcomes.len();
     let answered = |outcome: &Outcome| {
         let status = outcome.as_ref().ok().and_then(|arrived| arrived.status);
@@ -129,6 +136,15 @@ fn same(outcomes: Vec<Outcome>) -> Outcome {
             }
         }
     }
+    Ok(all)
+}
+
+/// What all nodes say alike.
+fn same(outcomes: Vec<Outcome>) -> Agreed {
+    Agreed::Outcome(answers(outcomes).and_then(alike))
+}
+
+fn alike(mut all: Vec<Arrived>) -> Outcome {
     // What a node says in words, behind a status that it shares with others, may differ.
     let shown = |arrived: &Arrived| match arrived.status {
         Some(NativeStatus::Ok) => (arrived.status, arrived.body.clone()),
@@ -139,4 +155,36 @@ fn same(outcomes: Vec<Outcome>) -> Outcome {
         Some(arrived) if is_same => Ok(arrived),
         _ => Err(ClientError::Disagreement),
     }
+}
+
+fn is_done(arrived: &Arrived) -> bool {
+    arrived.status == Some(NativeStatus::Ok)
+}
+
+/// What follows where a namespace was to be made. Where some nodes had it before and the others
+/// have made it now, they are asked whether it is the same.
+fn made_by_all(client: Client, name: String) -> Agreement {
+    Box::new(move |outcomes| {
+        let all = match answers(outcomes) {
+            Ok(all) => all,
+            Err(error) => return Agreed::Outcome(Err(error)),
+        };
+        let made = all.iter().filter(|arrived| is_done(arrived)).count();
+        if made == 0 || made == all.len() {
+            return Agreed::Outcome(alike(all));
+        }
+        let list = NativeRequest::ListNamespaces(Some(&name));
+        match client.begin_all(CallKind::Namespaces, &list, Access::Read) {
+            Ok(asked) => Agreed::Ask(asked, Box::new(same)),
+            Err(error) => Agreed::Outcome(Err(error)),
+        }
+    })
+}
+
+/// What follows where a namespace was to be dropped: no node has it any more, whichever had.
+fn dropped_by_all(outcomes: Vec<Outcome>) -> Agreed {
+    Agreed::Outcome(answers(outcomes).and_then(|mut all| match all.iter().position(is_done) {
+        Some(at) => Ok(all.swap_remove(at)),
+        None => alike(all),
+    }))
 }

@@ -1,7 +1,7 @@
 //! One request on its way to one answer, over as many tries as it takes.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -52,6 +52,8 @@ pub(crate) struct Operation {
 struct Progress {
     is_settled: AtomicBool,
     is_hedged: AtomicBool,
+    /// The node whose answer came last.
+    answered_by: AtomicUsize,
     cell: Mutex<Cell>,
 }
 
@@ -108,7 +110,8 @@ impl Operation {
         let tries = Tries { made: 1, counted: 1, is_in_doubt: false };
         let cell = Mutex::new(Cell { outcome: None, waker: None, open: 1, tries });
         let (is_settled, is_hedged) = (AtomicBool::new(false), AtomicBool::new(false));
-        let progress = Progress { is_settled, is_hedged, cell };
+        let answered_by = AtomicUsize::new(targets.at(0));
+        let progress = Progress { is_settled, is_hedged, answered_by, cell };
         Self {
             kind,
             frame,
@@ -139,6 +142,17 @@ impl Operation {
         note(&outcome);
         cell.outcome = Some(outcome);
         cell.waker.take()
+    }
+
+    /// Notes the node that answers it.
+    pub(crate) fn note_answer_of(&self, node: usize) {
+        self.progress.answered_by.store(node, Ordering::Release);
+    }
+
+    /// The node that has answered it, by its place in the client's list. Of a request that is sent
+    /// a second time before the first has an answer it may be either.
+    pub(crate) fn answered_by(&self) -> usize {
+        self.progress.answered_by.load(Ordering::Acquire)
     }
 
     /// Nobody waits for it any more.

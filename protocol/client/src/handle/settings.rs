@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::budget::Backoff;
 use super::codec::Wire;
+use crate::large::CHUNKS_UNDER_WAY;
 use crate::once::ChangeName;
 
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct Settings {
     pub reconnect: Backoff,
     /// Delays before a call is.
     pub retry: Backoff,
+    /// Chunks of a large value that are under way at a time.
+    pub chunks_under_way: usize,
     /// From how many bytes on values are compressed, if they are.
     pub compress_from: Option<usize>,
 }
@@ -59,6 +62,7 @@ impl Default for Settings {
             waiting_bytes_max: 64 << 20,
             reconnect: Backoff { first: Duration::from_millis(50), most: Duration::from_secs(5) },
             retry: Backoff { first: Duration::from_millis(10), most: Duration::from_secs(1) },
+            chunks_under_way: CHUNKS_UNDER_WAY,
             compress_from: None,
         }
     }

@@ -10,6 +10,7 @@ mod bad_nodes;
 mod cuts;
 mod fake;
 mod gathering;
+mod large;
 mod limits;
 mod many_nodes;
 mod multi;

@@ -8,7 +8,7 @@ use larder_protocol::native::{NativeRequest, NativeStatus, not_found, put_found,
 use super::fake::{Fake, Store, item, reply_head};
 use super::many_nodes::{counts, is_up, nodes, over, two_cores, until};
 use super::{builder, client, key};
-use crate::{CallKind, ClientError, ItemRef, Put};
+use crate::{CallKind, ClientError, ItemRef, Memcache, Put};
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("record{number}")).collect()
@@ -61,6 +61,35 @@ fn many_keys_are_several_requests() {
     let reads = client.multi_get(&keys(&long)).wait();
     assert!(reads.len() == 100 && reads.into_iter().all(|read| matches!(read, Ok(None))));
     assert_eq!(seen.load(Ordering::SeqCst), 2, "64 KiB of keys at a time");
+}
+
+#[test]
+fn several_keys_of_memcached_are_one_request_and_a_bad_one_is_none_of_it() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let (counted, store) = (Arc::clone(&seen), Store::default());
+    let fake = Fake::start(move |mut peer| {
+        peer.each(|head, request, out| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            store.answer(head, request, out)
+        });
+    });
+    let client = client(&fake.address);
+    client.put(key("a"), &Put::value(b"1")).wait().expect("stored");
+    seen.store(0, Ordering::SeqCst);
+    let cache = Memcache::over(client);
+    let long = "k".repeat(2000);
+    let asked = ["none", "a", "", "a", &long];
+    for reads in [cache.get_multi(asked).wait(), smol::block_on(cache.get_multi(asked))] {
+        let [none, first, empty, second, long] = reads.try_into().expect("as many as keys");
+        assert_eq!(none.expect("a reply"), None);
+        for read in [first, second] {
+            assert_eq!(read.expect("a reply").expect("a value").value, b"1");
+        }
+        for refused in [empty, long] {
+            assert!(matches!(refused, Err(ClientError::Usage(_))), "{refused:?}");
+        }
+    }
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "one for each of both");
 }
 
 /// A node that has room for so many items of a reply, and how often it was asked.

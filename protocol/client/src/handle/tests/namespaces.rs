@@ -1,5 +1,8 @@
 //! Namespaces and figures of one node and of several.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use larder_protocol::native::{
     NamespaceSettings, NativeNamespace, NativeRequest, NativeStatus, StatisticsReply, reply,
 };
@@ -113,4 +116,50 @@ fn each_node_tells_its_own_figures() {
     let told: Vec<_> = figures.into_iter().map(|told| told.expect("a reply")).collect();
     let figure = |number: &str| vec![("number".to_owned(), number.to_owned())];
     assert_eq!(told, [figure("3"), figure("4")]);
+}
+
+/// A node that makes one namespace, with this number, and drops it.
+fn changing(number: u32, has: &Arc<AtomicBool>) -> Fake {
+    let has = Arc::clone(has);
+    Fake::start(move |mut peer| {
+        peer.each(|head, request, out| {
+            let settings = NamespaceSettings::default();
+            let own = NativeNamespace { name: "users".to_owned(), number, settings };
+            let shown = || (NativeStatus::Ok, NativeNamespace::encode_all([own].iter()));
+            let (status, body) = match request {
+                NativeRequest::CreateNamespace(_) if has.swap(true, Ordering::SeqCst) => {
+                    (NativeStatus::NamespaceExists, b"it is there".to_vec())
+                }
+                NativeRequest::CreateNamespace(_) => shown(),
+                NativeRequest::DropNamespace(_) if has.swap(false, Ordering::SeqCst) => {
+                    (NativeStatus::Ok, Vec::new())
+                }
+                NativeRequest::ListNamespaces(_) if has.load(Ordering::SeqCst) => shown(),
+                _ => (NativeStatus::UnknownNamespace, b"none".to_vec()),
+            };
+            reply::put(out, reply_head(head), status, |out| out.extend_from_slice(&body));
+            true
+        });
+    })
+}
+
+#[test]
+fn what_only_some_nodes_have_done_is_finished_by_repeating_it() {
+    let has = [Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false))];
+    let nodes = [changing(7, &has[0]), changing(7, &has[1])];
+    let client = over(&nodes);
+    let made = client.create_namespace("users", SettingsChange::default()).wait();
+    assert_eq!(made.expect("the second makes it").map(|made| made.number), Some(7));
+    let made = client.create_namespace("users", SettingsChange::default()).wait();
+    assert_eq!(made.expect("both have it"), None);
+    has[0].store(false, Ordering::SeqCst);
+    assert!(client.drop_namespace("users").wait().expect("the second has dropped it"));
+    assert!(!client.drop_namespace("users").wait().expect("none has it"));
+    assert!(has.iter().all(|has| !has.load(Ordering::SeqCst)));
+    // Another number is another namespace.
+    has[0].store(true, Ordering::SeqCst);
+    let nodes = [changing(7, &has[0]), changing(8, &has[1])];
+    let made = over(&nodes).create_namespace("users", SettingsChange::default()).wait();
+    let error = made.expect_err("they differ");
+    assert!(matches!(error, ClientError::Disagreement), "{error}");
 }
