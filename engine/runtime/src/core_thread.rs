@@ -462,7 +462,7 @@ fn register_pool<R: Ring>(port: &mut Port<R>, pool: &BufferPool, core: usize) {
     }
 }
 
-fn random_seed() -> io::Result<u64> {
+pub(crate) fn random_seed() -> io::Result<u64> {
     let mut seed = [0u8; 8];
     // SAFETY: `seed` is valid for writing its length.
     let len = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };

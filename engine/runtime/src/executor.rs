@@ -28,7 +28,7 @@ use crate::wake::RemoteWaker;
 pub(crate) const QUANTUM: u64 = 200_000;
 
 /// The queues' shares, in the order of [`TaskQueue`].
-const SHARES: [u64; TASK_QUEUES] = [1000, 400, 200, 100, 100, 50];
+pub(crate) const SHARES: [u64; TASK_QUEUES] = [1000, 400, 200, 100, 100, 50];
 const VIRTUAL_SCALE: u64 = 1000;
 
 /// The tasks of one core. Shared with the tasks' wakers, which may be on any thread.
