@@ -263,10 +263,13 @@ impl Turns {
 
     /// Takes wake-ups in. What comes later wakes the task.
     fn hear(&mut self, context: &mut Context<'_>) {
-        if let Bell::New(socket) = std::mem::replace(&mut self.bell, Bell::Closed) {
+        self.bell = match std::mem::replace(&mut self.bell, Bell::Closed) {
             // SAFETY: the descriptor is open and handed over.
-            self.bell = Bell::Open(unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) });
-        }
+            Bell::New(socket) => {
+                Bell::Open(unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) })
+            }
+            other => other,
+        };
         let Bell::Open(stream) = &mut self.bell else { return };
         let mut bytes = [0; 64];
         loop {

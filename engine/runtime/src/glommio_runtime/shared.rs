@@ -125,10 +125,13 @@ impl<T: 'static> Future for InFlight<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
-        if let State::New(operation) = std::mem::replace(&mut this.state, State::Over) {
-            this.shared.in_flight.set(this.shared.in_flight.get() + 1);
-            this.state = State::Begun(OnBell::new(operation));
-        }
+        this.state = match std::mem::replace(&mut this.state, State::Over) {
+            State::New(operation) => {
+                this.shared.in_flight.set(this.shared.in_flight.get() + 1);
+                State::Begun(OnBell::new(operation))
+            }
+            begun => begun,
+        };
         let State::Begun(operation) = &mut this.state else {
             panic!("an operation is not polled after its end");
         };
