@@ -46,7 +46,7 @@ pub use file_system::Lack;
 pub use supervisor::{CoreHandle, RunningNode, Stopper};
 
 use crate::admin::Admin;
-use crate::config::{Config, Size};
+use crate::config::{Config, RuntimeKind, Size};
 use crate::control::Event;
 use crate::facts::Facts;
 use crate::limits::RESTART_PATIENCE_MILLISECONDS;
@@ -134,6 +134,8 @@ impl Launcher {
     pub fn start(self, config: &Config) -> Result<RunningNode, StartError> {
         let limit = Duration::from_millis(RESTART_PATIENCE_MILLISECONDS);
         let mut patience = Patience::new(&self.queues.event_queue, limit);
+        #[cfg(feature = "runtime-glommio")]
+        checks::check_runtime(config)?;
         let cpus = cpus::choose(config)?;
         let cores = cpus.cores.len();
         let gate = checks::gate(config.auth_file.as_deref())?;
@@ -176,7 +178,9 @@ impl Launcher {
         });
         let files_max = descriptors.files_per_core;
         let (cpus, shared) = (&cpus, &shared);
-        let parts = Parts { cpus, directory, options, memory, files_max, listeners, shared };
+        let runtime = config.runtime;
+        let parts =
+            Parts { runtime, cpus, directory, options, memory, files_max, listeners, shared };
         parts.launch(self.queues, self.log)
     }
 }
@@ -263,6 +267,7 @@ fn share(size: Size, shards: u16) -> u64 {
 
 /// What a node is put together from.
 struct Parts<'a> {
+    runtime: RuntimeKind,
     cpus: &'a ChosenCpus,
     directory: DataDirectory,
     /// Of each shard.
@@ -305,6 +310,7 @@ impl Parts<'_> {
             starting.cores.push(CoreHandle { control, waker: None });
             let thread = core_thread::spawn(CorePlan {
                 core,
+                runtime: self.runtime,
                 cpu: *cpu,
                 worker_cpus: self.cpus.workers,
                 shards,
