@@ -48,6 +48,8 @@ pub(super) struct LarderOptions<'a> {
     pub(super) memory: &'a str,
     /// The value of `--durability`.
     pub(super) durability: &'a str,
+    /// The value of `--runtime`; `None` for what the program takes by itself.
+    pub(super) runtime: Option<&'a str>,
 }
 
 /// How memcached is started.
@@ -85,6 +87,9 @@ impl Server {
             .args(["--listen", "127.0.0.1", "--memcached-port", "0", "--admin-port", "0"])
             // By environment, which a node without that port ignores.
             .env("LARDER_NATIVE_PORT", "0");
+        if let Some(runtime) = options.runtime {
+            command.args(["--runtime", runtime]);
+        }
         let starting = Starting::spawn("larder", command, options.directory)?;
         starting.wait_for_ready_line()
     }
