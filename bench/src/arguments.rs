@@ -13,6 +13,7 @@ use crate::error::BenchError;
 use crate::host;
 use crate::load::hostile::HostileArgs;
 use crate::load::{Distribution, Locality, Protocol, Ratio, Settings};
+use crate::versus::RuntimesArgs;
 
 /// `larder bench`.
 #[derive(Args, Clone, Debug)]
@@ -31,6 +32,8 @@ pub enum BenchCommand {
     Hostile(HostileArgs),
     /// Load the storage engine inside this process, without sockets, and watch its disk space
     Engine(Box<EngineArgs>),
+    /// Start this program on its ring and on glommio, and compare CPU time and latencies
+    Runtimes(RuntimesArgs),
 }
 
 const RUN_HELP: &str = "\

@@ -8,6 +8,9 @@ use thiserror::Error;
 /// Why a load run did not give a result.
 #[derive(Debug, Error)]
 pub enum BenchError {
+    /// The comparison of the runtimes gave no figures.
+    #[error("{0}")]
+    Runtimes(String),
     /// An option's value cannot be used, alone or together with another.
     #[error("{option}: {reason}")]
     Option {

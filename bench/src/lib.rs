@@ -35,6 +35,9 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchCommand::Run(run_args) => run_load(&run_args),
         BenchCommand::Hostile(hostile_args) => run_hostile(&hostile_args),
         BenchCommand::Engine(engine_args) => run_engine(&engine_args),
+        BenchCommand::Runtimes(args) => {
+            versus::measure_runtimes(&args).map_err(|error| BenchError::Runtimes(error.to_string()))
+        }
     }
 }
 

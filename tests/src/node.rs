@@ -69,10 +69,13 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// One shard, synchronous, with its data in `data_dir`.
+    /// One shard, synchronous, with its data in `data_dir`. `LARDER_TEST_RUNTIME` names what its
+    /// cores run on.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let (durability, memory) = ("sync", "256M");
-        let (data_dir, more) = (data_dir.into(), Vec::new());
+        let runtime = std::env::var_os("LARDER_TEST_RUNTIME");
+        let runtime = runtime.into_iter().flat_map(|name| [OsString::from("--runtime"), name]);
+        let (data_dir, more) = (data_dir.into(), runtime.collect());
         Self { data_dir, shards: 1, durability, memory, native_port: 0, more }
     }
 

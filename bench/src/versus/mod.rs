@@ -13,6 +13,7 @@ mod machine;
 mod metrics;
 mod ram;
 mod ready;
+mod runtimes;
 mod server;
 mod start;
 mod table;
@@ -27,6 +28,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 pub use error::VersusError;
+pub use runtimes::{RuntimesArgs, measure as measure_runtimes};
 
 use crate::host;
 use crate::load::{self, Progress, Settings, Summary};
@@ -268,6 +270,7 @@ impl<'a> Workbench<'a> {
             shards: 1,
             memory,
             durability: "sync",
+            runtime: None,
         })
     }
 

@@ -48,6 +48,8 @@ pub(super) struct LarderOptions<'a> {
     pub(super) memory: &'a str,
     /// The value of `--durability`.
     pub(super) durability: &'a str,
+    /// The value of `--runtime`; `None` for what the program takes by itself.
+    pub(super) runtime: Option<&'a str>,
 }
 
 /// How memcached is started.
@@ -86,6 +88,9 @@ impl Server {
             // By environment, which a node without that port or option ignores.
             .env("LARDER_NATIVE_PORT", "0")
             .env("LARDER_CALIBRATE", "false");
+        if let Some(runtime) = options.runtime {
+            command.args(["--runtime", runtime]);
+        }
         let starting = Starting::spawn("larder", command, options.directory)?;
         starting.wait_for_ready_line()
     }

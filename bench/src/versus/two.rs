@@ -22,6 +22,7 @@ pub(super) fn measure(bench: &Workbench<'_>) -> Result<Vec<Row>, VersusError> {
         shards: CORES,
         memory: "1G",
         durability: "sync",
+        runtime: None,
     })?;
     let memcached = Server::memcached(&MemcachedOptions {
         program: &bench.args.memcached,

@@ -538,7 +538,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn random_seed() -> io::Result<u64> {
+pub(crate) fn random_seed() -> io::Result<u64> {
     let mut seed = [0u8; 8];
     // SAFETY: `seed` is valid for writing its length.
     let len = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };

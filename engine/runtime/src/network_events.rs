@@ -27,9 +27,9 @@ pub(crate) const PROBE_NANOSECONDS: u64 = 1_000_000_000;
 /// How long a peer may take to end its side after it was told that nothing follows.
 pub(crate) const LINGER_NANOSECONDS: u64 = 1_000_000_000;
 /// How many bytes it may send in that time: what a client has typically under way.
-const LINGER_BYTES_MAX: u32 = 4 << 20;
+pub(crate) const LINGER_BYTES_MAX: u32 = 4 << 20;
 /// How many connections linger at a time: each holds a descriptor.
-const LINGERING_MAX: usize = 256;
+pub(crate) const LINGERING_MAX: usize = 256;
 
 impl RingNetwork {
     /// Takes the completion of an accept, receive, send or connection's cancellation in.

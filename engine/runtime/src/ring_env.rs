@@ -13,6 +13,7 @@ use crate::buffer::{self, Buffer};
 use crate::buffer_pool::BufferPool;
 use crate::clock::{self, Clock};
 use crate::core_env::{CoreEnv, CoreFigures, LoopCounters};
+use crate::directories;
 use crate::disk::{Disk, DiskCounters};
 use crate::disk_request::{Request, Work};
 use crate::env::{DirectoryEntry, Env, IO_CLASSES, IoClass, OpenMode, TaskQueue};
@@ -166,26 +167,12 @@ impl Env for RingEnv {
         ring_file::open(Rc::clone(&self.shared), path.to_path_buf(), mode)
     }
 
-    #[allow(clippy::disallowed_methods, reason = "this is what the ban refers to")]
     fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        let entry = |entry: io::Result<std::fs::DirEntry>| {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            let is_directory = metadata.is_dir();
-            let len = if is_directory { 0 } else { metadata.len() };
-            let name = entry.file_name().to_string_lossy().into_owned();
-            Ok(DirectoryEntry { name, len, is_directory })
-        };
-        let read = || std::fs::read_dir(directory)?.map(entry).collect::<io::Result<Vec<_>>>();
-        let mut entries = read().map_err(|error| describe("list", directory, error))?;
-        entries.sort();
-        Ok(entries)
+        directories::list(directory)
     }
 
-    #[allow(clippy::disallowed_methods, reason = "this is what the ban refers to")]
     fn create_directory(&self, directory: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| describe("create directory", directory, error))
+        directories::create(directory)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {
@@ -204,15 +191,7 @@ impl Env for RingEnv {
     }
 
     fn free_space(&self, directory: &Path) -> io::Result<u64> {
-        let failed = |error| describe("statvfs", directory, error);
-        let path = ring_file::kernel_path(directory).map_err(failed)?;
-        // SAFETY: all-zero bytes are a valid `statvfs`.
-        let mut space: libc::statvfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the path ends with a zero byte and `space` is valid for writing.
-        if unsafe { libc::statvfs(path.as_ptr(), &raw mut space) } != 0 {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        directories::free_space(directory)
     }
 }
 

@@ -19,8 +19,8 @@ use crate::operations::Key;
 use crate::ring_env::{RingEnv, Shared};
 
 /// How often, and how long after each other, an open is tried again for want of descriptors.
-const OPEN_RETRIES_MAX: u32 = 1000;
-const OPEN_RETRY_NANOSECONDS: u64 = 10_000_000;
+pub(crate) const OPEN_RETRIES_MAX: u32 = 1000;
+pub(crate) const OPEN_RETRY_NANOSECONDS: u64 = 10_000_000;
 
 /// What the handles and the requests of a file share.
 #[derive(Debug)]
@@ -226,11 +226,28 @@ pub(crate) async fn open(
         }
         opened => opened?,
     };
-    let status = FileStatus::of(fd.as_raw_fd()).map_err(|error| describe("stat", &path, error))?;
+    let prepared = prepare(fd.as_raw_fd(), &path)?;
+    is_direct &= prepared.is_direct;
+    let len = Cell::new(prepared.len);
+    let file = Rc::new(OpenFile { fd, path, len, is_direct });
+    Ok(RingFile { file, shared })
+}
+
+/// A file that was just opened for direct I/O.
+pub(crate) struct Prepared {
+    pub(crate) len: u64,
+    /// Whether its file system has direct I/O; otherwise the file was made to do without.
+    pub(crate) is_direct: bool,
+}
+
+/// Looks at how long a file is and what its device asks of direct I/O.
+pub(crate) fn prepare(fd: RawFd, path: &Path) -> io::Result<Prepared> {
+    let status = FileStatus::of(fd).map_err(|error| describe("stat", path, error))?;
+    let mut is_direct = true;
     match status.direct_alignment {
         Some(0) => {
-            set_buffered(fd.as_raw_fd()).map_err(|error| describe("fcntl", &path, error))?;
-            warn_buffered(&path);
+            set_buffered(fd).map_err(|error| describe("fcntl", path, error))?;
+            warn_buffered(path);
             is_direct = false;
         }
         Some(alignment) if alignment > DISK_ALIGNMENT => {
@@ -239,12 +256,11 @@ pub(crate) async fn open(
                  {DISK_ALIGNMENT}"
             );
             let error = io::Error::new(io::ErrorKind::Unsupported, message);
-            return Err(describe("open", &path, error));
+            return Err(describe("open", path, error));
         }
         _ => {}
     }
-    let file = Rc::new(OpenFile { fd, path, len: Cell::new(status.len), is_direct });
-    Ok(RingFile { file, shared })
+    Ok(Prepared { len: status.len, is_direct })
 }
 
 /// Makes the names in a directory durable.

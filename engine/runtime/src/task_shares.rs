@@ -15,7 +15,7 @@ use crate::env::{TASK_QUEUES, TaskQueue};
 use crate::urgency::urgent_shares;
 
 /// The queues' shares while none is urgent, in the order of [`TaskQueue`].
-const SHARES: [u32; TASK_QUEUES] = [1000, 400, 200, 100, 100, 50];
+pub(crate) const SHARES: [u32; TASK_QUEUES] = [1000, 400, 200, 100, 100, 50];
 
 const VIRTUAL_SCALE: u64 = 1000;
 

@@ -15,7 +15,11 @@ pub struct RemoteWaker {
 
 struct Target {
     word: ParkWord,
+    /// Eight bytes that are written to it end the owner's sleep.
     event: OwnedFd,
+    /// The other end of it, if it has one: a wake-up may come when the owner is gone.
+    #[cfg(feature = "runtime-glommio")]
+    _end: Option<OwnedFd>,
 }
 
 impl RemoteWaker {
@@ -27,7 +31,23 @@ impl RemoteWaker {
         }
         // SAFETY: `fd` is open and nothing else owns it.
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { target: Arc::new(Target { word: ParkWord::new(), event }) })
+        let target = Target {
+            word: ParkWord::new(),
+            event,
+            #[cfg(feature = "runtime-glommio")]
+            _end: None,
+        };
+        Ok(Self { target: Arc::new(target) })
+    }
+
+    /// A waker that writes to one end of a pair of sockets, and the end that its owner reads.
+    #[cfg(feature = "runtime-glommio")]
+    pub(crate) fn on_sockets() -> io::Result<(Self, OwnedFd)> {
+        let (event, end) = std::os::unix::net::UnixStream::pair()?;
+        let read = OwnedFd::from(end.try_clone()?);
+        let (event, end) = (OwnedFd::from(event), Some(OwnedFd::from(end)));
+        let target = Target { word: ParkWord::new(), event, _end: end };
+        Ok((Self { target: Arc::new(target) }, read))
     }
 
     pub(crate) fn word(&self) -> &ParkWord {
@@ -38,13 +58,14 @@ impl RemoteWaker {
         self.target.event.as_raw_fd()
     }
 
-    /// The count in the eventfd is never read back: the core's poll fires for every write.
+    /// The count in the eventfd is never read back: the core's poll fires for every write. A pair
+    /// of sockets never fills: there is one wake-up at most for each sleep.
     fn ring_bell(&self) {
         let one = 1u64.to_ne_bytes();
         // SAFETY: `one` is valid for reading eight bytes.
         let written =
             unsafe { libc::write(self.target.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        assert_eq!(written, 8, "an eventfd takes 2^64 wake-ups: {}", io::Error::last_os_error());
+        assert_eq!(written, 8, "a wake-up always finds room: {}", io::Error::last_os_error());
     }
 }
 

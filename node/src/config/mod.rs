@@ -16,7 +16,9 @@ use serde::Serialize;
 pub use io::{IoCap, IoCaps, IoChange, IoShares};
 pub(crate) use options::item_size;
 pub use options::{Options, ServeArgs};
-pub use size::{CompressFrom, CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
+pub use size::{
+    CompressFrom, CpuList, DurabilityMode, FileMode, RuntimeKind, Size, SpaceAmplification,
+};
 pub use sources::{ConfigError, load};
 
 use crate::limits;
@@ -39,6 +41,8 @@ pub struct Config {
     pub cpus: Option<CpuList>,
     /// The file that says which CPUs to run on; `None` means the usual one, if it is there.
     pub cpu_plan: Option<PathBuf>,
+    /// What the cores run on.
+    pub runtime: RuntimeKind,
     /// The address of all listeners.
     pub listen: IpAddr,
     /// The memcached port; 0 picks a free one.
@@ -130,6 +134,7 @@ impl Default for Config {
             cores: None,
             cpus: None,
             cpu_plan: None,
+            runtime: RuntimeKind::Ring,
             listen: IpAddr::from([127, 0, 0, 1]),
             memcached_port: 11211,
             has_memcached_port: true,

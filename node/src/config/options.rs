@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::io::{IoCaps, IoShares};
-use super::size::{CompressFrom, CpuList, DurabilityMode, FileMode, Size, SpaceAmplification};
+use super::size::{
+    CompressFrom, CpuList, DurabilityMode, FileMode, RuntimeKind, Size, SpaceAmplification,
+};
 
 const HELP: &str = "\
 Every option can also be set in the environment (LARDER_DATA_DIR for --data-dir) and in a TOML file
@@ -53,6 +55,10 @@ pub struct Options {
     /// is not named [default: /etc/larder/cpu-plan.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub cpu_plan: Option<PathBuf>,
+    /// What the cores run on: `ring`, or `glommio` to compare it with, where larder was built with
+    /// the feature runtime-glommio [default: ring]
+    #[arg(long, value_name = "NAME")]
+    pub runtime: Option<RuntimeKind>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<IpAddr>,

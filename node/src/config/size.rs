@@ -208,6 +208,49 @@ impl Serialize for DurabilityMode {
     }
 }
 
+/// What a node's cores run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// Larder's own ring.
+    Ring,
+    /// glommio, to compare with.
+    #[cfg(feature = "runtime-glommio")]
+    Glommio,
+}
+
+impl FromStr for RuntimeKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ring" => Ok(Self::Ring),
+            #[cfg(feature = "runtime-glommio")]
+            "glommio" => Ok(Self::Glommio),
+            #[cfg(not(feature = "runtime-glommio"))]
+            "glommio" => Err("this larder was built without glommio; build it with \
+                              `cargo build --release --features larder/runtime-glommio`"
+                .to_owned()),
+            _ => Err("write ring or glommio".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for RuntimeKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring => formatter.write_str("ring"),
+            #[cfg(feature = "runtime-glommio")]
+            Self::Glommio => formatter.write_str("glommio"),
+        }
+    }
+}
+
+impl Serialize for RuntimeKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// CPU numbers: `0-3,8`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuList(pub Vec<usize>);

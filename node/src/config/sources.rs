@@ -184,6 +184,7 @@ pub(super) fn resolve(sources: &[Options; 3]) -> Config {
         cores: first!(cores),
         cpus: first!(cpus),
         cpu_plan: first!(cpu_plan),
+        runtime: first!(runtime).unwrap_or(default.runtime),
         listen: first!(listen).unwrap_or(default.listen),
         memcached_port: first!(memcached_port).unwrap_or(default.memcached_port),
         has_memcached_port: default.has_memcached_port,

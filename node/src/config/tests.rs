@@ -58,6 +58,19 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn glommio_is_there_if_it_was_built_in() {
+    let parsed = "glommio".parse::<RuntimeKind>();
+    if cfg!(feature = "runtime-glommio") {
+        assert_eq!(parsed.map(|kind| kind.to_string()), Ok("glommio".to_owned()));
+    } else {
+        let refusal = parsed.expect_err("it is not there");
+        assert!(refusal.contains("--features larder/runtime-glommio"), "{refusal}");
+    }
+    assert_eq!("ring".parse(), Ok(RuntimeKind::Ring));
+    assert_eq!("other".parse::<RuntimeKind>(), Err("write ring or glommio".to_owned()));
+}
+
+#[test]
 fn what_is_printed_can_be_read_back() {
     let options = [
         "--cpus",

@@ -11,6 +11,14 @@ use crate::config::{Config, Size};
 use crate::memcached::gate::Gate;
 use crate::memory_plan::{MemoryNeeds, MemoryPlan};
 
+/// That the runtime can do what is asked.
+#[cfg(feature = "runtime-glommio")]
+pub(super) fn check_runtime(config: &Config) -> Result<(), StartError> {
+    use crate::config::RuntimeKind;
+    let is_shared = config.runtime == RuntimeKind::Glommio && config.unix_socket.is_some();
+    if is_shared { Err(StartError::UnixSocketOnGlommio) } else { Ok(()) }
+}
+
 /// Who may use the memcached port.
 pub(super) fn gate(auth_file: Option<&Path>) -> Result<Option<Arc<Gate>>, StartError> {
     let Some(path) = auth_file else { return Ok(None) };

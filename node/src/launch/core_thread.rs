@@ -12,17 +12,20 @@ use larder_engine::error::EngineError;
 use larder_engine::shard::{FIRST_SEGMENT_BYTES_MIN, Shard, ShardOptions};
 use larder_protocol::memcached::binary::BINARY_MAGIC;
 use larder_runtime::affinity::CpuBits;
+use larder_runtime::core_env::CoreEnv;
+use larder_runtime::core_runtime::CoreRuntime;
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::file_cache::FileCache;
+#[cfg(feature = "runtime-glommio")]
+use larder_runtime::glommio_runtime::GlommioCore;
 use larder_runtime::io_queue::IoQueueOptions;
-use larder_runtime::ring_env::RingEnv;
 use larder_runtime::ring_network::ClientListener;
 use larder_runtime::wake::RemoteWaker;
 
 use super::StartError;
 use super::cancel::Cancel;
 use super::listeners::Door;
-use crate::config::Size;
+use crate::config::{RuntimeKind, Size};
 use crate::control::{Control, Event};
 use crate::facts::Facts;
 use crate::limits::OUTPUT_HIGH_WATER;
@@ -43,6 +46,7 @@ pub(super) struct ShardPlan {
 /// What a core is started with.
 pub(super) struct CorePlan {
     pub core: usize,
+    pub runtime: RuntimeKind,
     pub cpu: usize,
     /// What holds the core for longer is told of; zero for nothing.
     pub stall_bound: Duration,
@@ -83,7 +87,7 @@ pub(super) fn spawn(plan: CorePlan) -> Result<JoinHandle<()>, StartError> {
 /// Runs the core and reports how it ended.
 fn live(plan: CorePlan) {
     let (core, events) = (plan.core, plan.events.clone());
-    let result = match catch_unwind(AssertUnwindSafe(|| run(plan))) {
+    let result = match catch_unwind(AssertUnwindSafe(|| run_on_runtime(plan))) {
         Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -96,7 +100,7 @@ fn live(plan: CorePlan) {
     }
 }
 
-fn run(plan: CorePlan) -> Result<(), String> {
+fn run_on_runtime(plan: CorePlan) -> Result<(), String> {
     let options = CoreOptions {
         core: plan.core,
         pin_to_cpu: Some(plan.cpu),
@@ -104,10 +108,19 @@ fn run(plan: CorePlan) -> Result<(), String> {
         worker_cpus: plan.worker_cpus,
         output_high_water: OUTPUT_HIGH_WATER,
         registered_bytes: plan.disk_buffer_bytes,
-        io: plan.io,
+        io: plan.io.clone(),
         ..CoreOptions::default()
     };
-    let mut core = Core::new(options).map_err(|error| error.to_string())?;
+    match plan.runtime {
+        RuntimeKind::Ring => run(plan, Core::new(options).map_err(|error| error.to_string())?),
+        #[cfg(feature = "runtime-glommio")]
+        RuntimeKind::Glommio => {
+            run(plan, GlommioCore::new(options).map_err(|error| error.to_string())?)
+        }
+    }
+}
+
+fn run<R: CoreRuntime>(plan: CorePlan, mut core: R) -> Result<(), String> {
     let greeting = Event::Waker { core: plan.core, waker: core.waker() };
     let is_heard = plan.events.send(greeting).is_ok();
     let Some(Step::Open(wakers)) = plan.steps.recv().ok().filter(|_| is_heard) else {
@@ -150,21 +163,23 @@ fn run(plan: CorePlan) -> Result<(), String> {
     };
     let mut service = NodeService::new(setup);
     for (listener, _) in plan.listeners {
-        core.network().listen(listener);
+        core.listen(listener);
     }
-    core.run(&mut service, &|service: &NodeService<RingEnv>| service.is_finished());
+    core.run(&mut service, &|service: &NodeService<R::Env>| service.is_finished());
     close_shards(&mut core, engines)?;
+    // What holds files goes first: a runtime may close them only while it runs.
+    drop(service);
     core.shutdown();
     Ok(())
 }
 
 /// Who speaks with the clients that come in by this door.
-fn entrance(
+fn entrance<C: CoreEnv>(
     door: &Door,
     facts: &Arc<Facts>,
     core: usize,
     namespaces: &NamespaceView,
-) -> Entrance<RingEnv> {
+) -> Entrance<C> {
     let (facts, namespaces) = (Arc::clone(facts), namespaces.clone());
     match door {
         // Only the text protocol asks for a password.
@@ -184,9 +199,12 @@ fn entrance(
 }
 
 /// What is remembered of the namespaces, if that shard is one of these.
-fn load_registry(core: &mut Core, engines: &Engines) -> Result<Option<Registry>, String> {
+fn load_registry<R: CoreRuntime>(
+    core: &mut R,
+    engines: &Engines<R::Env>,
+) -> Result<Option<Registry>, String> {
     let keeper = engines.iter().find(|(number, _)| *number == REGISTRY_SHARD);
-    let load = |(_, engine): &(u16, Rc<Engine<RingEnv>>)| {
+    let load = |(_, engine): &(u16, Rc<Engine<R::Env>>)| {
         let engine = Rc::clone(engine);
         core.block_on(Box::pin(async move { Registry::load(&engine).await }))
     };
@@ -194,15 +212,15 @@ fn load_registry(core: &mut Core, engines: &Engines) -> Result<Option<Registry>,
 }
 
 /// A core's shards, by number.
-type Engines = Vec<(u16, Rc<Engine<RingEnv>>)>;
+type Engines<C> = Vec<(u16, Rc<Engine<C>>)>;
 
 /// The core's shards; `None` if the start was given up.
-fn open_shards(
-    core: &mut Core,
-    files: &FileCache<RingEnv>,
+fn open_shards<R: CoreRuntime>(
+    core: &mut R,
+    files: &FileCache<R::Env>,
     plans: Vec<ShardPlan>,
     cancel: &Cancel,
-) -> Result<Option<Engines>, String> {
+) -> Result<Option<Engines<R::Env>>, String> {
     let mut engines = Vec::new();
     for plan in plans {
         let number = plan.options.shard;
@@ -237,7 +255,7 @@ fn cannot_open(directory: &Path, error: &EngineError) -> String {
 /// # Errors
 /// The first shard that cannot: also one that stopped taking writes after the service's last turn,
 /// which nobody has been told of.
-fn close_shards(core: &mut Core, engines: Engines) -> Result<(), String> {
+fn close_shards<R: CoreRuntime>(core: &mut R, engines: Engines<R::Env>) -> Result<(), String> {
     let mut result = Ok(());
     for (number, engine) in engines {
         let closed = match engine.stopped() {

@@ -22,6 +22,13 @@ pub enum StartError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A listener that the runtime cannot have.
+    #[cfg(feature = "runtime-glommio")]
+    #[error(
+        "--unix-socket does not go with --runtime glommio: all cores share its listener, which \
+         glommio makes non-blocking for a moment at each look; leave it out, or use --runtime ring"
+    )]
+    UnixSocketOnGlommio,
     /// The file of names and passwords cannot be used.
     #[error("--auth-file {path}: {reason}", path = path.display())]
     AuthFile {

@@ -48,7 +48,7 @@ pub use file_system::Lack;
 pub use supervisor::{CoreHandle, RunningNode, Stopper};
 
 use crate::admin::Admin;
-use crate::config::{Config, Size};
+use crate::config::{Config, RuntimeKind, Size};
 use crate::control::Event;
 use crate::facts::{DiskFacts, Facts};
 use crate::latency::CoreLatencies;
@@ -137,6 +137,8 @@ impl Launcher {
     pub fn start(self, config: &Config) -> Result<RunningNode, StartError> {
         let limit = Duration::from_millis(RESTART_PATIENCE_MILLISECONDS);
         let mut patience = Patience::new(&self.queues.event_queue, limit);
+        #[cfg(feature = "runtime-glommio")]
+        checks::check_runtime(config)?;
         let cpus = cpus::choose(config)?;
         let cores = cpus.cores.len();
         let gate = checks::gate(config.auth_file.as_deref())?;
@@ -181,8 +183,10 @@ impl Launcher {
         });
         let files_max = descriptors.files_per_core;
         let (cpus, shared) = (&cpus, &shared);
+        let runtime = config.runtime;
         let stall_bound = Duration::from_millis(config.stall_bound.into());
         let parts = Parts {
+            runtime,
             cpus,
             directory,
             options,
@@ -281,6 +285,7 @@ fn share(size: Size, shards: u16) -> u64 {
 
 /// What a node is put together from.
 struct Parts<'a> {
+    runtime: RuntimeKind,
     cpus: &'a ChosenCpus,
     directory: DataDirectory,
     /// Of each shard.
@@ -326,6 +331,7 @@ impl Parts<'_> {
             starting.cores.push(CoreHandle { control, waker: None });
             let thread = core_thread::spawn(CorePlan {
                 core,
+                runtime: self.runtime,
                 cpu: *cpu,
                 stall_bound: self.stall_bound,
                 worker_cpus: self.cpus.workers,

@@ -16,66 +16,6 @@ fn filled(env: &RingEnv, len: usize, seed: usize) -> Buffer {
 }
 
 #[test]
-fn files_are_written_read_renamed_listed_and_removed() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut core = core();
-    let env = core.env();
-    let root = directory.path().join("a/b");
-    env.create_directory(&root).unwrap();
-    env.create_directory(&root).unwrap();
-    core.block_on(async {
-        let file = env.open(&root.join("one"), OpenMode::CreateNew).await.unwrap();
-        assert!(file.is_empty());
-        let again = env.open(&root.join("one"), OpenMode::CreateNew).await.unwrap_err();
-        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
-        file.allocate(1 << 20).await.unwrap();
-        assert_eq!(file.len(), 1 << 20);
-        let (result, zeros) = file.read(IoClass::Read, 8192, env.buffer(4096)).await;
-        result.unwrap();
-        assert!(zeros.iter().all(|&byte| byte == 0));
-
-        file.write(IoClass::Flush, 4096, filled(&env, 8192, 1)).await.0.unwrap();
-        file.sync(IoClass::Flush).await.unwrap();
-        // Past the end, so the file grows, and longer than one leg.
-        let long = 3 * (1 << 20) + 4096;
-        file.write_durably(IoClass::Commit, 1 << 20, filled(&env, long, 2)).await.0.unwrap();
-        assert_eq!(file.len(), (1 << 20) + long as u64);
-        let (result, read) = file.read(IoClass::Read, 4096, env.buffer(8192)).await;
-        result.unwrap();
-        assert!(*read == *filled(&env, 8192, 1));
-        let (result, read) = file.read(IoClass::Scan, 1 << 20, env.buffer(long)).await;
-        result.unwrap();
-        assert!(*read == *filled(&env, long, 2));
-        let past = file.read(IoClass::Read, file.len(), env.buffer(4096)).await.0.unwrap_err();
-        assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
-
-        env.rename(&root.join("one"), &root.join("two")).await.unwrap();
-        env.sync_directory(&root).await.unwrap();
-        let listed = env.list(&directory.path().join("a")).unwrap();
-        assert_eq!((listed.len(), listed[0].name.as_str(), listed[0].is_directory), (1, "b", true));
-        let listed = env.list(&root).unwrap();
-        assert_eq!((listed.len(), listed[0].name.as_str()), (1, "two"));
-        assert_eq!(listed[0].len, file.len());
-
-        let reader = env.open(&root.join("two"), OpenMode::Read).await.unwrap();
-        assert_eq!(reader.len(), file.len());
-        let refused = reader.write(IoClass::Flush, 0, env.buffer(4096)).await.0.unwrap_err();
-        assert!(refused.to_string().starts_with("write "), "{refused}");
-        env.remove(&root.join("two")).await.unwrap();
-        let missing = env.remove(&root.join("two")).await.unwrap_err();
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        assert!(missing.to_string().contains("two"), "{missing}");
-    });
-    assert!(env.free_space(&root).unwrap() > 0);
-    assert_eq!(env.list(&root.join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
-    let counters = env.disk_counters();
-    assert_eq!(counters.classes[IoClass::Scan as usize].bytes, 3 * (1 << 20) + 4096);
-    assert!(counters.classes[IoClass::Commit as usize].ring_nanoseconds > 0);
-    assert_eq!(env.disk_requests(), 0);
-    core.shutdown();
-}
-
-#[test]
 fn more_operations_than_the_ring_has_entries() {
     let directory = tempfile::tempdir().unwrap();
     let options = CoreOptions { ring_entries: 1, registered_bytes: 0, ..CoreOptions::default() };
@@ -156,23 +96,4 @@ fn files_and_futures_may_outlive_their_core() {
     drop(write);
     env.spawn(TaskQueue::Flush, async { panic!("the core is gone") });
     assert_eq!(env.disk_requests(), 0);
-}
-
-#[test]
-fn a_file_system_in_memory_works_too() {
-    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!("this machine has no /dev/shm to test on");
-        return;
-    };
-    let mut core = core();
-    let env = core.env();
-    core.block_on(async {
-        let path = directory.path().join("file");
-        let file = env.open(&path, OpenMode::CreateNew).await.unwrap();
-        file.allocate(8192).await.unwrap();
-        file.write_durably(IoClass::Commit, 4096, filled(&env, 4096, 9)).await.0.unwrap();
-        let (result, read) = file.read(IoClass::Read, 4096, env.buffer(4096)).await;
-        result.unwrap();
-        assert!(*read == *filled(&env, 4096, 9));
-    });
 }

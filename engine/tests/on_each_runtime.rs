@@ -1,4 +1,4 @@
-//! A shard on the real ring and a real file system: what the simulation cannot show.
+//! A shard on each runtime and a real file system: what the simulation cannot show.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -9,11 +9,9 @@ use larder_engine::memory::ShardMemory;
 use larder_engine::operation::{Delete, Operation, Outcome, Read, Store, StoreMode};
 use larder_engine::shard::{OperationBuf, Shard, ShardOptions};
 use larder_engine::value_log::Durability;
+use larder_runtime::core_runtime::CoreRuntime;
 use larder_runtime::core_thread::{Core, CoreOptions};
 use larder_runtime::env::Env;
-use larder_runtime::ring_env::RingEnv;
-
-type RingShard = Rc<Shard<RingEnv>>;
 
 fn options(durability: Durability) -> ShardOptions {
     let memory = ShardMemory::plan(16 << 20, 1 << 20).expect("it is enough");
@@ -26,14 +24,14 @@ fn options(durability: Durability) -> ShardOptions {
     options
 }
 
-async fn open(core_env: RingEnv, directory: &Path, durability: Durability) -> RingShard {
+async fn open<E: Env>(core_env: E, directory: &Path, durability: Durability) -> Rc<Shard<E>> {
     let (shard, report) =
         Shard::open(core_env, directory, options(durability)).await.expect("the shard opens");
     assert!(report.damage.is_empty(), "{:?}", report.damage);
     shard
 }
 
-async fn set(shard: &RingShard, key: &[u8], value: &[u8]) {
+async fn set<E: Env>(shard: &Rc<Shard<E>>, key: &[u8], value: &[u8]) {
     let store = Store {
         mode: StoreMode::Set,
         value,
@@ -50,7 +48,7 @@ async fn set(shard: &RingShard, key: &[u8], value: &[u8]) {
     assert_eq!(outcome.expect("stored"), Outcome::Stored);
 }
 
-async fn get(shard: &RingShard, key: &[u8]) -> Option<Vec<u8>> {
+async fn get<E: Env>(shard: &Rc<Shard<E>>, key: &[u8]) -> Option<Vec<u8>> {
     let read = OperationBuf::new(&Operation::Read(Read { value: true, ..Read::default() }));
     shard
         .run(&Key::memcached(key), read, |answer| {
@@ -65,13 +63,12 @@ fn value(round: usize, index: usize) -> Vec<u8> {
     vec![(round * 31 + index) as u8; len]
 }
 
-#[test]
-fn what_was_stored_is_there_after_flushes_merges_and_restarts() {
+fn what_was_stored_is_there<C: CoreRuntime>(make: fn(CoreOptions) -> C) {
     for durability in [Durability::Sync, Durability::Interval(1_000_000), Durability::None] {
         let directory = tempfile::tempdir_in(".").expect("a directory");
         let path = directory.path().join("shard-000");
         for round in 0..3 {
-            let mut core = Core::new(CoreOptions::default()).expect("a core");
+            let mut core = make(CoreOptions::default());
             let env = core.env();
             core.block_on(async {
                 let shard = open(env.clone(), &path, durability).await;
@@ -96,4 +93,16 @@ fn what_was_stored_is_there_after_flushes_merges_and_restarts() {
             core.shutdown();
         }
     }
+}
+
+#[test]
+fn what_was_stored_is_there_after_flushes_merges_and_restarts() {
+    what_was_stored_is_there(|options| Core::new(options).expect("a core"));
+}
+
+#[test]
+#[cfg(feature = "runtime-glommio")]
+fn what_was_stored_is_there_after_flushes_merges_and_restarts_on_glommio() {
+    use larder_runtime::glommio_runtime::GlommioCore;
+    what_was_stored_is_there(|options| GlommioCore::new(options).expect("a core"));
 }
