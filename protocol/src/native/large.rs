@@ -1,6 +1,7 @@
 //! Large values: what is asked on their way, and what stands for one in replies.
 
-use super::request::{BodyError, ItemKey, RESERVED, put_key, put_key_head, split, split_all};
+use super::item::{ItemKey, put_key, put_key_head, split, split_all};
+use super::request::{BodyError, RESERVED};
 use super::{Opcode, u32_at, u64_at};
 
 /// Bytes of a [`LargeHead`].

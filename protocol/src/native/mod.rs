@@ -11,6 +11,7 @@
 
 mod header;
 mod hello;
+mod item;
 mod keys;
 mod large;
 mod lease;
@@ -31,6 +32,9 @@ pub use header::{
     VERSION,
 };
 pub use hello::{HELLO_NAME_BYTES_MAX, HelloReply, capability};
+pub use item::{
+    Condition, DeleteItem, GetItem, IncrementItem, ItemKey, PutItem, PutMode, TouchItem,
+};
 pub use keys::{ITEM_KEYS_MAX, ItemKeyList, ItemKeys};
 pub use large::{LARGE_HEAD_BYTES, LargeHead, LargeItem, LargeWork, StoreWhen};
 pub use lease::{BeginLease, LeaseOf, NativeLease};
@@ -47,8 +51,7 @@ pub use page::{
 };
 pub use parse::{NativeLimits, NativeParsed, NativeParser, NativeStep, Refusal};
 pub use request::{
-    ClientHello, Condition, DeleteItem, GetItem, IncrementItem, ItemKey, NativeRequest, PutItem,
-    PutMode, RequestHead, RequestOptions, TouchItem, put_request, put_request_as,
+    ClientHello, NativeRequest, RequestHead, RequestOptions, put_request, put_request_as,
 };
 pub use statistics::StatisticsReply;
 pub use status::{Group, NativeStatus};

@@ -17,8 +17,9 @@
 //! | 1 | 3 | 0 |
 //! | 4 | 4 | length of what follows: an item if the status is `ok`, else nothing |
 
+use super::item::{GET_METADATA_ONLY, GET_QUIET};
 use super::reply::{ITEM_BYTES, NativeItem, ReplyError, item_head, read_item};
-use super::request::{BodyError, GET_METADATA_ONLY, GET_QUIET};
+use super::request::BodyError;
 use super::{GetItem, ITEM_BYTES_MAX, ItemKey, NativeStatus, RECORD_BYTES_MAX, u16_at, u32_at};
 
 /// The most keys of one request.

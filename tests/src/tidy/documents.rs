@@ -36,6 +36,7 @@ pub const DOCUMENTS: [(&str, &[&str]); 2] = [
             "protocol/src/memcached/parse/meta.rs",
             "protocol/src/memcached/reply/mod.rs",
             "protocol/src/native/header.rs",
+            "protocol/src/native/item.rs",
             "protocol/src/native/page.rs",
             "protocol/src/native/reply.rs",
             "protocol/src/native/request.rs",
