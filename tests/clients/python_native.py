@@ -50,6 +50,7 @@ OPCODES = {
 }
 # Bit 3 of a request's flags.
 TOKEN = 8
+TOKEN_BYTES = 24
 # Bits 1 and 2 of a request's flags.
 DURABILITY = {"sync": 1 << 1, "none": 2 << 1}
 # The requests whose bodies are FlatBuffers: their tables and identifiers.
@@ -461,12 +462,13 @@ def check_vectors():
         if kind in FLAT:
             # Two writers of a FlatBuffer may order its parts in two ways: both are to be read.
             written = page_request_body(kind, vector["fields"])
-            for body in (data[HEADER.size :], written):
+            token_bytes = TOKEN_BYTES if "token" in vector else 0
+            for body in (data[HEADER.size + token_bytes :], written):
                 assert read_page_request(kind, body) == vector["fields"], vector["name"]
             same = message(
                 REQUEST,
                 OPCODES[kind],
-                int(vector["checksum"]),
+                int(vector["checksum"]) | (TOKEN if token_bytes else 0),
                 vector["id"],
                 vector["deadline"],
                 data[HEADER.size :],
