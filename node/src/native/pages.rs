@@ -443,8 +443,9 @@ mod tests {
         for len in 0..token.len() {
             assert_eq!(Pages::read(&token[..len]), None, "{len} bytes");
         }
-        // What is of another format, or no place, is refused with the right checksum too.
-        for (at, byte) in [(0, 2), (1, 3), (2, 2), (3, 1), (FIXED_BYTES + 1, 1)] {
+        // What is of another format, or too long, is refused with the right checksum too.
+        assert_eq!(Pages::read(&of_record(b"r").token(&[1; 1 << 12])), None);
+        for (at, byte) in [(0, 2), (1, 3), (2, 2), (3, 1)] {
             let mut other = token[..token.len() - CHECKSUM_BYTES].to_vec();
             other[at] = byte;
             other.extend_from_slice(&crc32c::crc32c(&other).to_le_bytes());
