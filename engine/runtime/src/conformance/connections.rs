@@ -134,7 +134,7 @@ impl Server {
     fn stop(mut self) {
         self.seen.is_stopping.store(true, Ordering::SeqCst);
         self.waker.wake();
-        self.thread.take().unwrap().join().unwrap()
+        self.thread.take().unwrap().join().unwrap();
     }
 
     fn resume(&self) {

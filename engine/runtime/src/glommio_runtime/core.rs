@@ -93,7 +93,7 @@ impl GlommioCore {
         let executor = LocalExecutorBuilder::new(placement)
             .io_memory(bytes)
             .spin_before_park(options.spin_max)
-            // By default tasks that keep the core busy keep it from sockets and the disk for 100 ms.
+            // By default busy tasks keep the core from sockets and the disk for 100 ms.
             .preempt_timer(Duration::from_nanos(QUANTUM))
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .make()

@@ -96,8 +96,8 @@ impl Drop for Listener {
 }
 
 /// One accept. A client that has reset the connection already has no address: asking for it has
-/// closed the socket then (`AcceptedTcpStream::peer_addr` in `net/tcp_socket.rs` drops it), so it is
-/// not bound.
+/// closed the socket then (`AcceptedTcpStream::peer_addr` in `net/tcp_socket.rs` drops it), so it
+/// is not bound.
 fn accept(shared: &Rc<Shared>, listener: &Rc<TcpListener>) -> InFlight<Accepted> {
     let listener = Rc::clone(listener);
     shared.operation(async move {

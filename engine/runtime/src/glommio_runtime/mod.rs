@@ -7,9 +7,9 @@
 //! |---|---|
 //! | a task's wakers are counted in 16 bits; operations keep a waker per poll | `wakers` |
 //! | wake-ups by other threads have been lost | `wakers`: lists of ours, a pair of sockets |
-//! | tasks' memory comes back late; dropping tasks has panicked | `tasks`: futures in slots of ours |
+//! | tasks' memory comes back late; dropping tasks has panicked | `tasks`: futures in our slots |
 //! | a panic takes a queue out of use | `tasks`, `core`: panics pass around the executor |
-//! | its end does not wait for the kernel | `shared`: operations are counted and carried to the end |
+//! | its end does not wait for the kernel | `shared`: operations are counted, and carried out |
 //! | unaligned reads return bytes that were not read; buffers are not initialised | `file` |
 //! | polling for completions hangs with large reads | `file`: kept off for every device |
 //! | an open panics if the name goes meanwhile | `shared`: names are changed one at a time |

@@ -83,8 +83,8 @@ impl GlommioNetwork {
     /// # Panics
     ///
     /// If the socket does not take the options of its kind, or has a path: glommio looks for
-    /// clients by making the listener non-blocking for a moment (`yolo_accept` in `net/mod.rs`), and
-    /// such a listener is shared by all cores, one of which would find it so and leave it so.
+    /// clients by making the listener non-blocking for a moment (`yolo_accept` in `net/mod.rs`),
+    /// and such a listener is shared by all cores, one of which would find and leave it so.
     pub fn listen(&mut self, listener: ClientListener) -> usize {
         let ClientListener::Tcp(listener) = listener else {
             panic!("glommio cannot share a listener that has a path between cores");

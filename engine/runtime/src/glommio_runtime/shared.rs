@@ -211,8 +211,8 @@ impl<T: 'static> Drop for InFlight<T> {
     }
 }
 
-/// Holds disk requests back, and lets them through by the I/O queue: glommio has none of its own for
-/// the disk, it hands everything to the kernel at once.
+/// Holds disk requests back, and lets them through by the I/O queue: glommio has none of its own
+/// for the disk, it hands everything to the kernel at once.
 pub(super) struct Gate {
     queue: IoQueue<Rc<Place>>,
     /// The earliest time for which a timer was started, in nanoseconds.

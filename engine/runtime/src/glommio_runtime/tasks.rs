@@ -1,7 +1,7 @@
 //! The core's tasks, in glommio's weighted task queues.
 //!
-//! glommio gives a task's memory back late or never (its issue 448) and has panicked while it
-//! dropped tasks (its issue 671), and a panic that leaves its executor takes the panicking queue out
+//! glommio gives a task's memory back late or never (`DataDog/glommio` 448) and has panicked while
+//! it dropped tasks (671 there), and a panic that leaves its executor takes the panicking queue out
 //! of use. So glommio only ever sees a small future that does not panic and that ends: the task's
 //! own future lies in a [`Slot`] of ours, panics are caught there, and at the end of the core the
 //! futures are dropped first, after which glommio's tasks run to their ends.

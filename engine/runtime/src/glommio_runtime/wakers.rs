@@ -50,7 +50,8 @@ pub(super) fn is_running(core: u64) -> bool {
 }
 
 /// Tasks that were woken by other threads, or while their executor did not run. glommio's own way
-/// for this is not used: it has been seen to lose wake-ups (its issue 582).
+/// for this is not used: it has been seen to lose wake-ups
+/// (`DataDog/glommio` 582).
 pub(super) struct Remote {
     woken: Mutex<Vec<Arc<TaskWaker>>>,
     has_woken: AtomicBool,
