@@ -28,10 +28,10 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-/// How far the clock of one core may be behind what another has seen, in nanoseconds: the start of
-/// a turn is some milliseconds old at most. What is further ahead was seen before the clock was
-/// set back.
-const SKEW_MAX: i64 = 1_000_000_000;
+/// How far the clock of one core may be behind what another has seen, in nanoseconds: longer than
+/// the longest turn, at whose start it was read. What is further ahead was seen before the clock
+/// was set back.
+const SKEW_MAX: i64 = 60_000_000_000;
 
 /// A word on lines of its own: two, because processors fetch them in pairs.
 #[derive(Debug)]

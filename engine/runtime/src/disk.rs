@@ -68,6 +68,11 @@ impl Disk {
         DiskCounters { classes, flow: self.queue.flow(), ..self.counters }
     }
 
+    /// See [`IoQueue::set_urgency`].
+    pub(crate) fn set_urgency(&mut self, urgency: u32) {
+        self.queue.set_urgency(urgency);
+    }
+
     /// Changes the shares of a class and its cap, as [`IoQueue::set_class`] does.
     pub(crate) fn set_class(
         &mut self,

@@ -229,7 +229,7 @@ impl<T> IoQueue<T> {
         if let Some(device) = &mut self.device {
             let own = nanoseconds_of(self.costs.of(request.direction, request.bytes));
             let delay = ring_nanoseconds.saturating_sub(own);
-            device.feedback.note_completed(request.direction, request.bytes == 0, delay);
+            device.feedback.note_completed(request, delay);
         }
     }
 
@@ -300,6 +300,14 @@ impl<T> IoQueue<T> {
             self.waiting.bring_back(index);
         }
         Ok(())
+    }
+
+    /// How urgent the background's most urgent work is, in thousandths of its usual shares: the
+    /// less it is held back where reads take too long.
+    pub fn set_urgency(&mut self, urgency: u32) {
+        if let Some(device) = &mut self.device {
+            device.feedback.set_urgency(urgency);
+        }
     }
 
     /// The number of requests that wait here.

@@ -130,6 +130,8 @@ impl Env for RingEnv {
         let changed = self.shared.urgencies.borrow_mut().claim(claimant, queue, urgency);
         let Some(urgency) = changed else { return };
         self.shared.executor.set_urgency(queue, urgency);
+        let most = self.shared.urgencies.borrow().highest();
+        self.shared.disk.borrow_mut().set_urgency(most);
         if let Some(class) = queue.io_class() {
             let usual = self.shared.io_shares.get()[class as usize];
             self.set_shares_of_disk(class, Some(usual), None).expect("urgent shares are in range");

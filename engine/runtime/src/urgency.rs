@@ -42,6 +42,12 @@ impl Urgencies {
         (now != before).then_some(now)
     }
 
+    /// How urgent the work of the most urgent queue is.
+    pub(crate) fn highest(&self) -> u32 {
+        let all = self.claims.iter().flat_map(|(_, claims)| claims).copied();
+        all.max().unwrap_or(URGENCY_USUAL)
+    }
+
     /// How urgent a queue's work is.
     pub(crate) fn of(&self, queue: TaskQueue) -> u32 {
         let claims = self.claims.iter().map(|(_, claims)| claims[queue as usize]);
@@ -66,6 +72,7 @@ mod tests {
         assert_eq!(claim(0, 0), Some(URGENCY_USUAL), "nothing has less than its shares");
         assert_eq!(claim(0, u32::MAX), Some(URGENCY_MAX));
         assert_eq!(urgencies.of(TaskQueue::Flush), URGENCY_USUAL);
+        assert_eq!(urgencies.highest(), URGENCY_MAX);
     }
 
     #[test]

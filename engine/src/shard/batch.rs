@@ -517,8 +517,10 @@ impl<E: Env> Shard<E> {
         }
         for (namespace, (key, bytes)) in of_namespaces {
             self.check_quota(state, key, bytes)?;
-            let of_namespace =
-                planned.iter().filter(|one| one.found.addressed.namespace == namespace);
+            // Who only touches an item leaves what its record has.
+            let of_namespace = planned
+                .iter()
+                .filter(|one| one.is_replaced && one.found.addressed.namespace == namespace);
             let items = of_namespace.map(|one| {
                 let is_put = one.kind == RecordKind::Put;
                 let len = shown_len(&one.metadata, &one.value);

@@ -402,7 +402,9 @@ impl<E: Env> Shard<E> {
         let is_removal = record.kind == RecordKind::Delete;
         state.namespaces.quotas.note(key, appended.pointer.len, is_removal);
         let len = (!is_removal).then(|| shown_len(&record.metadata, value));
-        state.namespaces.note_of_record(key, len, replaces);
+        if is_replaced {
+            state.namespaces.note_of_record(key, len, replaces);
+        }
         state.update_cache(change, record.kind, &entry, value, appended.sequence);
         self.note_written(appended.pointer.len);
     }

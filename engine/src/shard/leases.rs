@@ -258,7 +258,9 @@ impl<E: Env> Shard<E> {
             (is_gathered() && !self.index.has_frozen()) || cannot()
         };
         let looks = self.work.wait_for(|| is_over().then_some(()));
-        let next = if now < from { from.min(until) } else { until };
+        // Another lease may be faster with the next memtable, and then it is its time that counts.
+        let from = if now < from { from } else { now.saturating_add(GATHER_NANOSECONDS) };
+        let next = from.min(until);
         futures_lite::future::or(looks, self.env.sleep(next.saturating_sub(now))).await;
     }
 

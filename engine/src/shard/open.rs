@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
-use larder_runtime::env::{Env, TaskQueue};
+use larder_runtime::env::{Env, IoClass, TaskQueue};
 
 use super::abandoned::Abandoned;
 use super::compression::Compression;
@@ -152,7 +152,9 @@ impl<E: Env> Disk<'_, E> {
         options.budget.adopt(files.bytes);
         let first = first_segment::choose(&env, directory, &options, &mut free)?;
         let FirstSegment { origin, bytes, promise } = first;
-        let current = segment::prepare(&env, directory, identity, number, bytes, origin).await?;
+        let current =
+            segment::prepare(&env, directory, identity, number, bytes, origin, || IoClass::Commit)
+                .await?;
 
         let sequence_next = state.version_ceiling.max(outcome.sequence_next).max(1);
         let replayed = replayed_segments(&state).count();

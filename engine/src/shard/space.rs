@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use larder_runtime::disk_budget::{DiskBudget, Promise};
-use larder_runtime::env::Env;
+use larder_runtime::env::{Env, IoClass};
 
 use super::Shard;
 use super::refusals::Line;
@@ -441,8 +441,11 @@ impl<E: Env> Shard<E> {
         let recycled = if has_file { self.free.borrow_mut().take() } else { None };
         let origin = recycled.map_or(Origin::New, Origin::Recycled);
         let (env, directory) = (&self.env, &self.directory);
+        // Nobody waits for a spare; who waits for the log to go on waits as for a commit.
+        let is_awaited = || generation == 0 && self.log.has_no_room();
+        let class = || if is_awaited() { IoClass::Commit } else { IoClass::Scrub };
         let segment =
-            segment::prepare(env, directory, self.identity, number, bytes, origin).await?;
+            segment::prepare(env, directory, self.identity, number, bytes, origin, class).await?;
         let segments_collected =
             if generation == 0 { Vec::new() } else { vec![(number, generation)] };
         let edit =

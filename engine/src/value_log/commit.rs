@@ -408,6 +408,11 @@ impl<E: Env> ValueLog<E> {
         (!ready && state.stopped.is_none()).then_some(wanted)
     }
 
+    /// Whether somebody waits for another segment.
+    pub fn has_no_room(&self) -> bool {
+        self.shared.state.borrow().wanted_bytes != 0
+    }
+
     /// Takes a prepared segment, which the manifest knows; returns the one that it replaces.
     pub fn offer_segment(&self, segment: Segment<E::File>) -> Option<u32> {
         let mut state = self.shared.state.borrow_mut();

@@ -59,7 +59,8 @@ pub enum Origin {
 
 /// Makes the file of segment `number` ready to be written to: durable name, space and header.
 ///
-/// The caller records the segment in the manifest before it writes the first frame.
+/// The caller records the segment in the manifest before it writes the first frame. `class` is asked
+/// for each request: somebody may come to wait for the segment while it is being filled.
 pub async fn prepare<E: Env>(
     env: &E,
     directory: &Path,
@@ -67,6 +68,7 @@ pub async fn prepare<E: Env>(
     number: u32,
     bytes: u32,
     origin: Origin,
+    class: impl Fn() -> IoClass,
 ) -> Result<Segment<E::File>, EngineError> {
     let path = directory.join(file_name(number));
     let failed = |operation: &'static str| {
@@ -81,7 +83,7 @@ pub async fn prepare<E: Env>(
         }
         Origin::New => {
             let file = env.open(&path, OpenMode::CreateNew).await.map_err(failed("creating"))?;
-            if let Err(error) = fill_with_zeros(env, &file, u64::from(bytes)).await {
+            if let Err(error) = fill_with_zeros(env, &file, u64::from(bytes), &class).await {
                 drop(file);
                 env.remove(&path).await.map_err(failed("removing"))?;
                 return Err(EngineError::io(&path, "preparing", &error));
@@ -91,7 +93,7 @@ pub async fn prepare<E: Env>(
     };
     let mut header = env.buffer(HEADER_BYTES as usize);
     encode_header(&mut header, identity, number, bytes);
-    let (result, _) = file.write_durably(IoClass::Scrub, 0, header).await;
+    let (result, _) = file.write_durably(class(), 0, header).await;
     result.map_err(failed("writing the header of"))?;
     if !canary::has(Defect::SkipSegmentDirectorySync) {
         env.sync_directory(directory).await.map_err(failed("syncing the directory of"))?;
@@ -99,7 +101,12 @@ pub async fn prepare<E: Env>(
     Ok(Segment { number, bytes, file })
 }
 
-async fn fill_with_zeros<E: Env>(env: &E, file: &E::File, bytes: u64) -> std::io::Result<()> {
+async fn fill_with_zeros<E: Env>(
+    env: &E,
+    file: &E::File,
+    bytes: u64,
+    class: &impl Fn() -> IoClass,
+) -> std::io::Result<()> {
     file.allocate(bytes).await?;
     let mut buffer = env.buffer(ZERO_CHUNK_BYTES.min(bytes as usize));
     buffer.fill(0);
@@ -107,7 +114,7 @@ async fn fill_with_zeros<E: Env>(env: &E, file: &E::File, bytes: u64) -> std::io
     while offset < bytes {
         buffer.set_len(buffer.capacity().min((bytes - offset) as usize));
         let len = buffer.len() as u64;
-        let (result, back) = file.write(IoClass::Scrub, offset, buffer).await;
+        let (result, back) = file.write(class(), offset, buffer).await;
         result?;
         buffer = back;
         offset += len;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use larder_runtime::env::IoClass;
 use larder_runtime::simulation::{SimDisk, SimEnv, SimFile, Simulation, SimulationOptions};
 
 use super::LogSegments;
@@ -51,7 +52,9 @@ pub(crate) fn life(seed: u64, disk: SimDisk) -> Simulation {
 }
 
 pub(crate) async fn prepare(env: &SimEnv, number: u32, bytes: u32) -> Segment<SimFile> {
-    let prepared = segment::prepare(env, directory(), IDENTITY, number, bytes, Origin::New).await;
+    let prepared =
+        segment::prepare(env, directory(), IDENTITY, number, bytes, Origin::New, || IoClass::Scrub)
+            .await;
     prepared.expect("there is room")
 }
 

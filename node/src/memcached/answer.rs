@@ -176,12 +176,13 @@ pub fn put_failure(out: &mut Vec<u8>, command: &Command<'_>, failure: NoAnswer) 
     let text = match (command, failure) {
         (Command::Drop { reply, .. }, _) => reply,
         (_, NoAnswer::Damaged) => DAMAGED,
-        (_, NoAnswer::Full | NoAnswer::OverQuota | NoAnswer::RecordFull) => {
+        // It is busy where others change a record with a limit too fast for it to be counted.
+        (_, NoAnswer::Full | NoAnswer::OverQuota | NoAnswer::RecordFull | NoAnswer::Busy) => {
             error::OUT_OF_MEMORY_STORING
         }
         (_, NoAnswer::Stopped) => STOPPED,
         (_, NoAnswer::ReadFailed) => READ_FAILED,
-        (_, NoAnswer::TooLate | NoAnswer::Busy | NoAnswer::NoNamespace | NoAnswer::LeaseEnded) => {
+        (_, NoAnswer::TooLate | NoAnswer::NoNamespace | NoAnswer::LeaseEnded) => {
             panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
         }
     };

@@ -119,16 +119,14 @@ fn put<S: ReplySink>(
         Ok(answer) => put_answer((head, form), key, answer, out),
         Err(failure) => {
             let (status, text) = match failure {
-                NoAnswer::Full | NoAnswer::OverQuota | NoAnswer::RecordFull => {
+                // It is busy where others change a record with a limit too fast for a count.
+                NoAnswer::Full | NoAnswer::OverQuota | NoAnswer::RecordFull | NoAnswer::Busy => {
                     (BinaryStatus::OutOfMemory, "Out of memory allocating item")
                 }
                 NoAnswer::Damaged => (BinaryStatus::Internal, DAMAGED),
                 NoAnswer::Stopped => (BinaryStatus::Internal, STOPPED),
                 NoAnswer::ReadFailed => (BinaryStatus::Internal, READ_FAILED),
-                NoAnswer::TooLate
-                | NoAnswer::LeaseEnded
-                | NoAnswer::Busy
-                | NoAnswer::NoNamespace => {
+                NoAnswer::TooLate | NoAnswer::LeaseEnded | NoAnswer::NoNamespace => {
                     panic!("this protocol has no deadlines, and the default namespace: {failure:?}")
                 }
             };
@@ -171,6 +169,11 @@ fn put_answer<S: ReplySink>(
         (Outcome::NotNumeric, _) => put_status(out, head, BinaryStatus::NotNumeric),
         (Outcome::Large, _) => {
             reply::put_error(out, head, BinaryStatus::TooLarge, without_prefix(LARGE));
+        }
+        (Outcome::TooLarge, Form::Store(verb))
+            if !matches!(verb, StoreVerb::Append | StoreVerb::Prepend) =>
+        {
+            put_status(out, head, BinaryStatus::TooLarge);
         }
         (Outcome::NotStored | Outcome::TooLarge, Form::Store(verb)) => {
             put_status(out, head, not_stored(verb));

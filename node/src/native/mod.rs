@@ -177,11 +177,12 @@ impl Native {
             }
             ShardWork::DeleteRange(range, _) => range.namespace(),
             ShardWork::Large(large) => large.namespace,
-            // They only read, or are about no namespace.
-            ShardWork::Page(_)
-            | ShardWork::Keyed(_)
-            | ShardWork::BeginLease(_)
-            | ShardWork::EndLease(_) => DEFAULT_NAMESPACE,
+            ShardWork::Page(scan) => scan.namespace(),
+            ShardWork::Keyed(keyed) => keyed.limits.namespace(),
+            // They are about no namespace.
+            ShardWork::BeginLease(_) | ShardWork::EndLease(_) => {
+                return NamespaceSettings::default();
+            }
         };
         self.namespaces.settings(namespace).unwrap_or_default()
     }

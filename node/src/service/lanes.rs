@@ -63,12 +63,6 @@ impl Room {
     }
 }
 
-/// A request that waits in a lane.
-pub(super) trait Waits {
-    /// The memory that it takes, in bytes.
-    fn memory(&self) -> usize;
-}
-
 struct Lane<T> {
     connection: u64,
     load: Load,
@@ -87,18 +81,16 @@ pub(super) struct Lanes<T> {
     load: Load,
     /// Connections with parked requests, in the order in which they are looked at.
     parked: VecDeque<(usize, u64)>,
-    /// The memory of all parked requests, in bytes.
-    parked_bytes: usize,
 }
 
 fn index(connection: u64) -> usize {
     (connection & u64::from(u32::MAX)) as usize
 }
 
-impl<T: Waits> Lanes<T> {
+impl<T> Lanes<T> {
     pub(super) fn new(cores: usize) -> Self {
         let lanes = (0..cores).map(|_| Vec::new()).collect();
-        Self { lanes, load: Load::default(), parked: VecDeque::new(), parked_bytes: 0 }
+        Self { lanes, load: Load::default(), parked: VecDeque::new() }
     }
 
     fn get(&mut self, core: usize, connection: u64) -> Option<&mut Lane<T>> {
@@ -118,7 +110,6 @@ impl<T: Waits> Lanes<T> {
         }
         if let Some(old) = lanes[index].take() {
             self.load = self.load - old.load;
-            self.parked_bytes -= old.memory();
         }
         let (load, part) = (Load::default(), Part::default());
         let parked = VecDeque::new();
@@ -191,9 +182,8 @@ impl<T: Waits> Lanes<T> {
     /// Forgets a connection that is closed, and what it has parked.
     pub(super) fn close(&mut self, core: usize, connection: u64) {
         if let Some(lane) = self.get(core, connection) {
-            let (load, memory) = (lane.load, lane.memory());
+            let load = lane.load;
             self.load = self.load - load;
-            self.parked_bytes -= memory;
             self.lanes[core][index(connection)] = None;
         }
     }
@@ -201,18 +191,12 @@ impl<T: Waits> Lanes<T> {
     /// Parks a connection's request. `wants` says what it is expected to need, if it is known that
     /// it has to wait for a place.
     pub(super) fn park(&mut self, core: usize, connection: u64, request: T, wants: Option<usize>) {
-        self.parked_bytes += request.memory();
         let lane = self.get(core, connection).expect("a lane is open while requests arrive");
         lane.parked.push_back(request);
         if lane.parked.len() == 1 {
             lane.wants = wants;
             self.parked.push_back((core, connection));
         }
-    }
-
-    /// The memory of all parked requests, in bytes.
-    pub(super) fn memory(&self) -> usize {
-        self.parked_bytes
     }
 
     /// How many connections have parked requests.
@@ -236,7 +220,6 @@ impl<T: Waits> Lanes<T> {
         if !lane.parked.is_empty() {
             self.parked.push_back((core, connection));
         }
-        self.parked_bytes -= request.as_ref().map_or(0, Waits::memory);
         request.map(|request| (core, request))
     }
 
@@ -246,18 +229,13 @@ impl<T: Waits> Lanes<T> {
         if lane.parked.is_empty() {
             self.parked.push_back((core, connection));
         }
-        self.parked_bytes += request.memory();
         let lane = self.get(core, connection).expect("it was there a moment ago");
         lane.parked.push_front(request);
         lane.wants = Some(wants);
     }
 }
 
-impl<T: Waits> Lane<T> {
-    fn memory(&self) -> usize {
-        self.parked.iter().map(Waits::memory).sum()
-    }
-
+impl<T> Lane<T> {
     fn is_within(&self, is_scarce: bool) -> bool {
         let share = if is_scarce { SHARE_BYTES_SCARCE } else { LANE_BYTES_MAX };
         self.load.bytes + self.load.expected_bytes < share
@@ -269,12 +247,6 @@ mod tests {
     use super::super::shares::Shares;
     use super::*;
     use crate::limits::{LOG_BUDGET_MIN, LOG_SMALL_BYTES};
-
-    impl Waits for u32 {
-        fn memory(&self) -> usize {
-            size_of::<Self>()
-        }
-    }
 
     const ROOM: Room = Room { expected_max: 1 << 20, held_max: 1 << 20 };
 
@@ -294,14 +266,13 @@ mod tests {
         lanes.park(1, 7, 71, None);
         let all = lanes.load();
         assert_eq!((lanes.parked(), lanes.next(ROOM, all)), (1, None));
-        assert_eq!(lanes.memory(), 2 * size_of::<u32>());
         lanes.credit(1, 7, LANE_BYTES_MAX);
         assert!(!lanes.may_execute(1, 7, false), "those that are parked go first");
         assert_eq!(lanes.next(ROOM, Load::default()), Some((1, 70)));
         lanes.put_back(1, 7, 70, 10);
         assert_eq!(lanes.next(ROOM, Load::default()), Some((1, 70)));
         assert_eq!(lanes.next(ROOM, Load::default()), Some((1, 71)));
-        assert_eq!((lanes.parked(), lanes.load(), lanes.memory()), (0, Load::default(), 0));
+        assert_eq!((lanes.parked(), lanes.load()), (0, Load::default()));
         assert!(lanes.may_execute(1, 7, false));
     }
 
@@ -337,12 +308,9 @@ mod tests {
         lanes.credit(0, 3, 10_000);
         assert!(!lanes.is_open(0, 3) && lanes.is_open(0, next));
         assert_eq!((lanes.load().bytes, lanes.load_of(0, next).bytes), (1000, 1000));
-        assert_eq!(lanes.memory(), 0, "the old connection's request is gone with its lane");
         assert_eq!((lanes.next(ROOM, Load::default()), lanes.parked()), (None, 0));
-        lanes.park(0, next, 2, None);
-        assert_eq!(lanes.memory(), size_of::<u32>());
         lanes.close(0, next);
-        assert_eq!((lanes.load(), lanes.memory()), (Load::default(), 0));
+        assert_eq!(lanes.load(), Load::default());
     }
 
     #[test]

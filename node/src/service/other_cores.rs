@@ -9,31 +9,26 @@ use larder_runtime::core_env::CoreEnv;
 use super::core_state::CoreState;
 use super::gathers::Gather;
 use super::heaviest::AskedFor;
-use super::lanes::Waits;
 use super::log_need::{log_need, shard_log_need};
 use super::shards::{Notes, Origin, Tried};
 use crate::connection::{After, Load, Release};
 use crate::limits::{BATCH_TURN_BYTES, BATCH_TURN_REQUESTS};
-use crate::mesh::{Batch, Note, ParkedRequest, Place};
+use crate::mesh::{Batch, Note, Place};
 use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 
 /// How many requests of a batch are announced before the first of them is carried out.
 const ANNOUNCED_MAX: usize = 16;
 
-impl Waits for ParkedRequest {
-    fn memory(&self) -> usize {
-        Self::memory(self)
-    }
-}
-
 impl<C: CoreEnv> CoreState<C> {
     /// The memory of what is on its way between this core and others, in bytes: batches that it has
-    /// sent and that were not taken, batches and requests of others that wait here, answers that
-    /// may not leave, and what was told that goes into one answer.
+    /// sent and that were not taken, batches of others that it works on, answers that may not
+    /// leave, and what was told that goes into one answer. Requests of others that are parked here
+    /// count on the cores that they came from, as what their clients wait for: nothing that this
+    /// core could close would free them.
     pub(super) fn memory_between_cores(&mut self) -> usize {
         let inboxes: usize = self.inboxes.iter().flatten().map(|(batch, _)| batch.memory()).sum();
         let gathers: usize = self.gathers.values().map(Gather::memory).sum();
-        self.mesh.memory() + self.lanes.memory() + self.shards.held_bytes() + inboxes + gathers
+        self.mesh.memory() + self.shards.held_bytes() + inboxes + gathers
     }
 
     /// Takes a batch of another core in; its requests are carried out by and by. There must be none

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::error::EngineError;
-use larder_engine::key::Key;
 use larder_engine::operation::Outcome;
 use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf, BatchAnswer, OperationBuf};
 use larder_runtime::core_env::CoreEnv;
@@ -36,6 +35,8 @@ pub(super) struct Completion {
     pub(super) observed: Option<Box<Observed>>,
     /// Whether it is measured how long it takes.
     pub(super) sample: Option<LatencySample>,
+    /// How far the log has to be acknowledged before a failure may be told.
+    pub(super) refused_needs: u64,
 }
 
 /// What came of a request that had to wait.
@@ -68,19 +69,24 @@ impl<C: CoreEnv> Shards<C> {
         let completions = Rc::clone(&self.completions);
         let failures = Rc::clone(&self.failures);
         let ItemRequest { key, operation, kind, acknowledgement: how, replaces, .. } = *request;
-        let stale = replaces.then(|| (key.namespace, key.record.to_vec(), key.item.to_vec()));
         let adds = log_need(request).map_or(0, |need| need.adds);
         let too_long = is_too_long(&engine, request);
         let operation = if too_long { STALE } else { operation };
         let execution = engine.execute(&key, OperationBuf::new(&operation));
+        // Its place is directly behind: who comes later is not deleted by it.
+        let stale = replaces.then(|| engine.execute(&key, OperationBuf::new(&STALE)));
         self.env.spawn(TaskQueue::Foreground, async move {
             let mut result = execution.await;
-            if let (Err(failure), Some((namespace, record, item))) = (&result, stale)
-                && leaves_stale(failure)
+            let mut refused_needs = 0;
+            if let Some(stale) = stale
+                && result.as_ref().is_err_and(leaves_stale)
             {
-                let key = Key { namespace, record: &record, item: &item };
-                if let Err(failure) = engine.execute(&key, OperationBuf::new(&STALE)).await {
-                    failures.note(shard, &failure);
+                match stale.await {
+                    Ok((_, needs)) => {
+                        engine.demand(needs, how);
+                        refused_needs = needs;
+                    }
+                    Err(failure) => failures.note(shard, &failure),
                 }
             }
             if let (true, Ok((answer, _))) = (too_long, &mut result) {
@@ -101,6 +107,7 @@ impl<C: CoreEnv> Shards<C> {
                 kind,
                 observed,
                 sample,
+                refused_needs,
             });
         });
     }
@@ -134,6 +141,7 @@ impl<C: CoreEnv> Shards<C> {
                 kind: Kind::Other,
                 observed: None,
                 sample: None,
+                refused_needs: 0,
             });
         });
     }
@@ -233,7 +241,8 @@ impl Completion {
             Err(failure) => {
                 failures.note(self.shard, &failure);
                 counters.count_failure(self.kind, &failure);
-                (Answered::Failed(NoAnswer::from(&failure)), After::NOTHING)
+                let after = After { shard: self.shard, needs: self.refused_needs, how: self.how };
+                (Answered::Failed(NoAnswer::from(&failure)), after)
             }
         }
     }

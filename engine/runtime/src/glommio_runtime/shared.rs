@@ -92,6 +92,8 @@ impl Shared {
         let changed = self.urgencies.borrow_mut().claim(claimant, queue, urgency);
         let Some(urgency) = changed else { return };
         self.tasks.set_urgency(queue, urgency);
+        let most = self.urgencies.borrow().highest();
+        self.gate.borrow_mut().queue.set_urgency(most);
         if let Some(class) = queue.io_class() {
             let usual = self.io_shares.get()[class as usize];
             self.set_shares(class, Some(usual), None).expect("urgent shares are in range");

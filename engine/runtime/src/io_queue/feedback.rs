@@ -5,9 +5,10 @@
 //! **The flow.** Requests given to the device for each that it ended, smoothed. A device that keeps
 //! up has 1. Above [`RATIO_STEADY`] it is slower than its figures, so requests cost so much more.
 //!
-//! **The allowance.** If more than one read in a hundred took longer than the goal, what nobody
-//! waits for is held back to 7 tenths of what it was allowed before, down to a floor for all cores
-//! together; otherwise it recovers by [`RECOVERY`]. Reads and commits are not held back by this at
+//! **The allowance.** If more than one read in a hundred that somebody waits for took longer than
+//! the goal, what nobody waits for is held back to 7 tenths of what it was allowed before, down to
+//! a floor for all cores together; otherwise it recovers by [`RECOVERY`]. The more urgent it is,
+//! the less of that counts. Reads and commits are not held back by this at
 //! all. If it does not help, because reads take as long at the floor as they did before, it is not
 //! the background's doing: a disk that is always slow, or a core that is too busy to look. Then the
 //! background has all of the device for a while, before it is tried again.
@@ -20,7 +21,8 @@
 //! says something of long ones.
 
 use super::statistics::IoFlow;
-use crate::device_model::IoDirection;
+use super::{IoRequest, is_background};
+use crate::urgency::{URGENCY_MAX, URGENCY_USUAL};
 
 /// A window is as long as so many latency goals, within bounds: it holds enough reads to tell one
 /// in a hundred.
@@ -69,11 +71,13 @@ pub(super) const SCALE_BITS: u32 = 16;
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     ended: u64,
-    /// Those that took longer than the goal.
+    /// Those that somebody waits for.
+    awaited: u64,
+    /// Those of them that took longer than the goal.
     late: u64,
     /// Those that took longer than the goal's [`SLACK`]th.
     noticeable: u64,
-    /// What they took in all, in nanoseconds.
+    /// What those took in all that somebody waits for, in nanoseconds.
     delays: u64,
 }
 
@@ -106,6 +110,7 @@ pub(super) struct Feedback {
     calm_nanoseconds: u64,
     flow: IoFlow,
     price_scale: u64,
+    urgency: u32,
 }
 
 impl Feedback {
@@ -126,6 +131,7 @@ impl Feedback {
             calm_nanoseconds: 0,
             flow: IoFlow::default(),
             price_scale: 1 << SCALE_BITS,
+            urgency: URGENCY_USUAL,
         }
     }
 
@@ -139,8 +145,19 @@ impl Feedback {
     }
 
     /// The part of the device that the background may have, in thousandths; none for all of it.
+    /// Of what it is held back by the less is left, the more urgent its work is: where it falls
+    /// behind for long, writers wait for it.
     pub(super) fn background_part(&self) -> Option<u64> {
-        Some(self.flow.allowed_thousandths).filter(|allowed| *allowed < WHOLE)
+        let allowed = self.flow.allowed_thousandths;
+        let (usual, most) = (u64::from(URGENCY_USUAL), u64::from(URGENCY_MAX));
+        let above = u64::from(self.urgency).clamp(usual, most) - usual;
+        let part = allowed + WHOLE.saturating_sub(allowed) * above / (most - usual);
+        Some(part).filter(|part| *part < WHOLE)
+    }
+
+    /// How urgent the background's work is, in thousandths of its usual shares.
+    pub(super) fn set_urgency(&mut self, urgency: u32) {
+        self.urgency = urgency;
     }
 
     pub(super) fn note_dispatched(&mut self) {
@@ -157,14 +174,18 @@ impl Feedback {
     }
 
     /// A request has ended, `delay` nanoseconds later than its own bytes take. Of flushes only
-    /// that they ended counts.
-    pub(super) fn note_completed(&mut self, direction: IoDirection, is_flush: bool, delay: u64) {
+    /// that they ended counts. The background's own reads are never late: nobody waits for them.
+    pub(super) fn note_completed(&mut self, request: IoRequest, delay: u64) {
         self.completed += 1;
-        if !is_flush {
-            let tally = &mut self.tallies[direction as usize];
-            tally.ended += 1;
+        if request.bytes == 0 {
+            return;
+        }
+        let tally = &mut self.tallies[request.direction as usize];
+        tally.ended += 1;
+        tally.noticeable += u64::from(delay > self.goal / SLACK);
+        if !is_background(request.class) {
+            tally.awaited += 1;
             tally.late += u64::from(delay > self.goal);
-            tally.noticeable += u64::from(delay > self.goal / SLACK);
             let delay = delay.min(self.goal.saturating_mul(DELAY_GOALS_MAX));
             tally.delays = tally.delays.saturating_add(delay);
         }
@@ -213,12 +234,12 @@ impl Feedback {
     fn judge_allowance(&mut self, elapsed: u64) {
         let [reads, writes] = self.tallies;
         let allowed = self.flow.allowed_thousandths;
-        let is_late = reads.late >= LATE_MIN && reads.late.saturating_mul(100) > reads.ended;
+        let is_late = reads.late >= LATE_MIN && reads.late.saturating_mul(100) > reads.awaited;
         let has_truce = self.restraint.truce > 0;
         self.restraint.truce = self.restraint.truce.saturating_sub(1);
         self.flow.allowed_thousandths = if is_late && !has_truce {
             self.calm_nanoseconds = 0;
-            self.hold_back(allowed, reads.delays / reads.ended)
+            self.hold_back(allowed, reads.delays / reads.awaited)
         } else if allowed < WHOLE {
             (allowed + RECOVERY).min(WHOLE)
         } else if self.looks_too_low(if reads.ended > 0 { reads } else { writes }) {
@@ -226,6 +247,10 @@ impl Feedback {
             let is_sure = self.calm_nanoseconds >= PATIENCE_NANOSECONDS;
             if is_sure { (allowed * 11 / 10).min(ALLOWED_MAX) } else { allowed }
         } else {
+            // Of a window in which nothing had to wait nothing is known.
+            if self.is_throttled {
+                self.calm_nanoseconds = 0;
+            }
             allowed
         };
     }

@@ -243,7 +243,8 @@ fn the_default_namespace_is_kept_as_it_is_said_also_when_it_was_flushed() {
                 assert!(number < 300, "it has {number} items");
             };
             assert!(matches!(refused, EngineError::OverQuota(DEFAULT_NAMESPACE)), "{refused}");
-            assert!(number > 60, "round {round}: only {number} items fit");
+            // Tables of few items take whole blocks, and count until they are merged.
+            assert!(number > 30, "round {round}: only {number} items fit");
             let limit = NamespaceOptions { record_bytes_max: Some(1), ..Default::default() };
             worker.set_namespaces(known(&[(DEFAULT_NAMESPACE, limit)]));
             let refused = stored(2, 10).await.expect_err("the record is full");

@@ -200,7 +200,7 @@ impl Node {
             assert_eq!(core.network().connections(), 0);
             assert_eq!(state.ledger.connections(), Holding::default(), "core {}", state.core);
             assert_eq!((state.ledger.output(), state.shards.held_bytes()), (0, 0));
-            let waiting = (state.lanes.memory(), state.gathers.len());
+            let waiting = (state.lanes.parked(), state.gathers.len());
             assert_eq!(waiting, (0, 0), "core {}", state.core);
             let loads = [state.load, state.tasks, state.lanes.load()];
             assert_eq!(loads, [Load::default(); 3], "core {}", state.core);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
+use larder_protocol::native::NativeStatus;
+
 use super::client_core::{ClientCore, FIRST_FAILURE};
 use super::operation::{Operation, Outcome};
 use crate::connection::Arrived;
@@ -166,7 +168,10 @@ fn done_by_all(outcomes: Vec<Outcome>) -> Outcome {
     let of = outcomes.len();
     let is_done = |outcome: &Outcome| {
         let status = outcome.as_ref().ok().and_then(|arrived| arrived.status);
-        status.is_some_and(|status| (status as u8) < FIRST_FAILURE)
+        // A replica that lacks a chunk has not stored the value.
+        status.is_some_and(|status| {
+            (status as u8) < FIRST_FAILURE && status != NativeStatus::MissingChunk
+        })
     };
     let done = outcomes.iter().filter(|outcome| is_done(outcome)).count();
     let mut outcomes = outcomes.into_iter();

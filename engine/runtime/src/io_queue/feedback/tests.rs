@@ -1,4 +1,11 @@
 use super::*;
+use crate::device_model::IoDirection;
+use crate::env::IoClass;
+
+const READ: IoRequest =
+    IoRequest { class: IoClass::Read, direction: IoDirection::Read, bytes: 4096 };
+const WRITE: IoRequest =
+    IoRequest { class: IoClass::Commit, direction: IoDirection::Write, bytes: 4096 };
 
 const GOAL: u64 = 1_000_000;
 const WINDOW: u64 = 100 * GOAL;
@@ -22,7 +29,7 @@ impl Windows {
         (0..dispatched).for_each(|_| self.feedback.note_dispatched());
         for number in 0..completed {
             let delay = if number < late { 2 * GOAL } else { GOAL / 10 };
-            self.feedback.note_completed(IoDirection::Read, false, delay);
+            self.feedback.note_completed(READ, delay);
         }
         self.now += WINDOW;
         assert!(self.feedback.advance(self.now));
@@ -33,7 +40,7 @@ impl Windows {
     fn pass_late(&mut self, delay: u64) -> u64 {
         for _ in 0..1_000 {
             self.feedback.note_dispatched();
-            self.feedback.note_completed(IoDirection::Read, false, delay);
+            self.feedback.note_completed(READ, delay);
         }
         self.pass(0, 0, 0).allowed_thousandths
     }
@@ -179,7 +186,7 @@ fn figures_are_believed_while_reads_take_what_they_may() {
         windows.feedback.note_throttled();
         for _ in 0..1_000 {
             windows.feedback.note_dispatched();
-            windows.feedback.note_completed(IoDirection::Read, false, GOAL / 2);
+            windows.feedback.note_completed(READ, GOAL / 2);
         }
         windows.pass(0, 0, 0);
     }
@@ -194,7 +201,10 @@ fn writes_alone_find_too_low_figures_too_but_flushes_say_nothing() {
             windows.feedback.note_throttled();
             for _ in 0..200 {
                 windows.feedback.note_dispatched();
-                windows.feedback.note_completed(IoDirection::Write, is_flush, 0);
+                windows.feedback.note_completed(
+                    IoRequest { bytes: if is_flush { 0 } else { 4096 }, ..WRITE },
+                    0,
+                );
             }
             windows.pass(0, 0, 0);
         }
@@ -216,4 +226,32 @@ fn a_clock_that_stands_still_or_jumps_ends_no_window_twice() {
     assert!(windows.feedback.advance(WINDOW));
     windows.feedback.advance(u64::MAX);
     assert_eq!(windows.feedback.flow().allowed_thousandths, 1_000, "after a pause all is well");
+}
+
+#[test]
+fn late_reads_that_nobody_waits_for_hold_nothing_back() {
+    let mut windows = Windows::new(1);
+    let compaction = IoRequest { class: IoClass::Compaction, ..READ };
+    for window in 1..=20 {
+        for _ in 0..1_000 {
+            windows.feedback.note_dispatched();
+            windows.feedback.note_completed(compaction, 5 * GOAL);
+        }
+        windows.feedback.advance(window * WINDOW);
+        assert_eq!(windows.feedback.background_part(), None, "window {window}");
+    }
+}
+
+#[test]
+fn what_is_urgent_is_held_back_less() {
+    let mut windows = Windows::new(1);
+    for _ in 0..30 {
+        windows.pass(1_000, 1_000, 500);
+    }
+    let held = windows.feedback.background_part().expect("reads are late");
+    windows.feedback.set_urgency(URGENCY_MAX / 2);
+    let urgent = windows.feedback.background_part().expect("it is held back still");
+    assert!(held < 300 && urgent > 400, "{held} {urgent}");
+    windows.feedback.set_urgency(URGENCY_MAX);
+    assert_eq!(windows.feedback.background_part(), None);
 }
