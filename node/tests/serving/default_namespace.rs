@@ -168,3 +168,27 @@ fn cache_memlimit_makes_values_in_memory_fewer_and_more_again() {
     assert!(cached() > full / 4 * 3, "{} of {full} bytes", cached());
     node.stop();
 }
+
+/// The deletion that a refused set brings stands directly behind it: a set that the client has sent
+/// after it is not deleted.
+#[test]
+fn a_set_behind_one_that_a_full_record_refuses_stays() {
+    let node = TestNode::start(2);
+    let mut native = open(&node);
+    let change = SettingsChange { record_bytes_max: Some(1000), ..SettingsChange::default() };
+    native.set_namespace("default", change).expect("answered").expect("it is there");
+    let mut client = node.connect();
+    for round in 0..50 {
+        let key = format!("key{round}");
+        client.ask(set(&key, b"old"), "STORED\r\n");
+        let mut both = set(&key, &[b'x'; 2000]);
+        both.extend(set(&key, b"small"));
+        client.send(both);
+        client.expect("SERVER_ERROR out of memory storing object\r\nSTORED\r\n");
+        client.ask(format!("get {key}\r\n"), found(&key, b"small"));
+        // What it refuses leaves nothing of the old value.
+        client.ask(set(&key, &[b'x'; 2000]), "SERVER_ERROR out of memory storing object\r\n");
+        client.ask(format!("get {key}\r\n"), "END\r\n");
+    }
+    node.stop();
+}
