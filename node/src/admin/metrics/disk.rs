@@ -44,7 +44,9 @@ const CLASS_FIGURES: [ClassFigure; 13] = [
         class.split as f64
     }),
     ("dispatched_total", Counter, "Requests given to the device.", |class| class.dispatched as f64),
-    ("shares", Gauge, "The shares of the class.", |class| f64::from(class.shares)),
+    ("shares", Gauge, "The shares of the class now: as set, times its urgency.", |class| {
+        f64::from(class.shares)
+    }),
     ("cap_bytes_per_second", Gauge, "The most that the core moves for the class.", |class| {
         class.bandwidth_max.map_or(f64::INFINITY, |bytes| bytes as f64)
     }),

@@ -76,6 +76,10 @@ impl Client {
     /// # }
     /// ```
     ///
+    /// A node waits half a minute for the first whole chunk, and then for each of the others its part
+    /// of `--staging-window`: a `source` that is slower fails with
+    /// [`NativeStatus::NoUpload`](larder_protocol::native::NativeStatus::NoUpload).
+    ///
     /// # Errors
     /// Any; [`ClientError::Source`] if `source` fails or ends early. A condition that does not hold
     /// is none.
@@ -123,6 +127,9 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// The upload begins now, and its first whole chunk has to be sent within half a minute; see
+    /// [`Client::put_large`].
     ///
     /// # Errors
     /// [`ClientError::Usage`]. What nodes say comes with the first bytes that are sent.
