@@ -59,8 +59,8 @@ pub enum Origin {
 
 /// Makes the file of segment `number` ready to be written to: durable name, space and header.
 ///
-/// The caller records the segment in the manifest before it writes the first frame. `class` is asked
-/// for each request: somebody may come to wait for the segment while it is being filled.
+/// The caller records the segment in the manifest before it writes the first frame. `class` is
+/// asked for each request: somebody may come to wait for the segment while it is being filled.
 pub async fn prepare<E: Env>(
     env: &E,
     directory: &Path,

@@ -76,8 +76,8 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// A node waits half a minute for the first whole chunk, and then for each of the others its part
-    /// of `--staging-window`: a `source` that is slower fails with
+    /// A node waits half a minute for the first whole chunk, and then for each of the others its
+    /// part of `--staging-window`: a `source` that is slower fails with
     /// [`NativeStatus::NoUpload`](larder_protocol::native::NativeStatus::NoUpload).
     ///
     /// # Errors
