@@ -333,7 +333,7 @@ fn lines_that_are_no_command() {
 }
 
 #[test]
-fn settings_of_the_memory_are_taken_and_have_no_effect() {
+fn settings_of_slabs_and_crawlers_are_taken_and_change_nothing() {
     for line in [
         "slabs automove 0",
         "slabs automove 2",
@@ -353,6 +353,10 @@ fn settings_of_the_memory_are_taken_and_have_no_effect() {
         let quiet = format!("{line} noreply\r\n");
         assert_eq!(parse(quiet.as_bytes()), [request(Request::Tune { noreply: true })], "{line}");
     }
+}
+
+#[test]
+fn a_limit_of_the_memory_is_taken_in_mebibytes() {
     for (line, megabytes) in [("8", 8), ("1000000000", 1_000_000_000)] {
         for (end, noreply) in [("", false), (" noreply", true)] {
             let line = format!("cache_memlimit {line}{end}\r\n");
@@ -360,6 +364,10 @@ fn settings_of_the_memory_are_taken_and_have_no_effect() {
             assert_eq!(parse(line.as_bytes()), [request(limit)], "{line}");
         }
     }
+}
+
+#[test]
+fn settings_that_are_wrong_are_refused_with_memcacheds_words() {
     for (line, reply) in [
         ("slabs", ERROR),
         ("slabs reassign 1", ERROR),
