@@ -122,6 +122,10 @@ pub struct EngineArgs {
     /// Overwrites a second beside the workload, over all shards [default: as many as possible]
     #[arg(long, value_name = "N")]
     pub beside_rate: Option<f64>,
+    /// Carry the workload out for so many seconds beforehand, which are not counted, so that the
+    /// caches are full
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub ramp: f64,
     /// Write the figures to this file as JSON, with one entry for each 100 ms
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -180,6 +184,7 @@ impl EngineArgs {
             io_properties: self.io_properties.clone(),
             beside: self.beside.clone(),
             beside_rate: self.beside_rate,
+            ramp: seconds("--ramp", self.ramp)?,
             ..EngineSettings::for_workload(self.workload)
         };
         let settings = EngineSettings { duration: duration.or(settings.duration), ..settings };
@@ -219,7 +224,7 @@ mod tests {
                    --concurrency 8 --ttl 60 --distribution zipf:0.99 --ratio 3:2 --seed 9 \
                    --threads 2 --cpu 0,2-4 --dir d --warm use --settle 2 --verify=77 \
                    --segment-size 16M --recovery-log 8M --max-space-amp 1.25 --disk-limit 3G \
-                   --gc-rate 5M --io-properties io.toml";
+                   --gc-rate 5M --io-properties io.toml --ramp 1.5";
         let settings = settings(&all.split_whitespace().collect::<Vec<_>>()).expect("accepted");
         let expected = EngineSettings {
             workload: Workload::Mixed,
@@ -254,6 +259,7 @@ mod tests {
             io_properties: Some(PathBuf::from("io.toml")),
             beside: Vec::new(),
             beside_rate: None,
+            ramp: Duration::from_millis(1_500),
         };
         assert_eq!(settings, expected);
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use larder_runtime::device_model::DeviceModel;
+use larder_runtime::device_model::{DeviceModel, IoDirection};
 use larder_runtime::disk::DiskCounters;
 use larder_runtime::env::IoClass;
 use serde::Serialize;
@@ -146,21 +146,19 @@ impl DeviceShares {
     /// What reads of clients took of the device, and all else.
     fn parts(model: &DeviceModel, span: &DiskSpan) -> (f64, f64) {
         let DiskSpan { counters: (before, after), elapsed } = span;
-        let read = IoClass::Read as usize;
-        let time = |requests: u64, iops: u64, bytes: u64, bandwidth: u64| {
-            requests as f64 / iops.max(1) as f64 + bytes as f64 / bandwidth.max(1) as f64
-        };
-        let reads = |requests, bytes| time(requests, model.read_iops, bytes, model.read_bandwidth);
-        let foreground = reads(
+        let (costs, read) = (model.costs(), IoClass::Read as usize);
+        let foreground = costs.seconds_of(
+            IoDirection::Read,
             after.classes[read].reads - before.classes[read].reads,
             after.classes[read].bytes - before.classes[read].bytes,
         );
-        let all_reads = reads(after.reads - before.reads, after.read_bytes - before.read_bytes);
-        let writes = time(
+        let (reads, read_bytes) =
+            (after.reads - before.reads, after.read_bytes - before.read_bytes);
+        let all_reads = costs.seconds_of(IoDirection::Read, reads, read_bytes);
+        let writes = costs.seconds_of(
+            IoDirection::Write,
             after.writes - before.writes,
-            model.write_iops,
             after.write_bytes - before.write_bytes,
-            model.write_bandwidth,
         );
         let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
         let foreground = foreground / seconds;
@@ -238,19 +236,21 @@ mod tests {
 
     #[test]
     fn shares_of_the_device_go_by_its_figures() {
+        // So many bytes a second that they cost nothing.
+        let bandwidth = 1_000_000_000_000;
         let model = DeviceModel {
             read_iops: 1_000,
-            read_bandwidth: 1_000_000,
+            read_bandwidth: bandwidth,
             write_iops: 500,
-            write_bandwidth: 500_000,
+            write_bandwidth: bandwidth,
             ..DeviceModel::default()
         };
         let (before, mut after) = (DiskCounters::default(), DiskCounters::default());
-        // In two seconds: 400 reads of 1,000 bytes, 100 by clients, and 50 writes of 2,000.
-        (after.reads, after.read_bytes) = (400, 400_000);
+        // 800 reads, 200 by clients, and 150 writes.
+        (after.reads, after.read_bytes) = (800, 800 << 12);
         let read = &mut after.classes[IoClass::Read as usize];
-        (read.reads, read.bytes) = (100, 100_000);
-        (after.writes, after.write_bytes) = (50, 100_000);
+        (read.reads, read.bytes) = (200, 200 << 12);
+        (after.writes, after.write_bytes) = (150, 150 << 12);
         let span = |counters, seconds| DiskSpan { counters, elapsed: Duration::from_secs(seconds) };
         let shares =
             DeviceShares::new(&model, &span((before, after), 1), &span((before, after), 2));

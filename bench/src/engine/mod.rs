@@ -99,6 +99,7 @@ pub fn measure(
         // Whatever happens, the sampler ends before the scope waits for it.
         let end = sampler.end_when_dropped();
         let warm = warm_up(&crew, &settings, &store, progress)?;
+        ramp(&crew, &settings, progress)?;
         let alone = alone(&crew, &settings, progress)?;
         let disk_before = crew.disk_counters()?;
         let kernel_before = process::storage_bytes().ok();
@@ -186,6 +187,20 @@ fn disk_sharing(
     let model = file.disk_of(&store.path).map_err(refused)?.model(None);
     let device = Some(DeviceGroup::new(model, threads));
     Ok(IoQueueOptions { device, ..IoQueueOptions::default() })
+}
+
+/// Carries the workload out without counting, if that is asked for.
+fn ramp(crew: &Crew, settings: &EngineSettings, progress: &mut Progress) -> Result<(), BenchError> {
+    if settings.ramp.is_zero() {
+        return Ok(());
+    }
+    let nanoseconds = u64::try_from(settings.ramp.as_nanos()).unwrap_or(u64::MAX);
+    crew.run(Phase::Ramp { nanoseconds }, host::now(), &mut |merger, elapsed| {
+        let operations = merger.operations();
+        let seconds = elapsed.as_secs_f64();
+        progress.show_line(format!("not counted: {seconds:.0} s, {operations} done"));
+    })?;
+    Ok(())
 }
 
 /// Carries the workload out alone, and then the loads that are to go on beside it, if there are

@@ -25,6 +25,11 @@ pub(super) enum Action {
 pub(super) enum Phase {
     /// Storing every key before the workload.
     Warm,
+    /// The workload for so many nanoseconds, of which nothing is counted: caches fill.
+    Ramp {
+        /// The time.
+        nanoseconds: u64,
+    },
     /// The workload alone, before it is carried out beside other loads.
     Quiet,
     /// The other loads alone, for so many nanoseconds.
@@ -39,9 +44,17 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// Whether the workload is carried out, at its rate and for its time.
+    /// Whether the workload is carried out, at its rate.
     pub(super) fn is_workload(self) -> bool {
-        matches!(self, Self::Quiet | Self::Measured)
+        matches!(self, Self::Ramp { .. } | Self::Quiet | Self::Measured)
+    }
+
+    /// How long it lasts, in nanoseconds, if that is not for the settings to say.
+    pub(super) fn own_time(self) -> Option<u64> {
+        match self {
+            Self::Ramp { nanoseconds } | Self::Background { nanoseconds } => Some(nanoseconds),
+            _ => None,
+        }
     }
 
     /// Whether the loads beside the workload go on.
@@ -53,6 +66,7 @@ impl Phase {
 /// The random choices of loads that are not the workload: streams of numbers of their own.
 const BESIDE_STREAM: u64 = 1 << 32;
 const QUIET_STREAM: u64 = 1 << 40;
+const RAMP_STREAM: u64 = 1 << 41;
 
 /// In which order a script visits keys.
 #[derive(Clone, Debug)]
@@ -92,7 +106,7 @@ impl Script {
     ) -> Self {
         let (workload, each_once) = match phase {
             Phase::Warm => (Workload::Fill, true),
-            Phase::Quiet | Phase::Measured => {
+            Phase::Ramp { .. } | Phase::Quiet | Phase::Measured => {
                 (settings.workload, settings.workload.visits_each_key_once())
             }
             // Of which none begins.
@@ -100,7 +114,7 @@ impl Script {
             Phase::Verify => (Workload::ReadRandom, true),
         };
         let asked = match phase {
-            Phase::Warm | Phase::Background { .. } => None,
+            Phase::Warm | Phase::Ramp { .. } | Phase::Background { .. } => None,
             Phase::Quiet | Phase::Measured => {
                 settings.operations.map(|total| part(total, shard, shards))
             }
@@ -128,7 +142,11 @@ impl Script {
             Workload::Delete => Kind::Delete,
         };
         // Other keys than later, which would lie in the caches otherwise.
-        let stream = if phase == Phase::Quiet { QUIET_STREAM } else { 0 };
+        let stream = match phase {
+            Phase::Ramp { .. } => RAMP_STREAM,
+            Phase::Quiet => QUIET_STREAM,
+            _ => 0,
+        };
         let random = Random::new(settings.seed, stream | u64::from(shard));
         Self { kind, order, random, next: 0, end }
     }

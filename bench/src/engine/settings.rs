@@ -197,6 +197,9 @@ pub struct EngineSettings {
     pub beside: Vec<BesideLoad>,
     /// Overwrites a second beside it, over all shards; `None` makes as many as possible.
     pub beside_rate: Option<f64>,
+    /// How long the workload is carried out beforehand without being counted, so that caches are
+    /// as full as they get: only for workloads that may visit keys again.
+    pub ramp: Duration,
 }
 
 impl EngineSettings {
@@ -231,6 +234,7 @@ impl EngineSettings {
             io_properties: None,
             beside: Vec::new(),
             beside_rate: None,
+            ramp: Duration::ZERO,
         }
     }
 
@@ -321,6 +325,10 @@ impl EngineSettings {
         if self.warm.is_some() && !self.workload.needs_data() {
             let reason = format!("{} stores the data itself", self.workload.name());
             return Err(BenchError::option("--warm", reason));
+        }
+        if !self.ramp.is_zero() && self.workload.visits_each_key_once() {
+            let reason = format!("{} visits each key once", self.workload.name());
+            return Err(BenchError::option("--ramp", reason));
         }
         if self.warm == Some(Warm::Use) && self.directory.is_none() {
             return Err(BenchError::option("--warm", "use needs --dir, where the data is"));

@@ -55,10 +55,10 @@ impl ShardPhase {
             script: Script::new(settings, phase, place, keys),
             pace: Pace::new(rate, place.1),
             start,
-            end: match phase {
-                Phase::Background { nanoseconds } => nanoseconds,
-                _ => duration.map_or(u64::MAX, |duration| duration.as_nanos() as u64),
-            },
+            end: phase
+                .own_time()
+                .or(duration.map(|duration| duration.as_nanos() as u64))
+                .unwrap_or(u64::MAX),
             in_flight: 0,
             waited: 0,
             stall: StallClock::default(),

@@ -1,6 +1,13 @@
 //! What a device can do, and what a request costs it.
 //!
-//! A request takes a part of the device's time: `1 / requests per second + length / bandwidth`.
+//! A request takes a part of the device's time: something for itself, and something for each of its
+//! bytes. Both follow from the two rates that were measured: requests of [`SHORT`] bytes at
+//! [`DeviceModel::read_iops`] a second fill it, and so do requests of [`LONG`] bytes at
+//! [`DeviceModel::read_bandwidth`]. The short ones move bytes too, so `1 / requests per second +
+//! length / bandwidth` would count these twice: on a disk that did 159,000 reads of 4 KiB and
+//! 1.31 GB a second it let 106,000 through, and the line through both points foretold 64,000 reads
+//! of 16 KiB and 18,900 of 64 KiB, where 63,000 and 19,000 were measured.
+//!
 //! That part is counted in tokens, of which the device has [`TOKENS_PER_MILLISECOND`]. So a device
 //! that is given requests for as many tokens as time has brought is as busy as it can be, whatever
 //! the requests are.
@@ -18,6 +25,13 @@ pub const TOKENS_MAX: u64 = 1 << 40;
 /// The longest request that the device is given at once, in bytes, whatever it can do: others get
 /// in between two of them.
 pub const LONGEST_REQUEST: u64 = 1 << 20;
+
+/// The length of the requests that [`DeviceModel::read_iops`] and `write_iops` count, in bytes.
+/// Shorter ones cost the same.
+const SHORT: u64 = DISK_ALIGNMENT as u64;
+
+/// The length of the requests that find the bandwidth, in bytes.
+const LONG: u64 = 1 << 20;
 
 /// Requests of this length are never split, in bytes: the bucket always has room for one.
 const SPLIT_MIN: u64 = 64 << 10;
@@ -151,15 +165,11 @@ impl DeviceModel {
     /// device has are taken for the nearest that one could have.
     pub fn costs(&self) -> DeviceCosts {
         let model = self.clamped();
-        let per_second = |rate: u64, places: u32| {
-            u64::try_from((TOKENS_PER_SECOND << places) / u128::from(rate)).unwrap_or(u64::MAX)
-        };
+        let read = line(model.read_iops, model.read_bandwidth);
+        let write = line(model.write_iops, model.write_bandwidth);
         let mut costs = DeviceCosts {
-            request: [per_second(model.read_iops, 0), per_second(model.write_iops, 0)],
-            byte: [
-                per_second(model.read_bandwidth, BYTE_FRACTION_BITS),
-                per_second(model.write_bandwidth, BYTE_FRACTION_BITS),
-            ],
+            request: [read.0, write.0],
+            byte: [read.1, write.1],
             limit: 0,
             threshold: 0,
             longest: [LONGEST_REQUEST; 2],
@@ -167,7 +177,7 @@ impl DeviceModel {
         let both = |bytes| IoDirection::BOTH.map(|direction| costs.of(direction, bytes));
         let [read, write] = both(SPLIT_MIN);
         let limit = tokens_of(model.latency_goal / 2).max(read).max(write);
-        let [read, write] = both(DISK_ALIGNMENT as u64);
+        let [read, write] = both(SHORT);
         let threshold = read.min(write);
         costs.limit = limit;
         costs.threshold = threshold;
@@ -180,6 +190,21 @@ impl DeviceModel {
         });
         costs
     }
+}
+
+/// The cost of a request without its bytes, in tokens, and that of a byte, with
+/// [`BYTE_FRACTION_BITS`]: the line through the costs of a short and of a long request. Where short
+/// ones move more bytes than the bandwidth says, bytes cost what the bandwidth says and nothing
+/// else counts; where long ones take no longer than short ones, bytes are free.
+fn line(iops: u64, bandwidth: u64) -> (u64, u64) {
+    let fraction = |tokens: u128| tokens << BYTE_FRACTION_BITS;
+    let short = fraction(TOKENS_PER_SECOND) / u128::from(iops);
+    let long = fraction(TOKENS_PER_SECOND) * u128::from(LONG) / u128::from(bandwidth);
+    let steepest = long / u128::from(LONG);
+    let byte = (long.saturating_sub(short) / u128::from(LONG - SHORT)).min(steepest);
+    let request = short.saturating_sub(byte * u128::from(SHORT)) >> BYTE_FRACTION_BITS;
+    let whole = |tokens| u64::try_from(tokens).unwrap_or(u64::MAX);
+    (whole(request), whole(byte))
 }
 
 /// What requests cost a device, in tokens.
@@ -199,10 +224,18 @@ impl DeviceCosts {
     /// The cost of a request of `bytes` (0 for a flush): 1 to [`TOKENS_MAX`].
     #[inline]
     pub fn of(&self, direction: IoDirection, bytes: u64) -> u64 {
-        let direction = direction as usize;
+        let (direction, bytes) = (direction as usize, bytes.max(SHORT));
         let moved = (u128::from(self.byte[direction]) * u128::from(bytes)) >> BYTE_FRACTION_BITS;
         let cost = moved.saturating_add(u128::from(self.request[direction]));
         u64::try_from(cost).unwrap_or(u64::MAX).clamp(1, TOKENS_MAX)
+    }
+
+    /// The part of a second that `requests` take which move `bytes` in all, each 4 KiB or more.
+    pub fn seconds_of(&self, direction: IoDirection, requests: u64, bytes: u64) -> f64 {
+        let direction = direction as usize;
+        let byte = self.byte[direction] as f64 / f64::from(1 << BYTE_FRACTION_BITS);
+        let tokens = self.request[direction] as f64 * requests as f64 + byte * bytes as f64;
+        tokens / TOKENS_PER_SECOND as f64
     }
 
     /// The most tokens that an idle device has saved up: half of its latency goal, or one request
@@ -250,12 +283,46 @@ mod tests {
             (IoDirection::Read, model.read_iops, model.read_bandwidth),
             (IoDirection::Write, model.write_iops, model.write_bandwidth),
         ] {
-            let requests = costs.of(direction, 0) * iops;
-            let mebibytes = (costs.of(direction, 1 << 20) - costs.of(direction, 0)) as f64;
-            let bytes = mebibytes * bandwidth as f64 / f64::from(1 << 20);
+            assert_eq!(costs.of(direction, 0), costs.of(direction, 4096), "a flush");
+            let requests = costs.of(direction, 4096) * iops;
+            let bytes = costs.of(direction, 1 << 20) as f64 * bandwidth as f64 / f64::from(1 << 20);
             assert!(requests.abs_diff(second) < second / 1_000, "{requests}");
+            let together = costs.seconds_of(direction, iops, iops * 4096);
+            assert!((together - 1.0).abs() < 0.001, "{together}");
             assert!((bytes / second as f64 - 1.0).abs() < 0.001, "{bytes}");
         }
+    }
+
+    #[test]
+    fn lengths_between_the_measured_ones_cost_what_they_take() {
+        let model = DeviceModel {
+            read_iops: 158_930,
+            read_bandwidth: 1_311_019_593,
+            ..DeviceModel::default()
+        };
+        let costs = model.costs();
+        for (bytes, measured) in [(16 << 10, 63_255), (64 << 10, 18_900)] {
+            let cost = costs.of(IoDirection::Read, bytes);
+            let rate = TOKENS_PER_MILLISECOND * 1_000 / cost;
+            assert!(rate.abs_diff(measured) < measured / 20, "{rate} of {measured}");
+        }
+    }
+
+    #[test]
+    fn figures_that_contradict_each_other_give_the_higher_cost() {
+        let second = TOKENS_PER_MILLISECOND * 1_000;
+        let narrow = DeviceModel {
+            read_iops: 1_000_000,
+            read_bandwidth: 100_000_000,
+            ..DeviceModel::default()
+        };
+        let cost = narrow.costs().of(IoDirection::Read, 4096);
+        assert!((second / cost).abs_diff(100_000_000 / 4096) < 100, "{cost}: bytes alone count");
+        let slow =
+            DeviceModel { read_iops: 100, read_bandwidth: 1_000_000_000, ..DeviceModel::default() };
+        let costs = slow.costs();
+        assert!((second / costs.of(IoDirection::Read, 4096)).abs_diff(100) < 2);
+        assert_eq!(costs.of(IoDirection::Read, 4096), costs.of(IoDirection::Read, 1 << 20));
     }
 
     #[test]

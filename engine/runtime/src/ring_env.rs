@@ -127,12 +127,15 @@ impl Env for RingEnv {
     }
 
     fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
-        let changed = self.shared.urgencies.borrow_mut().claim(claimant, queue, urgency);
-        let Some(urgency) = changed else { return };
-        self.shared.executor.set_urgency(queue, urgency);
+        if !self.shared.urgencies.borrow_mut().claim(claimant, queue, urgency) {
+            return;
+        }
         let most = self.shared.urgencies.borrow().highest();
         self.shared.disk.borrow_mut().set_urgency(most);
-        if let Some(class) = queue.io_class() {
+        for queue in TaskQueue::ALL {
+            let urgency = self.shared.urgencies.borrow().of(queue);
+            self.shared.executor.set_urgency(queue, urgency);
+            let Some(class) = queue.io_class() else { continue };
             let usual = self.shared.io_shares.get()[class as usize];
             self.set_shares_of_disk(class, Some(usual), None).expect("urgent shares are in range");
         }

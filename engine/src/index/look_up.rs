@@ -63,7 +63,8 @@ impl<E: Env> Index<E> {
         Resident::Answer(look(None))
     }
 
-    /// What the tables have of a key that no memtable has, reading what it takes.
+    /// What the tables have of a key that no memtable has, reading what it takes, which is charged
+    /// to `class`.
     ///
     /// # Errors
     ///
@@ -73,11 +74,12 @@ impl<E: Env> Index<E> {
         &self,
         key: &[u8],
         hash: u64,
+        class: IoClass,
     ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
-        self.in_tables_by_way_of(key, hash, self.blocks.clone())
+        self.in_tables_by_way_of(key, hash, self.blocks.clone(), class)
     }
 
-    /// As [`Index::in_tables`], but blocks that are read are not kept in the cache.
+    /// As [`Index::in_tables`] for a client, but blocks that are read are not kept in the cache.
     ///
     /// # Errors
     ///
@@ -87,7 +89,7 @@ impl<E: Env> Index<E> {
         key: &[u8],
         hash: u64,
     ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
-        self.in_tables_by_way_of(key, hash, self.blocks.without_keeping())
+        self.in_tables_by_way_of(key, hash, self.blocks.without_keeping(), IoClass::Read)
     }
 
     fn in_tables_by_way_of(
@@ -95,6 +97,7 @@ impl<E: Env> Index<E> {
         key: &[u8],
         hash: u64,
         blocks: BlockCache,
+        class: IoClass,
     ) -> impl Future<Output = Result<Option<EntryBuf>, EngineError>> {
         // The tables of this moment, not of the one at which the future is first polled.
         let (tables, deleted_at) = {
@@ -105,7 +108,7 @@ impl<E: Env> Index<E> {
             for visit in tables.visits(key) {
                 let found = match visit {
                     Visit::Table(table) if is_hidden(table, deleted_at) => break,
-                    Visit::Table(table) => table.get(key, hash, &blocks, IoClass::Read).await,
+                    Visit::Table(table) => table.get(key, hash, &blocks, class).await,
                     Visit::Stub(stub) if has_lost(stub, key, hash, deleted_at) => Err(stub.lost()),
                     Visit::Stub(_) => Ok(None),
                 };

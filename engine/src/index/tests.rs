@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use larder_runtime::env::IoClass;
 use larder_runtime::simulation::{
     FailOperation, Failure, FaultPlan, OperationKind, OperationKinds, SimDisk, SimEnv, Simulation,
     SimulationOptions,
@@ -134,7 +135,7 @@ impl Fixture {
             return Ok(found);
         }
         let index = self.index.clone();
-        let look = async move { index.in_tables(&key, key_hash(&key)).await };
+        let look = async move { index.in_tables(&key, key_hash(&key), IoClass::Read).await };
         self.simulation.block_on(look).expect("runs")
     }
 
@@ -312,7 +313,7 @@ fn a_file_stays_as_long_as_a_look_up_may_read_it() {
     let (index, name) = (fixture.index.clone(), key(100));
     let hash = key_hash(&name);
     // Begun, not polled: it has the tables of this moment.
-    let looking = index.in_tables(&name, hash);
+    let looking = index.in_tables(&name, hash, IoClass::Read);
     fixture.compact().expect("merges");
     assert!(fixture.index.has_retired() && !fixture.index.has_unread_files());
     assert!(fixture.index.statistics().retired_bytes > 0);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use larder_runtime::env::Env;
+use larder_runtime::env::{Env, IoClass};
 
 use super::Shard;
 use super::space::Ingest;
@@ -342,7 +342,8 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
                 return Ok(found);
             }
             let table_changes = self.index.table_changes();
-            let found = self.index.in_tables(key, hash).await?;
+            let class = IoClass::GarbageCollection;
+            let found = self.index.in_tables(key, hash, class).await?;
             // What was found in tables that are gone may have been dropped meanwhile.
             if self.index.table_changes() == table_changes {
                 return Ok(found.and_then(|entry| newest(&entry.as_entry())));

@@ -1,6 +1,6 @@
 //! Finding the newest entry of a key: cache, memtables, then the tables from newest to oldest.
 
-use larder_runtime::env::Env;
+use larder_runtime::env::{Env, IoClass};
 
 use super::namespaces::CachePolicy;
 use super::{Shard, State};
@@ -188,7 +188,7 @@ impl<E: Env> Shard<E> {
             let found = match policy {
                 CachePolicy::Bypass => self.index.in_tables_uncached(key, hash).await?,
                 CachePolicy::Values | CachePolicy::KeysOnly => {
-                    self.index.in_tables(key, hash).await?
+                    self.index.in_tables(key, hash, IoClass::Read).await?
                 }
             };
             let located = Located::from_table(found.as_ref().map(EntryBuf::as_entry));

@@ -89,12 +89,14 @@ impl Shared {
 
     /// A claimant finds its work of a queue so urgent; see [`crate::env::Env::set_urgency`].
     pub(super) fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
-        let changed = self.urgencies.borrow_mut().claim(claimant, queue, urgency);
-        let Some(urgency) = changed else { return };
-        self.tasks.set_urgency(queue, urgency);
+        if !self.urgencies.borrow_mut().claim(claimant, queue, urgency) {
+            return;
+        }
         let most = self.urgencies.borrow().highest();
         self.gate.borrow_mut().queue.set_urgency(most);
-        if let Some(class) = queue.io_class() {
+        for queue in TaskQueue::ALL {
+            self.tasks.set_urgency(queue, self.urgencies.borrow().of(queue));
+            let Some(class) = queue.io_class() else { continue };
             let usual = self.io_shares.get()[class as usize];
             self.set_shares(class, Some(usual), None).expect("urgent shares are in range");
         }

@@ -203,7 +203,8 @@ impl Feedback {
             return false;
         }
         self.since = Some(now);
-        self.judge(elapsed);
+        // Of a longer time only a window counts: nothing was asked of the device in the rest.
+        self.judge(self.window);
         // Nothing ended meanwhile: windows in which everything was as it should be.
         for _ in 1..(elapsed / self.window).min(WINDOWS_MAX) {
             self.judge(0);

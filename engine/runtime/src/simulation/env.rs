@@ -14,7 +14,7 @@ use super::file::SimFile;
 use super::operation::{Operation, Request};
 use super::world::World;
 use crate::buffer::Buffer;
-use crate::env::{DirectoryEntry, Env, OpenMode, TaskQueue};
+use crate::env::{DirectoryEntry, Env, IoClass, OpenMode, TaskQueue};
 
 /// What fresh buffers are filled with, so that a byte which nobody wrote is seen as such.
 pub(super) const GARBAGE: u8 = 0xA5;
@@ -44,6 +44,11 @@ impl SimEnv {
     /// How many disk operations of these kinds have been issued in this run.
     pub fn operations_of(&self, kinds: OperationKinds) -> u64 {
         self.world.state().counts.of(kinds)
+    }
+
+    /// How many reads of this class have been asked for in this run.
+    pub fn reads_of(&self, class: IoClass) -> u64 {
+        self.world.state().reads[class as usize]
     }
 
     /// How many files this process has open now, and how many it has had open at a time.

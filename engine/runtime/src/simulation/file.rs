@@ -13,7 +13,7 @@ use crate::env::{File, IoClass};
 /// The simulated instance of [`File`].
 ///
 /// A handle outlives a rename and, as on Unix, the removal of its file. I/O classes make no
-/// difference: every request takes its own, seeded time.
+/// difference, but reads are counted by them: every request takes its own, seeded time.
 #[derive(Clone)]
 pub struct SimFile {
     handle: Rc<Handle>,
@@ -63,10 +63,11 @@ impl SimFile {
 impl File for SimFile {
     fn read(
         &self,
-        _class: IoClass,
+        class: IoClass,
         offset: u64,
         buffer: Buffer,
     ) -> impl Future<Output = (io::Result<()>, Buffer)> + 'static {
+        self.handle.world.state().reads[class as usize] += 1;
         let read = self.perform(Request::read(self.handle.file, offset, buffer));
         async move { with_buffer(read.await) }
     }

@@ -14,6 +14,7 @@ use super::operation::{Outcome, Request, Slot};
 use super::random::{Random, Stream};
 use super::trace::{TraceEntry, TraceEvent};
 use super::{SimulationOptions, Stopped};
+use crate::env::IO_CLASSES;
 use crate::urgency::Urgencies;
 
 pub(super) struct World {
@@ -32,6 +33,8 @@ pub(super) struct State {
     yield_random: Random,
     yield_per_million: u32,
     operations: Slab<Slot>,
+    /// Reads that were asked for, by class.
+    pub(super) reads: [u64; IO_CLASSES],
     /// Operations whose moment has not come.
     under_way: usize,
     submitted: u64,
@@ -166,6 +169,7 @@ impl World {
             yield_random: random(Stream::Yield),
             yield_per_million: options.yield_per_million,
             operations: Slab::new(),
+            reads: [0; IO_CLASSES],
             under_way: 0,
             submitted: 0,
             spawned: Vec::new(),

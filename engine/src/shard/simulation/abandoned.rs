@@ -1,6 +1,7 @@
 //! Segments that the collector was filling when a crash came: the next start gives them their ends
 //! where it can prove them, and leaves them open where not.
 
+use larder_runtime::env::IoClass;
 use larder_runtime::simulation::{SimDisk, Simulation};
 
 use super::harness::{self, TestShard};
@@ -19,7 +20,8 @@ async fn pointer(shard: &TestShard, record: &[u8]) -> Pointer {
     let key = Key::memcached(record).encode();
     let look = |found: crate::index::memtable::Found<'_>| found.entry.pointer();
     let in_memtables = shard.index.in_memtables(&key, key_hash(&key), look).flatten();
-    let in_tables = shard.index.in_tables(&key, key_hash(&key)).await.expect("readable");
+    let in_tables =
+        shard.index.in_tables(&key, key_hash(&key), IoClass::Read).await.expect("readable");
     let in_tables = in_tables.and_then(|found| found.as_entry().pointer());
     in_memtables.or(in_tables).expect("the key has a long value")
 }

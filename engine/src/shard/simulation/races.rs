@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use futures_lite::future;
-use larder_runtime::env::Env;
+use larder_runtime::env::{Env, IoClass};
 use larder_runtime::simulation::{FaultPlan, SimEnv, Simulation};
 
 use super::harness::{self, TestShard, tiny_options};
@@ -103,7 +103,7 @@ async fn moved_while_read<'a>(
     flush_memtable(shard).await;
     // Where there is a cache of blocks, it is the value that the device is asked for.
     let key = Key::memcached(b"key").encode();
-    shard.index.in_tables(&key, key_hash(&key)).await.expect("readable");
+    shard.index.in_tables(&key, key_hash(&key), IoClass::Read).await.expect("readable");
     let reading = held(env, run(shard, b"key", get())).await;
     shard.garbage.unreadable.borrow_mut().clear();
     collect_segment(shard, from.segment).await;
@@ -144,12 +144,38 @@ pub(super) fn a_reader_that_caches_the_old_place() {
         assert_eq!(cached, Some(from), "the reader has cached the old place");
         let look = |found: Found<'_>| found.entry.pointer();
         let in_memtables = shard.index.in_memtables(&key, key_hash(&key), look);
-        let in_tables = shard.index.in_tables(&key, key_hash(&key)).await.expect("readable");
+        let in_tables =
+            shard.index.in_tables(&key, key_hash(&key), IoClass::Read).await.expect("readable");
         let to = in_memtables.unwrap_or_else(|| in_tables.and_then(|it| it.as_entry().pointer()));
         let to = to.expect("it lives");
         assert_ne!(to.segment, from.segment, "the item was moved");
         assert!(matches!(shard.fate(&key, to), Fate::Lives(_) | Fate::Unknown));
         assert!(shard.newest_at(&key, to).await.expect("readable").is_some());
+    })
+    .expect("runs");
+}
+
+/// Nobody waits for a collection, so the device must not take its reads for those of clients.
+#[test]
+fn a_collection_reads_nothing_in_the_class_of_clients() {
+    let (mut life, shard) = start(&options());
+    let env = life.env();
+    life.block_on(async move {
+        run(&shard, b"key", set(&[7; 500])).await;
+        let from = harness::pointer(&shard, b"key").expect("a long value");
+        shard.garbage.unreadable.borrow_mut().insert(from.segment);
+        write_garbage(&shard, 2).await;
+        flush_memtable(&shard).await;
+        rest(&shard).await;
+        shard.garbage.unreadable.borrow_mut().clear();
+        let reads = || [IoClass::Read, IoClass::GarbageCollection].map(|it| env.reads_of(it));
+        let before = reads();
+        collect_segment(&shard, from.segment).await;
+        let after = reads();
+        assert_eq!(after[0], before[0], "reads of clients");
+        assert!(after[1] > before[1], "without a cache of blocks a table is read");
+        let moved = harness::pointer(&shard, b"key").expect("a long value");
+        assert_ne!(moved.segment, from.segment);
     })
     .expect("runs");
 }

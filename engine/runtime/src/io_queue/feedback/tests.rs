@@ -180,6 +180,18 @@ fn figures_that_are_too_low_are_found_out_after_a_while() {
 }
 
 #[test]
+fn time_in_which_nothing_was_asked_does_not_show_that_figures_are_too_low() {
+    let mut windows = Windows::new(1);
+    for _ in 0..3 {
+        windows.feedback.note_throttled();
+        windows.pass(1_000, 1_000, 0);
+        // A night without requests.
+        windows.now += 30_000 * SECOND;
+    }
+    assert_eq!(windows.feedback.flow().allowed_thousandths, WHOLE);
+}
+
+#[test]
 fn figures_are_believed_while_reads_take_what_they_may() {
     let mut windows = Windows::new(1);
     for _ in 0..1_000 {
