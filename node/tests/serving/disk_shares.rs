@@ -47,7 +47,7 @@ fn shares_and_caps_are_set_at_the_start_and_changed_while_the_node_runs() {
     for core in 0..2 {
         assert_eq!(settings(&page, core, "scan"), (70, None));
         assert_eq!(settings(&page, core, "scrub"), (50, Some(4 << 20)));
-        assert_eq!(settings(&page, core, "read"), (1000, None));
+        assert_eq!(settings(&page, core, "read"), (2000, None));
     }
     let answer = change(&node, "shares=scan=30,compaction=500&caps=scrub=none,scan=20M");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");

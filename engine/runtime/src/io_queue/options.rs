@@ -31,13 +31,15 @@ pub struct IoQueueOptions {
 impl Default for IoQueueOptions {
     fn default() -> Self {
         let mut shares = [0; IO_CLASSES];
-        // A client waits for these two, and neither may hold up the other.
-        shares[IoClass::Commit as usize] = 1000;
-        shares[IoClass::Read as usize] = 1000;
+        // A client waits for these two, and neither may hold up the other. Each has nearly twice
+        // what all below have together when that is urgent (1150), so that reads for half of the
+        // device find it free although everything else wants more than there is.
+        shares[IoClass::Commit as usize] = 2000;
+        shares[IoClass::Read as usize] = 2000;
         // Until memtables are written out, memory and the log they keep are not freed: the most
         // urgent of the background work.
         shares[IoClass::Flush as usize] = 400;
-        // Falling behind costs space and slower reads long before it holds up a write: a fifth of
+        // Falling behind costs space and slower reads long before it holds up a write: a tenth of
         // a waiting client's part.
         shares[IoClass::Compaction as usize] = 200;
         // As compaction, but falling behind costs space alone.
