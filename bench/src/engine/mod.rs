@@ -99,7 +99,6 @@ pub fn measure(
         // Whatever happens, the sampler ends before the scope waits for it.
         let end = sampler.end_when_dropped();
         let warm = warm_up(&crew, &settings, &store, progress)?;
-        ramp(&crew, &settings, progress)?;
         let alone = alone(&crew, &settings, progress)?;
         let disk_before = crew.disk_counters()?;
         let kernel_before = process::storage_bytes().ok();
@@ -203,13 +202,14 @@ fn ramp(crew: &Crew, settings: &EngineSettings, progress: &mut Progress) -> Resu
     Ok(())
 }
 
-/// Carries the workload out alone, and then the loads that are to go on beside it, if there are
-/// any.
+/// Fills the caches if that is asked for, carries the workload out alone, and then the loads that
+/// are to go on beside it, if there are any.
 fn alone(
     crew: &Crew,
     settings: &EngineSettings,
     progress: &mut Progress,
 ) -> Result<Option<AloneMeasured>, BenchError> {
+    ramp(crew, settings, progress)?;
     if settings.beside.is_empty() {
         return Ok(None);
     }

@@ -60,8 +60,8 @@ impl Urgencies {
         all.max().unwrap_or(URGENCY_USUAL)
     }
 
-    /// How urgent a queue's work is to be taken, in thousandths: as its claimants say, or by so much
-    /// less that all queues together stay within their bound.
+    /// How urgent a queue's work is to be taken, in thousandths: as its claimants say, or by so
+    /// much less that all queues together stay within their bound.
     pub(crate) fn of(&self, queue: TaskQueue) -> u32 {
         let rise = |queue: TaskQueue| self.claimed(queue) - URGENCY_USUAL;
         let shares = |queue| u64::from(rise(queue)) * u64::from(SHARES[queue as usize]);

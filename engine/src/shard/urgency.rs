@@ -1,10 +1,10 @@
 //! How urgent the shard's background work is: the further it is behind, the more of the core and of
 //! the disk it gets. So nothing has to be stopped for it that could have been done in time.
 //!
-//! Each kind of work has its usual shares while it is not behind. What it asks for rises evenly with
-//! how far it is, up to the shares of what clients wait for; the core gives all of it together no
-//! more than that ([`larder_runtime::urgency`]). It is for the slowing of writers to see to the rest
-//! ([`super::backpressure`], [`crate::space::Pace`]).
+//! Each kind of work has its usual shares while it is not behind. What it asks for rises evenly
+//! with how far it is, up to the shares of what clients wait for; the core gives all of it together
+//! no more than that ([`larder_runtime::urgency`]). It is for the slowing of writers to see to the
+//! rest ([`super::backpressure`], [`crate::space::Pace`]).
 
 use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::urgency::URGENCY_USUAL;
