@@ -98,13 +98,22 @@ impl Node {
     }
 
     async fn delete(&self, numbers: &[usize]) {
-        for numbers in numbers.chunks(DEPTH) {
+        self.delete_timed(numbers, DEPTH).await;
+    }
+
+    /// Deletes keys, so many at a time; returns the nanoseconds that the slowest one took.
+    async fn delete_timed(&self, numbers: &[usize], depth: usize) -> u64 {
+        let slowest = Rc::new(Cell::new(0));
+        for numbers in numbers.chunks(depth) {
             let left = Rc::new(Cell::new(numbers.len()));
             for number in numbers.iter().copied() {
                 let (shard, left) = (self.of(number).clone(), Rc::clone(&left));
+                let (env, slowest) = (self.env.clone(), Rc::clone(&slowest));
                 self.env.spawn(TaskQueue::Foreground, async move {
+                    let began = env.now();
                     let reply = run(&shard, &key(number), delete()).await;
                     assert_eq!(reply.outcome, Outcome::Deleted, "key {number}");
+                    slowest.set(slowest.get().max(env.now() - began));
                     left.set(left.get() - 1);
                 });
             }
@@ -112,6 +121,7 @@ impl Node {
                 self.env.sleep(100_000).await;
             }
         }
+        slowest.get()
     }
 
     /// Waits until every shard takes a write; returns the nanoseconds that it took.
@@ -312,4 +322,23 @@ fn who_is_refused_is_not_made_to_wait_until_there_is_space() {
         }
     })
     .expect("runs");
+}
+
+#[test]
+fn deletes_on_a_full_disk_are_answered_soon() {
+    for mib in [64, 80] {
+        for order in Order::ALL {
+            for depth in [1, DEPTH] {
+                let mut life = harness::life(1, harness::empty_disk(mib << 20));
+                let node = Node::start(&mut life, &options(1 << 20));
+                let slowest = life.block_on(async move {
+                    let mut stored = node.fill(0).await;
+                    order.sort(&mut stored);
+                    node.delete_timed(&stored, depth).await
+                });
+                let slowest = slowest.expect("runs");
+                println!("{mib} MiB, {order:?}, {depth} at a time: {slowest} ns");
+            }
+        }
+    }
 }
