@@ -11,6 +11,10 @@ pub const LARGE_BYTES_MAX: u32 = 128 << 20;
 /// longer ones are hardly quicker.
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
 
+/// An upload may have this part of the bytes that may be staged: beside one of the longest another
+/// of its namespace has room, and one of any other namespace beside both.
+pub(crate) const UPLOADS_OF_STAGED: u64 = 3;
+
 /// How large values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LargeOptions {
@@ -28,6 +32,14 @@ pub struct LargeOptions {
     pub staged_bytes_max: u64,
     /// How often it is looked whether chunks are still needed, in nanoseconds.
     pub round_nanoseconds: u64,
+}
+
+impl LargeOptions {
+    /// The longest value that is taken, in bytes.
+    pub fn len_max(&self) -> u32 {
+        let part = self.staged_bytes_max / UPLOADS_OF_STAGED;
+        u32::try_from(part).unwrap_or(u32::MAX).min(LARGE_BYTES_MAX)
+    }
 }
 
 impl Default for LargeOptions {
@@ -188,7 +200,7 @@ pub enum LargeAnswer {
 /// Why nothing was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LargeRefusal {
-    /// The value is empty, or longer than the namespace or the format allows.
+    /// The value is empty, or longer than [`LargeOptions::len_max`] or the namespace allows.
     Length,
     /// As many large values are staged as may be, or as many bytes of them: in all, of this
     /// namespace, which has no more than are left for others, or by this client, which has no more

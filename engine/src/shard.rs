@@ -10,6 +10,7 @@
 mod abandoned;
 mod admission;
 mod answer;
+mod apply;
 mod background;
 mod backpressure;
 mod batch;

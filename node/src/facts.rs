@@ -35,6 +35,8 @@ pub struct Facts {
     pub listen: String,
     /// The largest item, in bytes.
     pub item_bytes_max: u64,
+    /// The largest value that comes in chunks, in bytes.
+    pub large_bytes_max: u32,
     /// The most connections.
     pub connections_max: usize,
     /// Seconds after which silent connections are closed; 0 for never.
@@ -92,6 +94,7 @@ impl Facts {
             unix_socket_mode: "700".into(),
             listen: "127.0.0.1".into(),
             item_bytes_max: 1 << 20,
+            large_bytes_max: 128 << 20,
             connections_max: 99,
             idle_timeout: 0,
             idempotency_window: 600,

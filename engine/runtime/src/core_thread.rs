@@ -144,14 +144,11 @@ impl<R: Ring> Core<R> {
         let mut port = Port::new(ring);
         let pool = BufferPool::new(options.registered_bytes);
         register_pool(&mut port, &pool, options.core);
-        let io_shares = Cell::new(options.io.shares);
         let shared = Shared {
             clock: Clock::new(),
             disk: RefCell::new(Disk::new(options.io)),
             executor: Executor::new(options.core, waker.clone(), nanoseconds(options.stall_bound)),
             timers: RefCell::default(),
-            urgencies: RefCell::default(),
-            io_shares,
             pool,
             random: RefCell::new(Random::new(random_seed().map_err(setup("get random bytes"))?)),
             counters: Cell::default(),

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::buffer::Buffer;
 use crate::disk_request::{Failure, Next, Outcome, Request, Stage, Success, Work};
-use crate::env::{IO_CLASSES, IoClass};
+use crate::env::{IO_CLASSES, IoClass, TASK_QUEUES, TaskQueue};
 use crate::idle::Expected;
 use crate::io_queue::{IoClassStatistics, IoFlow, IoQueue, IoQueueOptions};
 use crate::operations::{Key, Kind, Port, Slots, Token};
@@ -68,20 +68,27 @@ impl Disk {
         DiskCounters { classes, flow: self.queue.flow(), ..self.counters }
     }
 
-    /// See [`IoQueue::set_urgency`].
-    pub(crate) fn set_urgency(&mut self, urgency: u32) {
-        self.queue.set_urgency(urgency);
+    /// See [`IoQueue::claim_urgency`].
+    pub(crate) fn claim_urgency(
+        &mut self,
+        claimant: u16,
+        queue: TaskQueue,
+        urgency: u32,
+    ) -> Option<[u32; TASK_QUEUES]> {
+        let changed = self.queue.claim_urgency(claimant, queue, urgency)?;
+        self.is_changed = true;
+        Some(changed)
     }
 
-    /// Changes the shares of a class and its cap, as [`IoQueue::set_class`] does.
+    /// Changes the usual shares of a class and its cap, as [`IoQueue::set_class`] does.
     pub(crate) fn set_class(
         &mut self,
         class: IoClass,
-        shares: Option<u32>,
+        usual_shares: Option<u32>,
         bandwidth_max: Option<Option<u64>>,
         now: u64,
     ) -> Result<(), String> {
-        self.queue.set_class(class, shares, bandwidth_max, now)?;
+        self.queue.set_class(class, usual_shares, bandwidth_max, now)?;
         self.is_changed = true;
         Ok(())
     }

@@ -118,6 +118,13 @@ impl<T> FairQueue<T> {
         Some((index, cost, item))
     }
 
+    /// The item that [`FairQueue::pop`] took last, of this class and cost, is not wanted any more:
+    /// its class is as far as if it had not been there.
+    pub fn give_back(&mut self, class: usize, cost: u64) {
+        let class = &mut self.classes[class];
+        class.virtual_time = class.virtual_time.saturating_sub(charge(cost, class.shares));
+    }
+
     /// What [`FairQueue::pop`] would take.
     pub fn peek(&self) -> Option<(usize, u64, &T)> {
         let index = self.next_class()?;

@@ -33,8 +33,9 @@ pub use statistics::{IoClassStatistics, IoFlow};
 use crate::device_model::{
     DeviceCosts, IoDirection, LONGEST_REQUEST, TOKENS_PER_MILLISECOND, nanoseconds_of,
 };
-use crate::env::{IO_CLASSES, IoClass};
+use crate::env::{IO_CLASSES, IoClass, TASK_QUEUES, TaskQueue};
 use crate::fair_queue::FairQueue;
+use crate::urgency::{URGENCY_USUAL, Urgencies, urgent_shares};
 use core_tokens::CoreTokens;
 use feedback::{Feedback, SCALE_BITS};
 use in_flight::InFlightCap;
@@ -79,11 +80,24 @@ pub struct IoRequest {
     pub bytes: u64,
 }
 
-/// A class that may not go on for a while.
+/// For how long something may not go on.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
     since: u64,
     nanoseconds: u64,
+}
+
+impl Pause {
+    fn end(self) -> u64 {
+        self.since.saturating_add(self.nanoseconds)
+    }
+
+    /// Whether it is over at `now`. A clock that was set back makes nobody wait for what it showed
+    /// before.
+    fn is_over(&mut self, now: u64) -> bool {
+        self.since = self.since.min(now);
+        now - self.since >= self.nanoseconds
+    }
 }
 
 #[derive(Default)]
@@ -91,6 +105,7 @@ struct ClassState {
     statistics: IoClassStatistics,
     bytes_in_flight: u64,
     cap: Option<RateBucket>,
+    /// Until what it owes under its cap is paid off.
     pause: Option<Pause>,
     starved_since: Option<u64>,
 }
@@ -106,6 +121,9 @@ pub struct IoQueue<T> {
     costs: DeviceCosts,
     device: Option<Device>,
     classes: [ClassState; IO_CLASSES],
+    urgencies: Urgencies,
+    /// Until what the background owes is paid off.
+    background_pause: Option<Pause>,
     has_pauses: bool,
     /// The time of the latest look at pauses and windows, in nanoseconds.
     round: Option<u64>,
@@ -148,11 +166,14 @@ impl<T> IoQueue<T> {
                 tokens: CoreTokens::new(group),
             }),
             classes: Default::default(),
+            urgencies: Urgencies::default(),
+            background_pause: None,
             has_pauses: false,
             round: None,
             due: None,
         };
         for (index, class) in queue.classes.iter_mut().enumerate() {
+            class.statistics.usual_shares = options.shares[index];
             class.statistics.shares = options.shares[index];
             class.statistics.bandwidth_max = options.bandwidth_max[index];
             class.cap = options.bandwidth_max[index]
@@ -233,26 +254,32 @@ impl<T> IoQueue<T> {
         }
     }
 
-    /// A request that [`IoQueue::pop`] gave out just now will not go to the device after all.
+    /// A request that [`IoQueue::pop`] gave out just now will not go to the device after all: what
+    /// it was charged for is given back, and who was to wait for that goes on.
     pub fn withdraw(&mut self, request: IoRequest, now: u64) {
         self.leave(request);
+        let index = request.class as usize;
         let cost = self.costs.of(request.direction, request.bytes);
         let price = self.price(cost, request.direction);
+        self.waiting.give_back(index, cost);
+        let mut is_background_free = false;
         if let Some(device) = &mut self.device {
             device.tokens.put_back(price);
             device.feedback.note_withdrawn();
-            if is_background(request.class) && device.feedback.background_part().is_some() {
-                device.background.undo(cost);
-            }
+            is_background_free = is_background(request.class)
+                && device.feedback.background_part().is_some()
+                && device.background.undo(cost);
         }
-        let index = request.class as usize;
+        if is_background_free {
+            self.background_pause = None;
+        }
         let class = &mut self.classes[index];
         class.statistics.dispatched -= 1;
         if class.cap.as_mut().is_some_and(|cap| cap.undo(request.bytes)) {
             class.pause = None;
-            self.waiting.bring_back(index);
         }
         class.note_starving(now);
+        self.bring_back();
     }
 
     /// Gives back what the core has of the device's tokens: nothing goes until further notice.
@@ -273,41 +300,67 @@ impl<T> IoQueue<T> {
         statistics.after_nanoseconds = statistics.after_nanoseconds.wrapping_add(nanoseconds);
     }
 
-    /// Changes the shares of a class and its cap in bytes a second, for requests that go from now
-    /// on; none leaves either as it is, and a cap of `Some(None)` takes the cap away.
+    /// Changes the usual shares of a class and its cap in bytes a second, for requests that go from
+    /// now on; none leaves either as it is, and a cap of `Some(None)` takes the cap away. While its
+    /// work is urgent it has so many times the shares.
     ///
     /// # Errors
     /// What is out of range; nothing has changed then.
     pub fn set_class(
         &mut self,
         class: IoClass,
-        shares: Option<u32>,
+        usual_shares: Option<u32>,
         bandwidth_max: Option<Option<u64>>,
         now: u64,
     ) -> Result<(), String> {
-        check_io_class(class, shares, bandwidth_max.flatten())?;
-        let index = class as usize;
-        if let Some(shares) = shares {
-            self.waiting.set_shares(index, shares);
-            self.classes[index].statistics.shares = shares;
-        }
+        check_io_class(class, usual_shares, bandwidth_max.flatten())?;
+        let state = &mut self.classes[class as usize];
         if let Some(bandwidth_max) = bandwidth_max {
-            let state = &mut self.classes[index];
             state.statistics.bandwidth_max = bandwidth_max;
             state.cap = bandwidth_max.map(|rate| RateBucket::new(rate, CAP_BURST_NANOSECONDS, now));
             // What was owed under the old cap is forgotten.
             state.pause = None;
-            self.waiting.bring_back(index);
         }
+        if let Some(usual) = usual_shares {
+            state.statistics.usual_shares = usual;
+            self.share_out(class);
+        }
+        self.bring_back();
         Ok(())
     }
 
-    /// How urgent the background's most urgent work is, in thousandths of its usual shares: the
-    /// less it is held back where reads take too long.
-    pub fn set_urgency(&mut self, urgency: u32) {
-        if let Some(device) = &mut self.device {
-            device.feedback.set_urgency(urgency);
+    /// `claimant` finds its work of a queue so urgent, in thousandths of its usual shares; see
+    /// [`Env::set_urgency`](crate::env::Env::set_urgency). The class of its disk requests gets
+    /// shares by that, and the more urgent the most urgent work is, the less the background is held
+    /// back where reads take too long. Returns how urgent the work of each queue is to be taken now,
+    /// in the order of [`TaskQueue`], if that has changed.
+    pub fn claim_urgency(
+        &mut self,
+        claimant: u16,
+        queue: TaskQueue,
+        urgency: u32,
+    ) -> Option<[u32; TASK_QUEUES]> {
+        if !self.urgencies.claim(claimant, queue, urgency) {
+            return None;
         }
+        if let Some(device) = &mut self.device {
+            device.feedback.set_urgency(self.urgencies.highest());
+        }
+        // Of all, because what one has more the others have less.
+        for class in TaskQueue::ALL.into_iter().filter_map(TaskQueue::io_class) {
+            self.share_out(class);
+        }
+        Some(TaskQueue::ALL.map(|queue| self.urgencies.of(queue)))
+    }
+
+    /// Gives a class its usual shares, times the urgency of its work.
+    fn share_out(&mut self, class: IoClass) {
+        let mut queues = TaskQueue::ALL.into_iter();
+        let queue = queues.find(|queue| queue.io_class() == Some(class));
+        let urgency = queue.map_or(URGENCY_USUAL, |queue| self.urgencies.of(queue));
+        let statistics = &mut self.classes[class as usize].statistics;
+        statistics.shares = urgent_shares(statistics.usual_shares, urgency);
+        self.waiting.set_shares(class as usize, statistics.shares);
     }
 
     /// The number of requests that wait here.
@@ -350,16 +403,31 @@ impl<T> IoQueue<T> {
         if !self.has_pauses {
             return;
         }
+        self.background_pause.take_if(|pause| pause.is_over(now));
+        for class in &mut self.classes {
+            class.pause.take_if(|pause| pause.is_over(now));
+        }
+        self.bring_back();
+    }
+
+    /// When a class may go on that its cap, or the background's part, keeps out.
+    fn pause_of(&self, class: IoClass) -> Option<u64> {
+        let of_background = self.background_pause.filter(|_| is_background(class));
+        let pauses = self.classes[class as usize].pause.into_iter().chain(of_background);
+        pauses.map(Pause::end).max()
+    }
+
+    /// Lets all classes go on that nothing keeps out any more.
+    fn bring_back(&mut self) {
+        if !self.has_pauses {
+            return;
+        }
         self.has_pauses = false;
-        for (index, class) in self.classes.iter_mut().enumerate() {
-            let Some(pause) = &mut class.pause else { continue };
-            // A clock that was set back makes nobody wait for what it showed before.
-            pause.since = pause.since.min(now);
-            if now - pause.since >= pause.nanoseconds {
-                class.pause = None;
-                self.waiting.bring_back(index);
-            } else {
+        for class in IoClass::ALL {
+            if self.pause_of(class).is_some() {
                 self.has_pauses = true;
+            } else {
+                self.waiting.bring_back(class as usize);
             }
         }
     }
@@ -369,9 +437,9 @@ impl<T> IoQueue<T> {
         if !self.has_pauses {
             return None;
         }
-        let waiting = self.classes.iter().filter(|class| class.statistics.queued > 0);
-        let end = |pause: Pause| pause.since.saturating_add(pause.nanoseconds).max(now + 1);
-        waiting.filter_map(|class| class.pause.map(end)).min()
+        let waits = |class: &IoClass| self.classes[*class as usize].statistics.queued > 0;
+        let waiting = IoClass::ALL.into_iter().filter(waits);
+        waiting.filter_map(|class| self.pause_of(class)).map(|end| end.max(now + 1)).min()
     }
 
     /// What a request of this cost is to pay now.
@@ -399,7 +467,9 @@ impl<T> IoQueue<T> {
         statistics.queue_nanoseconds = statistics.queue_nanoseconds.wrapping_add(waited);
         class.note_starving(now);
         if let Some(wait) = class.cap.as_mut().and_then(|cap| cap.charge(request.bytes, now)) {
-            self.pause(index, wait, now);
+            class.pause = Some(Pause { since: now, nanoseconds: wait });
+            self.waiting.take_out(index);
+            self.has_pauses = true;
         }
         let Some(device) = &mut self.device else { return };
         device.feedback.note_dispatched();
@@ -407,21 +477,10 @@ impl<T> IoQueue<T> {
             && device.feedback.background_part().is_some()
             && let Some(wait) = device.background.charge(cost, now)
         {
-            for class in BACKGROUND {
-                self.pause(class as usize, wait, now);
-            }
+            self.background_pause = Some(Pause { since: now, nanoseconds: wait });
+            BACKGROUND.into_iter().for_each(|class| self.waiting.take_out(class as usize));
+            self.has_pauses = true;
         }
-    }
-
-    /// Takes a class out for `nanoseconds`, or longer if it is out for longer already.
-    fn pause(&mut self, index: usize, nanoseconds: u64, now: u64) {
-        let class = &mut self.classes[index];
-        let end = |pause: Pause| pause.since.saturating_add(pause.nanoseconds);
-        if class.pause.is_none_or(|pause| end(pause) < now.saturating_add(nanoseconds)) {
-            class.pause = Some(Pause { since: now, nanoseconds });
-        }
-        self.has_pauses = true;
-        self.waiting.take_out(index);
     }
 
     /// A request is no longer in flight.

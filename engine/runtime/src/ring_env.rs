@@ -16,14 +16,12 @@ use crate::core_env::{CoreEnv, CoreFigures, LoopCounters};
 use crate::directories;
 use crate::disk::{Disk, DiskCounters};
 use crate::disk_request::{Request, Work};
-use crate::env::{DirectoryEntry, Env, IO_CLASSES, IoClass, OpenMode, TaskQueue};
+use crate::env::{DirectoryEntry, Env, IoClass, OpenMode, TaskQueue};
 use crate::executor::Executor;
-use crate::io_queue::check_io_class;
 use crate::random::Random;
 use crate::ring_file::{self, RequestFuture, RingFile, describe};
 use crate::ring_network::RingNetwork;
 use crate::timers::{TimerKey, Timers};
-use crate::urgency::{URGENCY_USUAL, Urgencies, urgent_shares};
 use crate::wake::RemoteWaker;
 
 /// What the core's loop, its tasks and its files share. Everything but the executor stays on one
@@ -33,9 +31,6 @@ pub(crate) struct Shared {
     pub(crate) disk: RefCell<Disk>,
     pub(crate) executor: Arc<Executor>,
     pub(crate) timers: RefCell<Timers>,
-    pub(crate) urgencies: RefCell<Urgencies>,
-    /// The shares of the I/O classes while none is urgent.
-    pub(crate) io_shares: Cell<[u32; IO_CLASSES]>,
     pub(crate) pool: BufferPool,
     pub(crate) random: RefCell<Random>,
     pub(crate) counters: Cell<LoopCounters>,
@@ -66,22 +61,6 @@ impl RingEnv {
     /// Disk requests that have not ended, or whose result has not been taken.
     pub fn disk_requests(&self) -> usize {
         self.shared.disk.borrow().requests()
-    }
-
-    /// Gives a class of disk requests what it usually has of the disk, times its urgency.
-    fn set_shares_of_disk(
-        &self,
-        class: IoClass,
-        usual: Option<u32>,
-        bandwidth_max: Option<Option<u64>>,
-    ) -> Result<(), String> {
-        let mut queues = TaskQueue::ALL.into_iter();
-        let queue = queues.find(|queue| queue.io_class() == Some(class));
-        let urgencies = self.shared.urgencies.borrow();
-        let urgency = queue.map_or(URGENCY_USUAL, |queue| urgencies.of(queue));
-        let shares = usual.map(|usual| urgent_shares(usual, urgency));
-        let now = self.shared.clock.now();
-        self.shared.disk.borrow_mut().set_class(class, shares, bandwidth_max, now)
     }
 
     /// A request on one or two names, given as the kernel takes them.
@@ -127,17 +106,9 @@ impl Env for RingEnv {
     }
 
     fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
-        if !self.shared.urgencies.borrow_mut().claim(claimant, queue, urgency) {
-            return;
-        }
-        let most = self.shared.urgencies.borrow().highest();
-        self.shared.disk.borrow_mut().set_urgency(most);
-        for queue in TaskQueue::ALL {
-            let urgency = self.shared.urgencies.borrow().of(queue);
+        let changed = self.shared.disk.borrow_mut().claim_urgency(claimant, queue, urgency);
+        for (queue, urgency) in TaskQueue::ALL.into_iter().zip(changed.into_iter().flatten()) {
             self.shared.executor.set_urgency(queue, urgency);
-            let Some(class) = queue.io_class() else { continue };
-            let usual = self.shared.io_shares.get()[class as usize];
-            self.set_shares_of_disk(class, Some(usual), None).expect("urgent shares are in range");
         }
     }
 
@@ -230,13 +201,8 @@ impl CoreEnv for RingEnv {
         shares: Option<u32>,
         bandwidth_max: Option<Option<u64>>,
     ) -> Result<(), String> {
-        check_io_class(class, shares, bandwidth_max.flatten())?;
-        if let Some(usual) = shares {
-            let mut all = self.shared.io_shares.get();
-            all[class as usize] = usual;
-            self.shared.io_shares.set(all);
-        }
-        self.set_shares_of_disk(class, shares, bandwidth_max)
+        let now = self.shared.clock.now();
+        self.shared.disk.borrow_mut().set_class(class, shares, bandwidth_max, now)
     }
 }
 

@@ -17,8 +17,8 @@ use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
 use super::answer::{Answer, AnswerBuf, shown_len};
+use super::apply::{Addressed, Change};
 use super::compression::{Ahead, Tried};
-use super::execute::{Addressed, Change};
 use super::locate::Located;
 use super::once::{ANSWER_BYTES, ONCE_NAMESPACE, Once};
 use super::operation_buffer::OperationBuf;

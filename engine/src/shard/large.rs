@@ -25,9 +25,7 @@ use super::turns::Turn;
 use super::{NotApplied, Shard};
 use crate::error::EngineError;
 use crate::key::{Key, RESERVED_NAMESPACES, display};
-use crate::large::{
-    LARGE_BYTES_MAX, LargeAnswer, LargeRefusal, LargeRequest, LargeStep, LargeValue,
-};
+use crate::large::{LargeAnswer, LargeRefusal, LargeRequest, LargeStep, LargeValue};
 use crate::operation::{Delete, Operation, Outcome, Read, Store, StoreMode};
 use crate::scan::Scan;
 use known::UPLOAD_BYTES;
@@ -158,7 +156,8 @@ impl<E: Env> Shard<E> {
         };
         self.check_namespace(state, &key).map_err(failed)?;
         let len = upload.large.len;
-        let len_max = state.namespaces.value_bytes_max(&key, LARGE_BYTES_MAX as usize);
+        let longest = self.options.large.len_max();
+        let len_max = state.namespaces.value_bytes_max(&key, longest as usize);
         if len == 0 || len as usize > len_max {
             return Ok(Some(LargeRefusal::Length));
         }

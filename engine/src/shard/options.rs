@@ -7,7 +7,7 @@ use larder_runtime::disk_budget::DiskBudget;
 use crate::index::IndexOptions;
 use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::TableOptions;
-use crate::large::{LARGE_BYTES_MAX, LargeOptions};
+use crate::large::{LARGE_BYTES_MAX, LargeOptions, UPLOADS_OF_STAGED};
 use crate::memory::ShardMemory;
 use crate::scrub::ScrubOptions;
 use crate::space::Purpose;
@@ -115,9 +115,12 @@ const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// whichever half.
 const SEGMENTS_OF_DISK_MIN: u64 = 32;
 
-/// Large values that are staged take at most this part of a shard's part of the disk, or the length
-/// of one.
+/// Large values that are staged take at most this part of a shard's part of the disk; of a small
+/// one twice as much, up to what lets values have their usual length.
 const STAGED_OF_DISK: u64 = 4;
+
+/// Bytes that may be staged on the smallest disk.
+const STAGED_BYTES_MIN: u64 = 4 << 20;
 
 /// A table has this part of a segment's length.
 const TABLES_OF_SEGMENT: u64 = 8;
@@ -173,7 +176,8 @@ impl ShardOptions {
         self.tables.table_bytes = table_bytes;
         self.disk_reserve_bytes = disk_reserve_bytes(self.memtable_bytes, table_bytes);
         let staged_bytes = bytes / u64::from(self.shards.max(1)) / STAGED_OF_DISK;
-        let staged_bytes = staged_bytes.max(LARGE_BYTES_MAX.into());
+        let usual = u64::from(LARGE_BYTES_MAX) * UPLOADS_OF_STAGED;
+        let staged_bytes = staged_bytes.max(usual.min(2 * staged_bytes)).max(STAGED_BYTES_MIN);
         self.large.staged_bytes_max = self.large.staged_bytes_max.min(staged_bytes);
         self
     }
@@ -231,6 +235,17 @@ mod tests {
             let kept = 2 * options.disk_bytes_min();
             assert!(kept < (mib << 20) / 2, "{mib} MiB: {} MiB are kept", kept >> 20);
         }
+    }
+
+    #[test]
+    fn large_values_leave_room_for_each_other_on_any_disk() {
+        let staged = |mib: u64| {
+            let options = on_disk_of(mib << 20, 2).large;
+            (options.staged_bytes_max >> 20, options.len_max() >> 20)
+        };
+        assert_eq!([1 << 20, 8192, 3072].map(staged), [(16 << 10, 128), (1024, 128), (384, 128)]);
+        assert_eq!([2048, 1536, 1024].map(staged), [(384, 128), (384, 128), (256, 85)]);
+        assert_eq!([96, 0].map(staged), [(24, 8), (4, 1)]);
     }
 
     #[test]

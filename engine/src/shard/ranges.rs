@@ -13,8 +13,8 @@ use std::rc::Rc;
 use larder_runtime::env::Env;
 
 use super::admission::NotApplied;
+use super::apply::Change;
 use super::batch::{BatchAnswer, FoundOnce};
-use super::execute::Change;
 use super::once::Once;
 use super::{Shard, State};
 use crate::canary::{self, Defect};

@@ -15,7 +15,7 @@ use larder_runtime::env::Env;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::admission::NotApplied;
-use super::execute::Addressed;
+use super::apply::Addressed;
 use super::{Shard, State};
 use crate::error::EngineError;
 use crate::generations::generation_of;
@@ -40,6 +40,8 @@ struct Sum {
     /// Whether items may have gone, or have been replaced, since it was counted.
     may_be_less: bool,
     counted_at: u64,
+    /// The number of the count that it goes back to.
+    count: u64,
 }
 
 /// A count under way.
@@ -56,8 +58,8 @@ struct Count {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Replaced {
     bytes: u64,
-    /// How many counts had ended when that was found out.
-    counts: u64,
+    /// The number of the count that the record's sum went back to when that was found out.
+    count: u64,
 }
 
 /// What has to be found out before a change can be made.
@@ -74,6 +76,8 @@ pub(super) struct ToCount {
 enum Room {
     Enough,
     TooLittle,
+    /// There was too little, but that is a while ago: items may have expired since.
+    TooLittleBefore,
     /// It has to be counted.
     Unknown,
 }
@@ -86,8 +90,6 @@ pub(super) struct RecordSums {
     /// Counts under way, by number.
     counting: BTreeMap<u64, Count>,
     next_count: u64,
-    /// Counts that have ended.
-    counts: u64,
     /// Of the hash of records, so that nobody can choose two with one hash.
     seed: u64,
 }
@@ -113,14 +115,29 @@ impl RecordSums {
             return Room::Enough;
         }
         let is_old = now.saturating_sub(sum.counted_at) > BELIEVED_NANOSECONDS;
-        if sum.may_be_less || is_old { Room::Unknown } else { Room::TooLittle }
+        match (sum.may_be_less, is_old) {
+            (true, _) => Room::Unknown,
+            (false, true) => Room::TooLittleBefore,
+            (false, false) => Room::TooLittle,
+        }
+    }
+
+    /// The number of the count that a record's sum goes back to, if it has one.
+    fn count_of(&mut self, record: u64) -> Option<u64> {
+        self.get_mut(record).map(|sum| sum.count)
+    }
+
+    /// What an item of a record had, if the record was not counted since that was found out: that
+    /// count may not have met the item any more.
+    fn still_in_sum(&mut self, record: u64, replaced: Option<Replaced>) -> Option<u64> {
+        let replaced = replaced?;
+        (self.count_of(record) == Some(replaced.count)).then_some(replaced.bytes)
     }
 
     /// An item of a record was written, or removed: so many bytes have taken the place of others,
     /// which may be known.
     fn note(&mut self, record: u64, bytes: u64, replaced: Option<Replaced>) {
-        // What was found out before another count may be what that count has not found any more.
-        let replaced = replaced.filter(|replaced| replaced.counts == self.counts).map(|r| r.bytes);
+        let replaced = self.still_in_sum(record, replaced);
         for count in self.counting.values_mut().filter(|count| count.record == record) {
             // The count has met either what was there or what is there now.
             count.grown += bytes.saturating_sub(replaced.unwrap_or(0));
@@ -142,8 +159,7 @@ impl RecordSums {
     /// Knows nothing any more: other namespaces limit their records from now on, and what was
     /// written in those that did not was not noted.
     pub(super) fn forget(&mut self, seed: u64) {
-        let (next_count, counts) = (self.next_count, self.counts + 1);
-        *self = Self { next_count, counts, seed, ..Self::default() };
+        *self = Self { next_count: self.next_count, seed, ..Self::default() };
     }
 
     /// What stands for the record of an encoded key.
@@ -164,8 +180,8 @@ impl RecordSums {
         let count = self.counting.remove(&number);
         if let (Some(Count { record, grown, may_be_less }), Some(bytes)) = (count, counted) {
             self.old.remove(&record);
-            self.put(record, Sum { bytes: bytes + grown, may_be_less, counted_at: now });
-            self.counts += 1;
+            let bytes = bytes + grown;
+            self.put(record, Sum { bytes, may_be_less, counted_at: now, count: number });
         }
     }
 }
@@ -212,34 +228,33 @@ impl<E: Env> Shard<E> {
     ) -> Result<(), NotApplied> {
         let Some(max) = state.namespaces.record_bytes_max(namespace) else { return Ok(()) };
         let now = self.env.now();
+        let records = &mut state.namespaces.records;
         let mut changes: BTreeMap<u64, (u64, u64, bool)> = BTreeMap::new();
         for (Addressed { key, replaces, .. }, value_len) in items.clone() {
-            let (more, less, is_counted) =
-                changes.entry(state.namespaces.records.record_of(key)).or_insert((0, 0, true));
+            let record = records.record_of(key);
+            let replaced = records.still_in_sum(record, replaces);
+            let (more, less, is_counted) = changes.entry(record).or_insert((0, 0, true));
             *more += value_len.map_or(0, |len| bytes_of(key, len));
-            *less += replaces.map_or(0, |replaced| replaced.bytes);
-            *is_counted &= replaces.is_some();
+            *less += replaced.unwrap_or(0);
+            *is_counted &= replaced.is_some();
         }
         for (record, (more, less, is_counted)) in changes {
             let more = more.saturating_sub(less);
-            let room = if more == 0 {
-                Room::Enough
-            } else {
-                state.namespaces.records.room(record, more, (max, now))
-            };
-            match room {
-                Room::Enough => {}
-                Room::TooLittle if is_counted => {
+            let room =
+                if more == 0 { Room::Enough } else { records.room(record, more, (max, now)) };
+            let all = match (room, is_counted) {
+                (Room::Enough, _) => continue,
+                (Room::TooLittle, true) => {
                     return Err(NotApplied::Failed(EngineError::RecordFull(namespace)));
                 }
-                // Of what it replaces it may be that there is enough.
-                Room::TooLittle | Room::Unknown => {
-                    let keys = items.map(|(addressed, _)| addressed.key);
-                    let keys = keys.filter(|key| state.namespaces.records.record_of(key) == record);
-                    let (keys, all) = (keys.map(<[u8]>::to_vec).collect(), room == Room::Unknown);
-                    return Err(NotApplied::Uncounted(ToCount { keys, all }));
-                }
-            }
+                // Beside what it replaces there may be enough.
+                (Room::TooLittle | Room::TooLittleBefore, false) => false,
+                (Room::TooLittleBefore, true) | (Room::Unknown, _) => true,
+            };
+            let keys = items.map(|(addressed, _)| addressed.key);
+            let keys = keys.filter(|key| records.record_of(key) == record);
+            let keys = keys.map(<[u8]>::to_vec).collect();
+            return Err(NotApplied::Uncounted(ToCount { keys, all }));
         }
         Ok(())
     }
@@ -258,7 +273,7 @@ impl<E: Env> Shard<E> {
     ) -> Result<(), EngineError> {
         let ToCount { keys, all } = to_count;
         let Some(first) = keys.first() else { return Ok(()) };
-        let found: Vec<(Vec<u8>, u64)> = if *all {
+        let (count, found): (u64, Vec<(Vec<u8>, u64)>) = if *all {
             counted.times += 1;
             if counted.times > COUNTS_MAX {
                 let namespaces = &self.state.borrow().namespaces;
@@ -269,14 +284,22 @@ impl<E: Env> Shard<E> {
             let mut counting = Counting { shard: self, number, found: None, now: self.env.now() };
             let (bytes, found) = self.bytes_in_record(keys).await?;
             counting.found = Some(bytes);
-            found.into_iter().collect()
+            (number, found.into_iter().collect())
         } else {
-            self.bytes_of_items(keys).await?
+            // As of now: a count that ends while items are looked up may not meet them any more.
+            let Some(count) = self.count_of(first) else { return Ok(()) };
+            (count, self.bytes_of_items(keys).await?)
         };
-        let counts = self.state.borrow().namespaces.records.counts;
-        let known = found.into_iter().map(|(key, bytes)| (key, Replaced { bytes, counts }));
+        let known = found.into_iter().map(|(key, bytes)| (key, Replaced { bytes, count }));
         counted.items.extend(known);
         Ok(())
+    }
+
+    /// The number of the count that the sum of an encoded key's record goes back to.
+    fn count_of(&self, encoded: &[u8]) -> Option<u64> {
+        let records = &mut self.state.borrow_mut().namespaces.records;
+        let record = records.record_of(encoded);
+        records.count_of(record)
     }
 
     #[cfg(test)]
@@ -392,7 +415,7 @@ mod tests {
         sums.note_removals();
         assert_eq!(sums.room(1, 11, AT), Room::Unknown);
         let mut sums = counted(90);
-        assert_eq!(sums.room(1, 11, (100, BELIEVED_NANOSECONDS + 1)), Room::Unknown);
+        assert_eq!(sums.room(1, 11, (100, BELIEVED_NANOSECONDS + 1)), Room::TooLittleBefore);
     }
 
     #[test]
@@ -421,8 +444,10 @@ mod tests {
     #[test]
     fn a_sum_stays_exact_where_what_is_replaced_is_known() {
         let mut sums = counted(90);
-        let replaced = |sums: &RecordSums, bytes| Some(Replaced { bytes, counts: sums.counts });
-        let known = replaced(&sums, 30);
+        let replaced = |sums: &mut RecordSums, bytes| {
+            Some(Replaced { bytes, count: sums.count_of(1).expect("it was counted") })
+        };
+        let known = replaced(&mut sums, 30);
         sums.note(1, 40, known);
         assert_eq!((sums.room(1, 0, AT), sums.room(1, 1, AT)), (Room::Enough, Room::TooLittle));
         // It was found out before a count that may not have met it any more.
@@ -432,15 +457,29 @@ mod tests {
         assert_eq!(sums.room(1, 1, AT), Room::Unknown);
         // What changes no length while it is counted keeps the count exact.
         let begun = sums.begin_count(1);
-        let known = replaced(&sums, 30);
+        let known = replaced(&mut sums, 30);
         sums.note(1, 30, known);
         sums.end_count(begun, Some(95), 0);
         assert_eq!((sums.room(1, 5, AT), sums.room(1, 6, AT)), (Room::Enough, Room::TooLittle));
         let begun = sums.begin_count(1);
-        let known = replaced(&sums, 30);
+        let known = replaced(&mut sums, 30);
         sums.note(1, 33, known);
         sums.end_count(begun, Some(95), 0);
         assert_eq!((sums.room(1, 2, AT), sums.room(1, 3, AT)), (Room::Enough, Room::Unknown));
+    }
+
+    #[test]
+    fn a_sum_stays_exact_while_other_records_are_counted() {
+        let mut sums = counted(90);
+        let known = Some(Replaced { bytes: 30, count: sums.count_of(1).expect("it was counted") });
+        let other = sums.begin_count(2);
+        sums.end_count(other, Some(5), 0);
+        sums.note(1, 40, known);
+        assert_eq!((sums.room(1, 0, AT), sums.room(1, 1, AT)), (Room::Enough, Room::TooLittle));
+        let of_other =
+            Some(Replaced { bytes: 5, count: sums.count_of(2).expect("it was counted") });
+        sums.note(1, 1, of_other);
+        assert_eq!(sums.room(1, 0, AT), Room::Unknown, "that is of another record");
     }
 
     #[test]

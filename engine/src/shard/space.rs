@@ -103,11 +103,20 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// Waits until something was freed, or for a moment: space may come from outside.
+    /// Waits until something was freed, or for a moment: space may come from outside. Deletes that
+    /// have used up what the log had do not wait for what was refused to others before.
     async fn wait_for_space(&self) {
         let mut first = true;
         let freed = self.space_freed.wait_for(|| (!std::mem::take(&mut first)).then_some(()));
-        futures_lite::future::or(freed, self.env.sleep(RETRY_NANOSECONDS)).await;
+        let was_low = self.is_low_for_removals();
+        let is_low = || (!was_low && self.is_low_for_removals()).then_some(());
+        let change = futures_lite::future::or(freed, self.log.needs().wait_for(is_low));
+        futures_lite::future::or(change, self.env.sleep(RETRY_NANOSECONDS)).await;
+    }
+
+    /// Whether the log has less left than is kept for deletes, and moves.
+    fn is_low_for_removals(&self) -> bool {
+        self.log.space_left().0 < self.options.delete_reserve_bytes()
     }
 
     fn next_task(&self) -> Option<Task> {
@@ -332,7 +341,7 @@ impl<E: Env> Shard<E> {
 
     /// Deletes and moves go on when the log may not grow for writes: they are what frees space.
     async fn extend_for_removals(&self, bytes: u32) -> Result<(), EngineError> {
-        if self.log.space_left().0 < self.options.delete_reserve_bytes() {
+        if self.is_low_for_removals() {
             self.note_full(|full| full.reserve_in_use = true);
             let extended = self.extend_log(bytes, Purpose::Removal).await;
             if matches!(extended, Err(EngineError::Full)) && self.flush_would_help() {

@@ -42,7 +42,9 @@ struct CorePart {
 #[derive(Serialize)]
 struct ClassPart {
     class: &'static str,
+    /// What it has now: the usual shares, times the urgency of its work.
     shares: u32,
+    usual_shares: u32,
     /// Bytes a second of this core; absent without a cap.
     cap: Option<u64>,
     queued: u64,
@@ -98,6 +100,7 @@ fn part(report: &CoreReport, class: IoClass) -> ClassPart {
     ClassPart {
         class: class.name(),
         shares: of_class.shares,
+        usual_shares: of_class.usual_shares,
         cap: of_class.bandwidth_max,
         queued: of_class.queued,
         in_flight: of_class.in_flight,

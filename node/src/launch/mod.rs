@@ -175,7 +175,7 @@ impl Launcher {
                 (cores, shards),
                 descriptors.connections,
                 memory,
-                (gate, disk),
+                (gate, disk, plan.options(0).large.len_max()),
             )),
             shards,
             connections: AtomicUsize::new(0),
@@ -207,7 +207,7 @@ fn facts(
     (cores, shards): (usize, u16),
     connections_max: usize,
     memory_plan: MemoryPlan,
-    (gate, disk): (Option<Arc<Gate>>, Option<DiskFacts>),
+    (gate, disk, large_bytes_max): (Option<Arc<Gate>>, Option<DiskFacts>, u32),
 ) -> Facts {
     Facts {
         started: unix_seconds(),
@@ -221,6 +221,7 @@ fn facts(
         unix_socket_mode: config.unix_socket_mode.to_string(),
         listen: config.listen.to_string(),
         item_bytes_max: config.max_item_size.0,
+        large_bytes_max,
         connections_max,
         idle_timeout: config.idle_timeout,
         idempotency_window: config.idempotency_window,

@@ -87,7 +87,8 @@ fn put_refusal(head: ReplyHead, wants_item: bool, refusal: LargeRefusal, out: &m
     let (status, reason) = match refusal {
         LargeRefusal::Length => (
             NativeStatus::TooLarge,
-            "a large value has 1 to 134,217,728 bytes, and no more than its namespace allows",
+            "a large value has at least a byte, and no more than `large_bytes_max` of the hello \
+             and its namespace allow",
         ),
         LargeRefusal::TooManyStaged => (
             NativeStatus::Busy,

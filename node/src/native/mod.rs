@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use larder_engine::key::{DEFAULT_NAMESPACE, Key, ROUTE_SEED};
-use larder_engine::large::{CHUNK_BYTES_MAX, LARGE_BYTES_MAX};
+use larder_engine::large::CHUNK_BYTES_MAX;
 use larder_engine::operation::{
     Arithmetic, Delete, Exchange, Operation, Outcome, Read, Store, StoreMode,
 };
@@ -96,7 +96,7 @@ impl Native {
             opcodes: Opcode::ALL.map(|opcode| opcode as u8).to_vec(),
             page_items_max: long(PAGE_ITEMS_MAX),
             page_bytes_max: long(PAGE_BYTES_MAX),
-            large_bytes_max: LARGE_BYTES_MAX,
+            large_bytes_max: facts.large_bytes_max,
             chunk_bytes_max: long(CHUNK_BYTES_MAX.min(self.limits.value_bytes_max)),
             read_target_microseconds: facts.targets.0,
             write_target_microseconds: facts.targets.1,

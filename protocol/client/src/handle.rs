@@ -7,10 +7,10 @@
 //! - `node` knows how a node is laid out, `placement` and `ketama` on which nodes a record is.
 //! - `keeper` and `watch` keep time, `budget` says how often and when.
 //! - `once` names changes, `multi` gathers reads, `listing` turns pages, `namespaces` asks all
-//!   nodes, `upload` and `download` cut large values into chunks.
+//!   nodes, `upload` and `download` cut large values into chunks, which have their time by `pace`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_protocol::native::{
     Condition, DeleteItem, DeleteItems, GetItem, HelloReply, IncrementItem, ItemRange,
@@ -48,6 +48,7 @@ mod namespaces;
 mod node;
 mod once;
 mod operation;
+mod pace;
 mod pipeline;
 mod placement;
 mod sending;
@@ -67,7 +68,7 @@ pub use upload::LargeUpload;
 
 use client_core::ClientCore;
 use compression::{NOT_COMPARED, Packed, expand_item, packed};
-use operation::{Draft, Operation, Route};
+use operation::{Draft, Operation, Route, TimeAllowed};
 use placement::Targets;
 
 /// Nodes of a client at most.
@@ -451,13 +452,26 @@ impl Client {
         access: Access,
         targets: Targets,
     ) -> Result<Arc<Operation>, ClientError> {
+        let started = now();
+        let time = (started, TimeAllowed::Until(started + self.timeout));
+        self.begin_for(kind, record, request, (access, targets), time)
+    }
+
+    /// Begins a request to one of these nodes at this time, which may take so long.
+    fn begin_for(
+        &self,
+        kind: CallKind,
+        record: Option<&[u8]>,
+        request: &NativeRequest<'_>,
+        (access, targets): (Access, Targets),
+        (started, time): (Instant, TimeAllowed),
+    ) -> Result<Arc<Operation>, ClientError> {
         let settings = &self.core.settings;
         let name = kind.takes_name().then(|| self.name.or_else(|| settings.name_change()));
         let token = name.flatten().map(|name| name.token());
         let durability = self.durability;
         let options = RequestOptions { durability, token, ..RequestOptions::default() };
         let frame = settings.wire.frame(request, &options)?;
-        let started = now();
         let route = record.map(|record| self.route(record, targets));
         let is_named = token.is_some() || access == Access::Once;
         let may_repeat = is_named || matches!(access, Access::Read | Access::Repeatable);
@@ -470,7 +484,7 @@ impl Client {
             may_repeat,
             is_named,
             started,
-            deadline: started + self.timeout,
+            time,
             hedge_at: hedge_after.map(|delay| started + delay),
         }));
         self.core.start(&operation);

@@ -227,6 +227,28 @@ fn two_classes_alternate_by_their_shares() {
 }
 
 #[test]
+fn what_is_given_back_has_cost_nothing() {
+    let mut queue = FairQueue::new(&[1, 3], 10);
+    let mut same = FairQueue::new(&[1, 3], 10);
+    for number in 0..40 {
+        queue.push(0, 1_000, None);
+        queue.push(0, 7, Some(number));
+        queue.push(1, 7, Some(number));
+        same.push(0, 7, Some(number));
+        same.push(1, 7, Some(number));
+    }
+    let mut wanted = Vec::new();
+    while let Some((class, cost, item)) = queue.pop() {
+        match item {
+            Some(number) => wanted.push((class, number)),
+            None => queue.give_back(class, cost),
+        }
+    }
+    let expected = std::iter::from_fn(|| same.pop()).map(|(class, _, item)| (class, item.unwrap()));
+    assert_eq!(wanted, expected.collect::<Vec<_>>());
+}
+
+#[test]
 fn a_large_item_is_paid_for_afterwards() {
     let mut queue = FairQueue::new(&[1, 1], 0);
     queue.push(0, 100, ());

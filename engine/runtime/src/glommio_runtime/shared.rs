@@ -14,10 +14,9 @@ use crate::buffer_pool::BufferPool;
 use crate::clock::{Clock, monotonic_nanoseconds};
 use crate::core_env::LoopCounters;
 use crate::disk::DiskCounters;
-use crate::env::{IO_CLASSES, IoClass, TaskQueue};
-use crate::io_queue::{IoQueue, IoQueueOptions, IoRequest, check_io_class};
+use crate::env::{IoClass, TaskQueue};
+use crate::io_queue::{IoQueue, IoQueueOptions, IoRequest};
 use crate::random::Random;
-use crate::urgency::{URGENCY_USUAL, Urgencies, urgent_shares};
 
 /// Everything of a core that stays on its thread.
 pub(super) struct Shared {
@@ -28,9 +27,6 @@ pub(super) struct Shared {
     pub(super) turns: Cell<LoopCounters>,
     pub(super) disk: Cell<DiskCounters>,
     gate: RefCell<Gate>,
-    /// The shares of the I/O classes while none is urgent.
-    io_shares: Cell<[u32; IO_CLASSES]>,
-    urgencies: RefCell<Urgencies>,
     pub(super) names: Names,
     /// The devices on which glommio has been kept from polling.
     pub(super) unpolled: RefCell<HashSet<u64>>,
@@ -56,8 +52,6 @@ impl Shared {
             turns: Cell::default(),
             disk: Cell::default(),
             gate: RefCell::new(Gate::new(io.clone())),
-            io_shares: Cell::new(io.shares),
-            urgencies: RefCell::default(),
             names: Names::default(),
             unpolled: RefCell::default(),
             receive_buffer_bytes,
@@ -89,16 +83,9 @@ impl Shared {
 
     /// A claimant finds its work of a queue so urgent; see [`crate::env::Env::set_urgency`].
     pub(super) fn set_urgency(&self, claimant: u16, queue: TaskQueue, urgency: u32) {
-        if !self.urgencies.borrow_mut().claim(claimant, queue, urgency) {
-            return;
-        }
-        let most = self.urgencies.borrow().highest();
-        self.gate.borrow_mut().queue.set_urgency(most);
-        for queue in TaskQueue::ALL {
-            self.tasks.set_urgency(queue, self.urgencies.borrow().of(queue));
-            let Some(class) = queue.io_class() else { continue };
-            let usual = self.io_shares.get()[class as usize];
-            self.set_shares(class, Some(usual), None).expect("urgent shares are in range");
+        let changed = self.gate.borrow_mut().queue.claim_urgency(claimant, queue, urgency);
+        for (queue, urgency) in TaskQueue::ALL.into_iter().zip(changed.into_iter().flatten()) {
+            self.tasks.set_urgency(queue, urgency);
         }
     }
 
@@ -109,25 +96,6 @@ impl Shared {
         shares: Option<u32>,
         bandwidth_max: Option<Option<u64>>,
     ) -> Result<(), String> {
-        check_io_class(class, shares, bandwidth_max.flatten())?;
-        if let Some(usual) = shares {
-            let mut all = self.io_shares.get();
-            all[class as usize] = usual;
-            self.io_shares.set(all);
-        }
-        self.set_shares(class, shares, bandwidth_max)
-    }
-
-    fn set_shares(
-        &self,
-        class: IoClass,
-        usual: Option<u32>,
-        bandwidth_max: Option<Option<u64>>,
-    ) -> Result<(), String> {
-        let mut queues = TaskQueue::ALL.into_iter();
-        let queue = queues.find(|queue| queue.io_class() == Some(class));
-        let urgency = queue.map_or(URGENCY_USUAL, |queue| self.urgencies.borrow().of(queue));
-        let shares = usual.map(|usual| urgent_shares(usual, urgency));
         let now = monotonic_nanoseconds();
         self.gate.borrow_mut().queue.set_class(class, shares, bandwidth_max, now)
     }

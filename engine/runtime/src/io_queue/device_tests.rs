@@ -456,3 +456,53 @@ fn tokens_of_a_core_that_has_nothing_to_do_are_left_to_others() {
     drop(idle);
     assert_eq!(group.tokens().available, limit - 2 * cost);
 }
+
+/// Reads that are late have the background held back. A request of it that nobody waits for any
+/// more is no part of what it had, and what else keeps a class out still does.
+#[test]
+fn a_withdrawn_request_does_not_pause_the_background() {
+    let mut options =
+        IoQueueOptions { device: Some(DeviceGroup::new(model(), 1)), ..IoQueueOptions::default() };
+    options.bandwidth_max[IoClass::Scan as usize] = Some(16 << 10);
+    let mut queue = IoQueue::new(options);
+    let request = |class, bytes| IoRequest { class, direction: IoDirection::Read, bytes };
+    let (read, scan) = (request(IoClass::Read, 4_096), request(IoClass::Scan, 4_096));
+    let merge = request(IoClass::Compaction, 256 << 10);
+    let mut now = 0;
+    while queue.flow().allowed_thousandths > 50 {
+        assert!(now < 60 * SECOND, "late reads change nothing");
+        // A window in which nothing is late lets it have more again.
+        for _ in 0..10 {
+            queue.push(read, 0, now);
+            assert_eq!(queue.pop(now), Some(0));
+            queue.complete(read, read.bytes, SECOND, now);
+        }
+        now += 100 * model().latency_goal;
+    }
+    for number in 1..=3 {
+        queue.push(merge, number, now);
+    }
+    assert_eq!(queue.pop(now), Some(1));
+    queue.withdraw(merge, now);
+    assert_eq!(queue.pop(now), Some(2), "nothing of the background's part is used");
+    queue.complete(merge, merge.bytes, 0, now);
+    assert_eq!(queue.pop(now), None, "that one has used it up");
+    assert!(queue.due().is_some_and(|due| due > now), "{:?}", queue.due());
+    now += SECOND;
+    assert_eq!(queue.pop(now), Some(3));
+    queue.complete(merge, merge.bytes, 0, now);
+    // A scan that has used its cap up stays out of what a merge gives back.
+    now += SECOND;
+    queue.push(scan, 4, now);
+    queue.push(scan, 5, now);
+    assert_eq!(queue.pop(now), Some(4));
+    queue.complete(scan, scan.bytes, 0, now);
+    now += 100 * MILLISECOND;
+    queue.push(merge, 6, now);
+    assert_eq!(queue.pop(now), Some(6));
+    queue.withdraw(merge, now);
+    assert_eq!(queue.pop(now), None, "the scan waits for its cap");
+    let due = queue.due().expect("it is due");
+    assert!((now + 100 * MILLISECOND..now + SECOND).contains(&due), "{due}");
+    assert_eq!(queue.pop(due), Some(5));
+}

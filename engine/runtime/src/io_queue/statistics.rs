@@ -25,8 +25,10 @@ pub struct IoClassStatistics {
     pub after_nanoseconds: u64,
     /// Nanoseconds in which something waited and nothing of the class was under way.
     pub starved_nanoseconds: u64,
-    /// The shares that the class has.
+    /// The shares that the class has now: its usual ones, times the urgency of its work.
     pub shares: u32,
+    /// The shares that it has while its work is not urgent.
+    pub usual_shares: u32,
     /// The most bytes a second that it may move, if there is a cap.
     pub bandwidth_max: Option<u64>,
 }

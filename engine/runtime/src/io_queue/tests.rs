@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::{IoFlow, IoQueue, IoQueueOptions, IoRequest};
 use crate::device_model::{DeviceModel, IoDirection};
-use crate::env::{IO_CLASSES, IoClass};
+use crate::env::{IO_CLASSES, IoClass, TaskQueue};
+use crate::urgency::{URGENCY_MAX, URGENCY_USUAL};
 
 const CLASSES: [IoClass; IO_CLASSES] = IoClass::ALL;
 
@@ -231,6 +232,34 @@ fn shares_and_caps_out_of_range_change_nothing() {
 }
 
 #[test]
+fn urgent_work_has_so_many_times_its_usual_shares_and_the_usual_ones_are_kept() {
+    let mut queue = IoQueue::<()>::new(IoQueueOptions::default());
+    let shares = |queue: &IoQueue<()>| {
+        let statistics = queue.class_statistics(IoClass::Compaction, 0);
+        (statistics.usual_shares, statistics.shares)
+    };
+    assert_eq!(shares(&queue), (200, 200));
+    let claim = |queue: &mut IoQueue<()>, claimant, urgency| {
+        let changed = queue.claim_urgency(claimant, TaskQueue::Compaction, urgency);
+        changed.map(|all| all[TaskQueue::Compaction as usize])
+    };
+    assert_eq!(claim(&mut queue, 0, 2_500), Some(2_500));
+    assert_eq!(claim(&mut queue, 1, 2_000), None, "the neediest decides");
+    assert_eq!(shares(&queue), (200, 500));
+    queue.set_class(IoClass::Compaction, Some(40), None, 0).unwrap();
+    assert_eq!(shares(&queue), (40, 100));
+    queue.set_class(IoClass::Compaction, None, Some(Some(1 << 20)), 0).unwrap();
+    assert_eq!(shares(&queue), (40, 100), "a cap changes no shares");
+    assert_eq!(claim(&mut queue, 0, URGENCY_USUAL), Some(2_000));
+    assert_eq!(claim(&mut queue, 1, URGENCY_USUAL), Some(URGENCY_USUAL));
+    assert_eq!(shares(&queue), (40, 40));
+    assert!(queue.claim_urgency(0, TaskQueue::Compaction, URGENCY_MAX).is_some());
+    let alone = shares(&queue).1;
+    assert!(queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_MAX).is_some());
+    assert!(shares(&queue).1 < alone, "it shares what is left with what is urgent too");
+}
+
+#[test]
 fn a_class_over_its_cap_waits_until_it_is_due_and_holds_up_nobody() {
     let mut options = IoQueueOptions::default();
     options.bandwidth_max[IoClass::Compaction as usize] = Some(1 << 20);
@@ -318,6 +347,30 @@ fn a_withdrawn_request_leaves_no_trace() {
     assert_eq!(queue.class_statistics(IoClass::Read, 0).dispatched, 0);
     assert_eq!((queue.in_flight(), queue.bytes_in_flight()), (0, 0));
     assert_eq!(queue.pop(0), Some(2));
+}
+
+/// What scans asked for and nobody waits for any more is no part of what they have had.
+#[test]
+fn withdrawn_requests_cost_their_class_no_shares() {
+    let mut queue = IoQueue::new(IoQueueOptions::default());
+    let (scan, merge) = (read(IoClass::Scan, 1 << 20), read(IoClass::Compaction, 1 << 20));
+    for number in 0..100 {
+        queue.push(scan, (scan, number), 0);
+        queue.push(merge, (merge, number), 0);
+    }
+    let mut went = [0; 2];
+    while let Some((request, number)) = queue.pop(0) {
+        if request == scan && number < 90 {
+            queue.withdraw(scan, 0);
+            continue;
+        }
+        queue.complete(request, request.bytes, 0, 0);
+        went[usize::from(request == merge)] += 1;
+        if went[0] == 1 {
+            break;
+        }
+    }
+    assert!(went[1] <= 3, "{} merges went before the first scan that is wanted", went[1]);
 }
 
 /// Those who asked are gone: what is left of it does not wait for one cap after the other.

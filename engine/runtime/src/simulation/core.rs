@@ -87,7 +87,8 @@ impl CoreEnv for SimCoreEnv {
     ) -> Result<(), String> {
         check_io_class(class, shares, bandwidth_max.flatten())?;
         let state = &mut self.shared.io_classes.borrow_mut()[class as usize];
-        state.shares = shares.unwrap_or(state.shares);
+        state.usual_shares = shares.unwrap_or(state.usual_shares);
+        state.shares = state.usual_shares;
         state.bandwidth_max = bandwidth_max.unwrap_or(state.bandwidth_max);
         Ok(())
     }
@@ -180,7 +181,11 @@ impl SimCore {
     /// Core number `core` of a run with this seed.
     pub fn new(env: SimEnv, seed: u64, core: usize, options: SimNetworkOptions) -> Self {
         let of_core = seed ^ ((core as u64 + 1) << 48);
-        let io_class = |shares| IoClassStatistics { shares, ..IoClassStatistics::default() };
+        let io_class = |shares| IoClassStatistics {
+            shares,
+            usual_shares: shares,
+            ..IoClassStatistics::default()
+        };
         let shared = Shared {
             is_awake: Cell::new(true),
             turns: Cell::new(0),

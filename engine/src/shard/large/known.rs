@@ -236,6 +236,17 @@ mod tests {
     }
 
     #[test]
+    fn beside_one_of_the_longest_there_is_room_for_others() {
+        let mut uploads = Uploads::new(0);
+        let longest = OPTIONS.len_max();
+        for (number, who) in [(1, (1, 0)), (2, (1, 1)), (3, (2, 0))] {
+            assert!(uploads.has_room(who, longest.into(), &OPTIONS), "{who:?}");
+            uploads.begin(number, &upload(who.0, number, longest), (who.1, 0));
+        }
+        assert!(!uploads.has_room((3, 0), longest.into(), &OPTIONS));
+    }
+
+    #[test]
     fn who_brings_nothing_is_kept_for_a_short_time() {
         let mut uploads = Uploads::new(0);
         uploads.begin(7, &upload(1, 7, 1000), (0, 100));

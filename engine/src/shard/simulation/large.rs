@@ -371,7 +371,9 @@ fn steps_that_make_no_sense_are_refused() {
             LargeAnswer::Refused(refusal) => refusal,
             other => panic!("{other:?}"),
         };
-        for len in [0, LARGE_BYTES_MAX + 1] {
+        let longest = options.large.len_max();
+        assert!(longest < LARGE_BYTES_MAX, "a third of what may be staged");
+        for len in [0, longest + 1, LARGE_BYTES_MAX + 1] {
             assert_eq!(refused(at, LargeStep::Stage { len }).await, LargeRefusal::Length);
         }
         let staged = step(&shard, at, LargeStep::Stage { len: 1500 }).await.expect("runs");

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use larder_runtime::env::Env;
+use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::random::Random;
+use larder_runtime::simulation::FaultPlan;
 
 use super::harness::{TestShard, for_each_seed, tiny_options};
 use super::items::{flush_memtable, restart, start};
@@ -387,6 +388,55 @@ fn a_change_that_a_full_record_refuses_counts_nothing() {
         let full = put(11, 0).await;
         assert!(matches!(full, Err(EngineError::RecordFull(5))), "{full:?}");
         assert_eq!(worker.record_counts(), counts + 1, "a put that has room is not looked up");
+        let sum: u64 = items_in(&worker, b"r").await.values().sum();
+        assert_eq!(sum, RECORD_MAX);
+        worker.close().await.expect("closes");
+    })
+    .expect("runs");
+}
+
+/// What a slow device makes wait is not counted again for having waited: otherwise a large record
+/// is counted instead of changed, until its change is refused.
+#[test]
+fn a_change_that_has_waited_for_room_does_not_count_its_record_again() {
+    const SECONDS: u64 = 1_000_000_000;
+    let (mut life, worker) = start(8, &tiny_options());
+    let env = life.env();
+    life.block_on(async move {
+        let limit = Some(RECORD_MAX);
+        let limited = NamespaceOptions { record_bytes_max: limit, ..NamespaceOptions::default() };
+        worker.set_namespaces(known(&[(5, limited)]));
+        let put = async |item: u8, len: usize| {
+            let key = Key { namespace: 5, record: b"r", item: &[item] };
+            worker.run(&key, set(&vec![item; len]), |_| ()).await
+        };
+        for item in 0..10 {
+            put(item, 999).await.expect("there is room");
+        }
+        put(10, 1).await.expect_err("the record is full");
+        put(3, 500).await.expect("it is shorter");
+        put(4, 500).await.expect("it is shorter");
+        let counts = worker.record_counts();
+        let latency_nanoseconds = 3 * SECONDS..=3 * SECONDS;
+        env.set_faults(FaultPlan { latency_nanoseconds, ..FaultPlan::default() });
+        for number in 0..12 {
+            let writer = worker.clone();
+            env.spawn(TaskQueue::Foreground, async move {
+                let stored = run(&writer, DEFAULT_NAMESPACE, number, set(&[1; 15_000])).await;
+                stored.expect("there is room in the end");
+            });
+        }
+        env.sleep(SECONDS / 1000).await;
+        let began = env.now();
+        put(3, 999).await.expect("it takes the place of as much");
+        let (record, item) = (b"r".to_vec(), vec![4]);
+        let steps = vec![BatchStep { namespace: 5, record, item, operation: set(&[4; 999]) }];
+        let batch = ItemBatch { value_bytes_max: 1000, steps, once: None };
+        let (answer, _) = worker.execute_batch(batch).await.expect("so does that");
+        assert!(matches!(answer, BatchAnswer::Done(_)), "{answer:?}");
+        assert!(env.now() - began > 2 * SECONDS, "nothing had to wait");
+        assert_eq!(worker.record_counts(), counts, "what it has was known");
+        env.set_faults(FaultPlan::default());
         let sum: u64 = items_in(&worker, b"r").await.values().sum();
         assert_eq!(sum, RECORD_MAX);
         worker.close().await.expect("closes");

@@ -98,13 +98,22 @@ impl Node {
     }
 
     async fn delete(&self, numbers: &[usize]) {
-        for numbers in numbers.chunks(DEPTH) {
+        self.delete_timed(numbers, DEPTH).await;
+    }
+
+    /// Deletes keys, so many at a time; returns the nanoseconds that the slowest one took.
+    async fn delete_timed(&self, numbers: &[usize], depth: usize) -> u64 {
+        let slowest = Rc::new(Cell::new(0));
+        for numbers in numbers.chunks(depth) {
             let left = Rc::new(Cell::new(numbers.len()));
             for number in numbers.iter().copied() {
                 let (shard, left) = (self.of(number).clone(), Rc::clone(&left));
+                let (env, slowest) = (self.env.clone(), Rc::clone(&slowest));
                 self.env.spawn(TaskQueue::Foreground, async move {
+                    let began = env.now();
                     let reply = run(&shard, &key(number), delete()).await;
                     assert_eq!(reply.outcome, Outcome::Deleted, "key {number}");
+                    slowest.set(slowest.get().max(env.now() - began));
                     left.set(left.get() - 1);
                 });
             }
@@ -112,6 +121,7 @@ impl Node {
                 self.env.sleep(100_000).await;
             }
         }
+        slowest.get()
     }
 
     /// Waits until every shard takes a write; returns the nanoseconds that it took.
@@ -312,4 +322,49 @@ fn who_is_refused_is_not_made_to_wait_until_there_is_space() {
         }
     })
     .expect("runs");
+}
+
+/// Stores values all the time, and tries again a moment later where they are refused.
+async fn write_on(node: Node, first: usize, is_over: Rc<Cell<bool>>) {
+    for number in first.. {
+        if is_over.get() {
+            return;
+        }
+        if try_run(node.of(number), &key(number), set(&value(number))).await.is_err() {
+            node.env.sleep(1_000_000).await;
+        }
+    }
+}
+
+/// Deletes all that a full disk has, so many at a time; how long the slowest one takes.
+fn slowest_delete(mib: u64, order: Order, (depth, writers): (usize, usize)) -> u64 {
+    let mut life = harness::life(1, harness::empty_disk(mib << 20));
+    let node = Node::start(&mut life, &options(1 << 20));
+    let slowest = life.block_on(async move {
+        let mut stored = node.fill(0).await;
+        order.sort(&mut stored);
+        let is_over = Rc::new(Cell::new(false));
+        for writer in 1..=writers {
+            let writing = write_on(node.clone(), writer * 1_000_000, is_over.clone());
+            node.env.spawn(TaskQueue::Foreground, writing);
+        }
+        let slowest = node.delete_timed(&stored, depth).await;
+        is_over.set(true);
+        slowest
+    });
+    slowest.expect("runs")
+}
+
+#[test]
+fn deletes_do_not_wait_until_a_full_disk_is_looked_at_again() {
+    const SOON_NANOSECONDS: u64 = 10_000_000;
+    for mib in [80, 96] {
+        for order in [Order::Stored, Order::Newest] {
+            for clients in [(1, 0), (DEPTH, 4)] {
+                let slowest = slowest_delete(mib, order, clients);
+                let is_soon = slowest < SOON_NANOSECONDS;
+                assert!(is_soon, "{mib} MiB, {order:?}, {clients:?}: {slowest} ns");
+            }
+        }
+    }
 }

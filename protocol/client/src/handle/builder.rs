@@ -108,7 +108,7 @@ impl ClientBuilder {
     }
 
     /// How long a call may take, tries included (5 s). [`Client::with_timeout`] changes it for
-    /// some.
+    /// some. Chunks of a large value have it one by one, from the answer to the one before on.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self

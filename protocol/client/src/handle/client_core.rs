@@ -97,8 +97,8 @@ impl ClientCore {
     /// Has the keeper look when the next thing is due. It has to find the request where it looks:
     /// so this comes after the request was handed to a lane, and not before.
     fn watch(&self, operation: &Operation) {
-        let due = operation.hedge_due().unwrap_or(operation.deadline);
-        self.alarm.set(due.min(operation.deadline));
+        let deadline = operation.deadline();
+        self.alarm.set(operation.hedge_due().map_or(deadline, |due| due.min(deadline)));
     }
 
     /// Sends what was begun.
@@ -202,11 +202,12 @@ impl ClientCore {
         let others = operation.targets.as_slice().len() as u32;
         let delay = self.settings.retry.delay(tries.made, &self.dice);
         let began = now();
-        let left = operation.deadline.saturating_duration_since(began);
+        let deadline = operation.deadline();
+        let left = deadline.saturating_duration_since(began);
         // What is left to a change in doubt is used to its end.
         let at = began + if is_free { delay.min(left / 2) } else { delay };
         let is_next = tries.made < others;
-        if (!is_next && at >= operation.deadline) || (!is_free && !self.retries.take()) {
+        if (!is_next && at >= deadline) || (!is_free && !self.retries.take()) {
             return false;
         }
         if is_next {
@@ -265,6 +266,9 @@ impl ClientCore {
     fn settle_at(&self, operation: &Operation, outcome: Outcome, at: Instant) -> Option<Waker> {
         let is_good = is_good(&outcome);
         let outcome = if !is_good && operation.is_in_doubt() { doubtful(outcome) } else { outcome };
+        if outcome.is_ok() {
+            operation.note_progress(at);
+        }
         operation.settle(outcome, |outcome| {
             // Refusals and faults of a node earn nothing.
             if is_good {

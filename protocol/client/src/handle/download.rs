@@ -12,6 +12,7 @@ use larder_protocol::native::{GetItem, LargeHead, LargeWork, NativeRequest, Nati
 
 use super::call::{Call, wait};
 use super::compression::expand_item;
+use super::pace::ChunkPace;
 use super::placement::Targets;
 use super::{Access, CallKind, Client};
 use crate::connection::{Arrived, Item};
@@ -24,8 +25,8 @@ use crate::large::chunks_at_a_time;
 ///
 /// Some chunks are under way at a time
 /// ([`ClientBuilder::chunks_under_way`](crate::ClientBuilder::chunks_under_way)), and no more of
-/// the value is in memory. Each has the client's timeout, and is asked for again where its
-/// connection breaks.
+/// the value is in memory. Each has the client's timeout, from the answer to the one before it on,
+/// so that a slow link is no failure; and it is asked for again where its connection breaks.
 ///
 /// As [`Read`], an error is one of the kind [`io::ErrorKind::Other`] that has the [`ClientError`]
 /// in it. If the value is replaced while it is read, that says [`NativeStatus::Changed`]: what was
@@ -37,6 +38,7 @@ pub struct LargeReader {
     key: ItemKeyBuf,
     /// The node that has shown the item: another one has other chunks.
     node: usize,
+    pace: Arc<ChunkPace>,
     item: Item,
     /// `None` if `chunk` is all that comes.
     large: Option<LargeHead>,
@@ -103,7 +105,8 @@ impl LargeReader {
         large: Option<LargeHead>,
     ) -> Self {
         let (chunk, under_way) = (std::mem::take(&mut item.value), VecDeque::new());
-        Self { client, key, node, item, large, next: 0, under_way, chunk, at: 0 }
+        let pace = client.pace_of_chunks();
+        Self { client, key, node, pace, item, large, next: 0, under_way, chunk, at: 0 }
     }
 
     /// The item, without its value.
@@ -153,8 +156,9 @@ impl LargeReader {
         let under_way_max = chunks_at_a_time(large.chunk_bytes, most);
         while self.next < large.chunks() && self.under_way.len() < under_way_max {
             let (upload, index) = (large.upload, self.next);
-            let (work, targets) = (LargeWork::GetChunk { upload, index }, Targets::one(self.node));
-            let step = self.client.large_step(self.key.wire(), work, Access::Read, targets)?;
+            let work = LargeWork::GetChunk { upload, index };
+            let how = (Access::Read, Targets::one(self.node));
+            let step = self.client.chunk_step(self.key.wire(), work, how, &self.pace)?;
             let len = large.chunk_len(index) as usize;
             self.under_way.push_back(Call::new(&self.client.core, [step], move |arrived| {
                 let arrived: Arrived = arrived.ok(&[])?;

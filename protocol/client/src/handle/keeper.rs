@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::client_core::{ClientCore, WeakCore};
 use super::locked;
 use super::node::Node;
-use super::operation::{Draft, Operation};
+use super::operation::{Draft, Operation, TimeAllowed};
 use super::placement::Targets;
 use crate::clock::now;
 use crate::error::ClientError;
@@ -130,7 +130,7 @@ fn own_request(core: &ClientCore, node: usize, at: Instant) -> Arc<Operation> {
         may_repeat: false,
         is_named: false,
         started: at,
-        deadline: at + settings.timeout.max(settings.silence),
+        time: TimeAllowed::Until(at + settings.timeout.max(settings.silence)),
         hedge_at: None,
     }))
 }
@@ -162,6 +162,5 @@ fn look_at(core: &ClientCore, node: &Node, at: Instant) -> Option<Instant> {
 
 /// The error of what was sent and has no answer in time.
 pub(super) fn timeout(operation: &Operation) -> ClientError {
-    let waited = operation.deadline.saturating_duration_since(operation.started);
-    ClientError::Timeout { seconds: waited.as_secs_f64() }
+    ClientError::Timeout { seconds: operation.patience().as_secs_f64() }
 }

@@ -138,7 +138,7 @@ impl LaneState {
 
 impl Link {
     fn push(&mut self, operation: &Arc<Operation>, at: Instant) {
-        let left = operation.deadline.saturating_duration_since(at).as_micros().max(1);
+        let left = operation.latest_deadline().saturating_duration_since(at).as_micros().max(1);
         let left = u32::try_from(left).unwrap_or(0);
         let waiter = Arc::clone(operation);
         self.pipeline.push(waiter, &operation.frame, left, at);

@@ -1,13 +1,14 @@
 //! One request on its way to one answer, over as many tries as it takes.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::codec::Frame;
 use super::locked;
 use super::metrics::CallKind;
+use super::pace::ChunkPace;
 use super::placement::Targets;
 use crate::connection::Arrived;
 use crate::error::ClientError;
@@ -41,11 +42,19 @@ pub(crate) struct Operation {
     pub is_named: bool,
     /// When it was made.
     pub started: Instant,
-    /// When nobody waits for it any more.
-    pub deadline: Instant,
     /// When it is sent a second time, if it has no answer by then.
     pub hedge_at: Option<Instant>,
+    time: TimeAllowed,
     progress: Progress,
+}
+
+/// Until when a request is waited for.
+#[derive(Clone, Debug)]
+pub(crate) enum TimeAllowed {
+    /// Until then.
+    Until(Instant),
+    /// As long as others of its kind are answered.
+    Paced(Arc<ChunkPace>),
 }
 
 #[derive(Debug)]
@@ -99,14 +108,14 @@ pub(crate) struct Draft {
     pub may_repeat: bool,
     pub is_named: bool,
     pub started: Instant,
-    pub deadline: Instant,
+    pub time: TimeAllowed,
     pub hedge_at: Option<Instant>,
 }
 
 impl Operation {
     pub(crate) fn new(draft: Draft) -> Self {
         let Draft { kind, frame, route, targets, may_repeat, is_named, .. } = draft;
-        let Draft { started, deadline, hedge_at, .. } = draft;
+        let Draft { started, time, hedge_at, .. } = draft;
         let tries = Tries { made: 1, counted: 1, is_in_doubt: false };
         let cell = Mutex::new(Cell { outcome: None, waker: None, open: 1, tries });
         let (is_settled, is_hedged) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -120,9 +129,40 @@ impl Operation {
             may_repeat,
             is_named,
             started,
-            deadline,
             hedge_at,
+            time,
             progress,
+        }
+    }
+
+    /// When nobody waits for it any more. That of a chunk becomes later while others are answered.
+    pub(crate) fn deadline(&self) -> Instant {
+        match &self.time {
+            TimeAllowed::Until(deadline) => *deadline,
+            TimeAllowed::Paced(pace) => pace.deadline(self.started),
+        }
+    }
+
+    /// When nobody waits for it any more in any case: until then a node may work on it.
+    pub(crate) fn latest_deadline(&self) -> Instant {
+        match &self.time {
+            TimeAllowed::Until(deadline) => *deadline,
+            TimeAllowed::Paced(pace) => pace.latest(self.started),
+        }
+    }
+
+    /// How long nothing may come before it is given up.
+    pub(crate) fn patience(&self) -> Duration {
+        match &self.time {
+            TimeAllowed::Until(deadline) => deadline.saturating_duration_since(self.started),
+            TimeAllowed::Paced(pace) => pace.timeout(),
+        }
+    }
+
+    /// It was answered: those that wait behind it have all of their time from now on.
+    pub(crate) fn note_progress(&self, at: Instant) {
+        if let TimeAllowed::Paced(pace) = &self.time {
+            pace.note_answer(at);
         }
     }
 

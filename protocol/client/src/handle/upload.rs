@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::pin::pin;
+use std::sync::Arc;
 
 use larder_protocol::native::{
     ItemKey, LargeHead, LargeItem, LargeWork, NativeRequest, NativeStatus, RequestDurability,
@@ -11,8 +12,11 @@ use larder_protocol::native::{
 
 use super::call::{Call, wait};
 use super::compression::COMPRESSED;
+use super::operation::{Operation, TimeAllowed};
+use super::pace::ChunkPace;
 use super::placement::Targets;
 use super::{Access, CallKind, Client, NOT_WITH_REPLICAS, read_nothing};
+use crate::clock::now;
 use crate::connection::{Arrived, Stored};
 use crate::error::ClientError;
 use crate::key::{ItemKeyBuf, ItemRef};
@@ -27,8 +31,9 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Bytes are taken as they come. Some chunks are under way at a time
 /// ([`ClientBuilder::chunks_under_way`](crate::ClientBuilder::chunks_under_way)), and one is
 /// gathered, on each node that keeps the record; no more of the value is in memory, except that
-/// what waits to be sent is there twice. Each chunk has the client's timeout, and is sent again
-/// where its connection breaks: that it comes twice makes no difference.
+/// what waits to be sent is there twice. Each chunk has the client's timeout, from the answer to
+/// the one before it on, so that a slow link is no failure; and it is sent again where its
+/// connection breaks: that it comes twice makes no difference.
 #[derive(Debug)]
 #[must_use = "an upload that is dropped is given up"]
 pub struct LargeUpload {
@@ -48,6 +53,7 @@ pub struct LargeUpload {
 #[derive(Debug)]
 struct NodeUpload {
     targets: Targets,
+    pace: Arc<ChunkPace>,
     staging: Option<Call<LargeHead>>,
     staged: Option<LargeHead>,
     /// What has come of the next chunk.
@@ -156,6 +162,7 @@ impl Client {
             };
             Ok(NodeUpload {
                 targets,
+                pace: self.pace_of_chunks(),
                 staging: Some(Call::new(&self.core, [step], read)),
                 staged: None,
                 chunk: Vec::new(),
@@ -177,9 +184,26 @@ impl Client {
         work: LargeWork<'_>,
         access: Access,
         targets: Targets,
-    ) -> Result<std::sync::Arc<super::operation::Operation>, ClientError> {
+    ) -> Result<Arc<Operation>, ClientError> {
         let request = NativeRequest::Large(LargeItem { key, work });
         self.begin(CallKind::Large, Some(key.record), &request, access, targets)
+    }
+
+    /// The same for one of several chunks that are under way.
+    pub(super) fn chunk_step(
+        &self,
+        key: ItemKey<'_>,
+        work: LargeWork<'_>,
+        how: (Access, Targets),
+        pace: &Arc<ChunkPace>,
+    ) -> Result<Arc<Operation>, ClientError> {
+        let request = NativeRequest::Large(LargeItem { key, work });
+        let time = (now(), TimeAllowed::Paced(Arc::clone(pace)));
+        self.begin_for(CallKind::Large, Some(key.record), &request, how, time)
+    }
+
+    pub(super) fn pace_of_chunks(&self) -> Arc<ChunkPace> {
+        Arc::new(ChunkPace::new(self.timeout, self.core.settings.chunks_under_way, now()))
     }
 }
 
@@ -333,7 +357,8 @@ impl NodeUpload {
         let put = LargeWork::PutChunk { upload, index: self.next, bytes: &self.chunk };
         // The commit comes behind it in the node's log, and waits for both.
         let hasty = client.with_durability(RequestDurability::None);
-        let step = hasty.large_step(key, put, Access::Repeatable, self.targets)?;
+        let how = (Access::Repeatable, self.targets);
+        let step = hasty.chunk_step(key, put, how, &self.pace)?;
         let sent = Call::new(&client.core, [step], read_nothing);
         self.under_way.push_back((sent, self.chunk.len()));
         client.core.flush();

@@ -31,7 +31,7 @@ impl Found {
 
     /// A request that has time left.
     fn look_at_waiting(&mut self, operation: &Arc<Operation>, at: Instant) {
-        self.look_again(operation.deadline);
+        self.look_again(operation.deadline());
         match operation.hedge_due() {
             Some(due) if due <= at => self.slow.push(Arc::clone(operation)),
             Some(due) => self.look_again(due),
@@ -68,7 +68,7 @@ impl Lane {
         };
         let LaneState { line, line_bytes, .. } = state;
         line.retain(|operation| {
-            let is_late = operation.deadline <= at;
+            let is_late = operation.deadline() <= at;
             if is_late || operation.is_settled() {
                 *line_bytes -= operation.frame.len();
                 let error = ClientError::Unsent { reason: reason.clone(), next: Next::RetryHere };
@@ -89,7 +89,7 @@ fn look_at_link(link: &mut Link, settings: &Settings, at: Instant, found: &mut F
         oldest = Some(oldest.map_or(under_way.since, |oldest| oldest.min(under_way.since)));
         if operation.is_settled() {
             given_up += 1;
-        } else if operation.deadline <= at {
+        } else if operation.deadline() <= at {
             given_up += 1;
             found.late.push((Arc::clone(operation), timeout(operation)));
         } else {

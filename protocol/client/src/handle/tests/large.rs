@@ -1,9 +1,9 @@
 //! Values that come in chunks, over nodes that close in the middle.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use larder_protocol::native::{
@@ -48,6 +48,34 @@ impl LargeNode {
         let node = self.clone();
         Fake::start(move |mut peer| {
             peer.each(|head, request, out| node.answer(head, request, &does, out));
+        })
+    }
+
+    /// A node over a slow link: chunks are answered one after the other, each `delay` after the
+    /// one before it, and so many of them at all.
+    fn start_slow(&self, delay: Duration, answered_max: usize) -> Fake {
+        let node = self.clone();
+        Fake::start(move |mut peer| {
+            let mut stream = peer.stream.try_clone().expect("a descriptor");
+            let mut answered = 0;
+            peer.each(|head, request, _| {
+                let work = match request {
+                    NativeRequest::Large(LargeItem { work, .. }) => Some(work),
+                    _ => None,
+                };
+                if let Some(LargeWork::PutChunk { .. } | LargeWork::GetChunk { .. }) = work {
+                    let left = Duration::from_micros(head.deadline_microseconds.into());
+                    assert!(left > 3 * delay, "the node waits for those before it: {left:?}");
+                    if answered == answered_max {
+                        return true;
+                    }
+                    answered += 1;
+                    std::thread::sleep(delay);
+                }
+                let mut told = Vec::new();
+                let goes_on = node.answer(head, request, &|_| Does::All, &mut told);
+                stream.write_all(&told).is_ok() && goes_on
+            });
         })
     }
 
@@ -217,6 +245,31 @@ fn four_chunks_are_under_way_at_a_time() {
     let stored = client.put_large(key("r"), &put(8000), &value[..], |_| ());
     assert_eq!(stored.expect("four come together"), Stored::Yes(7));
     assert!(read(&client, "r") == value);
+}
+
+#[test]
+fn each_chunk_has_its_time_from_the_answer_before_it_on() {
+    const DELAY: Duration = Duration::from_millis(200);
+    const TIMEOUT: Duration = Duration::from_millis(500);
+    let node = LargeNode::default();
+    let fake = node.start_slow(DELAY, usize::MAX);
+    let client = builder(&fake.address).timeout(TIMEOUT).build().expect("a client");
+    let value = value(7500);
+    // The fourth chunk that is under way is answered after 800 ms.
+    let stored = client.put_large(key("r"), &put(7500), &value[..], |_| ());
+    assert_eq!(stored.expect("the link is slow"), Stored::Yes(7));
+    assert!(read(&client, "r") == value);
+    drop(fake);
+
+    let node = LargeNode::default();
+    let fake = node.start_slow(DELAY, 3);
+    let client = builder(&fake.address).timeout(TIMEOUT).tries(1).build().expect("a client");
+    let began = Instant::now();
+    let failed = client.put_large(key("r"), &put(7500), &value[..], |_| ());
+    let (failed, took) = (failed.expect_err("the fourth has no answer"), began.elapsed());
+    assert!(matches!(failed, ClientError::Timeout { seconds } if seconds == 0.5), "{failed}");
+    let expected = 3 * DELAY + TIMEOUT;
+    assert!(took >= expected && took < expected + Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

@@ -1,0 +1,419 @@
+//! What a core says to another within a turn, and what of it a request or an answer takes along.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use larder_engine::key::Key;
+use larder_engine::operation::Operation;
+use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
+
+use super::Note;
+use crate::counters::Kind;
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
+};
+use crate::request::{AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
+
+/// Who waits for a reply: a place among a connection's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The connection, as its core numbers it.
+    pub connection: u64,
+    /// The request's sequence in the connection.
+    pub sequence: u64,
+}
+
+/// Where a message's bytes are.
+#[derive(Debug)]
+enum Bytes {
+    /// In the batch, from here to there.
+    Shared(usize, usize),
+    /// In a vector of their own.
+    Own(Vec<u8>),
+}
+
+/// A request without its bytes: those of the record, the item and the values stand behind each
+/// other.
+#[derive(Clone, Copy, Debug)]
+struct RequestHead {
+    namespace: u32,
+    record_bytes: u16,
+    item_bytes: u16,
+    kind: Kind,
+    deadline: Option<u64>,
+    acknowledgement: Acknowledgement,
+    replaces: bool,
+    /// With empty values.
+    operation: Operation<'static>,
+}
+
+impl RequestHead {
+    fn of(request: &ItemRequest<'_>) -> Self {
+        let ItemRequest { key, operation, kind, deadline, acknowledgement, replaces } = *request;
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
+        Self {
+            namespace: key.namespace,
+            record_bytes: length(key.record),
+            item_bytes: length(key.item),
+            kind,
+            deadline,
+            acknowledgement,
+            replaces,
+            operation: operation.without_values(),
+        }
+    }
+
+    /// The request with these bytes.
+    fn request<'a>(&self, bytes: &'a [u8]) -> ItemRequest<'a> {
+        let (record, rest) = bytes.split_at(usize::from(self.record_bytes));
+        let (item, values) = rest.split_at(usize::from(self.item_bytes));
+        ItemRequest {
+            key: Key { namespace: self.namespace, record, item },
+            operation: self.operation.with_values(values),
+            kind: self.kind,
+            deadline: self.deadline,
+            acknowledgement: self.acknowledgement,
+            replaces: self.replaces,
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Debug)]
+enum Asked<B> {
+    /// An operation on an item, with its bytes.
+    Item(RequestHead, B),
+    /// Something else.
+    Shard(Arc<ShardRequest>),
+}
+
+/// A request for a shard of the core that it is sent to.
+#[derive(Debug)]
+pub struct RequestMessage {
+    /// Who waits for the answer.
+    pub place: Place,
+    /// The shard.
+    pub shard: u16,
+    asked: Asked<Bytes>,
+}
+
+/// A request that was taken out of its batch.
+#[derive(Debug)]
+pub struct ParkedRequest {
+    /// Who waits for the answer.
+    pub place: Place,
+    /// The shard.
+    pub shard: u16,
+    asked: Asked<Vec<u8>>,
+}
+
+impl ParkedRequest {
+    /// The request.
+    pub fn request(&self) -> AnyRequest<'_> {
+        match &self.asked {
+            Asked::Item(head, bytes) => AnyRequest::Item(head.request(bytes)),
+            Asked::Shard(request) => AnyRequest::Shard(request),
+        }
+    }
+}
+
+/// An answer that may leave.
+#[derive(Debug)]
+pub struct AnswerMessage {
+    /// Who waits for it.
+    pub place: Place,
+    /// Without its value.
+    answer: Result<Answer<'static>, NoAnswer>,
+    value: Bytes,
+}
+
+/// What a core says to another within a turn.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Requests.
+    pub requests: Vec<RequestMessage>,
+    /// Answers to requests.
+    pub answers: Vec<AnswerMessage>,
+    shard_answers: Vec<(Place, ShardAnswer)>,
+    /// The rest. They count as sent after the requests of the same batch.
+    pub notes: Vec<Note>,
+    /// Connections, and bytes of values that were passed to their clients.
+    pub credits: Vec<(u64, usize)>,
+    /// Connections that are closed. They count as sent after the requests of the same batch.
+    pub closed: Vec<u64>,
+    bytes: Vec<u8>,
+    /// What its messages have besides, in bytes, as far as it was not taken out.
+    own_bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+            && self.answers.is_empty()
+            && self.shard_answers.is_empty()
+            && self.notes.is_empty()
+            && self.credits.is_empty()
+            && self.closed.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.requests.len() >= BATCH_REQUESTS_MAX
+            || self.bytes.len() + self.own_bytes >= BATCH_BYTES_MAX
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.requests.clear();
+        self.answers.clear();
+        self.shard_answers.clear();
+        self.notes.clear();
+        self.credits.clear();
+        self.closed.clear();
+        self.bytes.clear();
+        self.own_bytes = 0;
+        if self.bytes.capacity() > BATCH_KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+
+    fn bytes_of<'a>(&'a self, bytes: &'a Bytes) -> &'a [u8] {
+        match bytes {
+            Bytes::Shared(start, end) => &self.bytes[*start..*end],
+            Bytes::Own(bytes) => bytes,
+        }
+    }
+
+    /// The request of a message.
+    #[inline]
+    pub fn request<'a>(&'a self, message: &'a RequestMessage) -> AnyRequest<'a> {
+        match &message.asked {
+            Asked::Item(head, bytes) => AnyRequest::Item(head.request(self.bytes_of(bytes))),
+            Asked::Shard(request) => AnyRequest::Shard(request),
+        }
+    }
+
+    /// Takes a request out of the batch, to be carried out later.
+    pub fn park(&mut self, request: usize) -> ParkedRequest {
+        let RequestMessage { place, shard, asked } = &mut self.requests[request];
+        let asked = match asked {
+            Asked::Item(head, Bytes::Shared(start, end)) => {
+                Asked::Item(*head, self.bytes[*start..*end].to_vec())
+            }
+            Asked::Item(head, Bytes::Own(bytes)) => {
+                self.own_bytes -= bytes.len();
+                Asked::Item(*head, std::mem::take(bytes))
+            }
+            Asked::Shard(request) => Asked::Shard(Arc::clone(request)),
+        };
+        ParkedRequest { place: *place, shard: *shard, asked }
+    }
+
+    /// The memory that the batch holds, in bytes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>()
+            + self.requests.capacity() * size_of::<RequestMessage>()
+            + self.notes.capacity() * size_of::<Note>()
+            + self.credits.capacity() * size_of::<(u64, usize)>()
+            + self.closed.capacity() * size_of::<u64>()
+            + self.answers.capacity() * size_of::<AnswerMessage>()
+            + self.shard_answers.capacity() * size_of::<(Place, ShardAnswer)>()
+            + self.bytes.capacity()
+            + self.own_bytes
+    }
+
+    /// Takes the answer out of a message. A long value comes as its own vector.
+    pub fn take_answer(&mut self, index: usize) -> Result<CarriedAnswer<'_>, NoAnswer> {
+        let message = &mut self.answers[index];
+        let value = match &mut message.value {
+            Bytes::Shared(start, end) => Cow::Borrowed(&self.bytes[*start..*end]),
+            Bytes::Own(bytes) => {
+                self.own_bytes -= bytes.len();
+                Cow::Owned(std::mem::take(bytes))
+            }
+        };
+        message.answer.map(|answer| CarriedAnswer { answer, value })
+    }
+
+    /// Takes the answers out that are not about one item.
+    pub fn take_shard_answers(&mut self) -> impl Iterator<Item = (Place, ShardAnswer)> + '_ {
+        let memory: usize = self.shard_answers.iter().map(|(_, answer)| answer.memory()).sum();
+        self.own_bytes -= memory;
+        self.shard_answers.drain(..)
+    }
+
+    pub(super) fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
+        let Key { record, item, .. } = request.key;
+        let parts = [record, item].into_iter().chain(request.operation.values());
+        let asked = Asked::Item(RequestHead::of(request), self.keep(parts));
+        self.requests.push(RequestMessage { place, shard, asked });
+    }
+
+    pub(super) fn push_shard_request(&mut self, place: Place, request: Arc<ShardRequest>) {
+        self.own_bytes += request.memory();
+        let shard = request.shard;
+        self.requests.push(RequestMessage { place, shard, asked: Asked::Shard(request) });
+    }
+
+    /// Keeps bytes: with those of others, or in a vector of their own if they are many.
+    #[inline]
+    fn keep<'p>(&mut self, parts: impl Iterator<Item = &'p [u8]> + Clone) -> Bytes {
+        let len = parts.clone().map(<[u8]>::len).sum();
+        if len > BATCH_COPY_BYTES_MAX {
+            let mut own = Vec::with_capacity(len);
+            parts.for_each(|part| own.extend_from_slice(part));
+            self.own_bytes += len;
+            return Bytes::Own(own);
+        }
+        let start = self.bytes.len();
+        parts.for_each(|part| self.bytes.extend_from_slice(part));
+        Bytes::Shared(start, start + len)
+    }
+
+    pub(super) fn push_answer(&mut self, place: Place, answer: Result<&Answer<'_>, NoAnswer>) {
+        let value = self.keep(std::iter::once(answer.map_or(&[][..], |answer| answer.value)));
+        let answer = answer.map(Answer::without_value);
+        self.answers.push(AnswerMessage { place, answer, value });
+    }
+
+    /// Takes the answer that was pushed last out again.
+    pub(super) fn pop_answer(&mut self) -> Option<Result<AnswerBuf, NoAnswer>> {
+        let AnswerMessage { answer, value, .. } = self.answers.pop()?;
+        let value = match value {
+            Bytes::Shared(start, _) => self.bytes.split_off(start),
+            Bytes::Own(value) => {
+                self.own_bytes -= value.len();
+                value
+            }
+        };
+        Some(answer.map(|answer| AnswerBuf::with_value(&answer, value)))
+    }
+
+    pub(super) fn push_shard_answer(&mut self, place: Place, answer: ShardAnswer) {
+        self.own_bytes += answer.memory();
+        self.shard_answers.push((place, answer));
+    }
+
+    pub(super) fn push_note(&mut self, note: Note) {
+        self.own_bytes += note.memory();
+        self.notes.push(note);
+    }
+
+    pub(super) fn push_own_answer(&mut self, place: Place, answer: AnswerBuf) {
+        if answer.value_bytes() <= BATCH_COPY_BYTES_MAX {
+            return self.push_answer(place, Ok(&answer.as_answer()));
+        }
+        let (answer, value) = answer.into_parts();
+        self.own_bytes += value.len();
+        self.answers.push(AnswerMessage { place, answer: Ok(answer), value: Bytes::Own(value) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::ShardWork;
+    use larder_engine::operation::{Delete, Exchange, Outcome, Store, StoreMode};
+    use larder_engine::scan::{Page, Scan};
+
+    fn store(value: &[u8]) -> ItemRequest<'_> {
+        let operation = Operation::Store(Store {
+            mode: StoreMode::Append,
+            value,
+            client_flags: 1,
+            expiry: 2,
+            compare: Some(3),
+            invalidate: true,
+            is_large: false,
+            vivify: Some(4),
+            version: Some(5),
+        });
+        let key = Key { namespace: 9, record: b"record", item: b"item" };
+        ItemRequest {
+            key,
+            operation,
+            kind: Kind::Store,
+            deadline: Some(8),
+            acknowledgement: Acknowledgement::Durable,
+            replaces: true,
+        }
+    }
+
+    fn place(sequence: u64) -> Place {
+        Place { connection: 3, sequence }
+    }
+
+    #[test]
+    fn a_batch_carries_requests_and_answers_of_any_length() {
+        let mut batch = Batch::default();
+        let large = vec![b'x'; BATCH_COPY_BYTES_MAX + 1];
+        let operation = Operation::Delete(Delete::default());
+        let delete = ItemRequest { operation, kind: Kind::Delete, replaces: false, ..store(b"") };
+        let operation = Operation::Exchange(Exchange::store(b"old", &large, 6, 7));
+        let exchange = ItemRequest { operation, ..store(b"") };
+        let sent = [store(b"small"), store(&large), delete, exchange];
+        for (sequence, request) in sent.iter().enumerate() {
+            batch.push_request(place(sequence as u64), 7, request);
+        }
+        let hit = Answer::nothing(Outcome::Hit, 5);
+        batch.push_answer(place(3), Ok(&hit.with_value(b"value")));
+        batch.push_answer(place(4), Err(NoAnswer::Damaged));
+        batch.push_own_answer(place(5), AnswerBuf::with_value(&hit, large.clone()));
+        let page = Arc::new(ShardRequest {
+            shard: 7,
+            deadline: None,
+            acknowledgement: Acknowledgement::Configured,
+            work: ShardWork::Page(Scan::of_record(0, &[b'r'; 1000])),
+        });
+        let before = batch.own_bytes;
+        batch.push_shard_request(place(6), Arc::clone(&page));
+        assert!(batch.own_bytes > before + 1000, "what it owns counts");
+        let requests: Vec<_> =
+            batch.requests.iter().map(|message| batch.request(message)).collect();
+        let expected: Vec<_> = sent.into_iter().map(AnyRequest::Item).collect();
+        assert_eq!(requests[..4], expected);
+        assert_eq!(requests[4], AnyRequest::Shard(&page));
+        let (bytes, own_bytes) = (batch.bytes.len(), batch.own_bytes);
+        batch.push_answer(place(6), Ok(&hit.with_value(b"another")));
+        let taken = batch.pop_answer().expect("an answer").expect("no failure");
+        assert_eq!(taken.as_answer(), hit.with_value(b"another"));
+        batch.push_answer(place(6), Ok(&hit.with_value(&large)));
+        let taken = batch.pop_answer().expect("an answer").expect("no failure");
+        assert_eq!(taken.as_answer(), hit.with_value(&large));
+        batch.push_answer(place(6), Err(NoAnswer::Damaged));
+        assert!(matches!(batch.pop_answer(), Some(Err(NoAnswer::Damaged))));
+        assert_eq!((batch.bytes.len(), batch.own_bytes), (bytes, own_bytes));
+        let carried = |value| Ok(CarriedAnswer { answer: hit, value });
+        assert_eq!(batch.take_answer(0), carried(Cow::Borrowed(&b"value"[..])));
+        assert_eq!(batch.take_answer(1), Err(NoAnswer::Damaged));
+        let before = batch.own_bytes;
+        let taken = batch.take_answer(2);
+        assert!(matches!(&taken, Ok(CarriedAnswer { value: Cow::Owned(_), .. })));
+        assert_eq!(taken, carried(Cow::Borrowed(&large)));
+        assert_eq!(batch.own_bytes, before - large.len(), "what is taken out counts elsewhere");
+        let parked = batch.park(1);
+        assert_eq!(parked.request(), AnyRequest::Item(store(&large)));
+        let len = large.len() + b"recorditem".len();
+        assert_eq!(batch.own_bytes, before - large.len() - len);
+        assert_eq!(batch.park(4).request(), AnyRequest::Shard(&page));
+        let before = batch.own_bytes;
+        batch.push_shard_answer(place(6), ShardAnswer::Page(Page::default(), 5000));
+        assert_eq!(batch.own_bytes, before + 5000);
+        assert_eq!(batch.take_shard_answers().count(), 1);
+        assert_eq!(batch.own_bytes, before);
+        batch.clear();
+        assert!(batch.is_empty() && !batch.is_full());
+    }
+
+    #[test]
+    fn a_batch_is_full_by_number_and_by_bytes() {
+        let mut batch = Batch::default();
+        for sequence in 0..BATCH_REQUESTS_MAX as u64 {
+            assert!(!batch.is_full());
+            batch.push_request(place(sequence), 0, &store(b""));
+        }
+        assert!(batch.is_full());
+        let mut batch = Batch::default();
+        let large = vec![b'x'; BATCH_BYTES_MAX];
+        batch.push_request(place(0), 0, &store(&large));
+        assert!(batch.is_full());
+    }
+}
