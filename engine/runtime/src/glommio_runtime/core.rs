@@ -267,8 +267,8 @@ impl Turns {
     /// Takes wake-ups in. What comes later wakes the task.
     fn hear(&mut self, context: &mut Context<'_>) {
         self.bell = match std::mem::replace(&mut self.bell, Bell::Closed) {
-            // SAFETY: the descriptor is open and handed over.
             Bell::New(socket) => {
+                // SAFETY: the descriptor is open and handed over.
                 Bell::Open(unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) })
             }
             other => other,

@@ -218,7 +218,7 @@ fn tasks_that_never_rest_leave_the_core_to_others() {
             }
         });
     }
-    let (opener, path) = (env.clone(), directory.path().join("file"));
+    let (opener, path) = (env, directory.path().join("file"));
     let rounds = core.block_on(async move {
         let file = opener.open(&path, OpenMode::CreateNew).await.unwrap();
         let mut rounds = 0;
