@@ -13,7 +13,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_lite::io::AsyncRead;
 use glommio::net::TcpStream;
@@ -23,12 +22,12 @@ use super::driver::{BlockingOn, Driver, Serving};
 use super::env::{GlommioEnv, sleep};
 use super::file::kernel_error;
 use super::network::GlommioNetwork;
+use super::preemption::{self, Preemption};
 use super::shared::Shared;
 use super::tasks::{Panic, Tasks};
 use super::wakers::{Remote, Running, core_number};
 use crate::core_runtime::CoreRuntime;
 use crate::core_thread::{CoreOptions, random_seed};
-use crate::executor::QUANTUM;
 use crate::network::Service;
 use crate::operations::Slots;
 use crate::probe::{self, StartError};
@@ -93,8 +92,7 @@ impl GlommioCore {
         let executor = LocalExecutorBuilder::new(placement)
             .io_memory(bytes)
             .spin_before_park(options.spin_max)
-            // By default busy tasks keep the core from sockets and the disk for 100 ms.
-            .preempt_timer(Duration::from_nanos(QUANTUM))
+            .preempt_timer(preemption::TIMER)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .make()
             .map_err(|error| setup("set glommio's executor up")(kernel_error(error)))?;
@@ -112,7 +110,10 @@ impl GlommioCore {
             is_parked: false,
             deadline: None,
         };
-        Ok(Self { number, waker, turns, executor, is_drained: false })
+        let mut core = Self { number, waker, turns, executor, is_drained: false };
+        let starting = Preemption::start(Rc::clone(&core.turns.shared));
+        core.block_on(starting).map_err(setup("make the sockets that end quanta"))?;
+        Ok(core)
     }
 
     /// The core's connections and listeners.
@@ -144,6 +145,7 @@ impl GlommioCore {
             shared.tasks.main.run_by(context.waker());
             if !std::mem::replace(&mut is_closed, true) {
                 shared.tasks.close();
+                shared.tasks.preemption.end();
             }
             shared.tasks.remote.take();
             shared.carry_on();
@@ -235,6 +237,7 @@ impl Turns {
         self.hear(context);
         self.shared.count_turn(|counters| counters.turns += 1);
         let now = self.shared.clock.start_turn();
+        self.shared.tasks.preemption.attend(now);
         driver.begin_turn();
         driver.happen(&mut self.network, now, context);
         let is_busy = driver.work(&mut self.network, context);
@@ -264,8 +267,8 @@ impl Turns {
     /// Takes wake-ups in. What comes later wakes the task.
     fn hear(&mut self, context: &mut Context<'_>) {
         self.bell = match std::mem::replace(&mut self.bell, Bell::Closed) {
-            // SAFETY: the descriptor is open and handed over.
             Bell::New(socket) => {
+                // SAFETY: the descriptor is open and handed over.
                 Bell::Open(unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) })
             }
             other => other,

@@ -112,7 +112,13 @@ impl Env for GlommioEnv {
     }
 
     fn yield_if_needed(&self) -> impl Future<Output = ()> + 'static {
-        glommio::yield_if_needed()
+        let tasks = Rc::clone(&self.shared.tasks);
+        async move {
+            let is_over = tasks.preemption.attend(clock::monotonic_nanoseconds());
+            if is_over || glommio::executor().need_preempt() {
+                futures_lite::future::yield_now().await;
+            }
+        }
     }
 
     fn buffer(&self, len: usize) -> Buffer {

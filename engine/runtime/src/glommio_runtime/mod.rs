@@ -15,7 +15,8 @@
 //! | an open panics if the name goes meanwhile | `shared`: names are changed one at a time |
 //! | a directory's sync is an `fdatasync` | `env`: `fsync` on its blocking thread |
 //! | no queue for the disk | `shared`: a gate with shares and a cap |
-//! | tasks may keep the core for 100 ms | `core`: for 200 us |
+//! | tasks may keep the core for 100 ms | `preemption`: for 200 us |
+//! | a core has slept over tasks that could run | `preemption`: its timer never ends |
 //! | RLIMIT_MEMLOCK is met with a panic or a silent loss | `core`: checked and said |
 //! | a listener becomes non-blocking for a moment | `network`: none that cores share |
 
@@ -27,6 +28,7 @@ mod file;
 mod listener;
 mod network;
 mod network_events;
+mod preemption;
 mod shared;
 mod tasks;
 mod wakers;

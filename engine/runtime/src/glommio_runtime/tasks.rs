@@ -19,6 +19,7 @@ use std::time::Duration;
 use glommio::{Latency, Shares, SharesManager, TaskQueueHandle};
 use slab::Slab;
 
+use super::preemption::Preemption;
 use super::wakers::{Remote, TaskWaker, is_running};
 use crate::clock::Clock;
 use crate::env::{TASK_QUEUES, TaskQueue};
@@ -47,6 +48,7 @@ pub(super) struct Tasks {
     slots: RefCell<Slab<Rc<Slot>>>,
     /// Started while the executor did not run.
     unborn: RefCell<Vec<(TaskQueue, usize)>>,
+    pub(super) preemption: Preemption,
     panic: Cell<Option<Panic>>,
     is_closed: Cell<bool>,
 }
@@ -63,6 +65,7 @@ impl Tasks {
             shares: SHARES.map(|shares| Rc::new(QueueShares(Cell::new(shares)))),
             slots: RefCell::default(),
             unborn: RefCell::default(),
+            preemption: Preemption::new(),
             panic: Cell::new(None),
             is_closed: Cell::new(false),
         }
@@ -141,7 +144,7 @@ impl Tasks {
     ) -> Poll<()> {
         slot.task.run_by(context.waker());
         let Some(mut future) = slot.future.take() else { return Poll::Ready(()) };
-        clock.start_turn();
+        self.preemption.attend(clock.start_turn());
         // What it leaves for the service is looked at by the core's own task.
         self.main_waker.wake_by_ref();
         let mut context = Context::from_waker(&slot.waker);

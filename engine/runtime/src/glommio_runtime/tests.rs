@@ -1,3 +1,5 @@
+mod held_up;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -198,6 +200,38 @@ fn shares_divide_the_core_between_busy_queues() {
     // 400 shares to 50; a queue's activation may go over by a task's step.
     let (flush, maintenance) = (flush.get(), maintenance.get());
     assert!(maintenance > 0 && flush > 3 * maintenance, "{flush} to {maintenance}");
+    core.shutdown();
+}
+
+#[test]
+fn tasks_that_never_rest_leave_the_core_to_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut core = core();
+    let env = core.env();
+    let steps = Rc::new(Cell::new(0u64));
+    for queue in [TaskQueue::Foreground, TaskQueue::Flush, TaskQueue::Maintenance] {
+        let counted = Rc::clone(&steps);
+        env.spawn(queue, async move {
+            loop {
+                counted.set(counted.get() + 1);
+                futures_lite::future::yield_now().await;
+            }
+        });
+    }
+    let (opener, path) = (env, directory.path().join("file"));
+    let rounds = core.block_on(async move {
+        let file = opener.open(&path, OpenMode::CreateNew).await.unwrap();
+        let mut rounds = 0;
+        for index in 0..50 {
+            opener.sleep(100_000).await;
+            let written = file.write(IoClass::Commit, index * 4096, opener.buffer(4096)).await.0;
+            written.unwrap();
+            rounds += 1;
+        }
+        rounds
+    });
+    assert_eq!(rounds, 50);
+    assert!(steps.get() > 50, "{}", steps.get());
     core.shutdown();
 }
 
