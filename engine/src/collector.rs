@@ -4,11 +4,9 @@
 //! Where the segment's records are listed in memory, only those are looked at that are not known to
 //! be dead (`listed.rs`); otherwise all of the segment is read.
 //!
-//! Survivors go to segments of their own, by *generation*: how often they have been moved, so that
-//! what lives long is not mixed with what dies soon, and those that expire apart from those that do
-//! not. These segments are no part of the log: the log only gets a small record for each move,
-//! which
-//! points a key to the new place.
+//! Survivors go to segments of their own: by how often they have been moved, and those that expire
+//! by how much time they have left (`kinds.rs`). These segments are no part of the log: the log only
+//! gets a small record for each move, which points a key to the new place.
 //!
 //! The order, for each batch of survivors:
 //! 1. the copies are written and flushed;
@@ -21,13 +19,15 @@
 //! segment of which some part cannot be read is not freed: its keys answer with an error.
 
 pub mod abandoned;
+mod kinds;
 mod listed;
 mod output;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
+use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{Env, IoClass};
 
 use crate::concurrent::concurrently;
@@ -39,6 +39,9 @@ use crate::value_log::record::{self, Head, Place, RecordKind};
 use crate::value_log::segment::{self, Segment};
 use crate::value_log::window::{Piece, Window};
 
+pub use kinds::{EXPIRY_CLASSES_OPEN_MAX, Separation};
+
+use kinds::Kind;
 use output::{Move, Output};
 
 /// How many look-ups of one segment's keys may be under way.
@@ -141,16 +144,6 @@ pub struct Newest {
     pub table_changes: u64,
 }
 
-/// Which records are moved to segments of their own. Each kind has an open segment, which takes
-/// space for little while it is filled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Separation {
-    /// Those that were moved before: what has lived long is likely to go on.
-    pub by_age: bool,
-    /// Those that expire.
-    pub expiring: bool,
-}
-
 /// A part of a segment that was gone through, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passage {
@@ -192,18 +185,22 @@ pub struct Collected {
 pub struct Collector<E: Env> {
     env: E,
     store: u128,
-    outputs: RefCell<BTreeMap<u8, Output<E>>>,
+    outputs: RefCell<BTreeMap<Kind, Output<E>>>,
+    /// The memory of the last frame: new memory is cleared by the kernel page by page.
+    spare: RefCell<Option<Buffer>>,
+    /// What is kept apart in the collection that is under way.
+    separation: Cell<Separation>,
     /// The outputs' segments, from when they are made until they are sealed.
     written_to: RefCell<BTreeSet<u32>>,
 }
 
-/// A record within the bytes of its frame, and the generation that it comes to if it lives.
+/// A record within the bytes of its frame, and the kind that it comes to if it lives.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
     key: &'a [u8],
     start: usize,
     len: usize,
-    generation: u8,
+    kind: Kind,
 }
 
 /// A record that lives, and the newest entry of its key.
@@ -226,7 +223,8 @@ impl Candidate<'_> {
 impl<E: Env> Collector<E> {
     /// A collector of the store with this id.
     pub fn new(env: E, store: u128) -> Self {
-        Self { env, store, outputs: RefCell::default(), written_to: RefCell::default() }
+        let (outputs, spare, separation, written_to) = Default::default();
+        Self { env, store, outputs, spare, separation, written_to }
     }
 
     /// Whether the collector still writes to this segment.
@@ -234,7 +232,7 @@ impl<E: Env> Collector<E> {
         self.written_to.borrow().contains(&number)
     }
 
-    /// What can still be copied before some generation needs a new segment, in bytes.
+    /// What can still be copied before some kind of records needs a new segment, in bytes.
     pub fn room(&self) -> u64 {
         self.outputs.borrow().values().map(Output::room).min().unwrap_or(0)
     }
@@ -254,6 +252,7 @@ impl<E: Env> Collector<E> {
         source: &Segment<E::File>,
         host: &impl CollectorHost<E>,
     ) -> Result<Collected, EngineError> {
+        self.separation.set(host.separation());
         let mut collected = Collected::default();
         if !self.listed(victim, source, host, &mut collected).await? {
             // What was copied is moved before the records are gone through again: it would be
@@ -316,7 +315,6 @@ impl<E: Env> Collector<E> {
         host: &impl CollectorHost<E>,
         collected: &mut Collected,
     ) -> Result<bool, EngineError> {
-        let separation = host.separation();
         let mut offset = frame::HEADER_BYTES;
         let mut survivors = Vec::new();
         let mut undecided = Vec::new();
@@ -330,8 +328,8 @@ impl<E: Env> Collector<E> {
             if record.kind != RecordKind::Put {
                 continue;
             }
-            let generation = generation_after(victim, record.metadata, separation);
-            let record = Candidate { key: record.key, start, len: found.len, generation };
+            let kind = Kind::of(victim, record.metadata, self.separation.get());
+            let record = Candidate { key: record.key, start, len: found.len, kind };
             match host.fate(record.key, record.pointer(place)) {
                 Fate::Dead => {}
                 Fate::Lives(newest) => survivors.push(Survivor { record, newest }),
@@ -347,26 +345,27 @@ impl<E: Env> Collector<E> {
         for survivor in survivors {
             collected.moved += 1;
             collected.moved_bytes += survivor.record.len as u64;
-            let Survivor { record: Candidate { start, generation, .. }, newest } = survivor;
+            let Survivor { record: Candidate { start, kind, .. }, newest } = survivor;
             let at = Place { offset: place.offset + start as u32, ..place };
             let found = record::decode_head(&bytes[start..], at).expect("it was decoded before");
             let from = survivor.record.pointer(place);
-            self.copy(&found, from, newest, generation, host).await?;
+            self.copy(&found, from, newest, kind, host).await?;
         }
         Ok(true)
     }
 
-    /// Copies the record `found` at `from` to the segment of its generation.
+    /// Copies the record `found` at `from` to the segment of its kind.
     async fn copy(
         &self,
         found: &Head<'_>,
         from: Pointer,
         newest: Newest,
-        generation: u8,
+        kind: Kind,
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
         let len = found.len;
-        let mut output = self.outputs.borrow_mut().remove(&generation);
+        let kind = kind.among(self.outputs.borrow().keys().copied(), self.separation.get());
+        let mut output = self.outputs.borrow_mut().remove(&kind);
         if output.as_ref().is_some_and(|output| !output.has_room(len))
             && let Some(full) = output.take()
         {
@@ -374,34 +373,55 @@ impl<E: Env> Collector<E> {
             host.seal_segment(number, end).await?;
             self.written_to.borrow_mut().remove(&number);
         }
-        let mut output = match output {
-            Some(output) => output,
-            None => {
-                let bytes = Output::<E>::bytes_for(len);
-                let segment = host.open_segment(generation, bytes).await?;
-                self.written_to.borrow_mut().insert(segment.number);
-                Output::new(self.store, segment)
-            }
+        let (kind, mut output) = match output {
+            Some(output) => (kind, output),
+            None => self.open_output(kind, len, host).await?,
         };
-        let moves = match output.add(&self.env, found, from, newest) {
-            Some(frame) => output.write(frame).await,
+        let moves = match output.add(&self.env, &self.spare, found, (from, newest)) {
+            Some(frame) => output.write(frame, &self.spare).await,
             None => Ok(Vec::new()),
         };
-        self.outputs.borrow_mut().insert(generation, output);
+        self.outputs.borrow_mut().insert(kind, output);
         self.make_moves(moves?, host).await
+    }
+
+    /// Opens a segment for records of `kind`, the first of which has `len` bytes. Where there is no
+    /// space for another segment they go to one that is open for others.
+    async fn open_output(
+        &self,
+        kind: Kind,
+        len: usize,
+        host: &impl CollectorHost<E>,
+    ) -> Result<(Kind, Output<E>), EngineError> {
+        match host.open_segment(kind.generation, Output::<E>::bytes_for(len)).await {
+            Ok(segment) => {
+                self.written_to.borrow_mut().insert(segment.number);
+                Ok((kind, Output::new(self.store, segment)))
+            }
+            Err(EngineError::Full) => self.other_output(kind, len).ok_or(EngineError::Full),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the open output that has room for `len` bytes and is nearest to `kind`.
+    fn other_output(&self, kind: Kind, len: usize) -> Option<(Kind, Output<E>)> {
+        let mut outputs = self.outputs.borrow_mut();
+        let with_room = outputs.iter().filter(|(_, output)| output.has_room(len));
+        let nearest = with_room.map(|(other, _)| *other).min_by_key(|it| kind.distance(*it))?;
+        outputs.remove_entry(&nearest)
     }
 
     /// Writes what is left in memory, and points the keys to it.
     async fn write_out(&self, host: &impl CollectorHost<E>) -> Result<(), EngineError> {
-        let generations: Vec<u8> = self.outputs.borrow().keys().copied().collect();
-        for generation in generations {
-            let output = self.outputs.borrow_mut().remove(&generation);
+        let kinds: Vec<Kind> = self.outputs.borrow().keys().copied().collect();
+        for kind in kinds {
+            let output = self.outputs.borrow_mut().remove(&kind);
             let Some(mut output) = output else { continue };
             let moves = match output.close_frame() {
-                Some(frame) => output.write(frame).await,
+                Some(frame) => output.write(frame, &self.spare).await,
                 None => Ok(Vec::new()),
             };
-            self.outputs.borrow_mut().insert(generation, output);
+            self.outputs.borrow_mut().insert(kind, output);
             self.make_moves(moves?, host).await?;
         }
         Ok(())
@@ -414,7 +434,7 @@ impl<E: Env> Collector<E> {
         host: &impl CollectorHost<E>,
     ) -> Result<(u32, u32), EngineError> {
         if let Some(frame) = output.close_frame() {
-            let moves = output.write(frame).await?;
+            let moves = output.write(frame, &self.spare).await?;
             self.make_moves(moves, host).await?;
         }
         Ok((output.number(), output.end()))
@@ -443,12 +463,4 @@ async fn look_up<'a, E: Env>(
 ) -> Result<Option<Survivor<'a>>, EngineError> {
     let newest = host.newest_at(record.key, record.pointer(place)).await?;
     Ok(newest.map(|newest| Survivor { record, newest }))
-}
-
-fn generation_after(victim: Victim, metadata: Metadata, separation: Separation) -> u8 {
-    match victim.generation {
-        _ if separation.expiring && metadata.expiry != 0 => GENERATION_EXPIRING,
-        1 | GENERATION_OLD if separation.by_age => GENERATION_OLD,
-        _ => GENERATION_MOVED,
-    }
 }

@@ -63,7 +63,9 @@ use crate::key::Key;
 use crate::manifest::{Edit, SegmentSeal};
 use crate::scrub::Scrubber;
 use crate::signal::{Exclusive, Signal};
-use crate::space::{DeadRecords, FreeSegments, Gain, ListedRecords, Pace, SteadyLive};
+use crate::space::{
+    DeadRecords, FreeSegments, Gain, Lifetimes, ListedRecords, LogRate, Pace, SteadyLive,
+};
 use crate::value_log::ValueLog;
 use crate::value_log::segment::StoreIdentity;
 
@@ -118,6 +120,8 @@ struct Garbage {
     dead: RefCell<DeadRecords>,
     /// Records that entries came to point to since the start.
     listed: RefCell<ListedRecords>,
+    /// When what was written since the start expires.
+    lifetimes: RefCell<Lifetimes>,
     /// A segment is being collected.
     is_collecting: Cell<bool>,
     /// Segments of which nothing lives any more, until they are freed.
@@ -138,6 +142,7 @@ impl Garbage {
         Self {
             dead: RefCell::new(dead),
             listed: RefCell::new(ListedRecords::new(first, options.listed_records_bytes)),
+            lifetimes: RefCell::default(),
             is_collecting: Cell::default(),
             collected: RefCell::default(),
             unreadable: RefCell::default(),
@@ -156,6 +161,13 @@ impl Garbage {
         {
             dead.mark(place);
         }
+    }
+
+    /// Notes a record that the newest entry of a key with this hash points to, and when its item
+    /// expires; 0 for never.
+    fn note_record(&self, place: Pointer, hash: u64, expiry: u32) {
+        self.listed.borrow_mut().add(place, hash);
+        self.lifetimes.borrow_mut().add(place.segment, expiry, place.len);
     }
 
     /// Notes that something in `segment`, which takes no more entries, was found expired at `now`,
@@ -178,6 +190,8 @@ struct Pacing {
     lived: Cell<SteadyLive>,
     pace: Cell<Pace>,
     gain: Cell<Gain>,
+    /// How fast the log grows.
+    log_rate: Cell<LogRate>,
     backpressure: Cell<Backpressure>,
     /// Whether one of them has a reason to: little headroom is left, and there is garbage; or
     /// merges are behind.
@@ -192,6 +206,7 @@ impl Default for Pacing {
             lived: Cell::default(),
             pace: Cell::default(),
             gain: Cell::default(),
+            log_rate: Cell::default(),
             backpressure: Cell::default(),
             is_kept: Cell::new(false),
             held_end: Cell::new(u64::MAX),

@@ -4,12 +4,15 @@
 //! follows
 //! from that, [`victims`] which segment is worth collecting, [`Pace`] when writers have to wait for
 //! the collector, [`Purpose`] who may use the last of the space, [`SpaceReport`] what every byte is
-//! for, [`DeadRecords`] which records are dead for sure, [`ListedRecords`] which there are.
+//! for, [`DeadRecords`] which records are dead for sure, [`ListedRecords`] which there are,
+//! [`Lifetimes`] what of them will have expired when, [`LogRate`] how soon space is needed.
 //! [`FreeSegments`] holds the files of freed segments. The shard's tasks carry it out.
 
 mod dead_records;
 mod free_segments;
+mod lifetimes;
 mod listed_records;
+mod log_rate;
 mod pace;
 mod purpose;
 mod report;
@@ -19,7 +22,9 @@ pub mod victims;
 
 pub use dead_records::DeadRecords;
 pub use free_segments::{FreeSegments, Readers};
+pub use lifetimes::Lifetimes;
 pub use listed_records::{ListedPart, ListedRecord, ListedRecords};
+pub use log_rate::LogRate;
 pub use pace::{Collecting, Gain, Pace, Runway};
 pub use purpose::Purpose;
 pub use report::{

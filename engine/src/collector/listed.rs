@@ -4,10 +4,8 @@
 use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass};
 
-use super::{
-    Collected, Collector, CollectorHost, Fate, LOOK_UPS_MAX, Newest, Passage, Victim,
-    generation_after,
-};
+use super::kinds::Kind;
+use super::{Collected, Collector, CollectorHost, Fate, LOOK_UPS_MAX, Newest, Passage, Victim};
 use crate::concurrent::concurrently;
 use crate::entry::Pointer;
 use crate::error::EngineError;
@@ -142,8 +140,8 @@ impl<E: Env> Collector<E> {
     ) -> Result<(), EngineError> {
         collected.moved += 1;
         collected.moved_bytes += found.len as u64;
-        let generation = generation_after(victim, newest.metadata, host.separation());
-        self.copy(found, from, newest, generation, host).await
+        let kind = Kind::of(victim, newest.metadata, self.separation.get());
+        self.copy(found, from, newest, kind, host).await
     }
 
     /// The blocks that a record lies in; `None` if they cannot be read.

@@ -1,4 +1,6 @@
-//! The segment that survivors of one generation are copied to.
+//! The segment that survivors of one kind are copied to.
+
+use std::cell::RefCell;
 
 use larder_runtime::buffer::Buffer;
 use larder_runtime::env::{Env, File, IoClass};
@@ -38,20 +40,11 @@ pub(super) struct Output<E: Env> {
     offset: u32,
     open: Option<FrameBuilder>,
     moves: Vec<Move>,
-    /// The memory of the last frame: new memory is cleared by the kernel page by page.
-    spare: Option<Buffer>,
 }
 
 impl<E: Env> Output<E> {
     pub(super) fn new(store: u128, segment: Segment<E::File>) -> Self {
-        Self {
-            store,
-            segment,
-            offset: segment::HEADER_BYTES,
-            open: None,
-            moves: Vec::new(),
-            spare: None,
-        }
+        Self { store, segment, offset: segment::HEADER_BYTES, open: None, moves: Vec::new() }
     }
 
     /// How long a segment has to be for a record of `len` bytes.
@@ -83,13 +76,14 @@ impl<E: Env> Output<E> {
         self.offset as usize + needed <= self.segment.bytes as usize
     }
 
-    /// Adds a record, which has room; returns the frame before it if that is complete now.
+    /// Adds a record, which has room; returns the frame before it if that is complete now. A new
+    /// frame takes the memory in `spare`, if there is some.
     pub(super) fn add(
         &mut self,
         env: &E,
+        spare: &RefCell<Option<Buffer>>,
         found: &record::Head<'_>,
-        from: Pointer,
-        newest: Newest,
+        (from, newest): (Pointer, Newest),
     ) -> Option<Frame> {
         let len = found.record.encoded_len();
         let is_full = |open: &FrameBuilder| open.len() + len > open.capacity();
@@ -102,7 +96,7 @@ impl<E: Env> Output<E> {
         let place = Place { store: self.store, segment: self.segment.number, offset };
         let open = self.open.get_or_insert_with(|| {
             let bytes = frame::padded(frame::HEADER_BYTES + len).max(FRAME_BYTES);
-            let spare = self.spare.take().filter(|spare| spare.capacity() >= bytes);
+            let spare = spare.take().filter(|spare| spare.capacity() >= bytes);
             FrameBuilder::new(spare.unwrap_or_else(|| env.buffer(bytes)), place, 0)
         });
         let record_offset = open.push(&found.record, found.payload_crc);
@@ -119,12 +113,17 @@ impl<E: Env> Output<E> {
         Some(Frame { buffer, offset, moves: std::mem::take(&mut self.moves) })
     }
 
-    /// Writes a frame; when it resolves with `Ok` the copies are durable.
+    /// Writes a frame, whose memory is left in `spare`; when it resolves with `Ok` the copies are
+    /// durable.
     ///
     /// # Errors
     ///
     /// [`EngineError::Stopped`]: a write that failed is not tried again.
-    pub(super) async fn write(&mut self, frame: Frame) -> Result<Vec<Move>, EngineError> {
+    pub(super) async fn write(
+        &mut self,
+        frame: Frame,
+        spare: &RefCell<Option<Buffer>>,
+    ) -> Result<Vec<Move>, EngineError> {
         let bytes = u32::try_from(frame.buffer.len()).expect("a frame is under 4 GiB");
         let class = IoClass::GarbageCollection;
         let offset = u64::from(frame.offset);
@@ -134,7 +133,7 @@ impl<E: Env> Output<E> {
         } else {
             file.write_durably(class, offset, frame.buffer).await
         };
-        self.spare = Some(buffer);
+        spare.replace(Some(buffer));
         result.map_err(|source| {
             let name = segment::file_name(self.segment.number);
             EngineError::Stopped(format!("writing {name}: {source}"))

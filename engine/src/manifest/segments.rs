@@ -28,7 +28,13 @@ pub struct SegmentState {
 impl SegmentState {
     /// Whether everything that an entry of a table may point to here has expired.
     pub fn has_expired(&self, now: u32) -> bool {
-        self.expiry_max != 0 && self.expiry_max != NEVER_EXPIRES && self.expiry_max <= now
+        self.expires_at().is_some_and(|at| at <= now)
+    }
+
+    /// When everything that an entry of a table may point to here will have expired, in Unix
+    /// seconds; `None` if there is nothing, or some of it never will.
+    pub fn expires_at(&self) -> Option<u32> {
+        Some(self.expiry_max).filter(|at| *at != 0 && *at != NEVER_EXPIRES)
     }
 
     /// Where the last log record ends that an entry of a table ever pointed to; `None` if versions

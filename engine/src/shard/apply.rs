@@ -129,7 +129,7 @@ impl<E: Env> Shard<E> {
             self.garbage.mark_dead([replaced, cached, change.located.pointer()]);
         }
         if entry.pointer() == Some(appended.pointer) {
-            self.garbage.listed.borrow_mut().add(appended.pointer, hash);
+            self.garbage.note_record(appended.pointer, hash, entry.metadata.expiry);
         }
         if record.kind == RecordKind::Put {
             self.compression.count(compress_as, record);

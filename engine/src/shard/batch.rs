@@ -252,7 +252,6 @@ impl<E: Env> Shard<E> {
         counted: &Counted,
     ) -> Result<(BatchAnswer, u64), NotApplied> {
         self.apply_due_flush().await.map_err(NotApplied::Failed)?;
-        let _pin = self.pins.enter(self.env.now());
         let (keys, once_key) = keys.split_at_mut(batch.steps.len());
         for (key, step) in keys.iter_mut().zip(&batch.steps) {
             self.state.borrow().set_generation(step.namespace, key);

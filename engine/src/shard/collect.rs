@@ -7,14 +7,16 @@ use larder_runtime::env::{Env, IoClass};
 use super::Shard;
 use super::space::Ingest;
 use crate::canary::{self, Defect};
-use crate::collector::{CollectorHost, Fate, Newest, Passage, Separation, Victim};
+use crate::collector::{
+    CollectorHost, EXPIRY_CLASSES_OPEN_MAX, Fate, Newest, Passage, Separation, Victim,
+};
 use crate::entry::{Entry, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::Host as _;
 use crate::index::memtable::Found;
 use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
-use crate::space::victims::{self, VictimCandidate};
+use crate::space::victims::{self, Foresight, VictimCandidate};
 use crate::space::{Collecting, ListedPart, ListedRecord, Purpose, Runway};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
@@ -33,8 +35,9 @@ const TICK_NANOSECONDS: u64 = 1_000_000_000;
 /// Of the bytes that live, so many hundredths have to expire before such records are kept apart.
 const EXPIRING_APART_PERCENT: u64 = 10;
 
-/// So many segments have to live before records that were moved before are kept apart: the segment
-/// that they are moved to is then a small part of everything.
+/// So many segments have to live before records that were moved before are kept apart, and for each
+/// class of records that expire besides the first: the segment that they are moved to is then a
+/// small part of everything.
 const APART_SEGMENTS: u64 = 16;
 
 impl<E: Env> Shard<E> {
@@ -46,7 +49,7 @@ impl<E: Env> Shard<E> {
             // Whoever waits for space counts on every victim there is; see `is_freeing`.
             let is_awaited = self.state.borrow().full.ingest != Ingest::Open;
             let is_wanted = is_awaited || self.usage().wants_collection(&self.limits());
-            if is_wanted { self.next_victim().map(Some) } else { None }
+            if is_wanted { self.victim_for_now().map(Some) } else { None }
         };
         while let Some(victim) = self.work.wait_for(next).await {
             self.garbage.is_collecting.set(true);
@@ -80,10 +83,36 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// The segment that is most worth collecting.
+    /// The segment that is most worth collecting, whatever will have expired soon.
     pub(super) fn next_victim(&self) -> Option<Victim> {
+        self.choose_victim(0)
+    }
+
+    /// The same, but for segments that are waited for: much of them will have expired before there
+    /// is need of their space.
+    fn victim_for_now(&self) -> Option<Victim> {
+        let is_awaited = self.state.borrow().full.ingest != Ingest::Open;
+        let patience = || self.usage().patience(&self.limits(), self.log_left());
+        self.choose_victim(if is_awaited { 0 } else { patience() })
+    }
+
+    /// What is known of the near future, where the log may grow by `patience` bytes before space is
+    /// needed.
+    fn foresight(&self, patience: u64) -> Foresight {
+        let (now, rate) = (self.unix_now(), self.pacing.log_rate.get());
+        let left = if patience == 0 { 0 } else { rate.seconds_for(patience) };
+        Foresight {
+            now,
+            need: now.saturating_add(left),
+            newest: self.journal.state().segment_id_next,
+            seconds_per_1024_segments: rate
+                .seconds_for(u64::from(self.options.segment_bytes) * 1024),
+        }
+    }
+
+    fn choose_victim(&self, patience: u64) -> Option<Victim> {
+        let foresight = self.foresight(patience);
         let journal = self.journal.state();
-        let newest = journal.segment_id_next;
         let free = self.free.borrow();
         let unreadable = self.garbage.unreadable.borrow();
         let may_go = |number: u32, segment: &SegmentState| {
@@ -99,11 +128,13 @@ impl<E: Env> Shard<E> {
         };
         let mean = self.index.estimate().mean_record_bytes;
         let dead = self.garbage.dead.borrow();
+        let lifetimes = self.garbage.lifetimes.borrow();
         let of = |(&number, segment): (&u32, &SegmentState)| {
-            VictimCandidate::of(number, segment, dead.bytes_in(number), mean)
+            let candidate = VictimCandidate::of(number, segment, dead.bytes_in(number), mean)?;
+            Some(candidate.foreseen(segment, &lifetimes, &foresight))
         };
         let candidates = journal.segments.iter().filter(|(number, s)| may_go(**number, s));
-        let chosen = victims::choose(candidates.filter_map(of), newest)?;
+        let chosen = victims::choose(candidates.filter_map(of))?;
         let segment = journal.segments.get(&chosen.number)?;
         Some(Victim {
             number: chosen.number,
@@ -210,7 +241,7 @@ impl<E: Env> Shard<E> {
         self.note_written(appended.pointer.len);
         self.waiting_since.set(None);
         self.index.insert(key, hash, &entry, appended.sequence);
-        self.garbage.listed.borrow_mut().add(to, hash);
+        self.garbage.note_record(to, hash, newest.metadata.expiry);
         state.items.move_value(hash, key, from, to);
         if self.is_flush_due() {
             self.freeze(&mut state);
@@ -245,7 +276,7 @@ impl<E: Env> Shard<E> {
     }
 
     fn can_collect(&self) -> bool {
-        self.garbage.is_collecting.get() || self.next_victim().is_some()
+        self.garbage.is_collecting.get() || self.victim_for_now().is_some()
     }
 
     /// Lets answers go that were held back, as time passes.
@@ -267,6 +298,9 @@ impl<E: Env> Shard<E> {
     pub(super) async fn keep_time(self: Rc<Self>) {
         while !self.state.borrow().closing && self.log.stopped().is_none() {
             self.env.sleep(TICK_NANOSECONDS).await;
+            let mut log_rate = self.pacing.log_rate.get();
+            log_rate.see(self.log.counters().frame_bytes, self.env.now());
+            self.pacing.log_rate.set(log_rate);
             self.update_pace();
             self.tell_of_refusals();
             self.log.needs().notify();
@@ -397,9 +431,12 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
     fn separation(&self) -> Separation {
         let (expiring, all) = self.index.expiring_bytes();
         let segments = self.usage().live() / u64::from(self.options.segment_bytes);
+        let classes = usize::try_from(1 + segments / APART_SEGMENTS).unwrap_or(usize::MAX);
+        let is_much = expiring * 100 > all * EXPIRING_APART_PERCENT;
         Separation {
             by_age: segments >= APART_SEGMENTS,
-            expiring: all > 0 && expiring * 100 > all * EXPIRING_APART_PERCENT,
+            expiry_classes: if is_much { classes.min(EXPIRY_CLASSES_OPEN_MAX) } else { 0 },
+            now: self.unix_now(),
         }
     }
 

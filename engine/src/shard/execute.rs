@@ -10,7 +10,6 @@ use super::apply::Addressed;
 use super::compression::Tried;
 use super::locate::{Located, Place};
 use super::operation_buffer::OperationBuf;
-use super::pins::Pin;
 use super::record_limit::Counted;
 use super::turns::Turn;
 use super::warm::Announced;
@@ -162,19 +161,16 @@ impl<E: Env> Shard<E> {
     ) -> impl Future<Output = Result<(AnswerBuf, u64), EngineError>> + use<E> {
         let mut encoded = Vec::new();
         key.encode_into(&mut encoded);
-        let mut waiting = Waiting {
+        let waiting = Waiting {
             namespace: key.namespace,
             compress_as,
             turn: self.turns.enter(key_hash(&encoded)),
             encoded,
             counted: Counted::default(),
-            // Whoever waits for its turn holds no files: those before it may wait for them to go.
-            pin: None,
         };
         let shard = Rc::clone(self);
         async move {
             waiting.turn.come().await;
-            waiting.pin = Some(shard.pins.enter(shard.env.now()));
             shard.execute_in_turn(waiting, operation).await
         }
     }
@@ -211,12 +207,8 @@ impl<E: Env> Shard<E> {
                 }
                 Err(NotApplied::Wait) => {
                     waiting.counted.forget_items();
-                    // It will look again, so it holds no file meanwhile: what it waits for may be
-                    // that very file.
-                    waiting.pin = None;
                     self.release_files();
                     place.get_or_insert_with(|| self.place_for(&operation)).wait().await;
-                    waiting.pin = Some(self.pins.enter(self.env.now()));
                 }
             }
         };
@@ -300,14 +292,18 @@ impl<E: Env> Shard<E> {
         Ok(respond(&answer.as_answer()))
     }
 
-    /// Reads a value from the log for a located item.
+    /// Reads a value from the log for an item that was located just now: nothing was waited for
+    /// since, so that its segment is there.
     pub(super) async fn read_value(
         &self,
         key: &[u8],
         located: &mut Located,
     ) -> Result<(), EngineError> {
         if let Place::Separate(pointer, value_len) = located.place {
+            let pin = self.pins.segment(pointer.segment, self.env.now());
             let value = self.log.read((pointer, value_len), key, IoClass::Read).await;
+            drop(pin);
+            self.release_files();
             self.state.borrow_mut().operations.value_reads += 1;
             located.value = Some(value?);
         }
@@ -315,8 +311,7 @@ impl<E: Env> Shard<E> {
     }
 }
 
-/// An operation that waits: its place in the key's line, and its hold on the files that it may
-/// read.
+/// An operation that waits, and its place in the key's line.
 struct Waiting {
     namespace: u32,
     compress_as: u32,
@@ -324,9 +319,6 @@ struct Waiting {
     encoded: Vec<u8>,
     turn: Turn,
     counted: Counted,
-    /// Held for what its drop does.
-    #[allow(dead_code, reason = "held until the operation has ended")]
-    pin: Option<Pin>,
 }
 
 /// Whether a read that may change an item's metadata does change this one's.

@@ -12,7 +12,9 @@ use larder_runtime::env::Env;
 use super::Shard;
 use super::locate::Located;
 use super::page_values::{PageValues, leave_out};
+use super::pins::SegmentPin;
 use crate::concurrent::concurrently;
+use crate::entry::Pointer;
 use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::Key;
@@ -74,18 +76,17 @@ impl<E: Env> Shard<E> {
     ) -> Result<Option<KeyedPage>, EngineError> {
         self.apply_due_flush().await?;
         let namespace = asked.limits.namespace();
-        let _pin = self.pins.enter(self.env.now());
         for key in &mut *keys {
             self.state.borrow().set_generation(namespace, key);
         }
         let (now, began) = (self.unix_now(), self.log.sequence_next());
         let mut making = Making::new(&asked.limits, self.state.borrow().namespaces.flushed_end());
         'keys: for some in keys.chunks(LOOK_UPS_MAX) {
-            let look_up = |key| self.locate(key, key_hash(key), now, false);
+            let look_up = |key| self.locate_pinned(key, now);
             let found = concurrently(LOOK_UPS_MAX, some.iter().map(|key| look_up(key))).await;
-            for (key, located) in some.iter().zip(found) {
-                let goes_on = match located {
-                    Ok(located) => making.take(self, key, located, now),
+            for (key, found) in some.iter().zip(found) {
+                let goes_on = match found {
+                    Ok(found) => making.take(self, key, found, now),
                     Err(error) => making.pass(error)?,
                 };
                 if !goes_on {
@@ -106,6 +107,18 @@ impl<E: Env> Shard<E> {
         }
         let next = (looked_at < keys.len()).then_some(asked.first + looked_at);
         Ok(Some(KeyedPage { next, ..page }))
+    }
+
+    /// What is found of a key; the segment of its value stays for as long as the pin is held.
+    async fn locate_pinned(
+        &self,
+        key: &[u8],
+        now: u32,
+    ) -> Result<(Located, Option<SegmentPin>), EngineError> {
+        let located = self.locate(key, key_hash(key), now, false).await?;
+        let pin = |pointer: Pointer| self.pins.segment(pointer.segment, self.env.now());
+        let pin = located.pointer().filter(|_| located.value.is_none()).map(pin);
+        Ok((located, pin))
     }
 
     /// The page with its values, as far as they can be read; it says under `next` how many keys it
@@ -166,7 +179,7 @@ impl<'a> Making<'a> {
         &mut self,
         shard: &Shard<E>,
         key: &[u8],
-        mut located: Located,
+        (mut located, pin): (Located, Option<SegmentPin>),
         now: u32,
     ) -> bool {
         if located.current(now).is_some() {
@@ -181,15 +194,14 @@ impl<'a> Making<'a> {
             }
             self.bytes += more;
             let mut value = located.value.take().filter(|_| is_shown);
-            if let Some(pointer) = located.pointer()
+            if let (Some(pointer), Some(pin)) = (located.pointer(), pin)
                 && is_shown
-                && value.is_none()
             {
                 let value_len = u32::try_from(value_len).expect("values have less than 4 GiB");
                 let wanted = WantedValue { pointer, value_len, key: key.to_vec() };
                 value = shard.cached_value(&wanted);
                 if value.is_none() {
-                    self.values.add(self.page.items.len(), wanted);
+                    self.values.add(self.page.items.len(), wanted, pin);
                 }
             }
             let crate::key::DecodedKey { record, item, .. } =

@@ -13,13 +13,13 @@ use std::rc::{Rc, Weak};
 use larder_runtime::env::{Env, TaskQueue};
 
 use super::Shard;
-use super::pins::Pin;
+use super::pins::SnapshotPin;
 use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
 use crate::generations::Generations;
 use crate::index::snapshot::IndexSnapshot;
 use crate::manifest::SegmentExpiry;
-use crate::space::LeaseSpace;
+use crate::space::{LeaseSpace, Readers};
 
 /// Leases that a shard gives at a time.
 pub const LEASES_MAX: usize = 8;
@@ -69,7 +69,7 @@ pub(super) struct Lease<E: Env> {
     id: u64,
     pub(super) snapshot: Rc<IndexSnapshot<E>>,
     /// Keeps the segments.
-    pin: Pin,
+    pin: SnapshotPin,
     generations: Generations,
     /// What had expired in segments that were freed before.
     expired: BTreeMap<u32, SegmentExpiry>,
@@ -178,7 +178,7 @@ impl<E: Env> Shard<E> {
         let lease = Lease {
             id,
             snapshot,
-            pin: self.pins.enter_below(began, journal.segment_id_next),
+            pin: self.pins.snapshot(journal.segment_id_next, Readers::Leases, began),
             generations: self.state.borrow().namespaces.generations().clone(),
             expired: journal.segments_expired.clone(),
             unix_now: self.unix_now(),

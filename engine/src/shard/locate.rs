@@ -153,7 +153,9 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// The newest entry of `key`, and its value if `want_value`, reading what it takes.
+    /// The newest entry of `key`, and its value if `want_value`, reading what it takes. The segment
+    /// that it points into is there when the future resolves, and may be freed as soon as something
+    /// else is waited for: who is going to read it pins it before.
     ///
     /// The caller holds the key's turn, so nothing changes the key meanwhile.
     pub(super) async fn locate(
@@ -195,11 +197,14 @@ impl<E: Env> Shard<E> {
             // The segment may have been freed while tables were read, and the item moved out of it:
             // only a look-up that began after that tells whether it is gone. And what had expired
             // is remembered no longer than tables have entries of it: they must be those of now.
-            let may_be_gone =
-                |pointer: &Pointer| located.metadata.expiry != 0 && self.is_gone(pointer.segment);
-            let pointer = located.pointer().filter(may_be_gone);
+            let is_gone = |pointer: &Pointer| self.is_gone(pointer.segment);
+            let pointer = located.pointer().filter(is_gone);
             if pointer.is_none() {
                 return Ok(located);
+            }
+            if !self.state.borrow().namespaces.generations().has_key(key) {
+                // Everything was cleared meanwhile, and nothing of it is moved any more.
+                return Ok(Located::default());
             }
             if pointer == gone && self.index.table_changes() == table_changes {
                 return Ok(self.unless_gone(located));

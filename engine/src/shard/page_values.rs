@@ -13,6 +13,7 @@ use std::task::Poll;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, IoClass};
 
 use super::Shard;
+use super::pins::SegmentPin;
 use crate::concurrent::Lanes;
 use crate::error::EngineError;
 use crate::index::table::key_hash;
@@ -45,9 +46,15 @@ type ValuePlace = (u32, u32, usize);
 /// What is known of a value of a page that was read, or could not be.
 type FoundValue = (usize, Result<Vec<u8>, EngineError>);
 
+/// A value that waits for its turn; its segment stays until it was read.
+struct PinnedValue {
+    wanted: WantedValue,
+    pin: SegmentPin,
+}
+
 /// The values of a page that are not in memory.
 pub(super) struct PageValues {
-    waiting: BTreeMap<ValuePlace, WantedValue>,
+    waiting: BTreeMap<ValuePlace, PinnedValue>,
     /// What requests that are under way bring at most.
     bytes_max: usize,
     /// Where the reads have come.
@@ -60,6 +67,8 @@ pub(super) struct PageValues {
 struct Neighbours {
     items: Vec<usize>,
     wanted: Vec<WantedValue>,
+    /// They lie in one segment.
+    pin: SegmentPin,
     /// Bytes of the request.
     bytes: usize,
 }
@@ -72,10 +81,16 @@ impl PageValues {
         Self { waiting, bytes_max, next: (0, 0, 0), is_complete: false, found }
     }
 
-    /// Adds the value of an item of the page.
-    pub(super) fn add(&mut self, item: usize, wanted: WantedValue) {
+    /// Adds the value of an item of the page, whose segment is pinned.
+    pub(super) fn add(&mut self, item: usize, wanted: WantedValue, pin: SegmentPin) {
         let pointer = wanted.pointer;
-        self.waiting.insert((pointer.segment, pointer.offset, item), wanted);
+        let place = (pointer.segment, pointer.offset, item);
+        self.waiting.insert(place, PinnedValue { wanted, pin });
+    }
+
+    /// Those that are not being read yet need not be read.
+    pub(super) fn abandon(&mut self) {
+        self.waiting.clear();
     }
 
     /// No more are added.
@@ -96,8 +111,8 @@ impl PageValues {
         let from = |next: ValuePlace| self.waiting.range(next..).map(|(place, _)| *place).next();
         let first = from(self.next).or_else(|| from((0, 0, 0)))?;
         let (mut places, mut bounds) = (Vec::new(), (0, 0));
-        for (&place, wanted) in self.waiting.range(first..) {
-            let (start, end) = blocks_of(wanted);
+        for (&place, value) in self.waiting.range(first..) {
+            let (start, end) = blocks_of(&value.wanted);
             if places.is_empty() {
                 bounds = (start, end);
             } else if place.0 != first.0
@@ -116,8 +131,10 @@ impl PageValues {
         let last = places.last()?;
         self.next = (last.0, last.1, last.2 + 1);
         let items = places.iter().map(|place| place.2).collect();
-        let wanted = places.iter().filter_map(|place| self.waiting.remove(place)).collect();
-        Some(Neighbours { items, wanted, bytes })
+        let taken = places.iter().filter_map(|place| self.waiting.remove(place));
+        let (wanted, pins): (_, Vec<_>) = taken.map(|value| (value.wanted, value.pin)).unzip();
+        let pin = pins.into_iter().next()?;
+        Some(Neighbours { items, wanted, pin, bytes })
     }
 
     /// Puts the values that were read in their places. Returns the items whose values cannot be
@@ -176,6 +193,8 @@ impl<E: Env> Shard<E> {
         let (mut lanes, mut under_way) = (Lanes::new(READS_MAX), 0);
         let read = |neighbours: Neighbours| async move {
             let found = self.log.read_together(&neighbours.wanted, IoClass::Scan).await;
+            drop(neighbours.pin);
+            self.release_files();
             (neighbours.bytes, neighbours.items, found)
         };
         poll_fn(|context| {
@@ -205,6 +224,7 @@ impl<E: Env> Shard<E> {
 mod tests {
     use super::*;
     use crate::entry::Pointer;
+    use crate::shard::pins::Pins;
 
     fn value(segment: u32, offset: u32, len: u32) -> WantedValue {
         WantedValue { pointer: Pointer { segment, offset, len }, value_len: len, key: Vec::new() }
@@ -212,9 +232,14 @@ mod tests {
 
     fn complete(values: impl IntoIterator<Item = WantedValue>) -> PageValues {
         let mut all = PageValues::new(usize::MAX);
-        values.into_iter().enumerate().for_each(|(item, value)| all.add(item, value));
+        values.into_iter().enumerate().for_each(|(item, value)| add(&mut all, item, value));
         all.complete();
         all
+    }
+
+    fn add(values: &mut PageValues, item: usize, value: WantedValue) {
+        let pin = Pins::default().segment(value.pointer.segment, 0);
+        values.add(item, value, pin);
     }
 
     /// Items and bytes of all requests, one after the other.
@@ -263,12 +288,12 @@ mod tests {
         let mut values = PageValues::new(usize::MAX);
         for number in 0..GATHERED_MIN as u32 {
             assert!(values.take(0).is_none(), "{number}");
-            values.add(number as usize, value(number, 0, 10));
+            add(&mut values, number as usize, value(number, 0, 10));
         }
         assert_eq!(values.take(0).map(|neighbours| neighbours.items), Some(vec![0]));
         assert!(values.take(0).is_none() && !values.is_over());
         // What lies in front of those that were read comes after all that lie behind.
-        values.add(0, value(0, 0, 10));
+        add(&mut values, 0, value(0, 0, 10));
         assert_eq!(values.take(0).map(|neighbours| neighbours.items), Some(vec![1]));
         values.complete();
         assert_eq!(requests(values).last(), Some(&(vec![0], 4096)));

@@ -88,9 +88,7 @@ impl<E: Env> Shard<E> {
         let turn = self.turns.enter(key_hash(&keys[0]));
         turn.come().await;
         let now = self.unix_now();
-        let pin = self.pins.enter(self.env.now());
         let found = self.find_once((&keys, Some(once)), now).await;
-        drop(pin);
         self.release_files();
         let found = found?.expect("it has a token");
         // The turn on the token's key is held: nothing changes what was found.

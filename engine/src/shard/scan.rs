@@ -1,8 +1,12 @@
 //! Pages of items in order.
 //!
-//! What a page shows is one moment's: memtables and tables are looked at once, when it begins, and
-//! a pin keeps the segments that they point into. The value cache gives what it has, and keeps it
-//! as it is; the other values are read while the index is gone through (`page_values.rs`).
+//! What a page shows is one moment's: memtables and tables are looked at once, when it begins. The
+//! value cache gives what it has, and keeps it as it is; the other values are read while the index
+//! is gone through (`page_values.rs`).
+//!
+//! The segment of a value is pinned when the page comes to it. If it was freed since the page
+//! began, what lay there was moved, or is no more: then the page begins again, at a new moment, and
+//! pins all segments of that.
 //!
 //! A page ends in front of what cannot be read, and one that begins there fails, unless it is to
 //! leave that out.
@@ -16,12 +20,14 @@ use super::Shard;
 use super::answer::shown_len;
 use super::leases::Lease;
 use super::page_values::{PageValues, leave_out};
+use super::pins::{SegmentPin, SnapshotPin};
 use crate::entry::{Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::scan::{IndexScan, ScanRange, Scanned};
 use crate::index::table::key_hash;
 use crate::key::{self, Key};
 use crate::scan::{LastUse, Page, PageItem, PagePlace, Scan};
+use crate::space::Readers;
 use crate::value_log::WantedValue;
 
 /// Entries that a page looks at for each item that it may have, and at least: behind many deleted
@@ -45,6 +51,15 @@ struct PageMoment<E: Env> {
     needs: u64,
     /// What is kept of it, if it is not the present.
     leased: Option<Rc<Lease<E>>>,
+    /// Keeps all segments of the present, if the page keeps more than those that it comes to.
+    all: Option<SnapshotPin>,
+}
+
+impl<E: Env> PageMoment<E> {
+    /// Whether every segment that the page may come to stays until its end.
+    fn keeps_all(&self) -> bool {
+        self.leased.is_some() || self.all.is_some()
+    }
 }
 
 impl<E: Env> Shard<E> {
@@ -91,13 +106,16 @@ impl<E: Env> Shard<E> {
         scan: &Scan,
         leased: Option<Rc<Lease<E>>>,
     ) -> Result<Page, EngineError> {
-        // Before the index is looked at: what it points to stays until the page is there.
-        let pin = self.pins.enter(self.env.now());
-        let moment = self.moment(leased);
-        let begun = self.begin(scan, &moment);
-        let page = self.page(scan, begun, &moment).await;
-        let is_leased = moment.leased.is_some();
-        drop((pin, moment));
+        let is_leased = leased.is_some();
+        let mut moment = self.moment(leased);
+        let page = loop {
+            match self.page_at(scan, &moment).await {
+                Ok(Some(page)) => break Ok(page),
+                Ok(None) => moment = PageMoment { all: Some(self.pin_all()), ..self.moment(None) },
+                Err(error) => break Err(error),
+            }
+        };
+        drop(moment);
         if is_leased {
             // The lease may have ended meanwhile: then nobody else looks at what it kept.
             self.look_for_files();
@@ -109,15 +127,16 @@ impl<E: Env> Shard<E> {
 
     /// The moment of a lease, or the present.
     fn moment(&self, leased: Option<Rc<Lease<E>>>) -> PageMoment<E> {
-        match leased {
-            Some(lease) => {
-                PageMoment { now: lease.unix_now, needs: lease.needs, leased: Some(lease) }
-            }
-            None => {
-                let needs = self.state.borrow().namespaces.flushed_end();
-                PageMoment { now: self.unix_now(), needs, leased: None }
-            }
-        }
+        let (now, needs) = match &leased {
+            Some(lease) => (lease.unix_now, lease.needs),
+            None => (self.unix_now(), self.state.borrow().namespaces.flushed_end()),
+        };
+        PageMoment { now, needs, leased, all: None }
+    }
+
+    fn pin_all(&self) -> SnapshotPin {
+        let below = self.journal.state().segment_id_next;
+        self.pins.snapshot(below, Readers::Operations, self.env.now())
     }
 
     fn begin(&self, scan: &Scan, moment: &PageMoment<E>) -> IndexScan<E> {
@@ -135,44 +154,48 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// A page: values are read while the index is gone through.
-    async fn page(
+    /// A page of `moment`, which begins now unless it is a lease's: values are read while the index
+    /// is gone through. `None` if it has come to a segment that was freed since.
+    async fn page_at(
         &self,
         scan: &Scan,
-        begun: IndexScan<E>,
         moment: &PageMoment<E>,
-    ) -> Result<Page, EngineError> {
+    ) -> Result<Option<Page>, EngineError> {
+        let begun = self.begin(scan, moment);
         let values = RefCell::new(PageValues::new(scan.bytes_max));
         let walk = async {
             let walked = self.walk(scan, begun, moment, &values).await;
+            if !matches!(walked, Ok(Some(_))) {
+                values.borrow_mut().abandon();
+            }
             values.borrow_mut().complete();
             walked
         };
         let (walked, ()) = futures_lite::future::zip(walk, self.read_values(&values)).await;
-        let mut page = walked?;
+        let Some(mut page) = walked? else { return Ok(None) };
         let lost = values.into_inner().put_into(&mut page.items)?;
-        let Some((first, error)) = lost.first() else { return Ok(page) };
+        let Some((first, error)) = lost.first() else { return Ok(Some(page)) };
         if scan.passes_damage {
             page.is_damaged = true;
             leave_out(&mut page.items, &lost);
-            return Ok(page);
+            return Ok(Some(page));
         }
         let before = first.checked_sub(1).ok_or_else(|| error.clone())?;
         page.items.truncate(*first);
         let PageItem { record, item, .. } = &page.items[before];
         let key = Key { namespace: scan.namespace(), record, item };
         page.next = Some(PagePlace::at(&key.encode()));
-        Ok(page)
+        Ok(Some(page))
     }
 
-    /// Goes through the index, as far as the page goes.
+    /// Goes through the index, as far as the page goes; `None` as for [`Shard::page_at`].
     async fn walk(
         &self,
         scan: &Scan,
         mut begun: IndexScan<E>,
         moment: &PageMoment<E>,
         values: &RefCell<PageValues>,
-    ) -> Result<Page, EngineError> {
+    ) -> Result<Option<Page>, EngineError> {
         let mut page = Page { needs: moment.needs, ..Page::default() };
         let (mut bytes, mut examined) = (0, 0);
         let examined_max = EXAMINED_MIN.max(scan.items_max.saturating_mul(EXAMINED_PER_ITEM));
@@ -220,7 +243,8 @@ impl<E: Env> Shard<E> {
                     let wanted = WantedValue { pointer, value_len, key: scanned.key.clone() };
                     item.value = self.cached_value(&wanted);
                     if item.value.is_none() {
-                        values.borrow_mut().add(page.items.len(), wanted);
+                        let Some(pin) = self.pin_value(pointer, moment) else { return Ok(None) };
+                        values.borrow_mut().add(page.items.len(), wanted, pin);
                     }
                 }
                 page.items.push(item);
@@ -231,7 +255,14 @@ impl<E: Env> Shard<E> {
             }
         }
         page.is_damaged = begun.has_left_out();
-        Ok(page)
+        Ok(Some(page))
+    }
+
+    /// Pins the segment of a value that a page of `moment` has come to; `None` if it was freed since
+    /// that.
+    fn pin_value(&self, pointer: Pointer, moment: &PageMoment<E>) -> Option<SegmentPin> {
+        let is_there = moment.keeps_all() || !self.is_gone(pointer.segment);
+        is_there.then(|| self.pins.segment(pointer.segment, self.env.now()))
     }
 
     /// Whether no further entry is to be looked at for want of time.

@@ -216,13 +216,14 @@ impl<E: Env> Shard<E> {
             Some(Edit { segments_freed: numbers.clone(), segments_expired, ..Edit::default() })
         })
         .await?;
-        // Whoever began before this moment may still read the files.
+        // Who has pinned them, or all of a moment before this one, may still read the files.
         let moment = self.pins.present();
         let mut free = self.free.borrow_mut();
         for (number, bytes) in numbers.into_iter().zip(bytes) {
             self.garbage.collected.borrow_mut().remove(&number);
             self.garbage.dead.borrow_mut().forget(number);
             self.garbage.listed.borrow_mut().forget(number);
+            self.garbage.lifetimes.borrow_mut().forget(number);
             self.garbage.forget_expired(number);
             free.freed(number, bytes, moment);
         }

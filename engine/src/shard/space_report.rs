@@ -19,7 +19,7 @@ impl<E: Env> Shard<E> {
         let (estimate, free) = (self.index.estimate(), self.free.borrow());
         let segment_bytes = self.options.segment_bytes;
         let ready = free.ready() as u64 * u64::from(segment_bytes);
-        let (operations, oldest) = self.pins.held();
+        let (operations, oldest) = self.pins.of_operations(free.unreleased());
         let tables = journal.levels.iter().flatten();
         let mut report = SpaceReport {
             is_running: true,

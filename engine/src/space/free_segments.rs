@@ -44,8 +44,8 @@ impl FreeSegments {
         self.leaving.contains(&number)
     }
 
-    /// Notes a file of `bytes` that the manifest does not name any more. Whoever began before
-    /// `moment` may still read it.
+    /// Notes a file of `bytes` that the manifest does not name any more since `moment`. Who has
+    /// pinned it before may still read it.
     pub fn freed(&mut self, number: u32, bytes: u32, moment: u64) {
         self.leaving.remove(&number);
         self.in_use.push_back((moment, number));
@@ -57,15 +57,16 @@ impl FreeSegments {
         !self.in_use.is_empty()
     }
 
-    /// Takes the next file that nobody reads any more; `readers` says of a moment and a number who
-    /// may still read the segment that was freed then.
+    /// Takes the first file that nobody reads any more, whoever reads those before it; `readers`
+    /// says of a moment and a number who may still read the segment that was freed then.
     pub fn take_unread(&mut self, readers: impl Fn(u64, u32) -> Readers) -> Option<(u32, u32)> {
-        while let Some(&(moment, number)) = self.in_use.front() {
+        let mut at = 0;
+        while let Some(&(moment, number)) = self.in_use.get(at) {
             match readers(moment, number) {
-                Readers::Operations => return None,
-                Readers::Leases => self.leased.extend(self.in_use.pop_front()),
+                Readers::Operations => at += 1,
+                Readers::Leases => self.leased.extend(self.in_use.remove(at)),
                 Readers::Nobody => {
-                    self.in_use.pop_front();
+                    self.in_use.remove(at);
                     let bytes = self.in_use_bytes.remove(&number).expect("every file has a length");
                     return Some((number, bytes));
                 }
@@ -89,9 +90,13 @@ impl FreeSegments {
 
     /// Bytes of the files of which `is_held` says so, by the moment of their freeing and number.
     pub fn bytes_held(&self, is_held: impl Fn(u64, u32) -> bool) -> u64 {
-        let files = self.leased.iter().chain(&self.in_use);
-        let held = files.filter(|(moment, number)| is_held(*moment, *number));
-        held.map(|(_, number)| u64::from(self.in_use_bytes[number])).sum()
+        let held = self.unreleased().filter(|(moment, number)| is_held(*moment, *number));
+        held.map(|(_, number)| u64::from(self.in_use_bytes[&number])).sum()
+    }
+
+    /// The files that somebody may still read: moments of freeing, and numbers.
+    pub fn unreleased(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.leased.iter().chain(&self.in_use).copied()
     }
 
     /// A file that nobody reads and that can be used again.
@@ -150,6 +155,21 @@ mod tests {
         free.add(3);
         assert_eq!((free.ready(), free.number_next(), free.bytes(100)), (1, 4, 100));
         assert_eq!((free.take(), free.take()), (Some(3), None));
+    }
+
+    #[test]
+    fn a_file_that_is_read_stands_in_nobodys_way() {
+        let mut free = FreeSegments::default();
+        for (number, moment) in [(3, 7), (4, 8), (5, 9)] {
+            free.freed(number, 100, moment);
+        }
+        let reads = |readers: [Readers; 3]| move |_: u64, number: u32| readers[number as usize - 3];
+        let slow = reads([Readers::Operations, Readers::Nobody, Readers::Operations]);
+        assert_eq!((free.take_unread(&slow), free.take_unread(&slow)), (Some((4, 100)), None));
+        assert_eq!(free.unreleased().collect::<Vec<_>>(), [(7, 3), (9, 5)]);
+        let slow = reads([Readers::Operations, Readers::Nobody, Readers::Nobody]);
+        assert_eq!((free.take_unread(slow), free.has_files_in_use()), (Some((5, 100)), true));
+        assert_eq!(free.take_unread(|_, _| Readers::Nobody), Some((3, 100)));
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl SegmentSpace {
 pub struct PinnedFiles {
     /// Bytes of these files.
     pub bytes: u64,
-    /// Operations under way that may read files, as a number.
+    /// Reads under way that keep segments among them, as a number.
     pub operations: u64,
     /// For how long the oldest of them has been under way, in nanoseconds.
     pub oldest_nanoseconds: u64,

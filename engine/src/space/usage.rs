@@ -183,6 +183,14 @@ impl SpaceUsage {
         log.saturating_add(limits.segments(self.segments_for_log(limits)))
     }
 
+    /// Bytes by which the log may grow before space is needed of which much will have expired by
+    /// itself; 0 if it is needed now. The collector needs some time: that is for half of what
+    /// writers may append. `log` as for [`Self::slack`].
+    pub fn patience(&self, limits: &SpaceLimits, log: u64) -> u64 {
+        let is_short = self.headroom(limits) < self.extend_above(limits);
+        if is_short { 0 } else { self.slack(limits, log) / 2 }
+    }
+
     /// How far writers and the collector have to go until the log may take one segment more than
     /// it may now. `log` as for [`Self::slack`].
     pub fn runway(&self, limits: &SpaceLimits, log: u64, collecting: Collecting) -> Runway {
@@ -262,6 +270,16 @@ mod tests {
         assert!(!wants_pace(2000) && wants_pace(1999));
         assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
         assert!(at(3000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
+    }
+
+    #[test]
+    fn there_is_time_to_wait_as_long_as_the_log_may_grow() {
+        let cap = usage().cap(&LIMITS);
+        let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
+        let patience = |headroom| at(headroom).patience(&LIMITS, 700);
+        assert_eq!([0, 1999, 2000, 3000, 3999].map(patience), [0, 0, 350, 850, 850]);
+        let above = SpaceUsage { allocated: cap + 500, ..usage() };
+        assert_eq!(above.patience(&LIMITS, 700), 0, "however much the log has got");
     }
 
     #[test]

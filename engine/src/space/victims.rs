@@ -4,9 +4,15 @@
 //! segment with the best ratio of benefit to cost, `(1 - u) * age / (1 + u)`, where `u` is the part
 //! of it that lives. Reading it costs 1, writing the survivors costs `u`, and what is dead in an
 //! old segment stays so, while a young one is likely to have more of it soon.
+//!
+//! Of what expires it is known when it will be dead. To collect it earlier is of use until then, so
+//! for these records their time left counts if it is shorter than the age. As long as there is
+//! space, a segment is waited for of which a quarter or more of the copies would be dead before the
+//! space is needed.
 
 use larder_runtime::env::DISK_ALIGNMENT;
 
+use super::Lifetimes;
 use crate::manifest::SegmentState;
 use crate::value_log::{frame, segment};
 
@@ -27,7 +33,42 @@ pub struct VictimCandidate {
     pub live_bytes: u64,
     /// How many records these are, about.
     pub live_records: u64,
+    /// For how long collecting it is of use, in segments that are made meanwhile: its age, or less
+    /// where its records expire sooner.
+    pub use_segments: u64,
+    /// Of the live bytes, those that will have expired before their space is needed, about.
+    pub waited_bytes: u64,
 }
+
+/// What is known of the time in which victims are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Foresight {
+    /// The present, in Unix seconds.
+    pub now: u32,
+    /// When space is needed, in Unix seconds; the present if it is needed now.
+    pub need: u32,
+    /// The highest number of any segment.
+    pub newest: u32,
+    /// How many seconds it takes until another 1,024 segments of the log are full.
+    pub seconds_per_1024_segments: u32,
+}
+
+impl Foresight {
+    /// How old a segment is, in segments.
+    fn age(&self, number: u32) -> u64 {
+        u64::from(self.newest.saturating_sub(number)) + 1
+    }
+
+    /// How many segments the log fills until `expiry`, and at least one.
+    fn segments_until(&self, expiry: u32) -> u64 {
+        let seconds = u64::from(expiry.saturating_sub(self.now));
+        (seconds * 1024 / u64::from(self.seconds_per_1024_segments.max(1))).max(1)
+    }
+}
+
+/// A segment is waited for if at least this part of what lives will have expired before its space
+/// is needed.
+const WAITED_DIVISOR: u64 = 4;
 
 /// A segment is not collected for less than this part of it: the copies would cost more than they
 /// bring, and where everything lives nothing would ever come to rest.
@@ -45,8 +86,56 @@ impl VictimCandidate {
     ) -> Option<Self> {
         let frame_bytes = known.sealed?.end.saturating_sub(segment::HEADER_BYTES);
         let live_bytes = known.live_bytes.min(u64::from(frame_bytes).saturating_sub(dead_bytes));
-        let live_records = live_bytes / mean_record.max(1);
-        Some(Self { number, frame_bytes, generation: known.generation, live_bytes, live_records })
+        Some(Self {
+            number,
+            frame_bytes,
+            generation: known.generation,
+            live_bytes,
+            live_records: live_bytes / mean_record.max(1),
+            use_segments: 0,
+            waited_bytes: 0,
+        })
+    }
+
+    /// The same with what is known of the time: how old it is, and when its records expire. Of a
+    /// segment in which all do the manifest knows that, of others `lifetimes`.
+    pub fn foreseen(
+        mut self,
+        known: &SegmentState,
+        lifetimes: &Lifetimes,
+        foresight: &Foresight,
+    ) -> Self {
+        self.use_segments = foresight.age(self.number);
+        match known.expires_at().filter(|at| *at > foresight.now) {
+            Some(at) => {
+                let all = (at, u64::from(self.frame_bytes));
+                self.foresee(std::iter::once(all), foresight);
+            }
+            None => self.foresee(lifetimes.after(self.number, foresight.now), foresight),
+        }
+        self
+    }
+
+    /// Goes by what expires when of the bytes that were written to it: what has died meanwhile was
+    /// as likely to expire as what lives.
+    fn foresee(&mut self, expiring: impl Iterator<Item = (u32, u64)>, foresight: &Foresight) {
+        let (age, all) = (u128::from(self.use_segments), u128::from(self.frame_bytes.max(1)));
+        let (mut expires, mut waited, mut used) = (0, 0, 0);
+        for (expiry, bytes) in expiring {
+            let bytes = u128::from(bytes).min(all - expires);
+            expires += bytes;
+            used += bytes * age.min(u128::from(foresight.segments_until(expiry)));
+            waited += if expiry <= foresight.need { bytes } else { 0 };
+        }
+        used += (all - expires) * age;
+        self.use_segments = u64::try_from(used / all).unwrap_or(u64::MAX);
+        let live = u128::from(self.live_bytes);
+        self.waited_bytes = u64::try_from(live * waited / all).unwrap_or(u64::MAX);
+    }
+
+    /// Whether so much of what lives expires before space is needed that it is waited for.
+    fn is_waited_for(&self) -> bool {
+        self.waited_bytes > 0 && self.waited_bytes >= self.live_bytes / WAITED_DIVISOR
     }
 
     /// Bytes that collecting it frees: what it takes, less what its copies take and the log's
@@ -70,41 +159,43 @@ impl VictimCandidate {
         self.gain() >= (u64::from(self.frame_bytes) / divisor).max(1)
     }
 
-    /// Benefit over cost, scaled; `newest` is the highest number of any segment.
-    fn score(&self, newest: u32) -> u128 {
+    /// Benefit over cost, scaled.
+    fn score(&self) -> u128 {
         let file = u128::from(self.frame_bytes);
         let live = u128::from(self.live_bytes).min(file);
-        let age = u128::from(newest.saturating_sub(self.number)) + 1;
-        (file - live) * age * 1024 / (file + live).max(1)
+        (file - live) * u128::from(self.use_segments) * 1024 / (file + live).max(1)
     }
 }
 
-/// The candidate to collect next, if one is worth it; `newest` is the highest number of any
-/// segment.
-pub fn choose(
-    candidates: impl Iterator<Item = VictimCandidate>,
-    newest: u32,
-) -> Option<VictimCandidate> {
+/// The candidate to collect next, if one is worth it and is not waited for.
+pub fn choose(candidates: impl Iterator<Item = VictimCandidate>) -> Option<VictimCandidate> {
     candidates
-        .filter(VictimCandidate::is_worth_it)
-        .max_by_key(|candidate| (candidate.score(newest), std::cmp::Reverse(candidate.number)))
+        .filter(|candidate| candidate.is_worth_it() && !candidate.is_waited_for())
+        .max_by_key(|candidate| (candidate.score(), std::cmp::Reverse(candidate.number)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::SegmentSeal;
+    use crate::manifest::{NEVER_EXPIRES, SegmentSeal};
 
     const KIB: u64 = 1024;
 
     /// A candidate of 1000 KiB, of which so many live, in records of 1 KiB.
     fn candidate(number: u32, live: u64) -> VictimCandidate {
-        let (frame_bytes, live_bytes) = (1000 * KIB as u32, live * KIB);
-        VictimCandidate { number, frame_bytes, generation: 0, live_bytes, live_records: live }
+        VictimCandidate {
+            number,
+            frame_bytes: 1000 * KIB as u32,
+            generation: 0,
+            live_bytes: live * KIB,
+            live_records: live,
+            use_segments: u64::from(100 - number) + 1,
+            waited_bytes: 0,
+        }
     }
 
     fn chosen(candidates: &[VictimCandidate]) -> Option<u32> {
-        choose(candidates.iter().copied(), 100).map(|candidate| candidate.number)
+        choose(candidates.iter().copied()).map(|candidate| candidate.number)
     }
 
     #[test]
@@ -145,6 +236,58 @@ mod tests {
             (candidate.live_bytes, candidate.live_records)
         };
         assert_eq!([0, 50, 400, 2000].map(live), [(900, 10), (900, 10), (600, 6), (0, 0)]);
+    }
+
+    #[test]
+    fn what_is_dead_soon_is_copied_late() {
+        let of_use = |number, live, use_segments| VictimCandidate {
+            use_segments,
+            ..candidate(number, live)
+        };
+        assert_eq!(chosen(&[of_use(40, 400, 60), candidate(41, 600)]), Some(40));
+        assert_eq!(chosen(&[of_use(40, 400, 20), candidate(41, 600)]), Some(41));
+        assert_eq!(chosen(&[of_use(40, 100, 20), candidate(41, 600)]), Some(40), "few copies");
+        assert_eq!(chosen(&[of_use(40, 400, 1)]), Some(40), "there is no other");
+        let waited = |number, live, waited: u64| VictimCandidate {
+            waited_bytes: waited * KIB,
+            ..candidate(number, live)
+        };
+        assert_eq!(chosen(&[waited(40, 400, 400), waited(41, 400, 100)]), None);
+        assert_eq!(chosen(&[waited(40, 400, 400), waited(41, 400, 99)]), Some(41));
+        assert_eq!(chosen(&[waited(40, 0, 0)]), Some(40));
+    }
+
+    #[test]
+    fn when_records_expire_is_told_by_the_manifest_or_by_what_was_written() {
+        let end = segment::HEADER_BYTES + 1000;
+        let known = |expiry_max| SegmentState {
+            file_bytes: 1 << 20,
+            sealed: Some(SegmentSeal { segment: 3, end, sequence_last: 0 }),
+            live_bytes: 800,
+            generation: 0,
+            expiry_max,
+            pointers_end_max: 0,
+        };
+        let mut lifetimes = Lifetimes::default();
+        lifetimes.add(3, 150, 250);
+        lifetimes.add(3, 200, 500);
+        // The segment is 80 segments old, and the log fills one in two seconds.
+        let foreseen = |expiry_max, now, need| {
+            let foresight = Foresight { now, need, newest: 82, seconds_per_1024_segments: 2048 };
+            let known = known(expiry_max);
+            let candidate = VictimCandidate::of(3, &known, 0, 100).expect("sealed");
+            let candidate = candidate.foreseen(&known, &lifetimes, &foresight);
+            (candidate.use_segments, candidate.waited_bytes)
+        };
+        // 25 segments for a quarter, 50 for half of it, 80 for what never expires.
+        assert_eq!(foreseen(NEVER_EXPIRES, 100, 100), ((25 + 2 * 50 + 80) / 4, 0));
+        assert_eq!(foreseen(0, 100, 149), (51, 0), "nothing was written out");
+        assert_eq!(foreseen(NEVER_EXPIRES, 100, 150), (51, 200));
+        assert_eq!(foreseen(NEVER_EXPIRES, 100, u32::MAX), (51, 600));
+        assert_eq!(foreseen(NEVER_EXPIRES, 150, 160), ((2 * 25 + 2 * 80) / 4, 0), "one is over");
+        assert_eq!((foreseen(180, 100, 179), foreseen(180, 100, 180)), ((40, 0), (40, 800)));
+        assert_eq!(foreseen(900, 100, 100), (80, 0), "it lives longer than it is old");
+        assert_eq!(foreseen(180, 180, 200), (45, 400), "what tables had of it has expired");
     }
 
     #[test]

@@ -154,11 +154,10 @@ impl<E: Env> Shard<E> {
         let mut encoded = key.encode();
         let turn = self.turns.enter(key_hash(&encoded));
         turn.come().await;
-        let pin = self.pins.enter(self.env.now());
         self.state.borrow().set_generation(key.namespace, &mut encoded);
         let now = self.unix_now();
         let located = self.locate(&encoded, key_hash(&encoded), now, false).await;
-        drop((pin, turn));
+        drop(turn);
         self.release_files();
         let located = located?;
         if located.metadata.is_large() && located.large().is_none() {

@@ -17,6 +17,7 @@ use super::large;
 use super::lives::Lives;
 use super::model::Device;
 use super::races;
+use super::slow_readers;
 use crate::canary::{self, Defect};
 use crate::value_log::Durability;
 
@@ -100,7 +101,8 @@ fn races_notice_defects_of_the_collector() {
     races_notice(Defect::SkipCopySync, collection_races::crashes);
     races_notice(Defect::FreeVictimEarly, collection_races::crashes);
     races_notice(Defect::ReplayFromLater, collection_races::crashes);
-    races_notice(Defect::ReleasePinsEarly, collection_races::readers_of_the_old_place);
+    let slow_read = slow_readers::a_slow_read_keeps_its_own_segment_and_no_other;
+    races_notice(Defect::ReleasePinsEarly, slow_read);
 }
 
 #[test]

@@ -500,9 +500,9 @@ fn hold(
 }
 
 #[test]
-pub(super) fn readers_of_the_old_place() {
+fn readers_of_the_old_place() {
     hold_at_each_step(&get(), |before, after| assert_eq!(before, after));
-    // Of an item that does not expire the old place is read, not looked for again.
+    // Of an item that does not expire nothing is remembered when its segment is freed.
     let prepared = prepare();
     let mut steps = 0;
     while let Some((_, seen)) = hold(&prepared, WITNESSES[1], &get(), steps) {

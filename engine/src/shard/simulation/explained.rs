@@ -102,8 +102,9 @@ fn a_freed_file_is_pinned_for_as_long_as_somebody_may_read_it() {
     let worker = shard.clone();
     let pinning = async move {
         run(&worker, b"key", set(&[7; 500])).await;
+        let segment = harness::pointer(&worker, b"key").expect("a long value").segment;
+        let pin = worker.pins.segment(segment, worker.env.now());
         items::flush_memtable(&worker).await;
-        let pin = worker.pins.enter(worker.env.now());
         run(&worker, b"key", set(b"short")).await;
         for round in 0..40u8 {
             run(&worker, &[round], set(&[round; 20])).await;

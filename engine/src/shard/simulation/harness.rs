@@ -179,7 +179,6 @@ pub(super) fn open_in(
 
 /// What the shard holds for a key, whether it has expired or not.
 pub(super) async fn stored(shard: &TestShard, name: &Name) -> Result<Option<Item>, EngineError> {
-    let _pin = shard.pins.enter(0);
     let mut encoded = name.as_key().encode();
     shard.state.borrow().set_generation(name.namespace, &mut encoded);
     let located = shard.locate(&encoded, key_hash(&encoded), 0, true).await?;

@@ -252,7 +252,7 @@ pub(super) fn a_freed_segment_is_readable_while_somebody_may_read_it() {
         run(&shard, b"key", set(&[7; 500])).await;
         let pointer = harness::pointer(&shard, b"key").expect("a long value");
         flush_memtable(&shard).await;
-        let pin = shard.pins.enter(shard.env.now());
+        let pin = shard.pins.segment(pointer.segment, shard.env.now());
         run(&shard, b"key", set(b"short")).await;
         for round in 0..40u8 {
             run(&shard, &[round], set(&[round; 20])).await;

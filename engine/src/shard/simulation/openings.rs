@@ -174,7 +174,6 @@ fn a_segment_that_goes_after_the_start_is_an_error_for_its_keys() {
         let mut failed = Vec::new();
         for number in 0..VALUES {
             let key = crate::key::Key::memcached(&key(number)).encode();
-            let _pin = shard.pins.enter(0);
             let hash = table::key_hash(&key);
             if let Err(error) = shard.locate(&key, hash, 0, true).await {
                 failed.push(error.to_string());

@@ -24,7 +24,7 @@ use crate::shard::ShardOptions;
 const HELD_NANOSECONDS: u64 = 20_000_000_000;
 
 /// Begins `future`; the operation of the device that it asks for first is held.
-async fn held<F: Future>(env: &SimEnv, future: F) -> Pin<Box<F>> {
+pub(super) async fn held<F: Future>(env: &SimEnv, future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     let latency_nanoseconds = HELD_NANOSECONDS..=HELD_NANOSECONDS;
     env.set_faults(FaultPlan { latency_nanoseconds, ..FaultPlan::default() });
