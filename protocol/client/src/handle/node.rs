@@ -8,9 +8,9 @@ use larder_protocol::native::HelloReply;
 
 use super::client_core::WeakCore;
 use super::keeper::Alarm;
-use super::lane::{Failed, Lane};
+use super::lane::{Failed, Lane, NoWay};
 use super::locked;
-use super::operation::Route;
+use super::operation::{Operation, Route};
 use super::settings::Settings;
 use crate::clock::now;
 
@@ -138,6 +138,16 @@ impl Node {
     ) -> Option<Arc<Lane>> {
         let layout = self.layout.read().unwrap_or_else(PoisonError::into_inner);
         layout.lane(route, avoid).map(Arc::clone)
+    }
+
+    /// Hands a request that was just made to its lane; which one that is, if it should be sent
+    /// without waiting for more.
+    pub(crate) fn submit(&self, operation: &Arc<Operation>) -> Result<Option<Arc<Lane>>, NoWay> {
+        // Threads that share a client are kept from counting who holds a lane.
+        let layout = self.layout.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(lane) = layout.lane(operation.route, None) else { return Ok(None) };
+        let is_urgent = lane.submit(operation, operation.started)?;
+        Ok(is_urgent.then(|| Arc::clone(lane)))
     }
 
     /// What the node has said of itself last.

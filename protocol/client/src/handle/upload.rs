@@ -9,9 +9,10 @@ use larder_protocol::native::{
     StoreWhen,
 };
 
-use super::call::{Call, wait};
+use super::call::Call;
 use super::compression::COMPRESSED;
 use super::placement::Targets;
+use super::waiting::wait;
 use super::{Access, CallKind, Client, NOT_WITH_REPLICAS, read_nothing};
 use crate::connection::{Arrived, Stored};
 use crate::error::ClientError;
