@@ -183,16 +183,18 @@ impl Node {
         alarm.set(asked_again);
         let mut failed = Vec::new();
         if !self.layout().is_as(&hello) {
-            let by_core = self.core_lanes(&hello, settings);
+            // Whom a lane to a core's port finds there is compared with this: so it is noted first.
             let mut gone = Vec::new();
             self.replace(|layout| {
-                gone = std::mem::replace(&mut layout.by_core, by_core);
+                gone = std::mem::take(&mut layout.by_core);
                 layout.shards = hello.shards;
                 layout.cores = hello.cores;
                 layout.seed = hello.hash_seed;
                 layout.core_ports = hello.core_ports.clone();
             });
             failed = gone.iter().flat_map(|lane| lane.close()).collect();
+            let by_core = self.core_lanes(&hello, settings);
+            self.replace(|layout| layout.by_core = by_core);
         }
         *known = Some(hello);
         // Lanes to ports that the node has no more are closed by now, and none connects again.
