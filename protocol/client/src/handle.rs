@@ -88,7 +88,8 @@ const DURATION_MAX: Duration = Duration::from_hours(24);
 /// calls that it has made, closes them.
 ///
 /// Requests of all threads and tasks are gathered: who comes while others are being sent goes with
-/// the next ones. No call waits for a socket.
+/// the next ones. No call waits for a socket. A thread that waits for its answers reads them itself
+/// while it is the only one, and a thread of the connection reads them else.
 #[derive(Clone, Debug)]
 pub struct Client {
     core: Arc<ClientCore>,
