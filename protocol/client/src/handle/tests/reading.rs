@@ -1,6 +1,6 @@
 //! Threads that wait read their answers themselves, and nobody else is forgotten.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -120,6 +120,38 @@ fn a_connection_that_a_node_closes_while_a_thread_reads_fails_its_call_alone() {
         assert!(began.elapsed() < PATIENCE, "the connection is not made anew");
     }
     assert_eq!(fake.accepted.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_thread_that_reads_outlives_its_connections() {
+    let seed = seed();
+    let fake = Fake::good();
+    let client = client(&fake.address);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = numbers(seed);
+            while !is_over.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_micros(random(4000)));
+                client.core.nodes[0].layout().lanes().for_each(|lane| lane.cut());
+            }
+        });
+        let mut answered = 0;
+        for _ in 0..2000 {
+            let calls: Calls<_> = (0..4).map(|_| client.get(key("k"))).collect();
+            for item in calls.wait() {
+                // A connection that is cut again and again may use up the tries of a call, but
+                // nobody waits for answers that never come.
+                let is_late = matches!(item, Err(ClientError::Timeout { .. }));
+                assert!(!is_late, "nobody has read");
+                answered += usize::from(item.is_ok());
+            }
+        }
+        is_over.store(true, Ordering::SeqCst);
+        println!("{answered} answered over {} connections", fake.accepted.load(Ordering::SeqCst));
+        assert!(answered > 0 && fake.accepted.load(Ordering::SeqCst) > 1);
+    });
+    have_left(&client);
 }
 
 #[test]
