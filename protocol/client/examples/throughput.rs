@@ -1,13 +1,20 @@
 //! What the client costs: reads of values of 1,000 bytes, from one thread that keeps 16 under way,
-//! and from 8 threads that share one client and keep as many each.
+//! and from 8 threads that share one client and keep as many each. Beside them what a socket alone
+//! costs, over which one thread sends the same requests 16 at a time: nothing that reads them can
+//! cost less.
 //!
 //! `cargo run --release -p larder-client --example throughput -- 127.0.0.1:9411 10` measures each
-//! for 10 seconds. The node keeps the 1,000 records `throughput:0000` and so on afterwards.
+//! for 10 seconds, and with `one`, `eight` or `socket` behind that only one of them. The node keeps
+//! the 1,000 records `throughput:0000` and so on afterwards.
 #![forbid(unsafe_code)]
 
+use std::io::{Error, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use larder_client::{CallKind, Calls, Client, ClientError, ItemRef, Put};
+use larder_protocol::native::reply::NativeReply;
+use larder_protocol::native::{GetItem, ItemKey, NativeRequest, put_request};
 use rustix::time::{ClockId, clock_gettime};
 
 const ITEMS: usize = 1000;
@@ -16,10 +23,29 @@ const VALUE_BYTES: usize = 1000;
 /// Reads that a thread keeps under way.
 const DEPTH: usize = 16;
 
+/// Bytes that are read from a bare socket at most at a time.
+const READ_BYTES: usize = 128 << 10;
+
 pub(crate) fn run(node: &str, time: Duration) -> Result<(), ClientError> {
+    run_some(node, time, &["one", "eight", "socket"])
+}
+
+fn run_some(node: &str, time: Duration, which: &[&str]) -> Result<(), ClientError> {
     let names: Vec<String> = (0..ITEMS).map(|number| format!("throughput:{number:04}")).collect();
     fill(&Client::connect(node)?, &names)?;
-    for threads in [1, 8] {
+    for which in which {
+        let threads = match *which {
+            "one" => 1,
+            "eight" => 8,
+            "socket" => {
+                let socket = TcpStream::connect(node).map_err(ClientError::Broken)?;
+                let cost = Cost::begin();
+                let read = read_bare(socket, &names, cost.began + time);
+                cost.print("a socket alone", read.map_err(ClientError::Broken)?);
+                continue;
+            }
+            other => return Err(ClientError::Usage(format!("there is no {other} to measure"))),
+        };
         // A client of its own, so that its latencies are those of this run.
         let client = Client::connect(node)?;
         client.ping().wait()?;
@@ -42,6 +68,29 @@ fn fill(client: &Client, names: &[String]) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// What has been used since some moment.
+struct Cost {
+    began: Instant,
+    spent: Duration,
+}
+
+impl Cost {
+    fn begin() -> Self {
+        Self { began: now(), spent: processor_time() }
+    }
+
+    fn print(&self, who: &str, read: u64) {
+        let (took, spent) = (now() - self.began, processor_time() - self.spent);
+        println!(
+            "{who}, {DEPTH} reads under way: {read} reads, {:.0} reads/s, {:.3} us of CPU a read, \
+             {:.2} CPUs",
+            read as f64 / took.as_secs_f64(),
+            spent.as_secs_f64() * 1e6 / read.max(1) as f64,
+            spent.as_secs_f64() / took.as_secs_f64(),
+        );
+    }
+}
+
 /// Reads from so many threads for so long, and prints what it has cost.
 fn measure(
     client: &Client,
@@ -49,24 +98,16 @@ fn measure(
     threads: usize,
     time: Duration,
 ) -> Result<(), ClientError> {
-    let (began, spent) = (now(), processor_time());
+    let cost = Cost::begin();
     let read = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || read(client, names, thread, began + time)))
+            .map(|thread| scope.spawn(move || read(client, names, thread, cost.began + time)))
             .collect();
         let read = readers.into_iter().map(|reader| reader.join().expect("no panic"));
         read.sum::<Result<u64, ClientError>>()
     })?;
-    let (took, spent) = (now() - began, processor_time() - spent);
-    let micros = spent.as_secs_f64() * 1e6 / read.max(1) as f64;
-    let latency = client.metrics().of(CallKind::Get).latency(0.99);
-    println!(
-        "{threads} threads, {DEPTH} reads each under way: {:.0} reads/s, {micros:.3} us of CPU a \
-         read, {:.2} CPUs, p99 {} us",
-        read as f64 / took.as_secs_f64(),
-        spent.as_secs_f64() / took.as_secs_f64(),
-        latency.as_micros(),
-    );
+    let latency = client.metrics().of(CallKind::Get).latency(0.99).as_micros();
+    cost.print(&format!("{threads} threads (p99 {latency} us)"), read);
     Ok(())
 }
 
@@ -90,6 +131,47 @@ fn read(
     Ok(read)
 }
 
+/// Reads until `end` over a socket, 16 items at a time; how many.
+fn read_bare(mut socket: TcpStream, names: &[String], end: Instant) -> std::io::Result<u64> {
+    socket.set_nodelay(true)?;
+    let batches: Vec<Vec<u8>> = names.chunks_exact(DEPTH).map(batch).collect();
+    let (mut buffer, mut read) = (vec![0; READ_BYTES], 0);
+    for batch in batches.iter().cycle() {
+        if now() >= end {
+            break;
+        }
+        socket.write_all(batch)?;
+        let (mut from, mut to, mut replies) = (0, 0, 0);
+        while replies < DEPTH {
+            match NativeReply::read(&buffer[from..to], READ_BYTES as u32) {
+                Ok((reply, length)) => {
+                    let item = reply.item().map_err(|_| Error::from(ErrorKind::InvalidData))?;
+                    assert_eq!(item.value.len(), VALUE_BYTES);
+                    (from, replies) = (from + length, replies + 1);
+                }
+                Err(Ok(_)) => match socket.read(&mut buffer[to..])? {
+                    0 => return Err(ErrorKind::UnexpectedEof.into()),
+                    more => to += more,
+                },
+                Err(Err(_)) => return Err(ErrorKind::InvalidData.into()),
+            }
+        }
+        read += DEPTH as u64;
+    }
+    Ok(read)
+}
+
+/// Requests of these items, as bytes.
+fn batch(names: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (id, name) in (1..).zip(names) {
+        let key = ItemKey { namespace: 0, record: name.as_bytes(), item: b"" };
+        let get = GetItem { key, metadata_only: false, is_quiet: false };
+        put_request(&mut bytes, id, 5_000_000, false, &NativeRequest::Get(get));
+    }
+    bytes
+}
+
 #[allow(clippy::disallowed_methods, reason = "a program has a clock of its own")]
 fn now() -> Instant {
     Instant::now()
@@ -107,5 +189,9 @@ fn main() -> Result<(), ClientError> {
     let node = arguments.next().unwrap_or_else(|| "127.0.0.1:9411".to_owned());
     let seconds = arguments.next().map_or(Ok(5), |seconds| seconds.parse());
     let seconds = seconds.map_err(|_| ClientError::Usage("how many seconds?".to_owned()))?;
-    run(&node, Duration::from_secs(seconds))
+    let time = Duration::from_secs(seconds);
+    match arguments.next() {
+        Some(which) => run_some(&node, time, &[&which]),
+        None => run(&node, time),
+    }
 }

@@ -2,10 +2,11 @@
 //!
 //! - `call` is what a program holds, `operation` a request on its way, `client_core` what all
 //!   handles share and where a try that failed goes on.
-//! - `lane` keeps a connection, `link` makes one, `sending` sends, `pipeline` gathers requests and
-//!   finds replies, `codec` and `meta` turn both to bytes and back.
+//! - `lane` keeps a connection, `link` makes one, `pipeline` gathers requests and finds replies,
+//!   `sending` sends and `reading` reads, `waiting` is how threads wait, `codec` and `meta` turn
+//!   requests to bytes and bytes to replies.
 //! - `node` knows how a node is laid out, `placement` and `ketama` on which nodes a record is.
-//! - `keeper` and `watch` keep time, `budget` says how often and when.
+//! - `keeper` and `watch` keep time, `budget` says how often and when, `spare` keeps memory.
 //! - `once` names changes, `multi` gathers reads, `listing` turns pages, `namespaces` asks all
 //!   nodes, `upload` and `download` cut large values into chunks, which have their time by `pace`.
 
@@ -51,9 +52,12 @@ mod operation;
 mod pace;
 mod pipeline;
 mod placement;
+mod reading;
 mod sending;
 mod settings;
+mod spare;
 mod upload;
+mod waiting;
 mod watch;
 
 pub use builder::ClientBuilder;
@@ -70,6 +74,7 @@ use client_core::ClientCore;
 use compression::{NOT_COMPARED, Packed, expand_item, packed};
 use operation::{Draft, Operation, Route, TimeAllowed};
 use placement::Targets;
+use spare::Spare;
 
 /// Nodes of a client at most.
 const NODES_MAX: usize = 1024;
@@ -84,7 +89,8 @@ const DURATION_MAX: Duration = Duration::from_hours(24);
 /// calls that it has made, closes them.
 ///
 /// Requests of all threads and tasks are gathered: who comes while others are being sent goes with
-/// the next ones. No call waits for a socket.
+/// the next ones. No call waits for a socket. A thread that waits for its answers reads them itself
+/// while it is the only one, and a thread of the connection reads them else.
 #[derive(Clone, Debug)]
 pub struct Client {
     core: Arc<ClientCore>,
@@ -471,12 +477,13 @@ impl Client {
         let token = name.flatten().map(|name| name.token());
         let durability = self.durability;
         let options = RequestOptions { durability, token, ..RequestOptions::default() };
-        let frame = settings.wire.frame(request, &options)?;
+        let Spare { operation: over, bytes } = Spare::take();
+        let frame = settings.wire.frame(request, &options, bytes)?;
         let route = record.map(|record| self.route(record, targets));
         let is_named = token.is_some() || access == Access::Once;
         let may_repeat = is_named || matches!(access, Access::Read | Access::Repeatable);
         let hedge_after = settings.hedge_after.filter(|_| kind == CallKind::Get);
-        let operation = Arc::new(Operation::new(Draft {
+        let operation = Operation::new(Draft {
             kind: Some(kind),
             frame,
             route,
@@ -486,7 +493,8 @@ impl Client {
             started,
             time,
             hedge_at: hedge_after.map(|delay| started + delay),
-        }));
+        });
+        let operation = spare::hold(over, operation);
         self.core.start(&operation);
         Ok(operation)
     }

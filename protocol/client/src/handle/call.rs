@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll, Waker};
 
 use larder_protocol::native::NativeStatus;
 
 use super::client_core::{ClientCore, FIRST_FAILURE};
 use super::operation::{Operation, Outcome};
+use super::spare;
+use super::waiting::{send_and_read, stop_reading, wait};
 use crate::connection::Arrived;
 use crate::error::ClientError;
 
@@ -25,6 +26,8 @@ type ReadReply<T> = Box<dyn FnOnce(Arrived) -> Result<T, ClientError> + Send>;
 pub struct Call<T> {
     state: State,
     read: Option<ReadReply<T>>,
+    /// Whether `read` has something in it that is the program's, and may take any time.
+    is_mapped: bool,
 }
 
 /// What follows from the outcomes of several nodes.
@@ -53,7 +56,7 @@ type AskedOfAll = Vec<(Arc<Operation>, Option<Outcome>)>;
 
 impl<T> Call<T> {
     pub(crate) fn failed(error: ClientError) -> Self {
-        Self { state: State::Failed(Some(error)), read: None }
+        Self { state: State::Failed(Some(error)), read: None, is_mapped: false }
     }
 
     /// Of one request, or of a write to several nodes that all have to do it.
@@ -82,7 +85,7 @@ impl<T> Call<T> {
                 State::All(core, asked, Some(agreement))
             }
         };
-        Self { state, read: Some(Box::new(read)) }
+        Self { state, read: Some(Box::new(read)), is_mapped: false }
     }
 
     /// The same call with another answer.
@@ -95,7 +98,7 @@ impl<T> Call<T> {
             .read
             .take()
             .map(|read| Box::new(move |arrived| read(arrived).map(change)) as ReadReply<U>);
-        Call { state, read }
+        Call { state, read, is_mapped: true }
     }
 
     /// Waits for the answer, at most until the call's deadline.
@@ -145,12 +148,12 @@ fn poll_all(
 }
 
 /// The outcome of a request. What was begun is sent where one has to be waited for: who takes
-/// answers that are there and asks for more goes on gathering.
+/// answers that are there and asks for more goes on gathering. A thread that waits reads as well.
 fn poll_one(core: &ClientCore, operation: &Operation, waker: &Waker) -> Poll<Outcome> {
     if let Some(outcome) = operation.take() {
         return Poll::Ready(outcome);
     }
-    core.flush();
+    send_and_read(core, operation, waker);
     operation.poll(waker)
 }
 
@@ -195,7 +198,12 @@ impl<T> Future for Call<T> {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => return Poll::Pending,
         };
-        self.state = State::Over;
+        if let State::One(_, over) = std::mem::replace(&mut self.state, State::Over) {
+            spare::keep(over);
+        }
+        if self.is_mapped {
+            stop_reading();
+        }
         let read = self.read.take();
         Poll::Ready(outcome.and_then(|arrived| match read {
             Some(read) => read(arrived),
@@ -272,36 +280,5 @@ impl<T> std::fmt::Debug for Calls<T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (calls, ended) = (self.calls.len(), self.ended.len());
         formatter.debug_struct("Calls").field("calls", &calls).field("ended", &ended).finish()
-    }
-}
-
-/// Wakes a thread.
-struct Parked(Thread);
-
-impl Wake for Parked {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-thread_local! {
-    static WAKER: Waker = Waker::from(Arc::new(Parked(std::thread::current())));
-}
-
-/// Parks the thread until the future is ready. The keeper ends every call at its deadline.
-pub(super) fn wait<F: Future + Unpin>(mut future: F) -> F::Output {
-    let waker = WAKER.try_with(Waker::clone);
-    // A thread that is ending has no such waker any more.
-    let waker = waker.unwrap_or_else(|_| Waker::from(Arc::new(Parked(std::thread::current()))));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut context) {
-            return output;
-        }
-        std::thread::park();
     }
 }

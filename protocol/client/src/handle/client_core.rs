@@ -83,13 +83,10 @@ impl ClientCore {
 
     /// Begins the first try. It is sent with the next [`ClientCore::flush`] at the latest.
     pub(crate) fn start(&self, operation: &Arc<Operation>) {
-        let lane = self.nodes[operation.targets.at(0)].lane(operation.route, None);
-        if let Some(lane) = lane {
-            match self.submit(operation, &lane, operation.started) {
-                Some(true) => lane.flush(),
-                Some(false) => self.is_dirty.store(true, Ordering::Release),
-                None => {}
-            }
+        match self.nodes[operation.targets.at(0)].submit(operation) {
+            Ok(Some(lane)) => lane.flush(),
+            Ok(None) => self.is_dirty.store(true, Ordering::Release),
+            Err(why) => self.not_taken(operation, why),
         }
         self.watch(operation);
     }
@@ -103,25 +100,32 @@ impl ClientCore {
 
     /// Sends what was begun.
     pub(crate) fn flush(&self) {
+        self.flush_with(Lane::flush_if_dirty);
+    }
+
+    /// The same in another way of flushing lanes.
+    pub(super) fn flush_with(&self, mut flush: impl FnMut(&Arc<Lane>)) {
         if self.is_dirty.load(Ordering::Acquire) && self.is_dirty.swap(false, Ordering::AcqRel) {
             for node in &self.nodes {
-                node.layout().lanes().for_each(Lane::flush_if_dirty);
+                node.layout().lanes().for_each(&mut flush);
             }
         }
     }
 
-    /// Hands a request to a lane: whether it should be sent at once. `None` if it did not take it,
-    /// and the try has failed.
-    fn submit(&self, operation: &Arc<Operation>, lane: &Arc<Lane>, at: Instant) -> Option<bool> {
-        match lane.submit(operation, at) {
-            Ok(is_urgent) => Some(is_urgent),
-            Err(NoWay::Broken(why)) => {
-                self.failed(operation, &why, false);
-                None
-            }
-            Err(NoWay::Overloaded { calls, bytes }) => {
+    /// Hands a request to a lane and has it sent. If the lane does not take it, the try has failed.
+    fn submit(&self, operation: &Arc<Operation>, lane: &Arc<Lane>) {
+        match lane.submit(operation, now()) {
+            Ok(_) => lane.flush(),
+            Err(why) => self.not_taken(operation, why),
+        }
+    }
+
+    /// A lane has not taken a request.
+    fn not_taken(&self, operation: &Arc<Operation>, why: NoWay) {
+        match why {
+            NoWay::Broken(why) => self.failed(operation, &why, false),
+            NoWay::Overloaded { calls, bytes } => {
                 self.settle(operation, Err(ClientError::Overloaded { calls, bytes }));
-                None
             }
         }
     }
@@ -131,10 +135,8 @@ impl ClientCore {
         let attempt = operation.try_more();
         self.meters.retried();
         let node = &self.nodes[operation.targets.at(attempt)];
-        if let Some(lane) = node.lane(operation.route, None)
-            && self.submit(operation, &lane, now()).is_some()
-        {
-            lane.flush();
+        if let Some(lane) = node.lane(operation.route, None) {
+            self.submit(operation, &lane);
         }
         self.watch(operation);
     }
@@ -248,9 +250,7 @@ impl ClientCore {
         {
             self.meters.hedged();
             operation.try_more();
-            if self.submit(operation, &lane, now()).is_some() {
-                lane.flush();
-            }
+            self.submit(operation, &lane);
         }
         false
     }

@@ -122,7 +122,7 @@ impl Wire {
         self == Self::Meta
     }
 
-    /// A request as bytes, which is sent so.
+    /// A request as bytes, which is sent so; in this room, where it does.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the protocol has no such request.
@@ -130,10 +130,12 @@ impl Wire {
         self,
         request: &NativeRequest<'_>,
         options: &RequestOptions,
+        mut bytes: Vec<u8>,
     ) -> Result<Frame, ClientError> {
         match self {
             Self::Native => {
-                let mut bytes = Vec::with_capacity(128 + request.value_bytes());
+                bytes.clear();
+                bytes.reserve(128 + request.value_bytes());
                 put_request_as(&mut bytes, 0, options, request);
                 Ok(Frame::Native(bytes))
             }
@@ -151,7 +153,8 @@ impl Wire {
         let (version_min, version_max) = (u16::from(VERSION), u16::from(VERSION));
         let hello = NativeRequest::Hello(ClientHello { version_min, version_max, name });
         let request = if self == Self::Native { hello } else { NativeRequest::Ping(b"") };
-        self.frame(&request, &RequestOptions::default()).expect("both protocols have it")
+        self.frame(&request, &RequestOptions::default(), Vec::new())
+            .expect("both protocols have it")
     }
 
     /// The reply at the front of `input`, and how long it is; `Err(Ok(n))` if there have to be `n`

@@ -10,10 +10,11 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use larder_protocol::native::{GetItem, LargeHead, LargeWork, NativeRequest, NativeStatus};
 
-use super::call::{Call, wait};
+use super::call::Call;
 use super::compression::expand_item;
 use super::pace::ChunkPace;
 use super::placement::Targets;
+use super::waiting::wait;
 use super::{Access, CallKind, Client};
 use crate::connection::{Arrived, Item};
 use crate::error::ClientError;

@@ -1,21 +1,21 @@
-//! A connection that is kept: made anew whenever it breaks, with a thread that reads.
+//! A connection that is kept: made anew whenever it breaks, with a thread that sees to that.
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::task::Waker;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use larder_protocol::native::{HelloReply, capability};
 
 use super::breakage::Breakage;
 use super::client_core::ClientCore;
-use super::codec::RawReply;
 use super::link::{Established, Reader, establish};
 use super::locked;
 use super::operation::Operation;
 use super::pipeline::Pipeline;
+use super::reading::Readership;
 use super::settings::Settings;
 use crate::clock::now;
 
@@ -28,8 +28,8 @@ const SEND_AT_BYTES: usize = 32 << 10;
 /// Requests that a memcached may be asked before it has answered the first.
 const UNANSWERED_MAX: usize = 1024;
 
-/// Replies that are handed over at a time.
-const REPLIES_AT_A_TIME: usize = 256;
+/// Counts the lanes of all clients.
+static LANES: AtomicU64 = AtomicU64::new(0);
 
 /// The core that no node has.
 const NO_CORE: u32 = u32::MAX;
@@ -46,6 +46,8 @@ pub(crate) enum NoWay {
 /// A connection that is kept.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    /// Tells it from all others; never 0.
+    pub(super) number: u64,
     /// Where it leads.
     pub address: String,
     /// The core whose own port that is; `None` for the port that everybody knows.
@@ -56,6 +58,8 @@ pub(crate) struct Lane {
     pub(super) state: Mutex<LaneState>,
     /// The lane's threads wait here: for time to pass, for something to send, for the end.
     pub(super) changed: Condvar,
+    /// Wakes the lane's thread where it has left it to others to read.
+    pub(super) bell: OnceLock<OwnedFd>,
     is_up: AtomicBool,
     pub(super) is_dirty: AtomicBool,
     on_core: AtomicU32,
@@ -88,6 +92,7 @@ pub(super) struct Link {
     pub epoch: u64,
     pub stream: Arc<TcpStream>,
     pub pipeline: Pipeline<Arc<Operation>>,
+    pub readership: Readership,
     /// What the socket has not taken, and how much of it was sent.
     pub rest: Option<(Vec<u8>, usize)>,
     pub has_sender: bool,
@@ -117,7 +122,7 @@ impl LaneState {
     }
 
     /// Lets requests from the line go for which there is room; whether any has.
-    fn admit(&mut self, at: Instant) -> bool {
+    pub(super) fn admit(&mut self, at: Instant) -> bool {
         let Self { phase: Phase::Up(link), line, line_bytes, .. } = self else { return false };
         let mut has_admitted = false;
         while let Some(first) = line.front() {
@@ -159,12 +164,14 @@ impl Lane {
     ) -> std::io::Result<Arc<Self>> {
         let (line, phase) = (VecDeque::new(), Phase::Connecting);
         let lane = Arc::new(Self {
+            number: LANES.fetch_add(1, Ordering::Relaxed) + 1,
             address,
             core_of_port,
             node,
             settings: Arc::clone(settings),
             state: Mutex::new(LaneState { phase, line, line_bytes: 0, epoch: 0 }),
             changed: Condvar::new(),
+            bell: OnceLock::new(),
             is_up: AtomicBool::new(false),
             is_dirty: AtomicBool::new(false),
             on_core: AtomicU32::new(NO_CORE),
@@ -198,6 +205,7 @@ impl Lane {
         match phase {
             Phase::Up(link) if line.is_empty() && link.pipeline.has_room(bytes) => {
                 link.push(operation, at);
+                operation.note_lane(self.number);
                 self.is_dirty.store(true, Ordering::Release);
                 return Ok(link.pipeline.waiting_bytes() >= SEND_AT_BYTES);
             }
@@ -212,6 +220,7 @@ impl Lane {
         }
         *line_bytes += bytes;
         line.push_back(Arc::clone(operation));
+        operation.note_lane(self.number);
         // Where requests wait for room, what fills it has to be on its way.
         Ok(true)
     }
@@ -237,10 +246,9 @@ impl Lane {
             let failed = match established {
                 Ok(established) => {
                     failures = 0;
-                    let Some(mut reader) = self.rise(established, &client) else { return };
+                    let Some((reader, epoch)) = self.rise(established, &client) else { return };
                     drop(client);
-                    let why = self.read(&mut reader, core);
-                    drop(reader);
+                    let why = self.read(reader, epoch, core);
                     self.fall(why)
                 }
                 Err(why) => {
@@ -292,11 +300,15 @@ impl Lane {
     }
 
     /// There is a connection; `None` if the lane is closed.
-    fn rise(self: &Arc<Self>, established: Established, client: &ClientCore) -> Option<Reader> {
+    fn rise(
+        self: &Arc<Self>,
+        established: Established,
+        client: &ClientCore,
+    ) -> Option<(Reader, u64)> {
         let Established { stream, reader, hello } = established;
         let unanswered = hello.as_ref().map_or(UNANSWERED_MAX, |hello| hello.requests_max as usize);
         let is_in_order = self.settings.wire.is_in_order();
-        {
+        let epoch = {
             let mut state = locked(&self.state);
             if matches!(state.phase, Phase::Closed) {
                 return None;
@@ -306,6 +318,7 @@ impl Lane {
                 epoch: state.epoch,
                 stream,
                 pipeline: Pipeline::new(unanswered, OUTPUT_BYTES_MAX, is_in_order),
+                readership: Readership::of_thread(),
                 rest: None,
                 has_sender: false,
                 breakage: None,
@@ -315,7 +328,8 @@ impl Lane {
             state.phase = Phase::Up(Box::new(link));
             state.admit(now());
             self.is_up.store(true, Ordering::Relaxed);
-        }
+            state.epoch
+        };
         if let Some(hello) = hello {
             self.set_core(hello.core);
             if self.core_of_port.is_none() {
@@ -323,83 +337,7 @@ impl Lane {
             }
         }
         self.flush();
-        Some(reader)
-    }
-
-    /// Reads replies until the connection is no more.
-    fn read(self: &Arc<Self>, reader: &mut Reader, core: &Weak<ClientCore>) -> Breakage {
-        let mut replies = Vec::new();
-        loop {
-            let needed = loop {
-                match reader.next() {
-                    Ok(Ok(reply)) => replies.push(reply),
-                    Ok(Err(needed)) => break Ok(needed),
-                    Err(why) => break Err(why),
-                }
-                if replies.len() >= REPLIES_AT_A_TIME {
-                    let Some(client) = core.upgrade() else { return Breakage::Replaced };
-                    if let Err(why) = self.deliver(&mut replies, &client) {
-                        return why;
-                    }
-                }
-            };
-            if !replies.is_empty() {
-                let Some(client) = core.upgrade() else { return Breakage::Replaced };
-                if let Err(why) = self.deliver(&mut replies, &client) {
-                    return why;
-                }
-            }
-            let filled = needed.and_then(|needed| reader.fill(needed, None));
-            if let Err(why) = filled {
-                return why;
-            }
-        }
-    }
-
-    fn deliver(
-        self: &Arc<Self>,
-        replies: &mut Vec<RawReply>,
-        client: &ClientCore,
-    ) -> Result<(), Breakage> {
-        let mut ready = Vec::with_capacity(replies.len());
-        let mut foreign = None;
-        let (has_admitted, at) = {
-            let mut state = locked(&self.state);
-            let Phase::Up(link) = &mut state.phase else { return Err(Breakage::Replaced) };
-            (link.heard, link.probed) = (now(), None);
-            for reply in replies.drain(..) {
-                let Some(taken) = link.pipeline.take(reply.to()) else {
-                    let text = "it answers what was not asked, or answers twice".to_owned();
-                    foreign = Some(Breakage::Foreign(text));
-                    break;
-                };
-                ready.push((taken.waiter, reply));
-            }
-            let at = link.heard;
-            (state.admit(at), at)
-        };
-        if has_admitted {
-            self.flush();
-        }
-        // Who is woken finds all of its answers, and is the last to hold what it has asked for.
-        let mut wakers: Vec<Waker> = Vec::new();
-        for (operation, reply) in ready {
-            client.note_hops(reply.hops());
-            match reply.answer(&operation.frame) {
-                Ok(arrived) => {
-                    let waker = client.arrived(self, &operation, arrived, at);
-                    let last = wakers.last();
-                    let waker = waker.filter(|new| !last.is_some_and(|last| last.will_wake(new)));
-                    wakers.extend(waker);
-                }
-                Err(why) => {
-                    client.failed(&operation, &why, true);
-                    foreign = Some(why);
-                }
-            }
-        }
-        wakers.into_iter().for_each(Waker::wake);
-        foreign.map_or(Ok(()), Err)
+        Some((reader, epoch))
     }
 
     /// There is no connection any more. What was on it has failed; `None` if the lane is closed.

@@ -3,7 +3,7 @@
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_protocol::native::HelloReply;
 
@@ -27,6 +27,12 @@ pub(crate) struct Reader {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Bytes that there have to be before there can be another reply.
+    needed: usize,
+    /// How long the socket waits for bytes.
+    patience: Option<Duration>,
+    /// Room for replies, which is used again.
+    pub replies: Vec<RawReply>,
 }
 
 /// A connection whose peer has answered.
@@ -53,12 +59,17 @@ pub(crate) fn establish(address: &str, settings: &Settings) -> Result<Establishe
     let stream = Arc::new(stream);
     let mut reader = Reader::new(Arc::clone(&stream), settings.wire);
     let reply = loop {
-        match reader.next()? {
-            Ok(reply) => break reply,
-            Err(needed) => reader.fill(needed, Some(deadline))?,
+        match reader.next_reply()? {
+            Some(reply) => break reply,
+            None => {
+                let left = deadline.saturating_duration_since(now());
+                if left.is_zero() {
+                    return Err(Breakage::failed(&ErrorKind::TimedOut.into()));
+                }
+                reader.fill(Some(left))?;
+            }
         }
     };
-    stream.set_read_timeout(None).map_err(failed)?;
     let arrived = reply.answer(&frame)?;
     let is_ok = arrived.status.is_some_and(|status| status as u8 == 0);
     if !is_ok {
@@ -92,33 +103,39 @@ fn connect(address: &str, deadline: Instant) -> Result<TcpStream, Error> {
 
 impl Reader {
     fn new(stream: Arc<TcpStream>, wire: Wire) -> Self {
-        Self { stream, wire, buffer: vec![0; READ_BYTES], start: 0, end: 0 }
+        let buffer = vec![0; READ_BYTES];
+        let (start, end, needed, patience, replies) = (0, 0, 0, None, Vec::new());
+        Self { stream, wire, buffer, start, end, needed, patience, replies }
     }
 
-    /// The next reply of those that have come; `Err(n)` if there have to be `n` bytes first.
-    #[allow(clippy::should_implement_trait, reason = "two kinds of nothing, and errors")]
-    pub(crate) fn next(&mut self) -> Result<Result<RawReply, usize>, Breakage> {
+    pub(crate) fn stream(&self) -> &Arc<TcpStream> {
+        &self.stream
+    }
+
+    /// The next reply of those that have come whole.
+    pub(crate) fn next_reply(&mut self) -> Result<Option<RawReply>, Breakage> {
         match self.wire.reply(&self.buffer[self.start..self.end]) {
             Ok((reply, length)) => {
                 self.start += length;
-                Ok(Ok(reply))
+                Ok(Some(reply))
             }
-            Err(Ok(needed)) => Ok(Err(needed)),
+            Err(Ok(needed)) => {
+                self.needed = needed;
+                Ok(None)
+            }
             Err(Err(breakage)) => Err(breakage),
         }
     }
 
-    /// Reads once, so that `needed` bytes come nearer. What a length announces is not believed
-    /// before it has come: the room doubles when it is full.
-    pub(crate) fn fill(&mut self, needed: usize, until: Option<Instant>) -> Result<(), Breakage> {
-        self.make_room(needed);
-        if let Some(until) = until {
-            let left = until.saturating_duration_since(now());
-            if left.is_zero() {
-                return Err(Breakage::failed(&ErrorKind::TimedOut.into()));
-            }
+    /// Reads once, so that the next reply comes nearer; or nothing, if nothing comes for so long.
+    /// What a length announces is not believed before it has come: the room doubles when it is
+    /// full.
+    pub(crate) fn fill(&mut self, at_most: Option<Duration>) -> Result<(), Breakage> {
+        self.make_room(self.needed);
+        if self.patience != at_most {
             let failed = |error: Error| Breakage::failed(&error);
-            self.stream.set_read_timeout(Some(left)).map_err(failed)?;
+            self.stream.set_read_timeout(at_most).map_err(failed)?;
+            self.patience = at_most;
         }
         match (&*self.stream).read(&mut self.buffer[self.end..]) {
             Ok(0) => Err(Breakage::Closed),
@@ -126,8 +143,10 @@ impl Reader {
                 self.end += read;
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(Breakage::failed(&error)),
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => Ok(()),
+                _ => Err(Breakage::failed(&error)),
+            },
         }
     }
 

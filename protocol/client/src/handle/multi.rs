@@ -10,10 +10,11 @@ use larder_protocol::native::{
     ITEM_BYTES_MAX, ItemKey, MULTI_GET_KEYS_MAX, MultiGet, NativeRequest, RECORD_BYTES_MAX,
 };
 
-use super::call::{Call, wait};
+use super::call::Call;
 use super::codec::Wire;
 use super::compression::expand_item;
 use super::placement::Targets;
+use super::waiting::wait;
 use super::{Access, CallKind, Client};
 use crate::clock::now;
 use crate::connection::Arrived;

@@ -8,9 +8,9 @@ use larder_protocol::native::HelloReply;
 
 use super::client_core::WeakCore;
 use super::keeper::Alarm;
-use super::lane::{Failed, Lane};
+use super::lane::{Failed, Lane, NoWay};
 use super::locked;
-use super::operation::Route;
+use super::operation::{Operation, Route};
 use super::settings::Settings;
 use crate::clock::now;
 
@@ -140,6 +140,16 @@ impl Node {
         layout.lane(route, avoid).map(Arc::clone)
     }
 
+    /// Hands a request that was just made to its lane; which one that is, if it should be sent
+    /// without waiting for more.
+    pub(crate) fn submit(&self, operation: &Arc<Operation>) -> Result<Option<Arc<Lane>>, NoWay> {
+        // Threads that share a client are kept from counting who holds a lane.
+        let layout = self.layout.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(lane) = layout.lane(operation.route, None) else { return Ok(None) };
+        let is_urgent = lane.submit(operation, operation.started)?;
+        Ok(is_urgent.then(|| Arc::clone(lane)))
+    }
+
     /// What the node has said of itself last.
     pub(crate) fn hello(&self) -> Option<HelloReply> {
         locked(&self.hello).clone()
@@ -173,16 +183,18 @@ impl Node {
         alarm.set(asked_again);
         let mut failed = Vec::new();
         if !self.layout().is_as(&hello) {
-            let by_core = self.core_lanes(&hello, settings);
+            // Whom a lane to a core's port finds there is compared with this: so it is noted first.
             let mut gone = Vec::new();
             self.replace(|layout| {
-                gone = std::mem::replace(&mut layout.by_core, by_core);
+                gone = std::mem::take(&mut layout.by_core);
                 layout.shards = hello.shards;
                 layout.cores = hello.cores;
                 layout.seed = hello.hash_seed;
                 layout.core_ports = hello.core_ports.clone();
             });
             failed = gone.iter().flat_map(|lane| lane.close()).collect();
+            let by_core = self.core_lanes(&hello, settings);
+            self.replace(|layout| layout.by_core = by_core);
         }
         *known = Some(hello);
         // Lanes to ports that the node has no more are closed by now, and none connects again.

@@ -1,6 +1,6 @@
 //! One request on its way to one answer, over as many tries as it takes.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub(crate) enum TimeAllowed {
 struct Progress {
     is_settled: AtomicBool,
     is_hedged: AtomicBool,
+    /// The lane that it is on, by its number; 0 if it is on none.
+    lane: AtomicU64,
     /// The node whose answer came last.
     answered_by: AtomicUsize,
     cell: Mutex<Cell>,
@@ -120,7 +122,8 @@ impl Operation {
         let cell = Mutex::new(Cell { outcome: None, waker: None, open: 1, tries });
         let (is_settled, is_hedged) = (AtomicBool::new(false), AtomicBool::new(false));
         let answered_by = AtomicUsize::new(targets.at(0));
-        let progress = Progress { is_settled, is_hedged, answered_by, cell };
+        let lane = AtomicU64::new(0);
+        let progress = Progress { is_settled, is_hedged, lane, answered_by, cell };
         Self {
             kind,
             frame,
@@ -176,12 +179,25 @@ impl Operation {
     #[must_use = "who waits is to be woken"]
     pub(crate) fn settle(&self, outcome: Outcome, note: impl FnOnce(&Outcome)) -> Option<Waker> {
         let mut cell = locked(&self.progress.cell);
-        if self.progress.is_settled.swap(true, Ordering::AcqRel) {
+        // It is only set under the lock.
+        if self.is_settled() {
             return None;
         }
+        self.progress.is_settled.store(true, Ordering::Release);
         note(&outcome);
         cell.outcome = Some(outcome);
         cell.waker.take()
+    }
+
+    /// Notes the lane that has taken it, by its number. The lane does so before anybody else can
+    /// see it there.
+    pub(crate) fn note_lane(&self, lane: u64) {
+        self.progress.lane.store(lane, Ordering::Release);
+    }
+
+    /// The lane that it was on last, by its number; 0 if that has given it back.
+    pub(crate) fn lane(&self) -> u64 {
+        self.progress.lane.load(Ordering::Acquire)
     }
 
     /// Notes the node that answers it.
@@ -197,8 +213,9 @@ impl Operation {
 
     /// Nobody waits for it any more.
     pub(crate) fn abandon(&self) {
+        let mut cell = locked(&self.progress.cell);
         self.progress.is_settled.store(true, Ordering::Release);
-        locked(&self.progress.cell).waker = None;
+        cell.waker = None;
     }
 
     /// Its outcome, which is given once, if it has one.
@@ -242,6 +259,7 @@ impl Operation {
     /// request is to be settled or tried again.
     pub(crate) fn try_failed(&self, failure: Failure) -> Option<Tries> {
         let mut cell = locked(&self.progress.cell);
+        self.note_lane(0);
         cell.open = cell.open.saturating_sub(1);
         if cell.tries.is_in_doubt && failure == Failure::Unsent {
             cell.tries.counted -= 1;

@@ -12,6 +12,7 @@ use rustix::net::SendFlags;
 
 use super::breakage::Breakage;
 use super::lane::{Lane, Phase};
+use super::link::Reader;
 use super::locked;
 
 /// How often a caller sends what others have brought meanwhile, before it leaves that to a thread.
@@ -25,15 +26,30 @@ impl Lane {
         }
     }
 
-    /// Sends what waits, unless somebody does.
+    /// Sends what waits, unless somebody does. The lane's thread reads what is answered, unless
+    /// somebody else does.
     pub(crate) fn flush(self: &Arc<Self>) {
         let (batch, stream, epoch) = {
             let mut state = locked(&self.state);
             let Phase::Up(link) = &mut state.phase else { return };
             let Some(batch) = link.pipeline.begin_send() else { return };
+            self.call_thread(&mut link.readership);
             (batch, Arc::clone(&link.stream), link.epoch)
         };
         self.send(batch, &stream, epoch);
+    }
+
+    /// The same for a thread that waits for answers: what it reads them with, unless somebody else
+    /// reads.
+    pub(super) fn flush_to_read(self: &Arc<Self>) -> Option<(Reader, u64)> {
+        let (batch, stream, epoch, reader) = {
+            let mut state = locked(&self.state);
+            let Phase::Up(link) = &mut state.phase else { return None };
+            let batch = link.pipeline.begin_send()?;
+            (batch, Arc::clone(&link.stream), link.epoch, link.readership.take())
+        };
+        self.send(batch, &stream, epoch);
+        Some((reader?, epoch))
     }
 
     fn send(self: &Arc<Self>, mut batch: Vec<u8>, stream: &TcpStream, epoch: u64) {
@@ -114,7 +130,8 @@ impl Lane {
         self.break_off(epoch, why);
     }
 
-    fn break_off(&self, epoch: u64, why: Breakage) {
+    /// Has the connection end.
+    pub(super) fn break_off(&self, epoch: u64, why: Breakage) {
         if let Some(link) = locked(&self.state).link(epoch) {
             link.break_off(why);
         }

@@ -10,11 +10,12 @@ use larder_protocol::native::{
     StoreWhen,
 };
 
-use super::call::{Call, wait};
+use super::call::Call;
 use super::compression::COMPRESSED;
 use super::operation::{Operation, TimeAllowed};
 use super::pace::ChunkPace;
 use super::placement::Targets;
+use super::waiting::wait;
 use super::{Access, CallKind, Client, NOT_WITH_REPLICAS, read_nothing};
 use crate::clock::now;
 use crate::connection::{Arrived, Stored};

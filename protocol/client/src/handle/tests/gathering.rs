@@ -215,7 +215,8 @@ fn frame(record: u8) -> Frame {
         metadata_only: false,
         is_quiet: false,
     };
-    Wire::Native.frame(&NativeRequest::Get(get), &RequestOptions::default()).expect("a request")
+    let (get, options) = (NativeRequest::Get(get), RequestOptions::default());
+    Wire::Native.frame(&get, &options, Vec::new()).expect("a request")
 }
 
 /// The ids of whole requests.

@@ -126,6 +126,32 @@ fn ports_of_cores_are_not_used_before_their_node_is_heard_again() {
 }
 
 #[test]
+fn cores_are_connected_to_once_each_however_many_there_are() {
+    const CORES: usize = 64;
+    let (shards, count) = (CORES as u16, CORES as u16);
+    let said = Arc::new(Mutex::new(HelloReply { shards, cores: count, ..hello() }));
+    let port = |core: usize| {
+        let said = Arc::clone(&said);
+        Fake::start(move |mut peer| {
+            peer.hello = said.lock().expect("whole").clone();
+            peer.hello.core = core as u16;
+            peer.each(|head, _, out| {
+                say(head, NativeStatus::Ok, out);
+                true
+            });
+        })
+    };
+    let (door, cores): (Fake, Vec<Fake>) = (port(0), (0..CORES).map(port).collect());
+    let number =
+        |fake: &Fake| fake.address.rsplit(':').next().expect("a port").parse().expect("u16");
+    said.lock().expect("whole").core_ports = cores.iter().map(number).collect();
+    let client = builder(&door.address).build().expect("a client");
+    until("all cores are connected", || is_up(&client, CORES + 1));
+    let accepted: Vec<_> = cores.iter().map(|core| core.accepted.load(Ordering::SeqCst)).collect();
+    assert_eq!(accepted, [1; CORES]);
+}
+
+#[test]
 fn a_port_that_leads_to_another_core_is_not_used() {
     let node = two_cores();
     {

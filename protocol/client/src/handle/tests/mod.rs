@@ -15,6 +15,7 @@ mod limits;
 mod many_nodes;
 mod multi;
 mod namespaces;
+mod reading;
 mod retries;
 mod tokens;
 
