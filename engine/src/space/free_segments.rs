@@ -165,7 +165,7 @@ mod tests {
         }
         let reads = |readers: [Readers; 3]| move |_: u64, number: u32| readers[number as usize - 3];
         let slow = reads([Readers::Operations, Readers::Nobody, Readers::Operations]);
-        assert_eq!((free.take_unread(&slow), free.take_unread(&slow)), (Some((4, 100)), None));
+        assert_eq!((free.take_unread(slow), free.take_unread(slow)), (Some((4, 100)), None));
         assert_eq!(free.unreleased().collect::<Vec<_>>(), [(7, 3), (9, 5)]);
         let slow = reads([Readers::Operations, Readers::Nobody, Readers::Nobody]);
         assert_eq!((free.take_unread(slow), free.has_files_in_use()), (Some((5, 100)), true));
