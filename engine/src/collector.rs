@@ -5,8 +5,8 @@
 //! be dead (`listed.rs`); otherwise all of the segment is read.
 //!
 //! Survivors go to segments of their own: by how often they have been moved, and those that expire
-//! by how much time they have left (`kinds.rs`). These segments are no part of the log: the log only
-//! gets a small record for each move, which points a key to the new place.
+//! by how much time they have left (`kinds.rs`). These segments are no part of the log: the log
+//! only gets a small record for each move, which points a key to the new place.
 //!
 //! The order, for each batch of survivors:
 //! 1. the copies are written and flushed;

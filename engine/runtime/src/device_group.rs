@@ -12,10 +12,10 @@
 //!                        ^             tail            head
 //! ```
 //!
-//! What is given back of a claim that is not covered goes to those who stand before it, at once, and
-//! those behind it wait for as long as it would have taken: so cores may for a moment have more than
-//! time has brought, by what they have claimed and given up, and the tail is then as far ahead of
-//! the head.
+//! What is given back of a claim that is not covered goes to those who stand before it, at once,
+//! and those behind it wait for as long as it would have taken: so cores may for a moment have more
+//! than time has brought, by what they have claimed and given up, and the tail is then as far ahead
+//! of the head.
 //!
 //! Invariants: each nanosecond becomes tokens once, because only who moves `replenished` past it
 //! adds them; a token is in one claim, because a claim is one addition to the tail; the head is at

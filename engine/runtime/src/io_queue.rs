@@ -332,8 +332,8 @@ impl<T> IoQueue<T> {
     /// `claimant` finds its work of a queue so urgent, in thousandths of its usual shares; see
     /// [`Env::set_urgency`](crate::env::Env::set_urgency). The class of its disk requests gets
     /// shares by that, and the more urgent the most urgent work is, the less the background is held
-    /// back where reads take too long. Returns how urgent the work of each queue is to be taken now,
-    /// in the order of [`TaskQueue`], if that has changed.
+    /// back where reads take too long. Returns how urgent the work of each queue is to be taken
+    /// now, in the order of [`TaskQueue`], if that has changed.
     pub fn claim_urgency(
         &mut self,
         claimant: u16,

@@ -1,9 +1,9 @@
 //! Which survivors go to the same segment. Pure.
 //!
 //! By *generation*, how often a record has been moved, so that what lives long is not mixed with
-//! what dies soon. Those that expire go by the time that they have left, so that a segment of theirs
-//! expires as a whole and is dropped unread: in classes of powers of four, of which a few are open
-//! at a time.
+//! what dies soon. Those that expire go by the time that they have left, so that a segment of
+//! theirs expires as a whole and is dropped unread: in classes of powers of four, of which a few
+//! are open at a time.
 
 use super::{GENERATION_EXPIRING, GENERATION_MOVED, GENERATION_OLD, Victim};
 use crate::entry::Metadata;

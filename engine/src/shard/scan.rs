@@ -258,8 +258,8 @@ impl<E: Env> Shard<E> {
         Ok(Some(page))
     }
 
-    /// Pins the segment of a value that a page of `moment` has come to; `None` if it was freed since
-    /// that.
+    /// Pins the segment of a value that a page of `moment` has come to; `None` if it was freed
+    /// since that.
     fn pin_value(&self, pointer: Pointer, moment: &PageMoment<E>) -> Option<SegmentPin> {
         let is_there = moment.keeps_all() || !self.is_gone(pointer.segment);
         is_there.then(|| self.pins.segment(pointer.segment, self.env.now()))
