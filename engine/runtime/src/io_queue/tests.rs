@@ -157,18 +157,18 @@ proptest! {
 }
 
 #[test]
-fn the_default_gives_reads_ten_times_what_a_scan_gets() {
+fn the_default_gives_reads_twenty_times_what_a_scan_gets() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
     for _ in 0..2_000 {
         queue.push(read(IoClass::Read, 4_096), IoClass::Read, 0);
         queue.push(read(IoClass::Scan, 4_096), IoClass::Scan, 0);
     }
-    for _ in 0..1_100 {
+    for _ in 0..1_050 {
         let class = queue.pop(0).unwrap();
         queue.complete(read(class, 4_096), 4_096, 0, 0);
     }
     assert_eq!(queue.class_statistics(IoClass::Read, 0).dispatched, 1_000);
-    assert_eq!(queue.class_statistics(IoClass::Scan, 0).dispatched, 100);
+    assert_eq!(queue.class_statistics(IoClass::Scan, 0).dispatched, 50);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_request_over_the_limit_goes_alone() {
 #[test]
 fn changed_shares_take_effect() {
     let mut queue = IoQueue::new(IoQueueOptions::default());
-    queue.set_class(IoClass::Compaction, Some(1000), None, 0).unwrap();
+    queue.set_class(IoClass::Compaction, Some(2000), None, 0).unwrap();
     for _ in 0..100 {
         queue.push(read(IoClass::Read, 4_096), IoClass::Read, 0);
         queue.push(read(IoClass::Compaction, 4_096), IoClass::Compaction, 0);
