@@ -412,6 +412,11 @@ impl Link {
         self.breakage.get_or_insert(why);
         let _ = self.stream.shutdown(Shutdown::Both);
     }
+
+    /// Whether it was broken off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.breakage.is_some()
+    }
 }
 
 #[cfg(test)]

@@ -129,8 +129,8 @@ impl Reader {
 
     /// Reads once, so that the next reply comes nearer; or nothing, if nothing comes for so long.
     /// What a length announces is not believed before it has come: the room doubles when it is
-    /// full.
-    pub(crate) fn fill(&mut self, at_most: Option<Duration>) -> Result<(), Breakage> {
+    /// full. Returns whether a part of a reply has come that is too long to come at once.
+    pub(crate) fn fill(&mut self, at_most: Option<Duration>) -> Result<bool, Breakage> {
         self.make_room(self.needed);
         if self.patience != at_most {
             let failed = |error: Error| Breakage::failed(&error);
@@ -141,10 +141,10 @@ impl Reader {
             Ok(0) => Err(Breakage::Closed),
             Ok(read) => {
                 self.end += read;
-                Ok(())
+                Ok(self.needed > READ_BYTES)
             }
             Err(error) => match error.kind() {
-                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => Ok(()),
+                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => Ok(false),
                 _ => Err(Breakage::failed(&error)),
             },
         }

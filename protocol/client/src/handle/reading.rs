@@ -6,8 +6,11 @@
 //! be woken. The lane's thread sleeps meanwhile, until the connection ends or it is called.
 //!
 //! Invariant: where answers are owed to what was sent, somebody has the reader, or the lane's
-//! thread is called. So it is called by who sends and will not read, and by who puts the reader
-//! back before all is answered.
+//! thread is called. So it is called by who sends and will not read, be it its own request or what
+//! others have brought meanwhile, and by who puts the reader back before all is answered.
+//!
+//! A connection that was broken off is not read any more, whatever has come: over memcached's
+//! protocol what follows an answer to nobody may be anybody's.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -20,7 +23,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use super::breakage::Breakage;
 use super::client_core::ClientCore;
 use super::codec::RawReply;
-use super::lane::{Lane, Phase};
+use super::lane::{Lane, LaneState, Phase};
 use super::link::Reader;
 use super::locked;
 use crate::clock::now;
@@ -119,8 +122,10 @@ impl Lane {
                     Err(why) => return why,
                 };
             }
-            if let Err(why) = reader.fill(None) {
-                return why;
+            match reader.fill(None) {
+                Ok(true) => self.note_life(epoch),
+                Ok(false) => {}
+                Err(why) => return why,
             }
         }
     }
@@ -128,12 +133,31 @@ impl Lane {
     /// Reads once for somebody who waits, if something comes in so much time.
     pub(super) fn read_once(
         self: &Arc<Self>,
-        reader: &mut Reader,
+        (reader, epoch): (&mut Reader, u64),
         client: &ClientCore,
         at_most: Duration,
     ) -> Result<(), Breakage> {
-        reader.fill(Some(at_most))?;
+        if reader.fill(Some(at_most))? {
+            self.note_life(epoch);
+        }
         self.take_replies(reader, client).map(drop)
+    }
+
+    /// A part of a long reply has come, or of a long request was taken: the node is there, although
+    /// no reply came whole for a while.
+    pub(super) fn note_life(&self, epoch: u64) {
+        if let Some(link) = locked(&self.state).link(epoch) {
+            (link.heard, link.probed) = (now(), None);
+        }
+    }
+
+    /// Who goes on sending, for others, has the lane's thread read if nobody does by now.
+    pub(super) fn see_to_reading(&self, state: &mut LaneState, epoch: u64) {
+        if let Some(link) = state.link(epoch)
+            && link.readership.idle.is_some()
+        {
+            self.call_thread(&mut link.readership);
+        }
     }
 
     /// Hands over the replies that have come whole; whether it should be left to others to read.
@@ -217,6 +241,11 @@ impl Lane {
     pub(super) fn put_back(&self, reader: Reader, epoch: u64) {
         let mut state = locked(&self.state);
         let Some(link) = state.link(epoch) else { return };
+        if link.is_broken() {
+            // The lane's thread sees the end.
+            self.changed.notify_all();
+            return;
+        }
         let is_owed = link.pipeline.under_way() > 0;
         let readership = &mut link.readership;
         readership.idle = Some(reader);
@@ -258,6 +287,9 @@ impl Lane {
             let mut state = locked(&self.state);
             loop {
                 let Some(link) = state.link(epoch) else { return Err(Breakage::Replaced) };
+                if link.is_broken() {
+                    return Err(Breakage::Closed);
+                }
                 let readership = &mut link.readership;
                 if (has_ended || readership.is_called)
                     && let Some(reader) = readership.take_for_thread()

@@ -64,6 +64,7 @@ impl Lane {
                 (batch, sent)
             } else {
                 let Some(next) = state.next_batch(epoch, batch) else { return };
+                self.see_to_reading(&mut state, epoch);
                 if round < ROUNDS_MAX {
                     batch = next;
                     continue;
@@ -108,7 +109,10 @@ impl Lane {
             loop {
                 while sent < batch.len() {
                     match rustix::net::send(&*stream, &batch[sent..], SendFlags::NOSIGNAL) {
-                        Ok(count) => sent += count,
+                        Ok(count) => {
+                            sent += count;
+                            self.note_life(epoch);
+                        }
                         Err(Errno::INTR) => {}
                         Err(error) => {
                             let why = Breakage::failed(&error.into());
@@ -116,7 +120,9 @@ impl Lane {
                         }
                     }
                 }
-                let Some(next) = locked(&self.state).next_batch(epoch, batch) else { break };
+                let mut state = locked(&self.state);
+                let Some(next) = state.next_batch(epoch, batch) else { break };
+                self.see_to_reading(&mut state, epoch);
                 (batch, sent) = (next, 0);
             }
         }
@@ -135,6 +141,37 @@ impl Lane {
         if let Some(link) = locked(&self.state).link(epoch) {
             link.break_off(why);
         }
+    }
+}
+
+#[cfg(test)]
+impl Lane {
+    /// Does as a thread that waits for what it has asked, and that is held up when it has sent it:
+    /// somebody else reads the answer meanwhile. Returns how it goes on.
+    pub(super) fn send_and_be_held_up(
+        self: &Arc<Self>,
+        client: &super::client_core::ClientCore,
+    ) -> impl FnOnce() + use<> {
+        let (batch, stream, epoch, reader) = {
+            let mut state = locked(&self.state);
+            let Phase::Up(link) = &mut state.phase else { panic!("a connection") };
+            let batch = link.pipeline.begin_send().expect("something was asked");
+            (batch, Arc::clone(&link.stream), link.epoch, link.readership.take())
+        };
+        assert_eq!(send_now(&stream, &batch), (batch.len(), None));
+        let mut reader = reader.expect("nobody reads");
+        while self.is_owed() {
+            let at_most = std::time::Duration::from_secs(10);
+            self.read_once((&mut reader, epoch), client, at_most).expect("an answer");
+        }
+        self.put_back(reader, epoch);
+        let lane = Arc::clone(self);
+        move || lane.send(Vec::new(), &stream, epoch)
+    }
+
+    /// Whether an answer is owed.
+    pub(super) fn is_owed(&self) -> bool {
+        matches!(&locked(&self.state).phase, Phase::Up(link) if link.pipeline.under_way() > 0)
     }
 }
 

@@ -174,7 +174,7 @@ impl Readers {
 
     fn read_from(&mut self, at: usize, core: &ClientCore, at_most: Duration) {
         let Taken { lane, epoch, reader } = &mut self.taken[at];
-        if let Err(why) = lane.read_once(reader, core, at_most) {
+        if let Err(why) = lane.read_once((reader, *epoch), core, at_most) {
             lane.break_off(*epoch, why);
             self.taken.swap_remove(at).put_back();
         }

@@ -194,6 +194,27 @@ fn who_reads_wakes_others_and_leaves_them_what_is_owed() {
     assert!(smol::block_on(second).expect("a reply").is_some());
 }
 
+/// It sends what they have asked, and its own answer was read long ago: so nobody would read theirs.
+#[test]
+fn who_goes_on_sending_for_others_has_their_answers_read() {
+    let fake = Fake::good();
+    let client = builder(&fake.address).hello_every(PATIENCE * 10).build().expect("a client");
+    have_left(&client);
+    let lane = client.core.nodes[0].layout().lanes().next().cloned().expect("a lane");
+    let asked = client.get(key("k"));
+    let go_on = lane.send_and_be_held_up(&client.core);
+    asked.wait().expect("it was read");
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| client.get(key("k")).wait());
+        while !lane.is_owed() {
+            std::thread::yield_now();
+        }
+        go_on();
+        assert!(waits.join().expect("no panic").expect("in time").is_none());
+    });
+    have_left(&client);
+}
+
 #[test]
 fn what_a_program_makes_of_an_answer_holds_nobody_up() {
     let fake = Fake::good();
