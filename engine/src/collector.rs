@@ -253,6 +253,9 @@ impl<E: Env> Collector<E> {
         host: &impl CollectorHost<E>,
     ) -> Result<Collected, EngineError> {
         self.separation.set(host.separation());
+        while let Some(kind) = self.surplus() {
+            self.close(kind, host).await?;
+        }
         let mut collected = Collected::default();
         if !self.listed(victim, source, host, &mut collected).await? {
             // What was copied is moved before the records are gone through again: it would be
@@ -365,14 +368,11 @@ impl<E: Env> Collector<E> {
     ) -> Result<(), EngineError> {
         let len = found.len;
         let kind = kind.among(self.outputs.borrow().keys().copied(), self.separation.get());
-        let mut output = self.outputs.borrow_mut().remove(&kind);
-        if output.as_ref().is_some_and(|output| !output.has_room(len))
-            && let Some(full) = output.take()
-        {
-            let (number, end) = self.finish(full, host).await?;
-            host.seal_segment(number, end).await?;
-            self.written_to.borrow_mut().remove(&number);
+        let is_full = self.outputs.borrow().get(&kind).is_some_and(|output| !output.has_room(len));
+        if is_full {
+            self.close(kind, host).await?;
         }
+        let output = self.outputs.borrow_mut().remove(&kind);
         let (kind, mut output) = match output {
             Some(output) => (kind, output),
             None => self.open_output(kind, len, host).await?,
@@ -427,17 +427,35 @@ impl<E: Env> Collector<E> {
         Ok(())
     }
 
-    /// Writes the rest of an output that is full; returns its segment's number and end.
-    async fn finish(
-        &self,
-        mut output: Output<E>,
-        host: &impl CollectorHost<E>,
-    ) -> Result<(u32, u32), EngineError> {
-        if let Some(frame) = output.close_frame() {
-            let moves = output.write(frame, &self.spare).await?;
-            self.make_moves(moves, host).await?;
+    /// An open output of a kind that is not kept apart any more, where open ones are many for what
+    /// lives. It would take a segment until the shard is opened again, and nothing that dies in it
+    /// would be freed.
+    fn surplus(&self) -> Option<Kind> {
+        let (separation, outputs) = (self.separation.get(), self.outputs.borrow());
+        if !separation.is_crowded(outputs.len()) {
+            return None;
         }
-        Ok((output.number(), output.end()))
+        let of = |generation| outputs.iter().filter(move |(kind, _)| kind.generation == generation);
+        let old = of(GENERATION_OLD).filter(|_| !separation.by_age).next();
+        let has_surplus = of(GENERATION_EXPIRING).count() > separation.expiry_classes;
+        let fullest = of(GENERATION_EXPIRING).min_by_key(|(_, output)| output.room());
+        old.or(fullest.filter(|_| has_surplus)).map(|(kind, _)| *kind)
+    }
+
+    /// Writes the rest of an output and seals its segment. If that fails it stays open.
+    async fn close(&self, kind: Kind, host: &impl CollectorHost<E>) -> Result<(), EngineError> {
+        let Some(mut output) = self.outputs.borrow_mut().remove(&kind) else { return Ok(()) };
+        let moves = match output.close_frame() {
+            Some(frame) => output.write(frame, &self.spare).await,
+            None => Ok(Vec::new()),
+        };
+        let (number, end) = (output.number(), output.end());
+        self.outputs.borrow_mut().insert(kind, output);
+        self.make_moves(moves?, host).await?;
+        host.seal_segment(number, end).await?;
+        self.outputs.borrow_mut().remove(&kind);
+        self.written_to.borrow_mut().remove(&number);
+        Ok(())
     }
 
     async fn make_moves(

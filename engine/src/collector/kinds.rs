@@ -20,8 +20,22 @@ pub struct Separation {
     pub by_age: bool,
     /// Those that expire, in at most so many segments at a time; 0 if they are not kept apart.
     pub expiry_classes: usize,
+    /// What lives, in segments.
+    pub live_segments: u64,
     /// The present, in Unix seconds.
     pub now: u32,
+}
+
+/// Open segments of kinds that are no longer kept apart are closed where all that are open are more
+/// than one for so many that live. With more they may be wanted again soon, and a segment that is
+/// closed before it is full is space that is lost.
+const LIVE_SEGMENTS_OF_OPEN: u64 = 4;
+
+impl Separation {
+    /// Whether so many open segments are too many for what lives.
+    pub(super) fn is_crowded(&self, open: usize) -> bool {
+        u64::try_from(open).unwrap_or(u64::MAX) > self.live_segments / LIVE_SEGMENTS_OF_OPEN
+    }
 }
 
 /// What the records in a segment that the collector fills have in common.
@@ -79,7 +93,7 @@ mod tests {
     const NOW: u32 = 1_700_000_000;
 
     fn separation(by_age: bool, expiry_classes: usize) -> Separation {
-        Separation { by_age, expiry_classes, now: NOW }
+        Separation { by_age, expiry_classes, live_segments: 0, now: NOW }
     }
 
     /// Of a record that was moved so often and has so many seconds left, 0 for all.
@@ -101,6 +115,17 @@ mod tests {
         assert_eq!(kind(2, 0, apart), (GENERATION_OLD, 0));
         let classes = [1, 3, 4, 60, 300, 86_400].map(|left| kind(2, left, apart));
         assert_eq!(classes, [0, 0, 1, 2, 4, 8].map(|class| (GENERATION_EXPIRING, class)));
+    }
+
+    #[test]
+    fn open_segments_are_few_of_those_that_live() {
+        let lives = |live_segments| Separation { live_segments, ..Separation::default() };
+        assert_eq!(
+            [0, 3, 4, 7, 8].map(|live| lives(live).is_crowded(1)),
+            [true, true, false, false, false]
+        );
+        assert_eq!([16, 23, 24].map(|live| lives(live).is_crowded(6)), [true, true, false]);
+        assert!(!lives(0).is_crowded(0));
     }
 
     #[test]

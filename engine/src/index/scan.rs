@@ -82,7 +82,8 @@ pub struct Scanned {
 
 /// The entries of a range as they were when the scan began.
 ///
-/// Values in the log are only there for as long as the caller keeps what it pinned before.
+/// Values in the log are only there for as long as nobody frees their segments: the caller
+/// pins each as it comes to it.
 pub struct IndexScan<E: Env> {
     range: ScanRange,
     class: IoClass,

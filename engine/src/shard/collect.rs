@@ -436,6 +436,7 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         Separation {
             by_age: segments >= APART_SEGMENTS,
             expiry_classes: if is_much { classes.min(EXPIRY_CLASSES_OPEN_MAX) } else { 0 },
+            live_segments: segments,
             now: self.unix_now(),
         }
     }

@@ -281,7 +281,7 @@ impl<E: Env> Shard<E> {
                 return Err(EngineError::RecordChanging(namespace));
             }
             let number = self.begin_count(first);
-            let mut counting = Counting { shard: self, number, found: None, now: self.env.now() };
+            let mut counting = Counting { shard: self, number, found: None };
             let (bytes, found) = self.bytes_in_record(keys).await?;
             counting.found = Some(bytes);
             (number, found.into_iter().collect())
@@ -363,13 +363,15 @@ struct Counting<'a, E: Env> {
     shard: &'a Shard<E>,
     number: u64,
     found: Option<u64>,
-    now: u64,
 }
 
 impl<E: Env> Drop for Counting<'_, E> {
     fn drop(&mut self) {
+        // A sum is as old as its end: what has expired since the count began is no more than what
+        // expires while the sum is believed. A long count would else be too old when it ends.
+        let now = self.shard.env.now();
         let mut state = self.shard.state.borrow_mut();
-        state.namespaces.records.end_count(self.number, self.found, self.now);
+        state.namespaces.records.end_count(self.number, self.found, now);
     }
 }
 
