@@ -194,7 +194,7 @@ fn who_reads_wakes_others_and_leaves_them_what_is_owed() {
     assert!(smol::block_on(second).expect("a reply").is_some());
 }
 
-/// It sends what they have asked, and its own answer was read long ago: so nobody would read theirs.
+/// It sends what they have asked, and its own answer was read long ago: nobody would read theirs.
 #[test]
 fn who_goes_on_sending_for_others_has_their_answers_read() {
     let fake = Fake::good();
