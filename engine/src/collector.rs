@@ -436,7 +436,7 @@ impl<E: Env> Collector<E> {
             return None;
         }
         let of = |generation| outputs.iter().filter(move |(kind, _)| kind.generation == generation);
-        let old = of(GENERATION_OLD).filter(|_| !separation.by_age).next();
+        let old = of(GENERATION_OLD).find(|_| !separation.by_age);
         let has_surplus = of(GENERATION_EXPIRING).count() > separation.expiry_classes;
         let fullest = of(GENERATION_EXPIRING).min_by_key(|(_, output)| output.room());
         old.or(fullest.filter(|_| has_surplus)).map(|(kind, _)| *kind)
