@@ -358,20 +358,28 @@ async fn change_record(
     }
 }
 
+/// Stores an item of so many bytes in the record whose namespace limits it.
+async fn put_in_record(worker: &TestShard, item: u8, len: usize) -> Result<(), EngineError> {
+    let key = Key { namespace: 5, record: b"r", item: &[item] };
+    worker.run(&key, set(&vec![item; len]), |_| ()).await
+}
+
+/// Limits the records of a namespace, and fills one of them with ten items.
+async fn fill_record(worker: &TestShard) {
+    let limit = Some(RECORD_MAX);
+    let limited = NamespaceOptions { record_bytes_max: limit, ..NamespaceOptions::default() };
+    worker.set_namespaces(known(&[(5, limited)]));
+    for item in 0..10 {
+        put_in_record(worker, item, 999).await.expect("there is room");
+    }
+}
+
 #[test]
 fn a_change_that_a_full_record_refuses_counts_nothing() {
     let (mut life, worker) = start(6, &tiny_options());
     life.block_on(async move {
-        let limit = Some(RECORD_MAX);
-        let limited = NamespaceOptions { record_bytes_max: limit, ..NamespaceOptions::default() };
-        worker.set_namespaces(known(&[(5, limited)]));
-        let put = async |item: u8, len: usize| {
-            let key = Key { namespace: 5, record: b"r", item: &[item] };
-            worker.run(&key, set(&vec![item; len]), |_| ()).await
-        };
-        for item in 0..10 {
-            put(item, 999).await.expect("there is room");
-        }
+        let put = async |item, len| put_in_record(&worker, item, len).await;
+        fill_record(&worker).await;
         let full = put(10, 1).await;
         assert!(matches!(full, Err(EngineError::RecordFull(5))), "{full:?}");
         let counts = worker.record_counts();
@@ -403,16 +411,8 @@ fn a_change_that_has_waited_for_room_does_not_count_its_record_again() {
     let (mut life, worker) = start(8, &tiny_options());
     let env = life.env();
     life.block_on(async move {
-        let limit = Some(RECORD_MAX);
-        let limited = NamespaceOptions { record_bytes_max: limit, ..NamespaceOptions::default() };
-        worker.set_namespaces(known(&[(5, limited)]));
-        let put = async |item: u8, len: usize| {
-            let key = Key { namespace: 5, record: b"r", item: &[item] };
-            worker.run(&key, set(&vec![item; len]), |_| ()).await
-        };
-        for item in 0..10 {
-            put(item, 999).await.expect("there is room");
-        }
+        let put = async |item, len| put_in_record(&worker, item, len).await;
+        fill_record(&worker).await;
         put(10, 1).await.expect_err("the record is full");
         put(3, 500).await.expect("it is shorter");
         put(4, 500).await.expect("it is shorter");
