@@ -111,8 +111,8 @@ const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 ///
 /// Besides what lives, a full shard has an open segment of the log and its spare, those that
 /// collected records are moved to (one or two, and from 16 that live up to four, where items
-/// expire), and an eighth of everything that is dead but not worth collecting. With so many segments more than that is dead when a half of the keys is deleted,
-/// whichever half.
+/// expire), and an eighth of everything that is dead but not worth collecting. With so many
+/// segments more than that is dead when a half of the keys is deleted, whichever half.
 const SEGMENTS_OF_DISK_MIN: u64 = 32;
 
 /// Large values that are staged take at most this part of a shard's part of the disk; of a small
