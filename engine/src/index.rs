@@ -19,6 +19,7 @@ mod host;
 mod live_bytes;
 mod look_up;
 pub mod memtable;
+mod recent;
 mod remove;
 pub mod scan;
 pub mod snapshot;
@@ -47,6 +48,7 @@ use crate::range_tombstones::{RangeTombstone, RangeTombstones};
 
 use compaction::picker::{self, PickerOptions};
 use memtable::Memtable;
+use recent::Recent;
 use snapshot::Snapshots;
 use table::{
     ALL, BlockCache, Hiding, SequenceOptions, Table, TableError, TableIdentity, TableMeta,
@@ -154,6 +156,7 @@ pub struct Index<E: Env> {
     counters: Cell<IndexCounters>,
     /// How often the tables have changed.
     table_changes: Cell<u64>,
+    recent: RefCell<Recent>,
     /// Of the file that is being removed.
     removing_bytes: Cell<u64>,
     /// Whether a range was deleted that may hide something.
@@ -225,6 +228,7 @@ impl<E: Env> Index<E> {
             memtable_hiding: Cell::default(),
             counters: Cell::default(),
             table_changes: Cell::default(),
+            recent: RefCell::new(Recent::new()),
             removing_bytes: Cell::default(),
         };
         index.open_tables(manifest).await?;

@@ -6,6 +6,7 @@ use larder_runtime::env::{Env, IoClass};
 
 use super::Index;
 use super::memtable::Found;
+use super::recent::Moment;
 use super::table::{BlockCache, EntryBuf, Resident, Table, TableError};
 use super::tables::Visit;
 use crate::entry::Entry;
@@ -43,6 +44,14 @@ impl<E: Env> Index<E> {
     ) -> Resident<R> {
         let contents = self.contents.borrow();
         let deleted_at = contents.ranges.newest(key);
+        let moment = Moment { table_changes: self.table_changes(), deleted_at };
+        if let Some(entry) = self.recent.borrow().get(key, hash, moment) {
+            return Resident::Answer(look(Some(entry)));
+        }
+        let mut look_once = |entry: Entry<'_>| {
+            self.recent.borrow_mut().note(key, hash, moment, &entry);
+            look(Some(entry))
+        };
         for visit in contents.tables.visits(key) {
             let table = match visit {
                 // What is older in this range is hidden as well.
@@ -53,8 +62,7 @@ impl<E: Env> Index<E> {
                 }
                 Visit::Stub(_) => continue,
             };
-            match table.get_resident(key, hash, &self.blocks, |entry| entry.map(|e| look(Some(e))))
-            {
+            match table.get_resident(key, hash, &self.blocks, |entry| entry.map(&mut look_once)) {
                 Resident::Answer(Some(answer)) => return Resident::Answer(answer),
                 Resident::Answer(None) => {}
                 Resident::NeedsDevice => return Resident::NeedsDevice,
@@ -104,7 +112,12 @@ impl<E: Env> Index<E> {
             let contents = self.contents.borrow();
             (Rc::clone(&contents.tables), contents.ranges.newest(key))
         };
+        let moment = Moment { table_changes: self.table_changes(), deleted_at };
+        let recent = self.recent.borrow().get(key, hash, moment);
         async move {
+            if let Some(entry) = recent {
+                return Ok(Some(EntryBuf::new(&entry)));
+            }
             for visit in tables.visits(key) {
                 let found = match visit {
                     Visit::Table(table) if is_hidden(table, deleted_at) => break,

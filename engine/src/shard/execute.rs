@@ -201,7 +201,9 @@ impl<E: Env> Shard<E> {
                         // Others may have the room meanwhile: it takes time to count.
                         self.leave_place(place.take());
                     }
-                    if let Err(error) = self.count_record(&to_count, &mut waiting.counted).await {
+                    // In memory of its own: few operations count, and all carry what it would take.
+                    let counting = Box::pin(self.count_record(&to_count, &mut waiting.counted));
+                    if let Err(error) = counting.await {
                         break Err(error);
                     }
                 }
@@ -275,7 +277,7 @@ impl<E: Env> Shard<E> {
     ) -> Result<Located, EngineError> {
         let leaves = located.pointer().is_some_and(|pointer| self.is_leaving(pointer.segment));
         if leaves && operation.may_write() && located.value.is_none() {
-            self.read_value(key, &mut located).await?;
+            Box::pin(self.read_value(key, &mut located)).await?;
         }
         Ok(located)
     }

@@ -5,6 +5,8 @@
 //! fence is empty. Invariants: fences increase strictly; blocks follow one another without gaps,
 //! from the start of the file up to the index.
 
+use std::cmp::Ordering;
+
 use larder_runtime::env::DISK_ALIGNMENT;
 
 use super::error::Malformed;
@@ -78,6 +80,17 @@ struct BlockRecord {
 pub(super) struct BlockIndex {
     blocks: Box<[BlockRecord]>,
     fences: Box<[u8]>,
+    heads: FenceHeads,
+}
+
+/// What the fences begin with, side by side: a search goes by these, which lie in few cache lines,
+/// and compares whole fences only where heads are equal.
+struct FenceHeads {
+    /// What all fences but the first, which is empty, have in common.
+    common: Box<[u8]>,
+    /// The eight bytes behind that, as numbers in the order of the fences; zeros where a fence is
+    /// shorter, and for the first.
+    heads: Box<[u64]>,
 }
 
 impl BlockIndex {
@@ -98,9 +111,11 @@ impl BlockIndex {
             let [page, length, checksum] = [field(0), field(1), field(2)];
             blocks.push(BlockRecord { page, length, checksum, fence_end });
         }
-        let index = Self { blocks: blocks.into_boxed_slice(), fences: fences.into() };
+        let heads = FenceHeads { common: Box::default(), heads: Box::default() };
+        let mut index = Self { blocks: blocks.into_boxed_slice(), fences: fences.into(), heads };
         index.check_places(data_end)?;
         index.check_fences()?;
+        index.heads = index.fence_heads();
         Ok(index)
     }
 
@@ -144,9 +159,35 @@ impl BlockIndex {
         }
     }
 
-    /// The number of the only block that may hold `key`.
+    /// The heads of fences that are in order.
+    fn fence_heads(&self) -> FenceHeads {
+        let count = self.len();
+        // What the least and the greatest begin with, all between them do.
+        let common_len =
+            if count < 2 { 0 } else { common_prefix_len(self.fence(1), self.fence(count - 1)) };
+        let common = if count < 2 { &[] } else { &self.fence(1)[..common_len] };
+        let first = std::iter::once(0);
+        let others = (1..count).map(|number| head_of(&self.fence(number)[common_len..]));
+        FenceHeads { common: common.into(), heads: first.chain(others).collect() }
+    }
+
+    /// The number of the only block that may hold `key`: the last whose fence is at most `key`.
     pub(super) fn find(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.blocks.len());
+        let FenceHeads { common, heads } = &self.heads;
+        let begins = &key[..key.len().min(common.len())];
+        match begins.cmp(common) {
+            Ordering::Less => return 0,
+            Ordering::Greater => return self.len() - 1,
+            Ordering::Equal => {}
+        }
+        let head = head_of(&key[common.len()..]);
+        // The fences of lesser heads are less than the key, those of greater heads greater.
+        let mut low = heads[1..].partition_point(|other| *other < head);
+        let behind = &heads[low + 1..];
+        let is_equal = |other: &u64| *other == head;
+        let equal =
+            if behind.first().is_some_and(is_equal) { behind.partition_point(is_equal) } else { 0 };
+        let mut high = low + 1 + equal;
         // The fence of `low` is at most `key`; those from `high` on are greater.
         while low + 1 < high {
             let middle = low + (high - low) / 2;
@@ -161,7 +202,8 @@ impl BlockIndex {
 
     /// Bytes of memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.blocks) + self.fences.len()
+        let heads = size_of_val(&*self.heads.heads) + self.heads.common.len();
+        size_of_val(&*self.blocks) + self.fences.len() + heads
     }
 
     /// The shortest prefix of the first key of block `number` that is greater than every key
@@ -169,6 +211,18 @@ impl BlockIndex {
     pub(super) fn fence(&self, number: usize) -> &[u8] {
         let start = number.checked_sub(1).map_or(0, |before| self.blocks[before].fence_end);
         &self.fences[start as usize..self.blocks[number].fence_end as usize]
+    }
+}
+
+/// The first eight bytes as a number that is in order as they are.
+fn head_of(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(head) => u64::from_be_bytes(*head),
+        None => {
+            let mut head = [0; 8];
+            head[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(head)
+        }
     }
 }
 
@@ -207,6 +261,44 @@ mod tests {
             assert_eq!(index.find(key.as_bytes()), block, "{key}");
         }
         assert_eq!(index.block(2).offset, 3 * 4096);
+    }
+
+    #[test]
+    fn heads_lead_to_the_block_that_the_fences_name() {
+        let mut random = larder_runtime::random::Random::new(0x1234_5678);
+        let mut word = |letters: u64, longest: u64| {
+            let length = random.below(longest + 1);
+            (0..length).map(|_| random.below(letters) as u8 * 0x7f).collect::<Vec<u8>>()
+        };
+        for (common, letters, longest) in
+            [(0, 2, 12), (3, 2, 12), (20, 3, 9), (1, 2, 3), (9, 2, 30)]
+        {
+            let mut keys: Vec<Vec<u8>> = (0..300).map(|_| word(letters, longest)).collect();
+            for key in &mut keys {
+                key.splice(..0, std::iter::repeat_n(b'k', common));
+            }
+            let probes: Vec<_> = keys.iter().cloned().chain((0..50).map(|_| word(3, 25))).collect();
+            keys.retain(|key| !key.is_empty());
+            keys.sort_unstable();
+            keys.dedup();
+            let mut builder = BlockIndexBuilder::new();
+            let mut last = &[][..];
+            for (number, key) in keys.iter().enumerate() {
+                builder.begin_block(last, key);
+                let offset = number as u64 * DISK_ALIGNMENT as u64;
+                builder.end_block(SectionHandle { offset, length: 4096, checksum: 1 });
+                last = key;
+            }
+            let (mut bytes, blocks) = (builder.encode(), builder.blocks());
+            seal(TableIdentity { store: 1, table: 1 }, 0, &mut bytes, blocks, 0);
+            let section = Section::trusted(&bytes).expect("a header");
+            let end = u64::from(blocks) * DISK_ALIGNMENT as u64;
+            let index = BlockIndex::decode(section, end).expect("decodes");
+            for key in &probes {
+                let expected = (0..index.len()).rfind(|&number| index.fence(number) <= &key[..]);
+                assert_eq!(Some(index.find(key)), expected, "{key:?}");
+            }
+        }
     }
 
     #[test]
