@@ -15,12 +15,18 @@ pub(crate) const OPENINGS_MAX: usize = 32;
 pub(crate) struct Lanes<F> {
     parent: Arc<Parent>,
     lanes: Vec<Lane<F>>,
+    /// The lanes without a future.
+    free: Vec<usize>,
+    /// Where to look first for one that was woken: those that are woken together lie together.
+    next: usize,
     limit: usize,
     busy: usize,
 }
 
 struct Lane<F> {
-    waker: Arc<LaneWaker>,
+    state: Arc<LaneWaker>,
+    /// Wakes the lane.
+    waker: Waker,
     future: Option<Pin<Box<F>>>,
 }
 
@@ -66,7 +72,8 @@ impl Wake for LaneWaker {
 impl<F: Future> Lanes<F> {
     /// Room for `limit` futures.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { parent: Arc::default(), lanes: Vec::new(), limit, busy: 0 }
+        let (lanes, free) = (Vec::new(), Vec::new());
+        Self { parent: Arc::default(), lanes, free, next: 0, limit, busy: 0 }
     }
 
     /// Whether another future can begin.
@@ -79,17 +86,15 @@ impl<F: Future> Lanes<F> {
         assert!(self.has_room(), "no more futures are taken than there is room for");
         self.busy += 1;
         let future = Some(Box::pin(future));
-        match self.lanes.iter_mut().find(|lane| lane.future.is_none()) {
-            Some(lane) => {
-                lane.waker.is_woken.store(true, Ordering::Release);
-                lane.future = future;
-            }
-            None => {
-                let parent = Arc::clone(&self.parent);
-                let waker = Arc::new(LaneWaker { is_woken: AtomicBool::new(true), parent });
-                self.lanes.push(Lane { waker, future });
-            }
+        if let Some(number) = self.free.pop() {
+            let lane = &mut self.lanes[number];
+            lane.state.is_woken.store(true, Ordering::Release);
+            lane.future = future;
+            return;
         }
+        let parent = Arc::clone(&self.parent);
+        let state = Arc::new(LaneWaker { is_woken: AtomicBool::new(true), parent });
+        self.lanes.push(Lane { waker: Waker::from(Arc::clone(&state)), state, future });
     }
 
     /// What one of them has come to; `None` if none is under way. To be asked again until it has
@@ -99,14 +104,18 @@ impl<F: Future> Lanes<F> {
             return Poll::Ready(None);
         }
         self.parent.set(context.waker());
-        for lane in &mut self.lanes {
+        for step in 0..self.lanes.len() {
+            let number = (self.next + step) % self.lanes.len();
+            let lane = &mut self.lanes[number];
             let Some(future) = &mut lane.future else { continue };
-            if !lane.waker.is_woken.swap(false, Ordering::AcqRel) {
+            if !lane.state.is_woken.swap(false, Ordering::AcqRel) {
                 continue;
             }
-            let waker = Waker::from(Arc::clone(&lane.waker));
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            let mut context = Context::from_waker(&lane.waker);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 lane.future = None;
+                self.free.push(number);
+                self.next = number + 1;
                 self.busy -= 1;
                 return Poll::Ready(Some(output));
             }

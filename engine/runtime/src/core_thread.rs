@@ -1,8 +1,9 @@
 //! A core: its ring, tasks, disk and network, and the loop that drives them.
 //!
 //! One turn: completions, timers, tasks, the service, then everything they asked for goes to the
-//! ring. Each of these is bounded, by time and, for completions, by number; what is left waits for
-//! the next turn, so that no kind of work keeps the others from running. Between turns one
+//! ring. Each of these is bounded, by time, completions by their number and tasks by that of the
+//! disk requests they have made; what is left waits for the next turn, so that no kind of work
+//! keeps the others, or the device, from running. Between turns one
 //! `io_uring_enter` hands the operations over and collects completions; it
 //! sleeps there when nothing is left to do, after a bounded spin if work tends to come back soon.
 //!
@@ -246,7 +247,9 @@ impl<R: Ring> Core<R> {
         if self.shared.executor.has_ready() {
             let started = monotonic_nanoseconds();
             self.served_until(driver, started);
-            self.shared.executor.run(started, has_left || self.has_served);
+            // A device that has work while the core goes on is the faster for it.
+            let has_batch = || self.shared.disk.borrow().has_batch();
+            self.shared.executor.run(started, has_left || self.has_served, has_batch);
         }
         let is_busy = driver.work(&mut self.network, now);
         self.has_served = is_busy;

@@ -44,8 +44,14 @@ pub(crate) struct Disk {
     flushes: u32,
     /// Whether something has come in since the last dispatch.
     is_changed: bool,
+    /// How many requests have.
+    undispatched: usize,
     is_closed: bool,
 }
+
+/// So many requests go to the device before the core makes more: enough that a system call for them
+/// costs each little, and a part of what a device needs for all of its rate.
+pub(crate) const BATCH_REQUESTS: usize = 16;
 
 impl Disk {
     pub(crate) fn new(options: IoQueueOptions) -> Self {
@@ -58,6 +64,7 @@ impl Disk {
             commit_writes: 0,
             flushes: 0,
             is_changed: false,
+            undispatched: 0,
             is_closed: false,
         }
     }
@@ -104,6 +111,13 @@ impl Disk {
         self.requests.len()
     }
 
+    /// Whether so many requests were made since the last [`Disk::dispatch`] that the device is to
+    /// have them before the core goes on.
+    #[inline]
+    pub(crate) fn has_batch(&self) -> bool {
+        self.undispatched >= BATCH_REQUESTS
+    }
+
     /// Whether [`Disk::dispatch`] may have something to do that no completion will announce.
     pub(crate) fn is_changed(&self) -> bool {
         self.is_changed
@@ -129,6 +143,7 @@ impl Disk {
         let request = occupied(&mut self.requests, key);
         request.stage = Stage::Queued;
         self.is_changed = true;
+        self.undispatched += 1;
         if request.is_queued_by_class() {
             self.queue.push(request.io_request(), key, now);
         } else {
@@ -185,6 +200,7 @@ impl Disk {
     /// Hands to the ring what the I/O queue allows.
     pub(crate) fn dispatch<R: Ring>(&mut self, port: &mut Port<R>, now: u64) {
         self.is_changed = false;
+        self.undispatched = 0;
         if self.is_closed {
             return;
         }

@@ -157,9 +157,9 @@ impl Executor {
     }
 
     /// Runs ready tasks until there are none or the quantum is over, which begins at `now`; or
-    /// until it is the turn of the service, if that has more to do. A task's panic is reported and
-    /// goes on to the caller.
-    pub(crate) fn run(&self, now: u64, is_service_waiting: bool) {
+    /// until `has_enough` of what they have done, or until it is the turn of the service, if that
+    /// has more to do. A task's panic is reported and goes on to the caller.
+    pub(crate) fn run(&self, now: u64, is_service_waiting: bool, has_enough: impl Fn() -> bool) {
         self.take_remote();
         self.start_quantum(now);
         while let Some(runnable) = self.with_local(|local| local.pop(is_service_waiting)) {
@@ -174,7 +174,7 @@ impl Executor {
             if let Some(nanoseconds) = self.with_local(|local| local.ran(kind.queue, ended)) {
                 self.tell_of_task(kind, nanoseconds, ended);
             }
-            if ended >= self.quantum_end.get() {
+            if ended >= self.quantum_end.get() || has_enough() {
                 return;
             }
         }

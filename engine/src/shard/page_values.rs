@@ -24,6 +24,10 @@ use crate::value_log::WantedValue;
 /// so that it has work while the core works on those that are done.
 const READS_MAX: usize = 64;
 
+/// After so many that are done the device gets its next requests: while the core works on all of
+/// them it would run out of work.
+const TURN_READS: usize = 16;
+
 /// Bytes that they bring: as many as the page may have, and within these bounds, unless one value
 /// alone has more. Requests that are that long in all reach a device's bandwidth with fewer of
 /// them.
@@ -198,14 +202,20 @@ impl<E: Env> Shard<E> {
             (neighbours.bytes, neighbours.items, found)
         };
         poll_fn(|context| {
+            let mut done = 0;
             loop {
                 while lanes.has_room() {
                     let Some(neighbours) = values.borrow_mut().take(under_way) else { break };
                     under_way += neighbours.bytes;
                     lanes.begin(read(neighbours));
                 }
+                if done == TURN_READS {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 match lanes.poll_next(context) {
                     Poll::Ready(Some((bytes, items, found))) => {
+                        done += 1;
                         under_way -= bytes;
                         self.state.borrow_mut().operations.value_reads += items.len() as u64;
                         values.borrow_mut().found.extend(items.into_iter().zip(found));

@@ -6,7 +6,7 @@ use std::os::fd::IntoRawFd;
 
 use super::*;
 use crate::core_env::CoreEnv;
-use crate::env::{Env, TaskQueue};
+use crate::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode, TaskQueue};
 use crate::fake_ring::{FakeKernel, FakeRing};
 use crate::network::ConnectionId;
 
@@ -204,4 +204,39 @@ fn a_service_that_holds_the_core_is_counted_turn_by_turn_and_a_future_at_the_sta
     // The last turn has no end.
     assert_eq!((turns.get(), stalls.counts[TaskQueue::Foreground as usize]), (4, 3));
     assert!(stalls.longest >= 15_000_000, "{stalls:?}");
+}
+
+#[test]
+fn the_device_gets_what_some_tasks_ask_for_before_others_go_on() {
+    const TASKS: usize = 80;
+    let ring = FakeRing::new();
+    let mut core = core(&ring);
+    let env = core.env();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, vec![1; DISK_ALIGNMENT]).unwrap();
+    let opener = env.clone();
+    let file = core.block_on(async move { opener.open(&path, OpenMode::Read).await }).unwrap();
+    // What tasks had asked for, and the device did not have, when each began.
+    let waiting = Rc::new(RefCell::new(Vec::new()));
+    let left = Rc::new(Cell::new(TASKS));
+    for number in 0..TASKS {
+        let (env, file, ring) = (env.clone(), file.clone(), ring.clone());
+        let (waiting, left) = (Rc::clone(&waiting), Rc::clone(&left));
+        env.clone().spawn(TaskQueue::Foreground, async move {
+            let handed = ring.count(|operation| matches!(operation, Operation::Read { .. }));
+            waiting.borrow_mut().push(number - handed);
+            let (result, _) = file.read(IoClass::Read, 0, env.buffer(DISK_ALIGNMENT)).await;
+            result.unwrap();
+            left.set(left.get() - 1);
+        });
+    }
+    core.block_on(async move {
+        while left.get() > 0 {
+            futures_lite::future::yield_now().await;
+        }
+    });
+    let waiting = waiting.take();
+    let most = waiting.iter().max().unwrap();
+    assert!(*most < crate::disk::BATCH_REQUESTS, "{waiting:?}");
 }

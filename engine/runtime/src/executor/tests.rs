@@ -13,7 +13,7 @@ fn executor() -> Arc<Executor> {
 fn activate(executor: &Executor) {
     let now = monotonic_nanoseconds();
     executor.rested_until(now);
-    executor.run(now, false);
+    executor.run(now, false, || false);
 }
 
 fn yield_now() -> impl Future<Output = ()> {
@@ -232,7 +232,7 @@ fn a_service_that_waits_has_the_core_when_it_is_its_turn() {
     let ran = spawn_busy(&executor, TaskQueue::Maintenance);
     let now = monotonic_nanoseconds();
     executor.rested_until(now);
-    executor.run(now, true);
+    executor.run(now, true, || false);
     assert_eq!(ran.get(), 0, "of equals the more urgent one has it");
     assert!(executor.has_ready(), "the task waits for its turn");
     executor.served_until(monotonic_nanoseconds() + 1000);
