@@ -293,7 +293,7 @@ fn put_shards(out: &mut Exposition, reports: &[CoreReport]) {
 
 fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
     type CacheFigure = (&'static str, Type, fn(&larder_engine::cache::CacheCounters) -> u64);
-    let figures: [CacheFigure; 8] = [
+    let figures: [CacheFigure; 9] = [
         ("entries", Type::Gauge, |cache| cache.entries as u64),
         ("bytes", Type::Gauge, |cache| cache.bytes_used as u64),
         ("capacity_bytes", Type::Gauge, |cache| cache.capacity as u64),
@@ -302,6 +302,7 @@ fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
         ("inserts_total", Type::Counter, |cache| cache.inserts),
         ("evictions_total", Type::Counter, |cache| cache.evictions),
         ("ghost_hits_total", Type::Counter, |cache| cache.ghost_hits),
+        ("near_misses_total", Type::Counter, |cache| cache.near_misses),
     ];
     for (figure, kind, value) in figures {
         let name = format!("larder_cache_{figure}");
