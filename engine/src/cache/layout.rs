@@ -47,8 +47,7 @@ impl Layout {
         let arena = capacity_bytes.saturating_sub(tables).min(ARENA_BYTES_MAX);
         let small_bytes = arena / SMALL_PARTS / UNIT * UNIT;
         let main_bytes = (arena - small_bytes) / UNIT * UNIT;
-        let layout =
-            Self { small_bytes, main_bytes, index_entries, ghost_buckets, margin_buckets };
+        let layout = Self { small_bytes, main_bytes, index_entries, ghost_buckets, margin_buckets };
         if Self::entry_bytes_max(main_bytes) < entry_bytes_min { Self::default() } else { layout }
     }
 

@@ -22,7 +22,7 @@ const PARTIAL_UNITS: usize = 3;
 /// A main queue ends with a huge page where an arena has so many of them at least: little of it is
 /// lost to that, and what is not in memory yet may come in huge pages. A shorter arena's ends with
 /// a unit.
-const HUGE_PAGES_MIN: usize = 16;
+const HUGE_PAGES_MIN: usize = 32;
 
 impl<const HEADER: usize> Cache<HEADER> {
     /// Goes a step towards a capacity of `capacity_bytes`, and says whether it is reached: what is

@@ -193,7 +193,8 @@ impl<E: Env> Shard<E> {
             Counts { values, blocks: self.index.blocks().counters(), near_values }
         };
         let mut seen = seen_between(&room.before.replace(now), &now);
-        let [to_values, to_blocks] = [CacheKind::Values, CacheKind::Blocks].map(|to| room.moved(to));
+        let [to_values, to_blocks] =
+            [CacheKind::Values, CacheKind::Blocks].map(|to| room.moved(to));
         for (cache, to_it, to_other) in [(0, to_values, to_blocks), (1, to_blocks, to_values)] {
             (seen[cache].can_take, seen[cache].can_give) = (to_it.is_some(), to_other.is_some());
         }
