@@ -6,8 +6,8 @@
 //! straight to `main`. One pass over cold keys therefore flows through `small` and leaves the hot
 //! set alone, and a hit costs no list manipulation: it adds one to a two-bit count.
 //!
-//! Memory: arena, index, ghost and margin are allocated once, at construction, within the capacity. The
-//! arena is zeroed lazily by the operating system, so what was never used is not resident. No
+//! Memory: arena, index, ghost and margin are allocated once, at construction, within the capacity.
+//! The arena is zeroed lazily by the operating system, so what was never used is not resident. No
 //! operation allocates. The main queue can be made shorter and longer again ([`Cache::resize`]):
 //! what it no longer uses goes back to the operating system.
 //!

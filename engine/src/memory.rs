@@ -27,8 +27,8 @@ const PARTS: usize = 7;
 const VALUE_GROWTH_MAX: usize = 2;
 const BLOCK_GROWTH_MAX: usize = 3;
 
-/// Where one of the caches begins with less, both stay as they are: a cache of a few pages cannot be
-/// made smaller.
+/// Where one of the caches begins with less, both stay as they are: a cache of a few pages cannot
+/// be made smaller.
 const DIVIDED_MIN: usize = 256 << 10;
 
 /// No cache is made for more: a cache addresses no more than that.

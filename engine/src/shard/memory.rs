@@ -168,8 +168,9 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// The value cache has at most so many bytes from now on, though no less than what it can shrink
-    /// to; more than there is room for means all of that. A start knows nothing of it.
+    /// The value cache has at most so many bytes from now on, though no less than what it can
+    /// shrink to; more than there is room for means all of that. While that is less than its part,
+    /// no memory moves between the caches. A start knows nothing of it.
     pub fn limit_value_cache(&self, bytes: usize) {
         self.cache_room.values_max.set(bytes);
         self.cache_room.is_limited_anew.set(true);

@@ -166,6 +166,43 @@ fn hot_items_that_would_fit_get_the_memory_of_blocks() {
     });
 }
 
+/// Chooses keys by popularity: the nth is asked for one nth as often as the first.
+fn by_popularity(seed: u64) -> impl FnMut() -> usize {
+    let mut sums = Vec::with_capacity(KEYS);
+    let mut sum = 0.0;
+    for number in 1..=KEYS {
+        sum += 1.0 / number as f64;
+        sums.push(sum);
+    }
+    let mut random = Random::new(seed);
+    move || {
+        let chosen = random.below(1 << 40) as f64 / (1u64 << 40) as f64 * sum;
+        sums.partition_point(|sum| *sum < chosen).min(KEYS - 1)
+    }
+}
+
+#[test]
+fn popular_items_stay_and_fewer_reads_go_to_the_device() {
+    harness::for_each_seed("popular_items_stay", 1, 3, |seed| {
+        let (mut life, shard) = filled(seed);
+        life.block_on(async move {
+            let mut popular = by_popularity(seed);
+            pass(&shard, 1000, &mut popular).await;
+            let first = pass(&shard, 4000, &mut popular).await;
+            pass(&shard, 30_000, &mut popular).await;
+            let last = pass(&shard, 4000, &mut popular).await;
+            let of_device = |it: &Reads| it.of_values + it.of_blocks;
+            assert!(of_device(&last) < of_device(&first), "seed {seed}: {first:?}, {last:?}");
+            let stay = last.from_memory * 10 > first.from_memory * 9;
+            assert!(stay, "seed {seed}: {first:?}, {last:?}");
+            let after = pass(&shard, 20_000, &mut popular).await;
+            let moved = after.blocks_capacity.abs_diff(last.blocks_capacity);
+            assert!(moved <= CACHES_BYTES / 16, "seed {seed}: {last:?}, {after:?}");
+        })
+        .expect("runs");
+    });
+}
+
 #[test]
 fn what_lies_in_memory_moves_nothing() {
     let (mut life, shard) = filled(1);
