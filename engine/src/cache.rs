@@ -6,8 +6,8 @@
 //! straight to `main`. One pass over cold keys therefore flows through `small` and leaves the hot
 //! set alone, and a hit costs no list manipulation: it adds one to a two-bit count.
 //!
-//! Memory: arena, index and ghost are allocated once, at construction, within the capacity. The
-//! arena is zeroed lazily by the operating system, so what was never used is not resident. No
+//! Memory: arena, index, ghost and margin are allocated once, at construction, within the capacity.
+//! The arena is zeroed lazily by the operating system, so what was never used is not resident. No
 //! operation allocates. The main queue can be made shorter and longer again ([`Cache::resize`]):
 //! what it no longer uses goes back to the operating system.
 //!
@@ -22,6 +22,7 @@ mod ghost;
 mod index;
 mod items;
 mod layout;
+mod margin;
 mod pages;
 mod resize;
 mod ring;
@@ -38,6 +39,7 @@ use eviction::{Effort, Queue};
 use ghost::Ghost;
 use index::Index;
 use layout::Layout;
+use margin::{MARGIN_PARTS, Margin};
 use ring::Ring;
 use usual_len::UsualLen;
 
@@ -52,6 +54,7 @@ pub struct Cache<const HEADER: usize> {
     main: Ring,
     index: Index,
     ghost: Ghost,
+    margin: Margin,
     layout: Layout,
     capacity_max: usize,
     counters: CacheCounters,
@@ -84,6 +87,10 @@ pub struct CacheCounters {
     pub evictions: u64,
     /// Inserted keys that had been evicted not long before.
     pub ghost_hits: u64,
+    /// Entries that were read from the device to be admitted, as [`Cache::note_read`] was told.
+    pub reads: u64,
+    /// Of these, how many a little more memory would have saved: see [`Cache::set_margin`].
+    pub near_misses: u64,
     /// Bytes of the cache that are in memory, its index included: what was written to and not given
     /// back.
     pub resident_bytes: usize,
@@ -113,6 +120,7 @@ impl<const HEADER: usize> Cache<HEADER> {
             main: Ring::new(layout.small_bytes, layout.main_bytes),
             index: Index::new(layout.index_entries),
             ghost: Ghost::new(layout.ghost_buckets),
+            margin: Margin::new(layout.margin_buckets, capacity_bytes / MARGIN_PARTS),
             layout,
             capacity_max: capacity_bytes,
             counters: CacheCounters::default(),
@@ -125,7 +133,8 @@ impl<const HEADER: usize> Cache<HEADER> {
     /// Addresses that the cache has reserved, in bytes: fixed, and at most the capacity that it was
     /// made with.
     pub fn reserved_bytes(&self) -> usize {
-        self.arena.len() + self.index.allocated_bytes() + self.ghost.allocated_bytes()
+        let remembered = self.ghost.allocated_bytes() + self.margin.allocated_bytes();
+        self.arena.len() + self.index.allocated_bytes() + remembered
     }
 
     /// Looks `key` up and counts a use of it.
@@ -217,6 +226,10 @@ impl<const HEADER: usize> Cache<HEADER> {
         let Some(entry_bytes) = self.admitted_bytes(key, value) else { return false };
         // All that lives in the small queue may yet be moved to main.
         let is_spare = entry_bytes <= self.spare_bytes() && !self.index.is_full();
+        if !is_spare {
+            // With more room it would have come in.
+            self.margin.push(hash, entry_bytes);
+        }
         if !is_spare || !self.index.has_room_for(hash) || self.find(hash, key).is_some() {
             return false;
         }
@@ -225,6 +238,21 @@ impl<const HEADER: usize> Cache<HEADER> {
         self.arena.write(location, descriptor, header, key, value);
         self.link(Queue::Main, location, descriptor);
         true
+    }
+
+    /// Notes that what is going to be inserted with this hash was read from the device, and says
+    /// whether a little more memory would have saved that: [`Self::set_margin`] says how much.
+    pub fn note_read(&mut self, hash: u64) -> bool {
+        let is_near = self.margin.take(mix(hash));
+        self.counters.reads += 1;
+        self.counters.near_misses += u64::from(is_near);
+        is_near
+    }
+
+    /// How much more memory it is of which [`Self::note_read`] says what it would have saved, in
+    /// bytes. Of more than a 32nd of what the cache was made with it knows less than all.
+    pub fn set_margin(&mut self, bytes: usize) {
+        self.margin.set_bytes(bytes);
     }
 
     /// Starts bringing near the part of the index that a look-up of `hash` reads.
@@ -277,13 +305,15 @@ impl<const HEADER: usize> Cache<HEADER> {
         self.main.clear();
         self.index.clear();
         self.ghost.clear();
+        self.margin.forget();
         self.counters.bytes_used = 0;
         self.release_unused(usize::MAX);
     }
 
     /// What the cache holds and has done.
     pub fn counters(&self) -> CacheCounters {
-        let tables = self.index.resident_bytes() + self.ghost.resident_bytes();
+        let remembered = self.ghost.resident_bytes() + self.margin.resident_bytes();
+        let tables = self.index.resident_bytes() + remembered;
         CacheCounters {
             entries: self.index.len(),
             resident_bytes: self.arena.resident_bytes() + tables,

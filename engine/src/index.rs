@@ -71,7 +71,7 @@ const OPEN_RETRY_NANOSECONDS: u64 = 10_000_000;
 pub struct IndexOptions {
     /// A memtable is full when it is this large; two may exist at a time.
     pub memtable_bytes: usize,
-    /// Memory of the table block cache.
+    /// Memory of the table block cache, at its largest.
     pub block_cache_bytes: usize,
     /// The tables' settings.
     pub tables: TableOptions,

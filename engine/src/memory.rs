@@ -2,13 +2,37 @@
 //!
 //! Every part has a bound of its own, and the bounds add up to the shard's share. Tables' indexes
 //! and filters grow with the data: beyond their part they take from the value cache, and when that
-//! is at its least from the block cache.
+//! is at its least from the block cache. What is left of the caches' part moves between the two
+//! while the shard runs ([`CacheDivision`]), within bounds for each.
+
+mod division;
+
+pub use division::{CacheDivision, CacheKind, CacheSeen};
 
 use crate::cache::ItemCache;
 use crate::index::table::BlockCache;
 
 /// The least that both caches get together, in bytes: below it they hold nothing useful.
 const CACHES_MIN: usize = 2 << 20;
+
+/// The parts of seven of both caches that each begins with, and that it may have at most: what a
+/// cache is made for at most it reserves addresses for, and a little of that is taken whether it
+/// is used or not.
+const VALUE_PARTS: (usize, usize) = (5, 6);
+const BLOCK_PARTS: (usize, usize) = (2, 5);
+const PARTS: usize = 7;
+
+/// A cache can be made smaller to a part of what it was made for, so it is made for no more than so
+/// many times what it begins with.
+const VALUE_GROWTH_MAX: usize = 2;
+const BLOCK_GROWTH_MAX: usize = 3;
+
+/// Where one of the caches begins with less, both stay as they are: a cache of a few pages cannot
+/// be made smaller.
+const DIVIDED_MIN: usize = 256 << 10;
+
+/// No cache is made for more: a cache addresses no more than that.
+const CACHE_MAX: usize = 32 << 30;
 
 /// The bounds of a shard's parts of the memory, in bytes. They add up to its share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +57,9 @@ pub struct ShardMemory {
     pub listed_records: usize,
     /// Indexes and filters of tables, before caches give up room for them.
     pub tables: usize,
-    /// The value cache, at its largest.
+    /// What the value cache begins with.
     pub value_cache: usize,
-    /// The cache of tables' blocks, at its largest.
+    /// What the cache of tables' blocks begins with. Both together stay as large as this.
     pub block_cache: usize,
     /// What the allocator loses between allocations, and what is too little to be counted.
     pub reserve: usize,
@@ -65,7 +89,7 @@ impl ShardMemory {
             reserve: share / 16,
         };
         let caches = share.checked_sub(plan.total()).filter(|caches| *caches >= CACHES_MIN)?;
-        plan.value_cache = caches / 7 * 5;
+        plan.value_cache = caches / PARTS * VALUE_PARTS.0;
         plan.block_cache = caches - plan.value_cache;
         Some(plan)
     }
@@ -78,7 +102,7 @@ impl ShardMemory {
     }
 
     /// The parts, by name.
-    pub fn parts(&self) -> [(&'static str, usize); 9] {
+    pub fn parts(&self) -> [(&'static str, usize); 8] {
         let log = [self.log_queue, self.log_buffers, self.log_frame, self.compression];
         let log = log.into_iter().fold(0, usize::saturating_add);
         [
@@ -88,8 +112,7 @@ impl ShardMemory {
             ("dead_records", self.dead_records),
             ("listed_records", self.listed_records),
             ("tables", self.tables),
-            ("value_cache", self.value_cache),
-            ("block_cache", self.block_cache),
+            ("caches", self.value_cache.saturating_add(self.block_cache)),
             ("reserve", self.reserve),
         ]
     }
@@ -105,6 +128,8 @@ impl ShardMemory {
 pub struct CacheBalance {
     /// What tables have without taking from the caches, in bytes.
     pub tables: usize,
+    /// What both caches have together while tables need no more, in bytes.
+    pub caches: usize,
     /// The value cache: its least capacity and its largest.
     pub values: (usize, usize),
     /// The block cache: the same.
@@ -122,35 +147,60 @@ pub struct CacheSizes {
     pub excess: usize,
 }
 
+/// What the value cache and the block cache are made for at most, in bytes, if they begin with
+/// `values` and `blocks`.
+pub fn cache_maxima(values: usize, blocks: usize) -> (usize, usize) {
+    if values.min(blocks) < DIVIDED_MIN {
+        return (values, blocks);
+    }
+    let part = values.saturating_add(blocks) / PARTS;
+    let most = |parts: usize, growth: usize, first: usize| {
+        (part * parts).min(first.saturating_mul(growth)).min(CACHE_MAX).max(first)
+    };
+    (most(VALUE_PARTS.1, VALUE_GROWTH_MAX, values), most(BLOCK_PARTS.1, BLOCK_GROWTH_MAX, blocks))
+}
+
 impl CacheBalance {
-    /// How a shard's caches, as they were made, share with tables that have `tables` bytes.
-    pub(crate) fn new(tables: usize, values: &ItemCache, blocks: &BlockCache) -> Self {
+    /// How a shard's caches, as they were made, share `caches` bytes, and those with tables that
+    /// have `tables` bytes.
+    pub(crate) fn new(
+        tables: usize,
+        caches: usize,
+        values: &ItemCache,
+        blocks: &BlockCache,
+    ) -> Self {
         Self {
             tables,
+            caches,
             values: (values.capacity_min(), values.counters().capacity),
             blocks: (blocks.capacity_min(), blocks.counters().capacity),
         }
     }
 
+    /// How much memory moves between the caches at a time, in bytes; 0 if none ever does.
+    pub fn step(&self) -> usize {
+        let is_divided = self.values.1.saturating_add(self.blocks.1) > self.caches;
+        if is_divided { self.caches / division::STEPS } else { 0 }
+    }
+
     /// How much the caches are to give up for tables that take `table_bytes`, where they have given
     /// up `now`. Not every change is followed: a cache that becomes smaller loses what it held.
     pub fn given_up(&self, table_bytes: usize, now: usize) -> usize {
-        let step = (self.values.1 / 64).max(1);
+        let step = (self.caches / 64).max(1);
         let over = table_bytes.saturating_sub(self.tables);
         let wanted = over.checked_next_multiple_of(step).unwrap_or(over);
         if wanted > now || now - wanted > 2 * step { wanted } else { now }
     }
 
-    /// The sizes of caches that give up `given_up`: first the value cache, down to its least.
-    pub fn sizes(&self, given_up: usize) -> CacheSizes {
-        let take = |(min, max): (usize, usize), wanted: usize| wanted.min(max.saturating_sub(min));
-        let of_values = take(self.values, given_up);
-        let of_blocks = take(self.blocks, given_up - of_values);
-        CacheSizes {
-            values: self.values.1 - of_values,
-            blocks: self.blocks.1 - of_blocks,
-            excess: given_up - of_values - of_blocks,
-        }
+    /// The sizes of caches that give up `given_up`, if the block cache is to have `blocks` and the
+    /// value cache the rest: the value cache gives up first, down to its least.
+    pub fn sizes(&self, given_up: usize, blocks: usize) -> CacheSizes {
+        let left = self.caches.saturating_sub(given_up);
+        let beside_values = left.saturating_sub(self.values.0);
+        let blocks = blocks.min(beside_values).clamp(self.blocks.0, self.blocks.1);
+        let values = left.saturating_sub(blocks).clamp(self.values.0, self.values.1);
+        let taken = values.saturating_add(blocks).saturating_add(given_up);
+        CacheSizes { values, blocks, excess: taken.saturating_sub(self.caches) }
     }
 }
 
@@ -165,14 +215,13 @@ mod tests {
             let plan = ShardMemory::plan(share << 20, value << 20).expect("enough");
             plan.parts().map(|(_, bytes)| bytes >> 20)
         };
-        // Memtables, log, maintenance, dead records, listed ones, tables, value cache, block cache,
-        // reserve.
+        // Memtables, log, maintenance, dead records, listed ones, tables, caches, reserve.
         for (share, value, expected) in [
-            (16, 1, [2, 3, 6, 0, 0, 1, 1, 0, 1]),
-            (112, 1, [14, 7, 9, 1, 1, 7, 45, 18, 7]),
-            (896, 1, [64, 14, 22, 14, 14, 56, 468, 187, 56]),
-            (896, 128, [64, 268, 276, 14, 14, 56, 105, 42, 56]),
-            (65_536, 1, [64, 14, 22, 1024, 1024, 4096, 39_425, 15_770, 4096]),
+            (16, 1, [2, 3, 6, 0, 0, 1, 2, 1]),
+            (112, 1, [14, 7, 9, 1, 1, 7, 64, 7]),
+            (896, 1, [64, 14, 22, 14, 14, 56, 656, 56]),
+            (896, 128, [64, 268, 276, 14, 14, 56, 148, 56]),
+            (65_536, 1, [64, 14, 22, 1024, 1024, 4096, 55_196, 4096]),
         ] {
             assert_eq!(mebibytes(share, value), expected, "{share} MiB, values of {value} MiB");
         }
@@ -205,25 +254,45 @@ mod tests {
         }
 
         #[test]
+        fn caches_that_move_their_bounds_can_shrink_to_what_they_begin_with(
+            values in prop_oneof![0usize..64 << 20, DIVIDED_MIN..DIVIDED_MIN + (1 << 20)],
+            blocks in prop_oneof![0usize..64 << 20, DIVIDED_MIN..DIVIDED_MIN + (1 << 20)],
+        ) {
+            let maxima = cache_maxima(values, blocks);
+            prop_assert!(maxima.0 >= values && maxima.1 >= blocks);
+            let made = (ItemCache::new(maxima.0), BlockCache::new(maxima.1));
+            let balance = CacheBalance::new(0, values + blocks, &made.0, &made.1);
+            let sizes = balance.sizes(0, blocks);
+            prop_assert_eq!(sizes, CacheSizes { values, blocks, excess: 0 });
+            let is_divided = values.min(blocks) >= DIVIDED_MIN;
+            prop_assert_eq!(balance.step() > 0, is_divided, "{:?}", balance);
+        }
+
+        #[test]
         fn caches_and_tables_stay_within_what_they_have_together(
             tables in 0usize..1 << 30,
             values in (0usize..1 << 30, 0usize..1 << 30),
             blocks in (0usize..1 << 30, 0usize..1 << 30),
-            steps in proptest::collection::vec(0usize..1 << 31, 1..30),
+            caches in 0usize..1 << 31,
+            steps in proptest::collection::vec((0usize..1 << 31, 0usize..1 << 31), 1..30),
         ) {
             let ordered = |(min, more): (usize, usize)| (min, min + more);
-            let balance = CacheBalance { tables, values: ordered(values), blocks: ordered(blocks) };
-            let all = tables + balance.values.1 + balance.blocks.1;
-            let step = (balance.values.1 / 64).max(1);
+            let (values, blocks) = (ordered(values), ordered(blocks));
+            let balance = CacheBalance { tables, caches, values, blocks };
+            let all = tables + caches;
+            let step = (caches / 64).max(1);
             let mut given_up = 0;
-            for table_bytes in steps {
+            for (table_bytes, wanted) in steps {
                 given_up = balance.given_up(table_bytes, given_up);
-                let sizes = balance.sizes(given_up);
-                prop_assert!(sizes.values >= balance.values.0 && sizes.blocks >= balance.blocks.0);
+                let sizes = balance.sizes(given_up, wanted);
+                prop_assert!((values.0..=values.1).contains(&sizes.values));
+                prop_assert!((blocks.0..=blocks.1).contains(&sizes.blocks));
                 let taken = table_bytes + sizes.values + sizes.blocks;
                 prop_assert!(taken <= all + sizes.excess, "{} of {}", taken, all);
-                prop_assert!(sizes.excess == 0 || sizes.blocks == balance.blocks.0);
-                prop_assert!(sizes.blocks == balance.blocks.1 || sizes.values == balance.values.0);
+                let is_least = sizes.blocks == blocks.0 && sizes.values == values.0;
+                prop_assert!(sizes.excess == 0 || is_least);
+                let is_as_wanted = sizes.blocks == wanted.clamp(blocks.0, blocks.1);
+                prop_assert!(is_as_wanted || sizes.values == values.0 || sizes.excess > 0);
                 prop_assert_eq!(balance.given_up(table_bytes, given_up), given_up);
                 let over = table_bytes.saturating_sub(tables);
                 prop_assert!(given_up <= over + 3 * step, "what is not needed comes back");

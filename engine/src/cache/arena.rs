@@ -141,6 +141,11 @@ impl<const HEADER: usize> Arena<HEADER> {
         self.pages.unit_bytes()
     }
 
+    /// What the first write to a place brings into memory, in bytes.
+    pub(super) fn fault_bytes(&self) -> usize {
+        self.pages.fault_bytes()
+    }
+
     /// Parts of the arena are going to be given back, so units come into memory one by one.
     pub(super) fn prepare_release(&mut self) {
         if self.pages.end_huge_pages() {

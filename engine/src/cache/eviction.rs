@@ -146,8 +146,9 @@ impl<const HEADER: usize> Cache<HEADER> {
         self.index.remove(descriptor.hash, location);
         self.counters.bytes_used -= descriptor.entry_bytes::<HEADER>();
         self.counters.evictions += 1;
-        if queue == Queue::Small {
-            self.ghost.push(descriptor.hash);
+        match queue {
+            Queue::Small => self.ghost.push(descriptor.hash),
+            Queue::Main => self.margin.push(descriptor.hash, descriptor.entry_bytes::<HEADER>()),
         }
     }
 

@@ -64,12 +64,12 @@ impl Ghost {
 }
 
 /// The high half of the hash picks the bucket, the low half is the fingerprint.
-fn bucket_of(buckets: &mut [[u32; WAYS]], hash: u64) -> &mut [u32; WAYS] {
+pub(super) fn bucket_of(buckets: &mut [[u32; WAYS]], hash: u64) -> &mut [u32; WAYS] {
     let scaled = u128::from(hash >> 32) * buckets.len() as u128;
     &mut buckets[(scaled >> 32) as usize]
 }
 
-fn fingerprint(hash: u64) -> u32 {
+pub(super) fn fingerprint(hash: u64) -> u32 {
     (hash as u32).max(VACANT + 1)
 }
 

@@ -83,6 +83,17 @@ impl ItemCache {
         Some(ItemHit { item, value: hit.value })
     }
 
+    /// Notes that an item that is going to be inserted was read from the device, and says whether a
+    /// little more memory would have saved that; see [`Cache::note_read`].
+    pub fn note_read(&mut self, hash: u64) -> bool {
+        self.cache.note_read(hash)
+    }
+
+    /// How much memory that is, in bytes; see [`Cache::set_margin`].
+    pub fn set_margin(&mut self, bytes: usize) {
+        self.cache.set_margin(bytes);
+    }
+
     /// Where the value of the cached item of `key` is in the log, if it is: or where it was when it
     /// was read.
     pub fn place_of(&self, hash: u64, key: &[u8]) -> Option<Pointer> {

@@ -3,6 +3,7 @@
 use super::arena::{ARENA_BYTES_MAX, UNIT};
 use super::ghost::{self, WAYS};
 use super::index::Index;
+use super::margin::Margin;
 
 /// The small queue's share of the arena is one part in this many.
 const SMALL_PARTS: usize = 10;
@@ -26,6 +27,7 @@ pub(super) struct Layout {
     pub(super) main_bytes: usize,
     pub(super) index_entries: usize,
     pub(super) ghost_buckets: usize,
+    pub(super) margin_buckets: usize,
 }
 
 impl Layout {
@@ -39,11 +41,13 @@ impl Layout {
         let entries = capacity_bytes.min(ARENA_BYTES_MAX) / entry_bytes_mean.max(entry_bytes_min);
         let index_entries = entries.max(1);
         let ghost_buckets = index_entries.div_ceil(WAYS);
-        let tables = Index::bytes_for(index_entries) + ghost_buckets * ghost::BUCKET_BYTES;
+        let margin_buckets = Margin::buckets_for(index_entries);
+        let remembered = (ghost_buckets + margin_buckets) * ghost::BUCKET_BYTES;
+        let tables = Index::bytes_for(index_entries) + remembered;
         let arena = capacity_bytes.saturating_sub(tables).min(ARENA_BYTES_MAX);
         let small_bytes = arena / SMALL_PARTS / UNIT * UNIT;
         let main_bytes = (arena - small_bytes) / UNIT * UNIT;
-        let layout = Self { small_bytes, main_bytes, index_entries, ghost_buckets };
+        let layout = Self { small_bytes, main_bytes, index_entries, ghost_buckets, margin_buckets };
         if Self::entry_bytes_max(main_bytes) < entry_bytes_min { Self::default() } else { layout }
     }
 
@@ -71,8 +75,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn total(layout: Layout) -> usize {
-        let ghost = layout.ghost_buckets * ghost::BUCKET_BYTES;
-        let tables = Index::bytes_for(layout.index_entries) + ghost;
+        let remembered = layout.ghost_buckets + layout.margin_buckets;
+        let remembered = remembered * ghost::BUCKET_BYTES;
+        let tables = Index::bytes_for(layout.index_entries) + remembered;
         layout.small_bytes + layout.main_bytes + tables
     }
 

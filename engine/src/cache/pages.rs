@@ -38,6 +38,11 @@ impl Pages {
         self.unit_bytes
     }
 
+    /// What the first write to a place brings into memory, in bytes: a unit, or a huge page.
+    pub(super) fn fault_bytes(&self) -> usize {
+        self.fault_bytes
+    }
+
     /// How many bytes are in memory.
     pub(super) fn resident_bytes(&self) -> usize {
         self.resident_bytes

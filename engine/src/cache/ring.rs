@@ -101,7 +101,7 @@ impl Ring {
     }
 
     /// Where the last entry ends, going by where they lie.
-    fn top(&self) -> usize {
+    pub(super) fn top(&self) -> usize {
         if self.wrapped { self.limit } else { self.head }
     }
 

@@ -216,6 +216,11 @@ impl<E: Env> Shard<E> {
         if state.namespaces.cache_policy(key) != CachePolicy::Values {
             return;
         }
+        // What was found in a memtable has no more than its value from the device.
+        let is_in_log = located.pointer().is_some();
+        if is_in_log || located.sequence_end == 0 {
+            state.note_value_read(hash, is_in_log);
+        }
         let deleted_at = self.index.deleted_at(key).unwrap_or(0);
         let item = CachedItem {
             metadata: located.metadata,

@@ -164,10 +164,10 @@ impl<E: Env> Disk<'_, E> {
         journal.commit(edit, async || Ok(false)).await?;
         let log =
             ValueLog::start(&env, directory, identity, options.log, current, segments, sequences);
-        let items = ItemCache::new(options.item_cache_bytes);
+        let mut items = ItemCache::new(options.cache_maxima().0);
         let shard = Rc::new(Shard {
             compression: Compression::new(options.compress_from, options.inline_bytes_max),
-            cache_room: CacheRoom::new(&options, &items, opening.index.blocks()),
+            cache_room: CacheRoom::new(&options, &mut items, opening.index.blocks()),
             index: opening.index,
             collector: Collector::new(env.clone(), identity.store),
             scrubber: Scrubber::new(env.clone(), identity.store, options.scrub),

@@ -8,7 +8,7 @@ use crate::index::IndexOptions;
 use crate::index::compaction::picker::PickerOptions;
 use crate::index::table::TableOptions;
 use crate::large::{LARGE_BYTES_MAX, LargeOptions, UPLOADS_OF_STAGED};
-use crate::memory::ShardMemory;
+use crate::memory::{self, ShardMemory};
 use crate::scrub::ScrubOptions;
 use crate::space::Purpose;
 use crate::value_log::LogOptions;
@@ -35,9 +35,11 @@ pub struct ShardOptions {
     pub compress_from: Option<usize>,
     /// The longest value.
     pub value_bytes_max: usize,
-    /// Memory of the value cache, at most.
+    /// Memory that the value cache begins with. What both caches have together does not change, but
+    /// for what tables need; the shard moves memory from one to the other as reads show what it
+    /// is of use for. Where one of them begins with little or nothing none is moved.
     pub item_cache_bytes: usize,
-    /// Memory of the table block cache, at most.
+    /// Memory that the table block cache begins with.
     pub block_cache_bytes: usize,
     /// Memory for marks of dead log records.
     pub dead_records_bytes: usize,
@@ -193,10 +195,15 @@ impl ShardOptions {
     pub fn index(&self) -> IndexOptions {
         IndexOptions {
             memtable_bytes: self.memtable_bytes,
-            block_cache_bytes: self.block_cache_bytes,
+            block_cache_bytes: self.cache_maxima().1,
             tables: self.tables,
             picker: self.picker,
         }
+    }
+
+    /// What the value cache and the block cache may have at most.
+    pub fn cache_maxima(&self) -> (usize, usize) {
+        memory::cache_maxima(self.item_cache_bytes, self.block_cache_bytes)
     }
 
     /// Log space that only deletes and the collector's moves may use when the log may not grow.

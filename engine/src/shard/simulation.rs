@@ -12,6 +12,7 @@ mod abandoned;
 mod amplification;
 mod backpressure;
 mod batches;
+mod cache_division;
 mod canary;
 mod checks;
 mod collection_races;

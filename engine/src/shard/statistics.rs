@@ -26,6 +26,9 @@ pub struct OperationCounters {
     pub later: u64,
     /// Values that were read from the log.
     pub value_reads: u64,
+    /// Of these, those that a little more memory for values would have saved: one step of those in
+    /// which memory moves between the caches.
+    pub near_values: u64,
     /// Segments that were collected.
     pub collections: u64,
     /// Records that were moved by collections.

@@ -293,7 +293,7 @@ fn put_shards(out: &mut Exposition, reports: &[CoreReport]) {
 
 fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
     type CacheFigure = (&'static str, Type, fn(&larder_engine::cache::CacheCounters) -> u64);
-    let figures: [CacheFigure; 8] = [
+    let figures: [CacheFigure; 9] = [
         ("entries", Type::Gauge, |cache| cache.entries as u64),
         ("bytes", Type::Gauge, |cache| cache.bytes_used as u64),
         ("capacity_bytes", Type::Gauge, |cache| cache.capacity as u64),
@@ -302,10 +302,18 @@ fn put_caches(out: &mut Exposition, reports: &[CoreReport]) {
         ("inserts_total", Type::Counter, |cache| cache.inserts),
         ("evictions_total", Type::Counter, |cache| cache.evictions),
         ("ghost_hits_total", Type::Counter, |cache| cache.ghost_hits),
+        ("near_misses_total", Type::Counter, |cache| cache.near_misses),
     ];
     for (figure, kind, value) in figures {
         let name = format!("larder_cache_{figure}");
-        out.family(&name, kind, "Of the value cache (items) and the block cache (blocks).");
+        let help = match figure {
+            "near_misses_total" => {
+                "Reads of the device that one more step of memory for the value cache (items) or \
+                 the block cache (blocks) would have saved."
+            }
+            _ => "Of the value cache (items) and the block cache (blocks).",
+        };
+        out.family(&name, kind, help);
         for shard in shards(reports) {
             let statistics = &shard.statistics;
             for (cache, counters) in
@@ -370,6 +378,8 @@ pub(super) mod tests {
             statistics.operations.reads = 40 + core as u64;
             statistics.ingest = larder_engine::shard::Ingest::Waiting;
             statistics.space.node_taken = 9;
+            statistics.items.near_misses = 17;
+            statistics.index.blocks.capacity = 7000;
             statistics.recovery.nanoseconds = 1_500_000_000;
             statistics.pace.held_nanoseconds = 2_500_000_000;
             report.shards.push(ShardReport { shard: core as u16, statistics, stopped: None });
@@ -413,6 +423,8 @@ pub(super) mod tests {
             "larder_memory_accounted_bytes 22",
             "larder_memory_bound_bytes{part=\"receive_buffers\"} 2097152",
             "larder_memory_excess_bytes{shard=\"1\"} 0",
+            "larder_cache_capacity_bytes{shard=\"1\",cache=\"blocks\"} 7000",
+            "larder_cache_near_misses_total{shard=\"0\",cache=\"items\"} 17",
             "larder_receive_buffer_shortages_total{core=\"0\"} 2",
             "larder_uptime_seconds 60",
             "larder_admin_errors_total{step=\"accept\"} 4",

@@ -1,5 +1,6 @@
 use crate::cache::tests::{HEADER, Pair, Step, TestCache, check, hash_of, key_of, read, steps};
 use larder_runtime::memory::HUGE_PAGE_BYTES;
+use larder_runtime::random::Random;
 use proptest::prelude::*;
 
 /// Until it is reached; says how many steps that took.
@@ -184,4 +185,86 @@ fn clearing_ends_the_overhang() {
         assert!(cache.counters().resident_bytes <= cache.capacity_min());
     }
     check(&cache);
+}
+
+#[test]
+fn a_cache_that_begins_smaller_than_it_may_become_keeps_to_huge_pages() {
+    let capacity = 96 << 20;
+    let mut cache = TestCache::new(capacity);
+    assert_eq!(resize(&mut cache, capacity / 2), 1, "there is nothing to evict");
+    for number in 0..200_000 {
+        read(&mut cache, number, &[7; 500]);
+        assert!(cache.counters().resident_bytes <= cache.capacity());
+    }
+    assert_eq!(cache.arena.fault_bytes(), HUGE_PAGE_BYTES);
+    assert!(cache.capacity() <= capacity / 2 && cache.capacity() > capacity / 9 * 4);
+    resize(&mut cache, capacity / 3 * 2);
+    for number in 200_000..400_000 {
+        read(&mut cache, number, &[7; 500]);
+        assert!(cache.counters().resident_bytes <= cache.capacity());
+    }
+    resize(&mut cache, capacity / 2);
+    assert!(cache.counters().resident_bytes <= capacity / 2);
+    check(&cache);
+}
+
+#[test]
+fn what_is_lost_while_entries_overhang_comes_back() {
+    let capacity = 16 << 20;
+    let (mut cache, numbers) = filled(capacity, &[7; 500]);
+    resize(&mut cache, capacity / 2);
+    assert!(cache.main.is_overhanging());
+    let overhanging = cache.main.len();
+    for number in numbers..3 * numbers {
+        for _ in 0..3 {
+            read(&mut cache, number, &[7; 500]);
+        }
+    }
+    assert!(!cache.main.is_overhanging());
+    resize(&mut cache, capacity / 2);
+    assert!(cache.main.len() > overhanging);
+    check(&cache);
+}
+
+/// How many of so many even reads of `keys` keys hit, and how many would have hit if the cache were
+/// a 32nd larger.
+fn hits_and_near_misses(cache: &mut TestCache, keys: usize, reads: usize) -> (u64, u64) {
+    let mut random = Random::new(7);
+    let before = cache.counters();
+    for _ in 0..reads {
+        let number = random.index(keys) as u32;
+        let hash = hash_of(number);
+        if cache.peek(hash, &key_of(number)).is_none() {
+            cache.note_read(hash);
+        }
+        read(cache, number, &[7; 500]);
+    }
+    let after = cache.counters();
+    (after.hits - before.hits, after.near_misses - before.near_misses)
+}
+
+#[test]
+fn near_misses_are_what_a_little_more_memory_would_save() {
+    let (capacity, keys, reads) = (1 << 20, 10_000, 200_000);
+    let mut cache = TestCache::with_entry_bytes(capacity / 32 * 33, 500);
+    resize(&mut cache, capacity);
+    cache.set_margin(capacity / 32);
+    hits_and_near_misses(&mut cache, keys, reads);
+    let (hits, near_misses) = hits_and_near_misses(&mut cache, keys, reads);
+    // Each entry is asked for as often as any other.
+    let expected = (reads * (capacity / 32) / (keys * 536)) as u64;
+    let range = expected * 3 / 4..=expected * 5 / 4;
+    assert!(range.contains(&near_misses), "{near_misses} instead of {expected}, {hits} hits");
+    resize(&mut cache, capacity / 32 * 33);
+    assert!(!(0..keys as u32).any(|number| cache.note_read(hash_of(number))), "all is forgotten");
+    hits_and_near_misses(&mut cache, keys, reads);
+    let (more_hits, _) = hits_and_near_misses(&mut cache, keys, reads);
+    assert!(more_hits > hits, "{more_hits} instead of {hits}");
+}
+
+#[test]
+fn where_all_fits_no_memory_would_save_anything() {
+    let mut cache = TestCache::with_entry_bytes(1 << 20, 500);
+    hits_and_near_misses(&mut cache, 1000, 20_000);
+    assert_eq!(hits_and_near_misses(&mut cache, 1000, 20_000), (20_000, 0));
 }

@@ -50,6 +50,12 @@ impl BlockCache {
         self.cache.borrow().capacity_min()
     }
 
+    /// How much more memory it is of which the counters say what it would have saved, in bytes; see
+    /// [`Cache::set_margin`].
+    pub fn set_margin(&self, bytes: usize) {
+        self.cache.borrow_mut().set_margin(bytes);
+    }
+
     /// Calls `look` with the bytes of a block, if it is here. `look` must not use the cache.
     pub(super) fn with_block<R>(
         &self,
@@ -62,14 +68,16 @@ impl BlockCache {
         cache.get(xxhash_rust::xxh3::xxh3_64(&key), &key).map(|hit| look(hit.value))
     }
 
-    /// Keeps a verified block, if the cache wants it.
+    /// Keeps a verified block that was read from the device, if the cache wants it.
     pub(super) fn insert(&self, table: u64, block: usize, bytes: &[u8]) {
         if !self.keeps {
             return;
         }
         let key = block_key(table, block);
         let hash = xxhash_rust::xxh3::xxh3_64(&key);
-        self.cache.borrow_mut().insert(hash, &key, &[], bytes);
+        let mut cache = self.cache.borrow_mut();
+        cache.note_read(hash);
+        cache.insert(hash, &key, &[], bytes);
     }
 
     /// Keeps a block that is being written, if there is room to spare.

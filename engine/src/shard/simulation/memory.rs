@@ -50,6 +50,11 @@ async fn write_round(shard: &TestShard, round: u32) {
     rest(shard).await;
 }
 
+/// Whether a cache that was divided has so many bytes: it ends with a whole part of its memory.
+fn is_about(capacity: usize, bytes: usize) -> bool {
+    capacity <= bytes && capacity > bytes / 16 * 15
+}
+
 async fn write_until(shard: &TestShard, is_enough: impl Fn(&Statistics) -> bool) -> u32 {
     for round in 0..200 {
         write_round(shard, round).await;
@@ -70,10 +75,12 @@ fn caches_give_room_to_tables_and_get_it_back() {
     let written = life
         .block_on(async move {
             let before = worker.statistics();
-            assert_eq!(before.items.capacity, 512 << 10);
+            assert!(is_about(before.items.capacity, 512 << 10), "{before:?}");
+            assert!(is_about(before.index.blocks.capacity, 256 << 10), "{before:?}");
             let values_only = write_until(&worker, |now| now.items.capacity < 400 << 10).await;
             let half = worker.statistics();
-            assert_eq!(half.index.blocks.capacity, 256 << 10, "the value cache goes first");
+            let blocks = (half.index.blocks.capacity, before.index.blocks.capacity);
+            assert!(blocks.0 >= blocks.1, "the value cache goes first: {blocks:?}");
             assert!(half.items.evictions > 0 && half.items.entries > 0, "{half:?}");
             assert_eq!(run(&worker, &key(3), get()).await.value, b"a value in the index");
             let worker = &worker;
@@ -98,8 +105,8 @@ fn caches_give_room_to_tables_and_get_it_back() {
         }
         let after = shard.statistics();
         assert_eq!(after.index.table_entries, 0, "{after:?}");
-        assert_eq!(after.items.capacity, 512 << 10, "{after:?}");
-        assert_eq!(after.index.blocks.capacity, 256 << 10, "{after:?}");
+        let all = after.items.capacity + after.index.blocks.capacity;
+        assert!(is_about(all, 768 << 10), "{after:?}");
         shard.close().await.expect("it closes");
         shard.env.sleep(1_000_000).await;
     })
