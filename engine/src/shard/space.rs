@@ -42,6 +42,8 @@ pub(super) struct Fullness {
     pub merges: bool,
     /// There is no room to collect garbage.
     pub collections: bool,
+    /// The log has no room for deletes and moves, and nothing frees any.
+    pub removals: bool,
     /// The log has begun to use the reserve, which is for deletes and moves.
     pub reserve_in_use: bool,
 }
@@ -54,12 +56,12 @@ impl Fullness {
 
     /// Whether others had better give back what they can do without.
     fn is_shortage(self) -> bool {
-        self.refuses() || self.collections
+        self.refuses() || self.collections || self.removals
     }
 }
 
 impl<E: Env> Shard<E> {
-    /// Notes for what there is space and for what not, and lets those who wait find out.
+    /// Notes for what there is space and for what not, and lets those look again who wait.
     pub(super) fn note_full(&self, note: impl FnOnce(&mut Fullness)) {
         let (before, after) = {
             let mut state = self.state.borrow_mut();
@@ -75,7 +77,7 @@ impl<E: Env> Shard<E> {
             self.shortage.replace(shortage);
         }
         self.tell_of_refusals();
-        self.log.changed_for_all();
+        self.offer_room();
     }
 
     /// Says in the log whether writes are refused, if it has changed and it is time to.

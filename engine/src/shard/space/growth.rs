@@ -31,6 +31,7 @@ impl<E: Env> Shard<E> {
         self.note_full(|full| {
             full.ingest = Ingest::Open;
             full.reserve_in_use = false;
+            full.removals = false;
         });
     }
 
@@ -71,14 +72,22 @@ impl<E: Env> Shard<E> {
 
     /// Whether something is under way that frees space, or is about to begin by itself.
     pub(in crate::shard) fn is_freeing(&self) -> bool {
+        self.is_freeing_beside_collections()
+            || (self.may_collect() && !self.state.borrow().full.removals)
+    }
+
+    /// The same without collections, which need the log.
+    pub(super) fn is_freeing_beside_collections(&self) -> bool {
         let full = self.state.borrow().full;
         let flush = self.index.has_frozen();
         let merge = self.index.next_compaction(&self.durable()) != Choice::Nothing;
+        (flush && !full.flushes) || (merge && !full.merges) || self.files_are_going()
+    }
+
+    /// Whether a segment is being collected, or can be, as far as there is room for the copies.
+    pub(super) fn may_collect(&self) -> bool {
         let collection = self.garbage.is_collecting.get() || self.next_victim().is_some();
-        (flush && !full.flushes)
-            || (merge && !full.merges)
-            || (collection && !full.collections)
-            || self.files_are_going()
+        collection && !self.state.borrow().full.collections
     }
 
     /// Whether writing the memtable out may show what is dead, or let segments of the log go. A
@@ -88,7 +97,11 @@ impl<E: Env> Shard<E> {
         let hidden = || self.index.estimate().memtable_hidden_bytes;
         // A range may hide anything, and nothing of it is freed before it is written out.
         self.index.unflushed_range_bytes() > 0
-            || self.index.statistics().memtable_entries > 0
-                && (self.log.bytes_since_mark() >= enough || hidden() >= enough)
+            || self.has_unflushed() && (self.log.bytes_since_mark() >= enough || hidden() >= enough)
+    }
+
+    /// Whether memtables have anything.
+    pub(super) fn has_unflushed(&self) -> bool {
+        self.index.unflushed_range_bytes() > 0 || self.index.statistics().memtable_entries > 0
     }
 }

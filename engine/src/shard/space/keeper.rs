@@ -24,11 +24,15 @@ enum Task {
     /// The log's growth was refused: look whether that still holds.
     LookAgain,
 }
-
 impl<E: Env> Shard<E> {
     pub(in crate::shard) async fn keep_space(self: Rc<Self>) {
+        let mut found = None;
         loop {
-            let task = self.log.needs().wait_for(|| self.next_task()).await;
+            let task = match found.take() {
+                Some(task) => task,
+                None => self.log.needs().wait_for(|| self.next_task()).await,
+            };
+            let asked = if let Task::Prepare(bytes) = task { Some(bytes) } else { None };
             let result = match task {
                 Task::Stop => return,
                 Task::ReserveSequences => self.reserve_sequences().await,
@@ -40,21 +44,34 @@ impl<E: Env> Shard<E> {
             };
             match result {
                 Ok(()) => {}
-                Err(EngineError::Full) => self.wait_for_space().await,
+                Err(EngineError::Full) => found = self.wait_for_space(asked).await,
                 Err(error) => return self.log.stop(error.to_string()),
             }
         }
     }
 
-    /// Waits until something was freed, or for a moment: space may come from outside. Deletes that
-    /// have used up what the log had do not wait for what was refused to others before.
-    async fn wait_for_space(&self) {
-        let mut first = true;
-        let freed = self.space_freed.wait_for(|| (!std::mem::take(&mut first)).then_some(()));
-        let was_low = self.is_low_for_removals();
-        let is_low = || (!was_low && self.is_low_for_removals()).then_some(());
-        let change = futures_lite::future::or(freed, self.log.needs().wait_for(is_low));
-        futures_lite::future::or(change, self.env.sleep(RETRY_NANOSECONDS)).await;
+    /// Waits until something was freed, or for a moment: space may come from outside. Until then
+    /// nobody who asks for a segment of so many bytes makes the keeper ask in vain once more. Where
+    /// there is something else to do it does not wait, and returns that; nor do deletes that have
+    /// used up what the log had wait for what was refused to others before.
+    async fn wait_for_space(&self, asked: Option<u32>) -> Option<Task> {
+        let was_needed = self.removals_need_segment();
+        let other = || match self.next_task()? {
+            Task::LookAgain => None,
+            Task::Prepare(bytes) if Some(bytes) == asked => None,
+            task => Some(Some(task)),
+        };
+        let needed = || (!was_needed && self.removals_need_segment()).then_some(None);
+        let change = self.log.needs().wait_for(|| needed().or_else(other));
+        let pause = async {
+            futures_lite::future::or(
+                self.space_freed.notified(),
+                self.env.sleep(RETRY_NANOSECONDS),
+            )
+            .await;
+            None
+        };
+        futures_lite::future::or(pause, change).await
     }
 
     fn next_task(&self) -> Option<Task> {

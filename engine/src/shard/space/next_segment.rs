@@ -43,15 +43,13 @@ impl<E: Env> Shard<E> {
 
     /// Deletes and moves go on when the log may not grow for writes: they are what frees space.
     async fn extend_for_removals(&self, bytes: u32) -> Result<(), EngineError> {
-        if self.is_low_for_removals() {
+        if self.removals_need_segment() {
             self.note_full(|full| full.reserve_in_use = true);
-            let extended = self.extend_log(bytes, Purpose::Removal).await;
-            if matches!(extended, Err(EngineError::Full)) && self.flush_would_help() {
-                // A flush lets the log go that holds nothing but deletes, and moves.
-                self.freeze(&mut self.state.borrow_mut());
+            match self.extend_log(bytes, Purpose::Removal).await {
+                Ok(()) => self.note_full(|full| full.removals = false),
+                Err(EngineError::Full) => self.free_for_removals(),
+                Err(error) => return Err(error),
             }
-            extended?;
-            self.log.changed_for_all();
         } else if self.state.borrow().full.ingest == Ingest::Refused
             && self.may_extend(0)
             && self.promise(0, Purpose::Ingest).is_ok()
@@ -63,8 +61,35 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether the log has less left than is kept for deletes, and moves.
-    pub(super) fn is_low_for_removals(&self) -> bool {
+    pub(in crate::shard) fn is_low_for_removals(&self) -> bool {
         self.log.space_left().0 < self.options.delete_reserve_bytes()
+    }
+
+    /// The same, or one of them has found that too short. A batch of deletes is one frame, which
+    /// may be longer than what is kept. It fits into a segment: see [`BATCH_STEPS_MAX`].
+    ///
+    /// [`BATCH_STEPS_MAX`]: crate::shard::BATCH_STEPS_MAX
+    pub(super) fn removals_need_segment(&self) -> bool {
+        self.does_removal_wait() || self.is_low_for_removals()
+    }
+
+    /// Whether a delete or a move waits for another segment.
+    fn does_removal_wait(&self) -> bool {
+        self.removal_waits.get() || self.garbage.awaits_segment.get()
+    }
+
+    /// There is no space for deletes and moves either. A flush lets the log go that holds nothing
+    /// else, and however little that is, it is worth it for one that waits. Where nothing frees
+    /// space any more, they are refused.
+    fn free_for_removals(&self) {
+        let waits = self.does_removal_wait();
+        if self.flush_would_help() || (waits && self.has_unflushed()) {
+            self.freeze(&mut self.state.borrow_mut());
+        }
+        // A collection whose moves wait for the log does not go on.
+        let collects = !self.garbage.awaits_segment.get() && self.may_collect();
+        let is_hopeless = waits && !self.is_freeing_beside_collections() && !collects;
+        self.note_full(|full| full.removals = is_hopeless);
     }
 
     async fn extend_log(&self, bytes: u32, purpose: Purpose) -> Result<(), EngineError> {
@@ -73,6 +98,7 @@ impl<E: Env> Shard<E> {
         }
         let _held = self.segment_numbers.enter().await;
         let segment = self.new_segment(bytes, purpose, 0).await?;
+        self.removal_waits.set(false);
         if let Some(replaced) = self.log.offer_segment(segment) {
             self.drop_spare(replaced).await?;
         }
