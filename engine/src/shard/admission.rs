@@ -109,18 +109,18 @@ impl<E: Env> Shard<E> {
         let state = self.state.borrow();
         let full = state.full;
         let has_ended = state.closing || self.log.stopped().is_some();
-        if has_ended || full.refuses() || full.removals {
+        if has_ended || full.flushes || full.manifest || full.removals {
             return Gate::Open;
         }
         if self.index.has_frozen() && self.is_flush_due() {
             return Gate::Closed;
         }
-        let kept = match full.ingest {
-            Ingest::Open => 0,
-            Ingest::Waiting | Ingest::Refused if full.reserve_in_use => u64::MAX,
-            Ingest::Waiting | Ingest::Refused => self.options.delete_reserve_bytes(),
-        };
-        Gate::Room { kept }
+        match full.ingest {
+            Ingest::Open => Gate::Room { kept: 0 },
+            Ingest::Waiting if full.reserve_in_use => Gate::Room { kept: u64::MAX },
+            Ingest::Waiting => Gate::Room { kept: self.options.delete_reserve_bytes() },
+            Ingest::Refused => Gate::Refusing,
+        }
     }
 
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.

@@ -23,7 +23,10 @@ pub enum Gate {
     },
     /// Nobody: room in the log is not what they wait for.
     Closed,
-    /// Everyone: they are to learn that they wait in vain.
+    /// Everyone who adds: they are to learn that they wait in vain. Of those who make room, as many
+    /// as there is room for.
+    Refusing,
+    /// Everyone.
     Open,
 }
 
@@ -104,6 +107,7 @@ impl Room {
         match self.gate.get() {
             Gate::Room { kept } => self.let_go(bytes, bytes.saturating_sub(kept)),
             Gate::Closed => {}
+            Gate::Refusing => self.let_go(bytes, u64::MAX),
             Gate::Open => self.admit_all(),
         }
     }
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_goes_through_a_closed_gate_and_everyone_through_an_open_one() {
+    fn who_is_let_go_goes_by_the_gate() {
         let room = Room::default();
         let mut places: Vec<_> = (0..10).map(|_| room.place(40)).collect();
         let mut urgent = room.urgent_place(40);
@@ -330,9 +334,12 @@ mod tests {
         room.set_gate(Gate::Closed);
         room.admit(1000);
         assert_eq!(room.times_let_go(), 0);
+        room.set_gate(Gate::Refusing);
+        room.admit(0);
+        assert!(waits(&mut urgent) && !places.iter_mut().any(waits), "there is no room");
         room.set_gate(Gate::Open);
-        room.admit(1);
-        assert!(!waits(&mut urgent) && !places.iter_mut().any(waits));
+        room.admit(0);
+        assert!(!waits(&mut urgent));
     }
 
     #[test]
