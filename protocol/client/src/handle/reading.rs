@@ -29,7 +29,7 @@ use super::locked;
 use crate::clock::now;
 
 /// Replies that are handed over at a time.
-pub(super) const REPLIES_AT_A_TIME: usize = 256;
+const REPLIES_AT_A_TIME: usize = 256;
 
 /// Times in a row that one thread alone was owed answers and has got them, before it is left to
 /// such threads to read; doubled whenever that has turned out wrong.
