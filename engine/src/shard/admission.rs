@@ -8,7 +8,7 @@ use super::{Shard, State};
 use crate::error::EngineError;
 use crate::generations::generation_of;
 use crate::operation::Operation;
-use crate::value_log::commit::{Gate, PlaceInLine, Refused};
+use crate::value_log::commit::{PlaceInLine, Refused, RoomGate};
 use crate::value_log::record;
 
 /// Why a change was not made now.
@@ -52,7 +52,7 @@ impl<E: Env> Shard<E> {
         if self.index.has_frozen() && self.is_flush_due() {
             if !full.flushes {
                 // Those who wait for room would find the same.
-                self.log.room().set_gate(Gate::Closed);
+                self.log.room().set_gate(RoomGate::Closed);
                 return Err(NotApplied::Wait);
             }
             if !removes {
@@ -105,21 +105,21 @@ impl<E: Env> Shard<E> {
         self.log.changed_for_all();
     }
 
-    fn gate(&self) -> Gate {
+    fn gate(&self) -> RoomGate {
         let state = self.state.borrow();
         let full = state.full;
         let has_ended = state.closing || self.log.stopped().is_some();
         if has_ended || full.flushes || full.manifest || full.removals {
-            return Gate::Open;
+            return RoomGate::Open;
         }
         if self.index.has_frozen() && self.is_flush_due() {
-            return Gate::Closed;
+            return RoomGate::Closed;
         }
         match full.ingest {
-            Ingest::Open => Gate::Room { kept: 0 },
-            Ingest::Waiting if full.reserve_in_use => Gate::Room { kept: u64::MAX },
-            Ingest::Waiting => Gate::Room { kept: self.options.delete_reserve_bytes() },
-            Ingest::Refused => Gate::Refusing,
+            Ingest::Open => RoomGate::Room { kept: 0 },
+            Ingest::Waiting if full.reserve_in_use => RoomGate::Room { kept: u64::MAX },
+            Ingest::Waiting => RoomGate::Room { kept: self.options.delete_reserve_bytes() },
+            Ingest::Refused => RoomGate::Refusing,
         }
     }
 

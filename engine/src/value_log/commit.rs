@@ -25,7 +25,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, TaskQueue};
 
 pub use self::demand::Acknowledgement;
-pub use self::room::{Gate, PlaceInLine, Room};
+pub use self::room::{PlaceInLine, Room, RoomGate};
 use self::state::{Mark, State};
 pub use self::values::WantedValue;
 use super::frame;
@@ -292,7 +292,7 @@ impl<E: Env> ValueLog<E> {
 
     /// The same where all who wait for room have to learn what has become of the log.
     fn ended_for_all(&self) {
-        self.shared.room.set_gate(Gate::Open);
+        self.shared.room.set_gate(RoomGate::Open);
         self.shared.changed.notify();
         self.shared.room.admit_all();
     }

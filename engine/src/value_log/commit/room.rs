@@ -15,7 +15,7 @@ use std::task::{Poll, Waker};
 
 /// Who may be let go at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub enum RoomGate {
     /// As many as there is room for; of that so many bytes are kept from those who add.
     Room {
         /// Bytes that only those may use who make room.
@@ -63,13 +63,13 @@ struct LetGo {
 /// The changes that wait for room. Belongs to one thread.
 pub struct Room {
     queue: RefCell<Queue>,
-    gate: Cell<Gate>,
+    gate: Cell<RoomGate>,
     times_let_go: Cell<u64>,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        let gate = Cell::new(Gate::Room { kept: 0 });
+        let gate = Cell::new(RoomGate::Room { kept: 0 });
         Self { queue: RefCell::default(), gate, times_let_go: Cell::default() }
     }
 }
@@ -96,7 +96,7 @@ impl Room {
     }
 
     /// Says who may be let go from now on; lets nobody go by itself.
-    pub fn set_gate(&self, gate: Gate) {
+    pub fn set_gate(&self, gate: RoomGate) {
         self.gate.set(gate);
     }
 
@@ -105,10 +105,10 @@ impl Room {
     /// of the others, whatever it needs: that is an estimate.
     pub fn admit(&self, bytes: u64) {
         match self.gate.get() {
-            Gate::Room { kept } => self.let_go(bytes, bytes.saturating_sub(kept)),
-            Gate::Closed => {}
-            Gate::Refusing => self.let_go(bytes, u64::MAX),
-            Gate::Open => self.admit_all(),
+            RoomGate::Room { kept } => self.let_go(bytes, bytes.saturating_sub(kept)),
+            RoomGate::Closed => {}
+            RoomGate::Refusing => self.let_go(bytes, u64::MAX),
+            RoomGate::Open => self.admit_all(),
         }
     }
 
@@ -242,7 +242,7 @@ impl Drop for PlaceInLine<'_> {
             return;
         }
         drop(queue);
-        let kept = if let Gate::Room { kept } = self.room.gate.get() { kept } else { 0 };
+        let kept = if let RoomGate::Room { kept } = self.room.gate.get() { kept } else { 0 };
         self.room.admit(claimed.max(1).saturating_add(kept));
     }
 }
@@ -316,7 +316,7 @@ mod tests {
     fn what_is_kept_is_for_those_who_make_room() {
         let room = Room::default();
         let (mut adding, mut urgent) = (room.place(40), room.urgent_place(40));
-        room.set_gate(Gate::Room { kept: 100 });
+        room.set_gate(RoomGate::Room { kept: 100 });
         assert!(waits(&mut adding) && waits(&mut urgent));
         room.admit(100);
         assert!(!waits(&mut urgent) && waits(&mut adding));
@@ -331,13 +331,13 @@ mod tests {
         let mut places: Vec<_> = (0..10).map(|_| room.place(40)).collect();
         let mut urgent = room.urgent_place(40);
         assert!(places.iter_mut().all(waits) && waits(&mut urgent));
-        room.set_gate(Gate::Closed);
+        room.set_gate(RoomGate::Closed);
         room.admit(1000);
         assert_eq!(room.times_let_go(), 0);
-        room.set_gate(Gate::Refusing);
+        room.set_gate(RoomGate::Refusing);
         room.admit(0);
         assert!(waits(&mut urgent) && !places.iter_mut().any(waits), "there is no room");
-        room.set_gate(Gate::Open);
+        room.set_gate(RoomGate::Open);
         room.admit(0);
         assert!(!waits(&mut urgent));
     }
@@ -345,8 +345,8 @@ mod tests {
     #[test]
     fn room_that_nobody_takes_goes_to_the_next() {
         let room = Room::default();
-        for gate in [Gate::Room { kept: 0 }, Gate::Room { kept: 1000 }] {
-            room.set_gate(Gate::Room { kept: 0 });
+        for gate in [RoomGate::Room { kept: 0 }, RoomGate::Room { kept: 1000 }] {
+            room.set_gate(RoomGate::Room { kept: 0 });
             let (mut first, mut second, mut third) =
                 (room.place(40), room.place(40), room.place(40));
             assert!(waits(&mut first) && waits(&mut second) && waits(&mut third));
