@@ -22,6 +22,8 @@ pub mod abandoned;
 mod kinds;
 mod listed;
 mod output;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

@@ -124,6 +124,8 @@ struct Garbage {
     lifetimes: RefCell<Lifetimes>,
     /// A segment is being collected.
     is_collecting: Cell<bool>,
+    /// It does not go on before the log has another segment.
+    awaits_segment: Cell<bool>,
     /// Segments of which nothing lives any more, until they are freed.
     collected: RefCell<BTreeSet<u32>>,
     /// Segments that were given up because something in them cannot be read.
@@ -144,6 +146,7 @@ impl Garbage {
             listed: RefCell::new(ListedRecords::new(first, options.listed_records_bytes)),
             lifetimes: RefCell::default(),
             is_collecting: Cell::default(),
+            awaits_segment: Cell::default(),
             collected: RefCell::default(),
             unreadable: RefCell::default(),
             expired: RefCell::default(),
@@ -237,6 +240,8 @@ pub struct Shard<E: Env> {
     is_merging: Cell<bool>,
     /// Since when the log may not grow because of the cap, and nothing was freed or moved.
     waiting_since: Cell<Option<u64>>,
+    /// A delete, or several in one frame, did not fit into what the log has left, and waits.
+    removal_waits: Cell<bool>,
     /// Told to the node's other shards while this one is refused space.
     shortage: RefCell<Option<Shortage>>,
     refusals: Cell<Refusals>,

@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 #[derive(Default)]
 pub struct Signal {
     waiting: RefCell<Vec<Waker>>,
+    notifications: Cell<u64>,
 }
 
 impl Signal {
@@ -27,8 +28,15 @@ impl Signal {
         .await
     }
 
+    /// Completes at the next notification, and not when something else wakes the task.
+    pub async fn notified(&self) {
+        let before = self.notifications.get();
+        self.wait_for(|| (self.notifications.get() != before).then_some(())).await;
+    }
+
     /// Lets every waiting task look again.
     pub fn notify(&self) {
+        self.notifications.set(self.notifications.get() + 1);
         for waker in self.waiting.take() {
             waker.wake();
         }
@@ -103,6 +111,25 @@ mod tests {
         };
         let (seen, ()) = future::block_on(future::zip(waiter, changer));
         assert_eq!(seen, 2);
+    }
+
+    #[test]
+    fn who_waits_for_a_notification_is_not_stirred_by_others() {
+        let (signal, other) = (Signal::default(), Signal::default());
+        let looks = Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            None::<()>
+        };
+        let mut either = Box::pin(future::or(signal.notified(), other.wait_for(look)));
+        let mut is_over = || future::block_on(future::poll_once(either.as_mut())).is_some();
+        for before in 0..3 {
+            assert!(!is_over());
+            assert_eq!(looks.get(), before + 1);
+            other.notify();
+        }
+        signal.notify();
+        assert!(is_over());
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::{Shard, State};
 use crate::error::EngineError;
 use crate::generations::generation_of;
 use crate::operation::Operation;
-use crate::value_log::commit::{PlaceInLine, Refused};
+use crate::value_log::commit::{PlaceInLine, Refused, RoomGate};
+use crate::value_log::record;
 
 /// Why a change was not made now.
 pub(super) enum NotApplied {
@@ -50,6 +51,8 @@ impl<E: Env> Shard<E> {
         }
         if self.index.has_frozen() && self.is_flush_due() {
             if !full.flushes {
+                // Those who wait for room would find the same.
+                self.log.room().set_gate(RoomGate::Closed);
                 return Err(NotApplied::Wait);
             }
             if !removes {
@@ -57,8 +60,8 @@ impl<E: Env> Shard<E> {
             }
         }
         // What is left when there is no space is for deletes and for what frees space.
-        let room_is_low = || self.log.space_left().0 < self.options.delete_reserve_bytes();
-        if removes || full.ingest == Ingest::Open || !(full.reserve_in_use || room_is_low()) {
+        let is_low = || full.reserve_in_use || self.is_low_for_removals();
+        if removes || full.ingest == Ingest::Open || !is_low() {
             return Ok(());
         }
         Err(match full.ingest {
@@ -79,15 +82,45 @@ impl<E: Env> Shard<E> {
             // They are reserved in the manifest.
             Refused::NoSequence if state.full.manifest => NotApplied::Failed(EngineError::Full),
             Refused::NoSpace => NotApplied::Failed(EngineError::Full),
+            Refused::NoSegment if removes => {
+                self.removal_waits.set(true);
+                NotApplied::Wait
+            }
             Refused::NoSegment | Refused::Queued | Refused::NoSequence => NotApplied::Wait,
         }
     }
 
     /// Whether a change for which the log has no segment fails. A delete waits as long as flushes
-    /// go on: they let the log go.
+    /// go on, which let the log go, or anything else frees space.
     pub(super) fn refuses(&self, state: &State, removes: bool) -> bool {
         let full = state.full;
-        full.manifest || (full.ingest == Ingest::Refused && (!removes || full.flushes))
+        let is_stuck = if removes { full.flushes } else { true };
+        full.manifest || (full.ingest == Ingest::Refused && is_stuck) || (removes && full.removals)
+    }
+
+    /// Lets those look again who wait for what the log is, and as many of those who wait for room
+    /// as there is some for. Who waits for a flush does not wait for room.
+    pub(super) fn offer_room(&self) {
+        self.log.room().set_gate(self.gate());
+        self.log.changed_for_all();
+    }
+
+    fn gate(&self) -> RoomGate {
+        let state = self.state.borrow();
+        let full = state.full;
+        let has_ended = state.closing || self.log.stopped().is_some();
+        if has_ended || full.flushes || full.manifest || full.removals {
+            return RoomGate::Open;
+        }
+        if self.index.has_frozen() && self.is_flush_due() {
+            return RoomGate::Closed;
+        }
+        match full.ingest {
+            Ingest::Open => RoomGate::Room { kept: 0 },
+            Ingest::Waiting if full.reserve_in_use => RoomGate::Room { kept: u64::MAX },
+            Ingest::Waiting => RoomGate::Room { kept: self.options.delete_reserve_bytes() },
+            Ingest::Refused => RoomGate::Refusing,
+        }
     }
 
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.
@@ -96,10 +129,20 @@ impl<E: Env> Shard<E> {
         operation.adds() && !self.log.room().is_empty()
     }
 
-    /// A place in the line for `operation`.
-    pub(super) fn place_for(&self, operation: &Operation<'_>) -> PlaceInLine<'_> {
-        let (room, bytes) = (self.log.room(), operation.value_len() as u64);
-        if operation.adds() { room.place(bytes) } else { room.urgent_place(bytes) }
+    /// A place in the line for `operation` on a key of so many bytes.
+    pub(super) fn place_for(&self, key_bytes: usize, operation: &Operation<'_>) -> PlaceInLine<'_> {
+        let (room, bytes) =
+            (self.log.room(), record::encoded_len(key_bytes, operation.value_len()));
+        if operation.adds() { room.place(bytes as u64) } else { room.urgent_place(bytes as u64) }
+    }
+
+    /// Gives up a place in the line for room in the log. Who had it may have needed less room than
+    /// it was given, or none.
+    pub(super) fn leave_place(&self, place: Option<PlaceInLine<'_>>) {
+        if let Some(place) = place {
+            place.leave();
+            self.log.offer_room();
+        }
     }
 
     /// Completes when a change of about `bytes` that is not a client's, or a client's that makes

@@ -221,6 +221,6 @@ impl<E: Env> Shard<E> {
         self.space_changed();
         self.work.notify();
         self.unread.notify();
-        self.log.changed_for_all();
+        self.offer_room();
     }
 }

@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use larder_runtime::env::Env;
+use larder_runtime::env::{DISK_ALIGNMENT, Env};
 
 use super::admission::NotApplied;
 use super::answer::{Answer, AnswerBuf, shown_len};
@@ -22,6 +22,7 @@ use super::compression::{Ahead, Tried};
 use super::locate::Located;
 use super::once::{ANSWER_BYTES, ONCE_NAMESPACE, Once};
 use super::operation_buffer::OperationBuf;
+use super::options::SEGMENT_BYTES_MIN;
 use super::record_limit::Counted;
 use super::{Shard, State};
 use crate::compression::CompressedValue;
@@ -32,8 +33,9 @@ use crate::index::table::key_hash;
 use crate::key::{ENCODED_BYTES_MAX, Key};
 use crate::operation::{self, Context, Decision, Effect, Need, Operation, Outcome, Read};
 use crate::value_log::Append;
-use crate::value_log::frame::FRAME_BESIDES_VALUE_BYTES;
+use crate::value_log::frame::{self, FRAME_BESIDES_VALUE_BYTES};
 use crate::value_log::record::{self, RecordKind};
+use crate::value_log::segment;
 
 /// The most operations of a batch.
 pub const BATCH_STEPS_MAX: usize = 1024;
@@ -43,6 +45,9 @@ const _: () = {
     let step = record::HEAD_BYTES + ENCODED_BYTES_MAX + ANSWER_BYTES;
     let overhead = (BATCH_STEPS_MAX + 1) * step;
     assert!(overhead <= FRAME_BESIDES_VALUE_BYTES, "a replay takes any batch's frame for one");
+    let frame = frame::HEADER_BYTES + overhead + DISK_ALIGNMENT;
+    let is_short = segment::HEADER_BYTES as usize + frame <= SEGMENT_BYTES_MIN as usize;
+    assert!(is_short, "a full disk keeps segments for deletes that any batch of them fits into");
 };
 
 /// Items of a batch that are looked up at a time.
@@ -234,8 +239,9 @@ impl<E: Env> Shard<E> {
                 Err(NotApplied::Wait) => {
                     counted.forget_items();
                     self.release_files();
-                    let (room, bytes) = (self.log.room(), batch.value_bytes() as u64);
-                    let adds = batch.adds();
+                    let records = keys.iter().map(|key| record::encoded_len(key.len(), 0));
+                    let bytes = (records.sum::<usize>() + batch.value_bytes()) as u64;
+                    let (room, adds) = (self.log.room(), batch.adds());
                     let new = || if adds { room.place(bytes) } else { room.urgent_place(bytes) };
                     place.get_or_insert_with(new).wait().await;
                 }

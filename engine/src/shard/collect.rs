@@ -421,7 +421,15 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
                 },
                 Err(Refused::Stopped) => {}
                 Err(Refused::NoSpace) => return Err(EngineError::Full),
-                Err(Refused::NoSegment | Refused::Queued | Refused::NoSequence) => {
+                Err(Refused::NoSegment) if self.state.borrow().full.removals => {
+                    return Err(EngineError::Full);
+                }
+                Err(Refused::NoSegment) => {
+                    self.garbage.awaits_segment.set(true);
+                    self.wait_for_room(to.len as usize).await;
+                    self.garbage.awaits_segment.set(false);
+                }
+                Err(Refused::Queued | Refused::NoSequence) => {
                     self.wait_for_room(to.len as usize).await;
                 }
             }

@@ -20,7 +20,6 @@ use crate::error::EngineError;
 use crate::index::table::key_hash;
 use crate::key::Key;
 use crate::operation::{self, Need, Operation, Outcome};
-use crate::value_log::commit::PlaceInLine;
 
 /// How an attempt to answer at once ended.
 #[derive(Debug)]
@@ -210,7 +209,9 @@ impl<E: Env> Shard<E> {
                 Err(NotApplied::Wait) => {
                     waiting.counted.forget_items();
                     self.release_files();
-                    place.get_or_insert_with(|| self.place_for(&operation)).wait().await;
+                    let key_bytes = waiting.encoded.len();
+                    let new = || self.place_for(key_bytes, &operation);
+                    place.get_or_insert_with(new).wait().await;
                 }
             }
         };
@@ -218,15 +219,6 @@ impl<E: Env> Shard<E> {
         drop(waiting);
         self.release_files();
         result
-    }
-
-    /// Gives up a place in the line for room in the log. Who had it may have needed less room than
-    /// it was given, or none.
-    pub(super) fn leave_place(&self, place: Option<PlaceInLine<'_>>) {
-        if let Some(place) = place {
-            place.leave();
-            self.log.offer_room();
-        }
     }
 
     async fn attempt(

@@ -177,6 +177,7 @@ impl<E: Env> Disk<'_, E> {
             space_freed: Signal::default(),
             is_merging: Cell::new(false),
             waiting_since: Cell::new(None),
+            removal_waits: Cell::new(false),
             shortage: RefCell::default(),
             refusals: Cell::default(),
             pacing: Pacing::default(),

@@ -106,7 +106,7 @@ pub const COMPRESS_FROM_DEFAULT: usize = 1 << 10;
 
 /// The standard length of a segment: shorter on a small disk, of which a few segments would else be
 /// all.
-const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+pub(super) const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// So many segments make a shard's part of the disk at least, where they are longer than the least.

@@ -25,7 +25,7 @@ use std::rc::Rc;
 use larder_runtime::env::{Env, TaskQueue};
 
 pub use self::demand::Acknowledgement;
-pub use self::room::{PlaceInLine, Room};
+pub use self::room::{PlaceInLine, Room, RoomGate};
 use self::state::{Mark, State};
 pub use self::values::WantedValue;
 use super::frame;
@@ -272,20 +272,27 @@ impl<E: Env> ValueLog<E> {
         &self.shared.room
     }
 
-    /// Lets those go who wait for room, as far as there is some.
+    /// Lets those go who wait for room, as far as there is some: in the segments that the log has,
+    /// and before the device.
     pub fn offer_room(&self) {
         if self.shared.room.is_empty() {
             return;
         }
         let queued = self.shared.state.borrow().queued_bytes;
-        let free = self.shared.options.queued_bytes_max.saturating_sub(queued);
-        if free > 0 {
-            self.shared.room.admit(free as u64);
-        }
+        let free = self.shared.options.queued_bytes_max.saturating_sub(queued) as u64;
+        self.shared.room.admit(free.min(self.space_left().0));
     }
 
-    /// Lets everyone who waits for anything look again: what they wait for may have come.
+    /// Lets everyone look again who waits for what the log is, and as many of those who wait for
+    /// room as there is some for: what they wait for may have come.
     pub fn changed_for_all(&self) {
+        self.shared.changed.notify();
+        self.offer_room();
+    }
+
+    /// The same where all who wait for room have to learn what has become of the log.
+    fn ended_for_all(&self) {
+        self.shared.room.set_gate(RoomGate::Open);
         self.shared.changed.notify();
         self.shared.room.admit_all();
     }
@@ -324,7 +331,7 @@ impl<E: Env> ValueLog<E> {
             state.stopped = Some(reason);
         }
         drop(state);
-        self.changed_for_all();
+        self.ended_for_all();
         self.shared.to_write.notify();
     }
 
@@ -515,7 +522,7 @@ impl<E: Env> ValueLog<E> {
     /// segments whose end the manifest does not know.
     pub fn close(&self) -> Vec<SegmentSeal> {
         let seals = self.shared.state.borrow_mut().close();
-        self.changed_for_all();
+        self.ended_for_all();
         self.shared.to_write.notify();
         seals
     }
@@ -526,7 +533,7 @@ impl<E: Env> ValueLog<E> {
         state.wanted_bytes = 0;
         state.unavailable_bytes = bytes;
         drop(state);
-        self.changed_for_all();
+        self.shared.room.admit_all();
     }
 
     /// Makes a segment of collected records known, which is no part of the log.

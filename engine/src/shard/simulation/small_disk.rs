@@ -12,13 +12,11 @@ use larder_runtime::simulation::{SimEnv, Simulation};
 
 use super::fullness::try_run;
 use super::harness::{self, TestShard, tiny_options};
-use super::model::Reply;
 use super::smoke::{delete, get, run, set};
 use crate::error::EngineError;
 use crate::index::table::TableOptions;
-use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::operation::Outcome;
-use crate::shard::{BatchAnswer, BatchStep, Ingest, ItemBatch, ShardOptions};
+use crate::shard::{Ingest, ShardOptions};
 
 const SHARDS: u16 = 2;
 const VALUE_BYTES: usize = 10_000;
@@ -29,7 +27,7 @@ const DEPTH: usize = 32;
 /// Writes are accepted again after so many nanoseconds at most.
 const BACK_NANOSECONDS_MAX: u64 = 5_000_000_000;
 
-fn options(segment_bytes: u32) -> ShardOptions {
+pub(super) fn options(segment_bytes: u32) -> ShardOptions {
     let (memtable_bytes, table_bytes) = (768 << 10, u64::from(segment_bytes / 8));
     ShardOptions {
         shards: SHARDS,
@@ -44,7 +42,7 @@ fn options(segment_bytes: u32) -> ShardOptions {
     }
 }
 
-fn key(number: usize) -> Vec<u8> {
+pub(super) fn key(number: usize) -> Vec<u8> {
     format!("key-{number}").into_bytes()
 }
 
@@ -54,13 +52,13 @@ fn value(number: usize) -> Vec<u8> {
 
 /// The shards, and the keys that they must hold.
 #[derive(Clone)]
-struct Node {
-    env: SimEnv,
-    shards: Vec<TestShard>,
+pub(super) struct Node {
+    pub(super) env: SimEnv,
+    pub(super) shards: Vec<TestShard>,
 }
 
 impl Node {
-    fn start(life: &mut Simulation, options: &ShardOptions) -> Self {
+    pub(super) fn start(life: &mut Simulation, options: &ShardOptions) -> Self {
         let env = life.env();
         let files = FileCache::new(env.clone(), harness::FILES_MAX);
         let shards = (0..options.shards).map(|shard| {
@@ -127,7 +125,7 @@ impl Node {
     }
 
     /// Waits until every shard takes a write; returns the nanoseconds that it took.
-    async fn wait_for_writes(&self) -> Result<u64, String> {
+    pub(super) async fn wait_for_writes(&self) -> Result<u64, String> {
         let began = self.env.now();
         for shard in &self.shards {
             while try_run(shard, b"back", set(&value(0))).await.is_err() {
@@ -140,7 +138,7 @@ impl Node {
         Ok(self.env.now() - began)
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let free = self.env.free_space(harness::DIRECTORY.as_ref()).expect("known");
         let mut text = format!("free {}\n", free >> 10);
         for shard in &self.shards {
@@ -355,54 +353,6 @@ fn slowest_delete(mib: u64, order: Order, (depth, writers): (usize, usize)) -> u
         slowest
     });
     slowest.expect("runs")
-}
-
-/// It is one frame, which may not fit what the log has left, and be longer than what is kept for
-/// deletes.
-#[test]
-fn a_long_batch_of_deletes_goes_on_on_a_full_disk() {
-    const ITEMS: usize = 1000;
-    for padding in 0..10 {
-        let mut life = harness::life(1, harness::empty_disk(64 << 20));
-        let node = Node::start(&mut life, &ShardOptions { shards: 1, ..options(1 << 20) });
-        life.block_on(async move {
-            let shard = node.of(0);
-            let record = vec![b'r'; 300];
-            let item = |number: usize| number.to_be_bytes().to_vec();
-            for number in 0..ITEMS {
-                let item = item(number);
-                let key = Key { namespace: DEFAULT_NAMESPACE, record: &record, item: &item };
-                let stored =
-                    shard.run(&key, set(&[3; 500]), Reply::new).await.expect("there is room");
-                assert_eq!(stored.outcome, Outcome::Stored);
-            }
-            for number in 0..padding {
-                run(shard, &key(number), set(&[1; 20_000])).await;
-            }
-            let mut number = 1000;
-            while try_run(shard, &key(number), set(&[2; 200_000])).await.is_ok() {
-                number += 1;
-            }
-            let step = |number: usize| BatchStep {
-                namespace: DEFAULT_NAMESPACE,
-                record: record.clone(),
-                item: item(number),
-                operation: delete(),
-            };
-            let steps = (0..ITEMS).map(step).collect();
-            let batch = ItemBatch { value_bytes_max: 1 << 20, steps, once: None };
-            let deleting =
-                async { Some(shard.execute_batch(batch).await.expect("it is carried out")) };
-            let late = async {
-                node.env.sleep(1_000_000_000).await;
-                None
-            };
-            let answer = futures_lite::future::or(deleting, late).await;
-            let (answer, _) = answer.unwrap_or_else(|| panic!("{padding}: {}", node.describe()));
-            assert!(matches!(answer, BatchAnswer::Done(_)), "{answer:?}");
-        })
-        .expect("runs");
-    }
 }
 
 #[test]

@@ -1,17 +1,34 @@
 //! Who waits for room in the log, in order.
 //!
 //! A change that finds no room waits here. When room comes, as many of those who wait are let go,
-//! the longest waiting first, as fit into it: waking all of them would make each look its key up
-//! again, find no room, and come back.
+//! the longest waiting first, as fit into it besides those who were let go before and are on their
+//! way: waking all of them would make each look its key up again, find no room, and come back.
 //!
 //! Who was let go may need the device before it can take its room, and find it taken then. It keeps
 //! its place, and from then on nobody who waits or comes is let go past it, but for those who add
 //! nothing or make room: these have a line of their own.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
+
+/// Who may be let go at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomGate {
+    /// As many as there is room for; of that so many bytes are kept from those who add.
+    Room {
+        /// Bytes that only those may use who make room.
+        kept: u64,
+    },
+    /// Nobody: room in the log is not what they wait for.
+    Closed,
+    /// Everyone who adds: they are to learn that they wait in vain. Of those who make room, as many
+    /// as there is room for.
+    Refusing,
+    /// Everyone.
+    Open,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -20,7 +37,13 @@ struct Queue {
     /// The others.
     urgent: VecDeque<Waiting>,
     ticket_next: u64,
-    /// How many were let go for the second time or more, and have not ended.
+    /// Those who were let go and have neither ended nor come back, by ticket: who add, and the
+    /// others.
+    adding_let_go: BTreeMap<u64, LetGo>,
+    urgent_let_go: BTreeMap<u64, LetGo>,
+    /// What all of these take of the room together, in bytes.
+    claimed: u64,
+    /// How many of those who add were let go for the second time or more.
     returning: usize,
 }
 
@@ -31,19 +54,24 @@ struct Waiting {
     waker: Waker,
 }
 
-/// The changes that wait for room. Belongs to one thread.
-#[derive(Default)]
-pub struct Room {
-    queue: RefCell<Queue>,
+struct LetGo {
+    claim: u64,
+    has_returned: bool,
+    has_seen_it: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    New,
-    /// It waits; whether it had been let go before.
-    Waiting(bool),
-    /// It was let go; whether it had been before.
-    LetGo(bool),
+/// The changes that wait for room. Belongs to one thread.
+pub struct Room {
+    queue: RefCell<Queue>,
+    gate: Cell<RoomGate>,
+    times_let_go: Cell<u64>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let gate = Cell::new(RoomGate::Room { kept: 0 });
+        Self { queue: RefCell::default(), gate, times_let_go: Cell::default() }
+    }
 }
 
 /// A place in the line, kept from the first wait until the change was made or given up. One that is
@@ -52,14 +80,14 @@ pub struct PlaceInLine<'a> {
     room: &'a Room,
     is_urgent: bool,
     bytes: u64,
-    ticket: u64,
-    stage: Stage,
+    /// `None` before the first wait.
+    ticket: Option<u64>,
 }
 
 impl Room {
     /// A place for a change that needs about `bytes` of room and adds to the log.
     pub fn place(&self, bytes: u64) -> PlaceInLine<'_> {
-        PlaceInLine { room: self, is_urgent: false, bytes, ticket: 0, stage: Stage::New }
+        PlaceInLine { room: self, is_urgent: false, bytes, ticket: None }
     }
 
     /// A place for one that adds nothing, or makes room: it does not wait for those who add.
@@ -67,22 +95,40 @@ impl Room {
         PlaceInLine { is_urgent: true, ..self.place(bytes) }
     }
 
-    /// Lets those go who have waited longest, as many as fit into `bytes` and at least one.
+    /// Says who may be let go from now on; lets nobody go by itself.
+    pub fn set_gate(&self, gate: RoomGate) {
+        self.gate.set(gate);
+    }
+
+    /// Lets those go who have waited longest, as many as fit into `bytes` of room besides those who
+    /// are on their way already. If there is any room at all, the oldest of those who add goes, and
+    /// of the others, whatever it needs: that is an estimate.
     pub fn admit(&self, bytes: u64) {
-        let mut left = bytes;
-        let mut is_first = true;
-        loop {
-            let next = self.queue.borrow_mut().next(|bytes| is_first || bytes <= left);
-            let Some(waiting) = next else { return };
-            left = left.saturating_sub(waiting.bytes);
-            is_first = false;
-            waiting.waker.wake();
+        match self.gate.get() {
+            RoomGate::Room { kept } => self.let_go(bytes, bytes.saturating_sub(kept)),
+            RoomGate::Closed => {}
+            RoomGate::Refusing => self.let_go(bytes, u64::MAX),
+            RoomGate::Open => self.admit_all(),
         }
     }
 
     /// Lets everyone go who need not stay behind another.
     pub fn admit_all(&self) {
-        self.admit(u64::MAX);
+        self.let_go(u64::MAX, u64::MAX);
+    }
+
+    fn let_go(&self, urgent_bytes: u64, adding_bytes: u64) {
+        loop {
+            let next = self.queue.borrow_mut().next(urgent_bytes, adding_bytes);
+            let Some(waker) = next else { return };
+            self.times_let_go.set(self.times_let_go.get() + 1);
+            waker.wake();
+        }
+    }
+
+    /// How often one who waited was let go since the start.
+    pub fn times_let_go(&self) -> u64 {
+        self.times_let_go.get()
     }
 
     /// How many wait.
@@ -102,17 +148,41 @@ impl Queue {
         if is_urgent { &mut self.urgent } else { &mut self.adding }
     }
 
-    /// Takes the next one out who may go, if it `fits`.
-    fn next(&mut self, fits: impl Fn(u64) -> bool) -> Option<Waiting> {
-        if let Some(waiting) = self.urgent.pop_front_if(|waiting| fits(waiting.bytes)) {
-            return Some(waiting);
-        }
-        let may_overtake = self.returning == 0;
-        let may_go =
-            |waiting: &mut Waiting| (may_overtake || waiting.has_returned) && fits(waiting.bytes);
-        let waiting = self.adding.pop_front_if(may_go)?;
-        self.returning += usize::from(waiting.has_returned);
-        Some(waiting)
+    fn let_go(&mut self, is_urgent: bool) -> &mut BTreeMap<u64, LetGo> {
+        if is_urgent { &mut self.urgent_let_go } else { &mut self.adding_let_go }
+    }
+
+    /// Lets the next one go who may, where there is so much room for those who are urgent, and for
+    /// those who add.
+    fn next(&mut self, urgent_bytes: u64, adding_bytes: u64) -> Option<Waker> {
+        self.next_of(true, urgent_bytes).or_else(|| self.next_of(false, adding_bytes))
+    }
+
+    fn next_of(&mut self, is_urgent: bool, bytes: u64) -> Option<Waker> {
+        let left = bytes.saturating_sub(self.claimed);
+        let oldest = self.let_go(is_urgent).first_key_value().map(|(ticket, _)| *ticket);
+        let may_overtake = is_urgent || self.returning == 0;
+        let may_go = |waiting: &mut Waiting| {
+            let is_oldest = bytes > 0 && oldest.is_none_or(|oldest| waiting.ticket < oldest);
+            (may_overtake || waiting.has_returned) && (is_oldest || waiting.bytes <= left)
+        };
+        let Waiting { ticket, bytes, has_returned, waker } =
+            self.line(is_urgent).pop_front_if(may_go)?;
+        // What does not fit into the room that there is leaves it to the others.
+        let claim = if bytes <= left { bytes } else { 0 };
+        self.claimed += claim;
+        self.returning += usize::from(has_returned && !is_urgent);
+        let let_go = LetGo { claim, has_returned, has_seen_it: false };
+        self.let_go(is_urgent).insert(ticket, let_go);
+        Some(waker)
+    }
+
+    /// One who was let go has ended, or comes back; `None` if it was not.
+    fn end(&mut self, ticket: u64, is_urgent: bool) -> Option<LetGo> {
+        let ended = self.let_go(is_urgent).remove(&ticket)?;
+        self.claimed -= ended.claim;
+        self.returning -= usize::from(ended.has_returned && !is_urgent);
+        Some(ended)
     }
 }
 
@@ -124,66 +194,56 @@ impl PlaceInLine<'_> {
 
     fn poll(&mut self, waker: &Waker) -> Poll<()> {
         let mut queue = self.room.queue.borrow_mut();
-        let Stage::Waiting(has_returned) = self.stage else {
-            let has_returned = self.stage != Stage::New;
-            if self.stage == Stage::New {
-                self.ticket = queue.ticket_next;
-                queue.ticket_next += 1;
-            }
-            queue.returning -= usize::from(self.counts_as_returning());
-            let (ticket, bytes, waker) = (self.ticket, self.bytes, waker.clone());
-            let line = queue.line(self.is_urgent);
-            // Tickets ascend from front to back.
-            let at = line.partition_point(|waiting| waiting.ticket < ticket);
-            line.insert(at, Waiting { ticket, bytes, has_returned, waker });
-            self.stage = Stage::Waiting(has_returned);
-            return Poll::Pending;
-        };
+        let queue = &mut *queue;
+        let ticket = *self.ticket.get_or_insert_with(|| {
+            queue.ticket_next += 1;
+            queue.ticket_next
+        });
+        if let Some(let_go) = queue.let_go(self.is_urgent).get_mut(&ticket)
+            && !std::mem::replace(&mut let_go.has_seen_it, true)
+        {
+            return Poll::Ready(());
+        }
+        let has_returned = queue.end(ticket, self.is_urgent).is_some();
+        let bytes = self.bytes;
         let line = queue.line(self.is_urgent);
-        match line.binary_search_by_key(&self.ticket, |waiting| waiting.ticket) {
-            Ok(at) => {
-                line[at].waker.clone_from(waker);
-                Poll::Pending
-            }
-            Err(_) => {
-                self.stage = Stage::LetGo(has_returned);
-                Poll::Ready(())
+        // Tickets ascend from front to back.
+        match line.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
+            Ok(at) => line[at].waker.clone_from(waker),
+            Err(at) => {
+                let waker = waker.clone();
+                line.insert(at, Waiting { ticket, bytes, has_returned, waker });
             }
         }
-    }
-
-    /// Whether the room's count of those who have returned has this one in it.
-    fn counts_as_returning(&self) -> bool {
-        !self.is_urgent && self.stage == Stage::LetGo(true)
+        Poll::Pending
     }
 
     /// Leaves the line when the change was made or has failed. Whether there is room left for
     /// others the caller knows.
     pub fn leave(mut self) {
-        self.room.queue.borrow_mut().returning -= usize::from(self.counts_as_returning());
-        self.stage = Stage::New;
+        if let Some(ticket) = self.ticket.take() {
+            let mut queue = self.room.queue.borrow_mut();
+            let ended = queue.end(ticket, self.is_urgent);
+            assert!(ended.is_some(), "who leaves was let go");
+        }
     }
 }
 
 impl Drop for PlaceInLine<'_> {
     fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
         let mut queue = self.room.queue.borrow_mut();
-        if let Stage::Waiting(has_returned) = self.stage {
+        let claimed = queue.claimed;
+        if queue.end(ticket, self.is_urgent).is_none() {
             let line = queue.line(self.is_urgent);
-            match line.binary_search_by_key(&self.ticket, |waiting| waiting.ticket) {
-                Ok(at) => {
-                    line.remove(at);
-                    return;
-                }
-                // It was let go and has not seen it.
-                Err(_) => self.stage = Stage::LetGo(has_returned),
+            if let Ok(at) = line.binary_search_by_key(&ticket, |waiting| waiting.ticket) {
+                line.remove(at);
             }
+            return;
         }
-        queue.returning -= usize::from(self.counts_as_returning());
         drop(queue);
-        if self.stage != Stage::New {
-            self.room.admit(self.bytes);
-        }
+        let kept = if let RoomGate::Room { kept } = self.room.gate.get() { kept } else { 0 };
+        self.room.admit(claimed.max(1).saturating_add(kept));
     }
 }
 
@@ -214,22 +274,90 @@ mod tests {
         assert!(!room.is_empty(), "100 bytes are used up by the first two");
         assert!(waits(&mut third));
         assert!(!waits(&mut first) && !waits(&mut second));
+        room.admit(100);
+        assert!(waits(&mut third), "the first two are on their way to the same room");
+        first.leave();
+        room.admit(60);
+        assert!(waits(&mut third), "the second is to have the rest of it");
+        second.leave();
         room.admit(1);
-        assert!(!waits(&mut third), "one may always go, or nobody ever might");
-        assert_eq!(room.len(), 0);
+        assert!(!waits(&mut third), "the oldest may always go, or nobody ever might");
+        assert_eq!((room.len(), room.times_let_go()), (0, 3));
+    }
+
+    #[test]
+    fn who_needs_more_than_there_is_leaves_it_to_the_others_and_asks_first() {
+        let room = Room::default();
+        let (mut long, mut short, mut later) = (room.place(500), room.place(60), room.place(60));
+        assert!(waits(&mut long) && waits(&mut short) && waits(&mut later));
+        room.admit(100);
+        assert!(!waits(&mut long) && !waits(&mut short) && waits(&mut later));
+        short.leave();
+        assert!(waits(&mut long), "it has found no room");
+        room.admit(600);
+        assert!(!waits(&mut long) && waits(&mut later), "nobody overtakes it any more");
+        long.leave();
+        room.admit(100);
+        assert!(!waits(&mut later));
+    }
+
+    #[test]
+    fn the_oldest_goes_whoever_is_held_up_on_its_way() {
+        let room = Room::default();
+        let (mut long, mut held_up) = (room.place(500), room.place(60));
+        assert!(waits(&mut long) && waits(&mut held_up));
+        room.admit(100);
+        assert!(!waits(&mut long) && waits(&mut long), "it has found no room");
+        room.admit(200);
+        assert!(!waits(&mut long), "the other one has not been seen again");
+    }
+
+    #[test]
+    fn what_is_kept_is_for_those_who_make_room() {
+        let room = Room::default();
+        let (mut adding, mut urgent) = (room.place(40), room.urgent_place(40));
+        room.set_gate(RoomGate::Room { kept: 100 });
+        assert!(waits(&mut adding) && waits(&mut urgent));
+        room.admit(100);
+        assert!(!waits(&mut urgent) && waits(&mut adding));
+        urgent.leave();
+        room.admit(101);
+        assert!(!waits(&mut adding), "there is some room for it");
+    }
+
+    #[test]
+    fn who_is_let_go_goes_by_the_gate() {
+        let room = Room::default();
+        let mut places: Vec<_> = (0..10).map(|_| room.place(40)).collect();
+        let mut urgent = room.urgent_place(40);
+        assert!(places.iter_mut().all(waits) && waits(&mut urgent));
+        room.set_gate(RoomGate::Closed);
+        room.admit(1000);
+        assert_eq!(room.times_let_go(), 0);
+        room.set_gate(RoomGate::Refusing);
+        room.admit(0);
+        assert!(waits(&mut urgent) && !places.iter_mut().any(waits), "there is no room");
+        room.set_gate(RoomGate::Open);
+        room.admit(0);
+        assert!(!waits(&mut urgent));
     }
 
     #[test]
     fn room_that_nobody_takes_goes_to_the_next() {
         let room = Room::default();
-        let (mut first, mut second, mut third) = (room.place(40), room.place(40), room.place(40));
-        assert!(waits(&mut first) && waits(&mut second) && waits(&mut third));
-        room.admit(0);
-        drop(first);
-        assert!(!waits(&mut second), "the first went away after it was let go");
-        assert!(waits(&mut third));
-        drop(second);
-        assert!(!waits(&mut third), "the second had seen it, and made no change");
+        for gate in [RoomGate::Room { kept: 0 }, RoomGate::Room { kept: 1000 }] {
+            room.set_gate(RoomGate::Room { kept: 0 });
+            let (mut first, mut second, mut third) =
+                (room.place(40), room.place(40), room.place(40));
+            assert!(waits(&mut first) && waits(&mut second) && waits(&mut third));
+            room.admit(1);
+            room.set_gate(gate);
+            drop(first);
+            assert!(!waits(&mut second), "the first went away after it was let go");
+            assert!(waits(&mut third));
+            drop(second);
+            assert!(!waits(&mut third), "the second had seen it, and made no change");
+        }
     }
 
     #[test]

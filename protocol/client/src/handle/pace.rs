@@ -46,3 +46,34 @@ impl ChunkPace {
         self.timeout
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::now;
+
+    #[test]
+    fn the_time_of_a_chunk_begins_with_the_last_answer_to_any_of_them() {
+        let (origin, second) = (now(), Duration::from_secs(1));
+        let pace = ChunkPace::new(10 * second, 4, origin);
+        assert_eq!(pace.deadline(origin), origin + 10 * second);
+        pace.note_answer(origin + 7 * second);
+        assert_eq!(pace.deadline(origin), origin + 17 * second);
+        assert_eq!(pace.deadline(origin + 8 * second), origin + 18 * second);
+        // Answers are noted by several threads, in any order.
+        pace.note_answer(origin + 3 * second);
+        assert_eq!(pace.deadline(origin), origin + 17 * second);
+        assert_eq!(pace.timeout(), 10 * second);
+    }
+
+    #[test]
+    fn who_waits_last_waits_no_longer_than_all_may_take() {
+        let (origin, second) = (now(), Duration::from_secs(1));
+        let pace = ChunkPace::new(10 * second, 4, origin);
+        for answered in 0..4 {
+            pace.note_answer(origin + 10 * answered * second);
+            assert!(pace.deadline(origin) <= pace.latest(origin));
+        }
+        assert_eq!(pace.latest(origin + second), origin + 41 * second);
+    }
+}

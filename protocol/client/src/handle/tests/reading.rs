@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use larder_protocol::native::NativeRequest;
+use larder_protocol::native::reply::{ReplyHead, put_item};
+use larder_protocol::native::{NativeRequest, NativeStatus};
 
-use super::fake::{Fake, Store, show};
+use super::fake::{Fake, Store, item, reply_head, say, show};
 use super::{PATIENCE, builder, client, key, numbers, seed};
 use crate::{Calls, Client, ClientError, Put};
 
@@ -192,6 +193,72 @@ fn who_reads_wakes_others_and_leaves_them_what_is_owed() {
     asked.recv_timeout(PATIENCE).expect("it was sent");
     let_go.send(()).expect("it waits");
     assert!(smol::block_on(second).expect("a reply").is_some());
+}
+
+/// What comes behind an answer to nobody is not believed, although it came before the end.
+#[test]
+fn a_connection_that_was_broken_off_is_not_read_any_more() {
+    let fake = Fake::start(|mut peer| {
+        peer.each(|head, request, out| {
+            match request {
+                NativeRequest::Get(get) if get.key.record == b"first" => {}
+                NativeRequest::Get(get) if get.key.record == b"second" => {
+                    // More than is read at once, so that a part is left behind what is foreign.
+                    let nobody = ReplyHead { id: head.id + 1_000_000, ..reply_head(head) };
+                    put_item(out, nobody, &item(&[0; 100_000]));
+                    show(head, &[0; 60_000], out);
+                }
+                _ => show(head, b"v", out),
+            }
+            true
+        });
+    });
+    for _ in 0..5 {
+        let build = builder(&fake.address).hello_every(PATIENCE * 10).tries(1);
+        let client = build.build().expect("a client");
+        have_left(&client);
+        let (first, second) = (client.get(key("first")), client.get(key("second")));
+        first.wait().expect_err("the node has lost its way");
+        second.wait().expect_err("so nothing that it says is for anybody");
+    }
+}
+
+/// Nothing else can come meanwhile, neither answers nor signs that the node is there.
+#[test]
+fn parts_of_a_long_answer_are_signs_of_life() {
+    const PARTS: usize = 20;
+    let value = vec![7; 1 << 20];
+    let shown = value.clone();
+    let fake = Fake::start(move |mut peer| {
+        let mut stream = peer.stream.try_clone().expect("a descriptor");
+        let shown = shown.clone();
+        peer.each(|head, request, out| {
+            match request {
+                NativeRequest::Get(get) if get.key.record == b"long" => {
+                    let mut reply = Vec::new();
+                    show(head, &shown, &mut reply);
+                    for part in reply.chunks(reply.len() / PARTS) {
+                        std::thread::sleep(SHORT / 4);
+                        let sent = std::io::Write::write_all(&mut stream, part);
+                        sent.expect("the client is there");
+                    }
+                }
+                NativeRequest::Ping(_) => say(head, NativeStatus::Ok, out),
+                _ => show(head, b"v", out),
+            }
+            true
+        });
+    });
+    // Whoever asks what the node is looks whether it is silent, too.
+    let build = builder(&fake.address).hello_every(SHORT / 2).silence(SHORT).tries(1);
+    let client = build.build().expect("a client");
+    // By the lane's thread, and by the thread that waits.
+    let item = smol::block_on(client.get(key("long"))).expect("it goes on coming");
+    assert!(item.expect("stored").value == value);
+    have_left(&client);
+    let item = client.get(key("long")).wait().expect("it goes on coming");
+    assert!(item.expect("stored").value == value);
+    assert_eq!(fake.accepted.load(Ordering::SeqCst), 1);
 }
 
 /// It sends what they have asked, and its own answer was read long ago: nobody would read theirs.
