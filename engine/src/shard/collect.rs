@@ -27,6 +27,10 @@ use crate::value_log::segment::Segment;
 /// How long the collector waits before it tries again what there was no space for, in nanoseconds.
 const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
 
+/// The longest that the collector waits for what it has collected to be freed before it takes
+/// another segment, in nanoseconds: somebody may still read it.
+const FREED_NANOSECONDS_MAX: u64 = 50_000_000;
+
 /// How often the pace is looked at while it is kept, in nanoseconds: the step of a delay.
 const PACE_STEP_NANOSECONDS: u64 = 1_000_000;
 
@@ -281,6 +285,18 @@ impl<E: Env> Shard<E> {
         }
     }
 
+    /// Waits for the space of segments that were collected and are free in a moment, where there is
+    /// no other for a segment to copy to: the files may not outgrow the cap.
+    async fn wait_for_collected(&self) {
+        let segment = u64::from(self.options.segment_bytes);
+        let has_space = || self.usage().headroom(&self.limits()) >= segment;
+        let is_coming =
+            || !self.garbage.collected.borrow().is_empty() || self.free.borrow().has_files_in_use();
+        let is_over = || (has_space() || !is_coming() || self.is_closing()).then_some(());
+        let freed = self.space_freed.wait_for(is_over);
+        futures_lite::future::or(freed, self.env.sleep(FREED_NANOSECONDS_MAX)).await;
+    }
+
     /// Begins or ends to keep writers at the collector's pace.
     pub(super) fn update_pace(&self) {
         let (usage, limits) = (self.usage(), self.limits());
@@ -422,6 +438,7 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         generation: u8,
         bytes: u32,
     ) -> Result<Segment<E::File>, EngineError> {
+        self.wait_for_collected().await;
         let _held = self.segment_numbers.enter().await;
         let segment = self.new_segment(bytes, Purpose::Collection, generation).await?;
         self.log.add_collected(segment.clone());
