@@ -38,8 +38,8 @@ pub enum RecordKind {
     ScheduleFlush = 5,
     /// The keys between two are gone; both stand in the key.
     DeleteRange = 6,
-    /// The records of several keys lie elsewhere; the payload is [`Moves`](super::moves::Moves). The
-    /// record itself has no key.
+    /// The records of several keys lie elsewhere; the payload is [`Moves`](super::moves::Moves).
+    /// The record itself has no key.
     Moves = 7,
 }
 
