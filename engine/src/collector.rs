@@ -6,12 +6,12 @@
 //!
 //! Survivors go to segments of their own: by how often they have been moved, and those that expire
 //! by how much time they have left (`kinds.rs`). These segments are no part of the log: the log
-//! only gets a small record for each move, which points a key to the new place.
+//! only gets records of the moves, which point the keys to the new places.
 //!
 //! The order, for each batch of survivors:
 //! 1. the copies are written and flushed;
 //! 2. each is made its key's place if the key's newest entry still points to the old one, by a
-//!    record in the log ([`CollectorHost::move_record`]);
+//!    record in the log for many of them ([`CollectorHost::move_records`]);
 //! 3. when all of the segment was gone through, the log is flushed, and the segment freed.
 //!
 //! So a pointer is durable only after its target, a segment is freed only after the pointers to the
@@ -37,21 +37,28 @@ use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
 use crate::space::ListedPart;
 use crate::value_log::frame::{self, FrameHeader};
+use crate::value_log::moves::MOVES_MAX;
 use crate::value_log::record::{self, Head, Place, RecordKind};
 use crate::value_log::segment::{self, Segment};
 use crate::value_log::window::{Piece, Window};
 
 pub use kinds::{EXPIRY_CLASSES_OPEN_MAX, Separation};
+pub use output::RecordMove;
 
 use kinds::Kind;
-use output::{Move, Output};
+use output::Output;
 
 /// How many look-ups of one segment's keys may be under way.
 const LOOK_UPS_MAX: usize = 16;
 
-/// So many moves follow each other before others get the core: their records share a frame of the
-/// log, which takes a page at least.
+/// So many moves follow each other before others get the core, at most: they share a record of the
+/// log.
 const MOVES_AT_A_TIME: usize = 32;
+const _: () = assert!(MOVES_AT_A_TIME <= MOVES_MAX);
+
+/// Moves that share a record have keys of at most so many bytes together, if they are several: it
+/// has to find room in what is left of the log.
+const MOVED_KEY_BYTES: usize = 2 << 10;
 
 /// The generation of records that were moved.
 pub const GENERATION_MOVED: u8 = 1;
@@ -102,15 +109,10 @@ pub trait CollectorHost<E: Env> {
     /// Says that a segment takes no more records and where it ends.
     fn seal_segment(&self, number: u32, end: u32) -> impl Future<Output = Result<(), EngineError>>;
 
-    /// Points `key` to `to` if its newest entry, which was `newest`, still points to `from`; says
-    /// whether it did.
-    fn move_record(
-        &self,
-        key: &[u8],
-        newest: Newest,
-        from: Pointer,
-        to: Pointer,
-    ) -> impl Future<Output = Result<bool, EngineError>>;
+    /// Points each key to the copy of its record if its newest entry still points to the record.
+    /// The copies lie one behind the other in one segment.
+    fn move_records(&self, moves: Vec<RecordMove>)
+    -> impl Future<Output = Result<(), EngineError>>;
 
     /// Which records are kept apart from others.
     fn separation(&self) -> Separation;
@@ -462,13 +464,23 @@ impl<E: Env> Collector<E> {
 
     async fn make_moves(
         &self,
-        moves: Vec<Move>,
+        moves: Vec<RecordMove>,
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
-        for some in moves.chunks(MOVES_AT_A_TIME) {
-            for one in some {
-                host.move_record(&one.key, one.newest, one.from, one.to).await?;
+        let mut rest = moves.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            let mut key_bytes = first.key.len();
+            let mut some = vec![first];
+            let mut fits = |one: &RecordMove| {
+                key_bytes += one.key.len();
+                key_bytes <= MOVED_KEY_BYTES
+            };
+            while some.len() < MOVES_AT_A_TIME
+                && let Some(one) = rest.next_if(&mut fits)
+            {
+                some.push(one);
             }
+            host.move_records(some).await?;
             self.env.yield_if_needed().await;
         }
         Ok(())

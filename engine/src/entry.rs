@@ -205,7 +205,8 @@ pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+/// Reads a varint of 32 bits off the front of `bytes`; `None` if it is none.
+pub fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
     u32::try_from(take_varint(bytes)?).ok()
 }
 

@@ -29,7 +29,7 @@ pub const SUPERBLOCK_FILE: &str = "SUPERBLOCK";
 pub(crate) const SUPERBLOCK_UNFINISHED_FILE: &str = "SUPERBLOCK.new";
 
 /// The version of the disk format of everything in a shard's directory.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
 /// How many copies of the block the file holds.
 pub const COPIES: usize = 4;

@@ -15,6 +15,7 @@
 pub mod commit;
 pub mod frame;
 mod log_segments;
+pub mod moves;
 pub mod record;
 pub mod recovery;
 pub mod segment;

@@ -1,8 +1,8 @@
 //! A store written by an earlier build opens, and reads what was written.
 //!
-//! The files under `golden/format-5` are of disk format 5. They never change; a new format gets a
+//! The files under `golden/format-6` are of disk format 6. They never change; a new format gets a
 //! folder of its own beside them, and this build must go on reading the old ones or refuse them by
-//! their version, as it does with `format-1` to `format-4`, of which only the
+//! their version, as it does with `format-1` to `format-5`, of which only the
 //! superblocks are left.
 //! `LARDER_WRITE_GOLDEN=1 cargo test -p larder-engine --test golden` wrote them.
 #![forbid(unsafe_code)]
@@ -197,9 +197,9 @@ async fn check(shard: &RingShard) {
         (b"separate", large(1), 8, EXPIRY, 0, 4),
         (b"touched", large(2), 9, EXPIRY, 0, 7),
         (b"stale", b"old news".to_vec(), 0, 0, state::STALE, 10),
-        (b"number", b"42".to_vec(), 0, 0, 0, 114),
-        (b"\x00binary\xff", large(3), u32::MAX, 0, 0, 115),
-        (b"noise", noise(), 1, 0, 0, 116),
+        (b"number", b"42".to_vec(), 0, 0, 0, 113),
+        (b"\x00binary\xff", large(3), u32::MAX, 0, 0, 114),
+        (b"noise", noise(), 1, 0, 0, 115),
     ];
     for (key, value, client_flags, expiry, state, version) in expected {
         let seen = Seen { value, client_flags, expiry, state, version };
@@ -221,12 +221,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_store_of_format_5_opens_and_reads_back() {
+fn a_store_of_format_6_opens_and_reads_back() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = directory.path().join("shard-001");
     let writes = std::env::var_os("LARDER_WRITE_GOLDEN").is_some();
     if !writes {
-        copy(&fixture(5), &path);
+        copy(&fixture(6), &path);
     }
     let mut core = Core::new(CoreOptions::default()).expect("a core");
     let env = core.env();
@@ -243,13 +243,13 @@ fn a_store_of_format_5_opens_and_reads_back() {
     });
     core.shutdown();
     if writes {
-        copy(&path, &fixture(5));
+        copy(&path, &fixture(6));
     }
 }
 
 #[test]
 fn a_store_of_another_format_is_refused_with_both_versions() {
-    for format in [1, 2, 3, 4] {
+    for format in [1, 2, 3, 4, 5] {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let path = directory.path().join("shard-001");
         copy(&fixture(format), &path);
@@ -258,7 +258,7 @@ fn a_store_of_another_format_is_refused_with_both_versions() {
         let opened = core.block_on(async move { Shard::open(env, &path, options()).await });
         let error = opened.err().expect("refused").to_string();
         assert!(error.contains(&format!("disk format {format};")), "{error}");
-        assert!(error.contains("reads format 5"), "{error}");
+        assert!(error.contains("reads format 6"), "{error}");
         core.shutdown();
     }
 }

@@ -10,6 +10,7 @@ use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::index::table;
 use crate::key::{self, Key};
 use crate::value_log::frame::{FrameBuilder, FrameHeader};
+use crate::value_log::moves::{Moves, MovesBuilder};
 use crate::value_log::record::{self, Place, Record, RecordKind};
 use crate::value_log::segment::{self, StoreIdentity};
 use crate::{manifest, superblock};
@@ -42,7 +43,7 @@ const fn plain(
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 13] = [
+pub const DECODERS: [Decoder; 14] = [
     plain(
         "superblock",
         || vec![superblock::decoders_seed()],
@@ -84,6 +85,8 @@ pub const DECODERS: [Decoder; 13] = [
         table::decoders::block,
         table::decoders::seal_block,
     ),
+    // A key of three bytes may share a long one with the key before it.
+    Decoder { expansion_max: 4096, ..plain("moves", moves_seeds, decode_moves, |_| {}) },
     plain("entry", entry_seeds, decode_entry, |_| {}),
     plain("key", key_seeds, decode_key, |_| {}),
 ];
@@ -213,6 +216,28 @@ fn decode_entry(bytes: &[u8]) -> bool {
     let mut again = Vec::new();
     entry.encode_into(&mut again);
     assert_eq!(Entry::decode(&again), Some(entry), "an entry is not written as it was read");
+    true
+}
+
+fn moves_seeds() -> Vec<Vec<u8>> {
+    let mut builder = MovesBuilder::default();
+    for (index, key) in [&b"one"[..], b"other", b"otherwise"].into_iter().enumerate() {
+        let metadata = Metadata { version: 300 - index as u64, ..Metadata::default() };
+        let to = Pointer { segment: 3, offset: 4160 + 700 * index as u32, len: 600 };
+        builder.add(&Key::memcached(key).encode(), metadata, to, 550);
+    }
+    vec![builder.payload().to_vec()]
+}
+
+fn decode_moves(bytes: &[u8]) -> bool {
+    let Some(moves) = Moves::decode(bytes) else { return false };
+    let mut again = MovesBuilder::default();
+    for (key, entry) in moves.iter() {
+        let to = entry.pointer().expect("a moved record is in the log");
+        again.add(key, entry.metadata, to, entry.value_len() as u32);
+    }
+    let read = Moves::decode(again.payload()).expect("it was read before");
+    assert!(read.iter().eq(moves.iter()), "moves are not written as they were read");
     true
 }
 

@@ -41,8 +41,7 @@ pub(crate) fn pieces(bytes: &[u8], frame: Place) -> Result<Vec<Piece>, RecordErr
                 pieces.push(if found.payload_intact {
                     Piece::Record(range)
                 } else {
-                    let key = crate::key::display(found.record.key);
-                    Piece::Damaged(range, format!("the value of {key} is damaged"))
+                    Piece::Damaged(range, found.record.damage())
                 });
             }
             Err(RecordError::Head) => {
@@ -71,8 +70,7 @@ pub(super) async fn pieces_and_values<E: Env>(
         let record = record::decode_head(&bytes[range.clone()], place)?.record;
         let Some(original) = record.original else { continue };
         if !compression::is_sound(record.payload, original) {
-            let key = crate::key::display(record.key);
-            *piece = Piece::Damaged(range.clone(), format!("the value of {key} is damaged"));
+            *piece = Piece::Damaged(range.clone(), record.damage());
         }
         env.yield_if_needed().await;
     }

@@ -18,18 +18,22 @@ const FRAME_BYTES: usize = 512 << 10;
 
 /// A record that was copied, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Move {
-    pub(super) key: Vec<u8>,
-    pub(super) newest: Newest,
-    pub(super) from: Pointer,
-    pub(super) to: Pointer,
+pub struct RecordMove {
+    /// The key whose record it is.
+    pub key: Vec<u8>,
+    /// The newest entry of the key, when the record was copied.
+    pub newest: Newest,
+    /// Where the record is.
+    pub from: Pointer,
+    /// Where its copy is.
+    pub to: Pointer,
 }
 
 /// A frame that is complete, and what is in it.
 pub(super) struct Frame {
     buffer: Buffer,
     offset: u32,
-    moves: Vec<Move>,
+    moves: Vec<RecordMove>,
 }
 
 /// An open segment of collected records.
@@ -39,7 +43,7 @@ pub(super) struct Output<E: Env> {
     /// Where the next frame starts.
     offset: u32,
     open: Option<FrameBuilder>,
-    moves: Vec<Move>,
+    moves: Vec<RecordMove>,
 }
 
 impl<E: Env> Output<E> {
@@ -101,7 +105,7 @@ impl<E: Env> Output<E> {
         });
         let record_offset = open.push(&found.record, found.payload_crc);
         let to = Pointer { segment: place.segment, offset: record_offset, len: len as u32 };
-        self.moves.push(Move { key: found.record.key.to_vec(), newest, from, to });
+        self.moves.push(RecordMove { key: found.record.key.to_vec(), newest, from, to });
         complete
     }
 
@@ -123,7 +127,7 @@ impl<E: Env> Output<E> {
         &mut self,
         frame: Frame,
         spare: &RefCell<Option<Buffer>>,
-    ) -> Result<Vec<Move>, EngineError> {
+    ) -> Result<Vec<RecordMove>, EngineError> {
         let bytes = u32::try_from(frame.buffer.len()).expect("a frame is under 4 GiB");
         let class = IoClass::GarbageCollection;
         let offset = u64::from(frame.offset);

@@ -8,8 +8,8 @@ use larder_runtime::env::{Env, File, IoClass};
 use larder_runtime::simulation::{SimEnv, SimFile};
 
 use super::{
-    Collected, Collector, CollectorHost, Fate, GENERATION_MOVED, Newest, Passage, Separation,
-    Victim,
+    Collected, Collector, CollectorHost, Fate, GENERATION_MOVED, Newest, Passage, RecordMove,
+    Separation, Victim,
 };
 use crate::entry::{Metadata, Pointer};
 use crate::error::EngineError;
@@ -137,19 +137,15 @@ impl CollectorHost<SimEnv> for Host {
         Ok(())
     }
 
-    async fn move_record(
-        &self,
-        key: &[u8],
-        _: Newest,
-        _: Pointer,
-        to: Pointer,
-    ) -> Result<bool, EngineError> {
-        let Some(left) = self.moves_left.get().checked_sub(1) else {
-            return Err(EngineError::Full);
-        };
-        self.moves_left.set(left);
-        self.places.borrow_mut().insert(key.to_vec(), to);
-        Ok(true)
+    async fn move_records(&self, moves: Vec<RecordMove>) -> Result<(), EngineError> {
+        for RecordMove { key, to, .. } in moves {
+            let Some(left) = self.moves_left.get().checked_sub(1) else {
+                return Err(EngineError::Full);
+            };
+            self.moves_left.set(left);
+            self.places.borrow_mut().insert(key, to);
+        }
+        Ok(())
     }
 
     fn separation(&self) -> Separation {

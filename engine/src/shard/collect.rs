@@ -8,9 +8,9 @@ use super::Shard;
 use super::space::Ingest;
 use crate::canary::{self, Defect};
 use crate::collector::{
-    CollectorHost, EXPIRY_CLASSES_OPEN_MAX, Fate, Newest, Passage, Separation, Victim,
+    CollectorHost, EXPIRY_CLASSES_OPEN_MAX, Fate, Newest, Passage, RecordMove, Separation, Victim,
 };
-use crate::entry::{Entry, Payload, Pointer};
+use crate::entry::{Entry, Metadata, Payload, Pointer};
 use crate::error::EngineError;
 use crate::index::Host as _;
 use crate::index::memtable::Found;
@@ -20,11 +20,16 @@ use crate::space::victims::{self, Foresight, VictimCandidate};
 use crate::space::{Collecting, ListedPart, ListedRecord, Purpose, Runway};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
+use crate::value_log::moves::{MOVE_BYTES_MAX, MovesBuilder};
 use crate::value_log::record::RecordKind;
 use crate::value_log::segment::Segment;
 
 /// How long the collector waits before it tries again what there was no space for, in nanoseconds.
 const RETRY_FULL_NANOSECONDS: u64 = 200_000_000;
+
+/// The longest that the collector waits for what it has collected to be freed before it takes
+/// another segment, in nanoseconds: somebody may still read it.
+const FREED_NANOSECONDS_MAX: u64 = 50_000_000;
 
 /// How often the pace is looked at while it is kept, in nanoseconds: the step of a delay.
 const PACE_STEP_NANOSECONDS: u64 = 1_000_000;
@@ -39,6 +44,21 @@ const EXPIRING_APART_PERCENT: u64 = 10;
 /// class of records that expire besides the first: the segment that they are moved to is then a
 /// small part of everything.
 const APART_SEGMENTS: u64 = 16;
+
+/// Whether a record that was copied is still where its key's newest entry points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    There,
+    /// The key was changed, or its record was moved already.
+    Gone,
+    /// Tables may know something newer, or the entry has changed but for its pointer.
+    Unsure,
+}
+
+/// What the log's record of these moves takes at most, in bytes.
+fn bytes_of(moves: &[RecordMove]) -> usize {
+    moves.iter().map(|one| one.key.len() + MOVE_BYTES_MAX).sum()
+}
 
 impl<E: Env> Shard<E> {
     pub(super) async fn keep_collecting(self: Rc<Self>) {
@@ -201,52 +221,85 @@ impl<E: Env> Shard<E> {
         Some(Newest { metadata: entry.metadata, value_len, table_changes })
     }
 
-    /// One attempt to point `key` to `to`; `None` if something has changed since `newest`.
-    fn try_move(
-        &self,
-        key: &[u8],
-        newest: &Newest,
-        (from, to): (Pointer, Pointer),
-    ) -> Result<Option<bool>, Refused> {
+    /// One attempt to point keys to the copies of their records, with one record of the log.
+    /// Returns those of which the index has to be asked again.
+    fn try_moves(&self, moves: &[RecordMove]) -> Result<Vec<RecordMove>, Refused> {
         let mut state = self.state.borrow_mut();
         if state.closing {
             return Err(Refused::Stopped);
-        }
-        let is_blind = canary::has(Defect::MoveAsLookedUp);
-        if self.index.table_changes() != newest.table_changes && !is_blind {
-            return Ok(None);
         }
         // Moves wait for a flush as all changes do: they would fill the memtable without a bound.
         if self.index.has_frozen() && self.is_flush_due() && !state.full.flushes {
             return Err(Refused::Queued);
         }
-        let hash = key_hash(key);
-        let now = |found: Found<'_>| (found.entry.pointer(), found.entry.metadata);
-        match self.index.in_memtables(key, hash, now) {
-            _ if is_blind => {}
-            Some((pointer, _)) if pointer != Some(from) => return Ok(Some(false)),
-            // No change of metadata alone points into a segment that is leaving. But a collection
-            // that failed has let its segment stay, and what it copied may wait for its frame
-            // still.
-            Some((_, metadata)) if metadata != newest.metadata => return Ok(None),
-            _ => {}
+        let mut record = MovesBuilder::default();
+        let mut made: Vec<(&RecordMove, u64)> = Vec::with_capacity(moves.len());
+        let mut unsure = Vec::new();
+        for one in moves {
+            let hash = key_hash(&one.key);
+            // A copy that a failed collection has left may wait beside that of a later one.
+            let is_twice = made.iter().any(|(_, other)| *other == hash);
+            match self.standing(one, hash) {
+                Standing::Gone => {}
+                Standing::There if !is_twice => {
+                    let Newest { metadata, value_len, .. } = one.newest;
+                    record.add(&one.key, metadata, one.to, value_len);
+                    made.push((one, hash));
+                }
+                Standing::There | Standing::Unsure => unsure.push(one.clone()),
+            }
         }
-        let payload = Payload::Separate(to, newest.value_len);
-        let entry = Entry { metadata: newest.metadata, payload };
-        let mut encoded = Vec::new();
-        entry.encode_into(&mut encoded);
-        let described = (RecordKind::Repoint, entry.metadata);
-        let appended = self.log.append(&Append::new(described, key, &encoded, None))?;
+        if made.is_empty() {
+            return Ok(unsure);
+        }
+        let described = (RecordKind::Moves, Metadata::default());
+        let appended = self.log.append(&Append::new(described, &[], record.payload(), None))?;
         // It takes of the log what writers would have: they go the slower.
         self.note_written(appended.pointer.len);
         self.waiting_since.set(None);
-        self.index.insert(key, hash, &entry, appended.sequence);
-        self.garbage.note_record(to, hash, newest.metadata.expiry);
-        state.items.move_value(hash, key, from, to);
+        for (RecordMove { key, newest, from, to }, hash) in made {
+            let payload = Payload::Separate(*to, newest.value_len);
+            let entry = Entry { metadata: newest.metadata, payload };
+            self.index.insert(key, hash, &entry, appended.sequence);
+            self.garbage.note_record(*to, hash, newest.metadata.expiry);
+            state.items.move_value(hash, key, *from, *to);
+        }
         if self.is_flush_due() {
             self.freeze(&mut state);
         }
-        Ok(Some(true))
+        Ok(unsure)
+    }
+
+    /// What memory tells of a key whose record is to be moved.
+    fn standing(&self, one: &RecordMove, hash: u64) -> Standing {
+        let RecordMove { key, newest, from, .. } = one;
+        if canary::has(Defect::MoveAsLookedUp) {
+            return Standing::There;
+        }
+        if self.index.table_changes() != newest.table_changes {
+            return Standing::Unsure;
+        }
+        let now = |found: Found<'_>| (found.entry.pointer(), found.entry.metadata);
+        match self.index.in_memtables(key, hash, now) {
+            Some((pointer, _)) if pointer != Some(*from) => Standing::Gone,
+            // No change of metadata alone points into a segment that is leaving. But a collection
+            // that failed has let its segment stay, and what it copied may wait for its frame
+            // still.
+            Some((_, metadata)) if metadata != newest.metadata => Standing::Unsure,
+            _ => Standing::There,
+        }
+    }
+
+    /// Waits for the space of segments that were collected and are free in a moment, where there is
+    /// no other for a segment to copy to: the files may not outgrow the cap.
+    async fn wait_for_collected(&self) {
+        let segment = u64::from(self.options.segment_bytes);
+        let has_space = || self.usage().headroom(&self.limits()) >= segment;
+        let is_coming =
+            || !self.garbage.collected.borrow().is_empty() || self.free.borrow().has_files_in_use();
+        let is_over = || (has_space() || !is_coming() || self.is_closing()).then_some(());
+        let freed = self.space_freed.wait_for(is_over);
+        futures_lite::future::or(freed, self.env.sleep(FREED_NANOSECONDS_MAX)).await;
     }
 
     /// Begins or ends to keep writers at the collector's pace.
@@ -390,6 +443,7 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         generation: u8,
         bytes: u32,
     ) -> Result<Segment<E::File>, EngineError> {
+        self.wait_for_collected().await;
         let _held = self.segment_numbers.enter().await;
         let segment = self.new_segment(bytes, Purpose::Collection, generation).await?;
         self.log.add_collected(segment.clone());
@@ -402,23 +456,19 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         self.commit_edit(|_| Some(edit)).await
     }
 
-    async fn move_record(
-        &self,
-        key: &[u8],
-        mut newest: Newest,
-        from: Pointer,
-        to: Pointer,
-    ) -> Result<bool, EngineError> {
-        loop {
+    async fn move_records(&self, mut moves: Vec<RecordMove>) -> Result<(), EngineError> {
+        while !moves.is_empty() {
             if self.is_closing() || self.log.stopped().is_some() {
                 return Err(EngineError::Stopped("the shard is being closed".to_owned()));
             }
-            match self.try_move(key, &newest, (from, to)) {
-                Ok(Some(moved)) => return Ok(moved),
-                Ok(None) => match self.newest_at(key, from).await? {
-                    Some(found) => newest = found,
-                    None => return Ok(false),
-                },
+            match self.try_moves(&moves) {
+                Ok(unsure) => {
+                    moves.clear();
+                    for one in unsure {
+                        let newest = self.newest_at(&one.key, one.from).await?;
+                        moves.extend(newest.map(|newest| RecordMove { newest, ..one }));
+                    }
+                }
                 Err(Refused::Stopped) => {}
                 Err(Refused::NoSpace) => return Err(EngineError::Full),
                 Err(Refused::NoSegment) if self.state.borrow().full.removals => {
@@ -426,14 +476,15 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
                 }
                 Err(Refused::NoSegment) => {
                     self.garbage.awaits_segment.set(true);
-                    self.wait_for_room(to.len as usize).await;
+                    self.wait_for_room(bytes_of(&moves)).await;
                     self.garbage.awaits_segment.set(false);
                 }
                 Err(Refused::Queued | Refused::NoSequence) => {
-                    self.wait_for_room(to.len as usize).await;
+                    self.wait_for_room(bytes_of(&moves)).await;
                 }
             }
         }
+        Ok(())
     }
 
     fn separation(&self) -> Separation {

@@ -383,6 +383,8 @@ impl<E: Env> Opening<E> {
                 }
                 return;
             }
+            // Each of the moves comes by itself.
+            RecordKind::Moves => return,
             RecordKind::Delete => Payload::Tombstone,
             // A damaged value stays where it is, so that reading it says so.
             _ if !replayed.payload_intact => separate,

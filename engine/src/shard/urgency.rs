@@ -111,9 +111,9 @@ mod tests {
             let usage = SpaceUsage { allocated: cap - headroom, ..full };
             of_collection(&usage, &limits)
         };
-        // Garbage is collected below 4,000, and below 2,000 the log gets no segment.
-        assert_eq!([10_000, 4000].map(at), [URGENCY_USUAL; 2]);
-        assert_eq!([3000, 2000, 0].map(at), [5500, COLLECTION_MAX, COLLECTION_MAX]);
+        // Garbage is collected below 3,000, and below 1,000 the log gets no segment.
+        assert_eq!([10_000, 3000].map(at), [URGENCY_USUAL; 2]);
+        assert_eq!([2000, 1000, 0].map(at), [5500, COLLECTION_MAX, COLLECTION_MAX]);
         let all: Vec<u32> = (0..=5000).rev().map(at).collect();
         let steps = all.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(all.is_sorted() && steps.max() <= Some(9), "no step is felt");

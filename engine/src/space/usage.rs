@@ -104,11 +104,11 @@ impl SpaceUsage {
         self.cap(limits) / 3 >= self.live()
     }
 
-    /// Headroom that the log leaves to the collector: a segment to move records to, and one of the
-    /// log for the records of the moves, and for deletes. Where few records are moved, the log has
-    /// room for that.
-    fn extend_above(&self, limits: &SpaceLimits) -> u64 {
-        limits.segments(if self.is_roomy(limits) { 1 } else { 2 })
+    /// Headroom that the log leaves to the collector: a segment to move records to. What it moves
+    /// them from is free before it takes another. For the records of the moves, and for deletes,
+    /// the log has room.
+    fn extend_above(limits: &SpaceLimits) -> u64 {
+        limits.segments(1)
     }
 
     /// What writers may still fill below which they go at the collector's pace. Where little lives,
@@ -119,7 +119,7 @@ impl SpaceUsage {
 
     /// Headroom below which garbage is collected.
     fn collect_below(&self, limits: &SpaceLimits) -> u64 {
-        self.extend_above(limits) + self.pace_below(limits)
+        Self::extend_above(limits) + self.pace_below(limits)
     }
 
     /// What may still be filled: by what the files may grow, and files that are used again.
@@ -173,7 +173,7 @@ impl SpaceUsage {
 
     /// Segments that the log may take now.
     fn segments_for_log(&self, limits: &SpaceLimits) -> u64 {
-        let headroom = self.headroom(limits).saturating_sub(self.extend_above(limits));
+        let headroom = self.headroom(limits).saturating_sub(Self::extend_above(limits));
         headroom / limits.segments(1).max(1)
     }
 
@@ -187,14 +187,15 @@ impl SpaceUsage {
     /// itself; 0 if it is needed now. The collector needs some time: that is for half of what
     /// writers may append. `log` as for [`Self::slack`].
     pub fn patience(&self, limits: &SpaceLimits, log: u64) -> u64 {
-        let is_short = self.headroom(limits) < self.extend_above(limits);
+        let is_short = self.headroom(limits) < Self::extend_above(limits);
         if is_short { 0 } else { self.slack(limits, log) / 2 }
     }
 
     /// How far writers and the collector have to go until the log may take one segment more than
     /// it may now. `log` as for [`Self::slack`].
     pub fn runway(&self, limits: &SpaceLimits, log: u64, collecting: Collecting) -> Runway {
-        let wanted = limits.segments(self.segments_for_log(limits) + 1) + self.extend_above(limits);
+        let wanted =
+            limits.segments(self.segments_for_log(limits) + 1) + Self::extend_above(limits);
         let missing = self.missing(limits, wanted);
         let work = collecting.work_for(missing, limits.segments(1));
         Runway { slack: self.slack(limits, log), work }
@@ -211,7 +212,7 @@ impl SpaceUsage {
         // A long segment must not be refused for ever where little lives.
         let wanted = match u64::from(bytes.min(limits.segment_bytes)) {
             0 => limits.segments(1),
-            bytes => bytes + self.extend_above(limits),
+            bytes => bytes + Self::extend_above(limits),
         };
         self.headroom_of_cap(limits) >= wanted
     }
@@ -261,15 +262,15 @@ mod tests {
         let cap = usage().cap(&LIMITS);
         assert_eq!(cap, usage().live() * 3 / 2 + 6000);
         let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
-        assert!(!at(4000).wants_collection(&LIMITS) && at(3999).wants_collection(&LIMITS));
-        assert_eq!((at(3000).slack(&LIMITS, 700), at(500).slack(&LIMITS, 700)), (1700, 700));
+        assert!(!at(3000).wants_collection(&LIMITS) && at(2999).wants_collection(&LIMITS));
+        assert_eq!((at(2000).slack(&LIMITS, 700), at(500).slack(&LIMITS, 700)), (1700, 700));
         assert!(at(1000).may_extend(&LIMITS, 0) && !at(999).may_extend(&LIMITS, 0));
         let merging = SpaceUsage { merging: 500, ..at(3000) };
         assert_eq!(merging.headroom(&LIMITS), 2500, "what a merge takes is not for others");
         let wants_pace = |slack| usage().wants_pace(slack, &LIMITS);
         assert!(!wants_pace(2000) && wants_pace(1999));
-        assert!(at(3000).may_extend(&LIMITS, 1000) && !at(2999).may_extend(&LIMITS, 1000));
-        assert!(at(3000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
+        assert!(at(2000).may_extend(&LIMITS, 1000) && !at(1999).may_extend(&LIMITS, 1000));
+        assert!(at(2000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
     }
 
     #[test]
@@ -277,7 +278,7 @@ mod tests {
         let cap = usage().cap(&LIMITS);
         let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
         let patience = |headroom| at(headroom).patience(&LIMITS, 700);
-        assert_eq!([0, 1999, 2000, 3000, 3999].map(patience), [0, 0, 350, 850, 850]);
+        assert_eq!([0, 999, 1000, 2000, 2999].map(patience), [0, 0, 350, 850, 850]);
         let above = SpaceUsage { allocated: cap + 500, ..usage() };
         assert_eq!(above.patience(&LIMITS, 700), 0, "however much the log has got");
     }
@@ -288,13 +289,13 @@ mod tests {
         let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage() };
         let collecting = Collecting { left: 300, ..Collecting::default() };
         let runway = |headroom| at(headroom).runway(&LIMITS, 700, collecting);
-        assert_eq!(runway(4999), Runway { slack: 2700, work: 300 });
-        assert_eq!(runway(2999), Runway { slack: 700, work: 300 }, "a part is no segment");
-        assert_eq!(runway(2000), Runway { slack: 700, work: 300 });
-        assert_eq!(runway(1999), Runway { slack: 700, work: 1300 });
-        assert_eq!(runway(0), Runway { slack: 700, work: 2300 });
+        assert_eq!(runway(3999), Runway { slack: 2700, work: 300 });
+        assert_eq!(runway(1999), Runway { slack: 700, work: 300 }, "a part is no segment");
+        assert_eq!(runway(1000), Runway { slack: 700, work: 300 });
+        assert_eq!(runway(999), Runway { slack: 700, work: 1300 });
+        assert_eq!(runway(0), Runway { slack: 700, work: 1300 });
         let above = SpaceUsage { allocated: cap + 500, ..usage() };
-        assert_eq!(above.runway(&LIMITS, 700, collecting).work, 3300, "over the cap");
+        assert_eq!(above.runway(&LIMITS, 700, collecting).work, 2300, "over the cap");
     }
 
     #[test]
@@ -302,7 +303,7 @@ mod tests {
         let cap = usage().cap(&LIMITS);
         let full = SpaceUsage { allocated: cap, recyclable: 3000, ..usage() };
         assert!(full.may_extend(&LIMITS, 1000), "they are no further growth");
-        assert_eq!((full.headroom(&LIMITS), full.slack(&LIMITS, 0)), (3000, 1000));
+        assert_eq!((full.headroom(&LIMITS), full.slack(&LIMITS, 0)), (3000, 2000));
         let below = SpaceUsage { allocated: cap - 2000, ..full };
         assert!(below.keeps_file(&LIMITS, 7, 8) && !below.keeps_file(&LIMITS, 8, 8));
         let over = SpaceUsage { allocated: cap - 1999, ..full };
@@ -317,15 +318,11 @@ mod tests {
     fn where_little_lives_garbage_is_collected_late() {
         let roomy = SpaceUsage { in_tables: 4000, table_entries: 4, table_bytes: 192, ..usage() };
         let cap = roomy.cap(&LIMITS);
-        for (usage, extends, collects) in [(roomy, 1000, 2000), (usage(), 2000, 4000)] {
+        for (usage, collects) in [(roomy, 2000), (usage(), 3000)] {
             let cap = usage.cap(&LIMITS);
             let at = |headroom: u64| SpaceUsage { allocated: cap - headroom, ..usage };
-            assert!(at(extends + 1000).may_extend(&LIMITS, 1000));
-            assert!(!at(extends + 999).may_extend(&LIMITS, 1000));
-            assert!(at(1000).may_extend(&LIMITS, 0) && !at(999).may_extend(&LIMITS, 0));
-            let segment = extends + 1000;
-            assert_eq!(at(segment).slack(&LIMITS, 0), 1000);
-            assert_eq!(at(segment - 1).slack(&LIMITS, 0), 0, "the log takes whole segments");
+            assert_eq!(at(2000).slack(&LIMITS, 0), 1000);
+            assert_eq!(at(1999).slack(&LIMITS, 0), 0, "the log takes whole segments");
             assert!(at(collects - 1).wants_collection(&LIMITS));
             assert!(!at(collects).wants_collection(&LIMITS));
             // Nobody waits for a collector that has nothing to do.
@@ -337,8 +334,8 @@ mod tests {
 
     #[test]
     fn the_limit_of_the_node_counts_as_well() {
-        let tight = SpaceUsage { left: 3000, ..usage() };
-        assert_eq!(tight.headroom(&LIMITS), 3000);
+        let tight = SpaceUsage { left: 2900, ..usage() };
+        assert_eq!(tight.headroom(&LIMITS), 2900);
         assert!(tight.wants_collection(&LIMITS));
         assert_eq!(tight.slack(&LIMITS, 10), 1010);
     }

@@ -80,7 +80,7 @@ impl Default for LogOptions {
             queued_bytes_max: 8 << 20,
             kept_bytes_max: 4 << 20,
             sequences_low: 1 << 22,
-            lazy_frame_bytes: 64 << 10,
+            lazy_frame_bytes: 256 << 10,
         }
     }
 }

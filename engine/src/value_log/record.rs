@@ -8,6 +8,7 @@
 use crate::canary::{self, Defect};
 use crate::compression::OriginalValue;
 use crate::entry::Metadata;
+use crate::key;
 use crate::range_tombstones::RANGE_KEY_BYTES_MAX;
 
 /// The bytes of a record before its key.
@@ -37,6 +38,9 @@ pub enum RecordKind {
     ScheduleFlush = 5,
     /// The keys between two are gone; both stand in the key.
     DeleteRange = 6,
+    /// The records of several keys lie elsewhere; the payload is [`Moves`](super::moves::Moves).
+    /// The record itself has no key.
+    Moves = 7,
 }
 
 impl RecordKind {
@@ -48,6 +52,7 @@ impl RecordKind {
             4 => Self::FlushNamespace,
             5 => Self::ScheduleFlush,
             6 => Self::DeleteRange,
+            7 => Self::Moves,
             _ => return None,
         })
     }
@@ -85,6 +90,14 @@ impl Record<'_> {
     pub fn is_inline(&self, inline_bytes_max: usize) -> bool {
         let is_short = self.metadata.is_large() || self.payload.len() <= inline_bytes_max;
         self.original.is_none() && is_short
+    }
+
+    /// What is lost where the payload is not as it was written, for people.
+    pub fn damage(&self) -> String {
+        match self.kind {
+            RecordKind::Moves => "where records were moved to is unreadable".to_owned(),
+            _ => format!("the value of {} is damaged", key::display(self.key)),
+        }
     }
 
     fn extension_len(&self) -> usize {

@@ -17,7 +17,8 @@ use std::path::Path;
 use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode};
 
 use super::frame::{self, FrameHeader};
-use super::record::{self, Place, Record, RecordError};
+use super::moves::Moves;
+use super::record::{self, Place, Record, RecordError, RecordKind};
 use super::segment::{self, Segment};
 use super::window::{Piece, Window};
 use crate::canary::{self, Defect};
@@ -37,7 +38,8 @@ pub struct ReplaySegment<F> {
     pub seal: Option<SegmentSeal>,
 }
 
-/// A record that was replayed.
+/// A record that was replayed. A record of moves is shown as a `Repoint` of each key, all with its
+/// sequence.
 pub struct Replayed<'a> {
     /// Its place in the log's order.
     pub sequence: u64,
@@ -465,24 +467,57 @@ impl<E: Env> Replay<'_, E> {
                 index += 1;
                 continue;
             };
-            if !found.payload_intact {
-                let key = crate::key::display(found.record.key);
-                let sequence = header.sequence_first + index;
-                let what = format!("the value of {key} is damaged");
-                self.report((at_record, found.len as u32), sequence..sequence, what);
-            }
             let pointer = Pointer { segment, offset: at_record.offset, len: found.len as u32 };
-            visit(Replayed {
+            let replayed = Replayed {
                 sequence: header.sequence_first + index,
                 pointer,
                 record: found.record,
                 payload_intact: found.payload_intact,
-            });
-            self.outcome.records += 1;
+            };
+            self.one_record(at_record, replayed, visit);
             offset += found.len;
             index += 1;
         }
         Ok(())
+    }
+
+    /// Replays a record whose head is intact.
+    fn one_record(&mut self, at: At, replayed: Replayed<'_>, visit: &mut impl FnMut(Replayed<'_>)) {
+        let Replayed { sequence, pointer, record, payload_intact } = replayed;
+        if record.kind == RecordKind::Moves {
+            let moves = Moves::decode(record.payload).filter(|_| payload_intact);
+            match moves {
+                Some(moves) => self.moves(&moves, (sequence, pointer), visit),
+                None => {
+                    let lost = sequence..sequence.saturating_add(1);
+                    self.report((at, pointer.len), lost, record.damage());
+                }
+            }
+            return;
+        }
+        if !payload_intact {
+            self.report((at, pointer.len), sequence..sequence, record.damage());
+        }
+        visit(replayed);
+        self.outcome.records += 1;
+    }
+
+    /// Replays each of some moves as what it is to its key: a change of where the value is.
+    fn moves(
+        &mut self,
+        moves: &Moves,
+        (sequence, pointer): (u64, Pointer),
+        visit: &mut impl FnMut(Replayed<'_>),
+    ) {
+        let mut payload = Vec::new();
+        for (key, entry) in moves.iter() {
+            payload.clear();
+            entry.encode_into(&mut payload);
+            let (kind, metadata) = (RecordKind::Repoint, entry.metadata);
+            let record = Record { kind, metadata, key, payload: &payload, original: None };
+            visit(Replayed { sequence, pointer, record, payload_intact: true });
+            self.outcome.records += 1;
+        }
     }
 
     async fn frame_was_durable(&self, at: At, header: &FrameHeader) -> bool {

@@ -89,7 +89,7 @@ fn a_store_is_checked_and_explained_and_damage_is_named() {
 
 /// One shard of a store that an earlier build has written, with tables.
 fn golden(directory: &Path) {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/golden/format-5");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/golden/format-6");
     let shard = directory.join("shard-001");
     fs::create_dir(&shard).expect("created");
     for file in fs::read_dir(golden).expect("the golden store").map(|it| it.expect("it").path()) {
@@ -150,7 +150,7 @@ fn what_is_no_store_is_refused_with_the_reason() {
     }
     fs::write(&superblock, bytes).expect("written");
     let text = refused(&data);
-    assert!(text.contains("format 77") && text.contains("format 5"), "{text}");
+    assert!(text.contains("format 77") && text.contains("format 6"), "{text}");
     fs::write(data.join("notes.txt"), "x").expect("written");
     assert!(refused(&data).contains("notes.txt"));
 }

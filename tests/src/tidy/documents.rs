@@ -22,6 +22,7 @@ pub const DOCUMENTS: [(&str, &[&str]); 2] = [
             "engine/src/superblock.rs",
             "engine/src/index/table/format.rs",
             "engine/src/value_log/frame.rs",
+            "engine/src/value_log/moves.rs",
             "engine/src/value_log/record.rs",
             "engine/src/value_log/segment.rs",
         ],

@@ -124,7 +124,8 @@ macro_rules! targets {
 }
 
 targets! {
-    superblock manifest edit segment_header frame record footer index filter pointed block entry key
+    superblock manifest edit segment_header frame record footer index filter pointed block moves
+    entry key
 }
 
 #[test]

@@ -340,7 +340,7 @@ fn other_directories_are_refused_with_the_reason() {
         newer.write_raw(&superblock, copy * 4096 + 8, &77u32.to_le_bytes());
     }
     let text = text(&newer);
-    assert!(text.contains("format 77") && text.contains("format 5"), "{text}");
+    assert!(text.contains("format 77") && text.contains("format 6"), "{text}");
 }
 
 #[test]

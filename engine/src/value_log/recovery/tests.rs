@@ -1,7 +1,9 @@
 use larder_runtime::simulation::{FaultPlan, SimDisk};
 
 use super::*;
-use crate::value_log::commit::{Appended, Durability};
+use crate::entry::Metadata;
+use crate::value_log::commit::{Append, Appended, Durability};
+use crate::value_log::moves::MovesBuilder;
 use crate::value_log::test_log::{
     self, IDENTITY, Shown, directory, life, options, path, replay, written,
 };
@@ -209,6 +211,47 @@ fn a_missing_record_does_not_hide_the_others_of_its_frame() {
     assert!(shown.windows(2).all(|pair| pair[0].0 < pair[1].0), "{shown:?}");
     assert_eq!(shown[4].0, 6, "what follows one lost record counts from behind it");
     assert_eq!((outcome.damage.len(), outcome.sequence_next), (2, 13));
+}
+
+/// A log with a value, a record of moves that says `payload`, and another value behind them.
+fn with_moves(payload: &[u8]) -> (SimDisk, Appended) {
+    let mut life = life(1, test_log::disk());
+    let (env, payload) = (life.env(), payload.to_vec());
+    let appended = life.block_on(async move {
+        let log = test_log::start(&env, options(Durability::Sync)).await;
+        test_log::append(&log, 1, LEN).expect("fits");
+        let described = (RecordKind::Moves, Metadata::default());
+        let moved = log.append(&Append::new(described, &[], &payload, None)).expect("fits");
+        log.wait_durable(moved.sequence + 1).await.expect("durable");
+        let last = test_log::append(&log, 2, LEN).expect("fits");
+        log.wait_durable(last.sequence + 1).await.expect("durable");
+        moved
+    });
+    (life.crash(), appended.expect("runs"))
+}
+
+#[test]
+fn each_move_of_a_record_is_replayed_and_lost_ones_are_reported() {
+    let mut moves = MovesBuilder::default();
+    for fill in [7, 8] {
+        let to = Pointer { segment: 9, offset: 4160 + u32::from(fill) * 400, len: 350 };
+        moves.add(&test_log::key(fill), Metadata::default(), to, 300);
+    }
+    let (disk, moved) = with_moves(moves.payload());
+    let (outcome, shown) = replay(&disk, 1, &[]).expect("replays");
+    assert_eq!(shown, [(1, 1, true), (2, 7, true), (2, 8, true), (3, 2, true)]);
+    assert_eq!((outcome.records, outcome.sequence_next), (4, 4));
+    assert_eq!((outcome.damage, outcome.torn), (vec![], false));
+
+    let mut damaged = disk;
+    flip(&mut damaged, &moved, -1);
+    for disk in [damaged, with_moves(&moves.payload()[1..]).0] {
+        let (outcome, shown) = replay(&disk, 1, &[]).expect("replays");
+        assert_eq!(shown, [(1, 1, true), (3, 2, true)]);
+        let damage = &outcome.damage[..];
+        assert!(matches!(damage, [one] if one.lost == (2..3)), "{damage:?}");
+        assert_eq!(damage[0].offset, moved.pointer.offset);
+    }
 }
 
 #[test]
