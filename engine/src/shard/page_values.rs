@@ -20,9 +20,9 @@ use crate::index::table::key_hash;
 use crate::scan::PageItem;
 use crate::value_log::WantedValue;
 
-/// Requests under way at a time: what a device needs for most of its rate, 32, and as many again,
+/// Requests under way at a time: what a device needs for all of its rate, 64, and as many again,
 /// so that it has work while the core works on those that are done.
-const READS_MAX: usize = 64;
+const READS_MAX: usize = 128;
 
 /// After so many that are done the device gets its next requests: while the core works on all of
 /// them it would run out of work.

@@ -207,6 +207,7 @@ fn a_service_that_holds_the_core_is_counted_turn_by_turn_and_a_future_at_the_sta
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the core reads a file that is there")]
 fn the_device_gets_what_some_tasks_ask_for_before_others_go_on() {
     const TASKS: usize = 80;
     let ring = FakeRing::new();
