@@ -226,10 +226,6 @@ impl<const HEADER: usize> Cache<HEADER> {
         let Some(entry_bytes) = self.admitted_bytes(key, value) else { return false };
         // All that lives in the small queue may yet be moved to main.
         let is_spare = entry_bytes <= self.spare_bytes() && !self.index.is_full();
-        if !is_spare {
-            // With more room it would have come in.
-            self.margin.push(hash, entry_bytes);
-        }
         if !is_spare || !self.index.has_room_for(hash) || self.find(hash, key).is_some() {
             return false;
         }

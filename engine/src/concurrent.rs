@@ -17,7 +17,8 @@ pub(crate) struct Lanes<F> {
     lanes: Vec<Lane<F>>,
     /// The lanes without a future.
     free: Vec<usize>,
-    /// Where to look first for one that was woken: those that are woken together lie together.
+    /// Where to look first for one that was woken: those that are woken together lie together, and
+    /// what has just begun is to ask for what it needs before the others go on.
     next: usize,
     limit: usize,
     busy: usize,
@@ -90,10 +91,12 @@ impl<F: Future> Lanes<F> {
             let lane = &mut self.lanes[number];
             lane.state.is_woken.store(true, Ordering::Release);
             lane.future = future;
+            self.next = number;
             return;
         }
         let parent = Arc::clone(&self.parent);
         let state = Arc::new(LaneWaker { is_woken: AtomicBool::new(true), parent });
+        self.next = self.lanes.len();
         self.lanes.push(Lane { waker: Waker::from(Arc::clone(&state)), state, future });
     }
 
@@ -178,6 +181,34 @@ mod tests {
         let none: Vec<usize> =
             future::block_on(concurrently(4, Vec::<future::Ready<usize>>::new()));
         assert!(none.is_empty());
+    }
+
+    #[test]
+    fn who_takes_the_place_of_another_begins_before_the_others_end() {
+        let begun = Cell::new(0);
+        let work = |number: usize| {
+            let (begun, mut is_begun) = (&begun, false);
+            poll_fn(move |context| {
+                if is_begun {
+                    return Poll::Ready(number);
+                }
+                is_begun = true;
+                begun.set(begun.get() + 1);
+                // It is ready when it is asked next.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+        };
+        let mut lanes = Lanes::new(40);
+        let context = Context::from_waker(Waker::noop());
+        (0..40).for_each(|number| lanes.begin(work(number)));
+        assert!(lanes.poll_next(&context).is_pending() && begun.get() == 40);
+        assert!(matches!(lanes.poll_next(&context), Poll::Ready(Some(_))));
+        for number in 0..20 {
+            lanes.begin(work(40 + number));
+            assert!(matches!(lanes.poll_next(&context), Poll::Ready(Some(_))));
+            assert_eq!(begun.get(), 41 + number);
+        }
     }
 
     #[test]

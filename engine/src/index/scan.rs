@@ -7,7 +7,7 @@ use larder_runtime::env::{Env, IoClass};
 use super::Index;
 use super::look_up::not_read;
 use super::memtable::Memtable;
-use super::table::{BlockCache, EntryBuf, Table, TableError, TableWalk};
+use super::table::{BlockCache, EntryBuf, READ_AHEAD_BYTES, Table, TableError, TableWalk};
 use super::tables::Tables;
 use crate::concurrent::concurrently;
 use crate::entry::Entry;
@@ -21,6 +21,13 @@ const COPIES_MAX: usize = 1024;
 /// Blocks of tables that one scan passes over at most because they cannot be read: each costs a
 /// request to the device, or several. A scan that meets more ends there.
 const PASSED_MAX: usize = 64;
+
+/// About what an entry takes in a table, in bytes.
+const ENTRY_BYTES: usize = 32;
+
+/// What the first read of a run may bring, in bytes, however many entries are expected: it takes
+/// a device little longer than one block.
+const FIRST_READ_BYTES_MAX: usize = READ_AHEAD_BYTES / 4;
 
 /// The keys of a scan, encoded, and its direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +72,8 @@ struct Run<E: Env> {
     /// Those that were not begun, in the scan's order.
     tables: std::vec::IntoIter<Rc<Table<E>>>,
     walk: Option<TableWalk<E>>,
+    /// What the first read of a table may bring, in bytes.
+    first_read: usize,
     /// A block could not be read, and what is behind it was not looked at.
     is_broken: bool,
 }
@@ -191,7 +200,7 @@ impl<E: Env> Run<E> {
         if range.is_reverse {
             tables.reverse();
         }
-        Self { newer, tables: tables.into_iter(), walk: None, is_broken: false }
+        Self { newer, tables: tables.into_iter(), walk: None, first_read: 0, is_broken: false }
     }
 
     /// Goes to the run's next entry, or behind the last one. Says what is lost on the way there;
@@ -219,7 +228,8 @@ impl<E: Env> Run<E> {
                 }
             }
             let Some(table) = self.tables.next() else { break };
-            self.walk = Some(TableWalk::new(table, start, end, range.is_reverse));
+            let walk = TableWalk::new(table, start, end, range.is_reverse);
+            self.walk = Some(walk.reading(self.first_read));
         }
         self.walk = None;
         lost
@@ -269,6 +279,14 @@ impl<E: Env> IndexScan<E> {
             broken_at: None,
             has_left_out: false,
         }
+    }
+
+    /// The same scan for somebody who expects to see so many entries: then runs need not find out
+    /// by and by that more than a block of each is wanted.
+    pub fn expecting(mut self, entries: usize) -> Self {
+        let bytes = entries.saturating_mul(ENTRY_BYTES).min(FIRST_READ_BYTES_MAX);
+        self.runs.iter_mut().for_each(|run| run.first_read = bytes);
+        self
     }
 
     /// Where the scan ends although more may follow: the last key that it could vouch for, or a

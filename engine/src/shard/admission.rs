@@ -51,8 +51,10 @@ impl<E: Env> Shard<E> {
         }
         if self.index.has_frozen() && self.is_flush_due() {
             if !full.flushes {
-                // Those who wait for room would find the same.
-                self.log.room().set_gate(RoomGate::Closed);
+                // Those who wait for room would find the same, unless they are refused.
+                if !full.manifest && !full.removals {
+                    self.log.room().set_gate(RoomGate::Closed);
+                }
                 return Err(NotApplied::Wait);
             }
             if !removes {
@@ -77,6 +79,10 @@ impl<E: Env> Shard<E> {
                 NotApplied::Failed(EngineError::Stopped(reason))
             }
             Refused::NoSegment if self.refuses(state, removes) => {
+                if removes {
+                    // Nobody waits for it any more; who still does, says so again.
+                    self.removal_waits.set(false);
+                }
                 NotApplied::Failed(EngineError::Full)
             }
             // They are reserved in the manifest.
@@ -126,7 +132,7 @@ impl<E: Env> Shard<E> {
     /// Whether `operation` adds to the log and others wait for room: it must not overtake them.
     /// Deletes do, because they make room, and so does what reads.
     pub(super) fn queues(&self, operation: &Operation<'_>) -> bool {
-        operation.adds() && !self.log.room().is_empty()
+        operation.adds() && self.log.room().has_line()
     }
 
     /// A place in the line for `operation` on a key of so many bytes.

@@ -214,7 +214,7 @@ impl<E: Env> Shard<E> {
     ) -> Result<(BatchAnswer, u64), EngineError> {
         let (mut place, mut counted) = (None, Counted::default());
         let result = loop {
-            let must_queue = place.is_none() && batch.adds() && !self.log.room().is_empty();
+            let must_queue = place.is_none() && batch.adds() && self.log.room().has_line();
             let attempt = if must_queue {
                 Err(NotApplied::Wait)
             } else {

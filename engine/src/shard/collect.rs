@@ -484,6 +484,8 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
                 }
             }
         }
+        // What they waited for they may not have needed.
+        self.log.offer_room();
         Ok(())
     }
 

@@ -148,10 +148,18 @@ impl<E: Env> Shard<E> {
         let (start, end) = scan.bounds(generation);
         let Scan { is_reverse, passes_damage: passes_lost, .. } = *scan;
         let range = ScanRange { start, end, is_reverse, passes_lost };
-        match &moment.leased {
+        let begun = match &moment.leased {
             Some(lease) => self.index.scan_snapshot(&lease.snapshot, range, IoClass::Scan),
             None => self.index.scan(range, IoClass::Scan),
-        }
+        };
+        begun.expecting(self.expected_items(scan))
+    }
+
+    /// About how many items a page has if the range does not end before.
+    fn expected_items(&self, scan: &Scan) -> usize {
+        let mean = self.index.estimate().mean_record_bytes;
+        let mean = if scan.keys_only { 1 } else { usize::try_from(mean).unwrap_or(usize::MAX) };
+        scan.items_max.min(scan.bytes_max / mean.max(1))
     }
 
     /// A page of `moment`, which begins now unless it is a lease's: values are read while the index

@@ -280,7 +280,7 @@ impl<E: Env> ValueLog<E> {
         }
         let queued = self.shared.state.borrow().queued_bytes;
         let free = self.shared.options.queued_bytes_max.saturating_sub(queued) as u64;
-        self.shared.room.admit(free.min(self.space_left().0));
+        self.shared.room.admit(free, self.space_left().0);
     }
 
     /// Lets everyone look again who waits for what the log is, and as many of those who wait for

@@ -106,6 +106,12 @@ impl<E: Env> TableWalk<E> {
         }
     }
 
+    /// The same walk, whose first read brings as many blocks as fit into so many bytes, and one at
+    /// least.
+    pub fn reading(self, bytes: usize) -> Self {
+        Self { read_bytes: bytes, ..self }
+    }
+
     /// The table.
     pub fn table(&self) -> &Table<E> {
         &self.table

@@ -72,3 +72,13 @@ fn a_writer_that_waits_for_the_device_is_let_go_about_once() {
     let percent = let_go_percent(&options, (2000, 1000));
     assert!(percent < 120, "{percent}");
 }
+
+/// What is kept of the log for deletes may be more than what may wait for the device.
+#[test]
+fn writers_go_on_at_the_cap_where_little_may_wait_for_the_device() {
+    let mut options = ShardOptions { segment_bytes: 1 << 20, ..tiny_options() };
+    options.log.queued_bytes_max = 64 << 10;
+    assert!(options.delete_reserve_bytes() > options.log.queued_bytes_max as u64);
+    let percent = let_go_percent(&options, (1000, 3000));
+    assert!(percent < 150, "{percent}");
+}

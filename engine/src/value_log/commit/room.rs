@@ -18,7 +18,7 @@ use std::task::{Poll, Waker};
 pub enum RoomGate {
     /// As many as there is room for; of that so many bytes are kept from those who add.
     Room {
-        /// Bytes that only those may use who make room.
+        /// Bytes of the log that only those may use who make room.
         kept: u64,
     },
     /// Nobody: room in the log is not what they wait for.
@@ -100,14 +100,18 @@ impl Room {
         self.gate.set(gate);
     }
 
-    /// Lets those go who have waited longest, as many as fit into `bytes` of room besides those who
-    /// are on their way already. If there is any room at all, the oldest of those who add goes, and
+    /// Lets those go who have waited longest, as many as fit besides those who are on their way
+    /// already: into the log, which has `space` bytes left, and before the device, where there is
+    /// room for `queue` bytes. If there is any room at all, the oldest of those who add goes, and
     /// of the others, whatever it needs: that is an estimate.
-    pub fn admit(&self, bytes: u64) {
+    pub fn admit(&self, queue: u64, space: u64) {
+        let urgent_bytes = queue.min(space);
         match self.gate.get() {
-            RoomGate::Room { kept } => self.let_go(bytes, bytes.saturating_sub(kept)),
+            RoomGate::Room { kept } => {
+                self.let_go(urgent_bytes, queue.min(space.saturating_sub(kept)));
+            }
             RoomGate::Closed => {}
-            RoomGate::Refusing => self.let_go(bytes, u64::MAX),
+            RoomGate::Refusing => self.let_go(urgent_bytes, u64::MAX),
             RoomGate::Open => self.admit_all(),
         }
     }
@@ -135,6 +139,13 @@ impl Room {
     pub fn len(&self) -> usize {
         let queue = self.queue.borrow();
         queue.adding.len() + queue.urgent.len()
+    }
+
+    /// Whether who comes now and adds to the log has to wait behind others. Where everyone who
+    /// adds is let go it is not kept waiting: it would learn nothing by that.
+    pub fn has_line(&self) -> bool {
+        let is_kept = matches!(self.gate.get(), RoomGate::Room { .. } | RoomGate::Closed);
+        is_kept && !self.is_empty()
     }
 
     /// Whether nobody waits, and nobody was let go whom others must not overtake.
@@ -243,7 +254,8 @@ impl Drop for PlaceInLine<'_> {
         }
         drop(queue);
         let kept = if let RoomGate::Room { kept } = self.room.gate.get() { kept } else { 0 };
-        self.room.admit(claimed.max(1).saturating_add(kept));
+        let room = claimed.max(1);
+        self.room.admit(room, room.saturating_add(kept));
     }
 }
 
@@ -270,17 +282,17 @@ mod tests {
         let room = Room::default();
         let (mut first, mut second, mut third) = (room.place(40), room.place(60), room.place(10));
         assert!(waits(&mut first) && waits(&mut second) && waits(&mut third));
-        room.admit(100);
+        room.admit(100, 100);
         assert!(!room.is_empty(), "100 bytes are used up by the first two");
         assert!(waits(&mut third));
         assert!(!waits(&mut first) && !waits(&mut second));
-        room.admit(100);
+        room.admit(100, 100);
         assert!(waits(&mut third), "the first two are on their way to the same room");
         first.leave();
-        room.admit(60);
+        room.admit(60, 60);
         assert!(waits(&mut third), "the second is to have the rest of it");
         second.leave();
-        room.admit(1);
+        room.admit(1, 1);
         assert!(!waits(&mut third), "the oldest may always go, or nobody ever might");
         assert_eq!((room.len(), room.times_let_go()), (0, 3));
     }
@@ -290,14 +302,14 @@ mod tests {
         let room = Room::default();
         let (mut long, mut short, mut later) = (room.place(500), room.place(60), room.place(60));
         assert!(waits(&mut long) && waits(&mut short) && waits(&mut later));
-        room.admit(100);
+        room.admit(100, 100);
         assert!(!waits(&mut long) && !waits(&mut short) && waits(&mut later));
         short.leave();
         assert!(waits(&mut long), "it has found no room");
-        room.admit(600);
+        room.admit(600, 600);
         assert!(!waits(&mut long) && waits(&mut later), "nobody overtakes it any more");
         long.leave();
-        room.admit(100);
+        room.admit(100, 100);
         assert!(!waits(&mut later));
     }
 
@@ -306,10 +318,35 @@ mod tests {
         let room = Room::default();
         let (mut long, mut held_up) = (room.place(500), room.place(60));
         assert!(waits(&mut long) && waits(&mut held_up));
-        room.admit(100);
+        room.admit(100, 100);
         assert!(!waits(&mut long) && waits(&mut long), "it has found no room");
-        room.admit(200);
+        room.admit(200, 200);
         assert!(!waits(&mut long), "the other one has not been seen again");
+    }
+
+    #[test]
+    fn what_is_kept_of_the_log_is_not_taken_off_the_room_before_the_device() {
+        let room = Room::default();
+        room.set_gate(RoomGate::Room { kept: 1000 });
+        let (mut first, mut second) = (room.place(40), room.place(40));
+        assert!(waits(&mut first) && waits(&mut second));
+        room.admit(100, 1000);
+        assert!(waits(&mut first), "all that the log has left is kept");
+        room.admit(100, 5000);
+        assert!(!waits(&mut first) && !waits(&mut second));
+    }
+
+    #[test]
+    fn nobody_stands_in_a_line_in_which_everyone_is_let_go() {
+        let room = Room::default();
+        let mut deleting = room.urgent_place(500);
+        assert!(waits(&mut deleting) && room.has_line());
+        for (gate, has_line) in [(RoomGate::Refusing, false), (RoomGate::Closed, true)] {
+            room.set_gate(gate);
+            assert_eq!(room.has_line(), has_line, "{gate:?}");
+        }
+        room.set_gate(RoomGate::Open);
+        assert!(!room.has_line() && !room.is_empty());
     }
 
     #[test]
@@ -318,10 +355,10 @@ mod tests {
         let (mut adding, mut urgent) = (room.place(40), room.urgent_place(40));
         room.set_gate(RoomGate::Room { kept: 100 });
         assert!(waits(&mut adding) && waits(&mut urgent));
-        room.admit(100);
+        room.admit(100, 100);
         assert!(!waits(&mut urgent) && waits(&mut adding));
         urgent.leave();
-        room.admit(101);
+        room.admit(101, 101);
         assert!(!waits(&mut adding), "there is some room for it");
     }
 
@@ -332,13 +369,13 @@ mod tests {
         let mut urgent = room.urgent_place(40);
         assert!(places.iter_mut().all(waits) && waits(&mut urgent));
         room.set_gate(RoomGate::Closed);
-        room.admit(1000);
+        room.admit(1000, 1000);
         assert_eq!(room.times_let_go(), 0);
         room.set_gate(RoomGate::Refusing);
-        room.admit(0);
+        room.admit(0, 0);
         assert!(waits(&mut urgent) && !places.iter_mut().any(waits), "there is no room");
         room.set_gate(RoomGate::Open);
-        room.admit(0);
+        room.admit(0, 0);
         assert!(!waits(&mut urgent));
     }
 
@@ -350,7 +387,7 @@ mod tests {
             let (mut first, mut second, mut third) =
                 (room.place(40), room.place(40), room.place(40));
             assert!(waits(&mut first) && waits(&mut second) && waits(&mut third));
-            room.admit(1);
+            room.admit(1, 1);
             room.set_gate(gate);
             drop(first);
             assert!(!waits(&mut second), "the first went away after it was let go");
