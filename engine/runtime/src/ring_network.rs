@@ -6,8 +6,9 @@
 //! an idle connection costs its table entry.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use crate::connection::{Closing, Connection};
@@ -31,6 +32,21 @@ pub enum ClientListener {
     Tcp(TcpListener),
     /// By a path of this machine. Several cores may have the same socket.
     Local(UnixListener),
+}
+
+impl ClientListener {
+    /// Sets on a TCP socket that is going to listen what its clients' connections are to have.
+    ///
+    /// To be called before it listens: connections that the kernel makes before a core accepts them
+    /// have only what was set by then. Without it small answers wait for the client to acknowledge
+    /// earlier ones, which takes it some 40 ms.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a TCP socket.
+    pub fn prepare(socket: &impl AsFd) -> io::Result<()> {
+        sockets::set_client_options(socket.as_fd().as_raw_fd())
+    }
 }
 
 impl From<TcpListener> for ClientListener {

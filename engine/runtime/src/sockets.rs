@@ -15,14 +15,20 @@ const KEEPALIVE_PROBES: libc::c_int = 6;
 /// dropped so tries again only after a second.
 const BACKLOG: libc::c_int = 4096;
 
-/// Makes a listener ready for accepts by the ring. Linux hands the options on to accepted sockets,
-/// so accepting costs no further system calls.
+/// Makes a listener ready for accepts by the ring.
 ///
 /// It is made blocking: on a non-blocking socket the ring would report EAGAIN instead of waiting.
 pub(crate) fn prepare_listener(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(false)?;
     let fd = listener.as_raw_fd();
-    set_backlog(fd)?;
+    set_client_options(fd)?;
+    set_backlog(fd)
+}
+
+/// Sets what every client's socket is to have: small answers are sent at once, and a peer that is
+/// gone is noticed. Linux hands the options of a listener on to the sockets of connections that are
+/// made after they were set, so accepting costs no further system calls.
+pub(crate) fn set_client_options(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)?;

@@ -1,12 +1,12 @@
 //! Listening sockets with a port. They are bound first, so that a port in use is noticed before any
 //! work is done, and wait unserved until the shards are open.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use larder_runtime::ring_network::ClientListener;
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::StartError;
@@ -122,14 +122,14 @@ fn listener(
     option: &'static str,
 ) -> Result<TcpListener, StartError> {
     open(address, is_shared).map_err(|error| {
-        if error == Errno::ADDRINUSE {
+        if error.kind() == io::ErrorKind::AddrInUse {
             return StartError::PortInUse { address, option };
         }
-        StartError::Listen { address, option, source: error.into() }
+        StartError::Listen { address, option, source: error }
     })
 }
 
-fn open(address: SocketAddr, is_shared: bool) -> Result<TcpListener, Errno> {
+fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let family = match address.ip() {
         IpAddr::V4(_) => AddressFamily::INET,
         IpAddr::V6(_) => AddressFamily::INET6,
@@ -141,6 +141,7 @@ fn open(address: SocketAddr, is_shared: bool) -> Result<TcpListener, Errno> {
     if is_shared {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
+    ClientListener::prepare(&socket)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, LISTEN_BACKLOG)?;
     Ok(TcpListener::from(socket))
@@ -169,6 +170,22 @@ mod tests {
         let admin = listeners.admin.local_addr().expect("bound").port();
         let error = bind_now(&Config { admin_port: admin, ..config }, 1).expect_err("in use");
         assert!(error.to_string().contains("--admin-port"), "{error}");
+    }
+
+    #[test]
+    fn who_connects_before_any_core_accepts_gets_small_answers_at_once() {
+        let config =
+            Config { memcached_port: 0, native_port: 0, admin_port: 0, ..Config::default() };
+        let listeners = bind_now(&config, 1).expect("free ports");
+        for (listener, door) in &listeners.by_core[0] {
+            let ClientListener::Tcp(listener) = listener else { panic!("it has a port") };
+            let address = listener.local_addr().expect("bound");
+            let client = std::net::TcpStream::connect(address).expect("it listens");
+            let (accepted, _) = listener.accept().expect("a client waits");
+            assert!(accepted.nodelay().expect("an option"), "{door:?}");
+            assert!(sockopt::socket_keepalive(&accepted).expect("an option"), "{door:?}");
+            drop(client);
+        }
     }
 
     #[test]
