@@ -32,13 +32,11 @@ enum Bytes {
     Own(Vec<u8>),
 }
 
-/// A request without its bytes: those of the record, the item and the values stand behind each
-/// other.
-#[derive(Clone, Copy, Debug)]
+/// What a request says besides its bytes. It is long, and those of a pipeline mostly say the same,
+/// so a batch has it once for as many as follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RequestHead {
     namespace: u32,
-    record_bytes: u16,
-    item_bytes: u16,
     kind: Kind,
     deadline: Option<u64>,
     acknowledgement: Acknowledgement,
@@ -50,11 +48,8 @@ struct RequestHead {
 impl RequestHead {
     fn of(request: &ItemRequest<'_>) -> Self {
         let ItemRequest { key, operation, kind, deadline, acknowledgement, replaces } = *request;
-        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
         Self {
             namespace: key.namespace,
-            record_bytes: length(key.record),
-            item_bytes: length(key.item),
             kind,
             deadline,
             acknowledgement,
@@ -64,9 +59,10 @@ impl RequestHead {
     }
 
     /// The request with these bytes.
-    fn request<'a>(&self, bytes: &'a [u8]) -> ItemRequest<'a> {
-        let (record, rest) = bytes.split_at(usize::from(self.record_bytes));
-        let (item, values) = rest.split_at(usize::from(self.item_bytes));
+    #[inline]
+    fn request<'a>(&self, cuts: Cuts, bytes: &'a [u8]) -> ItemRequest<'a> {
+        let (record, rest) = bytes.split_at(usize::from(cuts.record));
+        let (item, values) = rest.split_at(usize::from(cuts.item));
         ItemRequest {
             key: Key { namespace: self.namespace, record, item },
             operation: self.operation.with_values(values),
@@ -78,11 +74,25 @@ impl RequestHead {
     }
 }
 
+/// How a request's bytes are divided: the record, the item and the values stand behind each other.
+#[derive(Clone, Copy, Debug)]
+struct Cuts {
+    record: u16,
+    item: u16,
+}
+
+impl Cuts {
+    fn of(key: &Key<'_>) -> Self {
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
+        Self { record: length(key.record), item: length(key.item) }
+    }
+}
+
 /// What is asked for.
 #[derive(Debug)]
-enum Asked<B> {
+enum Asked<H, B> {
     /// An operation on an item, with its bytes.
-    Item(RequestHead, B),
+    Item(H, Cuts, B),
     /// Something else.
     Shard(Arc<ShardRequest>),
 }
@@ -94,7 +104,8 @@ pub struct RequestMessage {
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    asked: Asked<Bytes>,
+    /// With the place of its head among the batch's.
+    asked: Asked<u32, Bytes>,
 }
 
 /// A request that was taken out of its batch.
@@ -104,14 +115,14 @@ pub struct ParkedRequest {
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    asked: Asked<Vec<u8>>,
+    asked: Asked<RequestHead, Vec<u8>>,
 }
 
 impl ParkedRequest {
     /// The request.
     pub fn request(&self) -> AnyRequest<'_> {
         match &self.asked {
-            Asked::Item(head, bytes) => AnyRequest::Item(head.request(bytes)),
+            Asked::Item(head, cuts, bytes) => AnyRequest::Item(head.request(*cuts, bytes)),
             Asked::Shard(request) => AnyRequest::Shard(request),
         }
     }
@@ -141,6 +152,7 @@ pub struct Batch {
     pub credits: Vec<(u64, usize)>,
     /// Connections that are closed. They count as sent after the requests of the same batch.
     pub closed: Vec<u64>,
+    heads: Vec<RequestHead>,
     bytes: Vec<u8>,
     /// What its messages have besides, in bytes, as far as it was not taken out.
     own_bytes: usize,
@@ -168,6 +180,7 @@ impl Batch {
         self.notes.clear();
         self.credits.clear();
         self.closed.clear();
+        self.heads.clear();
         self.bytes.clear();
         self.own_bytes = 0;
         if self.bytes.capacity() > BATCH_KEPT_BYTES_MAX {
@@ -186,7 +199,10 @@ impl Batch {
     #[inline]
     pub fn request<'a>(&'a self, message: &'a RequestMessage) -> AnyRequest<'a> {
         match &message.asked {
-            Asked::Item(head, bytes) => AnyRequest::Item(head.request(self.bytes_of(bytes))),
+            Asked::Item(head, cuts, bytes) => {
+                let head = &self.heads[*head as usize];
+                AnyRequest::Item(head.request(*cuts, self.bytes_of(bytes)))
+            }
             Asked::Shard(request) => AnyRequest::Shard(request),
         }
     }
@@ -195,12 +211,15 @@ impl Batch {
     pub fn park(&mut self, request: usize) -> ParkedRequest {
         let RequestMessage { place, shard, asked } = &mut self.requests[request];
         let asked = match asked {
-            Asked::Item(head, Bytes::Shared(start, end)) => {
-                Asked::Item(*head, self.bytes[*start..*end].to_vec())
-            }
-            Asked::Item(head, Bytes::Own(bytes)) => {
-                self.own_bytes -= bytes.len();
-                Asked::Item(*head, std::mem::take(bytes))
+            Asked::Item(head, cuts, bytes) => {
+                let bytes = match bytes {
+                    Bytes::Shared(start, end) => self.bytes[*start..*end].to_vec(),
+                    Bytes::Own(bytes) => {
+                        self.own_bytes -= bytes.len();
+                        std::mem::take(bytes)
+                    }
+                };
+                Asked::Item(self.heads[*head as usize], *cuts, bytes)
             }
             Asked::Shard(request) => Asked::Shard(Arc::clone(request)),
         };
@@ -211,6 +230,7 @@ impl Batch {
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + self.requests.capacity() * size_of::<RequestMessage>()
+            + self.heads.capacity() * size_of::<RequestHead>()
             + self.notes.capacity() * size_of::<Note>()
             + self.credits.capacity() * size_of::<(u64, usize)>()
             + self.closed.capacity() * size_of::<u64>()
@@ -243,7 +263,8 @@ impl Batch {
     pub(super) fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
         let Key { record, item, .. } = request.key;
         let parts = [record, item].into_iter().chain(request.operation.values());
-        let asked = Asked::Item(RequestHead::of(request), self.keep(parts));
+        let bytes = self.keep(parts);
+        let asked = Asked::Item(self.keep_head(request), Cuts::of(&request.key), bytes);
         self.requests.push(RequestMessage { place, shard, asked });
     }
 
@@ -251,6 +272,16 @@ impl Batch {
         self.own_bytes += request.memory();
         let shard = request.shard;
         self.requests.push(RequestMessage { place, shard, asked: Asked::Shard(request) });
+    }
+
+    /// Keeps a request's head, which may be that of the request before; returns its place.
+    #[inline]
+    fn keep_head(&mut self, request: &ItemRequest<'_>) -> u32 {
+        let head = RequestHead::of(request);
+        if self.heads.last() != Some(&head) {
+            self.heads.push(head);
+        }
+        u32::try_from(self.heads.len() - 1).expect("a batch has few requests")
     }
 
     /// Keeps bytes: with those of others, or in a vector of their own if they are many.
