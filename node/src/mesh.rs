@@ -16,7 +16,7 @@ use larder_engine::shard::{Answer, AnswerBuf};
 use larder_runtime::core_env::CoreWaker;
 use larder_runtime::mailbox::{self, Receiver, Sender};
 
-use crate::limits::{BATCHES_KEPT_MAX, MAILBOX_BATCHES};
+use crate::limits::{BATCHES_KEPT_BYTES_MAX, BATCHES_KEPT_MAX, MAILBOX_BATCHES};
 use crate::request::{ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 mod batch;
@@ -85,10 +85,14 @@ impl<W> Line<W> {
         *sum
     }
 
+    /// The memory of the empty batches, in bytes.
+    fn kept_memory(&self) -> usize {
+        self.kept.iter().map(|batch| batch.memory()).sum()
+    }
+
     /// The memory of all batches of the line, in bytes.
     fn memory(&mut self) -> usize {
-        let kept: usize = self.kept.iter().map(|batch| batch.memory()).sum();
-        self.gathering.memory() + kept + self.memory_on_the_way()
+        self.gathering.memory() + self.kept_memory() + self.memory_on_the_way()
     }
 
     /// Hands the gathered batch over if there is room; returns whether it could.
@@ -246,8 +250,9 @@ impl<W: CoreWaker> Mesh<W> {
     /// Keeps a batch that was read, for what is to be sent to `core`.
     pub fn give_back(&mut self, core: usize, mut batch: Box<Batch>) {
         let line = self.line(core);
-        if line.kept.len() < BATCHES_KEPT_MAX {
-            batch.clear();
+        batch.clear();
+        let memory = line.kept_memory() + batch.memory();
+        if line.kept.len() < BATCHES_KEPT_MAX && memory <= BATCHES_KEPT_BYTES_MAX {
             line.kept.push(batch);
         }
     }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
 use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
+use larder_runtime::memory::{prefetch_bytes, prefetch_tail};
 
 use super::Note;
 use crate::counters::Kind;
-use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
-};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_REQUESTS_MAX};
 use crate::request::{AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
+
+/// So many bytes of values are brought near before they are copied. More would push each other out
+/// of the nearest cache.
+const ANSWER_AHEAD_BYTES_MAX: usize = 1024;
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,9 +186,6 @@ impl Batch {
         self.heads.clear();
         self.bytes.clear();
         self.own_bytes = 0;
-        if self.bytes.capacity() > BATCH_KEPT_BYTES_MAX {
-            self.bytes = Vec::new();
-        }
     }
 
     fn bytes_of<'a>(&'a self, bytes: &'a Bytes) -> &'a [u8] {
@@ -240,6 +240,18 @@ impl Batch {
             + self.own_bytes
     }
 
+    /// Starts bringing near the value of an answer that will be taken soon, if there is one: another
+    /// core has written it.
+    #[inline]
+    pub fn announce_answer(&self, index: usize) {
+        if let Some(AnswerMessage { value: Bytes::Shared(start, end), .. }) =
+            self.answers.get(index)
+        {
+            let end = (start + ANSWER_AHEAD_BYTES_MAX).min(*end);
+            prefetch_bytes(&self.bytes[*start..end]);
+        }
+    }
+
     /// Takes the answer out of a message. A long value comes as its own vector.
     pub fn take_answer(&mut self, index: usize) -> Result<CarriedAnswer<'_>, NoAnswer> {
         let message = &mut self.answers[index];
@@ -262,8 +274,8 @@ impl Batch {
 
     pub(super) fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
         let Key { record, item, .. } = request.key;
-        let parts = [record, item].into_iter().chain(request.operation.values());
-        let bytes = self.keep(parts);
+        let [first, second] = request.operation.values();
+        let bytes = self.keep(&[record, item, first, second]);
         let asked = Asked::Item(self.keep_head(request), Cuts::of(&request.key), bytes);
         self.requests.push(RequestMessage { place, shard, asked });
     }
@@ -286,21 +298,24 @@ impl Batch {
 
     /// Keeps bytes: with those of others, or in a vector of their own if they are many.
     #[inline]
-    fn keep<'p>(&mut self, parts: impl Iterator<Item = &'p [u8]> + Clone) -> Bytes {
-        let len = parts.clone().map(<[u8]>::len).sum();
+    fn keep(&mut self, parts: &[&[u8]]) -> Bytes {
+        let len = parts.iter().map(|part| part.len()).sum();
         if len > BATCH_COPY_BYTES_MAX {
-            let mut own = Vec::with_capacity(len);
-            parts.for_each(|part| own.extend_from_slice(part));
             self.own_bytes += len;
-            return Bytes::Own(own);
+            return Bytes::Own(parts.concat());
         }
         let start = self.bytes.len();
-        parts.for_each(|part| self.bytes.extend_from_slice(part));
+        self.bytes.reserve(len);
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            self.bytes.extend_from_slice(part);
+        }
         Bytes::Shared(start, start + len)
     }
 
     pub(super) fn push_answer(&mut self, place: Place, answer: Result<&Answer<'_>, NoAnswer>) {
-        let value = self.keep(std::iter::once(answer.map_or(&[][..], |answer| answer.value)));
+        let value = self.keep(&[answer.map_or(&[][..], |answer| answer.value)]);
+        // The other core had these lines last.
+        prefetch_tail(&mut self.bytes, ANSWER_AHEAD_BYTES_MAX);
         let answer = answer.map(Answer::without_value);
         self.answers.push(AnswerMessage { place, answer, value });
     }

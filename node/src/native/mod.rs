@@ -221,6 +221,7 @@ enum ShardAsked {
 }
 
 impl NativeToken {
+    #[inline]
     fn of(head: &RequestHead, request: &NativeRequest<'_>) -> Self {
         let RequestHead { id, opcode, has_checksum, .. } = *head;
         let wants_item = match request {
@@ -671,7 +672,12 @@ impl Codec for Native {
         _: u32,
         out: &mut Vec<u8>,
     ) {
-        self.token(step).put(answer, 0, out);
+        match &step.parsed {
+            NativeParsed::Request(head, request) => {
+                NativeToken::of(head, request).put(answer, 0, out);
+            }
+            other => panic!("{other:?} is not asked of a shard"),
+        }
     }
 
     #[inline]
@@ -688,6 +694,7 @@ impl Codec for Native {
                     }
                     NativeRequest::Large(_) => Some(ShardAsked::Large),
                     _ if head.token.is_some() => Some(ShardAsked::Once),
+                    _ if request.key().is_some() => None,
                     _ => Pages::asked(request, (&self.namespaces, self.facts.shards), None)
                         .and_then(Result::ok)
                         .map(|(pages, _)| ShardAsked::Pages(pages)),

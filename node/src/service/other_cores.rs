@@ -204,9 +204,11 @@ impl<C: CoreEnv> CoreState<C> {
             return Ok(0);
         }
         let need = log_need(request);
-        let part = self.lanes.part_of(core, place.connection);
-        if let Some(need) = need.filter(|need| !self.may_append(part, *need)) {
-            return Err(need.bytes);
+        if let Some(need) = need {
+            let part = self.lanes.part_of(core, place.connection);
+            if !self.may_append(part, need) {
+                return Err(need.bytes);
+            }
         }
         let mut value_bytes = 0;
         let Self { shards, counters, observer, numbering, mesh, now, .. } = self;
