@@ -244,10 +244,10 @@ pub const BATCH_COPY_BYTES_MAX: usize = 4096;
 
 /// Memory of the empty batches that a core keeps for another one, in bytes. Beyond it they are given
 /// back to the allocator, and one that is made anew has to grow again.
-pub const BATCHES_KEPT_BYTES_MAX: usize = 2 << 20;
+pub const BATCHES_KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// The part of that which memory is planned with: not all pairs of cores talk so much at a time.
-pub const BATCHES_PLANNED_PART: usize = 8;
+pub const BATCHES_PLANNED_PART: usize = 16;
 
 /// Empty batches that a core keeps for another one. In how many the one and the other speak is the
 /// same in the long run only.

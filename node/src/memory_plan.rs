@@ -5,8 +5,8 @@ use larder_engine::memory::ShardMemory;
 use larder_runtime::core_thread::CoreOptions;
 
 use crate::limits::{
-    BATCHES_KEPT_BYTES_MAX, BATCHES_PLANNED_PART, CONNECTION_BYTES, CONNECTION_ITEMS_MIN, CONNECTION_MEMORY_MIN,
-    CONNECTION_MEMORY_PART, CORE_MEMORY, PROCESS_MEMORY, TASK_MEMORY_PART,
+    BATCHES_KEPT_BYTES_MAX, BATCHES_PLANNED_PART, CONNECTION_BYTES, CONNECTION_ITEMS_MIN,
+    CONNECTION_MEMORY_MIN, CONNECTION_MEMORY_PART, CORE_MEMORY, PROCESS_MEMORY, TASK_MEMORY_PART,
 };
 
 /// The least that a core has for disk buffers, and the steps in which it gets more, in bytes.

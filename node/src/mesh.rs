@@ -65,13 +65,16 @@ struct Line<W> {
     /// Empty batches, in the form in which mailboxes carry them.
     #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
     kept: Vec<Box<Batch>>,
+    /// Their memory, in bytes.
+    kept_bytes: usize,
 }
 
 impl<W> Line<W> {
     /// A line on which nothing was sent.
     fn new(ends: Ends, waker: W) -> Self {
         let on_the_way = (VecDeque::with_capacity(MAILBOX_BATCHES), 0);
-        Self { ends, waker, gathering: Box::default(), on_the_way, kept: Vec::new() }
+        let (gathering, kept) = (Box::default(), Vec::new());
+        Self { ends, waker, gathering, on_the_way, kept, kept_bytes: 0 }
     }
 
     /// The memory of the batches that the other core has not taken, in bytes.
@@ -85,14 +88,25 @@ impl<W> Line<W> {
         *sum
     }
 
-    /// The memory of the empty batches, in bytes.
-    fn kept_memory(&self) -> usize {
-        self.kept.iter().map(|batch| batch.memory()).sum()
+    /// Keeps an empty batch, if there is room for it.
+    fn keep(&mut self, batch: Box<Batch>) {
+        let bytes = self.kept_bytes + batch.memory();
+        if self.kept.len() < BATCHES_KEPT_MAX && bytes <= BATCHES_KEPT_BYTES_MAX {
+            self.kept_bytes = bytes;
+            self.kept.push(batch);
+        }
+    }
+
+    /// An empty batch.
+    fn take_empty(&mut self) -> Box<Batch> {
+        let Some(batch) = self.kept.pop() else { return Box::default() };
+        self.kept_bytes -= batch.memory();
+        batch
     }
 
     /// The memory of all batches of the line, in bytes.
     fn memory(&mut self) -> usize {
-        self.gathering.memory() + self.kept_memory() + self.memory_on_the_way()
+        self.gathering.memory() + self.kept_bytes + self.memory_on_the_way()
     }
 
     /// Hands the gathered batch over if there is room; returns whether it could.
@@ -100,7 +114,7 @@ impl<W> Line<W> {
         if self.gathering.is_empty() {
             return true;
         }
-        let next = self.kept.pop().unwrap_or_default();
+        let next = self.take_empty();
         let memory = self.gathering.memory();
         match self.ends.sender.push(std::mem::replace(&mut self.gathering, next)) {
             Ok(()) => {
@@ -113,7 +127,7 @@ impl<W> Line<W> {
             }
             Err(batch) => {
                 let empty = std::mem::replace(&mut self.gathering, batch);
-                self.kept.push(empty);
+                self.keep(empty);
                 false
             }
         }
@@ -249,12 +263,8 @@ impl<W: CoreWaker> Mesh<W> {
 
     /// Keeps a batch that was read, for what is to be sent to `core`.
     pub fn give_back(&mut self, core: usize, mut batch: Box<Batch>) {
-        let line = self.line(core);
         batch.clear();
-        let memory = line.kept_memory() + batch.memory();
-        if line.kept.len() < BATCHES_KEPT_MAX && memory <= BATCHES_KEPT_BYTES_MAX {
-            line.kept.push(batch);
-        }
+        self.line(core).keep(batch);
     }
 
     /// How many cores there are.
@@ -340,6 +350,32 @@ mod tests {
             second.give_back(0, batch);
         }
         assert!(second.memory() < 100_000, "an empty batch is kept without its values");
+    }
+
+    #[test]
+    fn what_is_kept_for_another_core_has_a_bound() {
+        const VALUE_BYTES: usize = 4000;
+        let wakers = [Awake, Awake];
+        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
+        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        let value = vec![b'x'; VALUE_BYTES];
+        for round in 0..8 {
+            for sequence in 0..BATCHES_KEPT_BYTES_MAX / 4 / VALUE_BYTES {
+                assert!(first.send_request(1, place(sequence as u64), 0, &store(&value)));
+            }
+            assert!(!first.publish());
+            let batch = second.receive(0).expect("a batch");
+            assert!(batch.memory() >= BATCHES_KEPT_BYTES_MAX / 4, "round {round}");
+            second.give_back(0, batch);
+        }
+        let kept = second.memory();
+        let bound = BATCHES_KEPT_BYTES_MAX + 2 * size_of::<Batch>();
+        assert!((BATCHES_KEPT_BYTES_MAX / 4..=bound).contains(&kept), "{kept} bytes");
+        // One that is taken to be filled is counted once.
+        second.send_credit(0, 3, 1);
+        assert!(!second.publish() && first.receive(1).is_some());
+        let after = second.memory();
+        assert!(after <= bound, "{after} bytes, and {kept} before");
     }
 
     #[test]

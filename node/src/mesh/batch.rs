@@ -207,6 +207,15 @@ impl Batch {
         }
     }
 
+    /// The key of a message that asks for an operation on an item.
+    #[inline]
+    pub fn key<'a>(&'a self, message: &'a RequestMessage) -> Option<Key<'a>> {
+        let Asked::Item(head, cuts, bytes) = &message.asked else { return None };
+        let (record, rest) = self.bytes_of(bytes).split_at(usize::from(cuts.record));
+        let item = &rest[..usize::from(cuts.item)];
+        Some(Key { namespace: self.heads[*head as usize].namespace, record, item })
+    }
+
     /// Takes a request out of the batch, to be carried out later.
     pub fn park(&mut self, request: usize) -> ParkedRequest {
         let RequestMessage { place, shard, asked } = &mut self.requests[request];
@@ -417,6 +426,12 @@ mod tests {
         let expected: Vec<_> = sent.into_iter().map(AnyRequest::Item).collect();
         assert_eq!(requests[..4], expected);
         assert_eq!(requests[4], AnyRequest::Shard(&page));
+        let keys: Vec<_> = batch.requests.iter().map(|message| batch.key(message)).collect();
+        assert_eq!(
+            keys,
+            [Some(sent[0].key), Some(sent[1].key), Some(sent[2].key), Some(sent[3].key), None]
+        );
+        assert_eq!(batch.heads.len(), 3, "two requests that say the same follow each other");
         let (bytes, own_bytes) = (batch.bytes.len(), batch.own_bytes);
         batch.push_answer(place(6), Ok(&hit.with_value(b"another")));
         let taken = batch.pop_answer().expect("an answer").expect("no failure");
