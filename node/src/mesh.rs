@@ -2,7 +2,9 @@
 //!
 //! What a core says to another within a turn gathers in one batch, which is handed over when the
 //! turn ends, with at most one wake-up. A batch that has been read is kept by its reader and
-//! carries messages the other way, so in steady state nothing is allocated.
+//! carries messages the other way. Of two cores one may speak in many short batches and the other
+//! in few long ones: what its reader has too many of goes back with the next. So in steady state
+//! nothing is allocated.
 //!
 //! Invariants:
 //! - Messages from one core to another arrive in the order in which they were sent.
@@ -16,7 +18,9 @@ use larder_engine::shard::{Answer, AnswerBuf};
 use larder_runtime::core_env::CoreWaker;
 use larder_runtime::mailbox::{self, Receiver, Sender};
 
-use crate::limits::{BATCHES_KEPT_BYTES_MAX, BATCHES_KEPT_MAX, MAILBOX_BATCHES};
+use crate::limits::{
+    BATCHES_KEPT_BYTES_MAX, BATCHES_KEPT_MAX, BATCHES_RETURNED_ABOVE, MAILBOX_BATCHES,
+};
 use crate::request::{ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 mod batch;
@@ -113,6 +117,12 @@ impl<W> Line<W> {
     fn hand_over(&mut self) -> bool {
         if self.gathering.is_empty() {
             return true;
+        }
+        while self.kept.len() > BATCHES_RETURNED_ABOVE
+            && self.gathering.returned() < BATCHES_KEPT_MAX
+        {
+            let empty = self.take_empty();
+            self.gathering.push_returned(empty);
         }
         let next = self.take_empty();
         let memory = self.gathering.memory();
@@ -263,8 +273,12 @@ impl<W: CoreWaker> Mesh<W> {
 
     /// Keeps a batch that was read, for what is to be sent to `core`.
     pub fn give_back(&mut self, core: usize, mut batch: Box<Batch>) {
+        let line = self.line(core);
+        while let Some(empty) = batch.pop_returned() {
+            line.keep(empty);
+        }
         batch.clear();
-        self.line(core).keep(batch);
+        line.keep(batch);
     }
 
     /// How many cores there are.
@@ -376,6 +390,33 @@ mod tests {
         assert!(!second.publish() && first.receive(1).is_some());
         let after = second.memory();
         assert!(after <= bound, "{after} bytes, and {kept} before");
+    }
+
+    #[test]
+    fn batches_come_back_to_who_sends_more_of_them() {
+        let wakers = [Awake, Awake];
+        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
+        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        let sent = 2 * BATCHES_RETURNED_ABOVE;
+        for _ in 0..sent {
+            first.send_credit(1, 3, 1);
+            assert!(!first.publish());
+            let batch = second.receive(0).expect("a batch");
+            second.give_back(0, batch);
+        }
+        let kept = |mesh: &mut Mesh<Awake>, core| mesh.line(core).kept.len();
+        assert_eq!((kept(&mut first, 1), kept(&mut second, 0)), (0, sent));
+        let before = second.memory();
+        second.send_credit(0, 3, 1);
+        assert!(!second.publish());
+        assert!(second.memory() + size_of::<Batch>() > before, "those on the way count");
+        let batch = first.receive(1).expect("a batch");
+        first.give_back(1, batch);
+        let returned = sent - BATCHES_RETURNED_ABOVE;
+        // And the batch that brought them.
+        assert_eq!(kept(&mut first, 1), returned + 1);
+        assert_eq!(kept(&mut second, 0), BATCHES_RETURNED_ABOVE - 1);
+        assert!(second.memory() < before, "what was taken counts where it is");
     }
 
     #[test]

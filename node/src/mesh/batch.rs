@@ -159,6 +159,11 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// What its messages have besides, in bytes, as far as it was not taken out.
     own_bytes: usize,
+    /// Empty batches that go back to the core that they came from.
+    #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
+    returned: Vec<Box<Self>>,
+    /// Their memory, in bytes.
+    returned_bytes: usize,
 }
 
 impl Batch {
@@ -247,6 +252,8 @@ impl Batch {
             + self.shard_answers.capacity() * size_of::<(Place, ShardAnswer)>()
             + self.bytes.capacity()
             + self.own_bytes
+            + self.returned.capacity() * size_of::<Box<Self>>()
+            + self.returned_bytes
     }
 
     /// Starts bringing near the value of an answer that will be taken soon, if there is one: another
@@ -272,6 +279,24 @@ impl Batch {
             }
         };
         message.answer.map(|answer| CarriedAnswer { answer, value })
+    }
+
+    /// Sends an empty batch along, for the other core to use.
+    pub(super) fn push_returned(&mut self, empty: Box<Self>) {
+        self.returned_bytes += empty.memory();
+        self.returned.push(empty);
+    }
+
+    /// How many are sent along.
+    pub(super) fn returned(&self) -> usize {
+        self.returned.len()
+    }
+
+    /// Takes an empty batch out that was sent along.
+    pub(super) fn pop_returned(&mut self) -> Option<Box<Self>> {
+        let empty = self.returned.pop()?;
+        self.returned_bytes -= empty.memory();
+        Some(empty)
     }
 
     /// Takes the answers out that are not about one item.
