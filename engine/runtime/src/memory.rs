@@ -224,8 +224,8 @@ pub fn prefetch_bytes(bytes: &[u8]) {
     bytes.iter().step_by(CACHE_LINE).for_each(prefetch);
 }
 
-/// Asks the processor to bring the cache lines behind the end of `bytes` near that are to be written
-/// next: `len` bytes at most, as far as there is room.
+/// Asks the processor to bring the cache lines behind the end of `bytes` near, which are to be
+/// written next: `len` bytes at most, as far as there is room.
 #[inline]
 pub fn prefetch_tail(bytes: &mut Vec<u8>, len: usize) {
     let tail = bytes.spare_capacity_mut();

@@ -41,8 +41,8 @@ impl<'a, P: Codec> Ahead<'a, P> {
         }
     }
 
-    /// Cuts the front of `input`, which is not empty, in place of what was found before. The last of
-    /// what is found may be that more input is needed, or that the connection ends.
+    /// Cuts the front of `input`, which is not empty, in place of what was found before. The last
+    /// of what is found may be that more input is needed, or that the connection ends.
     #[inline]
     pub(super) fn cut(&mut self, protocol: &mut P, input: &'a [u8]) {
         self.len = 0;

@@ -256,8 +256,8 @@ impl Batch {
             + self.returned_bytes
     }
 
-    /// Starts bringing near the value of an answer that will be taken soon, if there is one: another
-    /// core has written it.
+    /// Starts bringing near the value of an answer that will be taken soon, if there is one:
+    /// another core has written it.
     #[inline]
     pub fn announce_answer(&self, index: usize) {
         if let Some(AnswerMessage { value: Bytes::Shared(start, end), .. }) =
