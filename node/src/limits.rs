@@ -242,11 +242,18 @@ pub const TURN_MESSAGES_MAX: usize = 1024;
 /// vector of its own, so that batches stay small enough to be kept.
 pub const BATCH_COPY_BYTES_MAX: usize = 4096;
 
-/// A batch's bytes that grew over this are given back to the allocator.
-pub const BATCH_KEPT_BYTES_MAX: usize = 256 << 10;
+/// Memory of the empty batches that a core keeps for another one, in bytes. Beyond it they are
+/// given back to the allocator, and one that is made anew has to grow again.
+pub const BATCHES_KEPT_BYTES_MAX: usize = 4 << 20;
 
-/// Empty batches kept per pair of cores.
-pub const BATCHES_KEPT_MAX: usize = 8;
+/// The part of that which memory is planned with: not all pairs of cores talk so much at a time.
+pub const BATCHES_PLANNED_PART: usize = 16;
+
+/// Empty batches that a core keeps for another one.
+pub const BATCHES_KEPT_MAX: usize = 32;
+
+/// Empty batches above which a core gives the rest back to the one that they came from.
+pub const BATCHES_RETURNED_ABOVE: usize = 8;
 
 /// An input buffer up to this size is kept for the next connection with a request cut in two.
 pub const SPARE_INPUT_BYTES_MAX: usize = 64 << 10;
@@ -335,6 +342,7 @@ const _: () = {
     assert!(SHARE_REQUESTS_SCARCE < TASKS_MAX && FORWARDED_SHARE_SCARCE < FORWARDED_MAX);
     assert!(LOG_SMALL_BYTES < LOG_BUDGET_MIN / 4 && LOG_BUDGET_MIN < LOG_BUDGET_MAX);
     assert!(MAILBOX_BATCHES.is_power_of_two());
+    assert!(2 * BATCHES_RETURNED_ABOVE <= BATCHES_KEPT_MAX);
     assert!(CREDIT_BYTES < TURN_BYTES);
-    assert!(BATCH_COPY_BYTES_MAX < BATCH_KEPT_BYTES_MAX);
+    assert!(BATCH_COPY_BYTES_MAX < BATCHES_KEPT_BYTES_MAX / BATCHES_PLANNED_PART);
 };

@@ -2,7 +2,9 @@
 //!
 //! What a core says to another within a turn gathers in one batch, which is handed over when the
 //! turn ends, with at most one wake-up. A batch that has been read is kept by its reader and
-//! carries messages the other way, so in steady state nothing is allocated.
+//! carries messages the other way. Of two cores one may speak in many short batches and the other
+//! in few long ones: what its reader has too many of goes back with the next. So in steady state
+//! nothing is allocated.
 //!
 //! Invariants:
 //! - Messages from one core to another arrive in the order in which they were sent.
@@ -16,7 +18,9 @@ use larder_engine::shard::{Answer, AnswerBuf};
 use larder_runtime::core_env::CoreWaker;
 use larder_runtime::mailbox::{self, Receiver, Sender};
 
-use crate::limits::{BATCHES_KEPT_MAX, MAILBOX_BATCHES};
+use crate::limits::{
+    BATCHES_KEPT_BYTES_MAX, BATCHES_KEPT_MAX, BATCHES_RETURNED_ABOVE, MAILBOX_BATCHES,
+};
 use crate::request::{ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 mod batch;
@@ -65,13 +69,16 @@ struct Line<W> {
     /// Empty batches, in the form in which mailboxes carry them.
     #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
     kept: Vec<Box<Batch>>,
+    /// Their memory, in bytes.
+    kept_bytes: usize,
 }
 
 impl<W> Line<W> {
     /// A line on which nothing was sent.
     fn new(ends: Ends, waker: W) -> Self {
         let on_the_way = (VecDeque::with_capacity(MAILBOX_BATCHES), 0);
-        Self { ends, waker, gathering: Box::default(), on_the_way, kept: Vec::new() }
+        let (gathering, kept) = (Box::default(), Vec::new());
+        Self { ends, waker, gathering, on_the_way, kept, kept_bytes: 0 }
     }
 
     /// The memory of the batches that the other core has not taken, in bytes.
@@ -85,10 +92,25 @@ impl<W> Line<W> {
         *sum
     }
 
+    /// Keeps an empty batch, if there is room for it.
+    fn keep(&mut self, batch: Box<Batch>) {
+        let bytes = self.kept_bytes + batch.memory();
+        if self.kept.len() < BATCHES_KEPT_MAX && bytes <= BATCHES_KEPT_BYTES_MAX {
+            self.kept_bytes = bytes;
+            self.kept.push(batch);
+        }
+    }
+
+    /// An empty batch.
+    fn take_empty(&mut self) -> Box<Batch> {
+        let Some(batch) = self.kept.pop() else { return Box::default() };
+        self.kept_bytes -= batch.memory();
+        batch
+    }
+
     /// The memory of all batches of the line, in bytes.
     fn memory(&mut self) -> usize {
-        let kept: usize = self.kept.iter().map(|batch| batch.memory()).sum();
-        self.gathering.memory() + kept + self.memory_on_the_way()
+        self.gathering.memory() + self.kept_bytes + self.memory_on_the_way()
     }
 
     /// Hands the gathered batch over if there is room; returns whether it could.
@@ -96,7 +118,13 @@ impl<W> Line<W> {
         if self.gathering.is_empty() {
             return true;
         }
-        let next = self.kept.pop().unwrap_or_default();
+        while self.kept.len() > BATCHES_RETURNED_ABOVE
+            && self.gathering.returned() < BATCHES_KEPT_MAX
+        {
+            let empty = self.take_empty();
+            self.gathering.push_returned(empty);
+        }
+        let next = self.take_empty();
         let memory = self.gathering.memory();
         match self.ends.sender.push(std::mem::replace(&mut self.gathering, next)) {
             Ok(()) => {
@@ -109,7 +137,7 @@ impl<W> Line<W> {
             }
             Err(batch) => {
                 let empty = std::mem::replace(&mut self.gathering, batch);
-                self.kept.push(empty);
+                self.keep(empty);
                 false
             }
         }
@@ -246,10 +274,11 @@ impl<W: CoreWaker> Mesh<W> {
     /// Keeps a batch that was read, for what is to be sent to `core`.
     pub fn give_back(&mut self, core: usize, mut batch: Box<Batch>) {
         let line = self.line(core);
-        if line.kept.len() < BATCHES_KEPT_MAX {
-            batch.clear();
-            line.kept.push(batch);
+        while let Some(empty) = batch.pop_returned() {
+            line.keep(empty);
         }
+        batch.clear();
+        line.keep(batch);
     }
 
     /// How many cores there are.
@@ -335,6 +364,59 @@ mod tests {
             second.give_back(0, batch);
         }
         assert!(second.memory() < 100_000, "an empty batch is kept without its values");
+    }
+
+    #[test]
+    fn what_is_kept_for_another_core_has_a_bound() {
+        const VALUE_BYTES: usize = 4000;
+        let wakers = [Awake, Awake];
+        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
+        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        let value = vec![b'x'; VALUE_BYTES];
+        for round in 0..8 {
+            for sequence in 0..BATCHES_KEPT_BYTES_MAX / 4 / VALUE_BYTES {
+                assert!(first.send_request(1, place(sequence as u64), 0, &store(&value)));
+            }
+            assert!(!first.publish());
+            let batch = second.receive(0).expect("a batch");
+            assert!(batch.memory() >= BATCHES_KEPT_BYTES_MAX / 4, "round {round}");
+            second.give_back(0, batch);
+        }
+        let kept = second.memory();
+        let bound = BATCHES_KEPT_BYTES_MAX + 2 * size_of::<Batch>();
+        assert!((BATCHES_KEPT_BYTES_MAX / 4..=bound).contains(&kept), "{kept} bytes");
+        // One that is taken to be filled is counted once.
+        second.send_credit(0, 3, 1);
+        assert!(!second.publish() && first.receive(1).is_some());
+        let after = second.memory();
+        assert!(after <= bound, "{after} bytes, and {kept} before");
+    }
+
+    #[test]
+    fn batches_come_back_to_who_sends_more_of_them() {
+        let wakers = [Awake, Awake];
+        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
+        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        let sent = 2 * BATCHES_RETURNED_ABOVE;
+        for _ in 0..sent {
+            first.send_credit(1, 3, 1);
+            assert!(!first.publish());
+            let batch = second.receive(0).expect("a batch");
+            second.give_back(0, batch);
+        }
+        let kept = |mesh: &mut Mesh<Awake>, core| mesh.line(core).kept.len();
+        assert_eq!((kept(&mut first, 1), kept(&mut second, 0)), (0, sent));
+        let before = second.memory();
+        second.send_credit(0, 3, 1);
+        assert!(!second.publish());
+        assert!(second.memory() + size_of::<Batch>() > before, "those on the way count");
+        let batch = first.receive(1).expect("a batch");
+        first.give_back(1, batch);
+        let returned = sent - BATCHES_RETURNED_ABOVE;
+        // And the batch that brought them.
+        assert_eq!(kept(&mut first, 1), returned + 1);
+        assert_eq!(kept(&mut second, 0), BATCHES_RETURNED_ABOVE - 1);
+        assert!(second.memory() < before, "what was taken counts where it is");
     }
 
     #[test]

@@ -218,6 +218,35 @@ pub fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
+/// Asks the processor to bring the cache lines of `bytes` near, without waiting for them.
+#[inline]
+pub fn prefetch_bytes(bytes: &[u8]) {
+    bytes.iter().step_by(CACHE_LINE).for_each(prefetch);
+}
+
+/// Asks the processor to bring the cache lines behind the end of `bytes` near, which are to be
+/// written next: `len` bytes at most, as far as there is room.
+#[inline]
+pub fn prefetch_tail(bytes: &mut Vec<u8>, len: usize) {
+    let tail = bytes.spare_capacity_mut();
+    let len = len.min(tail.len());
+    for byte in tail[..len].iter_mut().step_by(CACHE_LINE) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch has no effect but on the caches, and the address is that of a
+        // reference.
+        unsafe {
+            let line: *mut u8 = byte.as_mut_ptr();
+            std::arch::asm!(
+                "prefetchw [{line}]",
+                line = in(reg) line,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = byte;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +332,19 @@ mod tests {
             let slice: ZeroedSlice<[u32; 16]> = ZeroedSlice::new(len);
             assert!(slice.as_ptr().addr().is_multiple_of(CACHE_LINE));
             prefetch(&slice[len - 1]);
+        }
+    }
+
+    #[test]
+    fn bringing_bytes_near_changes_none_and_stays_inside() {
+        for len in [0, 1, 64, 1000] {
+            let mut bytes = Vec::with_capacity(len);
+            bytes.resize(len / 2, 7);
+            let capacity = bytes.capacity();
+            prefetch_bytes(&bytes);
+            prefetch_tail(&mut bytes, 4096);
+            assert_eq!((bytes.len(), bytes.capacity()), (len / 2, capacity));
+            assert!(bytes.iter().all(|byte| *byte == 7));
         }
     }
 }

@@ -11,35 +11,51 @@ use crate::request::Target;
 const AHEAD_MAX: usize = 16;
 
 /// One message, and the protocol as it was before it.
-pub(super) struct One<'a, P: Codec> {
-    pub(super) before: P::Mark,
-    pub(super) message: P::Message<'a>,
+pub(super) struct One<'o, 'a, P: Codec> {
+    pub(super) before: &'o P::Mark,
+    pub(super) message: &'o P::Message<'a>,
     /// Where it goes, if it was announced.
     pub(super) target: Option<Target>,
 }
 
 /// What the front of the input holds, up to [`AHEAD_MAX`] messages.
+///
+/// That is some kilobytes, so it is filled where it is, and the messages, which may be long, lie by
+/// themselves: each is copied once.
 pub(super) struct Ahead<'a, P: Codec> {
-    ones: [Option<One<'a, P>>; AHEAD_MAX],
+    messages: [Option<P::Message<'a>>; AHEAD_MAX],
+    befores: [Option<P::Mark>; AHEAD_MAX],
+    targets: [Option<Target>; AHEAD_MAX],
     len: usize,
 }
 
 impl<'a, P: Codec> Ahead<'a, P> {
-    /// Cuts the front of `input`, which is not empty. The last of what is found may be that more
-    /// input is needed, or that the connection ends.
+    /// Nothing.
     #[inline]
-    pub(super) fn cut(protocol: &mut P, input: &'a [u8]) -> Self {
-        let mut ahead = Self { ones: [const { None }; AHEAD_MAX], len: 0 };
+    pub(super) fn new() -> Self {
+        Self {
+            messages: std::array::from_fn(|_| None),
+            befores: std::array::from_fn(|_| None),
+            targets: [None; AHEAD_MAX],
+            len: 0,
+        }
+    }
+
+    /// Cuts the front of `input`, which is not empty, in place of what was found before. The last
+    /// of what is found may be that more input is needed, or that the connection ends.
+    #[inline]
+    pub(super) fn cut(&mut self, protocol: &mut P, input: &'a [u8]) {
+        self.len = 0;
         let mut rest = input;
-        while ahead.len < AHEAD_MAX && !rest.is_empty() {
-            let before = protocol.mark();
-            let message = protocol.cut(rest);
-            let one = ahead.ones[ahead.len].insert(One { before, message, target: None });
-            ahead.len += 1;
-            let is_last = match P::extent(&one.message) {
+        while self.len < AHEAD_MAX && !rest.is_empty() {
+            self.befores[self.len] = Some(protocol.mark());
+            self.targets[self.len] = None;
+            let message = self.messages[self.len].insert(protocol.cut(rest));
+            self.len += 1;
+            let is_last = match P::extent(message) {
                 Extent::Whole { consumed } => {
                     rest = &rest[consumed..];
-                    P::is_last(&one.message)
+                    P::is_last(message)
                 }
                 Extent::Part { .. } | Extent::Close => true,
             };
@@ -47,7 +63,6 @@ impl<'a, P: Codec> Ahead<'a, P> {
                 break;
             }
         }
-        ahead
     }
 
     /// Tells the handler of the keys that come, if there is more than one message to tell of.
@@ -56,18 +71,22 @@ impl<'a, P: Codec> Ahead<'a, P> {
         if self.len <= 1 {
             return;
         }
-        for one in self.ones[..self.len].iter_mut().flatten() {
-            if let Extent::Whole { .. } = P::extent(&one.message)
-                && let Some(key) = P::key(&one.message, room)
+        let messages = self.messages[..self.len].iter().flatten();
+        for (message, target) in messages.zip(&mut self.targets) {
+            if let Extent::Whole { .. } = P::extent(message)
+                && let Some(key) = P::key(message, room)
             {
-                one.target = Some(handler.announce(&key));
+                *target = Some(handler.announce(&key));
             }
         }
         handler.announced();
     }
 
     /// What was found, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &One<'a, P>> {
-        self.ones[..self.len].iter().flatten()
+    pub(super) fn iter(&self) -> impl Iterator<Item = One<'_, 'a, P>> {
+        let messages = self.messages[..self.len].iter().flatten();
+        let befores = self.befores[..self.len].iter().flatten();
+        let both = messages.zip(befores).zip(&self.targets);
+        both.map(|((message, before), target)| One { before, message, target: *target })
     }
 }

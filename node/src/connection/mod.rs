@@ -581,6 +581,7 @@ impl<P: Codec> Connection<P> {
     ) -> (Stop, usize) {
         let mut taken = 0;
         let mut room = P::Room::default();
+        let mut ahead = Ahead::new();
         loop {
             if self.is_watching() {
                 return (Stop::Input, bytes.len());
@@ -592,10 +593,10 @@ impl<P: Codec> Connection<P> {
             if rest.len() < self.needed.max(1) {
                 return (Stop::Input, taken);
             }
-            let mut ahead = Ahead::cut(&mut self.protocol, rest);
+            ahead.cut(&mut self.protocol, rest);
             ahead.announce(&mut room, handler);
             for one in ahead.iter() {
-                let consumed = match P::extent(&one.message) {
+                let consumed = match P::extent(one.message) {
                     Extent::Whole { consumed } => consumed,
                     Extent::Part { consumed, needed } => {
                         self.needed = needed;
@@ -606,8 +607,8 @@ impl<P: Codec> Connection<P> {
                         continue;
                     }
                 };
-                if let Some(stop) = self.take_one(one, asked, &mut room, output, handler) {
-                    self.protocol.rewind(&one.before);
+                if let Some(stop) = self.take_one(&one, asked, &mut room, output, handler) {
+                    self.protocol.rewind(one.before);
                     return (stop, taken);
                 }
                 self.needed = 0;
@@ -621,7 +622,7 @@ impl<P: Codec> Connection<P> {
     #[inline]
     fn take_one(
         &mut self,
-        one: &One<'_, P>,
+        one: &One<'_, '_, P>,
         asked: u64,
         room: &mut P::Room,
         output: &mut Output<'_>,
@@ -630,7 +631,7 @@ impl<P: Codec> Connection<P> {
         if let Some(stop) = self.limit(output) {
             return Some(stop);
         }
-        let message = &one.message;
+        let message = one.message;
         // It is the message in front: what was begun goes on, whatever it would mean now.
         if self.begun.is_some() {
             return self.parts(message, asked, output, handler);

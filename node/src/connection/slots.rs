@@ -33,8 +33,9 @@ enum State<T> {
     Waiting { expected_bytes: usize, token: T },
     /// The reply is the next `len` bytes of those held.
     Held { len: usize, after: After, is_error: bool },
-    /// The answer came from a task or from another core, and could not leave at once.
-    Own { arrival: Arrival, token: T },
+    /// The answer came from a task or from another core, and could not leave at once. It has memory
+    /// of its own, because slots that wait are many and would all be as long.
+    Own { arrival: Box<Arrival>, token: T },
     /// What a part has brought is gathered, and may not leave at once.
     Gathered { after: After, token: T },
     /// A part of the reply has left, and a shard is to be asked for the next.
@@ -107,6 +108,8 @@ pub(super) struct Slots<P: Codec> {
     load: Load,
     /// Bytes of the tokens besides their own size.
     token_bytes: usize,
+    /// How many slots have an answer of their own.
+    arrivals: usize,
     /// The rest of this group's answers is not sent; 0 for none.
     cut_group: u32,
 }
@@ -123,6 +126,7 @@ impl<P: Codec> Default for Slots<P> {
             parted: VecDeque::new(),
             load: Load::default(),
             token_bytes: 0,
+            arrivals: 0,
             cut_group: 0,
         }
     }
@@ -225,6 +229,7 @@ impl<P: Codec> Slots<P> {
         let rows = rows.map(VecDeque::capacity).iter().sum::<usize>() * size_of::<u64>();
         self.slots.capacity() * size_of::<Slot<P::Token>>()
             + rows
+            + self.arrivals * size_of::<Arrival>()
             + self.token_bytes
             + self.load.bytes
             + self.load.expected_bytes
@@ -266,7 +271,8 @@ impl<P: Codec> Slots<P> {
         if P::ORDER == Order::AsDone {
             self.own_row.push_back(sequence);
         }
-        *self.state(sequence) = State::Own { arrival, token };
+        self.arrivals += 1;
+        *self.state(sequence) = State::Own { arrival: Box::new(arrival), token };
     }
 
     fn slot(&mut self, sequence: u64) -> &mut Slot<P::Token> {
@@ -383,6 +389,8 @@ impl<P: Codec> Slots<P> {
                 false
             }
             State::Own { arrival, mut token } => {
+                let arrival = *arrival;
+                self.arrivals -= 1;
                 self.token_bytes -= P::token_bytes(&token);
                 let value_bytes = arrival.answered.value_bytes();
                 let at = (handler.now().second, u8::from(arrival.core.is_some()));

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use larder_engine::key::Key;
 use larder_engine::operation::Operation;
 use larder_engine::shard::{Acknowledgement, Answer, AnswerBuf};
+use larder_runtime::memory::{prefetch_bytes, prefetch_tail};
 
 use super::Note;
 use crate::counters::Kind;
-use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_KEPT_BYTES_MAX, BATCH_REQUESTS_MAX,
-};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_REQUESTS_MAX};
 use crate::request::{AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
+
+/// So many bytes of values are brought near before they are copied. More would push each other out
+/// of the nearest cache.
+const ANSWER_AHEAD_BYTES_MAX: usize = 1024;
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +35,11 @@ enum Bytes {
     Own(Vec<u8>),
 }
 
-/// A request without its bytes: those of the record, the item and the values stand behind each
-/// other.
-#[derive(Clone, Copy, Debug)]
+/// What a request says besides its bytes. It is long, and those of a pipeline mostly say the same,
+/// so a batch has it once for as many as follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RequestHead {
     namespace: u32,
-    record_bytes: u16,
-    item_bytes: u16,
     kind: Kind,
     deadline: Option<u64>,
     acknowledgement: Acknowledgement,
@@ -50,11 +51,8 @@ struct RequestHead {
 impl RequestHead {
     fn of(request: &ItemRequest<'_>) -> Self {
         let ItemRequest { key, operation, kind, deadline, acknowledgement, replaces } = *request;
-        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
         Self {
             namespace: key.namespace,
-            record_bytes: length(key.record),
-            item_bytes: length(key.item),
             kind,
             deadline,
             acknowledgement,
@@ -64,9 +62,10 @@ impl RequestHead {
     }
 
     /// The request with these bytes.
-    fn request<'a>(&self, bytes: &'a [u8]) -> ItemRequest<'a> {
-        let (record, rest) = bytes.split_at(usize::from(self.record_bytes));
-        let (item, values) = rest.split_at(usize::from(self.item_bytes));
+    #[inline]
+    fn request<'a>(&self, cuts: Cuts, bytes: &'a [u8]) -> ItemRequest<'a> {
+        let (record, rest) = bytes.split_at(usize::from(cuts.record));
+        let (item, values) = rest.split_at(usize::from(cuts.item));
         ItemRequest {
             key: Key { namespace: self.namespace, record, item },
             operation: self.operation.with_values(values),
@@ -78,11 +77,25 @@ impl RequestHead {
     }
 }
 
+/// How a request's bytes are divided: the record, the item and the values stand behind each other.
+#[derive(Clone, Copy, Debug)]
+struct Cuts {
+    record: u16,
+    item: u16,
+}
+
+impl Cuts {
+    fn of(key: &Key<'_>) -> Self {
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("a key's part is short");
+        Self { record: length(key.record), item: length(key.item) }
+    }
+}
+
 /// What is asked for.
 #[derive(Debug)]
-enum Asked<B> {
+enum Asked<H, B> {
     /// An operation on an item, with its bytes.
-    Item(RequestHead, B),
+    Item(H, Cuts, B),
     /// Something else.
     Shard(Arc<ShardRequest>),
 }
@@ -94,7 +107,8 @@ pub struct RequestMessage {
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    asked: Asked<Bytes>,
+    /// With the place of its head among the batch's.
+    asked: Asked<u32, Bytes>,
 }
 
 /// A request that was taken out of its batch.
@@ -104,14 +118,14 @@ pub struct ParkedRequest {
     pub place: Place,
     /// The shard.
     pub shard: u16,
-    asked: Asked<Vec<u8>>,
+    asked: Asked<RequestHead, Vec<u8>>,
 }
 
 impl ParkedRequest {
     /// The request.
     pub fn request(&self) -> AnyRequest<'_> {
         match &self.asked {
-            Asked::Item(head, bytes) => AnyRequest::Item(head.request(bytes)),
+            Asked::Item(head, cuts, bytes) => AnyRequest::Item(head.request(*cuts, bytes)),
             Asked::Shard(request) => AnyRequest::Shard(request),
         }
     }
@@ -141,9 +155,15 @@ pub struct Batch {
     pub credits: Vec<(u64, usize)>,
     /// Connections that are closed. They count as sent after the requests of the same batch.
     pub closed: Vec<u64>,
+    heads: Vec<RequestHead>,
     bytes: Vec<u8>,
     /// What its messages have besides, in bytes, as far as it was not taken out.
     own_bytes: usize,
+    /// Empty batches that go back to the core that they came from.
+    #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
+    returned: Vec<Box<Self>>,
+    /// Their memory, in bytes.
+    returned_bytes: usize,
 }
 
 impl Batch {
@@ -168,11 +188,9 @@ impl Batch {
         self.notes.clear();
         self.credits.clear();
         self.closed.clear();
+        self.heads.clear();
         self.bytes.clear();
         self.own_bytes = 0;
-        if self.bytes.capacity() > BATCH_KEPT_BYTES_MAX {
-            self.bytes = Vec::new();
-        }
     }
 
     fn bytes_of<'a>(&'a self, bytes: &'a Bytes) -> &'a [u8] {
@@ -186,21 +204,36 @@ impl Batch {
     #[inline]
     pub fn request<'a>(&'a self, message: &'a RequestMessage) -> AnyRequest<'a> {
         match &message.asked {
-            Asked::Item(head, bytes) => AnyRequest::Item(head.request(self.bytes_of(bytes))),
+            Asked::Item(head, cuts, bytes) => {
+                let head = &self.heads[*head as usize];
+                AnyRequest::Item(head.request(*cuts, self.bytes_of(bytes)))
+            }
             Asked::Shard(request) => AnyRequest::Shard(request),
         }
+    }
+
+    /// The key of a message that asks for an operation on an item.
+    #[inline]
+    pub fn key<'a>(&'a self, message: &'a RequestMessage) -> Option<Key<'a>> {
+        let Asked::Item(head, cuts, bytes) = &message.asked else { return None };
+        let (record, rest) = self.bytes_of(bytes).split_at(usize::from(cuts.record));
+        let item = &rest[..usize::from(cuts.item)];
+        Some(Key { namespace: self.heads[*head as usize].namespace, record, item })
     }
 
     /// Takes a request out of the batch, to be carried out later.
     pub fn park(&mut self, request: usize) -> ParkedRequest {
         let RequestMessage { place, shard, asked } = &mut self.requests[request];
         let asked = match asked {
-            Asked::Item(head, Bytes::Shared(start, end)) => {
-                Asked::Item(*head, self.bytes[*start..*end].to_vec())
-            }
-            Asked::Item(head, Bytes::Own(bytes)) => {
-                self.own_bytes -= bytes.len();
-                Asked::Item(*head, std::mem::take(bytes))
+            Asked::Item(head, cuts, bytes) => {
+                let bytes = match bytes {
+                    Bytes::Shared(start, end) => self.bytes[*start..*end].to_vec(),
+                    Bytes::Own(bytes) => {
+                        self.own_bytes -= bytes.len();
+                        std::mem::take(bytes)
+                    }
+                };
+                Asked::Item(self.heads[*head as usize], *cuts, bytes)
             }
             Asked::Shard(request) => Asked::Shard(Arc::clone(request)),
         };
@@ -211,6 +244,7 @@ impl Batch {
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + self.requests.capacity() * size_of::<RequestMessage>()
+            + self.heads.capacity() * size_of::<RequestHead>()
             + self.notes.capacity() * size_of::<Note>()
             + self.credits.capacity() * size_of::<(u64, usize)>()
             + self.closed.capacity() * size_of::<u64>()
@@ -218,6 +252,20 @@ impl Batch {
             + self.shard_answers.capacity() * size_of::<(Place, ShardAnswer)>()
             + self.bytes.capacity()
             + self.own_bytes
+            + self.returned.capacity() * size_of::<Box<Self>>()
+            + self.returned_bytes
+    }
+
+    /// Starts bringing near the value of an answer that will be taken soon, if there is one:
+    /// another core has written it.
+    #[inline]
+    pub fn announce_answer(&self, index: usize) {
+        if let Some(AnswerMessage { value: Bytes::Shared(start, end), .. }) =
+            self.answers.get(index)
+        {
+            let end = (start + ANSWER_AHEAD_BYTES_MAX).min(*end);
+            prefetch_bytes(&self.bytes[*start..end]);
+        }
     }
 
     /// Takes the answer out of a message. A long value comes as its own vector.
@@ -233,6 +281,24 @@ impl Batch {
         message.answer.map(|answer| CarriedAnswer { answer, value })
     }
 
+    /// Sends an empty batch along, for the other core to use.
+    pub(super) fn push_returned(&mut self, empty: Box<Self>) {
+        self.returned_bytes += empty.memory();
+        self.returned.push(empty);
+    }
+
+    /// How many are sent along.
+    pub(super) fn returned(&self) -> usize {
+        self.returned.len()
+    }
+
+    /// Takes an empty batch out that was sent along.
+    pub(super) fn pop_returned(&mut self) -> Option<Box<Self>> {
+        let empty = self.returned.pop()?;
+        self.returned_bytes -= empty.memory();
+        Some(empty)
+    }
+
     /// Takes the answers out that are not about one item.
     pub fn take_shard_answers(&mut self) -> impl Iterator<Item = (Place, ShardAnswer)> + '_ {
         let memory: usize = self.shard_answers.iter().map(|(_, answer)| answer.memory()).sum();
@@ -242,8 +308,9 @@ impl Batch {
 
     pub(super) fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
         let Key { record, item, .. } = request.key;
-        let parts = [record, item].into_iter().chain(request.operation.values());
-        let asked = Asked::Item(RequestHead::of(request), self.keep(parts));
+        let [first, second] = request.operation.values();
+        let bytes = self.keep(&[record, item, first, second]);
+        let asked = Asked::Item(self.keep_head(request), Cuts::of(&request.key), bytes);
         self.requests.push(RequestMessage { place, shard, asked });
     }
 
@@ -253,23 +320,36 @@ impl Batch {
         self.requests.push(RequestMessage { place, shard, asked: Asked::Shard(request) });
     }
 
+    /// Keeps a request's head, which may be that of the request before; returns its place.
+    #[inline]
+    fn keep_head(&mut self, request: &ItemRequest<'_>) -> u32 {
+        let head = RequestHead::of(request);
+        if self.heads.last() != Some(&head) {
+            self.heads.push(head);
+        }
+        u32::try_from(self.heads.len() - 1).expect("a batch has few requests")
+    }
+
     /// Keeps bytes: with those of others, or in a vector of their own if they are many.
     #[inline]
-    fn keep<'p>(&mut self, parts: impl Iterator<Item = &'p [u8]> + Clone) -> Bytes {
-        let len = parts.clone().map(<[u8]>::len).sum();
+    fn keep(&mut self, parts: &[&[u8]]) -> Bytes {
+        let len = parts.iter().map(|part| part.len()).sum();
         if len > BATCH_COPY_BYTES_MAX {
-            let mut own = Vec::with_capacity(len);
-            parts.for_each(|part| own.extend_from_slice(part));
             self.own_bytes += len;
-            return Bytes::Own(own);
+            return Bytes::Own(parts.concat());
         }
         let start = self.bytes.len();
-        parts.for_each(|part| self.bytes.extend_from_slice(part));
+        self.bytes.reserve(len);
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            self.bytes.extend_from_slice(part);
+        }
         Bytes::Shared(start, start + len)
     }
 
     pub(super) fn push_answer(&mut self, place: Place, answer: Result<&Answer<'_>, NoAnswer>) {
-        let value = self.keep(std::iter::once(answer.map_or(&[][..], |answer| answer.value)));
+        let value = self.keep(&[answer.map_or(&[][..], |answer| answer.value)]);
+        // The other core had these lines last.
+        prefetch_tail(&mut self.bytes, ANSWER_AHEAD_BYTES_MAX);
         let answer = answer.map(Answer::without_value);
         self.answers.push(AnswerMessage { place, answer, value });
     }
@@ -371,6 +451,12 @@ mod tests {
         let expected: Vec<_> = sent.into_iter().map(AnyRequest::Item).collect();
         assert_eq!(requests[..4], expected);
         assert_eq!(requests[4], AnyRequest::Shard(&page));
+        let keys: Vec<_> = batch.requests.iter().map(|message| batch.key(message)).collect();
+        assert_eq!(
+            keys,
+            [Some(sent[0].key), Some(sent[1].key), Some(sent[2].key), Some(sent[3].key), None]
+        );
+        assert_eq!(batch.heads.len(), 3, "two requests that say the same follow each other");
         let (bytes, own_bytes) = (batch.bytes.len(), batch.own_bytes);
         batch.push_answer(place(6), Ok(&hit.with_value(b"another")));
         let taken = batch.pop_answer().expect("an answer").expect("no failure");

@@ -11,8 +11,9 @@ use larder_protocol::native::{
     LargeHead, LargeItem, LargeWork, NamespaceSettings, NativeStatus, StoreWhen,
 };
 
+use super::key_of;
 use super::records::{Fault, settings_of};
-use super::{key_of, refused};
+use super::statuses::{put_refused, refused};
 use crate::namespaces::{NamespaceView, rules};
 use crate::request::{ShardRequest, ShardWork};
 
@@ -111,7 +112,7 @@ fn put_refusal(head: ReplyHead, wants_item: bool, refusal: LargeRefusal, out: &m
         LargeRefusal::Changed => return super::put_status(out, head, NativeStatus::Changed),
         LargeRefusal::Condition(outcome) => {
             let status = refused(outcome, wants_item).unwrap_or(NativeStatus::Internal);
-            return super::put_refused(out, head, status);
+            return put_refused(out, head, status);
         }
     };
     reply::put_error(out, head, status, reason);

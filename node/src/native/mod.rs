@@ -8,6 +8,7 @@ mod once;
 mod pages;
 mod records;
 mod statistics;
+mod statuses;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use larder_engine::operation::{
 use larder_engine::shard::{Acknowledgement, Answer, BatchAnswer, ItemBatch};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
-    ClientHello, Condition, DeleteItem, GetItem, Group, HelloReply, ITEM_BYTES_MAX, IncrementItem,
+    ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
     ItemKey, LargeItem, LargeWork, NamespaceSettings, NativeLimits, NativeParsed, NativeParser,
     NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal,
     RequestDurability, RequestHead, StoreWhen, TouchItem, VERSION, capability,
@@ -44,6 +45,7 @@ use crate::request::{
 use gathering::{Gathering, Held, Part};
 use pages::Pages;
 use records::{Fault, Mutation};
+use statuses::{put_refused, refused, status_of};
 
 /// The native protocol, as one connection has it.
 #[derive(Clone, Debug)]
@@ -221,6 +223,7 @@ enum ShardAsked {
 }
 
 impl NativeToken {
+    #[inline]
     fn of(head: &RequestHead, request: &NativeRequest<'_>) -> Self {
         let RequestHead { id, opcode, has_checksum, .. } = *head;
         let wants_item = match request {
@@ -268,22 +271,6 @@ impl NativeToken {
     }
 }
 
-/// The status that says why there is no answer.
-fn status_of(no_answer: NoAnswer) -> NativeStatus {
-    match no_answer {
-        NoAnswer::Damaged => NativeStatus::Damaged,
-        NoAnswer::Full => NativeStatus::Full,
-        NoAnswer::Stopped => NativeStatus::Stopped,
-        NoAnswer::ReadFailed => NativeStatus::ReadFailed,
-        NoAnswer::Busy => NativeStatus::Busy,
-        NoAnswer::NoNamespace => NativeStatus::UnknownNamespace,
-        NoAnswer::OverQuota => NativeStatus::OverQuota,
-        NoAnswer::RecordFull => NativeStatus::RecordFull,
-        NoAnswer::TooLate => NativeStatus::DeadlinePassed,
-        NoAnswer::LeaseEnded => NativeStatus::LeaseEnded,
-    }
-}
-
 /// An item that was found, as replies show it.
 #[inline]
 fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
@@ -324,29 +311,6 @@ fn deadline_of(head: &RequestHead, asked: u64) -> Option<u64> {
         0 => None,
         microseconds => Some(asked + microseconds * 1000),
     }
-}
-
-/// The status of an operation that was not done; `None` if it was. `wants_item` says whether a put
-/// demanded that there is an item.
-fn refused(outcome: Outcome, wants_item: bool) -> Option<NativeStatus> {
-    Some(match outcome {
-        Outcome::Hit | Outcome::Stored | Outcome::Deleted | Outcome::Number(_) => return None,
-        Outcome::Miss | Outcome::NotFound => NativeStatus::Absent,
-        Outcome::NotStored if wants_item => NativeStatus::Absent,
-        Outcome::NotStored => NativeStatus::Exists,
-        Outcome::Exists => NativeStatus::VersionDiffers,
-        Outcome::ValueDiffers => NativeStatus::ValueDiffers,
-        Outcome::NotNumeric => NativeStatus::NotANumber,
-        Outcome::TooLarge => NativeStatus::TooLarge,
-        Outcome::Large => NativeStatus::IsLarge,
-    })
-}
-
-/// Appends a reply that says that an operation was not done; in words where the request is to be
-/// mended.
-fn put_refused(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus) {
-    let words = if status.group() == Group::FixRequest { status.text() } else { "" };
-    reply::put_error(out, head, status, words);
 }
 
 /// Appends a reply that is nobody's mistake, and says all by its status.
@@ -671,7 +635,10 @@ impl Codec for Native {
         _: u32,
         out: &mut Vec<u8>,
     ) {
-        self.token(step).put(answer, 0, out);
+        let NativeParsed::Request(head, request) = &step.parsed else {
+            panic!("{step:?} is not asked of a shard");
+        };
+        NativeToken::of(head, request).put(answer, 0, out);
     }
 
     #[inline]
@@ -688,6 +655,7 @@ impl Codec for Native {
                     }
                     NativeRequest::Large(_) => Some(ShardAsked::Large),
                     _ if head.token.is_some() => Some(ShardAsked::Once),
+                    _ if request.key().is_some() => None,
                     _ => Pages::asked(request, (&self.namespaces, self.facts.shards), None)
                         .and_then(Result::ok)
                         .map(|(pages, _)| ShardAsked::Pages(pages)),

@@ -13,7 +13,8 @@ use larder_protocol::native::{
     NativeRequest, NativeStatus, PutItem, PutMode,
 };
 
-use super::{item_request, refused};
+use super::item_request;
+use super::statuses::refused;
 use crate::namespaces::NamespaceView;
 use crate::request::{ShardRequest, ShardWork};
 

@@ -1,5 +1,7 @@
 //! What has come for connections since the last turn: from other cores, tasks and logs.
 
+use std::ops::Range;
+
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::network::{ConnectionId, Network};
 
@@ -12,6 +14,9 @@ use crate::control::Event;
 use crate::limits::TURN_MESSAGES_MAX;
 use crate::mesh::{Batch, Place};
 use crate::request::Answered;
+
+/// How many answers before it is taken one is announced.
+const ANSWERS_AHEAD: usize = 2;
 
 impl<C: CoreEnv> NodeService<C> {
     pub(super) fn receive_batches(&mut self, network: &mut C::Network) -> bool {
@@ -35,34 +40,60 @@ impl<C: CoreEnv> NodeService<C> {
         has_any | self.state.work_on_parked()
     }
 
+    /// Gives connections their answers. Those of one mostly stand behind each other, as its
+    /// requests did, so what is the same for all of them is done once.
     pub(super) fn receive_answers(
         &mut self,
         network: &mut C::Network,
         core: usize,
         batch: &mut Batch,
     ) {
+        let mut first = 0;
+        while let Some(message) = batch.answers.get(first) {
+            let connection = message.place.connection;
+            let others = batch.answers[first..].iter();
+            let count = others.take_while(|other| other.place.connection == connection).count();
+            self.receive_answers_of(network, (core, connection), batch, first..first + count);
+            first += count;
+        }
+    }
+
+    /// The same for answers to one connection.
+    fn receive_answers_of(
+        &mut self,
+        network: &mut C::Network,
+        (core, connection): (usize, u64),
+        batch: &mut Batch,
+        answers: Range<usize>,
+    ) {
+        let id = ConnectionId::from(connection);
+        let pending = network.output_pending(id);
+        let mark = self.state.ledger.output_mark();
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(out) = network.output(id) else { return };
+        let before = out.len();
+        let mut output = Output::new(out, pending, mark);
+        let mut has_all_passed = true;
         let now = self.state.now;
-        for index in 0..batch.answers.len() {
-            let Place { connection, sequence } = batch.answers[index].place;
-            let id = ConnectionId::from(connection);
-            let pending = network.output_pending(id);
-            let mark = self.state.ledger.output_mark();
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            let Some(out) = network.output(id) else { continue };
-            queue(&mut self.ready, entry);
-            let before = out.len();
-            let mut output = Output::new(out, pending, mark);
+        for index in answers {
+            let Place { sequence, .. } = batch.answers[index].place;
+            batch.announce_answer(index + ANSWERS_AHEAD);
             let answer = batch.take_answer(index);
             let value_bytes = answer.as_ref().map_or(0, |answer| answer.value.len());
             if entry.connection.complete_now(sequence, answer, core, now, &mut output) {
                 self.state.passed(core, connection, value_bytes);
+            } else {
+                has_all_passed = false;
             }
-            let written = out.len() - before;
-            self.ready.charge(&mut entry.mark, Work { requests: 0, bytes: written });
-            self.state.counters.bytes_written += written as u64;
-            self.state.ledger.add_output(written);
-            account(&mut self.state, entry);
         }
+        if !has_all_passed || self.is_draining || entry.has_more_to_do() {
+            queue(&mut self.ready, entry);
+        }
+        let written = out.len() - before;
+        self.ready.charge(&mut entry.mark, Work { requests: 0, bytes: written });
+        self.state.counters.bytes_written += written as u64;
+        self.state.ledger.add_output(written);
+        account(&mut self.state, entry);
     }
 
     /// Hands over answers that are not about one item: they leave when the connections are driven.

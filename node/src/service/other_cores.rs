@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use larder_engine::key::Key;
 use larder_engine::shard::{Announced, AnswerBuf};
 use larder_runtime::core_env::CoreEnv;
 
@@ -134,10 +135,8 @@ impl<C: CoreEnv> CoreState<C> {
         targets: &mut [Option<Announced>; ANNOUNCED_MAX],
     ) {
         for (message, target) in batch.requests[range].iter().zip(targets) {
-            *target = match batch.request(message) {
-                AnyRequest::Item(request) => self.shards.announce(message.shard, &request.key),
-                AnyRequest::Shard(_) => None,
-            };
+            let announce = |key: Key<'_>| self.shards.announce(message.shard, &key);
+            *target = batch.key(message).and_then(announce);
         }
         self.shards.announced();
     }
@@ -204,9 +203,11 @@ impl<C: CoreEnv> CoreState<C> {
             return Ok(0);
         }
         let need = log_need(request);
-        let part = self.lanes.part_of(core, place.connection);
-        if let Some(need) = need.filter(|need| !self.may_append(part, *need)) {
-            return Err(need.bytes);
+        if let Some(need) = need {
+            let part = self.lanes.part_of(core, place.connection);
+            if !self.may_append(part, need) {
+                return Err(need.bytes);
+            }
         }
         let mut value_bytes = 0;
         let Self { shards, counters, observer, numbering, mesh, now, .. } = self;

@@ -58,6 +58,18 @@ pub(super) struct Entry<C: CoreEnv> {
     pub is_leaving: bool,
 }
 
+impl<C: CoreEnv> Entry<C> {
+    /// Whether there may be something to do for it although nothing has come: it was stopped, it is
+    /// to end, or a reply waits.
+    pub(super) fn has_more_to_do(&self) -> bool {
+        self.is_paused
+            || self.has_ended
+            || self.connection.has_input()
+            || self.connection.waits_for_log()
+            || self.connection.has_parted()
+    }
+}
+
 /// All connections of a core.
 pub(super) struct Table<C: CoreEnv> {
     /// By the low half of the connection's number.
