@@ -11,6 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::engine::EngineArgs;
 use crate::error::BenchError;
 use crate::host;
+use crate::io::IoBenchArgs;
 use crate::load::hostile::HostileArgs;
 use crate::load::{Distribution, Locality, Protocol, Ratio, Settings};
 use crate::versus::RuntimesArgs;
@@ -32,6 +33,8 @@ pub enum BenchCommand {
     Hostile(HostileArgs),
     /// Load the storage engine inside this process, without sockets, and watch its disk space
     Engine(Box<EngineArgs>),
+    /// Put classes of disk requests on a disk through the node's scheduler, and see what each gets
+    Io(IoBenchArgs),
     /// Start this program on its ring and on glommio, and compare CPU time and latencies
     Runtimes(RuntimesArgs),
 }

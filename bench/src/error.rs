@@ -101,6 +101,12 @@ pub enum BenchError {
         /// What it said.
         reason: String,
     },
+    /// A disk could not be loaded, or one of the threads could not be started.
+    #[error("the disk was not measured: {reason}")]
+    Disk {
+        /// What is wrong.
+        reason: String,
+    },
     /// The engine gave back what was not stored, or lost what was.
     #[error("{count} wrong values; the first: {first}")]
     EngineWrongValues {

@@ -1,7 +1,8 @@
 //! The load generator and the comparison benchmarks.
 //!
 //! [`run`] is `larder bench`. [`load`] is a closed-loop load generator for any server that speaks
-//! memcached's text or meta protocol; [`engine`] loads the storage engine inside this process.
+//! memcached's text or meta protocol; [`engine`] loads the storage engine inside this process, and
+//! [`io`] the disk through the node's scheduler.
 //! [`versus`] is the program `larder-versus`, which starts the node and
 //! memcached itself, drives both with the same load generator and compares their figures.
 //!
@@ -14,6 +15,7 @@ mod arguments;
 pub mod engine;
 mod error;
 mod host;
+pub mod io;
 pub mod load;
 mod process;
 pub mod versus;
@@ -35,6 +37,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         BenchCommand::Run(run_args) => run_load(&run_args),
         BenchCommand::Hostile(hostile_args) => run_hostile(&hostile_args),
         BenchCommand::Engine(engine_args) => run_engine(&engine_args),
+        BenchCommand::Io(io_args) => run_io(&io_args),
         BenchCommand::Runtimes(args) => {
             versus::measure_runtimes(&args).map_err(|error| BenchError::Runtimes(error.to_string()))
         }
@@ -55,6 +58,12 @@ fn run_engine(args: &engine::EngineArgs) -> Result<(), BenchError> {
         0 => Ok(()),
         count => Err(BenchError::EngineWrongValues { count, first: summary.wrong_value_first }),
     }
+}
+
+fn run_io(args: &io::IoBenchArgs) -> Result<(), BenchError> {
+    let summary = io::measure(&args.settings()?, &mut load::Progress::on_stderr())?;
+    print!("{}", io::describe(&summary));
+    args.json.as_ref().map_or(Ok(()), |path| write_json("--json", path, &summary))
 }
 
 fn run_hostile(args: &load::hostile::HostileArgs) -> Result<(), BenchError> {

@@ -135,7 +135,7 @@ pub struct EngineArgs {
 }
 
 /// A number of bytes as people write it.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let wanted = || format!("`{text}` is no size; write bytes, or a number with K, M, G or T");
     let unit = text.chars().last().map_or(0, |letter| match letter.to_ascii_uppercase() {
         'K' => 10,

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use larder_runtime::device_model::{DeviceModel, IoDirection};
+use larder_runtime::device_model::{DeviceModel, IoDirection, seconds_of};
 use larder_runtime::disk::DiskCounters;
-use larder_runtime::env::IoClass;
+use larder_runtime::env::{DISK_ALIGNMENT, IO_CLASSES, IoClass};
 use serde::Serialize;
 
 use super::EngineSettings;
@@ -116,53 +116,82 @@ pub struct BesideSummary {
     pub errors: Vec<ErrorSummary>,
 }
 
-/// The parts of a device's time that were used, by its figures.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// The parts of a device's time that were used, as the scheduler charges for it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DeviceShares {
     /// What reads took that clients waited for.
     pub foreground: f64,
-    /// What all else took.
+    /// What all else took, flushes of the device too.
     pub background: f64,
     /// What all took when there was no workload.
     pub background_alone: f64,
     /// What all else took over what it could have had: as much as alone, or what the reads have
     /// left.
     pub background_kept: f64,
+    /// What was charged over what the device's figures say: more than one where the device is
+    /// slower than they say or reads and writes meet, less where it is found to be quicker.
+    pub price: f64,
+    /// What each class took, by its name; classes without any are left out.
+    pub classes: Vec<(&'static str, f64)>,
+}
+
+/// What of a device's time went to whom, while it was shared.
+struct DeviceUse {
+    /// What was charged for reads that clients wait for.
+    foreground: f64,
+    /// And for all else.
+    background: f64,
+    /// What all of it takes by the device's figures.
+    by_figures: f64,
+    /// What was charged for each class.
+    classes: [(&'static str, f64); IO_CLASSES],
 }
 
 impl DeviceShares {
     /// Of the times in which the loads were alone, and beside the workload: what the disk was asked
     /// for before and after each, and how long it was.
     pub(super) fn new(model: &DeviceModel, alone: &DiskSpan, beside: &DiskSpan) -> Self {
-        let (alone_foreground, alone_background) = Self::parts(model, alone);
-        let (foreground, background) = Self::parts(model, beside);
-        let background_alone = alone_foreground + alone_background;
-        // Less than nothing left means that the figures are too low.
+        let (alone, beside) = (DeviceUse::of(model, alone), DeviceUse::of(model, beside));
+        let background_alone = alone.foreground + alone.background;
+        let DeviceUse { foreground, background, by_figures, classes } = beside;
+        // Nothing left means that the figures are too low.
         let possible = background_alone.min(1.0 - foreground).max(0.001);
         let background_kept = background / possible;
-        Self { foreground, background, background_alone, background_kept }
+        let price = (foreground + background) / by_figures.max(0.001);
+        let classes = classes.into_iter().filter(|(_, part)| *part > 0.0).collect();
+        Self { foreground, background, background_alone, background_kept, price, classes }
     }
+}
 
-    /// What reads of clients took of the device, and all else.
-    fn parts(model: &DeviceModel, span: &DiskSpan) -> (f64, f64) {
+impl DeviceUse {
+    fn of(model: &DeviceModel, span: &DiskSpan) -> Self {
         let DiskSpan { counters: (before, after), elapsed } = span;
-        let (costs, read) = (model.costs(), IoClass::Read as usize);
-        let foreground = costs.seconds_of(
+        let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let charged = |class: IoClass| {
+            let charged = |counters: &DiskCounters| counters.classes[class as usize].charged_tokens;
+            seconds_of(charged(after) - charged(before)) / seconds
+        };
+        let costs = model.costs();
+        let reads = costs.seconds_of(
             IoDirection::Read,
-            after.classes[read].reads - before.classes[read].reads,
-            after.classes[read].bytes - before.classes[read].bytes,
+            after.reads - before.reads,
+            after.read_bytes - before.read_bytes,
         );
-        let (reads, read_bytes) =
-            (after.reads - before.reads, after.read_bytes - before.read_bytes);
-        let all_reads = costs.seconds_of(IoDirection::Read, reads, read_bytes);
+        // A flush costs as much as the shortest write.
+        let syncs = after.syncs - before.syncs;
         let writes = costs.seconds_of(
             IoDirection::Write,
-            after.writes - before.writes,
-            after.write_bytes - before.write_bytes,
+            after.writes - before.writes + syncs,
+            after.write_bytes - before.write_bytes + syncs * DISK_ALIGNMENT as u64,
         );
-        let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-        let foreground = foreground / seconds;
-        (foreground, (all_reads + writes) / seconds - foreground)
+        let foreground = charged(IoClass::Read);
+        let classes = IoClass::ALL.map(|class| (class.name(), charged(class)));
+        Self {
+            foreground,
+            background: classes.iter().map(|(_, part)| part).sum::<f64>() - foreground,
+            classes,
+            by_figures: (reads + writes) / seconds,
+        }
     }
 }
 
@@ -232,10 +261,12 @@ impl BesideMeasured {
 
 #[cfg(test)]
 mod tests {
+    use larder_runtime::device_model::TOKENS_PER_MILLISECOND;
+
     use super::*;
 
     #[test]
-    fn shares_of_the_device_go_by_its_figures() {
+    fn shares_of_the_device_go_by_what_was_charged_for_it() {
         // So many bytes a second that they cost nothing.
         let bandwidth = 1_000_000_000_000;
         let model = DeviceModel {
@@ -245,23 +276,31 @@ mod tests {
             write_bandwidth: bandwidth,
             ..DeviceModel::default()
         };
+        let second = TOKENS_PER_MILLISECOND * 1_000;
         let (before, mut after) = (DiskCounters::default(), DiskCounters::default());
-        // 800 reads, 200 by clients, and 150 writes.
+        // 800 reads, 200 of them by clients, 100 writes and 50 flushes.
         (after.reads, after.read_bytes) = (800, 800 << 12);
-        let read = &mut after.classes[IoClass::Read as usize];
-        (read.reads, read.bytes) = (200, 200 << 12);
-        (after.writes, after.write_bytes) = (150, 150 << 12);
+        (after.writes, after.write_bytes, after.syncs) = (100, 100 << 12, 50);
+        after.classes[IoClass::Read as usize].charged_tokens = second / 5;
+        after.classes[IoClass::Scan as usize].charged_tokens = second * 6 / 10;
+        after.classes[IoClass::Commit as usize].charged_tokens = second * 3 / 10;
         let span = |counters, seconds| DiskSpan { counters, elapsed: Duration::from_secs(seconds) };
         let shares =
             DeviceShares::new(&model, &span((before, after), 1), &span((before, after), 2));
-        let is_near = |found: f64, expected: f64| (found - expected).abs() < 1e-9;
+        let is_near = |found: f64, expected: f64| (found - expected).abs() < 1e-4;
         assert!(is_near(shares.foreground, 0.1), "{shares:?}");
         assert!(is_near(shares.background, 0.3 + 0.15), "{shares:?}");
         assert!(is_near(shares.background_alone, 1.1), "{shares:?}");
         assert!(is_near(shares.background_kept, 0.5), "of the nine tenths that are left");
+        assert!(is_near(shares.price, 1.0), "flushes have their price: {shares:?}");
+        let names: Vec<_> = shares.classes.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["commit", "read", "scan"]);
         let slow = DeviceShares::new(&model, &span((before, after), 4), &span((before, after), 2));
         assert!(is_near(slow.background_alone, 0.275), "{slow:?}");
         assert!(is_near(slow.background_kept, 0.45 / 0.275), "of what it had alone");
+        after.classes[IoClass::Scan as usize].charged_tokens *= 2;
+        let dear = DeviceShares::new(&model, &span((before, after), 4), &span((before, after), 4));
+        assert!(is_near(dear.price, 1.7 / 1.1), "{dear:?}");
         let idle =
             DeviceShares::new(&model, &span((before, before), 0), &span((before, before), 0));
         assert_eq!((idle.foreground, idle.background_kept), (0.0, 0.0));

@@ -259,5 +259,6 @@ fn add(sum: &mut DiskCounters, counters: &DiskCounters) {
     for (sum, class) in sum.classes.iter_mut().zip(counters.classes) {
         sum.bytes += class.bytes;
         sum.reads += class.reads;
+        sum.charged_tokens += class.charged_tokens;
     }
 }

@@ -43,6 +43,7 @@ use larder_runtime::disk::DiskCounters;
 use larder_runtime::io_queue::IoQueueOptions;
 
 pub use arguments::EngineArgs;
+pub(crate) use arguments::size;
 pub use beside::{BesideLoad, BesideSummary, DeviceShares};
 pub use settings::{EngineDurability, EngineSettings, Warm, Workload};
 pub use space_bounds::{SpaceBounds, SpaceCap};
@@ -54,7 +55,7 @@ pub use summary::{
 pub use windows::{Evenness, WindowSummary};
 
 pub(crate) use plot::draw;
-pub(crate) use report::describe;
+pub(crate) use report::{bytes, describe};
 
 use crate::error::BenchError;
 use crate::load::Progress;

@@ -175,13 +175,17 @@ impl Lines {
         }
         if let Some(device) = &beside.device {
             self.add(format!(
-                "  of the device by its figures: reads of clients {:.1} %, all else {:.1} %, alone \
-                 {:.1} %: {:.1} % of what it could have had",
+                "  of the device: reads of clients {:.1} %, all else {:.1} %, alone {:.1} %: {:.1} % \
+                 of what it could have had, at {:.2}x the price of its figures",
                 device.foreground * 100.0,
                 device.background * 100.0,
                 device.background_alone * 100.0,
-                device.background_kept * 100.0
+                device.background_kept * 100.0,
+                device.price
             ));
+            let part = |(class, part): &(&str, f64)| format!("{class} {:.1} %", part * 100.0);
+            let parts: Vec<String> = device.classes.iter().map(part).collect();
+            self.add(format!("    by class: {}", parts.join(", ")));
         }
         self.errors("  error beside it or alone", &beside.errors);
     }
@@ -255,7 +259,7 @@ impl Lines {
 }
 
 /// A number of bytes with the unit that suits it.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, shift)| count >> shift > 0);
     unit.map_or_else(

@@ -134,7 +134,7 @@ fn a_workload_is_compared_with_itself_beside_other_loads() {
     // 2,000 a second for as long as 300 reads take at 400 a second, if the machine is not busy.
     assert!((1..=1_600).contains(&beside.overwrites), "{beside:?}");
     assert!(beside.scanned > 0, "{beside:?}");
-    let device = beside.device.expect("its figures are known");
+    let device = beside.device.as_ref().expect("its figures are known");
     assert!(device.background > 0.0 && device.foreground >= 0.0, "{device:?}");
     assert!(device.background_alone > 0.0 && device.background_kept > 0.0, "{device:?}");
     assert!(beside.alone_overwrites_per_second > 0.0, "{beside:?}");

@@ -262,6 +262,11 @@ pub fn tokens_of(nanoseconds: u64) -> u64 {
     nanoseconds.min(MINUTE) * TOKENS_PER_MILLISECOND / NANOSECONDS_PER_MILLISECOND
 }
 
+/// The part of a second that so many tokens are.
+pub fn seconds_of(tokens: u64) -> f64 {
+    tokens as f64 / TOKENS_PER_SECOND as f64
+}
+
 /// How many nanoseconds it takes until so many tokens have come, rounded up.
 #[inline]
 pub fn nanoseconds_of(tokens: u64) -> u64 {

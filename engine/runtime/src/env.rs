@@ -101,6 +101,17 @@ impl IoClass {
         Self::Scrub,
     ];
 
+    /// The class of this name.
+    ///
+    /// # Errors
+    /// That there is none, and which there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|class| class.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("there is no class `{name}`; there are {names}")
+        })
+    }
+
     /// What options, metrics and reports call the class.
     pub fn name(self) -> &'static str {
         match self {

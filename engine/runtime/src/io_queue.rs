@@ -224,6 +224,8 @@ impl<T> IoQueue<T> {
         }
         let (_, _, Waiting { since, payload, .. }) = self.waiting.pop().expect("seen just now");
         self.dispatch(request, cost, now.saturating_sub(since), now);
+        let charged = &mut self.classes[request.class as usize].statistics.charged_tokens;
+        *charged = charged.wrapping_add(price);
         Some(payload)
     }
 
@@ -254,6 +256,14 @@ impl<T> IoQueue<T> {
         }
     }
 
+    /// What [`IoQueue::complete`] is told of next may have ended up to so many nanoseconds before: the
+    /// core did not look at the device meanwhile.
+    pub fn note_unwatched(&mut self, nanoseconds: u64) {
+        if let Some(device) = &mut self.device {
+            device.feedback.note_unwatched(nanoseconds);
+        }
+    }
+
     /// A request that [`IoQueue::pop`] gave out just now will not go to the device after all: what
     /// it was charged for is given back, and who was to wait for that goes on.
     pub fn withdraw(&mut self, request: IoRequest, now: u64) {
@@ -275,6 +285,8 @@ impl<T> IoQueue<T> {
         }
         let class = &mut self.classes[index];
         class.statistics.dispatched -= 1;
+        let charged = &mut class.statistics.charged_tokens;
+        *charged = charged.wrapping_sub(price);
         if class.cap.as_mut().is_some_and(|cap| cap.undo(request.bytes)) {
             class.pause = None;
         }

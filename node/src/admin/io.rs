@@ -1,5 +1,6 @@
 //! How disk requests share the disk, as `/io` shows and changes it.
 
+use larder_runtime::device_model::seconds_of;
 use larder_runtime::env::IoClass;
 use serde::Serialize;
 
@@ -57,6 +58,7 @@ struct ClassPart {
     device_seconds: f64,
     after_seconds: f64,
     starved_seconds: f64,
+    charged_seconds: f64,
 }
 
 /// The page.
@@ -112,6 +114,7 @@ fn part(report: &CoreReport, class: IoClass) -> ClassPart {
         device_seconds: seconds(of_class.ring_nanoseconds),
         after_seconds: seconds(of_class.after_nanoseconds),
         starved_seconds: seconds(of_class.starved_nanoseconds),
+        charged_seconds: seconds_of(of_class.charged_tokens),
     }
 }
 

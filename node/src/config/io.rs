@@ -101,11 +101,7 @@ fn by_class<T: Copy>(
         let Some((name, given)) = pair.split_once('=') else {
             return Err(format!("`{pair}` is not CLASS=VALUE, such as compaction=100"));
         };
-        let class =
-            IoClass::ALL.into_iter().find(|class| class.name() == name).ok_or_else(|| {
-                let names = IoClass::ALL.map(IoClass::name).join(", ");
-                format!("there is no class `{name}`; there are {names}")
-            })?;
+        let class = IoClass::named(name)?;
         let place = &mut values[class as usize];
         if place.is_some() {
             return Err(format!("{name} is given twice"));

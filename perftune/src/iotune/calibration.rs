@@ -11,10 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::error::IotuneError;
 use super::machine_name;
-use super::ring_runner::{
-    FILE_BYTES_MIN, RUNNER_FILE_PREFIX, RUNNER_FILE_SUFFIX, RingRunner, RingRunnerOptions,
-};
+use super::ring_runner::{FILE_BYTES_MIN, RingRunner, RingRunnerOptions};
 use super::surroundings;
+use super::unnamed_file::{UNNAMED_PREFIX, UNNAMED_SUFFIX};
 use crate::disk::{DISK_FILE, DiskProperties, doubts, from_toml, to_toml};
 use crate::machine::{mount_above, mounts};
 use crate::measure::{DiskLoad, LoadRunner, LoadSample, MeasureOptions, measure_rates};
@@ -160,7 +159,7 @@ pub fn forget_interrupted(directory: &Path) -> io::Result<()> {
 
 /// Whether a file of this name is one that a measurement takes away or renames itself.
 pub fn is_interrupted(name: &str) -> bool {
-    let is_runners = name.starts_with(RUNNER_FILE_PREFIX) && name.ends_with(RUNNER_FILE_SUFFIX);
+    let is_runners = name.starts_with(UNNAMED_PREFIX) && name.ends_with(UNNAMED_SUFFIX);
     is_runners || name == unfinished_name(DISK_FILE)
 }
 

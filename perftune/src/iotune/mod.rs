@@ -11,6 +11,7 @@ mod report;
 mod result_files;
 mod ring_runner;
 mod surroundings;
+mod unnamed_file;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub use calibration::{Calibration, forget_interrupted, is_interrupted};
 pub use error::IotuneError;
 pub use ring_runner::{RingRunner, RingRunnerOptions};
+pub use unnamed_file::{UnnamedFile, random_buffer};
 
 use crate::disk::{DiskProperties, doubts};
 use crate::machine::Machine;

@@ -1,7 +1,4 @@
-//! Loads on the node's own ring, on a file that has no name.
-//!
-//! The calling thread is the core. The file's name is removed as soon as the file is made, so that
-//! nothing is left however the program ends.
+//! Loads on the node's own ring, on a file that has no name. The calling thread is the core.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,27 +11,19 @@ use indicatif::ProgressBar;
 use larder_runtime::buffer::Buffer;
 use larder_runtime::core_env::CoreEnv;
 use larder_runtime::core_thread::{Core, CoreOptions};
-use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, OpenMode, TaskQueue};
+use larder_runtime::env::{DISK_ALIGNMENT, Env, File, IoClass, TaskQueue};
 use larder_runtime::io_queue::IoQueueOptions;
 use larder_runtime::ring_env::RingEnv;
 
 use super::error::IotuneError;
 use super::load_tally::LoadTally;
+use super::unnamed_file::{RingFile, UnnamedFile, random_buffer, refused};
 use crate::measure::{DiskLoad, LoadKind, LoadRunner, LoadSample};
 
-/// A file on the ring.
-type RingFile = <RingEnv as Env>::File;
-
-/// The length of the writes that fill the file, in bytes; its size is a multiple of it.
-const FILL_BYTES: usize = 1 << 20;
 /// The node's own cap would hide what the disk does with more.
 const BYTES_IN_FLIGHT_MAX: u64 = 64 << 20;
 /// Memory of buffers that the ring knows, in bytes: for 256 requests of 16 KiB, or 64 of 64 KiB.
 const REGISTERED_BYTES: usize = 4 << 20;
-
-/// The name that the file has for a moment: this, the number of the process, and that.
-pub(super) const RUNNER_FILE_PREFIX: &str = "larder-iotune-";
-pub(super) const RUNNER_FILE_SUFFIX: &str = ".tmp";
 
 /// How much a measurement on the ring may take.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +51,7 @@ pub(super) const FILE_BYTES_MIN: u64 = 16 << 20;
 
 /// A core that puts loads on a file.
 pub struct RingRunner {
-    file: RingFile,
-    bytes: u64,
+    file: UnnamedFile,
     more_milliseconds: u32,
     progress: ProgressBar,
     milliseconds_done: u64,
@@ -94,23 +82,23 @@ impl RingRunner {
         let options = CoreOptions { io, registered_bytes, ..CoreOptions::default() };
         let mut core = Core::new(options)?;
         let env = core.env();
-        let file = core.block_on(make_file(&env, directory, bytes))?;
+        let mut file = core.block_on(UnnamedFile::make(&env, directory, 0, bytes))?;
         let nanoseconds_max =
             fill_milliseconds_max.map_or(u64::MAX, |most| u64::from(most) * 1_000_000);
-        let filling = fill(&env, &file, (bytes, nanoseconds_max), &progress);
-        let bytes = core.block_on(filling).map_err(|error| {
+        let filling = file.fill(&env, nanoseconds_max, &progress);
+        core.block_on(filling).map_err(|error| {
             refused(directory, &format!("the file to measure on could not be written: {error}"))
         })?;
-        if bytes < FILE_BYTES_MIN {
+        if file.bytes() < FILE_BYTES_MIN {
             let message = format!(
                 "only {} MiB were written to it in {} ms, and at least {} are needed",
-                bytes >> 20,
+                file.bytes() >> 20,
                 fill_milliseconds_max.unwrap_or(0),
                 FILE_BYTES_MIN >> 20
             );
             return Err(refused(directory, &message));
         }
-        Ok(Self { file, bytes, more_milliseconds, progress, milliseconds_done: 0, env, core })
+        Ok(Self { file, more_milliseconds, progress, milliseconds_done: 0, env, core })
     }
 }
 
@@ -118,8 +106,9 @@ impl LoadRunner for RingRunner {
     fn run(&mut self, load: DiskLoad) -> Result<LoadSample, String> {
         let length = u64::from(load.length);
         let is_whole = length > 0 && length.is_multiple_of(DISK_ALIGNMENT as u64);
-        if !is_whole || length > self.bytes {
-            return Err(format!("requests of {length} bytes do not fit a file of {}", self.bytes));
+        if !is_whole || length > self.file.bytes() {
+            let bytes = self.file.bytes();
+            return Err(format!("requests of {length} bytes do not fit a file of {bytes}"));
         }
         // Before the clock starts, because random bytes take their time.
         let buffer_bytes = usize::try_from(length).unwrap_or(0);
@@ -127,9 +116,9 @@ impl LoadRunner for RingRunner {
             (0..load.depth.max(1)).map(|_| random_buffer(&self.env, buffer_bytes)).collect();
         let running = Rc::new(RunningLoad {
             load,
-            file: self.file.clone(),
+            file: self.file.file().clone(),
             env: self.env.clone(),
-            blocks: self.bytes / length,
+            blocks: self.file.bytes() / length,
             start: self.env.precise_now(),
             progress: self.progress.clone(),
             milliseconds_before: self.milliseconds_done,
@@ -154,80 +143,6 @@ impl LoadRunner for RingRunner {
             None => Ok(state.tally.sample(state.reads, state.writes)),
         }
     }
-}
-
-fn refused(directory: &Path, message: &str) -> IotuneError {
-    IotuneError::Directory { path: directory.to_owned(), message: message.to_owned() }
-}
-
-/// Makes the file, takes its name away, and reserves its space.
-async fn make_file(env: &RingEnv, directory: &Path, bytes: u64) -> Result<RingFile, IotuneError> {
-    let name = format!("{RUNNER_FILE_PREFIX}{}{RUNNER_FILE_SUFFIX}", std::process::id());
-    let path = directory.join(name);
-    let cannot = |error: io::Error| {
-        refused(directory, &format!("no file can be made there to measure on: {error}"))
-    };
-    let opened = env.open(&path, OpenMode::CreateNew).await;
-    let is_of_another = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
-    if opened.as_ref().is_err_and(is_of_another) {
-        return opened.map_err(cannot);
-    }
-    // Also where opening has failed: the file may have been made before that.
-    let removed = env.remove(&path).await;
-    let file = opened.map_err(cannot)?;
-    removed.map_err(cannot)?;
-    if !file.is_direct() {
-        return Err(refused(
-            directory,
-            "its file system has no direct I/O (O_DIRECT), so the page cache would be measured; \
-             use ext4 or XFS",
-        ));
-    }
-    let free = env.free_space(directory).map_err(cannot)?;
-    if bytes > free / 2 {
-        return Err(refused(
-            directory,
-            &format!(
-                "a file of {} MiB is to be at most half of the free space, which is {} MiB; free \
-                 some, or give a smaller --size",
-                bytes >> 20,
-                free >> 20
-            ),
-        ));
-    }
-    file.allocate(bytes).await.map_err(cannot)?;
-    Ok(file)
-}
-
-/// Writes the whole file once, or as much of it as may be in the time, and returns how much that
-/// is: disks answer reads of what was never written without looking.
-async fn fill(
-    env: &RingEnv,
-    file: &RingFile,
-    (bytes, nanoseconds_max): (u64, u64),
-    progress: &ProgressBar,
-) -> io::Result<u64> {
-    let start = env.precise_now();
-    let mut buffer = random_buffer(env, FILL_BYTES);
-    let mut offset = 0;
-    while offset < bytes && env.precise_now().saturating_sub(start) < nanoseconds_max {
-        let (written, back) = file.write(IoClass::Scrub, offset, buffer).await;
-        written?;
-        buffer = back;
-        offset += FILL_BYTES as u64;
-        progress.set_position(offset);
-    }
-    file.sync(IoClass::Scrub).await?;
-    Ok(offset)
-}
-
-/// What no disk can make shorter.
-fn random_buffer(env: &RingEnv, length: usize) -> Buffer {
-    let mut buffer = env.buffer(length);
-    for part in buffer.chunks_mut(8) {
-        part.copy_from_slice(&env.random().to_ne_bytes()[..part.len()]);
-    }
-    buffer
 }
 
 /// A load under way.

@@ -186,6 +186,27 @@ fn shares_and_caps_change_while_requests_wait() {
     assert!(scan.starved_nanoseconds > 0 && scan.queue_nanoseconds > 0);
 }
 
+/// What keeps a request from the ring until the end of the turn is the core, and not the device.
+#[test]
+fn what_a_request_waits_for_its_core_is_not_taken_for_the_devices_time() {
+    const HELD: u64 = 20_000_000;
+    let mut fixture = fixture();
+    fixture.write(4096).unwrap();
+    let (file, env) = (fixture.file.clone(), fixture.env.clone());
+    let read = async move {
+        let read = file.read(IoClass::Read, 0, env.buffer(4096));
+        let start = env.precise_now();
+        while env.precise_now() - start < HELD {
+            std::hint::spin_loop();
+        }
+        read.await.0
+    };
+    fixture.core.block_on(read).unwrap();
+    let read = fixture.env.disk_counters().classes[IoClass::Read as usize];
+    assert!(read.queue_nanoseconds >= HELD, "{read:?}");
+    assert_eq!(read.completed, 1);
+}
+
 /// With a real ring: the core sleeps until tokens are due, and is woken for them.
 #[test]
 fn a_core_sleeps_until_its_tokens_are_due() {

@@ -80,6 +80,10 @@ struct SimulatedCore {
     loads: Vec<Load>,
     /// What the device has: when it ends, when it was given, and the ticket.
     flying: Vec<(u64, u64, Ticket)>,
+    /// It looks at its queue once in so many nanoseconds, because it does other things meanwhile;
+    /// 0 for at every tick.
+    turn: u64,
+    turns_at: u64,
 }
 
 struct Machine {
@@ -102,6 +106,8 @@ impl Machine {
             queue: IoQueue::new(options.clone()),
             loads,
             flying: Vec::new(),
+            turn: 0,
+            turns_at: 0,
         };
         Self {
             disk: Disk { costs: real.costs(), delay: 80 * MICROSECOND, free_at: 0 },
@@ -118,7 +124,8 @@ impl Machine {
             // Nobody is always first.
             let first = (self.now / self.tick) as usize % self.cores.len();
             self.cores.rotate_left(first);
-            for core in &mut self.cores {
+            for core in self.cores.iter_mut().filter(|core| core.turns_at <= self.now) {
+                core.turns_at = self.now + core.turn;
                 core.turn(&mut self.disk, self.now);
             }
             self.cores.rotate_right(first);
@@ -143,6 +150,7 @@ impl Machine {
 
 impl SimulatedCore {
     fn turn(&mut self, disk: &mut Disk, now: u64) {
+        self.queue.note_unwatched(self.turn);
         let mut index = 0;
         while index < self.flying.len() {
             if self.flying[index].0 > now {
@@ -153,7 +161,8 @@ impl SimulatedCore {
             let load = &mut self.loads[load];
             (load.outstanding, load.ended) = (load.outstanding - 1, load.ended + 1);
             load.took.push(ended_at - pushed_at);
-            self.queue.complete(load.request, load.request.bytes, ended_at - given_at, now);
+            // A core learns of it when it looks.
+            self.queue.complete(load.request, load.request.bytes, now - given_at, now);
         }
         for (index, load) in self.loads.iter_mut().enumerate() {
             while load.is_due(now) {
@@ -505,4 +514,78 @@ fn a_withdrawn_request_does_not_pause_the_background() {
     let due = queue.due().expect("it is due");
     assert!((now + 100 * MILLISECOND..now + SECOND).contains(&due), "{due}");
     assert_eq!(queue.pop(due), Some(5));
+}
+
+/// What the requests of these classes were charged on all cores, in tokens.
+fn charged(machine: &Machine, is_counted: impl Fn(IoClass) -> bool) -> u64 {
+    let of_core = |core: &SimulatedCore| -> u64 {
+        let classes = IoClass::ALL.into_iter().filter(|class| is_counted(*class));
+        classes.map(|class| core.queue.class_statistics(class, machine.now).charged_tokens).sum()
+    };
+    machine.cores.iter().map(of_core).sum()
+}
+
+/// Cores that are busy look at their queues once in a turn. What they see late is not taken for a
+/// slow device, and the background has what reads leave.
+#[test]
+fn the_background_has_what_reads_leave_however_busy_the_cores_are() {
+    for turn in [0, 100, 200, 400] {
+        let half = 4 * SECOND / model().read_iops;
+        let loads = || {
+            vec![
+                reads(IoClass::Read, 4_096, 0).every(half),
+                reads(IoClass::Scan, 16 << 10, 64),
+                writes(IoClass::Flush, 64 << 10, 1),
+                reads(IoClass::Compaction, 128 << 10, 1),
+                writes(IoClass::Compaction, 64 << 10, 1),
+                reads(IoClass::GarbageCollection, 128 << 10, 1),
+            ]
+        };
+        let mut machine = Machine::new(model(), model(), vec![loads(), loads()]);
+        machine.cores.iter_mut().for_each(|core| core.turn = turn * MICROSECOND);
+        machine.run(SECOND);
+        let is_read = |class| class == IoClass::Read;
+        let both = |machine: &Machine| {
+            (charged(machine, is_read), charged(machine, |class| !is_read(class)))
+        };
+        let (reads_before, others_before) = both(&machine);
+        machine.run(4 * SECOND);
+        let (reads, others) = both(&machine);
+        let (reads, others) = (reads - reads_before, others - others_before);
+        let left = tokens_of(4 * SECOND) - reads;
+        assert!(reads >= tokens_of(4 * SECOND) * 49 / 100, "{turn} us: half is for reads");
+        assert!(others >= left * 9 / 10, "turns of {turn} us: {others} of {left}");
+    }
+}
+
+#[test]
+fn what_is_charged_is_what_time_has_brought() {
+    let mixed = DeviceModel { mixed_thousandths: 800, ..model() };
+    let loads = || vec![reads(IoClass::Scan, 4_096, 64), writes(IoClass::Flush, 64 << 10, 16)];
+    let mut machine = Machine::new(mixed, mixed, vec![loads(), loads()]);
+    machine.run(SECOND);
+    let all = charged(&machine, |_| true);
+    let limit = model().costs().limit();
+    assert!(all <= tokens_of(SECOND) + 2 * limit, "{all}");
+    assert!(all >= tokens_of(SECOND) * 97 / 100, "{all}");
+    let done: u64 =
+        (0..2).map(|core| cost(machine.load(core, 0)) + cost(machine.load(core, 1))).sum();
+    assert!(done < all * 97 / 100, "together they cost more: {done} of {all}");
+}
+
+#[test]
+fn a_withdrawn_request_is_charged_nothing() {
+    let group = DeviceGroup::new(model(), 1);
+    let options = IoQueueOptions { device: Some(group), ..IoQueueOptions::default() };
+    let mut queue = IoQueue::new(options);
+    let read = IoRequest { class: IoClass::Read, direction: IoDirection::Read, bytes: 4_096 };
+    let charged =
+        |queue: &IoQueue<()>| queue.class_statistics(IoClass::Read, SECOND).charged_tokens;
+    queue.push(read, (), SECOND);
+    assert_eq!(
+        (queue.pop(SECOND), charged(&queue)),
+        (Some(()), model().cost(IoDirection::Read, 4_096))
+    );
+    queue.withdraw(read, SECOND);
+    assert_eq!(charged(&queue), 0);
 }

@@ -18,7 +18,10 @@
 //! window beyond the whole, as long as it stays so, up to ten times the figures.
 //!
 //! How long a read takes is counted without what its own bytes cost, so that a goal for short reads
-//! says something of long ones.
+//! says something of long ones. When it ended is known to within the time for which the core did
+//! other things and did not look. It is late if it must have been, and quick only if it cannot have
+//! been slow: a core that has much to do is no reason to hold the background back, and none to ask
+//! more of the device.
 
 use super::statistics::IoFlow;
 use super::{IoRequest, is_background};
@@ -77,7 +80,7 @@ struct Tally {
     late: u64,
     /// Those that took longer than the goal's [`SLACK`]th.
     noticeable: u64,
-    /// What those took in all that somebody waits for, in nanoseconds.
+    /// What those took in all, at least, that somebody waits for, in nanoseconds.
     delays: u64,
 }
 
@@ -105,6 +108,9 @@ pub(super) struct Feedback {
     tallies: [Tally; 2],
     /// Whether a request has waited for tokens in this window.
     is_throttled: bool,
+    /// For how long the core did not look at the device before it saw what ends now, in
+    /// nanoseconds.
+    unwatched: u64,
     restraint: Restraint,
     /// For how long figures have looked too low.
     calm_nanoseconds: u64,
@@ -127,6 +133,7 @@ impl Feedback {
             completed: 0,
             tallies: [Tally::default(); 2],
             is_throttled: false,
+            unwatched: 0,
             restraint: Restraint::default(),
             calm_nanoseconds: 0,
             flow: IoFlow::default(),
@@ -173,7 +180,12 @@ impl Feedback {
         self.is_throttled = true;
     }
 
-    /// A request has ended, `delay` nanoseconds later than its own bytes take. Of flushes only
+    /// The core did not look at the device for so many nanoseconds.
+    pub(super) fn note_unwatched(&mut self, nanoseconds: u64) {
+        self.unwatched = nanoseconds;
+    }
+
+    /// A request was seen to have ended, `delay` nanoseconds later than its own bytes take. Of flushes only
     /// that they ended counts. The background's own reads are never late: nobody waits for them.
     pub(super) fn note_completed(&mut self, request: IoRequest, delay: u64) {
         self.completed += 1;
@@ -185,6 +197,7 @@ impl Feedback {
         tally.noticeable += u64::from(delay > self.goal / SLACK);
         if !is_background(request.class) {
             tally.awaited += 1;
+            let delay = delay.saturating_sub(self.unwatched);
             tally.late += u64::from(delay > self.goal);
             let delay = delay.min(self.goal.saturating_mul(DELAY_GOALS_MAX));
             tally.delays = tally.delays.saturating_add(delay);

@@ -17,6 +17,10 @@ pub struct IoClassStatistics {
     pub bytes: u64,
     /// Parts, beyond the first, that long requests were split into.
     pub split: u64,
+    /// What requests that went were charged of the device's time, in tokens: their cost by its
+    /// figures, and more or less where reads and writes meet or the device is not as quick as they
+    /// say. 0 while no device was measured.
+    pub charged_tokens: u64,
     /// Nanoseconds that requests waited for their turn.
     pub queue_nanoseconds: u64,
     /// Nanoseconds from the ring to the completion.

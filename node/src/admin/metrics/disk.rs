@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use larder_runtime::device_model::seconds_of;
 use larder_runtime::env::IoClass;
 use larder_runtime::io_queue::IoClassStatistics;
 
@@ -13,7 +14,7 @@ use crate::facts::DiskFacts;
 type ClassFigure = (&'static str, Type, &'static str, fn(&IoClassStatistics) -> f64);
 
 /// The figures of each class on each core.
-const CLASS_FIGURES: [ClassFigure; 13] = [
+const CLASS_FIGURES: [ClassFigure; 14] = [
     ("reads_total", Counter, "Reads.", |class| class.reads as f64),
     ("operations_total", Counter, "Reads, writes and flushes.", |class| class.completed as f64),
     ("bytes_total", Counter, "Bytes read and written.", |class| class.bytes as f64),
@@ -39,6 +40,12 @@ const CLASS_FIGURES: [ClassFigure; 13] = [
         Counter,
         "Time in which requests waited and none of the class was under way.",
         |class| seconds(class.starved_nanoseconds),
+    ),
+    (
+        "charged_seconds_total",
+        Counter,
+        "Time of the device that requests were charged, by its figures and what became of them.",
+        |class| seconds_of(class.charged_tokens),
     ),
     ("splits_total", Counter, "Parts of long requests beyond the first.", |class| {
         class.split as f64

@@ -267,3 +267,20 @@ fn what_is_urgent_is_held_back_less() {
     windows.feedback.set_urgency(URGENCY_MAX);
     assert_eq!(windows.feedback.background_part(), None);
 }
+
+/// A core that does other things for long sees late what has ended in time, and cannot tell.
+#[test]
+fn what_was_seen_late_is_neither_late_nor_quick() {
+    let mut windows = Windows::new(1);
+    windows.feedback.note_unwatched(GOAL);
+    for _ in 0..20 {
+        assert_eq!(windows.pass_late(2 * GOAL), 1_000, "it may have ended in time");
+    }
+    assert_eq!(windows.pass_late(2 * GOAL + 1), 700, "it cannot have");
+    let mut windows = Windows::new(1);
+    windows.feedback.note_unwatched(GOAL);
+    for _ in 0..500 {
+        windows.feedback.note_throttled();
+        assert_eq!(windows.pass_late(GOAL), 1_000, "it may have been slow");
+    }
+}
