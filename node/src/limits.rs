@@ -242,12 +242,13 @@ pub const TURN_MESSAGES_MAX: usize = 1024;
 /// vector of its own, so that batches stay small enough to be kept.
 pub const BATCH_COPY_BYTES_MAX: usize = 4096;
 
-/// Memory of the empty batches that a core keeps for another one, in bytes. Beyond it they are
-/// given back to the allocator, and one that is made anew has to grow again.
+/// Memory of the empty batches that a core keeps for all others, in bytes; each has the same part of
+/// it. Beyond it they are given back to the allocator, and one that is made anew has to grow again.
 pub const BATCHES_KEPT_BYTES_MAX: usize = 4 << 20;
 
-/// The part of that which memory is planned with: not all pairs of cores talk so much at a time.
-pub const BATCHES_PLANNED_PART: usize = 16;
+/// The least that a core keeps for another one, in bytes, with which memory is planned: not all
+/// pairs of cores talk so much at a time.
+pub const BATCHES_KEPT_BYTES_MIN: usize = 256 << 10;
 
 /// Empty batches that a core keeps for another one.
 pub const BATCHES_KEPT_MAX: usize = 32;
@@ -268,8 +269,7 @@ pub const ITEM_BYTES_DEFAULT: u64 = 1 << 20;
 pub const ITEM_BYTES_RANGE: std::ops::RangeInclusive<u64> = (1 << 10)..=(128 << 20);
 
 /// Log of the whole node that a start may have to replay, unless `--recovery-log` says otherwise,
-/// in
-/// bytes: a second of reading on a device of an i3.
+/// in bytes: a second of reading on a device of an i3.
 pub const RECOVERY_LOG_DEFAULT: u64 = 256 << 20;
 
 /// The least of it: a shard's memtable would hold next to nothing.
@@ -344,5 +344,5 @@ const _: () = {
     assert!(MAILBOX_BATCHES.is_power_of_two());
     assert!(2 * BATCHES_RETURNED_ABOVE <= BATCHES_KEPT_MAX);
     assert!(CREDIT_BYTES < TURN_BYTES);
-    assert!(BATCH_COPY_BYTES_MAX < BATCHES_KEPT_BYTES_MAX / BATCHES_PLANNED_PART);
+    assert!(BATCH_COPY_BYTES_MAX < BATCHES_KEPT_BYTES_MIN);
 };

@@ -5,8 +5,8 @@ use larder_engine::memory::ShardMemory;
 use larder_runtime::core_thread::CoreOptions;
 
 use crate::limits::{
-    BATCHES_KEPT_BYTES_MAX, BATCHES_PLANNED_PART, CONNECTION_BYTES, CONNECTION_ITEMS_MIN,
-    CONNECTION_MEMORY_MIN, CONNECTION_MEMORY_PART, CORE_MEMORY, PROCESS_MEMORY, TASK_MEMORY_PART,
+    BATCHES_KEPT_BYTES_MIN, CONNECTION_BYTES, CONNECTION_ITEMS_MIN, CONNECTION_MEMORY_MIN,
+    CONNECTION_MEMORY_PART, CORE_MEMORY, PROCESS_MEMORY, TASK_MEMORY_PART,
 };
 
 /// The least that a core has for disk buffers, and the steps in which it gets more, in bytes.
@@ -115,8 +115,7 @@ impl CoreShare {
         let share = memory / needs.cores;
         let items = needs.item_bytes.saturating_mul(CONNECTION_ITEMS_MIN);
         // Batches that are kept for each other core are no client's to give back.
-        let planned = BATCHES_KEPT_BYTES_MAX / BATCHES_PLANNED_PART;
-        let batches = (needs.cores - 1).saturating_mul(planned);
+        let batches = (needs.cores - 1).saturating_mul(BATCHES_KEPT_BYTES_MIN);
         let least = items.max(CONNECTION_MEMORY_MIN).saturating_add(batches);
         let connections = (share / CONNECTION_MEMORY_PART).max(least);
         let defaults = CoreOptions::default();

@@ -19,7 +19,8 @@ use larder_runtime::core_env::CoreWaker;
 use larder_runtime::mailbox::{self, Receiver, Sender};
 
 use crate::limits::{
-    BATCHES_KEPT_BYTES_MAX, BATCHES_KEPT_MAX, BATCHES_RETURNED_ABOVE, MAILBOX_BATCHES,
+    BATCHES_KEPT_BYTES_MAX, BATCHES_KEPT_BYTES_MIN, BATCHES_KEPT_MAX, BATCHES_RETURNED_ABOVE,
+    MAILBOX_BATCHES,
 };
 use crate::request::{ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
@@ -69,16 +70,18 @@ struct Line<W> {
     /// Empty batches, in the form in which mailboxes carry them.
     #[allow(clippy::vec_box, reason = "a batch moves through mailboxes by its pointer")]
     kept: Vec<Box<Batch>>,
-    /// Their memory, in bytes.
+    /// Their memory, in bytes, and how much it may be.
     kept_bytes: usize,
+    kept_bytes_max: usize,
 }
 
 impl<W> Line<W> {
-    /// A line on which nothing was sent.
-    fn new(ends: Ends, waker: W) -> Self {
+    /// A line on which nothing was sent; a core has so many.
+    fn new(ends: Ends, waker: W, lines: usize) -> Self {
+        let kept_bytes_max = (BATCHES_KEPT_BYTES_MAX / lines).max(BATCHES_KEPT_BYTES_MIN);
         let on_the_way = (VecDeque::with_capacity(MAILBOX_BATCHES), 0);
         let (gathering, kept) = (Box::default(), Vec::new());
-        Self { ends, waker, gathering, on_the_way, kept, kept_bytes: 0 }
+        Self { ends, waker, gathering, on_the_way, kept, kept_bytes: 0, kept_bytes_max }
     }
 
     /// The memory of the batches that the other core has not taken, in bytes.
@@ -95,7 +98,7 @@ impl<W> Line<W> {
     /// Keeps an empty batch, if there is room for it.
     fn keep(&mut self, batch: Box<Batch>) {
         let bytes = self.kept_bytes + batch.memory();
-        if self.kept.len() < BATCHES_KEPT_MAX && bytes <= BATCHES_KEPT_BYTES_MAX {
+        if self.kept.len() < BATCHES_KEPT_MAX && bytes <= self.kept_bytes_max {
             self.kept_bytes = bytes;
             self.kept.push(batch);
         }
@@ -155,8 +158,10 @@ impl<W: CoreWaker> Mesh<W> {
     /// The lines of the core that owns `ends`; `wakers` has one waker for each core.
     pub fn new(ends: Vec<Option<Ends>>, wakers: &[W]) -> Self {
         assert_eq!(ends.len(), wakers.len(), "one waker for each core");
-        let line =
-            |(ends, waker): (Option<Ends>, &W)| ends.map(|ends| Line::new(ends, waker.clone()));
+        let others = ends.iter().flatten().count();
+        let line = |(ends, waker): (Option<Ends>, &W)| {
+            ends.map(|ends| Line::new(ends, waker.clone(), others))
+        };
         Self { lines: ends.into_iter().zip(wakers).map(line).collect(), first: 0 }
     }
 
