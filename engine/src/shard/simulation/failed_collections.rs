@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use larder_runtime::env::{Env, IoClass};
-use larder_runtime::simulation::SimDisk;
+use larder_runtime::simulation::{SimDisk, SimEnv};
 
 use super::harness::{self, TestShard, tiny_options};
 use super::items::{flush_memtable, rest, touched};
@@ -74,11 +74,11 @@ async fn collect(shard: &TestShard, number: u32) -> Result<(), EngineError> {
 
 /// Uses up what the log has left, first with items of long keys and then with deletes of them, on a
 /// disk on which nothing that is freed is of use.
-async fn fill_log(shard: &TestShard) {
+async fn fill_log(shard: &TestShard, env: &SimEnv) {
     for operation in [set(&[4; 500]), delete()] {
         for number in 0u64.. {
             assert!(number < 10_000, "the log does not become full");
-            shard.env.set_capacity(shard.env.snapshot().used_bytes());
+            env.set_capacity(env.snapshot().used_bytes());
             let item = [&[0; 1000][..], &number.to_be_bytes()].concat();
             let key = Key { namespace: DEFAULT_NAMESPACE, record: b"fill", item: &item };
             match shard.run(&key, operation.clone(), Reply::new).await {
@@ -114,7 +114,7 @@ fn where_the_log_has_no_room_for_moves_nothing_is_copied_over_and_over() {
         // Collections begin when the test says so, even where space is waited for.
         shard.garbage.unreadable.borrow_mut().extend(0..1000);
         rest(&shard).await;
-        fill_log(&shard).await;
+        fill_log(&shard, &env).await;
         let copied = || (shard.collector.room(), env.reads_of(IoClass::GarbageCollection));
         let failed = collect(&shard, victim).await;
         assert!(matches!(failed, Err(EngineError::Full)), "{failed:?}");
