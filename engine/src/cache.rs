@@ -8,8 +8,8 @@
 //!
 //! Memory: arena, index, ghost and margin are allocated once, at construction, within the capacity.
 //! The arena is zeroed lazily by the operating system, so what was never used is not resident. No
-//! operation allocates. The main queue can be made shorter and longer again ([`Cache::resize`]):
-//! what it no longer uses goes back to the operating system.
+//! operation allocates. The queues can be made shorter and longer again ([`Cache::resize`]): what
+//! they no longer use goes back to the operating system.
 //!
 //! Invariants:
 //! - the index names exactly the live entries of the two queues;
@@ -204,7 +204,7 @@ impl<const HEADER: usize> Cache<HEADER> {
             Some((location, descriptor)) => (self.queue_of(location), descriptor.uses),
             None => (self.queue_for_new(hash), 0),
         };
-        let fits_small = entry_bytes <= self.layout.small_entry_bytes_max();
+        let fits_small = entry_bytes <= Layout::small_entry_bytes_max(self.small.len());
         let queue = if fits_small { queue } else { Queue::Main };
         let location = self.claim(queue, entry_bytes);
         let descriptor = Descriptor::new(hash, key, value, uses);

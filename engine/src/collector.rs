@@ -9,7 +9,8 @@
 //! only gets records of the moves, which point the keys to the new places.
 //!
 //! The order, for each batch of survivors:
-//! 1. the copies are written and flushed;
+//! 1. the copies are written and flushed, if the log has room for the record of the first moves: on
+//!    a full disk they would be written over and over, and nobody would point to them;
 //! 2. each is made its key's place if the key's newest entry still points to the old one, by a
 //!    record in the log for many of them ([`CollectorHost::move_records`]);
 //! 3. when all of the segment was gone through, the log is flushed, and the segment freed.
@@ -108,6 +109,15 @@ pub trait CollectorHost<E: Env> {
 
     /// Says that a segment takes no more records and where it ends.
     fn seal_segment(&self, number: u32, end: u32) -> impl Future<Output = Result<(), EngineError>>;
+
+    /// Waits until the log has room for a record of these moves.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Full`] if it has none, and nothing is under way that frees any; those of
+    /// ending.
+    fn room_for_moves(&self, moves: &[RecordMove])
+    -> impl Future<Output = Result<(), EngineError>>;
 
     /// Points each key to the copy of its record if its newest entry still points to the record.
     /// The copies lie one behind the other in one segment.
@@ -257,6 +267,9 @@ impl<E: Env> Collector<E> {
         host: &impl CollectorHost<E>,
     ) -> Result<Collected, EngineError> {
         self.separation.set(host.separation());
+        // What a failed collection has copied goes first. Where that cannot be moved yet, what is
+        // copied now could not be either.
+        self.write_out(host).await?;
         while let Some(kind) = self.surplus() {
             self.close(kind, host).await?;
         }
@@ -381,6 +394,12 @@ impl<E: Env> Collector<E> {
             Some(output) => (kind, output),
             None => self.open_output(kind, len, host).await?,
         };
+        if output.ends_frame(found.record.encoded_len())
+            && let Err(error) = host.room_for_moves(first_together(output.waiting())).await
+        {
+            self.outputs.borrow_mut().insert(kind, output);
+            return Err(error);
+        }
         let moves = match output.add(&self.env, &self.spare, found, (from, newest)) {
             Some(frame) => output.write(frame, &self.spare).await,
             None => Ok(Vec::new()),
@@ -419,6 +438,7 @@ impl<E: Env> Collector<E> {
     async fn write_out(&self, host: &impl CollectorHost<E>) -> Result<(), EngineError> {
         let kinds: Vec<Kind> = self.outputs.borrow().keys().copied().collect();
         for kind in kinds {
+            self.await_moves(kind, host).await?;
             let output = self.outputs.borrow_mut().remove(&kind);
             let Some(mut output) = output else { continue };
             let moves = match output.close_frame() {
@@ -448,6 +468,7 @@ impl<E: Env> Collector<E> {
 
     /// Writes the rest of an output and seals its segment. If that fails it stays open.
     async fn close(&self, kind: Kind, host: &impl CollectorHost<E>) -> Result<(), EngineError> {
+        self.await_moves(kind, host).await?;
         let Some(mut output) = self.outputs.borrow_mut().remove(&kind) else { return Ok(()) };
         let moves = match output.close_frame() {
             Some(frame) => output.write(frame, &self.spare).await,
@@ -462,29 +483,46 @@ impl<E: Env> Collector<E> {
         Ok(())
     }
 
+    /// Waits until what is left in memory of a kind can be moved once it is written.
+    async fn await_moves(
+        &self,
+        kind: Kind,
+        host: &impl CollectorHost<E>,
+    ) -> Result<(), EngineError> {
+        let output = self.outputs.borrow_mut().remove(&kind);
+        let Some(output) = output else { return Ok(()) };
+        let room = match output.waiting() {
+            [] => Ok(()),
+            moves => host.room_for_moves(first_together(moves)).await,
+        };
+        self.outputs.borrow_mut().insert(kind, output);
+        room
+    }
+
     async fn make_moves(
         &self,
         moves: Vec<RecordMove>,
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
-        let mut rest = moves.into_iter().peekable();
-        while let Some(first) = rest.next() {
-            let mut key_bytes = first.key.len();
-            let mut some = vec![first];
-            let mut fits = |one: &RecordMove| {
-                key_bytes += one.key.len();
-                key_bytes <= MOVED_KEY_BYTES
-            };
-            while some.len() < MOVES_AT_A_TIME
-                && let Some(one) = rest.next_if(&mut fits)
-            {
-                some.push(one);
-            }
-            host.move_records(some).await?;
+        let mut rest = moves.into_iter();
+        while !rest.as_slice().is_empty() {
+            let count = first_together(rest.as_slice()).len();
+            host.move_records(rest.by_ref().take(count).collect()).await?;
             self.env.yield_if_needed().await;
         }
         Ok(())
     }
+}
+
+/// Of these moves the first that share a record of the log.
+fn first_together(moves: &[RecordMove]) -> &[RecordMove] {
+    let mut key_bytes = 0;
+    let fits = |one: &&RecordMove| {
+        key_bytes += one.key.len();
+        key_bytes <= MOVED_KEY_BYTES
+    };
+    let count = moves.iter().take(MOVES_AT_A_TIME).take_while(fits).count();
+    &moves[..count.max(1).min(moves.len())]
 }
 
 /// Asks the index whether a record lives, where memory cannot tell.

@@ -119,7 +119,12 @@ pub struct IndexStatistics {
     pub retired_bytes: u64,
     /// Bytes that the tables' indexes and filters keep in memory.
     pub table_memory_bytes: u64,
+    /// Bytes of memory that what look-ups have just found takes.
+    pub recent_memory_bytes: u64,
 }
+
+/// The most memory that an index takes to remember what look-ups have just found, in bytes.
+pub const RECENT_BYTES_MAX: usize = Recent::BYTES_MAX;
 
 /// A memtable that takes no more entries and is to be written out.
 struct Frozen {
@@ -428,6 +433,7 @@ impl<E: Env> Index<E> {
             table_bytes: totals.file_bytes,
             retired_bytes: retired.iter().map(|table| table.meta().file_bytes).sum(),
             table_memory_bytes: self.memory_bytes() as u64,
+            recent_memory_bytes: self.recent.borrow().memory_bytes() as u64,
         }
     }
 

@@ -10,6 +10,7 @@ mod division;
 pub use division::{CacheDivision, CacheKind, CacheSeen};
 
 use crate::cache::ItemCache;
+use crate::index::RECENT_BYTES_MAX;
 use crate::index::table::BlockCache;
 
 /// The least that both caches get together, in bytes: below it they hold nothing useful.
@@ -55,6 +56,8 @@ pub struct ShardMemory {
     pub dead_records: usize,
     /// Which records the newest segments of the log have.
     pub listed_records: usize,
+    /// What look-ups have just found in tables.
+    pub recent: usize,
     /// Indexes and filters of tables, before caches give up room for them.
     pub tables: usize,
     /// What the value cache begins with.
@@ -83,6 +86,7 @@ impl ShardMemory {
                 .saturating_add(value_bytes_max.saturating_mul(2)),
             dead_records: share / 64,
             listed_records: share / 64,
+            recent: RECENT_BYTES_MAX,
             tables: share / 16,
             value_cache: 0,
             block_cache: 0,
@@ -102,7 +106,7 @@ impl ShardMemory {
     }
 
     /// The parts, by name.
-    pub fn parts(&self) -> [(&'static str, usize); 8] {
+    pub fn parts(&self) -> [(&'static str, usize); 9] {
         let log = [self.log_queue, self.log_buffers, self.log_frame, self.compression];
         let log = log.into_iter().fold(0, usize::saturating_add);
         [
@@ -111,6 +115,7 @@ impl ShardMemory {
             ("maintenance", self.maintenance),
             ("dead_records", self.dead_records),
             ("listed_records", self.listed_records),
+            ("recent", self.recent),
             ("tables", self.tables),
             ("caches", self.value_cache.saturating_add(self.block_cache)),
             ("reserve", self.reserve),
@@ -215,13 +220,13 @@ mod tests {
             let plan = ShardMemory::plan(share << 20, value << 20).expect("enough");
             plan.parts().map(|(_, bytes)| bytes >> 20)
         };
-        // Memtables, log, maintenance, dead records, listed ones, tables, caches, reserve.
+        // Memtables, log, maintenance, dead and listed records, recent, tables, caches, reserve.
         for (share, value, expected) in [
-            (16, 1, [2, 3, 6, 0, 0, 1, 2, 1]),
-            (112, 1, [14, 7, 9, 1, 1, 7, 64, 7]),
-            (896, 1, [64, 14, 22, 14, 14, 56, 656, 56]),
-            (896, 128, [64, 268, 276, 14, 14, 56, 148, 56]),
-            (65_536, 1, [64, 14, 22, 1024, 1024, 4096, 55_196, 4096]),
+            (16, 1, [2, 3, 6, 0, 0, 0, 1, 2, 1]),
+            (112, 1, [14, 7, 9, 1, 1, 0, 7, 64, 7]),
+            (896, 1, [64, 14, 22, 14, 14, 0, 56, 655, 56]),
+            (896, 128, [64, 268, 276, 14, 14, 0, 56, 147, 56]),
+            (65_536, 1, [64, 14, 22, 1024, 1024, 0, 4096, 55_195, 4096]),
         ] {
             assert_eq!(mebibytes(share, value), expected, "{share} MiB, values of {value} MiB");
         }

@@ -75,10 +75,10 @@ impl<const HEADER: usize> Cache<HEADER> {
 
     pub(super) fn pop_tail(&mut self, queue: Queue, effort: &mut Effort) {
         let tail = self.ring(queue).tail().expect("a queue without room has entries");
-        let was_overhanging = queue == Queue::Main && self.main.is_overhanging();
+        let was_overhanging = self.ring(queue).is_overhanging();
         self.dispose(queue, tail, effort);
         if was_overhanging {
-            self.release_behind(tail);
+            self.release_behind(queue, tail);
         }
     }
 

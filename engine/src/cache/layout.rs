@@ -4,9 +4,10 @@ use super::arena::{ARENA_BYTES_MAX, UNIT};
 use super::ghost::{self, WAYS};
 use super::index::Index;
 use super::margin::Margin;
+use super::pages::Pages;
 
-/// The small queue's share of the arena is one part in this many.
-const SMALL_PARTS: usize = 10;
+/// The small queue's share of what both queues have is one part in this many.
+pub(super) const SMALL_PARTS: usize = 10;
 
 /// The longest entry is one part in this many of the main queue.
 const MAIN_ENTRY_PARTS: usize = 8;
@@ -19,8 +20,8 @@ const _: () = assert!(MAIN_PARTS_MAX <= MAIN_ENTRY_PARTS, "the longest entry fit
 /// would push everything else out before it could be used again.
 const SMALL_ENTRY_PARTS: usize = 4;
 
-/// Sizes that stay as they are while the cache lives, but for the main queue's, which is the most
-/// that it may be. All are 0 when no entry fits.
+/// Sizes that stay as they are while the cache lives, but for the queues', which are the most that
+/// they may be. All are 0 when no entry fits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) small_bytes: usize,
@@ -44,9 +45,11 @@ impl Layout {
         let margin_buckets = Margin::buckets_for(index_entries);
         let remembered = (ghost_buckets + margin_buckets) * ghost::BUCKET_BYTES;
         let tables = Index::bytes_for(index_entries) + remembered;
-        let arena = capacity_bytes.saturating_sub(tables).min(ARENA_BYTES_MAX);
-        let small_bytes = arena / SMALL_PARTS / UNIT * UNIT;
-        let main_bytes = (arena - small_bytes) / UNIT * UNIT;
+        let arena = capacity_bytes.saturating_sub(tables).min(ARENA_BYTES_MAX) / UNIT * UNIT;
+        // What is free between the queues when they are shorter can then be given back as a whole.
+        let whole = Pages::whole_bytes(arena).unwrap_or(UNIT);
+        let small_bytes = arena / SMALL_PARTS / whole * whole;
+        let main_bytes = arena - small_bytes;
         let layout = Self { small_bytes, main_bytes, index_entries, ghost_buckets, margin_buckets };
         if Self::entry_bytes_max(main_bytes) < entry_bytes_min { Self::default() } else { layout }
     }
@@ -63,9 +66,9 @@ impl Layout {
         self.main_bytes.div_ceil(MAIN_PARTS_MAX)
     }
 
-    /// The longest entry that starts in the small queue.
-    pub(super) fn small_entry_bytes_max(&self) -> usize {
-        self.small_bytes / SMALL_ENTRY_PARTS
+    /// The longest entry that starts in the small queue when that has `small_bytes`.
+    pub(super) fn small_entry_bytes_max(small_bytes: usize) -> usize {
+        small_bytes / SMALL_ENTRY_PARTS
     }
 }
 
@@ -102,7 +105,8 @@ mod tests {
             prop_assert!(layout.small_bytes + layout.main_bytes >= capacity / 10 * 9);
             prop_assert!(layout.main_bytes >= layout.small_bytes * 9);
             let longest = Layout::entry_bytes_max(layout.main_bytes);
-            prop_assert!(layout.small_entry_bytes_max() < longest);
+            prop_assert!(Layout::small_entry_bytes_max(layout.small_bytes) < longest);
+            prop_assert!(layout.small_bytes >= (layout.small_bytes + layout.main_bytes) / 12);
         }
     }
 

@@ -8,6 +8,11 @@ use larder_runtime::memory::{HUGE_PAGE_BYTES, MAPPED_BYTES_MIN, PAGE_BYTES};
 /// of it.
 const UNITS_MIN: usize = 64;
 
+/// A queue ends with a huge page where an arena has so many of them at least: little of it is lost
+/// to that, and what is not in memory yet may come in huge pages. A shorter arena's ends with a
+/// unit.
+pub(super) const HUGE_PAGES_MIN: usize = 32;
+
 /// The units of an arena. A unit is in memory from the first write to it until it is given back.
 pub(super) struct Pages {
     len: usize,
@@ -25,12 +30,20 @@ impl Pages {
             // Nothing of it is ever given back.
             len.max(1)
         } else {
-            let unit_bytes = 1 << (len / UNITS_MIN).max(1).ilog2();
-            usize::clamp(unit_bytes, PAGE_BYTES, HUGE_PAGE_BYTES)
+            unit_bytes_of(len)
         };
         let fault_bytes = if len < HUGE_PAGE_BYTES { unit_bytes } else { HUGE_PAGE_BYTES };
         let in_memory = vec![false; len.div_ceil(unit_bytes)];
         Self { len, unit_bytes, fault_bytes, in_memory, resident_bytes: 0 }
+    }
+
+    /// With what the queues of an arena of `len` bytes end when nothing is in memory yet, in bytes;
+    /// `None` if nothing of it is ever given back.
+    pub(super) fn whole_bytes(len: usize) -> Option<usize> {
+        if len / HUGE_PAGE_BYTES >= HUGE_PAGES_MIN {
+            return Some(HUGE_PAGE_BYTES);
+        }
+        (len >= MAPPED_BYTES_MIN).then(|| unit_bytes_of(len))
     }
 
     /// The length of a unit in bytes; the last may be shorter.
@@ -101,6 +114,12 @@ impl Pages {
         let start = unit * self.unit_bytes;
         start..(start + self.unit_bytes).min(self.len)
     }
+}
+
+/// The length of the units of an arena of `len` bytes that can be given back.
+fn unit_bytes_of(len: usize) -> usize {
+    let unit_bytes = 1 << (len / UNITS_MIN).max(1).ilog2();
+    usize::clamp(unit_bytes, PAGE_BYTES, HUGE_PAGE_BYTES)
 }
 
 #[cfg(test)]

@@ -335,7 +335,7 @@ fn an_index_smaller_than_the_arena_bounds_the_entries() {
 #[test]
 fn large_entries_start_in_main() {
     let mut cache = TestCache::new(1 << 20);
-    let small_max = cache.layout.small_entry_bytes_max();
+    let small_max = Layout::small_entry_bytes_max(cache.small.len());
     assert!(cache.insert(1, b"below", &[0; HEADER], &vec![0; small_max - 100]));
     assert!(cache.insert(2, b"above", &[0; HEADER], &vec![0; small_max + 100]));
     assert_eq!((cache.small.live_entries, cache.main.live_entries), (1, 1));

@@ -80,6 +80,16 @@ impl<E: Env> Output<E> {
         self.offset as usize + needed <= self.segment.bytes as usize
     }
 
+    /// Whether a record of `len` bytes ends the open frame, which is written before it.
+    pub(super) fn ends_frame(&self, len: usize) -> bool {
+        self.open.as_ref().is_some_and(|open| open.len() + len > open.capacity())
+    }
+
+    /// The records of the open frame, which are to be moved once it is written.
+    pub(super) fn waiting(&self) -> &[RecordMove] {
+        &self.moves
+    }
+
     /// Adds a record, which has room; returns the frame before it if that is complete now. A new
     /// frame takes the memory in `spare`, if there is some.
     pub(super) fn add(
@@ -90,9 +100,7 @@ impl<E: Env> Output<E> {
         (from, newest): (Pointer, Newest),
     ) -> Option<Frame> {
         let len = found.record.encoded_len();
-        let is_full = |open: &FrameBuilder| open.len() + len > open.capacity();
-        let complete =
-            if self.open.as_ref().is_some_and(is_full) { self.close_frame() } else { None };
+        let complete = if self.ends_frame(len) { self.close_frame() } else { None };
         // The frame that is on its way takes its place before it is written.
         let offset = complete.as_ref().map_or(self.offset, |frame| {
             frame.offset + u32::try_from(frame.buffer.len()).expect("a frame is under 4 GiB")

@@ -137,6 +137,10 @@ impl CollectorHost<SimEnv> for Host {
         Ok(())
     }
 
+    async fn room_for_moves(&self, _: &[RecordMove]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     async fn move_records(&self, moves: Vec<RecordMove>) -> Result<(), EngineError> {
         for RecordMove { key, to, .. } in moves {
             let Some(left) = self.moves_left.get().checked_sub(1) else {

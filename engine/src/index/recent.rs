@@ -44,6 +44,14 @@ pub(super) struct Recent {
 }
 
 impl Recent {
+    /// The most memory that it takes, in bytes.
+    pub(super) const BYTES_MAX: usize = SLOTS * size_of::<Option<Slot>>();
+
+    /// How much memory it takes, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Option<Slot>>()
+    }
+
     /// Nothing.
     pub(super) fn new() -> Self {
         Self { slots: Vec::new() }
@@ -69,6 +77,7 @@ impl Recent {
         let mut copy = [0; KEY_BYTES_MAX];
         copy[..key.len()].copy_from_slice(key);
         if self.slots.is_empty() {
+            self.slots.reserve_exact(SLOTS);
             self.slots.resize(SLOTS, None);
         }
         self.slots[slot_of(hash)] = Some(Slot {
@@ -132,8 +141,9 @@ mod tests {
         recent.note(b"inline", 1, NOW, &inline);
         recent.note(b"gone", 2, NOW, &Entry::tombstone(5));
         recent.note(&[b'k'; KEY_BYTES_MAX + 1], 3, NOW, &entry(64));
-        assert!(recent.slots.is_empty());
+        assert_eq!(recent.memory_bytes(), 0);
         recent.note(&[b'k'; KEY_BYTES_MAX], 3, NOW, &entry(64));
         assert_eq!(recent.get(&[b'k'; KEY_BYTES_MAX], 3, NOW), Some(entry(64)));
+        assert_eq!(recent.memory_bytes(), Recent::BYTES_MAX);
     }
 }

@@ -270,6 +270,32 @@ impl<E: Env> Shard<E> {
         Ok(unsure)
     }
 
+    /// Whether records may still be moved.
+    fn check_moving(&self) -> Result<(), EngineError> {
+        if CollectorHost::is_closing(self) || self.log.stopped().is_some() {
+            return Err(EngineError::Stopped("the shard is being closed".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Waits until moves of `bytes` that the log has refused may be tried again.
+    async fn wait_to_move(&self, refused: Refused, bytes: usize) -> Result<(), EngineError> {
+        match refused {
+            Refused::Stopped => {}
+            Refused::NoSpace => return Err(EngineError::Full),
+            Refused::NoSegment if self.state.borrow().full.removals => {
+                return Err(EngineError::Full);
+            }
+            Refused::NoSegment => {
+                self.garbage.awaits_segment.set(true);
+                self.wait_for_room(bytes).await;
+                self.garbage.awaits_segment.set(false);
+            }
+            Refused::Queued | Refused::NoSequence => self.wait_for_room(bytes).await,
+        }
+        Ok(())
+    }
+
     /// What memory tells of a key whose record is to be moved.
     fn standing(&self, one: &RecordMove, hash: u64) -> Standing {
         let RecordMove { key, newest, from, .. } = one;
@@ -456,11 +482,20 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         self.commit_edit(|_| Some(edit)).await
     }
 
+    async fn room_for_moves(&self, moves: &[RecordMove]) -> Result<(), EngineError> {
+        loop {
+            self.check_moving()?;
+            let bytes = bytes_of(moves);
+            match self.log.make_room(0, bytes) {
+                Ok(()) => return Ok(()),
+                Err(refused) => self.wait_to_move(refused, bytes).await?,
+            }
+        }
+    }
+
     async fn move_records(&self, mut moves: Vec<RecordMove>) -> Result<(), EngineError> {
         while !moves.is_empty() {
-            if self.is_closing() || self.log.stopped().is_some() {
-                return Err(EngineError::Stopped("the shard is being closed".to_owned()));
-            }
+            self.check_moving()?;
             match self.try_moves(&moves) {
                 Ok(unsure) => {
                     moves.clear();
@@ -469,19 +504,7 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
                         moves.extend(newest.map(|newest| RecordMove { newest, ..one }));
                     }
                 }
-                Err(Refused::Stopped) => {}
-                Err(Refused::NoSpace) => return Err(EngineError::Full),
-                Err(Refused::NoSegment) if self.state.borrow().full.removals => {
-                    return Err(EngineError::Full);
-                }
-                Err(Refused::NoSegment) => {
-                    self.garbage.awaits_segment.set(true);
-                    self.wait_for_room(bytes_of(&moves)).await;
-                    self.garbage.awaits_segment.set(false);
-                }
-                Err(Refused::Queued | Refused::NoSequence) => {
-                    self.wait_for_room(bytes_of(&moves)).await;
-                }
+                Err(refused) => self.wait_to_move(refused, bytes_of(&moves)).await?,
             }
         }
         // What they waited for they may not have needed.

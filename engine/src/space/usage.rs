@@ -25,10 +25,6 @@ impl SpaceLimits {
 /// wait for a flush, and those that collected records are moved to.
 pub(super) const FLOOR_SEGMENTS: u64 = 6;
 
-/// Files that are kept all the same, for the log and for the collector: a new file costs as many
-/// writes as it takes data.
-const KEPT_WHEN_SCARCE: u64 = 2;
-
 /// Segments that the node must have left for files to be kept that nobody needs at the moment.
 const KEEP_ABOVE: u64 = 4;
 
@@ -148,15 +144,19 @@ impl SpaceUsage {
 
     /// Whether the file of a freed segment is kept to be used again, if `ready` are kept already;
     /// at most `most` are. Close to the cap, or where the node has little left, only those are that
-    /// are needed next; above the cap none.
+    /// are needed next, which garbage is collected for: with fewer, files would be given back
+    /// whenever the collector is ahead of the log, and made anew when the log has caught up, and a
+    /// new file costs as many writes as it takes data. Above the cap none is kept.
     pub fn keeps_file(&self, limits: &SpaceLimits, ready: u64, most: u64) -> bool {
         let cap = self.cap(limits);
         if self.allocated > cap {
             return false;
         }
-        let is_close = self.allocated + limits.segments(KEPT_WHEN_SCARCE) > cap;
+        let next = self.collect_below(limits);
+        let is_close = self.allocated + next > cap;
         let is_scarce = i128::from(self.left) < i128::from(limits.segments(KEEP_ABOVE));
-        ready < if is_close || is_scarce { most.min(KEPT_WHEN_SCARCE) } else { most }
+        let needed = next / limits.segments(1).max(1);
+        ready < if is_close || is_scarce { most.min(needed) } else { most }
     }
 
     /// Whether garbage should be collected, if there is some.
@@ -304,13 +304,17 @@ mod tests {
         let full = SpaceUsage { allocated: cap, recyclable: 3000, ..usage() };
         assert!(full.may_extend(&LIMITS, 1000), "they are no further growth");
         assert_eq!((full.headroom(&LIMITS), full.slack(&LIMITS, 0)), (3000, 2000));
-        let below = SpaceUsage { allocated: cap - 2000, ..full };
-        assert!(below.keeps_file(&LIMITS, 7, 8) && !below.keeps_file(&LIMITS, 8, 8));
-        let over = SpaceUsage { allocated: cap - 1999, ..full };
-        assert!(over.keeps_file(&LIMITS, 1, 8) && !over.keeps_file(&LIMITS, 2, 8));
-        let scarce = SpaceUsage { left: 3999, ..below };
-        assert!(scarce.keeps_file(&LIMITS, 1, 8) && !scarce.keeps_file(&LIMITS, 2, 8));
+        let far = SpaceUsage { allocated: cap - 3000, ..full };
+        assert!(far.keeps_file(&LIMITS, 7, 8) && !far.keeps_file(&LIMITS, 8, 8));
+        let close = SpaceUsage { allocated: cap - 2999, ..full };
+        assert!(close.keeps_file(&LIMITS, 2, 8) && !close.keeps_file(&LIMITS, 3, 8));
+        let scarce = SpaceUsage { left: 3999, ..far };
+        assert!(scarce.keeps_file(&LIMITS, 2, 8) && !scarce.keeps_file(&LIMITS, 3, 8));
         assert!(!scarce.keeps_file(&LIMITS, 0, 0));
+        // Little lives: collection frees two segments, and no third one is kept.
+        let roomy = SpaceUsage { in_tables: 4000, table_entries: 4, table_bytes: 192, ..full };
+        let roomy = SpaceUsage { allocated: roomy.cap(&LIMITS), ..roomy };
+        assert!(roomy.keeps_file(&LIMITS, 1, 8) && !roomy.keeps_file(&LIMITS, 2, 8));
         assert!(!SpaceUsage { allocated: cap + 1, ..usage() }.keeps_file(&LIMITS, 0, 8));
     }
 

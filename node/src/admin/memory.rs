@@ -40,6 +40,7 @@ struct CoreParts {
     tables: u64,
     dead_records: u64,
     listed_records: u64,
+    recent: u64,
     value_cache: u64,
     block_cache: u64,
 }
@@ -59,13 +60,14 @@ impl CoreParts {
             self.tables += index.table_memory_bytes;
             self.dead_records += shard.statistics.memory.dead_records;
             self.listed_records += shard.statistics.memory.listed_records;
+            self.recent += index.recent_memory_bytes;
             self.value_cache += shard.statistics.items.resident_bytes as u64;
             self.block_cache += index.blocks.resident_bytes as u64;
         }
     }
 
     /// The parts that lie in the allocator's heap.
-    fn of_heap(&self) -> [(&'static str, u64); 10] {
+    fn of_heap(&self) -> [(&'static str, u64); 11] {
         [
             ("input", self.input),
             ("output", self.output),
@@ -77,6 +79,7 @@ impl CoreParts {
             ("tables", self.tables),
             ("dead_records", self.dead_records),
             ("listed_records", self.listed_records),
+            ("recent", self.recent),
         ]
     }
 }
@@ -93,6 +96,7 @@ mod tests {
         let mut statistics = Statistics::default();
         statistics.items.resident_bytes = 1000;
         statistics.index.memtable_bytes = 30;
+        statistics.index.recent_memory_bytes = 4;
         CoreReport {
             core,
             connections: 0,
@@ -118,7 +122,7 @@ mod tests {
         let part = |name| parts.iter().find(|(part, _)| *part == name).map(|(_, bytes)| *bytes);
         assert_eq!((part("input"), part("disk_buffers")), (Some(10), Some(14)));
         assert_eq!((part("memtables"), part("value_cache")), (Some(60), Some(2000)));
-        assert_eq!(part("heap_other"), Some(500 - 10 - 14 - 60));
+        assert_eq!((part("recent"), part("heap_other")), (Some(8), Some(500 - 10 - 14 - 60 - 8)));
         let sum: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
         assert_eq!(sum, 500 + 60 + 2000 + 11);
     }
@@ -127,6 +131,6 @@ mod tests {
     fn a_heap_that_says_nothing_takes_nothing_away() {
         let parts = parts(&[report(0)], &Usage::default());
         let sum: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
-        assert_eq!(sum, 5 + 7 + 30 + 1000);
+        assert_eq!(sum, 5 + 7 + 30 + 4 + 1000);
     }
 }

@@ -268,3 +268,23 @@ fn where_all_fits_no_memory_would_save_anything() {
     hits_and_near_misses(&mut cache, 1000, 20_000);
     assert_eq!(hits_and_near_misses(&mut cache, 1000, 20_000), (20_000, 0));
 }
+
+#[test]
+fn the_small_queue_is_a_tenth_of_what_the_cache_has_now() {
+    for capacity in [16 << 20, 40 << 20, 240 << 20] {
+        let mut cache = TestCache::new(capacity);
+        for percent in [40, 100, 60, 45, 50] {
+            resize(&mut cache, capacity / 100 * percent);
+            for number in 0..(capacity >> 11) as u32 {
+                read(&mut cache, number, &[7; 2000]);
+                assert!(cache.counters().resident_bytes <= cache.capacity());
+            }
+            check(&cache);
+            // Besides index, ghost and margin.
+            let tables = cache.reserved_bytes() - cache.arena.len();
+            let both = capacity / 100 * percent - tables;
+            let part = cache.small.len() * 100 / both;
+            assert!((8..=12).contains(&part), "{part} % at {percent} % of {capacity}");
+        }
+    }
+}

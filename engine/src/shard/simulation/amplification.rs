@@ -9,6 +9,7 @@ use larder_runtime::simulation::FaultPlan;
 
 use super::harness::{self, tiny_options};
 use super::smoke::{run, set};
+use crate::shard::ShardOptions;
 
 const CLIENTS: usize = 16;
 
@@ -17,7 +18,7 @@ const CLIENTS: usize = 16;
 /// a half times what lives and six segments, in bytes, and how often a segment was collected. What
 /// lives is estimated by the shard, so it counts a tenth more here.
 fn most_beyond_the_cap(seed: u64, live_bytes: usize, value_bytes: usize) -> (i64, u64) {
-    let mut options = tiny_options();
+    let mut options = ShardOptions { free_segments_max: 8, ..tiny_options() };
     options.segment_bytes = 1 << 20;
     options.memtable_bytes = 256 << 10;
     options.recovery_log_bytes = 4 << 20;

@@ -3,15 +3,18 @@
 
 use std::path::Path;
 
-use larder_runtime::simulation::SimDisk;
+use larder_runtime::env::{Env, IoClass};
+use larder_runtime::simulation::{SimDisk, SimEnv};
 
 use super::harness::{self, TestShard, tiny_options};
-use super::items::{flush_memtable, touched};
+use super::items::{flush_memtable, rest, touched};
+use super::model::Reply;
 use super::races::write_garbage;
-use super::smoke::{get, run, set, set_until};
+use super::smoke::{delete, get, run, set, set_until};
 use crate::collector::Victim;
 use crate::error::EngineError;
 use crate::index::table;
+use crate::key::{DEFAULT_NAMESPACE, Key};
 use crate::operation::Outcome;
 use crate::shard::ShardOptions;
 
@@ -67,6 +70,73 @@ async fn collect(shard: &TestShard, number: u32) -> Result<(), EngineError> {
     let known = shard.journal.state().segments.get(&number).copied().expect("it is there");
     let end = known.sealed.expect("the log has gone on").end;
     shard.collect(Victim { number, generation: known.generation, end }).await
+}
+
+/// Uses up what the log has left, first with items of long keys and then with deletes of them, on a
+/// disk on which nothing that is freed is of use.
+async fn fill_log(shard: &TestShard, env: &SimEnv) {
+    for operation in [set(&[4; 500]), delete()] {
+        for number in 0u64.. {
+            assert!(number < 10_000, "the log does not become full");
+            env.set_capacity(env.snapshot().used_bytes());
+            let item = [&[0; 1000][..], &number.to_be_bytes()].concat();
+            let key = Key { namespace: DEFAULT_NAMESPACE, record: b"fill", item: &item };
+            match shard.run(&key, operation.clone(), Reply::new).await {
+                Ok(reply) => assert_ne!(reply.outcome, Outcome::NotFound),
+                Err(EngineError::Full) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// A segment that is not the log's any more, and has these items and garbage.
+async fn with_items(shard: &TestShard, name: &str, count: u64) -> u32 {
+    for number in 0..count {
+        run(shard, format!("{name}{number}").as_bytes(), set(&[2; 500])).await;
+    }
+    let key = format!("{name}{}", count - 1);
+    let segment = harness::pointer(shard, key.as_bytes()).expect("a long value").segment;
+    write_garbage(shard, 2).await;
+    segment
+}
+
+#[test]
+fn where_the_log_has_no_room_for_moves_nothing_is_copied_over_and_over() {
+    let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
+    let (shard, _) = harness::open_in(&mut life, &options());
+    let env = life.env();
+    life.block_on(async move {
+        let first = with_items(&shard, "first", 3).await;
+        let victim = with_items(&shard, "lives", 10).await;
+        flush_memtable(&shard).await;
+        collect(&shard, first).await.expect("there is room");
+        // Collections begin when the test says so, even where space is waited for.
+        shard.garbage.unreadable.borrow_mut().extend(0..1000);
+        rest(&shard).await;
+        fill_log(&shard, &env).await;
+        let copied = || (shard.collector.room(), env.reads_of(IoClass::GarbageCollection));
+        let failed = collect(&shard, victim).await;
+        assert!(matches!(failed, Err(EngineError::Full)), "{failed:?}");
+        let once = copied();
+        assert!(once.0 > 0, "there is room for copies");
+        for _ in 0..20 {
+            let failed = collect(&shard, victim).await;
+            assert!(matches!(failed, Err(EngineError::Full)), "{failed:?}");
+        }
+        assert_eq!(copied(), once, "what is left of the segment, and reads");
+        env.set_capacity(harness::CAPACITY);
+        env.sleep(1_000_000_000).await;
+        assert!(!shard.is_leaving(victim), "it waits for a collection");
+        collect(&shard, victim).await.expect("there is room");
+        rest(&shard).await;
+        assert!(shard.is_leaving(victim));
+        for number in 0..10 {
+            let reply = run(&shard, format!("lives{number}").as_bytes(), get()).await;
+            assert_eq!(reply.value, [2; 500]);
+        }
+    })
+    .expect("runs");
 }
 
 /// A touch of a key whose copy waits is not lost when the copy becomes the key's place.
