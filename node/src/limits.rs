@@ -242,8 +242,9 @@ pub const TURN_MESSAGES_MAX: usize = 1024;
 /// vector of its own, so that batches stay small enough to be kept.
 pub const BATCH_COPY_BYTES_MAX: usize = 4096;
 
-/// Memory of the empty batches that a core keeps for all others, in bytes; each has the same part of
-/// it. Beyond it they are given back to the allocator, and one that is made anew has to grow again.
+/// Memory of the empty batches that a core keeps for all others, in bytes; each has the same part
+/// of it. Beyond it they are given back to the allocator, and one that is made anew has to grow
+/// again.
 pub const BATCHES_KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// The least that a core keeps for another one, in bytes, with which memory is planned: not all

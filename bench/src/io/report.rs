@@ -46,8 +46,8 @@ pub(crate) fn describe(summary: &IoBenchSummary) -> String {
     line(format!("  at {:.2}x the price of its figures", summary.price));
     if summary.background_allowed < 1.0 {
         line(format!(
-            "  what nobody waits for was held back to {:.1} %, whatever its shares: reads took longer \
-             than the goal",
+            "  what nobody waits for was held back to {:.1} %, whatever its shares: reads took \
+             longer than the goal",
             summary.background_allowed * 100.0
         ));
     }
@@ -64,7 +64,8 @@ fn come_back(class: &ComeBack) -> String {
         format!("p50 {p50_us:.0} p99 {p99_us:.0} max {max_us:.0} us")
     };
     format!(
-        "  {:<18} {} times: waits for its turn {}, longer than asked {:.2} %; then in the device {}",
+        "  {:<18} {} times: waits for its turn {}, longer than asked {:.2} %; then in the device \
+         {}",
         class.class,
         class.times,
         spread(class.waited),

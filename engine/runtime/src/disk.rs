@@ -198,8 +198,8 @@ impl Disk {
     }
 
     /// Hands to the ring what the I/O queue allows at `now`. The turn of the core that ends with it
-    /// has begun `turn` nanoseconds before: so much later than it has ended something may be seen to
-    /// have.
+    /// has begun `turn` nanoseconds before: so much later than it has ended something may be seen
+    /// to have.
     pub(crate) fn dispatch<R: Ring>(&mut self, port: &mut Port<R>, now: u64, turn: u64) {
         self.queue.note_unwatched(turn);
         self.is_changed = false;

@@ -256,8 +256,8 @@ impl<T> IoQueue<T> {
         }
     }
 
-    /// What [`IoQueue::complete`] is told of next may have ended up to so many nanoseconds before: the
-    /// core did not look at the device meanwhile.
+    /// What [`IoQueue::complete`] is told of next may have ended up to so many nanoseconds before:
+    /// the core did not look at the device meanwhile.
     pub fn note_unwatched(&mut self, nanoseconds: u64) {
         if let Some(device) = &mut self.device {
             device.feedback.note_unwatched(nanoseconds);

@@ -185,8 +185,9 @@ impl Feedback {
         self.unwatched = nanoseconds;
     }
 
-    /// A request was seen to have ended, `delay` nanoseconds later than its own bytes take. Of flushes only
-    /// that they ended counts. The background's own reads are never late: nobody waits for them.
+    /// A request was seen to have ended, `delay` nanoseconds later than its own bytes take. Of
+    /// flushes only that they ended counts. The background's own reads are never late: nobody waits
+    /// for them.
     pub(super) fn note_completed(&mut self, request: IoRequest, delay: u64) {
         self.completed += 1;
         if request.bytes == 0 {
