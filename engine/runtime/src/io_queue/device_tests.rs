@@ -611,6 +611,7 @@ fn work_that_is_no_longer_urgent_goes_on_at_its_part() {
         }
         now += 100 * model().latency_goal;
     }
+    assert_eq!(queue.pop(now), None, "the last window has ended");
     queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_USUAL);
     for number in 1..=2 {
         queue.push(scrub, number, now);
