@@ -406,11 +406,8 @@ impl<T> IoQueue<T> {
 
     /// Judges the device where a window has ended, and lets classes go on that are due.
     fn start_round(&mut self, now: u64) {
-        if let Some(device) = &mut self.device
-            && device.feedback.advance(now)
-            && let Some(part) = device.feedback.background_part()
-        {
-            device.background.set_rate(TOKENS_PER_MILLISECOND * part, now);
+        if let Some(device) = &mut self.device {
+            device.feedback.advance(now);
         }
         if !self.has_pauses {
             return;
@@ -485,8 +482,12 @@ impl<T> IoQueue<T> {
         }
         let Some(device) = &mut self.device else { return };
         device.feedback.note_dispatched();
-        if is_background(request.class)
-            && device.feedback.background_part().is_some()
+        let part = device.feedback.background_part().filter(|_| is_background(request.class));
+        // Not only where a window ends: the part follows the urgency of the work too.
+        if let Some(part) = part {
+            device.background.set_rate(TOKENS_PER_MILLISECOND * part, now);
+        }
+        if part.is_some()
             && let Some(wait) = device.background.charge(cost, now)
         {
             self.background_pause = Some(Pause { since: now, nanoseconds: wait });

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{IoQueue, IoQueueOptions, IoRequest};
 use crate::device_group::DeviceGroup;
 use crate::device_model::{DeviceCosts, DeviceModel, IoDirection, nanoseconds_of, tokens_of};
-use crate::env::IoClass;
+use crate::env::{IoClass, TaskQueue};
+use crate::urgency::{URGENCY_MAX, URGENCY_USUAL};
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;
@@ -588,4 +589,36 @@ fn a_withdrawn_request_is_charged_nothing() {
     );
     queue.withdraw(read, SECOND);
     assert_eq!(charged(&queue), 0);
+}
+
+/// While work is as urgent as it can be it is not held back, however late reads are. When it is
+/// less urgent it is held back by its part, and not by what no part was ever set for.
+#[test]
+fn work_that_is_no_longer_urgent_goes_on_at_its_part() {
+    let options =
+        IoQueueOptions { device: Some(DeviceGroup::new(model(), 1)), ..IoQueueOptions::default() };
+    let mut queue = IoQueue::new(options);
+    let request = |class, bytes| IoRequest { class, direction: IoDirection::Read, bytes };
+    let (read, scrub) = (request(IoClass::Read, 4_096), request(IoClass::Scrub, 64 << 10));
+    queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_MAX);
+    let mut now = 0;
+    while queue.flow().allowed_thousandths > 50 {
+        assert!(now < 60 * SECOND, "late reads change nothing");
+        for _ in 0..10 {
+            queue.push(read, 0, now);
+            assert_eq!(queue.pop(now), Some(0));
+            queue.complete(read, read.bytes, SECOND, now);
+        }
+        now += 100 * model().latency_goal;
+    }
+    assert_eq!(queue.pop(now), None, "the last window has ended");
+    queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_USUAL);
+    for number in 1..=2 {
+        queue.push(scrub, number, now);
+    }
+    assert_eq!(queue.pop(now), Some(1));
+    queue.complete(scrub, scrub.bytes, 0, now);
+    assert_eq!(queue.pop(now), None, "it has had its part");
+    now += 100 * MILLISECOND;
+    assert_eq!(queue.pop(now), Some(2), "due {:?}", queue.due());
 }
