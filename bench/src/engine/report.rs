@@ -175,8 +175,8 @@ impl Lines {
         }
         if let Some(device) = &beside.device {
             self.add(format!(
-                "  of the device: reads of clients {:.1} %, all else {:.1} %, alone {:.1} %: {:.1} % \
-                 of what it could have had, at {:.2}x the price of its figures",
+                "  of the device: reads of clients {:.1} %, all else {:.1} %, alone {:.1} %: {:.1} \
+                 % of what it could have had, at {:.2}x the price of its figures",
                 device.foreground * 100.0,
                 device.background * 100.0,
                 device.background_alone * 100.0,

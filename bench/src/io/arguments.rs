@@ -19,14 +19,14 @@ Example: two classes with one and four shares on two cores, by what `larder iotu
       --cores 2 --duration 10 --json io.json
 
 What is done:
-  Each core is a thread with the ring and the I/O queue of a node, all on one disk, and has a file of
-  --size in --dir, which has no name, so that nothing is left of it. Classes `commit` and `flush`
+  Each core is a thread with the ring and the I/O queue of a node, all on one disk, and has a file
+  of --size in --dir, which has no name, so that nothing is left of it. Classes `commit` and `flush`
   write, all others read, at random places.
-  First each class keeps --depth requests waiting on each core, and what each gets of the disk's time
-  is compared with its shares, and all of it with what the disk can do. Then one class after the
-  other is idle but for one request every 5 to 15 ms, while the others go on; how long such a request
-  waits for its turn is compared with the latency goal. Each part lasts --duration, after a fifth of
-  that which is not counted.
+  First each class keeps --depth requests waiting on each core, and what each gets of the disk's
+  time is compared with its shares, and all of it with what the disk can do. Then one class after
+  the other is idle but for one request every 5 to 15 ms, while the others go on; how long such a
+  request waits for its turn is compared with the latency goal. Each part lasts --duration, after a
+  fifth of that which is not counted.
 
 What the figures mean:
   The disk's time is counted as the scheduler charges it: a request's cost by --io-properties, and

@@ -38,7 +38,8 @@ pub(crate) fn describe(summary: &IoBenchSummary) -> String {
         summary.cores.iter().map(|core| format!("{:.1} %", core * 100.0)).collect();
     let verdict = if summary.device_used <= summary.device_bound { "within" } else { "beyond" };
     line(format!(
-        "  of the disk's time all were charged {:.2} %, {verdict} the model's {:.2} %; the cores: {}",
+        "  of the disk's time all were charged {:.2} %, {verdict} the model's {:.2} %; the cores: \
+         {}",
         summary.device_used * 100.0,
         summary.device_bound * 100.0,
         cores.join(", "),
