@@ -1,8 +1,8 @@
 //! `larder bench io`: how the node's scheduler divides a disk among classes and cores.
 //!
 //! Each core is a thread with the ring and the I/O queue of the node, and a file of its own that
-//! has no name. First all classes ask for more than there is, all the time. Then one class after the
-//! other is idle, and asks for one read or write now and then, while the others go on.
+//! has no name. First all classes ask for more than there is, all the time. Then one class after
+//! the other is idle, and asks for one read or write now and then, while the others go on.
 
 mod arguments;
 mod core_load;
