@@ -204,6 +204,8 @@ pub struct Collector<E: Env> {
     spare: RefCell<Option<Buffer>>,
     /// What is kept apart in the collection that is under way.
     separation: Cell<Separation>,
+    /// Whether the log has no room for the moves that wait, in the collection that is under way.
+    is_full: Cell<bool>,
     /// The outputs' segments, from when they are made until they are sealed.
     written_to: RefCell<BTreeSet<u32>>,
 }
@@ -237,8 +239,8 @@ impl Candidate<'_> {
 impl<E: Env> Collector<E> {
     /// A collector of the store with this id.
     pub fn new(env: E, store: u128) -> Self {
-        let (outputs, spare, separation, written_to) = Default::default();
-        Self { env, store, outputs, spare, separation, written_to }
+        let (outputs, spare, separation, is_full, written_to) = Default::default();
+        Self { env, store, outputs, spare, separation, is_full, written_to }
     }
 
     /// Whether the collector still writes to this segment.
@@ -268,23 +270,40 @@ impl<E: Env> Collector<E> {
     ) -> Result<Collected, EngineError> {
         self.separation.set(host.separation());
         // What a failed collection has copied goes first. Where that cannot be moved yet, what is
-        // copied now could not be either.
-        self.write_out(host).await?;
-        while let Some(kind) = self.surplus() {
-            self.close(kind, host).await?;
+        // copied now could not be either; but a victim in which nothing lives needs no copies.
+        let sent_off = self.send_off(host).await;
+        self.is_full.set(matches!(sent_off, Err(EngineError::Full)));
+        if !self.is_full.get() {
+            sent_off?;
         }
         let mut collected = Collected::default();
         if !self.listed(victim, source, host, &mut collected).await? {
             // What was copied is moved before the records are gone through again: it would be
             // copied a second time.
-            self.write_out(host).await?;
+            self.write_out_new(host).await?;
             collected.dead_bytes = 0;
             self.unlisted(victim, source, host, &mut collected).await?;
         }
         if !host.is_closing() {
-            self.write_out(host).await?;
+            self.write_out_new(host).await?;
         }
         Ok(collected)
+    }
+
+    /// Writes and moves what earlier collections have left, and closes the segments that no kind
+    /// needs any more.
+    async fn send_off(&self, host: &impl CollectorHost<E>) -> Result<(), EngineError> {
+        self.write_out(host).await?;
+        while let Some(kind) = self.surplus() {
+            self.close(kind, host).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes and moves what this collection has copied. Where there is no room for moves that is
+    /// nothing.
+    async fn write_out_new(&self, host: &impl CollectorHost<E>) -> Result<(), EngineError> {
+        if self.is_full.get() { Ok(()) } else { self.write_out(host).await }
     }
 
     /// Goes through all frames of `victim`.
@@ -383,6 +402,9 @@ impl<E: Env> Collector<E> {
         kind: Kind,
         host: &impl CollectorHost<E>,
     ) -> Result<(), EngineError> {
+        if self.is_full.get() {
+            return Err(EngineError::Full);
+        }
         let len = found.len;
         let kind = kind.among(self.outputs.borrow().keys().copied(), self.separation.get());
         let is_full = self.outputs.borrow().get(&kind).is_some_and(|output| !output.has_room(len));

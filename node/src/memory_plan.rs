@@ -171,7 +171,7 @@ mod tests {
             (MemoryNeeds { cores: 1, shards: 1, connections: 100, ..NEEDS }, 32),
             (MemoryNeeds { cores: 1, shards: 1, ..NEEDS }, 42),
             (NEEDS, 68),
-            (MemoryNeeds { shards: 500, ..NEEDS }, 8968),
+            (MemoryNeeds { shards: 500, ..NEEDS }, 9024),
             (MemoryNeeds { item_bytes: 128 << 20, ..NEEDS }, 3388),
         ] {
             assert_eq!(MemoryPlan::least(needs) >> 20, expected, "{needs:?}");

@@ -73,6 +73,8 @@ struct Line<W> {
     /// Their memory, in bytes, and how much it may be.
     kept_bytes: usize,
     kept_bytes_max: usize,
+    /// Whether the other core has given empty batches back since the last batch was handed over.
+    is_supplied: bool,
 }
 
 impl<W> Line<W> {
@@ -81,7 +83,16 @@ impl<W> Line<W> {
         let kept_bytes_max = (BATCHES_KEPT_BYTES_MAX / lines).max(BATCHES_KEPT_BYTES_MIN);
         let on_the_way = (VecDeque::with_capacity(MAILBOX_BATCHES), 0);
         let (gathering, kept) = (Box::default(), Vec::new());
-        Self { ends, waker, gathering, on_the_way, kept, kept_bytes: 0, kept_bytes_max }
+        Self {
+            ends,
+            waker,
+            gathering,
+            on_the_way,
+            kept,
+            kept_bytes: 0,
+            kept_bytes_max,
+            is_supplied: false,
+        }
     }
 
     /// The memory of the batches that the other core has not taken, in bytes.
@@ -111,6 +122,15 @@ impl<W> Line<W> {
         batch
     }
 
+    /// Gives the memory of empty batches back to the allocator.
+    fn release_kept(&mut self) {
+        self.kept = Vec::new();
+        self.kept_bytes = 0;
+        if self.gathering.is_empty() {
+            self.gathering = Box::default();
+        }
+    }
+
     /// The memory of all batches of the line, in bytes.
     fn memory(&mut self) -> usize {
         self.gathering.memory() + self.kept_bytes + self.memory_on_the_way()
@@ -125,8 +145,12 @@ impl<W> Line<W> {
             && self.gathering.returned() < BATCHES_KEPT_MAX
         {
             let empty = self.take_empty();
-            self.gathering.push_returned(empty);
+            // If the other core has too many as well, they would go back and forth.
+            if !self.is_supplied {
+                self.gathering.push_returned(empty);
+            }
         }
+        self.is_supplied = false;
         let next = self.take_empty();
         let memory = self.gathering.memory();
         match self.ends.sender.push(std::mem::replace(&mut self.gathering, next)) {
@@ -263,6 +287,11 @@ impl<W: CoreWaker> Mesh<W> {
         self.lines.iter_mut().flatten().map(Line::memory).sum()
     }
 
+    /// Gives the memory of empty batches back: they are made anew when they are needed.
+    pub fn release_kept(&mut self) {
+        self.lines.iter_mut().flatten().for_each(Line::release_kept);
+    }
+
     /// The oldest batch from `core` that was not received yet. Give it back when it is read.
     pub fn receive(&mut self, core: usize) -> Option<Box<Batch>> {
         self.lines[core].as_mut()?.ends.receiver.pop()
@@ -280,6 +309,7 @@ impl<W: CoreWaker> Mesh<W> {
     pub fn give_back(&mut self, core: usize, mut batch: Box<Batch>) {
         let line = self.line(core);
         while let Some(empty) = batch.pop_returned() {
+            line.is_supplied = true;
             line.keep(empty);
         }
         batch.clear();
@@ -395,6 +425,8 @@ mod tests {
         assert!(!second.publish() && first.receive(1).is_some());
         let after = second.memory();
         assert!(after <= bound, "{after} bytes, and {kept} before");
+        second.release_kept();
+        assert!(second.memory() <= 2 * size_of::<Batch>(), "{} bytes", second.memory());
     }
 
     #[test]

@@ -21,12 +21,18 @@ use crate::request::{AnyRequest, ItemRequest, NoAnswer, ShardRequest, Target};
 const ANNOUNCED_MAX: usize = 16;
 
 impl<C: CoreEnv> CoreState<C> {
+    /// Brings the ledger up to date with what is on its way between this core and others.
+    pub(super) fn count_between_cores(&mut self) {
+        let bytes = self.memory_between_cores();
+        self.ledger.set_mailboxes(bytes);
+    }
+
     /// The memory of what is on its way between this core and others, in bytes: batches that it has
     /// sent and that were not taken, batches of others that it works on, answers that may not
     /// leave, and what was told that goes into one answer. Requests of others that are parked here
     /// count on the cores that they came from, as what their clients wait for: nothing that this
     /// core could close would free them.
-    pub(super) fn memory_between_cores(&mut self) -> usize {
+    fn memory_between_cores(&mut self) -> usize {
         let inboxes: usize = self.inboxes.iter().flatten().map(|(batch, _)| batch.memory()).sum();
         let gathers: usize = self.gathers.values().map(Gather::memory).sum();
         self.mesh.memory() + self.shards.held_bytes() + inboxes + gathers

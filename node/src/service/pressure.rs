@@ -22,8 +22,12 @@ impl<C: CoreEnv> NodeService<C> {
     pub(super) fn relieve(&mut self, network: &mut C::Network) {
         let state = &mut self.state;
         state.ledger.set_output(network.output_memory());
-        let between_cores = state.memory_between_cores();
-        state.ledger.set_mailboxes(between_cores);
+        state.count_between_cores();
+        if state.ledger.is_pressed() {
+            // They are nobody's, so they go before anything is taken from a client.
+            state.mesh.release_kept();
+            state.count_between_cores();
+        }
         let excess = state.ledger.excess();
         if excess == 0 {
             self.excess_since = None;
