@@ -127,7 +127,7 @@ impl<W> Line<W> {
         self.kept = Vec::new();
         self.kept_bytes = 0;
         if self.gathering.is_empty() {
-            self.gathering = Box::default();
+            *self.gathering = Batch::default();
         }
     }
 
