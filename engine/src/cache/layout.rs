@@ -106,7 +106,11 @@ mod tests {
             prop_assert!(layout.main_bytes >= layout.small_bytes * 9);
             let longest = Layout::entry_bytes_max(layout.main_bytes);
             prop_assert!(Layout::small_entry_bytes_max(layout.small_bytes) < longest);
-            prop_assert!(layout.small_bytes >= (layout.small_bytes + layout.main_bytes) / 12);
+            // A tenth, to the last whole page.
+            let arena = layout.small_bytes + layout.main_bytes;
+            let whole = Pages::whole_bytes(arena).unwrap_or(UNIT);
+            prop_assert!(layout.small_bytes + whole > arena / SMALL_PARTS);
+            prop_assert!(whole <= arena / 16, "a page is a small part of an arena");
         }
     }
 
