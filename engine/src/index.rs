@@ -505,7 +505,8 @@ impl<E: Env> Index<E> {
                 ..picker::Candidate::default()
             })
             .collect();
-        picker::output_cuts(&below, self.options.picker.merge_bytes)
+        let table_bytes = contents.tables.totals().file_bytes;
+        picker::output_cuts(&below, self.options.picker.merge_bytes_of(table_bytes))
     }
 
     fn take_table_id(&self) -> u64 {

@@ -254,7 +254,7 @@ impl<E: Env> SuperblockFile<E> {
         let file = env.open(&path, OpenMode::ReadWrite).await;
         let file = file.map_err(ManifestError::io(&path, "open"))?;
         // Bytes that are read from a cache could still be lost: they count only once flushed.
-        file.sync(IoClass::Flush).await.map_err(ManifestError::io(&path, "sync"))?;
+        file.sync(IoClass::Commit).await.map_err(ManifestError::io(&path, "sync"))?;
         let (current, bad_copies) = decide(env, &file, &path).await?;
         Ok(Self { env: env.clone(), file, path, current, bad_copies })
     }
@@ -297,10 +297,10 @@ impl<E: Env> SuperblockFile<E> {
         buffer.copy_from_slice(&superblock.encode());
         for copy in copies {
             let result;
-            (result, buffer) = self.file.write(IoClass::Flush, copy_offset(copy), buffer).await;
+            (result, buffer) = self.file.write(IoClass::Commit, copy_offset(copy), buffer).await;
             result.map_err(ManifestError::io(&self.path, "write"))?;
         }
-        self.file.sync(IoClass::Flush).await.map_err(ManifestError::io(&self.path, "sync"))
+        self.file.sync(IoClass::Commit).await.map_err(ManifestError::io(&self.path, "sync"))
     }
 }
 

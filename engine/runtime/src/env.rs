@@ -70,7 +70,8 @@ impl TaskQueue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum IoClass {
-    /// Group commits: a client waits for the flush that follows.
+    /// Group commits, and edits of the manifest that they may have to wait for: a client waits for
+    /// the flush that follows.
     Commit = 0,
     /// A read that a client waits for.
     Read = 1,

@@ -51,7 +51,9 @@ impl<const HEADER: usize> Cache<HEADER> {
             self.margin.forget();
         }
         let released = self.release_unused(STEP_UNITS);
-        self.lengths() == target && released < STEP_UNITS
+        // What the small queue gave up in this step may have made the main one longer than it was
+        // to be.
+        self.lengths() == self.lengths_at(capacity_bytes) && released < STEP_UNITS
     }
 
     /// Makes a queue `target` bytes long, or as much shorter as it can be if it gives up no more

@@ -96,7 +96,7 @@ impl<E: Env> Log<E> {
         let path = directory.join(file_name(identity.number));
         let file = open_named(env, &path, OpenMode::ReadWrite).await?;
         // Bytes that are read from a cache could still be lost: they count only once flushed.
-        file.sync(IoClass::Flush).await.map_err(ManifestError::io(&path, "sync"))?;
+        file.sync(IoClass::Commit).await.map_err(ManifestError::io(&path, "sync"))?;
         let contents = load(env, &file, &path, identity).await?;
         let end = contents.end;
         if contents.is_torn {
@@ -180,7 +180,7 @@ impl<E: Env> Log<E> {
     }
 
     async fn sync(&self) -> Result<(), ManifestError> {
-        self.file.sync(IoClass::Flush).await.map_err(ManifestError::io(&self.path, "sync"))
+        self.file.sync(IoClass::Commit).await.map_err(ManifestError::io(&self.path, "sync"))
     }
 
     /// Writes a record at the end of the log and flushes it.
@@ -199,9 +199,9 @@ impl<E: Env> Log<E> {
             let offset = self.end + written as u64;
             let result;
             (result, buffer) = if piece == total {
-                self.file.write_durably(IoClass::Flush, offset, buffer).await
+                self.file.write_durably(IoClass::Commit, offset, buffer).await
             } else {
-                self.file.write(IoClass::Flush, offset, buffer).await
+                self.file.write(IoClass::Commit, offset, buffer).await
             };
             result.map_err(ManifestError::io(&self.path, "write"))?;
             written += piece;

@@ -59,10 +59,10 @@ pub(super) fn choose<E: Env>(
     let mut bytes = standard;
     while bytes > shortest {
         if let Some(promise) = promise(bytes, left)? {
-            return Ok(FirstSegment { origin: Origin::New, bytes, promise });
+            return Ok(FirstSegment { origin: Origin::Zeroed, bytes, promise });
         }
         bytes = (bytes / 2).next_multiple_of(DISK_ALIGNMENT as u32).max(shortest);
     }
     let promise = promise(shortest, 0)?.ok_or(EngineError::Full)?;
-    Ok(FirstSegment { origin: Origin::New, bytes: shortest, promise })
+    Ok(FirstSegment { origin: Origin::Zeroed, bytes: shortest, promise })
 }

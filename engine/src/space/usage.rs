@@ -146,14 +146,15 @@ impl SpaceUsage {
     /// at most `most` are. Close to the cap, or where the node has little left, only those are that
     /// are needed next, which garbage is collected for: with fewer, files would be given back
     /// whenever the collector is ahead of the log, and made anew when the log has caught up, and a
-    /// new file costs as many writes as it takes data. Above the cap none is kept.
+    /// new file costs as many writes as it takes data. None is kept in place of what a merge may
+    /// take, or above the cap.
     pub fn keeps_file(&self, limits: &SpaceLimits, ready: u64, most: u64) -> bool {
-        let cap = self.cap(limits);
-        if self.allocated > cap {
+        let (cap, taken) = (self.cap(limits), self.allocated.saturating_add(self.merging));
+        if taken > cap {
             return false;
         }
         let next = self.collect_below(limits);
-        let is_close = self.allocated + next > cap;
+        let is_close = taken.saturating_add(next) > cap;
         let is_scarce = i128::from(self.left) < i128::from(limits.segments(KEEP_ABOVE));
         let needed = next / limits.segments(1).max(1);
         ready < if is_close || is_scarce { most.min(needed) } else { most }
@@ -316,6 +317,9 @@ mod tests {
         let roomy = SpaceUsage { allocated: roomy.cap(&LIMITS), ..roomy };
         assert!(roomy.keeps_file(&LIMITS, 1, 8) && !roomy.keeps_file(&LIMITS, 2, 8));
         assert!(!SpaceUsage { allocated: cap + 1, ..usage() }.keeps_file(&LIMITS, 0, 8));
+        let merging = SpaceUsage { allocated: cap - 499, merging: 500, ..usage() };
+        assert!(!merging.keeps_file(&LIMITS, 0, 8), "a merge would go beyond the cap");
+        assert!(SpaceUsage { merging: 499, ..merging }.keeps_file(&LIMITS, 0, 8));
     }
 
     #[test]

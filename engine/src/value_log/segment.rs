@@ -51,8 +51,12 @@ pub fn parse_file_name(name: &str) -> Option<u32> {
 /// Where a new segment's file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A new file, zeroed so that later writes change no file system metadata.
-    New,
+    /// A new file, zeroed so that later writes change no file system metadata: for the log, whose
+    /// small writes are waited for one by one.
+    Zeroed,
+    /// A new file whose blocks are only allocated: for what is written once, in long frames, where
+    /// zeros would be as many bytes again.
+    Allocated,
     /// The file of a freed segment, which keeps its blocks.
     Recycled(u32),
 }
@@ -81,9 +85,13 @@ pub async fn prepare<E: Env>(
             env.rename(&old_path, &path).await.map_err(failed("renaming a segment to"))?;
             env.open(&path, OpenMode::ReadWrite).await.map_err(failed("opening"))?
         }
-        Origin::New => {
+        Origin::Zeroed | Origin::Allocated => {
             let file = env.open(&path, OpenMode::CreateNew).await.map_err(failed("creating"))?;
-            if let Err(error) = fill_with_zeros(env, &file, u64::from(bytes), &class).await {
+            let mut made = file.allocate(u64::from(bytes)).await;
+            if made.is_ok() && origin == Origin::Zeroed {
+                made = fill_with_zeros(env, &file, u64::from(bytes), &class).await;
+            }
+            if let Err(error) = made {
                 drop(file);
                 env.remove(&path).await.map_err(failed("removing"))?;
                 return Err(EngineError::io(&path, "preparing", &error));
@@ -107,7 +115,6 @@ async fn fill_with_zeros<E: Env>(
     bytes: u64,
     class: &impl Fn() -> IoClass,
 ) -> std::io::Result<()> {
-    file.allocate(bytes).await?;
     let mut buffer = env.buffer(ZERO_CHUNK_BYTES.min(bytes as usize));
     buffer.fill(0);
     let mut offset = 0;

@@ -63,6 +63,18 @@ proptest! {
     }
 }
 
+#[test]
+fn a_capacity_is_not_reached_by_what_moves_to_the_main_queue_meanwhile() {
+    let capacity = 187_690;
+    let mut pair = Pair::new(capacity, 64, 6);
+    for number in 0..421u32 {
+        let (key, value_len) = ((number % 60) as u8, number as usize % 999);
+        pair.apply(&Step::Insert { key, value_len }, number);
+    }
+    resize(&mut pair.cache, capacity * 49 / 100);
+    check(&pair.cache);
+}
+
 fn filled(capacity: usize, value: &[u8]) -> (TestCache, u32) {
     let mut cache = TestCache::new(capacity);
     let mut number = 0;

@@ -21,9 +21,9 @@
 //! writes tables of the deepest level of their range again without what made them a choice.
 //!
 //! A merge is bounded: it takes one upper table and what that overlaps, or as much of level 0 as
-//! stays below `merge_bytes`, and outputs are cut where they would overlap more than that of the
-//! next level ([`output_cuts`]). So a large compaction commits in parts of bounded size, and no
-//! table has to be consumed in part.
+//! stays below [`PickerOptions::merge_bytes_of`], and outputs are cut where they would overlap more
+//! than that of the next level ([`output_cuts`]). So a large compaction commits in parts of bounded
+//! size, and no table has to be consumed in part.
 
 mod debt;
 mod picture;
@@ -98,9 +98,11 @@ pub struct PickerOptions {
     pub level_factor: u64,
     /// How many levels there may be, level 0 included, 2 to 255. The deepest has no target.
     pub levels_max: u8,
-    /// Bytes of each of its two levels that a merge takes, beyond one upper table and what that
-    /// overlaps; at least 1.
+    /// Bytes of each of its two levels that a merge takes at most, beyond one upper table and what
+    /// that overlaps; at least 1.
     pub merge_bytes: u64,
+    /// It takes so many however few there are of tables; at least 1.
+    pub merge_bytes_min: u64,
     /// One part in so many of what all tables point at may be hidden; at least 1.
     pub hidden_part: u64,
     /// A table is compacted when one part in so many of it is tombstones or expired; at least 2.
@@ -116,9 +118,22 @@ impl Default for PickerOptions {
             level_factor: 8,
             levels_max: 7,
             merge_bytes: 64 << 20,
+            merge_bytes_min: 8 << 20,
             hidden_part: 4,
             dead_part: 4,
         }
+    }
+}
+
+/// A merge takes about one part in so many of all tables from each of its levels: what it may take
+/// is kept free for it, and is then no large part of a small store.
+const MERGE_PART: u64 = 8;
+
+impl PickerOptions {
+    /// Bytes of each of its two levels that a merge takes, beyond one upper table and what that
+    /// overlaps, where there are `table_bytes` of tables.
+    pub fn merge_bytes_of(&self, table_bytes: u64) -> u64 {
+        (table_bytes / MERGE_PART).max(self.merge_bytes_min).min(self.merge_bytes)
     }
 }
 
@@ -212,6 +227,7 @@ pub fn output_cuts(below: &[Candidate<'_>], merge_bytes: u64) -> Vec<Vec<u8>> {
 fn check(levels: &[Level<'_>], options: &PickerOptions) {
     assert!(options.level_zero_runs >= 1 && options.level_zero_tables >= 1, "{options:?}");
     assert!(options.level_one_bytes >= 1 && options.merge_bytes >= 1, "{options:?}");
+    assert!(options.merge_bytes_min >= 1, "{options:?}");
     assert!(options.level_factor >= 2 && options.levels_max >= 2, "{options:?}");
     assert!(options.hidden_part >= 1 && options.dead_part >= 2, "{options:?}");
     assert!(levels.len() <= usize::from(options.levels_max), "{} levels", levels.len());

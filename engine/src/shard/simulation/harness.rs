@@ -94,6 +94,7 @@ pub(super) fn tiny_options() -> ShardOptions {
             levels_max: 4,
             level_zero_tables: 8,
             merge_bytes: 128 << 10,
+            merge_bytes_min: 16 << 10,
             ..PickerOptions::default()
         },
     }

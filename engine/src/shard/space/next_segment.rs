@@ -128,7 +128,8 @@ impl<E: Env> Shard<E> {
         let has_file = standard && self.free.borrow().ready() > 0;
         let promise = self.promise(if has_file { 0 } else { u64::from(bytes) }, purpose)?;
         let recycled = if has_file { self.free.borrow_mut().take() } else { None };
-        let origin = recycled.map_or(Origin::New, Origin::Recycled);
+        let new = if generation == 0 { Origin::Zeroed } else { Origin::Allocated };
+        let origin = recycled.map_or(new, Origin::Recycled);
         let (env, directory) = (&self.env, &self.directory);
         // Nobody waits for a spare; who waits for the log to go on waits as for a commit.
         let is_awaited = || generation == 0 && self.log.has_no_room();

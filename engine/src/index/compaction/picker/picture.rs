@@ -14,12 +14,16 @@ const UNCERTAIN_PART: u64 = 32;
 pub(super) struct Picture<'a> {
     levels: &'a [Level<'a>],
     options: &'a PickerOptions,
+    /// See [`PickerOptions::merge_bytes_of`].
+    merge_bytes: u64,
     now: u32,
 }
 
 impl<'a> Picture<'a> {
     pub(super) fn new(levels: &'a [Level<'a>], options: &'a PickerOptions, now: u32) -> Self {
-        Self { levels, options, now }
+        let tables = levels.iter().flat_map(|level| &level.tables);
+        let table_bytes = tables.fold(0u64, |sum, table| sum.saturating_add(table.bytes));
+        Self { levels, options, merge_bytes: options.merge_bytes_of(table_bytes), now }
     }
 
     /// Tables that are dead as a whole, and those that have expired as a whole and hide nothing.
@@ -84,8 +88,8 @@ impl<'a> Picture<'a> {
             let bytes = upper_bytes.saturating_add(table.bytes);
             // What is rewritten anyway is rewritten for as many tables as possible.
             let rewritten = total_bytes(overlapping(self.tables(1), &range));
-            let lower_bytes_max = rewritten.max(self.options.merge_bytes);
-            if bytes <= self.options.merge_bytes && lower_bytes <= lower_bytes_max {
+            let lower_bytes_max = rewritten.max(self.merge_bytes);
+            if bytes <= self.merge_bytes && lower_bytes <= lower_bytes_max {
                 upper_bytes = bytes;
                 slice.push(at);
             }
@@ -114,7 +118,7 @@ impl<'a> Picture<'a> {
             let upper = group.iter().map(|&at| tables[at].bytes).fold(0, u64::saturating_add);
             let lower = total_bytes(overlapping(self.tables(level + 1), &range));
             let gain: u128 = group.iter().map(|&at| u128::from(hides(level, at))).sum();
-            let is_bounded = group.len() == 1 || upper <= self.options.merge_bytes;
+            let is_bounded = group.len() == 1 || upper <= self.merge_bytes;
             is_bounded.then(|| gain * 1024 / u128::from(lower.saturating_add(upper).max(1)))
         };
         let hiding = || self.positions().filter(|&(level, at)| hides(level, at) > 0);
@@ -258,7 +262,7 @@ impl<'a> Picture<'a> {
         !stays_above
             && !stubs.iter().any(|stub| stub.overlaps(table))
             && overlapping(self.tables(level + 1), table).is_empty()
-            && total_bytes(overlapping(self.tables(level + 2), table)) <= self.options.merge_bytes
+            && total_bytes(overlapping(self.tables(level + 2), table)) <= self.merge_bytes
     }
 
     /// The merge of tables of `level`, and of the stubs of the level that they overlap, with all

@@ -40,6 +40,7 @@ const OPTIONS: PickerOptions = PickerOptions {
     level_factor: 8,
     levels_max: 4,
     merge_bytes: 1000,
+    merge_bytes_min: 1000,
     hidden_part: 8,
     dead_part: 4,
 };
@@ -52,6 +53,29 @@ fn choose(levels: &[Level<'_>]) -> Choice {
 
 fn merge(inputs: &[u64], to: u8) -> Choice {
     Choice::Merge { inputs: inputs.to_vec(), to }
+}
+
+#[test]
+fn a_merge_takes_a_part_of_the_tables() {
+    let options = PickerOptions::default();
+    let of = |mebibytes: u64| options.merge_bytes_of(mebibytes << 20) >> 20;
+    assert_eq!([0, 64, 136, 512, 1 << 20].map(of), [8, 8, 17, 64, 64]);
+}
+
+/// Four runs in level 0 over eight tables in level 1: by slices, none of which takes all of them.
+#[test]
+fn of_a_small_index_a_merge_takes_a_small_part() {
+    let options = PickerOptions { merge_bytes_min: 100, ..OPTIONS };
+    let slice = |id: u8, bytes, at: u8| table(u64::from(id), bytes, at * 10..=at * 10 + 9);
+    let level_one: Vec<_> = (0..8).map(|at| slice(100 + at, 100, at)).collect();
+    let below = level(level_one.clone());
+    let bytes = options.merge_bytes_of(8 * 100);
+    assert_eq!(output_cuts(&below.tables, bytes).len(), 7, "each run is cut for each table");
+    let runs = (0..4).flat_map(|run| (0..8).map(move |at| slice(run * 8 + at, 10, at)));
+    let options = PickerOptions { level_zero_tables: 100, ..options };
+    let choice = pick(&levels([runs.collect(), level_one]), &options, NOW);
+    let Choice::Merge { inputs, to: 1 } = choice else { panic!("{choice:?}") };
+    assert_eq!(inputs.len(), 5, "{inputs:?}");
 }
 
 #[test]

@@ -164,6 +164,9 @@ impl Simulator {
     }
 
     fn merge(&mut self, inputs: &[u64], to: u8) {
+        let tables = self.levels.iter().flatten();
+        let table_bytes: usize = tables.map(|table| table.writes.len()).sum();
+        let merge_bytes = self.options.merge_bytes_of(table_bytes as u64);
         let mut merged = BTreeMap::new();
         for id in inputs.iter().rev() {
             let table = self.take(*id);
@@ -175,7 +178,7 @@ impl Simulator {
         let hides = |key: &u32| deeper.iter().flatten().any(|table| table.writes.contains_key(key));
         merged.retain(|key, write: &mut Write| !write.is_gone(self.now) || hides(key));
         let below = deeper.first().map_or(Vec::new(), |below| self.level(below));
-        let cuts = output_cuts(&below, self.options.merge_bytes);
+        let cuts = output_cuts(&below, merge_bytes);
         let mut output = BTreeMap::new();
         let mut last = Vec::new();
         for (key, write) in merged {
@@ -252,6 +255,7 @@ proptest! {
         ),
         level_zero_runs in 1u64..5,
         merge_bytes in prop_oneof![Just(1u64), 20u64..200],
+        merge_bytes_min in 1u64..200,
     ) {
         let options = PickerOptions {
             level_zero_runs,
@@ -260,6 +264,7 @@ proptest! {
             level_factor: 4,
             levels_max: 5,
             merge_bytes,
+            merge_bytes_min,
             ..PickerOptions::default()
         };
         let mut simulator = Simulator::new(options);
