@@ -241,7 +241,10 @@ pub fn header_matches(header: &[u8], identity: StoreIdentity, number: u32) -> bo
 
 #[cfg(test)]
 mod tests {
+    use larder_runtime::simulation::{OperationKind, OperationKinds};
+
     use super::*;
+    use crate::value_log::test_log::{IDENTITY, directory, disk, life};
 
     #[test]
     fn names_round_trip_and_others_are_refused() {
@@ -249,6 +252,24 @@ mod tests {
         for name in ["segment-1f.log", "segment-0000001F.log", "segment-00000001", "MANIFEST-1"] {
             assert_eq!(parse_file_name(name), None, "{name}");
         }
+    }
+
+    /// Zeros would be as many bytes again as what collection moves.
+    #[test]
+    fn only_the_logs_new_files_are_filled_with_zeros() {
+        let mut life = life(1, disk());
+        let env = life.env();
+        let written_for = async |number, origin| {
+            let before = env.operations_of(OperationKinds::of(&[OperationKind::Write]));
+            let class = || IoClass::Scrub;
+            let made = prepare(&env, directory(), IDENTITY, number, 4 << 20, origin, class).await;
+            assert_eq!(made.expect("there is room").file.len(), 4 << 20);
+            env.operations_of(OperationKinds::of(&[OperationKind::Write])) - before
+        };
+        let written = life.block_on(async {
+            [written_for(1, Origin::Zeroed).await, written_for(2, Origin::Allocated).await]
+        });
+        assert_eq!(written.expect("runs"), [5, 1]);
     }
 
     #[test]
