@@ -53,8 +53,10 @@ pub(crate) fn life(seed: u64, disk: SimDisk) -> Simulation {
 
 pub(crate) async fn prepare(env: &SimEnv, number: u32, bytes: u32) -> Segment<SimFile> {
     let prepared =
-        segment::prepare(env, directory(), IDENTITY, number, bytes, Origin::Zeroed, || IoClass::Scrub)
-            .await;
+        segment::prepare(env, directory(), IDENTITY, number, bytes, Origin::Zeroed, || {
+            IoClass::Scrub
+        })
+        .await;
     prepared.expect("there is room")
 }
 

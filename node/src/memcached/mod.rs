@@ -28,7 +28,8 @@ use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::events::NodeEvent;
 use crate::facts::Facts;
-use crate::namespaces::{NamespaceView, rules};
+use crate::namespaces::NamespaceView;
+use crate::namespaces::rules::{acknowledgement, with_lifetimes};
 use crate::process::MEMCACHED_VERSION;
 use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest,
@@ -44,7 +45,7 @@ fn limits(facts: &Facts) -> Limits {
     Limits { item_bytes_max, ..Limits::default() }
 }
 
-/// What one shard is to do for an operation on `key` at Unix second `now`, as the settings of the
+/// What one shard is to do for an operation on `key` at Unix second `now`, as the rules of the
 /// default namespace have it.
 #[inline]
 fn request_of<'a>(
@@ -53,15 +54,15 @@ fn request_of<'a>(
     (operation, kind): (Operation<'a>, Kind),
     replaces: bool,
 ) -> ItemRequest<'a> {
-    let settings = namespaces.default_settings();
+    let rules = namespaces.default_rules();
     let only_reads =
         matches!(operation, Operation::Read(read) if read.value || read.expiry.is_none());
     ItemRequest {
         key,
-        operation: rules::with_lifetimes(operation, &settings, (&key, now)),
+        operation: with_lifetimes(operation, rules, (&key, now)),
         kind,
         deadline: None,
-        acknowledgement: rules::acknowledgement(&settings, only_reads),
+        acknowledgement: acknowledgement(rules, only_reads),
         replaces,
     }
 }

@@ -9,6 +9,8 @@ use larder_engine::key::DEFAULT_NAMESPACE;
 use larder_engine::shard::{CachePolicy, NamespaceCompression, NamespaceOptions};
 use larder_protocol::native::{COMPRESS_NEVER, NamespaceCache, NamespaceSettings, NativeNamespace};
 
+use super::rules::ItemRules;
+
 /// The name of the namespace that the memcached port uses.
 const DEFAULT_NAME: &str = "default";
 
@@ -102,8 +104,8 @@ pub struct NamespaceView(Rc<Viewed>);
 #[derive(Debug, Default)]
 struct Viewed {
     table: RefCell<Arc<NamespaceTable>>,
-    /// How the default one is, which nearly all requests ask for.
-    default: Cell<NamespaceSettings>,
+    /// Those of the default one, which nearly all requests ask for.
+    default: Cell<ItemRules>,
 }
 
 impl NamespaceView {
@@ -121,22 +123,28 @@ impl NamespaceView {
 
     /// Another table is the current one from now on.
     pub fn set(&self, table: Arc<NamespaceTable>) {
-        self.0.default.set(table.settings(DEFAULT_NAMESPACE).unwrap_or_default());
+        let settings = table.settings(DEFAULT_NAMESPACE).unwrap_or_default();
+        self.0.default.set(ItemRules::of(&settings));
         *self.0.table.borrow_mut() = table;
     }
 
     /// How the namespace with this number is, if there is one.
-    #[inline]
     pub fn settings(&self, number: u32) -> Option<NamespaceSettings> {
-        if number == DEFAULT_NAMESPACE {
-            return Some(self.default_settings());
-        }
         self.0.table.borrow().settings(number)
     }
 
-    /// How the default namespace is.
+    /// What rules the items of the namespace with this number, if there is one.
     #[inline]
-    pub fn default_settings(&self) -> NamespaceSettings {
+    pub fn rules(&self, number: u32) -> Option<ItemRules> {
+        if number == DEFAULT_NAMESPACE {
+            return Some(self.default_rules());
+        }
+        self.settings(number).as_ref().map(ItemRules::of)
+    }
+
+    /// What rules the items of the default namespace.
+    #[inline]
+    pub fn default_rules(&self) -> ItemRules {
         self.0.default.get()
     }
 }
@@ -168,5 +176,15 @@ mod tests {
         let same = view.clone();
         view.set(Arc::default());
         assert_eq!((same.settings(7), same.settings(0).is_some()), (None, true));
+        assert_eq!((same.rules(7), same.rules(0)), (None, Some(ItemRules::default())));
+        let settings = NamespaceSettings { ttl_default: 9, ..NamespaceSettings::default() };
+        let changed = NativeNamespace { name: "default".to_owned(), number: 0, settings };
+        view.set(Arc::new(NamespaceTable::default().with(changed.clone()).with(NativeNamespace {
+            name: "users".to_owned(),
+            number: 7,
+            settings,
+        })));
+        let rules = Some(ItemRules::of(&settings));
+        assert_eq!((same.rules(7), same.rules(0)), (rules, rules));
     }
 }

@@ -7,14 +7,13 @@ use larder_engine::large::{LargeAnswer, LargeRefusal, LargeRequest, LargeStep};
 use larder_engine::operation::{Operation, Store, StoreMode};
 use larder_engine::shard::OperationBuf;
 use larder_protocol::native::reply::{self, ReplyHead};
-use larder_protocol::native::{
-    LargeHead, LargeItem, LargeWork, NamespaceSettings, NativeStatus, StoreWhen,
-};
+use larder_protocol::native::{LargeHead, LargeItem, LargeWork, NativeStatus, StoreWhen};
 
 use super::key_of;
 use super::records::{Fault, settings_of};
 use super::statuses::{put_refused, refused};
-use crate::namespaces::{NamespaceView, rules};
+use crate::namespaces::NamespaceView;
+use crate::namespaces::rules::{ItemRules, expiry_of};
 use crate::request::{ShardRequest, ShardWork};
 
 /// A number that no other connection has. Cores have no more than this count in common, once for
@@ -40,7 +39,7 @@ pub(super) fn asked(
             LargeStep::PutChunk { upload, index, bytes: bytes.to_vec() }
         }
         LargeWork::Commit { upload, .. } => {
-            let store = store_of(large, &settings, now);
+            let store = store_of(large, ItemRules::of(&settings), now);
             LargeStep::Commit { upload, store: OperationBuf::new(&Operation::Store(store)) }
         }
         LargeWork::Abort { upload } => LargeStep::Abort { upload },
@@ -53,7 +52,7 @@ pub(super) fn asked(
 }
 
 /// The store that a commit is.
-fn store_of(large: &LargeItem<'_>, settings: &NamespaceSettings, now: u32) -> Store<'static> {
+fn store_of(large: &LargeItem<'_>, rules: ItemRules, now: u32) -> Store<'static> {
     let LargeWork::Commit { when, client_flags, ttl, .. } = large.work else {
         panic!("only a commit stores: {large:?}");
     };
@@ -63,7 +62,7 @@ fn store_of(large: &LargeItem<'_>, settings: &NamespaceSettings, now: u32) -> St
         StoreWhen::IfPresent => (StoreMode::Replace, None),
         StoreWhen::IfVersion(version) => (StoreMode::Set, Some(version)),
     };
-    let expiry = rules::expiry_of(settings, &key_of(large.key), ttl, now);
+    let expiry = expiry_of(rules, &key_of(large.key), ttl, now);
     Store { client_flags, expiry, compare, is_large: true, ..Store::plain(mode, b"") }
 }
 

@@ -26,8 +26,8 @@ use larder_engine::shard::{Acknowledgement, Answer, BatchAnswer, ItemBatch};
 use larder_protocol::native::reply::{self, NativeItem, ReplyHead};
 use larder_protocol::native::{
     ClientHello, Condition, DeleteItem, GetItem, HelloReply, ITEM_BYTES_MAX, IncrementItem,
-    ItemKey, LargeItem, LargeWork, NamespaceSettings, NativeLimits, NativeParsed, NativeParser,
-    NativeRequest, NativeStatus, NativeStep, Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal,
+    ItemKey, LargeItem, LargeWork, NativeLimits, NativeParsed, NativeParser, NativeRequest,
+    NativeStatus, NativeStep, Opcode, PutItem, PutMode, RECORD_BYTES_MAX, Refusal,
     RequestDurability, RequestHead, StoreWhen, TouchItem, VERSION, capability,
 };
 use larder_protocol::sink::ReplySink;
@@ -37,7 +37,8 @@ use crate::codec::{Codec, Extent, Grouping, Meaning, Order};
 use crate::counters::Kind;
 use crate::facts::Facts;
 use crate::limits::{CONNECTION_REQUESTS_MAX, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, TOKEN_DRIFT_SECONDS};
-use crate::namespaces::{NamespaceView, rules};
+use crate::namespaces::NamespaceView;
+use crate::namespaces::rules::{ItemRules, acknowledgement, expiry_of};
 use crate::request::{
     ItemRequest, Moment, NoAnswer, NodeAnswer, NodeRequest, ShardAnswer, ShardRequest, ShardWork,
 };
@@ -171,8 +172,8 @@ impl Native {
         Ok(asked)
     }
 
-    /// How the namespace is that such work is in.
-    fn settings_of_work(&self, request: &ShardRequest) -> NamespaceSettings {
+    /// What rules the items that such work is about.
+    fn rules_of_work(&self, request: &ShardRequest) -> ItemRules {
         let namespace = match &request.work {
             ShardWork::Batch(batch) => {
                 batch.steps.first().map_or(DEFAULT_NAMESPACE, |step| step.namespace)
@@ -183,10 +184,10 @@ impl Native {
             ShardWork::Keyed(keyed) => keyed.limits.namespace(),
             // They are about no namespace.
             ShardWork::BeginLease(_) | ShardWork::EndLease(_) => {
-                return NamespaceSettings::default();
+                return ItemRules::default();
             }
         };
-        self.namespaces.settings(namespace).unwrap_or_default()
+        self.namespaces.rules(namespace).unwrap_or_default()
     }
 }
 
@@ -286,7 +287,7 @@ fn item_of<'a>(answer: &Answer<'a>) -> NativeItem<'a> {
 
 /// When the answer may be given. Who only reads is told no earlier than others what a crash may
 /// take back.
-fn acknowledgement_of(head: &RequestHead, settings: &NamespaceSettings) -> Acknowledgement {
+fn acknowledgement_of(head: &RequestHead, rules: ItemRules) -> Acknowledgement {
     let only_reads = matches!(
         head.opcode,
         Opcode::Get
@@ -299,9 +300,7 @@ fn acknowledgement_of(head: &RequestHead, settings: &NamespaceSettings) -> Ackno
     match head.durability {
         RequestDurability::Sync => Acknowledgement::Durable,
         RequestDurability::None if !only_reads => Acknowledgement::Made,
-        RequestDurability::None | RequestDurability::AsNode => {
-            rules::acknowledgement(settings, only_reads)
-        }
+        RequestDurability::None | RequestDurability::AsNode => acknowledgement(rules, only_reads),
     }
 }
 
@@ -322,15 +321,12 @@ fn put_status(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus) {
 fn item_request<'a>(
     request: &NativeRequest<'a>,
     now: u32,
-    settings: &NamespaceSettings,
+    rules: ItemRules,
 ) -> Option<(Operation<'a>, Kind)> {
     let key = request.key()?;
-    let expiry = |ttl: u32| rules::expiry_of(settings, &key_of(key), ttl, now);
+    let expiry = |ttl: u32| expiry_of(rules, &key_of(key), ttl, now);
     Some(match *request {
-        NativeRequest::Get(GetItem { metadata_only, is_quiet, .. }) => {
-            let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
-            (Operation::Read(read), Kind::Get { touches: false })
-        }
+        NativeRequest::Get(get) => read_of(&get),
         NativeRequest::Touch(TouchItem { ttl, with_value, .. }) => {
             let read = Read { value: with_value, expiry: Some(expiry(ttl)), ..Read::default() };
             let kind = if with_value { Kind::Get { touches: true } } else { Kind::Touch };
@@ -354,6 +350,13 @@ fn item_request<'a>(
         }
         _ => return None,
     })
+}
+
+/// What one shard is to do to read an item.
+#[inline]
+fn read_of(get: &GetItem<'_>) -> (Operation<'static>, Kind) {
+    let read = Read { value: !get.metadata_only, quiet: get.is_quiet, ..Read::default() };
+    (Operation::Read(read), Kind::Get { touches: false })
 }
 
 /// What one shard is to do to store a value with this expiry.
@@ -395,9 +398,10 @@ fn version_of(condition: Condition<'_>) -> Option<u64> {
 
 /// The operation on this key as a request, which was received at this nanosecond.
 #[inline]
+#[inline]
 fn request_of<'a>(
     (head, asked): (&RequestHead, u64),
-    settings: &NamespaceSettings,
+    rules: ItemRules,
     key: ItemKey<'a>,
     (operation, kind): (Operation<'a>, Kind),
 ) -> ItemRequest<'a> {
@@ -406,7 +410,7 @@ fn request_of<'a>(
         operation,
         kind,
         deadline: deadline_of(head, asked),
-        acknowledgement: acknowledgement_of(head, settings),
+        acknowledgement: acknowledgement_of(head, rules),
         replaces: false,
     }
 }
@@ -479,8 +483,8 @@ impl Codec for Native {
             }
             return match self.shard_request((head, request), now.second, deadline) {
                 Some(Ok(request)) => {
-                    let settings = self.settings_of_work(&request);
-                    let acknowledgement = acknowledgement_of(head, &settings);
+                    let rules = self.rules_of_work(&request);
+                    let acknowledgement = acknowledgement_of(head, rules);
                     Meaning::Shard(Arc::new(ShardRequest { acknowledgement, ..request }))
                 }
                 None if matches!(request, NativeRequest::MultiGet(_)) => Meaning::Parts,
@@ -490,10 +494,14 @@ impl Codec for Native {
                 Some(Err(_)) | None => Meaning::Constant,
             };
         };
-        let Some(settings) = self.namespaces.settings(key.namespace) else {
+        let Some(rules) = self.namespaces.rules(key.namespace) else {
             return Meaning::Constant;
         };
-        let Some(asks) = item_request(request, now.second, &settings) else {
+        // By far the most: an operation of any kind would have to stop in memory.
+        if let (NativeRequest::Get(get), None) = (request, &head.token) {
+            return Meaning::Keyed(request_of((head, asked), rules, key, read_of(get)));
+        }
+        let Some(asks) = item_request(request, now.second, rules) else {
             panic!("what has a key is about an item: {request:?}");
         };
         if let Some(token) = &head.token {
@@ -503,11 +511,11 @@ impl Codec for Native {
             };
             let limits = (self.facts.shards, self.limits.value_bytes_max);
             let (shard, batch) = once::batch_of(&key, &asks.0, once, limits);
-            let acknowledgement = acknowledgement_of(head, &settings);
+            let acknowledgement = acknowledgement_of(head, rules);
             let request = ShardRequest::new(shard, deadline, ShardWork::Batch(batch));
             return Meaning::Shard(Arc::new(ShardRequest { acknowledgement, ..request }));
         }
-        Meaning::Keyed(request_of((head, asked), &settings, key, asks))
+        Meaning::Keyed(request_of((head, asked), rules, key, asks))
     }
 
     #[inline]
@@ -520,11 +528,9 @@ impl Codec for Native {
         let NativeParsed::Request(head, NativeRequest::MultiGet(multi)) = &step.parsed else {
             panic!("{step:?} has no parts");
         };
-        let GetItem { key, metadata_only, is_quiet } = multi.get_at(cursor)?;
-        let read = Read { value: !metadata_only, quiet: is_quiet, ..Read::default() };
-        let (operation, kind) = (Operation::Read(read), Kind::Get { touches: false });
-        let settings = self.namespaces.settings(key.namespace).unwrap_or_default();
-        Some(request_of((head, asked), &settings, key, (operation, kind)))
+        let get = multi.get_at(cursor)?;
+        let rules = self.namespaces.rules(get.key.namespace).unwrap_or_default();
+        Some(request_of((head, asked), rules, get.key, read_of(&get)))
     }
 
     fn first_part(&self, step: &NativeStep<'_>) -> NativeToken {

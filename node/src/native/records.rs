@@ -16,6 +16,7 @@ use larder_protocol::native::{
 use super::item_request;
 use super::statuses::refused;
 use crate::namespaces::NamespaceView;
+use crate::namespaces::rules::ItemRules;
 use crate::request::{ShardRequest, ShardWork};
 
 const _: () = assert!(MUTATE_CHANGES_MAX <= BATCH_STEPS_MAX);
@@ -38,11 +39,11 @@ impl Mutation {
         value_bytes_max: usize,
         (namespaces, deadline): (&NamespaceView, Option<u64>),
     ) -> Result<ShardRequest, Fault> {
-        let settings = settings_of(namespaces, mutate.namespace)?;
+        let rules = ItemRules::of(&settings_of(namespaces, mutate.namespace)?);
         let mut steps = Vec::with_capacity(mutate.len());
         for change in mutate.changes() {
             let (Some(key), Some((operation, _))) =
-                (change.key(), item_request(&change, now, &settings))
+                (change.key(), item_request(&change, now, rules))
             else {
                 panic!("every change is of one item: {change:?}");
             };

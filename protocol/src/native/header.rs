@@ -217,6 +217,14 @@ impl Header {
     #[inline]
     pub fn bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// Writes the header's bytes. Where they go: a processor that has written them in small parts
+    /// has to wait before it can copy them in large ones.
+    #[inline]
+    pub fn write(&self, bytes: &mut [u8; HEADER_BYTES]) {
         bytes[0] = match self.side {
             Side::Client => MAGIC_REQUEST,
             Side::Node => MAGIC_REPLY,
@@ -228,7 +236,6 @@ impl Header {
         bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.details.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.checksum.to_le_bytes());
-        bytes
     }
 }
 

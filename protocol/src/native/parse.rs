@@ -165,21 +165,11 @@ impl NativeParser {
         header: &Header,
         input: &'a [u8],
     ) -> NativeStep<'a> {
-        let refuse = |status, reason, is_last| {
-            NativeParsed::Refused(Refusal {
-                id: header.id,
-                opcode: header.opcode,
-                has_checksum: header.code & FLAG_CHECKSUM != 0,
-                status,
-                reason,
-                is_last,
-            })
-        };
         let body_bytes = header.body_bytes as usize;
         if body_bytes > limits.body_bytes_max() {
             self.skipped = body_bytes;
             let reason = "the body is longer than the node takes; --max-item-size is the limit";
-            let parsed = refuse(NativeStatus::TooLarge, reason, false);
+            let parsed = NativeParsed::Refused(refusal(header, NativeStatus::TooLarge, reason));
             return NativeStep { consumed: HEADER_BYTES, parsed };
         }
         let end = HEADER_BYTES + body_bytes;
@@ -191,24 +181,65 @@ impl NativeParser {
         if header.checksum != expected {
             // Not even the length is to be trusted.
             self.is_closed = true;
-            let parsed = refuse(NativeStatus::BadChecksum, NativeStatus::BadChecksum.text(), true);
-            return NativeStep { consumed: end, parsed };
+            let status = NativeStatus::BadChecksum;
+            let refusal = Refusal { is_last: true, ..refusal(header, status, status.text()) };
+            return NativeStep { consumed: end, parsed: NativeParsed::Refused(refusal) };
         }
-        let parsed = match body_of(header, body) {
-            Err((status, reason)) => refuse(status, reason, false),
-            Ok((_, request)) if request.value_bytes() > limits.value_bytes_max => {
-                refuse(NativeStatus::TooLarge, NativeStatus::TooLarge.text(), false)
-            }
-            Ok((head, request)) => NativeParsed::Request(head, request),
+        // Reads are by far the most. What they say goes from the input to the step without a stop
+        // in memory, which a match of all opcodes would be.
+        let parsed = match Opcode::from_code(header.opcode) {
+            Some(Opcode::Get) => parsed_of(limits, header, Some(Opcode::Get), body),
+            opcode => parsed_of_any(limits, header, opcode, body),
         };
         NativeStep { consumed: end, parsed }
     }
 }
 
-/// What a whole message says, whose checksum is right.
-#[inline]
+/// [`parsed_of`] for any opcode.
+fn parsed_of_any<'a>(
+    limits: &NativeLimits,
+    header: &Header,
+    opcode: Option<Opcode>,
+    body: &'a [u8],
+) -> NativeParsed<'a> {
+    parsed_of(limits, header, opcode, body)
+}
+
+/// What a whole message is, whose checksum is right.
+#[inline(always)]
+fn parsed_of<'a>(
+    limits: &NativeLimits,
+    header: &Header,
+    opcode: Option<Opcode>,
+    body: &'a [u8],
+) -> NativeParsed<'a> {
+    match body_of(header, opcode, body) {
+        Err((status, reason)) => NativeParsed::Refused(refusal(header, status, reason)),
+        Ok((_, request)) if request.value_bytes() > limits.value_bytes_max => {
+            let status = NativeStatus::TooLarge;
+            NativeParsed::Refused(refusal(header, status, status.text()))
+        }
+        Ok((head, request)) => NativeParsed::Request(head, request),
+    }
+}
+
+/// A refusal of a message behind which others can be understood.
+fn refusal(header: &Header, status: NativeStatus, reason: &'static str) -> Refusal {
+    Refusal {
+        id: header.id,
+        opcode: header.opcode,
+        has_checksum: header.code & FLAG_CHECKSUM != 0,
+        status,
+        reason,
+        is_last: false,
+    }
+}
+
+/// What a whole message says.
+#[inline(always)]
 fn body_of<'a>(
     header: &Header,
+    opcode: Option<Opcode>,
     body: &'a [u8],
 ) -> Result<(RequestHead, NativeRequest<'a>), (NativeStatus, &'static str)> {
     const KNOWN_FLAGS: u8 = FLAG_CHECKSUM | DURABILITY_BITS | FLAG_TOKEN;
@@ -216,7 +247,7 @@ fn body_of<'a>(
     let Some(durability) = durability_of(header.code).filter(|_| unknown == 0) else {
         return Err((NativeStatus::UnknownFlag, NativeStatus::UnknownFlag.text()));
     };
-    let Some(opcode) = Opcode::from_code(header.opcode) else {
+    let Some(opcode) = opcode else {
         return Err((NativeStatus::UnknownOpcode, NativeStatus::UnknownOpcode.text()));
     };
     let malformed = |reason| (NativeStatus::Malformed, reason);

@@ -88,17 +88,20 @@ pub fn put_error(out: &mut Vec<u8>, head: ReplyHead, status: NativeStatus, reaso
 pub fn put_item<S: ReplySink>(out: &mut S, head: ReplyHead, item: &NativeItem<'_>) {
     const FRONT_BYTES: usize = HEADER_BYTES + ITEM_BYTES;
     let body_bytes = ITEM_BYTES + item.value.len();
-    let mut front = [0; FRONT_BYTES];
-    front[HEADER_BYTES..].copy_from_slice(&item_head(item));
     let mut header = header_of(head, NativeStatus::Ok, body_bytes);
-    front[..HEADER_BYTES].copy_from_slice(&header.bytes());
-    if head.has_checksum {
-        let checked = checksum(&front, &front[HEADER_BYTES..]);
-        header.checksum = crc32c::crc32c_append(checked, item.value);
-        front[..HEADER_BYTES].copy_from_slice(&header.bytes());
-    }
     out.make_room(FRONT_BYTES, item.value.len());
-    out.bytes().extend_from_slice(&front);
+    let bytes = out.bytes();
+    let start = bytes.len();
+    bytes.resize(start + FRONT_BYTES, 0);
+    let (of_header, rest) = bytes[start..].split_first_chunk_mut().expect("it was resized");
+    header.write(of_header);
+    let of_item = rest.first_chunk_mut().expect("it was resized");
+    write_item_head(item, of_item);
+    if head.has_checksum {
+        let checked = checksum(of_header, of_item);
+        header.checksum = crc32c::crc32c_append(checked, item.value);
+        header.write(of_header);
+    }
     out.put_value(item.value);
 }
 
@@ -114,11 +117,17 @@ pub fn put_large(out: &mut Vec<u8>, head: ReplyHead, item: &NativeItem<'_>, stan
 #[inline]
 pub(super) fn item_head(item: &NativeItem<'_>) -> [u8; ITEM_BYTES] {
     let mut head = [0; ITEM_BYTES];
+    write_item_head(item, &mut head);
+    head
+}
+
+/// Writes it where it goes; see [`Header::write`].
+#[inline]
+fn write_item_head(item: &NativeItem<'_>, head: &mut [u8; ITEM_BYTES]) {
     head[0..8].copy_from_slice(&item.version.to_le_bytes());
     head[8..12].copy_from_slice(&item.client_flags.to_le_bytes());
     head[12..16].copy_from_slice(&item.expiry.to_le_bytes());
     head[16..20].copy_from_slice(&item.value_len.to_le_bytes());
-    head
 }
 
 /// The item that these bytes are.

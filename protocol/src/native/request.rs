@@ -108,7 +108,7 @@ pub(super) const RESERVED: BodyError = "reserved bytes must be 0";
 
 impl<'a> NativeRequest<'a> {
     /// Reads the body of a request with this opcode.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(opcode: Opcode, body: &'a [u8]) -> Result<Self, BodyError> {
         match opcode {
             Opcode::Get => GetItem::read(body).map(Self::Get),
