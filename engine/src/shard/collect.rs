@@ -331,7 +331,8 @@ impl<E: Env> Shard<E> {
     /// Begins or ends to keep writers at the collector's pace.
     pub(super) fn update_pace(&self) {
         let (usage, limits) = (self.usage(), self.limits());
-        let slack = usage.slack(&limits, self.log_left());
+        let log = self.log_left();
+        let slack = usage.slack(&limits, log);
         let is_kept = usage.wants_pace(slack, &limits) && self.can_collect();
         let mut pace = self.pacing.pace.get();
         pace.keep(is_kept, self.env.now());
@@ -340,7 +341,7 @@ impl<E: Env> Shard<E> {
         }
         self.pacing.pace.set(pace);
         self.note_pace(is_kept);
-        self.note_urgency(&usage, &limits);
+        self.note_urgency(&usage, &limits, log);
     }
 
     /// Bytes for which the log has its segments, but for what only deletes may use.

@@ -41,9 +41,10 @@ fn of_merges(debt: u32) -> u32 {
     rising(thousandths(u64::from(debt), u64::from(DEBT_MAX)), MERGES_MAX)
 }
 
-/// The urgency of collecting garbage in a shard that is so full.
-fn of_collection(usage: &SpaceUsage, limits: &SpaceLimits) -> u32 {
-    let (missing, whole) = usage.scarcity(limits);
+/// The urgency of collecting garbage in a shard that is so full, whose log has segments for `log`
+/// bytes.
+fn of_collection(usage: &SpaceUsage, limits: &SpaceLimits, log: u64) -> u32 {
+    let (missing, whole) = usage.scarcity(limits, log);
     rising(thousandths(missing, whole), COLLECTION_MAX)
 }
 
@@ -54,12 +55,13 @@ impl<E: Env> Shard<E> {
         self.env.set_urgency(self.options.shard, queue, urgency);
     }
 
-    /// Says how urgent merges and the collection of garbage are. Merges that cannot go on are not.
-    pub(super) fn note_urgency(&self, usage: &SpaceUsage, limits: &SpaceLimits) {
+    /// Says how urgent merges and the collection of garbage are; `log` are the bytes for which the
+    /// log has its segments. Merges that cannot go on are not.
+    pub(super) fn note_urgency(&self, usage: &SpaceUsage, limits: &SpaceLimits, log: u64) {
         let has_stuck = self.state.borrow().full.merges;
         let merges = of_merges(if has_stuck { 0 } else { self.index.debt() });
         self.set_urgency(TaskQueue::Compaction, merges);
-        self.set_urgency(TaskQueue::GarbageCollection, of_collection(usage, limits));
+        self.set_urgency(TaskQueue::GarbageCollection, of_collection(usage, limits, log));
     }
 
     /// While a memtable is written out, says how urgent that is: writers wait when the next one is
@@ -107,13 +109,17 @@ mod tests {
         let limits = SpaceLimits { amplification_percent: 150, segment_bytes: 1000 };
         let full = SpaceUsage { left: i64::MAX, in_tables: 100_000, ..SpaceUsage::default() };
         let cap = full.cap(&limits);
-        let at = |headroom| {
+        let with = |headroom, log| {
             let usage = SpaceUsage { allocated: cap - headroom, ..full };
-            of_collection(&usage, &limits)
+            of_collection(&usage, &limits, log)
         };
         // Garbage is collected below 3,000, and below 1,000 the log gets no segment.
-        assert_eq!([10_000, 3000].map(at), [URGENCY_USUAL; 2]);
-        assert_eq!([2000, 1000, 0].map(at), [5500, COLLECTION_MAX, COLLECTION_MAX]);
+        assert_eq!([with(10_000, 0), with(3000, 2000)], [URGENCY_USUAL; 2]);
+        assert_eq!(
+            [with(2000, 1000), with(1000, 0), with(0, 0)],
+            [5500, COLLECTION_MAX, COLLECTION_MAX]
+        );
+        let at = |headroom| with(headroom, 0);
         let all: Vec<u32> = (0..=5000).rev().map(at).collect();
         let steps = all.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(all.is_sorted() && steps.max() <= Some(9), "no step is felt");

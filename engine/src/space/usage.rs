@@ -165,11 +165,17 @@ impl SpaceUsage {
         self.headroom(limits) < self.collect_below(limits)
     }
 
-    /// How scarce space is: how much of the headroom is gone below which garbage is collected, and
-    /// how much of it can be gone before the log gets no more.
-    pub fn scarcity(&self, limits: &SpaceLimits) -> (u64, u64) {
-        let missing = self.collect_below(limits).saturating_sub(self.headroom(limits));
-        (missing, self.pace_below(limits))
+    /// How scarce space is: how much is gone of what writers may append when collection has just
+    /// begun, and how much that is. `log` as for [`Self::slack`].
+    ///
+    /// To the byte, so that nothing changes by leaps: when the log takes a segment it has as much
+    /// more as the headroom has less. By the headroom alone collection was in a great hurry after
+    /// each segment, at the cost of reads, with time enough until the next.
+    pub fn scarcity(&self, limits: &SpaceLimits, log: u64) -> (u64, u64) {
+        let beyond = self.headroom(limits).saturating_sub(Self::extend_above(limits));
+        // The log has a segment that it fills, and a spare one.
+        let whole = self.pace_below(limits) + limits.segments(2);
+        (whole.saturating_sub(log.saturating_add(beyond)), whole)
     }
 
     /// Segments that the log may take now.
@@ -268,6 +274,10 @@ mod tests {
         assert!(at(1000).may_extend(&LIMITS, 0) && !at(999).may_extend(&LIMITS, 0));
         let merging = SpaceUsage { merging: 500, ..at(3000) };
         assert_eq!(merging.headroom(&LIMITS), 2500, "what a merge takes is not for others");
+        let scarcity = |headroom, log| at(headroom).scarcity(&LIMITS, log);
+        assert_eq!((scarcity(3000, 2000), scarcity(3000, 900)), ((0, 4000), (1100, 4000)));
+        assert_eq!(scarcity(2500, 1000), scarcity(1500, 2000), "the log has taken a segment");
+        assert_eq!((scarcity(500, 700), scarcity(0, 0)), ((3300, 4000), (4000, 4000)));
         let wants_pace = |slack| usage().wants_pace(slack, &LIMITS);
         assert!(!wants_pace(2000) && wants_pace(1999));
         assert!(at(2000).may_extend(&LIMITS, 1000) && !at(1999).may_extend(&LIMITS, 1000));

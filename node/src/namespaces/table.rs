@@ -179,7 +179,7 @@ mod tests {
         assert_eq!((same.rules(7), same.rules(0)), (None, Some(ItemRules::default())));
         let settings = NamespaceSettings { ttl_default: 9, ..NamespaceSettings::default() };
         let changed = NativeNamespace { name: "default".to_owned(), number: 0, settings };
-        view.set(Arc::new(NamespaceTable::default().with(changed.clone()).with(NativeNamespace {
+        view.set(Arc::new(NamespaceTable::default().with(changed).with(NativeNamespace {
             name: "users".to_owned(),
             number: 7,
             settings,

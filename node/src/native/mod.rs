@@ -398,7 +398,6 @@ fn version_of(condition: Condition<'_>) -> Option<u64> {
 
 /// The operation on this key as a request, which was received at this nanosecond.
 #[inline]
-#[inline]
 fn request_of<'a>(
     (head, asked): (&RequestHead, u64),
     rules: ItemRules,
