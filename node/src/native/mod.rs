@@ -496,7 +496,7 @@ impl Codec for Native {
         let Some(rules) = self.namespaces.rules(key.namespace) else {
             return Meaning::Constant;
         };
-        // By far the most: an operation of any kind would have to stop in memory.
+        // By far the most. Through the match of all operations it would be stored and read back.
         if let (NativeRequest::Get(get), None) = (request, &head.token) {
             return Meaning::Keyed(request_of((head, asked), rules, key, read_of(get)));
         }

@@ -221,8 +221,8 @@ impl Header {
         bytes
     }
 
-    /// Writes the header's bytes. Where they go: a processor that has written them in small parts
-    /// has to wait before it can copy them in large ones.
+    /// Writes the header's bytes in place. A copy made at once afterwards would read in wide loads
+    /// what was just stored in narrow ones, which processors stall on.
     #[inline]
     pub fn write(&self, bytes: &mut [u8; HEADER_BYTES]) {
         bytes[0] = match self.side {

@@ -185,8 +185,8 @@ impl NativeParser {
             let refusal = Refusal { is_last: true, ..refusal(header, status, status.text()) };
             return NativeStep { consumed: end, parsed: NativeParsed::Refused(refusal) };
         }
-        // Reads are by far the most. What they say goes from the input to the step without a stop
-        // in memory, which a match of all opcodes would be.
+        // Reads are by far the most. Through the match of all opcodes what they say would be stored
+        // and read back several times.
         let parsed = match Opcode::from_code(header.opcode) {
             Some(Opcode::Get) => parsed_of(limits, header, Some(Opcode::Get), body),
             opcode => parsed_of_any(limits, header, opcode, body),
