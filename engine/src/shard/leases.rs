@@ -293,9 +293,14 @@ impl<E: Env> Shard<E> {
 
     /// Whether files are about to be free: nobody reads them any more but operations under way.
     pub(super) fn files_are_going(&self) -> bool {
+        self.free.borrow().has_files_in_use() || self.tables_are_going()
+    }
+
+    /// The same for files of tables alone.
+    pub(super) fn tables_are_going(&self) -> bool {
         let held = self.leases.held.borrow();
         let is_leased = |table| held.values().any(|lease| lease.snapshot.has(table));
-        self.free.borrow().has_files_in_use() || self.index.is_removing(is_leased)
+        self.index.is_removing(is_leased)
     }
 
     /// About how many bytes leases alone keep: they do not count for the cap, as they will be gone

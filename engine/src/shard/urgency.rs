@@ -10,6 +10,7 @@ use larder_runtime::env::{Env, TaskQueue};
 use larder_runtime::urgency::URGENCY_USUAL;
 
 use super::Shard;
+use super::space::Ingest;
 use crate::index::compaction::picker::DEBT_MAX;
 use crate::space::{SpaceLimits, SpaceUsage};
 
@@ -61,7 +62,13 @@ impl<E: Env> Shard<E> {
         let has_stuck = self.state.borrow().full.merges;
         let merges = of_merges(if has_stuck { 0 } else { self.index.debt() });
         self.set_urgency(TaskQueue::Compaction, merges);
-        self.set_urgency(TaskQueue::GarbageCollection, of_collection(usage, limits, log));
+        let full = self.state.borrow().full;
+        // What the log has left is not for writers then, or it is not this shard that lacks space.
+        let is_awaited =
+            full.ingest != Ingest::Open || full.reserve_in_use || self.others_are_short();
+        let collection =
+            if is_awaited { COLLECTION_MAX } else { of_collection(usage, limits, log) };
+        self.set_urgency(TaskQueue::GarbageCollection, collection);
     }
 
     /// While a memtable is written out, says how urgent that is: writers wait when the next one is

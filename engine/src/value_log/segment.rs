@@ -55,7 +55,8 @@ pub enum Origin {
     /// small writes are waited for one by one.
     Zeroed,
     /// A new file whose blocks are only allocated: for what is written once, in long frames, where
-    /// zeros would be as many bytes again.
+    /// zeros would be as many bytes again. A file system that allocates without keeping the space
+    /// may then refuse a frame.
     Allocated,
     /// The file of a freed segment, which keeps its blocks.
     Recycled(u32),
@@ -102,7 +103,14 @@ pub async fn prepare<E: Env>(
     let mut header = env.buffer(HEADER_BYTES as usize);
     encode_header(&mut header, identity, number, bytes);
     let (result, _) = file.write_durably(class(), 0, header).await;
-    result.map_err(failed("writing the header of"))?;
+    if let Err(error) = result {
+        drop(file);
+        // The next attempt makes the file of this number once more.
+        if !matches!(origin, Origin::Recycled(_)) {
+            env.remove(&path).await.map_err(failed("removing"))?;
+        }
+        return Err(EngineError::io(&path, "writing the header of", &error));
+    }
     if !canary::has(Defect::SkipSegmentDirectorySync) {
         env.sync_directory(directory).await.map_err(failed("syncing the directory of"))?;
     }
@@ -241,7 +249,9 @@ pub fn header_matches(header: &[u8], identity: StoreIdentity, number: u32) -> bo
 
 #[cfg(test)]
 mod tests {
-    use larder_runtime::simulation::{OperationKind, OperationKinds};
+    use larder_runtime::simulation::{
+        FailOperation, Failure, FaultPlan, OperationKind, OperationKinds,
+    };
 
     use super::*;
     use crate::value_log::test_log::{IDENTITY, directory, disk, life};
@@ -270,6 +280,24 @@ mod tests {
             [written_for(1, Origin::Zeroed).await, written_for(2, Origin::Allocated).await]
         });
         assert_eq!(written.expect("runs"), [5, 1]);
+    }
+
+    #[test]
+    fn a_new_file_whose_header_finds_no_room_does_not_stay() {
+        let mut life = life(1, disk());
+        let env = life.env();
+        let made = life.block_on(async {
+            let writes = OperationKinds::of(&[OperationKind::Write]);
+            let fail_operation = Some(FailOperation::once(0, Failure::NoSpace).among(writes));
+            env.set_faults(FaultPlan { fail_operation, ..FaultPlan::default() });
+            let class = || IoClass::Scrub;
+            let make =
+                || prepare(&env, directory(), IDENTITY, 1, 1 << 20, Origin::Allocated, class);
+            let refused = make().await.err();
+            assert!(matches!(refused, Some(EngineError::Full)), "{refused:?}");
+            make().await.is_ok()
+        });
+        assert!(made.expect("runs"), "the file of the first attempt is in the way");
     }
 
     #[test]

@@ -118,7 +118,8 @@ impl Default for PickerOptions {
             level_factor: 8,
             levels_max: 7,
             merge_bytes: 64 << 20,
-            merge_bytes_min: 8 << 20,
+            // Two tables of the usual length: what overlaps one of them is seldom more.
+            merge_bytes_min: 16 << 20,
             hidden_part: 4,
             dead_part: 4,
         }

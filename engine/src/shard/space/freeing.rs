@@ -117,7 +117,7 @@ impl<E: Env> Shard<E> {
 
     /// Whether another shard is refused space: files that this one keeps to use again would count
     /// as free for this one alone, and shards that all kept some would wait for each other's.
-    pub(super) fn others_are_short(&self) -> bool {
+    pub(in crate::shard) fn others_are_short(&self) -> bool {
         let own = u64::from(self.shortage.borrow().is_some());
         self.options.budget.shortages() > own
     }

@@ -92,7 +92,10 @@ impl<E: Env> Shard<E> {
         }
         let ready = self.free.borrow().ready() as u64;
         let is_leased = || self.others_are_short() && self.leases_hold() > 0;
-        if (ready > 0 && !self.keeps_file(ready - 1)) || is_leased() {
+        // What a merge has replaced is gone in a moment: no file is given back in its place, to be
+        // made anew then.
+        let is_settled = || self.others_are_short() || !self.tables_are_going();
+        if (ready > 0 && !self.keeps_file(ready - 1) && is_settled()) || is_leased() {
             return Some(Task::GiveBack);
         }
         if let Some(bytes) = self.log.wants_segment(self.options.segment_bytes) {
