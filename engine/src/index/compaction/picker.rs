@@ -118,8 +118,7 @@ impl Default for PickerOptions {
             level_factor: 8,
             levels_max: 7,
             merge_bytes: 64 << 20,
-            // Two tables of the usual length: what overlaps one of them is seldom more.
-            merge_bytes_min: 16 << 20,
+            merge_bytes_min: 8 << 20,
             hidden_part: 4,
             dead_part: 4,
         }
@@ -128,7 +127,7 @@ impl Default for PickerOptions {
 
 /// A merge takes about one part in so many of all tables from each of its levels: what it may take
 /// is kept free for it, and is then no large part of a small store.
-const MERGE_PART: u64 = 8;
+const MERGE_PART: u64 = 16;
 
 impl PickerOptions {
     /// Bytes of each of its two levels that a merge takes, beyond one upper table and what that

@@ -108,8 +108,10 @@ impl<E: Env> Shard<E> {
     fn merging_bytes(&self, table_bytes: u64) -> u64 {
         // Where values stand in the tables, a merge of all of them does not fit below the cap.
         let whole = table_bytes.min(MERGE_SEGMENTS * u64::from(self.options.segment_bytes));
-        let bytes =
-            whole.max(table_bytes / 2).min(2 * self.options.picker.merge_bytes_of(table_bytes));
+        // A table may overlap more of the next level than merges usually take.
+        let picker = &self.options.picker;
+        let usual = 4 * picker.merge_bytes_of(table_bytes);
+        let bytes = whole.max(table_bytes / 2).min(usual).min(2 * picker.merge_bytes);
         let doomed = if self.is_merging.get() { 0 } else { self.index.doomed_bytes() };
         bytes.saturating_sub(doomed)
     }
