@@ -44,6 +44,8 @@ use rate_bucket::RateBucket;
 #[cfg(test)]
 mod device_tests;
 #[cfg(test)]
+mod held_back_tests;
+#[cfg(test)]
 mod tests;
 
 /// How much of the device's time the class with the most shares may have ahead of its part after

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::{IoQueue, IoQueueOptions, IoRequest};
 use crate::device_group::DeviceGroup;
 use crate::device_model::{DeviceCosts, DeviceModel, IoDirection, nanoseconds_of, tokens_of};
-use crate::env::{IoClass, TaskQueue};
-use crate::urgency::{URGENCY_MAX, URGENCY_USUAL};
+use crate::env::IoClass;
 
 const MICROSECOND: u64 = 1_000;
-const MILLISECOND: u64 = 1_000 * MICROSECOND;
-const SECOND: u64 = 1_000 * MILLISECOND;
+pub(super) const MILLISECOND: u64 = 1_000 * MICROSECOND;
+pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
 
 /// A device that does one thing after the other, each with a delay that hinders no other.
 struct Disk {
@@ -190,7 +189,7 @@ fn writes(class: IoClass, bytes: u64, outstanding_max: u64) -> Load {
 }
 
 /// A device with a delay under load that is well above the goal's slack, so its figures are right.
-fn model() -> DeviceModel {
+pub(super) fn model() -> DeviceModel {
     DeviceModel {
         read_iops: 100_000,
         write_iops: 50_000,
@@ -467,56 +466,6 @@ fn tokens_of_a_core_that_has_nothing_to_do_are_left_to_others() {
     assert_eq!(group.tokens().available, limit - 2 * cost);
 }
 
-/// Reads that are late have the background held back. A request of it that nobody waits for any
-/// more is no part of what it had, and what else keeps a class out still does.
-#[test]
-fn a_withdrawn_request_does_not_pause_the_background() {
-    let mut options =
-        IoQueueOptions { device: Some(DeviceGroup::new(model(), 1)), ..IoQueueOptions::default() };
-    options.bandwidth_max[IoClass::Scan as usize] = Some(16 << 10);
-    let mut queue = IoQueue::new(options);
-    let request = |class, bytes| IoRequest { class, direction: IoDirection::Read, bytes };
-    let (read, scan) = (request(IoClass::Read, 4_096), request(IoClass::Scan, 4_096));
-    let merge = request(IoClass::Compaction, 256 << 10);
-    let mut now = 0;
-    while queue.flow().allowed_thousandths > 50 {
-        assert!(now < 60 * SECOND, "late reads change nothing");
-        // A window in which nothing is late lets it have more again.
-        for _ in 0..10 {
-            queue.push(read, 0, now);
-            assert_eq!(queue.pop(now), Some(0));
-            queue.complete(read, read.bytes, SECOND, now);
-        }
-        now += 100 * model().latency_goal;
-    }
-    for number in 1..=3 {
-        queue.push(merge, number, now);
-    }
-    assert_eq!(queue.pop(now), Some(1));
-    queue.withdraw(merge, now);
-    assert_eq!(queue.pop(now), Some(2), "nothing of the background's part is used");
-    queue.complete(merge, merge.bytes, 0, now);
-    assert_eq!(queue.pop(now), None, "that one has used it up");
-    assert!(queue.due().is_some_and(|due| due > now), "{:?}", queue.due());
-    now += SECOND;
-    assert_eq!(queue.pop(now), Some(3));
-    queue.complete(merge, merge.bytes, 0, now);
-    // A scan that has used its cap up stays out of what a merge gives back.
-    now += SECOND;
-    queue.push(scan, 4, now);
-    queue.push(scan, 5, now);
-    assert_eq!(queue.pop(now), Some(4));
-    queue.complete(scan, scan.bytes, 0, now);
-    now += 100 * MILLISECOND;
-    queue.push(merge, 6, now);
-    assert_eq!(queue.pop(now), Some(6));
-    queue.withdraw(merge, now);
-    assert_eq!(queue.pop(now), None, "the scan waits for its cap");
-    let due = queue.due().expect("it is due");
-    assert!((now + 100 * MILLISECOND..now + SECOND).contains(&due), "{due}");
-    assert_eq!(queue.pop(due), Some(5));
-}
-
 /// What the requests of these classes were charged on all cores, in tokens.
 fn charged(machine: &Machine, is_counted: impl Fn(IoClass) -> bool) -> u64 {
     let of_core = |core: &SimulatedCore| -> u64 {
@@ -589,36 +538,4 @@ fn a_withdrawn_request_is_charged_nothing() {
     );
     queue.withdraw(read, SECOND);
     assert_eq!(charged(&queue), 0);
-}
-
-/// While work is as urgent as it can be it is not held back, however late reads are. When it is
-/// less urgent it is held back by its part, and not by what no part was ever set for.
-#[test]
-fn work_that_is_no_longer_urgent_goes_on_at_its_part() {
-    let options =
-        IoQueueOptions { device: Some(DeviceGroup::new(model(), 1)), ..IoQueueOptions::default() };
-    let mut queue = IoQueue::new(options);
-    let request = |class, bytes| IoRequest { class, direction: IoDirection::Read, bytes };
-    let (read, scrub) = (request(IoClass::Read, 4_096), request(IoClass::Scrub, 64 << 10));
-    queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_MAX);
-    let mut now = 0;
-    while queue.flow().allowed_thousandths > 50 {
-        assert!(now < 60 * SECOND, "late reads change nothing");
-        for _ in 0..10 {
-            queue.push(read, 0, now);
-            assert_eq!(queue.pop(now), Some(0));
-            queue.complete(read, read.bytes, SECOND, now);
-        }
-        now += 100 * model().latency_goal;
-    }
-    assert_eq!(queue.pop(now), None, "the last window has ended");
-    queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_USUAL);
-    for number in 1..=2 {
-        queue.push(scrub, number, now);
-    }
-    assert_eq!(queue.pop(now), Some(1));
-    queue.complete(scrub, scrub.bytes, 0, now);
-    assert_eq!(queue.pop(now), None, "it has had its part");
-    now += 100 * MILLISECOND;
-    assert_eq!(queue.pop(now), Some(2), "due {:?}", queue.due());
 }
