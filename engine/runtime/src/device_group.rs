@@ -12,16 +12,25 @@
 //!                        ^             tail            head
 //! ```
 //!
+//! There are two buckets. Time fills the one for requests that somebody waits for, and what that
+//! one has no room for fills the one of the background: so the background has what is left, but
+//! for a [small part](SPARED) while others ask for tokens too, and a read that comes finds tokens,
+//! and a device with little before it. While claims of the background wait, a
+//! [part](BACKGROUND_LEAST) of all time goes to them first: cores whose reads take the whole device
+//! cannot stop another core's merges. What the background's bucket has no room for goes back into
+//! the first.
+//!
 //! What is given back of a claim that is not covered goes to those who stand before it, at once,
 //! and those behind it wait for as long as it would have taken: so cores may for a moment have more
 //! than time has brought, by what they have claimed and given up, and the tail is then as far ahead
 //! of the head.
 //!
 //! Invariants: each nanosecond becomes tokens once, because only who moves `replenished` past it
-//! adds them; a token is in one claim, because a claim is one addition to the tail; the head is at
-//! most `limit` past the tail. Positions wrap around; only their distances count.
+//! adds them; a token goes to one bucket, and there it is in one claim, because a claim is one
+//! addition to the tail; the head is at most the bucket's limit past the tail. Positions wrap
+//! around; only their distances count.
 //!
-//! No order between the three words is needed, so all accesses are Relaxed: an old head shows fewer
+//! No order between the words is needed, so all accesses are Relaxed: an old head shows fewer
 //! covered tokens than there are, and an old tail less room than there is. Nothing else is handed
 //! over through them.
 
@@ -38,10 +47,50 @@ mod tests;
 /// was set back.
 const SKEW_MAX: i64 = 60_000_000_000;
 
+/// While claims of the background wait, one in so many tokens is theirs before all others.
+const BACKGROUND_LEAST: u64 = 4;
+
+/// While somebody waits for requests, one in so many tokens that are left to the background is for
+/// nobody, so that what has piled up in the device goes away. A device that is given all that it
+/// can do never gets to the end of it: each moment in which it happened to have nothing to do is a
+/// longer queue ever after.
+const SPARED: u64 = 16;
+
 /// A word on lines of its own: two, because processors fetch them in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Line(AtomicU64);
+
+/// For whom tokens are claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimant {
+    /// Requests that somebody waits for.
+    Awaited,
+    /// What nobody waits for, while nothing else waits on its core.
+    Background,
+}
+
+impl Claimant {
+    /// Both, in the order in which time serves them.
+    pub const BOTH: [Self; 2] = [Self::Awaited, Self::Background];
+
+    fn other(self) -> Self {
+        match self {
+            Self::Awaited => Self::Background,
+            Self::Background => Self::Awaited,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Bucket {
+    /// All claims end here.
+    tail: Line,
+    /// Claims are covered up to here.
+    head: Line,
+    /// The most tokens that can be saved up.
+    limit: u64,
+}
 
 /// The tokens of one device, for all cores that use it.
 #[derive(Debug)]
@@ -49,15 +98,13 @@ pub struct DeviceGroup {
     model: DeviceModel,
     costs: DeviceCosts,
     cores: usize,
-    /// All claims end here.
-    tail: Line,
-    /// Claims are covered up to here.
-    head: Line,
-    /// The time whose tokens are in the head, in nanoseconds.
+    /// By [`Claimant`].
+    buckets: [Bucket; 2],
+    /// The time whose tokens are in the buckets, in nanoseconds.
     replenished: Line,
 }
 
-/// How the bucket of a device stands, in tokens.
+/// How the buckets of a device stand together, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceTokens {
     /// Tokens that nobody has claimed.
@@ -69,7 +116,7 @@ pub struct DeviceTokens {
 }
 
 impl DeviceGroup {
-    /// The bucket of a device that `cores` cores use; it is full. Figures of the model that no
+    /// The buckets of a device that `cores` cores use; they are full. Figures of the model that no
     /// device has are taken for the nearest that one could have.
     pub fn new(model: DeviceModel, cores: usize) -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self::starting_at(model, cores, 0))
@@ -81,8 +128,7 @@ impl DeviceGroup {
             model: model.clamped(),
             costs,
             cores: cores.max(1),
-            tail: Line(AtomicU64::new(position)),
-            head: Line(AtomicU64::new(position.wrapping_add(costs.limit()))),
+            buckets: [costs.limit(), costs.limit() / 2].map(|limit| Bucket::new(position, limit)),
             replenished: Line(AtomicU64::new(0)),
         }
     }
@@ -102,21 +148,22 @@ impl DeviceGroup {
         self.cores
     }
 
-    /// How many tokens a core that has much to do claims at once: its part of the bucket.
+    /// How many tokens a core that has much to do claims at once: its part of a bucket.
     pub fn quantum(&self) -> u64 {
         let cores = u64::try_from(self.cores).unwrap_or(u64::MAX);
         (self.costs.limit() / cores).max(self.costs.threshold())
     }
 
     /// Claims `tokens` (at most the limit) and returns the position at which the claim ends.
-    pub fn grab(&self, tokens: u64) -> u64 {
+    pub fn grab(&self, claimant: Claimant, tokens: u64) -> u64 {
         debug_assert!(tokens <= self.costs.limit(), "{tokens} tokens are never there at once");
-        self.tail.0.fetch_add(tokens, Ordering::Relaxed).wrapping_add(tokens)
+        let tail = &self.buckets[claimant as usize].tail.0;
+        tail.fetch_add(tokens, Ordering::Relaxed).wrapping_add(tokens)
     }
 
     /// How many tokens are missing until everything up to `position` is covered.
-    pub fn deficiency(&self, position: u64) -> u64 {
-        distance(self.head.0.load(Ordering::Relaxed), position)
+    pub fn deficiency(&self, claimant: Claimant, position: u64) -> u64 {
+        distance(self.buckets[claimant as usize].head.0.load(Ordering::Relaxed), position)
     }
 
     /// Adds the tokens of the time up to `now`, in nanoseconds. Fewer than the cheapest request
@@ -132,25 +179,33 @@ impl DeviceGroup {
         }
         let tokens = tokens_of(elapsed.cast_unsigned());
         if tokens >= self.costs.threshold() && self.claim_time(then, now) {
-            self.credit(tokens);
+            let [awaited, background] = &self.buckets;
+            let least = (tokens / BACKGROUND_LEAST).min(background.owed());
+            let taken = awaited.credit(tokens - least);
+            let left = tokens - taken;
+            let spared = if taken > 0 { left / SPARED } else { 0 };
+            self.refund(Claimant::Background, left - spared);
         }
     }
 
-    /// Gives back tokens that were claimed and are not needed.
-    pub fn refund(&self, tokens: u64) {
-        if tokens > 0 {
-            self.credit(tokens);
+    /// Gives back tokens that were claimed and are not needed. What this bucket has no room for
+    /// goes to the other.
+    pub fn refund(&self, claimant: Claimant, tokens: u64) {
+        let mut over = tokens;
+        for claimant in [claimant, claimant.other()] {
+            if over > 0 {
+                over -= self.buckets[claimant as usize].credit(over);
+            }
         }
     }
 
-    /// How the bucket stands at this moment.
+    /// How the buckets stand at this moment.
     pub fn tokens(&self) -> DeviceTokens {
-        let tail = self.tail.0.load(Ordering::Relaxed);
-        let head = self.head.0.load(Ordering::Relaxed);
+        let sum = |of: fn(&Bucket) -> u64| self.buckets.iter().map(of).sum();
         DeviceTokens {
-            available: distance(tail, head),
-            owed: distance(head, tail),
-            limit: self.costs.limit(),
+            available: sum(Bucket::available),
+            owed: sum(Bucket::owed),
+            limit: sum(|bucket| bucket.limit),
         }
     }
 
@@ -159,16 +214,36 @@ impl DeviceGroup {
         let order = Ordering::Relaxed;
         self.replenished.0.compare_exchange(then, now, order, order).is_ok()
     }
+}
 
-    /// Moves the head on by `tokens`, but not further than the limit past the tail.
-    fn credit(&self, tokens: u64) {
+impl Bucket {
+    fn new(position: u64, limit: u64) -> Self {
+        Self {
+            tail: Line(AtomicU64::new(position)),
+            head: Line(AtomicU64::new(position.wrapping_add(limit))),
+            limit,
+        }
+    }
+
+    fn available(&self) -> u64 {
+        distance(self.tail.0.load(Ordering::Relaxed), self.head.0.load(Ordering::Relaxed))
+    }
+
+    fn owed(&self) -> u64 {
+        distance(self.head.0.load(Ordering::Relaxed), self.tail.0.load(Ordering::Relaxed))
+    }
+
+    /// Moves the head on by `tokens`, but not further than the limit past the tail. Returns by how
+    /// many.
+    fn credit(&self, tokens: u64) -> u64 {
         let mut head = self.head.0.load(Ordering::Relaxed);
         loop {
-            let full = self.tail.0.load(Ordering::Relaxed).wrapping_add(self.costs.limit());
-            let moved = head.wrapping_add(tokens.min(distance(head, full)));
+            let full = self.tail.0.load(Ordering::Relaxed).wrapping_add(self.limit);
+            let credited = tokens.min(distance(head, full));
+            let moved = head.wrapping_add(credited);
             let order = Ordering::Relaxed;
             match self.head.0.compare_exchange_weak(head, moved, order, order) {
-                Ok(_) => return,
+                Ok(_) => return credited,
                 Err(current) => head = current,
             }
         }

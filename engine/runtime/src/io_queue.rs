@@ -30,6 +30,7 @@ mod statistics;
 pub use options::{IoQueueOptions, check_io_class};
 pub use statistics::{IoClassStatistics, IoFlow};
 
+use crate::device_group::Claimant;
 use crate::device_model::{
     DeviceCosts, IoDirection, LONGEST_REQUEST, TOKENS_PER_MILLISECOND, nanoseconds_of,
 };
@@ -115,8 +116,8 @@ struct ClassState {
 /// One core's queue of disk requests; `T` is whatever the caller submits.
 pub struct IoQueue<T> {
     waiting: FairQueue<Waiting<T>>,
-    /// The cost of all that waits, in tokens.
-    waiting_cost: u64,
+    /// The cost of what waits and somebody waits for, in tokens.
+    awaited_cost: u64,
     in_flight: InFlightCap,
     /// By direction.
     requests_in_flight: [u64; 2],
@@ -157,7 +158,7 @@ impl<T> IoQueue<T> {
             options.requests_in_flight_max.min(usize::try_from(depth).unwrap_or(usize::MAX));
         let mut queue = Self {
             waiting: FairQueue::new(&options.shares, BURST_TOKENS),
-            waiting_cost: 0,
+            awaited_cost: 0,
             in_flight: InFlightCap::new(requests_max, options.bytes_in_flight_max),
             requests_in_flight: [0; 2],
             costs: model.costs(),
@@ -193,7 +194,9 @@ impl<T> IoQueue<T> {
     pub fn push(&mut self, request: IoRequest, payload: T, now: u64) {
         let cost = self.costs.of(request.direction, request.bytes);
         self.waiting.push(request.class as usize, cost, Waiting { request, since: now, payload });
-        self.waiting_cost = self.waiting_cost.saturating_add(cost);
+        if !is_background(request.class) {
+            self.awaited_cost = self.awaited_cost.saturating_add(cost);
+        }
         let class = &mut self.classes[request.class as usize];
         class.statistics.queued += 1;
         class.note_starving(now);
@@ -216,8 +219,9 @@ impl<T> IoQueue<T> {
             return None;
         };
         let price = self.price(cost, request.direction);
+        let claimant = self.claimant_of(request.class);
         if let Some(device) = &mut self.device
-            && let Err(wait) = device.tokens.take(price, self.waiting_cost, now)
+            && let Err(wait) = device.tokens.take(claimant, price, self.awaited_cost, now)
         {
             device.feedback.note_throttled();
             let tokens_due = now.saturating_add(wait.max(WAIT_MIN));
@@ -273,10 +277,11 @@ impl<T> IoQueue<T> {
         let index = request.class as usize;
         let cost = self.costs.of(request.direction, request.bytes);
         let price = self.price(cost, request.direction);
+        let claimant = self.claimant_of(request.class);
         self.waiting.give_back(index, cost);
         let mut is_background_free = false;
         if let Some(device) = &mut self.device {
-            device.tokens.put_back(price);
+            device.tokens.put_back(claimant, price);
             device.feedback.note_withdrawn();
             is_background_free = is_background(request.class)
                 && device.feedback.background_part().is_some()
@@ -299,7 +304,7 @@ impl<T> IoQueue<T> {
     /// Gives back what the core has of the device's tokens: nothing goes until further notice.
     pub fn give_up_tokens(&mut self) {
         if let Some(device) = &mut self.device {
-            device.tokens.give_up();
+            Claimant::BOTH.into_iter().for_each(|claimant| device.tokens.give_up(claimant));
         }
     }
 
@@ -453,6 +458,14 @@ impl<T> IoQueue<T> {
         waiting.filter_map(|class| self.pause_of(class)).map(|end| end.max(now + 1)).min()
     }
 
+    /// For whom the next request, which is of this class, claims its tokens. One of the background
+    /// whose turn it is by its shares, while others wait here, claims as they do: else it would
+    /// hold them up for as long as other cores' reads go before it.
+    fn claimant_of(&self, class: IoClass) -> Claimant {
+        let is_alone = is_background(class) && self.awaited_cost == 0;
+        if is_alone { Claimant::Background } else { Claimant::Awaited }
+    }
+
     /// What a request of this cost is to pay now.
     fn price(&self, cost: u64, direction: IoDirection) -> u64 {
         let Some(device) = &self.device else { return 0 };
@@ -465,7 +478,9 @@ impl<T> IoQueue<T> {
 
     /// Counts a request that goes, and pauses classes that have had their part.
     fn dispatch(&mut self, request: IoRequest, cost: u64, waited: u64, now: u64) {
-        self.waiting_cost = self.waiting_cost.saturating_sub(cost);
+        if !is_background(request.class) {
+            self.awaited_cost = self.awaited_cost.saturating_sub(cost);
+        }
         self.in_flight.enter(request.bytes);
         self.requests_in_flight[request.direction as usize] += 1;
         let index = request.class as usize;

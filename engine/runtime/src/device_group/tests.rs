@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{DeviceGroup, DeviceTokens};
+use super::{BACKGROUND_LEAST, Bucket, Claimant, DeviceGroup, DeviceTokens, SPARED};
 use crate::device_model::{DeviceModel, nanoseconds_of, tokens_of};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -11,22 +11,26 @@ fn group(position: u64) -> DeviceGroup {
     DeviceGroup::starting_at(DeviceModel::default(), 2, position)
 }
 
+fn of_clients(group: &DeviceGroup) -> &Bucket {
+    &group.buckets[Claimant::Awaited as usize]
+}
+
 #[test]
 fn a_full_bucket_is_claimed_at_once_and_then_at_the_rate_of_time() {
     let group = group(0);
     let limit = group.costs().limit();
     let at = 1_000 * MILLISECOND;
     group.replenish(at);
-    let first = group.grab(limit);
-    assert_eq!(group.deficiency(first), 0);
-    let second = group.grab(limit / 2);
-    assert_eq!(group.deficiency(second), limit / 2);
+    let first = group.grab(Claimant::Awaited, limit);
+    assert_eq!(group.deficiency(Claimant::Awaited, first), 0);
+    let second = group.grab(Claimant::Awaited, limit / 2);
+    assert_eq!(group.deficiency(Claimant::Awaited, second), limit / 2);
     assert_eq!(group.tokens().owed, limit / 2);
     group.replenish(at + nanoseconds_of(limit / 4));
-    assert!(group.deficiency(second).abs_diff(limit / 4) <= 1);
+    assert!(group.deficiency(Claimant::Awaited, second).abs_diff(limit / 4) <= 1);
     group.replenish(at + nanoseconds_of(limit));
-    assert_eq!((group.deficiency(second), group.tokens().owed), (0, 0));
-    assert!(group.tokens().available.abs_diff(limit / 2) <= 1);
+    assert_eq!((group.deficiency(Claimant::Awaited, second), group.tokens().owed), (0, 0));
+    assert!(of_clients(&group).available().abs_diff(limit / 2) <= 1);
 }
 
 #[test]
@@ -34,28 +38,57 @@ fn what_is_given_back_serves_those_behind() {
     let group = group(u64::MAX - 5);
     let limit = group.costs().limit();
     group.replenish(MILLISECOND);
-    group.grab(limit);
-    let waiting = group.grab(1_000);
-    group.refund(900);
-    assert_eq!(group.deficiency(waiting), 100);
-    group.refund(limit);
-    assert_eq!(group.deficiency(waiting), 0);
-    group.refund(limit);
-    assert_eq!(group.tokens().available, limit, "it runs over");
+    group.grab(Claimant::Awaited, limit);
+    let waiting = group.grab(Claimant::Awaited, 1_000);
+    group.refund(Claimant::Awaited, 900);
+    assert_eq!(group.deficiency(Claimant::Awaited, waiting), 100);
+    group.refund(Claimant::Awaited, limit);
+    assert_eq!(group.deficiency(Claimant::Awaited, waiting), 0);
+    group.refund(Claimant::Awaited, limit);
+    assert_eq!(of_clients(&group).available(), limit, "it runs over");
+}
+
+/// Time fills the bucket of what is waited for, and then that of the background, but for a little;
+/// what nobody can use runs over.
+#[test]
+fn the_background_has_what_runs_over() {
+    let group = group(0);
+    let limit = group.costs().limit();
+    let at = 1_000 * MILLISECOND;
+    group.replenish(at);
+    group.grab(Claimant::Background, limit / 2);
+    let waiting = group.grab(Claimant::Background, limit / 2);
+    group.replenish(at + nanoseconds_of(limit / 2));
+    assert!(group.deficiency(Claimant::Background, waiting) <= 1, "it has all of the time");
+    let at = at + nanoseconds_of(limit / 2);
+    // Now both ask for as much as comes: the background has its least.
+    group.grab(Claimant::Awaited, limit);
+    let waiting = group.grab(Claimant::Background, limit);
+    group.replenish(at + nanoseconds_of(limit / 2));
+    let least = limit / 2 / BACKGROUND_LEAST;
+    let part = least - least / SPARED;
+    assert!(group.deficiency(Claimant::Background, waiting).abs_diff(limit - part) <= 2);
+    let at = at + nanoseconds_of(limit / 2);
+    // What is given back of one bucket over its limit goes to the other.
+    let owed = group.tokens().owed;
+    group.refund(Claimant::Awaited, limit);
+    assert!(group.tokens().owed < owed - limit / 3);
+    group.replenish(at + 100 * MILLISECOND);
+    assert_eq!(group.tokens().available, group.tokens().limit);
 }
 
 #[test]
 fn moments_shorter_than_the_cheapest_request_add_up() {
     let group = group(0);
-    let position = group.grab(group.costs().limit());
+    let position = group.grab(Claimant::Awaited, group.costs().limit());
     group.replenish(0);
     let claim = tokens_of(MILLISECOND) / 4;
-    assert_eq!(group.grab(claim), position.wrapping_add(claim));
+    assert_eq!(group.grab(Claimant::Awaited, claim), position.wrapping_add(claim));
     let position = position.wrapping_add(claim);
     for nanosecond in 0..=MILLISECOND / 2 {
         group.replenish(nanosecond);
     }
-    assert_eq!(group.deficiency(position), 0);
+    assert_eq!(group.deficiency(Claimant::Awaited, position), 0);
 }
 
 #[test]
@@ -64,27 +97,27 @@ fn a_clock_that_stands_still_or_is_set_back_stops_nobody_for_good() {
     let limit = group.costs().limit();
     let hour = 3_600_000 * MILLISECOND;
     group.replenish(hour);
-    group.grab(limit);
-    let waiting = group.grab(limit);
+    group.grab(Claimant::Awaited, limit);
+    let waiting = group.grab(Claimant::Awaited, limit);
     for _ in 0..1_000 {
         group.replenish(hour);
     }
-    assert_eq!(group.deficiency(waiting), limit, "no time has passed");
+    assert_eq!(group.deficiency(Claimant::Awaited, waiting), limit, "no time has passed");
     // Another core's turn began a little earlier.
     group.replenish(hour - MILLISECOND);
-    assert_eq!(group.deficiency(waiting), limit);
+    assert_eq!(group.deficiency(Claimant::Awaited, waiting), limit);
     // Set back by an hour: what comes from there on counts.
     group.replenish(1);
     group.replenish(1 + nanoseconds_of(limit));
-    assert_eq!(group.deficiency(waiting), 0);
+    assert_eq!(group.deficiency(Claimant::Awaited, waiting), 0);
     // A jump ahead brings what the bucket holds and no more.
     group.replenish(1_000 * hour);
-    assert_eq!(group.tokens().available, limit);
+    assert_eq!(group.tokens().available, group.tokens().limit);
 }
 
 /// A core in the property below: it has claims, and spends what is covered.
 #[derive(Clone, Copy, Default)]
-struct Claimant {
+struct Core {
     position: u64,
     pending: u64,
     spent: u64,
@@ -103,30 +136,31 @@ proptest! {
         let mut now = 1_000 * MILLISECOND;
         group.replenish(now);
         let start = now;
-        let mut cores = [Claimant::default(); 4];
+        let mut cores = [Core::default(); 4];
         for (core, action, amount) in steps {
-            let claimant = &mut cores[core];
+            let of = Claimant::BOTH[core % 2];
+            let core = &mut cores[core];
             match action {
                 0 => now += amount,
-                1 if claimant.pending == 0 => {
-                    claimant.pending = amount.min(limit);
-                    claimant.position = group.grab(claimant.pending);
+                1 if core.pending == 0 => {
+                    core.pending = amount.min(limit);
+                    core.position = group.grab(of, core.pending);
                 }
                 2 => {
-                    group.refund(claimant.pending);
-                    claimant.pending = 0;
+                    group.refund(of, core.pending);
+                    core.pending = 0;
                 }
                 _ => {
                     group.replenish(now);
-                    let missing = group.deficiency(claimant.position).min(claimant.pending);
-                    claimant.spent += claimant.pending - missing;
-                    claimant.pending = missing;
+                    let missing = group.deficiency(of, core.position).min(core.pending);
+                    core.spent += core.pending - missing;
+                    core.pending = missing;
                 }
             }
             let tokens = group.tokens();
-            prop_assert!(tokens.available <= limit);
+            prop_assert!(tokens.available <= tokens.limit);
             let used: u64 = cores.iter().map(|core| core.spent + core.pending).sum();
-            let brought = limit + tokens_of(now - start);
+            let brought = tokens.limit + tokens_of(now - start);
             prop_assert!(used + tokens.available <= brought + tokens.owed);
         }
     }
@@ -136,30 +170,31 @@ proptest! {
 /// who come next are to wait for.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "threads are what is tested")]
-fn threads_share_one_bucket() {
+fn threads_share_the_buckets() {
     let group = Arc::new(group(u64::MAX - 1_000_000));
     let limit = group.costs().limit();
     let end = 20 * MILLISECOND;
     let worker = |core: u64| {
         let group = Arc::clone(&group);
         std::thread::spawn(move || {
+            let of = if core % 2 == 0 { Claimant::Awaited } else { Claimant::Background };
             let (mut spent, mut now) = (0, 0);
             while now < end {
                 now += 10_000 + core;
                 group.replenish(now.min(end));
                 let claim = limit / 8;
-                let position = group.grab(claim);
-                let covered = claim - group.deficiency(position).min(claim);
+                let position = group.grab(of, claim);
+                let covered = claim - group.deficiency(of, position).min(claim);
                 spent += covered;
-                group.refund(claim - covered);
+                group.refund(of, claim - covered);
             }
             spent
         })
     };
     let workers: Vec<_> = (0..4).map(worker).collect();
     let spent: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
-    let DeviceTokens { available: left, owed, .. } = group.tokens();
+    let DeviceTokens { available: left, owed, limit: full } = group.tokens();
     assert!(owed <= limit / 2, "{owed}: each has given up one claim at most");
-    assert!(spent + left <= limit + tokens_of(end) + owed, "{spent}, {left} and {owed}");
+    assert!(spent + left <= full + tokens_of(end) + owed, "{spent}, {left} and {owed}");
     assert!(spent + left >= tokens_of(end) / 2, "{spent} and {left}");
 }

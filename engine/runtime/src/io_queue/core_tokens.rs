@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::device_group::DeviceGroup;
+use crate::device_group::{Claimant, DeviceGroup};
 use crate::device_model::nanoseconds_of;
 
 /// Tokens that a core has, and those that it has claimed and waits for. What it does not use when
@@ -10,6 +10,13 @@ use crate::device_model::nanoseconds_of;
 #[derive(Debug)]
 pub(super) struct CoreTokens {
     group: Arc<DeviceGroup>,
+    /// By [`Claimant`].
+    holds: [Hold; 2],
+}
+
+/// What a core has of one bucket.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hold {
     /// Tokens that time has brought for this core.
     balance: u64,
     /// Tokens of the claim that ends at `position` which time has not brought.
@@ -19,52 +26,66 @@ pub(super) struct CoreTokens {
 
 impl CoreTokens {
     pub(super) fn new(group: Arc<DeviceGroup>) -> Self {
-        Self { group, balance: 0, pending: 0, position: 0 }
+        Self { group, holds: [Hold::default(); 2] }
     }
 
     /// Takes `price` tokens (at most the bucket's limit), or says in how many nanoseconds they may
-    /// be there. What waits on this core costs `waiting` in all: up to its part of the bucket is
-    /// claimed at once, because a claim is a place in a line.
-    pub(super) fn take(&mut self, price: u64, waiting: u64, now: u64) -> Result<(), u64> {
-        if price > self.balance {
-            self.group.replenish(now);
-            self.collect();
+    /// be there. What somebody waits for on this core costs `awaited` in all: up to the core's part
+    /// of the bucket is claimed at once, because a claim is a place in a line. The background claims
+    /// one request's tokens at a time, so that the device gets them one by one.
+    pub(super) fn take(
+        &mut self,
+        claimant: Claimant,
+        price: u64,
+        awaited: u64,
+        now: u64,
+    ) -> Result<(), u64> {
+        let group = &*self.group;
+        let hold = &mut self.holds[claimant as usize];
+        if price > hold.balance {
+            group.replenish(now);
+            hold.collect(group, claimant);
         }
-        if price > self.balance && self.pending == 0 {
+        if price > hold.balance && hold.pending == 0 {
             // A whole part whatever is left of the last one: who is left with more because its next
             // request is long would otherwise claim less in each round.
-            let wanted = waiting.saturating_sub(self.balance).min(self.group.quantum());
-            let more = wanted.max(price - self.balance);
-            self.position = self.group.grab(more);
-            self.pending = more;
-            self.collect();
+            let wanted = match claimant {
+                Claimant::Awaited => awaited.saturating_sub(hold.balance).min(group.quantum()),
+                Claimant::Background => 0,
+            };
+            let more = wanted.max(price - hold.balance);
+            hold.position = group.grab(claimant, more);
+            hold.pending = more;
+            hold.collect(group, claimant);
         }
-        if price <= self.balance {
-            self.balance -= price;
+        if price <= hold.balance {
+            hold.balance -= price;
             return Ok(());
         }
-        let missing = price - self.balance;
+        let missing = price - hold.balance;
         // A claim is covered from its beginning: its last tokens are not waited for.
-        let unneeded = self.pending.saturating_sub(missing);
-        let more = missing.saturating_sub(self.pending);
-        let deficiency = self.group.deficiency(self.position);
+        let unneeded = hold.pending.saturating_sub(missing);
+        let more = missing.saturating_sub(hold.pending);
+        let deficiency = group.deficiency(claimant, hold.position);
         Err(nanoseconds_of(deficiency.saturating_sub(unneeded).saturating_add(more)))
     }
 
     /// Takes back tokens that were spent in vain.
-    pub(super) fn put_back(&mut self, price: u64) {
-        self.balance += price;
+    pub(super) fn put_back(&mut self, claimant: Claimant, price: u64) {
+        self.holds[claimant as usize].balance += price;
     }
 
-    /// Gives everything back, for the other cores.
-    pub(super) fn give_up(&mut self) {
-        self.group.refund(self.balance + self.pending);
-        (self.balance, self.pending) = (0, 0);
+    /// Gives everything back that was claimed so, for the other cores.
+    pub(super) fn give_up(&mut self, claimant: Claimant) {
+        let Hold { balance, pending, .. } = std::mem::take(&mut self.holds[claimant as usize]);
+        self.group.refund(claimant, balance + pending);
     }
+}
 
+impl Hold {
     /// Takes what time has brought of the claim.
-    fn collect(&mut self) {
-        let missing = self.group.deficiency(self.position).min(self.pending);
+    fn collect(&mut self, group: &DeviceGroup, claimant: Claimant) {
+        let missing = group.deficiency(claimant, self.position).min(self.pending);
         self.balance += self.pending - missing;
         self.pending = missing;
     }
@@ -72,6 +93,6 @@ impl CoreTokens {
 
 impl Drop for CoreTokens {
     fn drop(&mut self) {
-        self.give_up();
+        Claimant::BOTH.into_iter().for_each(|claimant| self.give_up(claimant));
     }
 }

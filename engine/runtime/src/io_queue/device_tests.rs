@@ -12,29 +12,42 @@ const MICROSECOND: u64 = 1_000;
 pub(super) const MILLISECOND: u64 = 1_000 * MICROSECOND;
 pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
 
-/// A device that does one thing after the other, each with a delay that hinders no other.
+/// What a device with channels has in one of them, in bytes.
+const STRIPE: u64 = 16 << 10;
+
+/// A device whose channels each do one thing after the other, with a delay that hinders no other.
 struct Disk {
     costs: DeviceCosts,
     delay: u64,
-    free_at: u64,
+    /// When each channel has done what it has.
+    free_at: Vec<u64>,
 }
 
 impl Disk {
     /// When a request that is given to it now will have ended.
     fn take(&mut self, request: IoRequest, now: u64) -> u64 {
         let own = nanoseconds_of(self.costs.of(request.direction, request.bytes));
-        self.free_at = self.free_at.max(now) + own;
-        self.free_at + self.delay
+        let stripes = request.bytes.div_ceil(STRIPE).max(1);
+        let each = own * self.free_at.len() as u64 / stripes;
+        let mut end = now;
+        for _ in 0..stripes {
+            let channel = self.free_at.iter_mut().min().expect("a channel");
+            *channel = (*channel).max(now) + each;
+            end = end.max(*channel);
+        }
+        end + self.delay
     }
 }
 
 /// Requests of one kind that a core is asked for: as many as have their time, and at most so many
 /// that have not ended.
-struct Load {
+pub(super) struct Load {
     request: IoRequest,
     outstanding_max: u64,
     /// Nanoseconds from one request to the next; 0 for as soon as one has ended.
     interval: u64,
+    /// What the next distance at random follows from; none where all are the same.
+    random: Option<u64>,
     next_at: u64,
     outstanding: u64,
     ended: u64,
@@ -48,6 +61,7 @@ impl Load {
             request: IoRequest { class, direction, bytes },
             outstanding_max,
             interval: 0,
+            random: None,
             next_at: 0,
             outstanding: 0,
             ended: 0,
@@ -60,12 +74,26 @@ impl Load {
         Self { interval, outstanding_max: u64::MAX, ..self }
     }
 
+    /// One every so many nanoseconds on average, at random: many at once now and then.
+    pub(super) fn at_random(self, interval: u64, seed: u64) -> Self {
+        Self { random: Some(seed), ..self.every(interval) }
+    }
+
+    /// Nanoseconds to the next request.
+    fn distance(&mut self) -> u64 {
+        let Some(seed) = &mut self.random else { return self.interval };
+        *seed =
+            seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let part = ((*seed >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        (-part.ln() * self.interval as f64) as u64
+    }
+
     fn is_due(&self, now: u64) -> bool {
         self.outstanding < self.outstanding_max && self.next_at <= now
     }
 
     /// The time that all but one in a hundred have kept, in nanoseconds.
-    fn p99(&self) -> u64 {
+    pub(super) fn p99(&self) -> u64 {
         let mut took = self.took.clone();
         took.sort_unstable();
         took[took.len() * 99 / 100]
@@ -86,7 +114,7 @@ struct SimulatedCore {
     turns_at: u64,
 }
 
-struct Machine {
+pub(super) struct Machine {
     disk: Disk,
     cores: Vec<SimulatedCore>,
     now: u64,
@@ -95,7 +123,7 @@ struct Machine {
 
 impl Machine {
     /// Cores with these loads on a device that does what `real` says and of which `file` is known.
-    fn new(real: DeviceModel, file: DeviceModel, loads: Vec<Vec<Load>>) -> Self {
+    pub(super) fn new(real: DeviceModel, file: DeviceModel, loads: Vec<Vec<Load>>) -> Self {
         let group = DeviceGroup::new(file, loads.len());
         let options = IoQueueOptions { device: Some(group), ..IoQueueOptions::default() };
         Self::with_options(real, &options, loads)
@@ -110,14 +138,20 @@ impl Machine {
             turns_at: 0,
         };
         Self {
-            disk: Disk { costs: real.costs(), delay: 80 * MICROSECOND, free_at: 0 },
+            disk: Disk { costs: real.costs(), delay: 80 * MICROSECOND, free_at: vec![0] },
             cores: loads.into_iter().map(core).collect(),
             now: 0,
             tick: 10 * MICROSECOND,
         }
     }
 
-    fn run(&mut self, nanoseconds: u64) {
+    /// The same on a device with so many channels.
+    pub(super) fn with_channels(mut self, channels: usize) -> Self {
+        self.disk.free_at = vec![0; channels];
+        self
+    }
+
+    pub(super) fn run(&mut self, nanoseconds: u64) {
         let end = self.now + nanoseconds;
         while self.now < end {
             self.now += self.tick;
@@ -132,14 +166,14 @@ impl Machine {
         }
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         for load in self.cores.iter_mut().flat_map(|core| &mut core.loads) {
             load.ended = 0;
             load.took.clear();
         }
     }
 
-    fn load(&self, core: usize, load: usize) -> &Load {
+    pub(super) fn load(&self, core: usize, load: usize) -> &Load {
         &self.cores[core].loads[load]
     }
 
@@ -167,7 +201,7 @@ impl SimulatedCore {
         for (index, load) in self.loads.iter_mut().enumerate() {
             while load.is_due(now) {
                 load.outstanding += 1;
-                load.next_at = load.next_at.max(now.saturating_sub(SECOND)) + load.interval;
+                load.next_at = load.next_at.max(now.saturating_sub(SECOND)) + load.distance();
                 self.queue.push(load.request, (index, now), now);
             }
         }
@@ -180,7 +214,7 @@ impl SimulatedCore {
     }
 }
 
-fn reads(class: IoClass, bytes: u64, outstanding_max: u64) -> Load {
+pub(super) fn reads(class: IoClass, bytes: u64, outstanding_max: u64) -> Load {
     Load::new(class, IoDirection::Read, bytes, outstanding_max)
 }
 
@@ -199,7 +233,7 @@ pub(super) fn model() -> DeviceModel {
     }
 }
 
-fn times(model: DeviceModel, numerator: u64, denominator: u64) -> DeviceModel {
+pub(super) fn times(model: DeviceModel, numerator: u64, denominator: u64) -> DeviceModel {
     let scaled = |rate: u64| rate * numerator / denominator;
     DeviceModel {
         read_iops: scaled(model.read_iops),
@@ -208,6 +242,17 @@ fn times(model: DeviceModel, numerator: u64, denominator: u64) -> DeviceModel {
         write_bandwidth: scaled(model.write_bandwidth),
         ..model
     }
+}
+
+/// A scan, and the work of a store that is overwritten.
+pub(super) fn all_that_nobody_waits_for() -> Vec<Load> {
+    vec![
+        reads(IoClass::Scan, 16 << 10, 64),
+        writes(IoClass::Flush, 64 << 10, 1),
+        reads(IoClass::Compaction, 128 << 10, 1),
+        writes(IoClass::Compaction, 64 << 10, 1),
+        reads(IoClass::GarbageCollection, 128 << 10, 1),
+    ]
 }
 
 fn cost(load: &Load) -> u64 {
@@ -353,7 +398,7 @@ fn a_stall_of_100_ms_is_over_when_it_is_over() {
     ];
     let mut machine = Machine::new(model(), model(), vec![loads]);
     machine.run(SECOND);
-    machine.disk.free_at = machine.now + 100 * MILLISECOND;
+    machine.disk.free_at = vec![machine.now + 100 * MILLISECOND];
     machine.run(100 * MILLISECOND);
     let in_flight = machine.cores[0].queue.in_flight();
     assert!(in_flight <= 128, "{in_flight} requests were given to a device that stands");
@@ -437,7 +482,7 @@ fn a_clock_that_stands_still_gives_what_the_bucket_holds_and_goes_on_with_the_cl
 fn a_device_that_ends_nothing_is_given_a_bounded_number() {
     let loads = vec![reads(IoClass::Read, 4_096, 10_000), writes(IoClass::Flush, 64 << 10, 100)];
     let mut machine = Machine::new(model(), model(), vec![loads]);
-    machine.disk.free_at = u64::MAX / 2;
+    machine.disk.free_at = vec![u64::MAX / 2];
     machine.run(200 * MILLISECOND);
     let queue = &machine.cores[0].queue;
     assert!(queue.in_flight() <= 128 && queue.bytes_in_flight() <= 4 << 20);
@@ -454,7 +499,7 @@ fn tokens_of_a_core_that_has_nothing_to_do_are_left_to_others() {
     for _ in 0..3 {
         idle.push(request, (), SECOND);
     }
-    let limit = group.costs().limit();
+    let limit = group.tokens().limit;
     assert_eq!(idle.pop(SECOND), Some(()));
     assert_eq!(idle.pop(SECOND), Some(()));
     idle.withdraw(request, SECOND);
@@ -467,7 +512,7 @@ fn tokens_of_a_core_that_has_nothing_to_do_are_left_to_others() {
 }
 
 /// What the requests of these classes were charged on all cores, in tokens.
-fn charged(machine: &Machine, is_counted: impl Fn(IoClass) -> bool) -> u64 {
+pub(super) fn charged(machine: &Machine, is_counted: impl Fn(IoClass) -> bool) -> u64 {
     let of_core = |core: &SimulatedCore| -> u64 {
         let classes = IoClass::ALL.into_iter().filter(|class| is_counted(*class));
         classes.map(|class| core.queue.class_statistics(class, machine.now).charged_tokens).sum()
@@ -482,14 +527,8 @@ fn the_background_has_what_reads_leave_however_busy_the_cores_are() {
     for turn in [0, 100, 200, 400] {
         let half = 4 * SECOND / model().read_iops;
         let loads = || {
-            vec![
-                reads(IoClass::Read, 4_096, 0).every(half),
-                reads(IoClass::Scan, 16 << 10, 64),
-                writes(IoClass::Flush, 64 << 10, 1),
-                reads(IoClass::Compaction, 128 << 10, 1),
-                writes(IoClass::Compaction, 64 << 10, 1),
-                reads(IoClass::GarbageCollection, 128 << 10, 1),
-            ]
+            let reads = reads(IoClass::Read, 4_096, 0).every(half);
+            std::iter::once(reads).chain(all_that_nobody_waits_for()).collect()
         };
         let mut machine = Machine::new(model(), model(), vec![loads(), loads()]);
         machine.cores.iter_mut().for_each(|core| core.turn = turn * MICROSECOND);
