@@ -177,7 +177,7 @@ fn threads_share_the_buckets() {
     let worker = |core: u64| {
         let group = Arc::clone(&group);
         std::thread::spawn(move || {
-            let of = if core % 2 == 0 { Claimant::Awaited } else { Claimant::Background };
+            let of = Claimant::BOTH[core as usize % 2];
             let (mut spent, mut now) = (0, 0);
             while now < end {
                 now += 10_000 + core;
