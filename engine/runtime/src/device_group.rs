@@ -13,12 +13,11 @@
 //! ```
 //!
 //! There are two buckets. Time fills the one for requests that somebody waits for, and what that
-//! one has no room for fills the one of the background: so the background has what is left, but
-//! for a [small part](SPARED) while others ask for tokens too, and a read that comes finds tokens,
-//! and a device with little before it. While claims of the background wait, a
-//! [part](BACKGROUND_LEAST) of all time goes to them first: cores whose reads take the whole device
-//! cannot stop another core's merges. What the background's bucket has no room for goes back into
-//! the first.
+//! one has no room for fills the one of the background. So the background has what is left, but for
+//! a [small part](SPARED) where others use tokens too; and a read that comes finds tokens, and a
+//! device with little before it. While claims of the background wait, a [part](BACKGROUND_LEAST) of
+//! all time goes to them first: cores whose reads take the whole device cannot stop another core's
+//! merges. What the background's bucket has no room for goes back into the first.
 //!
 //! What is given back of a claim that is not covered goes to those who stand before it, at once,
 //! and those behind it wait for as long as it would have taken: so cores may for a moment have more
@@ -26,7 +25,7 @@
 //! of the head.
 //!
 //! Invariants: each nanosecond becomes tokens once, because only who moves `replenished` past it
-//! adds them; a token goes to one bucket, and there it is in one claim, because a claim is one
+//! adds them; a token goes to one bucket at most, and there it is in one claim, because a claim is one
 //! addition to the tail; the head is at most the bucket's limit past the tail. Positions wrap
 //! around; only their distances count.
 //!
@@ -34,7 +33,7 @@
 //! covered tokens than there are, and an old tail less room than there is. Nothing else is handed
 //! over through them.
 
-use crate::device_model::{DeviceCosts, DeviceModel, tokens_of};
+use crate::device_model::{DeviceCosts, DeviceModel, nanoseconds_of, tokens_of};
 use crate::sync::{AtomicU64, Ordering};
 
 #[cfg(all(test, loom))]
@@ -48,12 +47,12 @@ mod tests;
 const SKEW_MAX: i64 = 60_000_000_000;
 
 /// While claims of the background wait, one in so many tokens is theirs before all others.
-const BACKGROUND_LEAST: u64 = 4;
+const BACKGROUND_LEAST: u64 = 10;
 
-/// While somebody waits for requests, one in so many tokens that are left to the background is for
-/// nobody, so that what has piled up in the device goes away. A device that is given all that it
-/// can do never gets to the end of it: each moment in which it happened to have nothing to do is a
-/// longer queue ever after.
+/// Where others have used tokens too since the last look, one in so many of those that are left to
+/// the background is for nobody, so that what has piled up in the device goes away. A device that is
+/// given all that it can do never gets to the end of it: each moment in which it happened to have
+/// nothing to do is a longer queue ever after.
 const SPARED: u64 = 16;
 
 /// A word on lines of its own: two, because processors fetch them in pairs.
@@ -64,9 +63,9 @@ struct Line(AtomicU64);
 /// For whom tokens are claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimant {
-    /// Requests that somebody waits for.
+    /// Requests that somebody waits for, and those of the background whose turn it is beside them.
     Awaited,
-    /// What nobody waits for, while nothing else waits on its core.
+    /// What nobody waits for, while nothing else may go on its core.
     Background,
 }
 
@@ -104,7 +103,7 @@ pub struct DeviceGroup {
     replenished: Line,
 }
 
-/// How the buckets of a device stand together, in tokens.
+/// How a bucket of a device stands, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceTokens {
     /// Tokens that nobody has claimed.
@@ -128,7 +127,7 @@ impl DeviceGroup {
             model: model.clamped(),
             costs,
             cores: cores.max(1),
-            buckets: [costs.limit(), costs.limit() / 2].map(|limit| Bucket::new(position, limit)),
+            buckets: Claimant::BOTH.map(|_| Bucket::new(position, costs.limit())),
             replenished: Line(AtomicU64::new(0)),
         }
     }
@@ -182,9 +181,9 @@ impl DeviceGroup {
             let [awaited, background] = &self.buckets;
             let least = (tokens / BACKGROUND_LEAST).min(background.owed());
             let taken = awaited.credit(tokens - least);
-            let left = tokens - taken;
+            let left = tokens - least - taken;
             let spared = if taken > 0 { left / SPARED } else { 0 };
-            self.refund(Claimant::Background, left - spared);
+            self.refund(Claimant::Background, least + left - spared);
         }
     }
 
@@ -199,14 +198,18 @@ impl DeviceGroup {
         }
     }
 
-    /// How the buckets stand at this moment.
-    pub fn tokens(&self) -> DeviceTokens {
-        let sum = |of: fn(&Bucket) -> u64| self.buckets.iter().map(of).sum();
-        DeviceTokens {
-            available: sum(Bucket::available),
-            owed: sum(Bucket::owed),
-            limit: sum(|bucket| bucket.limit),
-        }
+    /// How a bucket stands at this moment.
+    pub fn tokens(&self, claimant: Claimant) -> DeviceTokens {
+        let bucket = &self.buckets[claimant as usize];
+        DeviceTokens { available: bucket.available(), owed: bucket.owed(), limit: bucket.limit }
+    }
+
+    /// About how long it takes until a bucket has had so many more tokens, in nanoseconds. While
+    /// others take tokens too, the background has about half of the time.
+    pub fn time_of(&self, claimant: Claimant, tokens: u64) -> u64 {
+        let [awaited, _] = &self.buckets;
+        let is_shared = claimant == Claimant::Background && awaited.available() < awaited.limit;
+        nanoseconds_of(tokens).saturating_mul(if is_shared { 2 } else { 1 })
     }
 
     /// Whether this caller, alone, is to add the tokens of the time from `then` to `now`.

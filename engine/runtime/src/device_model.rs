@@ -238,7 +238,7 @@ impl DeviceCosts {
         tokens / TOKENS_PER_SECOND as f64
     }
 
-    /// The most tokens that an idle device has saved up: half of its latency goal, or one request
+    /// The most tokens that each bucket of an idle device has: half of its latency goal, or one request
     /// of 64 KiB where that takes longer.
     pub fn limit(&self) -> u64 {
         self.limit

@@ -36,12 +36,14 @@ use crate::device_model::{
 };
 use crate::env::{IO_CLASSES, IoClass, TASK_QUEUES, TaskQueue};
 use crate::fair_queue::FairQueue;
-use crate::urgency::{URGENCY_USUAL, Urgencies, urgent_shares};
+use crate::urgency::{URGENCY_MAX, URGENCY_USUAL, Urgencies, urgent_shares};
 use core_tokens::CoreTokens;
 use feedback::{Feedback, SCALE_BITS};
 use in_flight::InFlightCap;
 use rate_bucket::RateBucket;
 
+#[cfg(test)]
+mod background_tests;
 #[cfg(test)]
 mod device_tests;
 #[cfg(test)]
@@ -62,6 +64,9 @@ const WAIT_MIN: u64 = 20_000;
 
 /// However deep the device's queue should be, a core may always give it so many requests.
 const DEPTH_MIN: u64 = 4;
+
+/// From this urgency on work is as good as awaited, in thousandths of the usual shares.
+const URGENT: u32 = URGENCY_MAX / 10 * 9;
 
 /// What nobody waits for, or who waits has asked for much: it is held back first.
 const BACKGROUND: [IoClass; 5] = [
@@ -111,13 +116,16 @@ struct ClassState {
     /// Until what it owes under its cap is paid off.
     pause: Option<Pause>,
     starved_since: Option<u64>,
+    /// Whether its work is so urgent that somebody may come to wait for it.
+    is_urgent: bool,
 }
 
 /// One core's queue of disk requests; `T` is whatever the caller submits.
 pub struct IoQueue<T> {
     waiting: FairQueue<Waiting<T>>,
-    /// The cost of what waits and somebody waits for, in tokens.
-    awaited_cost: u64,
+    /// The cost of the waiting requests, in tokens: of those that somebody waits for, and of the
+    /// background's.
+    waiting_cost: [u64; 2],
     in_flight: InFlightCap,
     /// By direction.
     requests_in_flight: [u64; 2],
@@ -158,7 +166,7 @@ impl<T> IoQueue<T> {
             options.requests_in_flight_max.min(usize::try_from(depth).unwrap_or(usize::MAX));
         let mut queue = Self {
             waiting: FairQueue::new(&options.shares, BURST_TOKENS),
-            awaited_cost: 0,
+            waiting_cost: [0; 2],
             in_flight: InFlightCap::new(requests_max, options.bytes_in_flight_max),
             requests_in_flight: [0; 2],
             costs: model.costs(),
@@ -194,9 +202,8 @@ impl<T> IoQueue<T> {
     pub fn push(&mut self, request: IoRequest, payload: T, now: u64) {
         let cost = self.costs.of(request.direction, request.bytes);
         self.waiting.push(request.class as usize, cost, Waiting { request, since: now, payload });
-        if !is_background(request.class) {
-            self.awaited_cost = self.awaited_cost.saturating_add(cost);
-        }
+        let waiting_cost = &mut self.waiting_cost[usize::from(is_background(request.class))];
+        *waiting_cost = waiting_cost.saturating_add(cost);
         let class = &mut self.classes[request.class as usize];
         class.statistics.queued += 1;
         class.note_starving(now);
@@ -219,11 +226,12 @@ impl<T> IoQueue<T> {
             return None;
         };
         let price = self.price(cost, request.direction);
-        let claimant = self.claimant_of(request.class);
+        let claimant = self.claimant_of(request.class, price);
+        let waiting_cost = self.waiting_cost[claimant as usize];
         if let Some(device) = &mut self.device
-            && let Err(wait) = device.tokens.take(claimant, price, self.awaited_cost, now)
+            && let Err(wait) = device.tokens.take(claimant, price, waiting_cost, now)
         {
-            device.feedback.note_throttled();
+            device.feedback.note_throttled(claimant);
             let tokens_due = now.saturating_add(wait.max(WAIT_MIN));
             self.due = self.end_of_pauses(now).into_iter().chain([tokens_due]).min();
             return None;
@@ -277,10 +285,10 @@ impl<T> IoQueue<T> {
         let index = request.class as usize;
         let cost = self.costs.of(request.direction, request.bytes);
         let price = self.price(cost, request.direction);
-        let claimant = self.claimant_of(request.class);
         self.waiting.give_back(index, cost);
         let mut is_background_free = false;
         if let Some(device) = &mut self.device {
+            let claimant = Claimant::BOTH[usize::from(is_background(request.class))];
             device.tokens.put_back(claimant, price);
             device.feedback.note_withdrawn();
             is_background_free = is_background(request.class)
@@ -362,9 +370,7 @@ impl<T> IoQueue<T> {
         if !self.urgencies.claim(claimant, queue, urgency) {
             return None;
         }
-        if let Some(device) = &mut self.device {
-            device.feedback.set_urgency(self.urgencies.highest());
-        }
+        self.apply_urgency();
         // Of all, because what one has more the others have less.
         for class in TaskQueue::ALL.into_iter().filter_map(TaskQueue::io_class) {
             self.share_out(class);
@@ -372,12 +378,26 @@ impl<T> IoQueue<T> {
         Some(TaskQueue::ALL.map(|queue| self.urgencies.of(queue)))
     }
 
+    /// Holds the background back by as much as its work is urgent now. Where it may have more than
+    /// before it goes on at once: what it owes is counted with what it does next.
+    fn apply_urgency(&mut self) {
+        let Some(device) = &mut self.device else { return };
+        let part = |device: &Device| device.feedback.background_part().unwrap_or(u64::MAX);
+        let before = part(device);
+        device.feedback.set_urgency(self.urgencies.highest());
+        if part(device) > before && self.background_pause.take().is_some() {
+            self.bring_back();
+        }
+    }
+
     /// Gives a class its usual shares, times the urgency of its work.
     fn share_out(&mut self, class: IoClass) {
         let mut queues = TaskQueue::ALL.into_iter();
         let queue = queues.find(|queue| queue.io_class() == Some(class));
         let urgency = queue.map_or(URGENCY_USUAL, |queue| self.urgencies.of(queue));
-        let statistics = &mut self.classes[class as usize].statistics;
+        let state = &mut self.classes[class as usize];
+        state.is_urgent = urgency >= URGENT;
+        let statistics = &mut state.statistics;
         statistics.shares = urgent_shares(statistics.usual_shares, urgency);
         self.waiting.set_shares(class as usize, statistics.shares);
     }
@@ -458,12 +478,23 @@ impl<T> IoQueue<T> {
         waiting.filter_map(|class| self.pause_of(class)).map(|end| end.max(now + 1)).min()
     }
 
-    /// For whom the next request, which is of this class, claims its tokens. One of the background
-    /// whose turn it is by its shares, while others wait here, claims as they do: else it would
-    /// hold them up for as long as other cores' reads go before it.
-    fn claimant_of(&self, class: IoClass) -> Claimant {
-        let is_alone = is_background(class) && self.awaited_cost == 0;
-        if is_alone { Claimant::Background } else { Claimant::Awaited }
+    /// For whom the next request claims its tokens, which is of this class and has this price.
+    fn claimant_of(&mut self, class: IoClass, price: u64) -> Claimant {
+        let Some(device) = &mut self.device else { return Claimant::Awaited };
+        // Writers may come to wait for it: it does not stand behind the reads of other cores.
+        if !is_background(class) || self.classes[class as usize].is_urgent {
+            return Claimant::Awaited;
+        }
+        let may_go = |class: &ClassState| class.statistics.queued > 0 && class.pause.is_none();
+        let mut awaited = IoClass::ALL.into_iter().filter(|class| !is_background(*class));
+        if !awaited.any(|class| may_go(&self.classes[class as usize])) {
+            device.tokens.give_up(Claimant::Awaited);
+            return Claimant::Background;
+        }
+        // It is its turn by its shares, while others wait here: it claims as they do, or it would
+        // hold them up for as long as other cores' reads go before it.
+        let has_tokens = device.tokens.has(Claimant::Background, price);
+        if has_tokens { Claimant::Background } else { Claimant::Awaited }
     }
 
     /// What a request of this cost is to pay now.
@@ -478,9 +509,8 @@ impl<T> IoQueue<T> {
 
     /// Counts a request that goes, and pauses classes that have had their part.
     fn dispatch(&mut self, request: IoRequest, cost: u64, waited: u64, now: u64) {
-        if !is_background(request.class) {
-            self.awaited_cost = self.awaited_cost.saturating_sub(cost);
-        }
+        let waiting_cost = &mut self.waiting_cost[usize::from(is_background(request.class))];
+        *waiting_cost = waiting_cost.saturating_sub(cost);
         self.in_flight.enter(request.bytes);
         self.requests_in_flight[request.direction as usize] += 1;
         let index = request.class as usize;
@@ -498,6 +528,9 @@ impl<T> IoQueue<T> {
             self.has_pauses = true;
         }
         let Some(device) = &mut self.device else { return };
+        if self.waiting_cost[Claimant::Background as usize] == 0 {
+            device.tokens.give_up(Claimant::Background);
+        }
         device.feedback.note_dispatched();
         let part = device.feedback.background_part().filter(|_| is_background(request.class));
         // Not only where a window ends: the part follows the urgency of the work too.

@@ -1,5 +1,6 @@
 //! How disk requests share the disk, as `/io` shows and changes it.
 
+use larder_runtime::device_group::{Claimant, DeviceTokens};
 use larder_runtime::device_model::seconds_of;
 use larder_runtime::env::IoClass;
 use serde::Serialize;
@@ -27,9 +28,15 @@ struct DevicePart {
     latency_goal_us: u64,
     depth_max: Option<u64>,
     mixed_thousandths: u64,
-    tokens_available: u64,
-    tokens_owed: u64,
-    tokens_limit: u64,
+    tokens: TokenPart,
+    background_tokens: TokenPart,
+}
+
+#[derive(Serialize)]
+struct TokenPart {
+    available: u64,
+    owed: u64,
+    limit: u64,
 }
 
 #[derive(Serialize)]
@@ -71,7 +78,7 @@ pub(super) fn document(facts: &Facts, reports: &[CoreReport]) -> String {
 }
 
 fn device(disk: &DiskFacts) -> DevicePart {
-    let (model, tokens) = (disk.group.model(), disk.group.tokens());
+    let model = disk.group.model();
     DevicePart {
         file: disk.path.display().to_string(),
         read_iops: model.read_iops,
@@ -81,10 +88,14 @@ fn device(disk: &DiskFacts) -> DevicePart {
         latency_goal_us: model.latency_goal / 1000,
         depth_max: model.depth_max,
         mixed_thousandths: model.mixed_thousandths,
-        tokens_available: tokens.available,
-        tokens_owed: tokens.owed,
-        tokens_limit: tokens.limit,
+        tokens: tokens(disk, Claimant::Awaited),
+        background_tokens: tokens(disk, Claimant::Background),
     }
+}
+
+fn tokens(disk: &DiskFacts, claimant: Claimant) -> TokenPart {
+    let DeviceTokens { available, owed, limit } = disk.group.tokens(claimant);
+    TokenPart { available, owed, limit }
 }
 
 fn core(report: &CoreReport) -> CorePart {

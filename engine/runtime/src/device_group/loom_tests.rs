@@ -105,9 +105,10 @@ fn loom_what_runs_over_is_in_one_bucket() {
         let group = group();
         group.replenish(NANOSECOND_STEP);
         let limit = group.costs().limit();
-        let waiting = group.grab(Claimant::Background, limit);
+        let waiting = group.grab(Claimant::Background, limit).wrapping_add(limit);
+        group.grab(Claimant::Background, limit);
         let missing = group.deficiency(Claimant::Background, waiting);
-        let before = group.tokens();
+        let before = group.tokens(Claimant::Awaited);
         let other = {
             let group = Arc::clone(&group);
             thread::spawn(move || group.grab(Claimant::Awaited, limit / 8))
@@ -116,7 +117,7 @@ fn loom_what_runs_over_is_in_one_bucket() {
         other.join().expect("ends");
         let brought = tokens_of(2 * NANOSECOND_STEP);
         let background = missing - group.deficiency(Claimant::Background, waiting);
-        let after = group.tokens();
+        let after = group.tokens(Claimant::Awaited);
         // Before the claim of the other, with it, or after it: nothing is in both.
         let awaited = (after.available + limit / 8).saturating_sub(before.available);
         assert!(background + awaited <= brought, "{background} and {awaited} of {brought}");

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{BACKGROUND_LEAST, Bucket, Claimant, DeviceGroup, DeviceTokens, SPARED};
+use super::{BACKGROUND_LEAST, Claimant, DeviceGroup, DeviceTokens, SPARED};
 use crate::device_model::{DeviceModel, nanoseconds_of, tokens_of};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -11,8 +11,13 @@ fn group(position: u64) -> DeviceGroup {
     DeviceGroup::starting_at(DeviceModel::default(), 2, position)
 }
 
-fn of_clients(group: &DeviceGroup) -> &Bucket {
-    &group.buckets[Claimant::Awaited as usize]
+/// The bucket of what somebody waits for.
+fn awaited(group: &DeviceGroup) -> DeviceTokens {
+    group.tokens(Claimant::Awaited)
+}
+
+fn background(group: &DeviceGroup) -> DeviceTokens {
+    group.tokens(Claimant::Background)
 }
 
 #[test]
@@ -25,12 +30,12 @@ fn a_full_bucket_is_claimed_at_once_and_then_at_the_rate_of_time() {
     assert_eq!(group.deficiency(Claimant::Awaited, first), 0);
     let second = group.grab(Claimant::Awaited, limit / 2);
     assert_eq!(group.deficiency(Claimant::Awaited, second), limit / 2);
-    assert_eq!(group.tokens().owed, limit / 2);
+    assert_eq!(awaited(&group).owed, limit / 2);
     group.replenish(at + nanoseconds_of(limit / 4));
     assert!(group.deficiency(Claimant::Awaited, second).abs_diff(limit / 4) <= 1);
     group.replenish(at + nanoseconds_of(limit));
-    assert_eq!((group.deficiency(Claimant::Awaited, second), group.tokens().owed), (0, 0));
-    assert!(of_clients(&group).available().abs_diff(limit / 2) <= 1);
+    assert_eq!((group.deficiency(Claimant::Awaited, second), awaited(&group).owed), (0, 0));
+    assert!(awaited(&group).available.abs_diff(limit / 2) <= 1);
 }
 
 #[test]
@@ -45,7 +50,7 @@ fn what_is_given_back_serves_those_behind() {
     group.refund(Claimant::Awaited, limit);
     assert_eq!(group.deficiency(Claimant::Awaited, waiting), 0);
     group.refund(Claimant::Awaited, limit);
-    assert_eq!(of_clients(&group).available(), limit, "it runs over");
+    assert_eq!(awaited(&group).available, limit, "it runs over");
 }
 
 /// Time fills the bucket of what is waited for, and then that of the background, but for a little;
@@ -56,7 +61,7 @@ fn the_background_has_what_runs_over() {
     let limit = group.costs().limit();
     let at = 1_000 * MILLISECOND;
     group.replenish(at);
-    group.grab(Claimant::Background, limit / 2);
+    group.grab(Claimant::Background, limit);
     let waiting = group.grab(Claimant::Background, limit / 2);
     group.replenish(at + nanoseconds_of(limit / 2));
     assert!(group.deficiency(Claimant::Background, waiting) <= 1, "it has all of the time");
@@ -66,15 +71,26 @@ fn the_background_has_what_runs_over() {
     let waiting = group.grab(Claimant::Background, limit);
     group.replenish(at + nanoseconds_of(limit / 2));
     let least = limit / 2 / BACKGROUND_LEAST;
-    let part = least - least / SPARED;
-    assert!(group.deficiency(Claimant::Background, waiting).abs_diff(limit - part) <= 2);
+    assert!(group.deficiency(Claimant::Background, waiting).abs_diff(limit - least) <= 2);
     let at = at + nanoseconds_of(limit / 2);
     // What is given back of one bucket over its limit goes to the other.
-    let owed = group.tokens().owed;
+    let owed = background(&group).owed;
     group.refund(Claimant::Awaited, limit);
-    assert!(group.tokens().owed < owed - limit / 3);
+    assert!(background(&group).owed < owed - limit / 3);
+    // Of what is left where others have used tokens too, a part is for nobody.
+    group.refund(Claimant::Background, 2 * limit);
+    group.grab(Claimant::Awaited, limit / 4);
+    group.grab(Claimant::Background, limit);
+    let waiting = group.grab(Claimant::Background, limit);
+    let missing = group.deficiency(Claimant::Background, waiting);
+    group.replenish(at + nanoseconds_of(limit / 2));
+    let least = limit / 2 / BACKGROUND_LEAST;
+    let left = limit / 2 - least - limit / 4;
+    let part = least + left - left / SPARED;
+    let had = missing - group.deficiency(Claimant::Background, waiting);
+    assert!(had.abs_diff(part) <= 2, "{had} and {part}");
     group.replenish(at + 100 * MILLISECOND);
-    assert_eq!(group.tokens().available, group.tokens().limit);
+    assert_eq!((awaited(&group).available, background(&group).available), (limit, limit));
 }
 
 #[test]
@@ -112,7 +128,7 @@ fn a_clock_that_stands_still_or_is_set_back_stops_nobody_for_good() {
     assert_eq!(group.deficiency(Claimant::Awaited, waiting), 0);
     // A jump ahead brings what the bucket holds and no more.
     group.replenish(1_000 * hour);
-    assert_eq!(group.tokens().available, group.tokens().limit);
+    assert_eq!((awaited(&group).available, background(&group).available), (limit, limit));
 }
 
 /// A core in the property below: it has claims, and spends what is covered.
@@ -157,11 +173,11 @@ proptest! {
                     core.pending = missing;
                 }
             }
-            let tokens = group.tokens();
-            prop_assert!(tokens.available <= tokens.limit);
+            let [a, b] = Claimant::BOTH.map(|claimant| group.tokens(claimant));
+            prop_assert!(a.available <= limit && b.available <= limit);
             let used: u64 = cores.iter().map(|core| core.spent + core.pending).sum();
-            let brought = tokens.limit + tokens_of(now - start);
-            prop_assert!(used + tokens.available <= brought + tokens.owed);
+            let brought = 2 * limit + tokens_of(now - start);
+            prop_assert!(used + a.available + b.available <= brought + a.owed + b.owed);
         }
     }
 }
@@ -193,8 +209,9 @@ fn threads_share_the_buckets() {
     };
     let workers: Vec<_> = (0..4).map(worker).collect();
     let spent: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
-    let DeviceTokens { available: left, owed, limit: full } = group.tokens();
+    let (awaited, background) = (awaited(&group), background(&group));
+    let (left, owed) = (awaited.available + background.available, awaited.owed + background.owed);
     assert!(owed <= limit / 2, "{owed}: each has given up one claim at most");
-    assert!(spent + left <= full + tokens_of(end) + owed, "{spent}, {left} and {owed}");
+    assert!(spent + left <= 2 * limit + tokens_of(end) + owed, "{spent}, {left} and {owed}");
     assert!(spent + left >= tokens_of(end) / 2, "{spent} and {left}");
 }

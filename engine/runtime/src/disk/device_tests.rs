@@ -8,7 +8,7 @@ use super::tests::{Fixture, fixture_with, is_read, is_sync, patterned, turn};
 use crate::clock::monotonic_nanoseconds;
 use crate::core_env::CoreEnv;
 use crate::core_thread::{Core, CoreOptions};
-use crate::device_group::DeviceGroup;
+use crate::device_group::{Claimant, DeviceGroup};
 use crate::device_model::DeviceModel;
 use crate::env::{Env, File, IoClass, OpenMode};
 use crate::fake_ring::{FakeRing, Reply};
@@ -238,7 +238,7 @@ fn a_core_sleeps_until_its_tokens_are_due() {
     assert!(read.queue_nanoseconds > elapsed, "most of them waited");
     drop(file);
     core.shutdown();
-    assert_eq!(group.tokens().owed, 0, "what it had claimed is given back");
+    assert_eq!(group.tokens(Claimant::Awaited).owed, 0, "what it had claimed is given back");
 }
 
 #[test]

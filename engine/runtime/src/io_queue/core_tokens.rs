@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::device_group::{Claimant, DeviceGroup};
-use crate::device_model::nanoseconds_of;
 
 /// Tokens that a core has, and those that it has claimed and waits for. What it does not use when
 /// it is dropped goes back.
@@ -30,14 +29,14 @@ impl CoreTokens {
     }
 
     /// Takes `price` tokens (at most the bucket's limit), or says in how many nanoseconds they may
-    /// be there. What somebody waits for on this core costs `awaited` in all: up to the core's part
-    /// of the bucket is claimed at once, because a claim is a place in a line. The background claims
-    /// one request's tokens at a time, so that the device gets them one by one.
+    /// be there. What waits on this core for such tokens costs `waiting` in all: up to a part of the
+    /// bucket is claimed at once, because a claim is a place in a line, and cores have the same part
+    /// whatever their requests are like.
     pub(super) fn take(
         &mut self,
         claimant: Claimant,
         price: u64,
-        awaited: u64,
+        waiting: u64,
         now: u64,
     ) -> Result<(), u64> {
         let group = &*self.group;
@@ -49,10 +48,12 @@ impl CoreTokens {
         if price > hold.balance && hold.pending == 0 {
             // A whole part whatever is left of the last one: who is left with more because its next
             // request is long would otherwise claim less in each round.
-            let wanted = match claimant {
-                Claimant::Awaited => awaited.saturating_sub(hold.balance).min(group.quantum()),
-                Claimant::Background => 0,
+            let part = match claimant {
+                Claimant::Awaited => group.quantum(),
+                // What is claimed and not used yet comes to the device in a moment, all of it.
+                Claimant::Background => group.quantum() / 3,
             };
+            let wanted = waiting.saturating_sub(hold.balance).min(part);
             let more = wanted.max(price - hold.balance);
             hold.position = group.grab(claimant, more);
             hold.pending = more;
@@ -67,7 +68,15 @@ impl CoreTokens {
         let unneeded = hold.pending.saturating_sub(missing);
         let more = missing.saturating_sub(hold.pending);
         let deficiency = group.deficiency(claimant, hold.position);
-        Err(nanoseconds_of(deficiency.saturating_sub(unneeded).saturating_add(more)))
+        let missing = deficiency.saturating_sub(unneeded).saturating_add(more);
+        Err(group.time_of(claimant, missing))
+    }
+
+    /// Whether the core has so many tokens, without a claim.
+    pub(super) fn has(&mut self, claimant: Claimant, price: u64) -> bool {
+        let hold = &mut self.holds[claimant as usize];
+        hold.collect(&self.group, claimant);
+        price <= hold.balance
     }
 
     /// Takes back tokens that were spent in vain.
@@ -75,7 +84,7 @@ impl CoreTokens {
         self.holds[claimant as usize].balance += price;
     }
 
-    /// Gives everything back that was claimed so, for the other cores.
+    /// Gives everything back that was claimed for this claimant, to the other cores.
     pub(super) fn give_up(&mut self, claimant: Claimant) {
         let Hold { balance, pending, .. } = std::mem::take(&mut self.holds[claimant as usize]);
         self.group.refund(claimant, balance + pending);

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use super::{IoQueue, IoQueueOptions, IoRequest};
-use crate::device_group::DeviceGroup;
+use crate::device_group::{Claimant, DeviceGroup};
 use crate::device_model::{DeviceCosts, DeviceModel, IoDirection, nanoseconds_of, tokens_of};
 use crate::env::IoClass;
 
-const MICROSECOND: u64 = 1_000;
+pub(super) const MICROSECOND: u64 = 1_000;
 pub(super) const MILLISECOND: u64 = 1_000 * MICROSECOND;
 pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
 
@@ -42,7 +42,7 @@ impl Disk {
 /// Requests of one kind that a core is asked for: as many as have their time, and at most so many
 /// that have not ended.
 pub(super) struct Load {
-    request: IoRequest,
+    pub(super) request: IoRequest,
     outstanding_max: u64,
     /// Nanoseconds from one request to the next; 0 for as soon as one has ended.
     interval: u64,
@@ -101,22 +101,22 @@ impl Load {
 }
 
 /// What a queue is given: which load, and when it was pushed.
-type Ticket = (usize, u64);
+pub(super) type Ticket = (usize, u64);
 
-struct SimulatedCore {
-    queue: IoQueue<Ticket>,
+pub(super) struct SimulatedCore {
+    pub(super) queue: IoQueue<Ticket>,
     loads: Vec<Load>,
     /// What the device has: when it ends, when it was given, and the ticket.
     flying: Vec<(u64, u64, Ticket)>,
     /// It looks at its queue once in so many nanoseconds, because it does other things meanwhile;
     /// 0 for at every tick.
-    turn: u64,
+    pub(super) turn: u64,
     turns_at: u64,
 }
 
 pub(super) struct Machine {
     disk: Disk,
-    cores: Vec<SimulatedCore>,
+    pub(super) cores: Vec<SimulatedCore>,
     now: u64,
     tick: u64,
 }
@@ -129,7 +129,11 @@ impl Machine {
         Self::with_options(real, &options, loads)
     }
 
-    fn with_options(real: DeviceModel, options: &IoQueueOptions, loads: Vec<Vec<Load>>) -> Self {
+    pub(super) fn with_options(
+        real: DeviceModel,
+        options: &IoQueueOptions,
+        loads: Vec<Vec<Load>>,
+    ) -> Self {
         let core = |loads| SimulatedCore {
             queue: IoQueue::new(options.clone()),
             loads,
@@ -177,7 +181,7 @@ impl Machine {
         &self.cores[core].loads[load]
     }
 
-    fn allowed(&self, core: usize) -> u64 {
+    pub(super) fn allowed(&self, core: usize) -> u64 {
         self.cores[core].queue.flow().allowed_thousandths
     }
 }
@@ -218,7 +222,7 @@ pub(super) fn reads(class: IoClass, bytes: u64, outstanding_max: u64) -> Load {
     Load::new(class, IoDirection::Read, bytes, outstanding_max)
 }
 
-fn writes(class: IoClass, bytes: u64, outstanding_max: u64) -> Load {
+pub(super) fn writes(class: IoClass, bytes: u64, outstanding_max: u64) -> Load {
     Load::new(class, IoDirection::Write, bytes, outstanding_max)
 }
 
@@ -255,7 +259,7 @@ pub(super) fn all_that_nobody_waits_for() -> Vec<Load> {
     ]
 }
 
-fn cost(load: &Load) -> u64 {
+pub(super) fn cost(load: &Load) -> u64 {
     load.ended * model().cost(load.request.direction, load.request.bytes)
 }
 
@@ -499,16 +503,17 @@ fn tokens_of_a_core_that_has_nothing_to_do_are_left_to_others() {
     for _ in 0..3 {
         idle.push(request, (), SECOND);
     }
-    let limit = group.tokens().limit;
+    let limit = group.costs().limit();
+    let available = || group.tokens(Claimant::Awaited).available;
     assert_eq!(idle.pop(SECOND), Some(()));
     assert_eq!(idle.pop(SECOND), Some(()));
     idle.withdraw(request, SECOND);
     assert_eq!(idle.pop(SECOND), Some(()));
     assert_eq!(idle.pop(SECOND), None);
-    assert_eq!(group.tokens().available, limit - 2 * cost, "one was withdrawn");
+    assert_eq!(available(), limit - 2 * cost, "one was withdrawn");
     idle.push(request, (), SECOND);
     drop(idle);
-    assert_eq!(group.tokens().available, limit - 2 * cost);
+    assert_eq!(available(), limit - 2 * cost);
 }
 
 /// What the requests of these classes were charged on all cores, in tokens.

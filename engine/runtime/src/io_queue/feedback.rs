@@ -25,6 +25,7 @@
 
 use super::statistics::IoFlow;
 use super::{IoRequest, is_background};
+use crate::device_group::Claimant;
 use crate::urgency::{URGENCY_MAX, URGENCY_USUAL};
 
 /// A window is as long as so many latency goals, within bounds: it holds enough reads to tell one
@@ -106,8 +107,8 @@ pub(super) struct Feedback {
     dispatched: u64,
     completed: u64,
     tallies: [Tally; 2],
-    /// Whether a request has waited for tokens in this window.
-    is_throttled: bool,
+    /// Whether requests have waited for tokens in this window, by [`Claimant`].
+    throttled: [bool; 2],
     /// For how long the core did not look at the device before it saw what ends now, in
     /// nanoseconds.
     unwatched: u64,
@@ -132,7 +133,7 @@ impl Feedback {
             dispatched: 0,
             completed: 0,
             tallies: [Tally::default(); 2],
-            is_throttled: false,
+            throttled: [false; 2],
             unwatched: 0,
             restraint: Restraint::default(),
             calm_nanoseconds: 0,
@@ -176,8 +177,18 @@ impl Feedback {
         self.dispatched = self.dispatched.saturating_sub(1);
     }
 
-    pub(super) fn note_throttled(&mut self) {
-        self.is_throttled = true;
+    /// A request has to wait for tokens.
+    pub(super) fn note_throttled(&mut self, claimant: Claimant) {
+        self.throttled[claimant as usize] = true;
+    }
+
+    /// Whether anything had to wait that says something of the figures. The background always
+    /// waits for what reads leave: that they are quick meanwhile shows that they come first, and not
+    /// that the device could do more.
+    fn is_throttled(&self) -> bool {
+        let [awaited, background] = self.throttled;
+        let is_alone = self.tallies.iter().all(|tally| tally.awaited == 0);
+        awaited || (background && is_alone)
     }
 
     /// The core did not look at the device for so many nanoseconds.
@@ -231,7 +242,7 @@ impl Feedback {
         self.judge_allowance(elapsed);
         (self.dispatched, self.completed) = (0, 0);
         self.tallies = [Tally::default(); 2];
-        self.is_throttled = false;
+        self.throttled = [false; 2];
         let ratio = Some(self.flow.ratio_thousandths).filter(|ratio| *ratio > RATIO_STEADY);
         let beyond = self.flow.allowed_thousandths.max(WHOLE);
         self.price_scale = (ratio.unwrap_or(WHOLE) << SCALE_BITS) / beyond;
@@ -263,7 +274,7 @@ impl Feedback {
             if is_sure { (allowed * 11 / 10).min(ALLOWED_MAX) } else { allowed }
         } else {
             // Of a window in which nothing had to wait nothing is known.
-            if self.is_throttled {
+            if self.is_throttled() {
                 self.calm_nanoseconds = 0;
             }
             allowed
@@ -297,7 +308,7 @@ impl Feedback {
     fn looks_too_low(&self, tally: Tally) -> bool {
         let is_quick = tally.noticeable.saturating_mul(100) <= tally.ended;
         let keeps_up = self.flow.ratio_thousandths <= RATIO_STEADY;
-        self.is_throttled && keeps_up && tally.ended >= SAMPLES_MIN && is_quick
+        self.is_throttled() && keeps_up && tally.ended >= SAMPLES_MIN && is_quick
     }
 }
 

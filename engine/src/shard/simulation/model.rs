@@ -102,8 +102,6 @@ pub(super) struct Model {
     clocks: Vec<u32>,
     /// How many clocks had been seen when an item came to be: by name, version and expiry.
     since: BTreeMap<(Name, u64, u32), usize>,
-    /// What the clock was set to, in order.
-    clock_steps: Vec<u32>,
     /// The last change of each key, and of all.
     changed: BTreeMap<Name, u64>,
     cleared: u64,
@@ -138,13 +136,10 @@ impl Model {
         }
     }
 
-    pub(super) fn step_clock(&mut self, now: u32) {
-        self.see_clock(now);
-        self.clock_steps.push(now);
-    }
-
-    pub(super) fn clock_steps(&self) -> &[u32] {
-        &self.clock_steps
+    /// What the clock has shown, in order, as far as somebody has looked: before it is set to
+    /// another time in any case.
+    pub(super) fn clocks(&self) -> &[u32] {
+        &self.clocks
     }
 
     /// Everything below this log position must survive from now on.

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use larder_runtime::device_group::Claimant;
 use larder_runtime::device_model::seconds_of;
 use larder_runtime::env::IoClass;
 use larder_runtime::io_queue::IoClassStatistics;
@@ -110,12 +111,17 @@ fn put_cores(out: &mut Exposition, reports: &[CoreReport]) {
 /// The disk's tokens: as many as 2^24 a millisecond are all that it can do.
 fn put_device(out: &mut Exposition, disk: &DiskFacts) {
     const TOKENS: &str = "larder_disk_tokens";
-    let tokens = disk.group.tokens();
-    out.family(TOKENS, Gauge, "The disk's time in tokens, 16,777,216 to a millisecond.");
-    for (state, count) in
-        [("available", tokens.available), ("owed", tokens.owed), ("limit", tokens.limit)]
+    let help = "The disk's time in tokens, 16,777,216 to a millisecond, for requests that somebody \
+                waits for and for the background.";
+    out.family(TOKENS, Gauge, help);
+    for (whose, claimant) in [("awaited", Claimant::Awaited), ("background", Claimant::Background)]
     {
-        out.sample(TOKENS, &[("state", &state)], count);
+        let tokens = disk.group.tokens(claimant);
+        for (state, count) in
+            [("available", tokens.available), ("owed", tokens.owed), ("limit", tokens.limit)]
+        {
+            out.sample(TOKENS, &[("for", &whose), ("state", &state)], count);
+        }
     }
     const MODEL: &str = "larder_disk_model";
     let model = disk.group.model();
@@ -151,7 +157,8 @@ mod tests {
         for line in [
             "larder_disk_model{figure=\"reads\"} 1234",
             "larder_disk_latency_goal_seconds 0.002",
-            "larder_disk_tokens{state=\"owed\"} 0",
+            "larder_disk_tokens{for=\"awaited\",state=\"owed\"} 0",
+            "larder_disk_tokens{for=\"background\",state=\"owed\"} 0",
         ] {
             assert!(out.0.lines().any(|found| found == line), "{line} in\n{}", out.0);
         }
