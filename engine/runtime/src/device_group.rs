@@ -25,8 +25,8 @@
 //! of the head.
 //!
 //! Invariants: each nanosecond becomes tokens once, because only who moves `replenished` past it
-//! adds them; a token goes to one bucket at most, and there it is in one claim, because a claim is one
-//! addition to the tail; the head is at most the bucket's limit past the tail. Positions wrap
+//! adds them; a token goes to one bucket at most, and there it is in one claim, because a claim is
+//! one addition to the tail; the head is at most the bucket's limit past the tail. Positions wrap
 //! around; only their distances count.
 //!
 //! No order between the words is needed, so all accesses are Relaxed: an old head shows fewer
@@ -50,9 +50,9 @@ const SKEW_MAX: i64 = 60_000_000_000;
 const BACKGROUND_LEAST: u64 = 10;
 
 /// Where others have used tokens too since the last look, one in so many of those that are left to
-/// the background is for nobody, so that what has piled up in the device goes away. A device that is
-/// given all that it can do never gets to the end of it: each moment in which it happened to have
-/// nothing to do is a longer queue ever after.
+/// the background is for nobody, so that what has piled up in the device goes away. A device that
+/// is given all that it can do never gets to the end of it: each moment in which it happened to
+/// have nothing to do is a longer queue ever after.
 const SPARED: u64 = 16;
 
 /// A word on lines of its own: two, because processors fetch them in pairs.

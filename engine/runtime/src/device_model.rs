@@ -238,8 +238,8 @@ impl DeviceCosts {
         tokens / TOKENS_PER_SECOND as f64
     }
 
-    /// The most tokens that each bucket of an idle device has: half of its latency goal, or one request
-    /// of 64 KiB where that takes longer.
+    /// The most tokens that each bucket of an idle device has: half of its latency goal, or one
+    /// request of 64 KiB where that takes longer.
     pub fn limit(&self) -> u64 {
         self.limit
     }

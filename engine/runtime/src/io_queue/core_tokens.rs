@@ -29,9 +29,9 @@ impl CoreTokens {
     }
 
     /// Takes `price` tokens (at most the bucket's limit), or says in how many nanoseconds they may
-    /// be there. What waits on this core for such tokens costs `waiting` in all: up to a part of the
-    /// bucket is claimed at once, because a claim is a place in a line, and cores have the same part
-    /// whatever their requests are like.
+    /// be there. What waits on this core for such tokens costs `waiting` in all: up to a part of
+    /// the bucket is claimed at once, because a claim is a place in a line, and cores have the same
+    /// part whatever their requests are like.
     pub(super) fn take(
         &mut self,
         claimant: Claimant,

@@ -182,9 +182,9 @@ impl Feedback {
         self.throttled[claimant as usize] = true;
     }
 
-    /// Whether anything had to wait that says something of the figures. The background always
-    /// waits for what reads leave: that they are quick meanwhile shows that they come first, and not
-    /// that the device could do more.
+    /// Whether anything had to wait that says something of the figures. The background always waits
+    /// for what reads leave: that they are quick meanwhile shows that they come first, and not that
+    /// the device could do more.
     fn is_throttled(&self) -> bool {
         let [awaited, background] = self.throttled;
         let is_alone = self.tallies.iter().all(|tally| tally.awaited == 0);
