@@ -100,6 +100,8 @@ pub(super) struct Model {
     generation: u32,
     /// What the clock has shown, in order.
     clocks: Vec<u32>,
+    /// What the clock showed when it was set, and what it was set to, in order.
+    clock_steps: Vec<u32>,
     /// How many clocks had been seen when an item came to be: by name, version and expiry.
     since: BTreeMap<(Name, u64, u32), usize>,
     /// The last change of each key, and of all.
@@ -136,10 +138,17 @@ impl Model {
         }
     }
 
-    /// What the clock has shown, in order, as far as somebody has looked: before it is set to
-    /// another time in any case.
-    pub(super) fn clocks(&self) -> &[u32] {
-        &self.clocks
+    /// Notes that the clock, which showed `before`, was set to `now`.
+    pub(super) fn step_clock(&mut self, before: u32, now: u32) {
+        for time in [before, now] {
+            self.see_clock(time);
+            self.clock_steps.push(time);
+        }
+    }
+
+    /// What the clock showed whenever it was set to another time, and what it was set to, in order.
+    pub(super) fn clock_steps(&self) -> &[u32] {
+        &self.clock_steps
     }
 
     /// Everything below this log position must survive from now on.

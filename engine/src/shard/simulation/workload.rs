@@ -42,9 +42,9 @@ pub(super) async fn perform(
     operation: &OperationBuf,
 ) -> Result<Reply, EngineError> {
     let began = now(env);
-    let (scheduled, clocks_before) = {
+    let (scheduled, steps_before) = {
         let model = model.borrow();
-        (model.clear_at(), model.clocks().len())
+        (model.clear_at(), model.clock_steps().len())
     };
     let key = name.as_key();
     let borrowed = operation.as_operation();
@@ -61,7 +61,7 @@ pub(super) async fn perform(
     {
         let mut model = model.borrow_mut();
         let mut clock = vec![began, now(env)];
-        clock.extend(&model.clocks()[clocks_before..]);
+        clock.extend(&model.clock_steps()[steps_before..]);
         see_clears(shard, &mut model);
         let due = scheduled != 0 && clock.iter().all(|now| scheduled <= *now);
         assert!(!due || model.clear_at() != scheduled, "a flush is overdue since {scheduled}");
@@ -134,7 +134,7 @@ pub(super) async fn perform_batch(
     steps: &[(Name, OperationBuf)],
 ) -> Result<(), EngineError> {
     let began = now(env);
-    let clocks_before = model.borrow().clocks().len();
+    let steps_before = model.borrow().clock_steps().len();
     let batch = ItemBatch {
         once: None,
         value_bytes_max: usize::MAX,
@@ -152,7 +152,7 @@ pub(super) async fn perform_batch(
     {
         let mut model = model.borrow_mut();
         let mut clock = vec![began, now(env)];
-        clock.extend(&model.clocks()[clocks_before..]);
+        clock.extend(&model.clock_steps()[steps_before..]);
         see_clears(shard, &mut model);
         let observed = |at: usize, reply, needs| Observed {
             name: &steps[at].0,
@@ -342,8 +342,7 @@ fn step_clock(env: &SimEnv, models: &[SharedModel], mix: &Mix, random: &mut Rand
     for model in models {
         let mut model = model.borrow_mut();
         // What has expired by the time that ends here may be gone: merges and collections saw it.
-        model.see_clock(env.unix_seconds() as u32);
-        model.see_clock(time as u32);
+        model.step_clock(env.unix_seconds() as u32, time as u32);
     }
     env.set_unix_seconds(time);
 }
