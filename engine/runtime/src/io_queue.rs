@@ -36,7 +36,7 @@ use crate::device_model::{
 };
 use crate::env::{IO_CLASSES, IoClass, TASK_QUEUES, TaskQueue};
 use crate::fair_queue::FairQueue;
-use crate::urgency::{URGENCY_MAX, URGENCY_USUAL, Urgencies, urgent_shares};
+use crate::urgency::{URGENCY_USUAL, Urgencies, urgent_shares};
 use core_tokens::CoreTokens;
 use feedback::{Feedback, SCALE_BITS};
 use in_flight::InFlightCap;
@@ -64,9 +64,6 @@ const WAIT_MIN: u64 = 20_000;
 
 /// However deep the device's queue should be, a core may always give it so many requests.
 const DEPTH_MIN: u64 = 4;
-
-/// From this urgency on work is as good as awaited, in thousandths of the usual shares.
-const URGENT: u32 = URGENCY_MAX / 10 * 9;
 
 /// What nobody waits for, or who waits has asked for much: it is held back first.
 const BACKGROUND: [IoClass; 5] = [
@@ -116,8 +113,6 @@ struct ClassState {
     /// Until what it owes under its cap is paid off.
     pause: Option<Pause>,
     starved_since: Option<u64>,
-    /// Whether its work is so urgent that somebody may come to wait for it.
-    is_urgent: bool,
 }
 
 /// One core's queue of disk requests; `T` is whatever the caller submits.
@@ -231,7 +226,8 @@ impl<T> IoQueue<T> {
         if let Some(device) = &mut self.device
             && let Err(wait) = device.tokens.take(claimant, price, waiting_cost, now)
         {
-            device.feedback.note_throttled(claimant);
+            let is_shared = device.tokens.are_shared();
+            device.feedback.note_throttled(claimant, is_shared);
             let tokens_due = now.saturating_add(wait.max(WAIT_MIN));
             self.due = self.end_of_pauses(now).into_iter().chain([tokens_due]).min();
             return None;
@@ -395,9 +391,7 @@ impl<T> IoQueue<T> {
         let mut queues = TaskQueue::ALL.into_iter();
         let queue = queues.find(|queue| queue.io_class() == Some(class));
         let urgency = queue.map_or(URGENCY_USUAL, |queue| self.urgencies.of(queue));
-        let state = &mut self.classes[class as usize];
-        state.is_urgent = urgency >= URGENT;
-        let statistics = &mut state.statistics;
+        let statistics = &mut self.classes[class as usize].statistics;
         statistics.shares = urgent_shares(statistics.usual_shares, urgency);
         self.waiting.set_shares(class as usize, statistics.shares);
     }
@@ -481,8 +475,7 @@ impl<T> IoQueue<T> {
     /// For whom the next request claims its tokens, which is of this class and has this price.
     fn claimant_of(&mut self, class: IoClass, price: u64) -> Claimant {
         let Some(device) = &mut self.device else { return Claimant::Awaited };
-        // Writers may come to wait for it: it does not stand behind the reads of other cores.
-        if !is_background(class) || self.classes[class as usize].is_urgent {
+        if !is_background(class) {
             return Claimant::Awaited;
         }
         let may_go = |class: &ClassState| class.statistics.queued > 0 && class.pause.is_none();

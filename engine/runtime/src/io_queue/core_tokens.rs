@@ -30,8 +30,8 @@ impl CoreTokens {
 
     /// Takes `price` tokens (at most the bucket's limit), or says in how many nanoseconds they may
     /// be there. What waits on this core for such tokens costs `waiting` in all: up to a part of
-    /// the bucket is claimed at once, because a claim is a place in a line, and cores have the same
-    /// part whatever their requests are like.
+    /// the bucket is claimed at once, because a claim is a place in a line: cores with short
+    /// requests would else have less of the device than those with long ones.
     pub(super) fn take(
         &mut self,
         claimant: Claimant,
@@ -70,6 +70,12 @@ impl CoreTokens {
         let deficiency = group.deficiency(claimant, hold.position);
         let missing = deficiency.saturating_sub(unneeded).saturating_add(more);
         Err(group.time_of(claimant, missing))
+    }
+
+    /// Whether requests that somebody waits for have used tokens of the device lately, on any core.
+    pub(super) fn are_shared(&self) -> bool {
+        let awaited = self.group.tokens(Claimant::Awaited);
+        awaited.available < awaited.limit
     }
 
     /// Whether the core has so many tokens, without a claim.

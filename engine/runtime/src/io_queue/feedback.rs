@@ -109,6 +109,9 @@ pub(super) struct Feedback {
     tallies: [Tally; 2],
     /// Whether requests have waited for tokens in this window, by [`Claimant`].
     throttled: [bool; 2],
+    /// Whether one of the background did while requests that somebody waits for used tokens too, of
+    /// whatever core.
+    is_shared: bool,
     /// For how long the core did not look at the device before it saw what ends now, in
     /// nanoseconds.
     unwatched: u64,
@@ -134,6 +137,7 @@ impl Feedback {
             completed: 0,
             tallies: [Tally::default(); 2],
             throttled: [false; 2],
+            is_shared: false,
             unwatched: 0,
             restraint: Restraint::default(),
             calm_nanoseconds: 0,
@@ -177,9 +181,10 @@ impl Feedback {
         self.dispatched = self.dispatched.saturating_sub(1);
     }
 
-    /// A request has to wait for tokens.
-    pub(super) fn note_throttled(&mut self, claimant: Claimant) {
+    /// A request has to wait for tokens; whether those that somebody waits for use some too.
+    pub(super) fn note_throttled(&mut self, claimant: Claimant, is_shared: bool) {
         self.throttled[claimant as usize] = true;
+        self.is_shared |= claimant == Claimant::Background && is_shared;
     }
 
     /// Whether anything had to wait that says something of the figures. The background always waits
@@ -187,7 +192,7 @@ impl Feedback {
     /// the device could do more.
     fn is_throttled(&self) -> bool {
         let [awaited, background] = self.throttled;
-        let is_alone = self.tallies.iter().all(|tally| tally.awaited == 0);
+        let is_alone = !self.is_shared && self.tallies.iter().all(|tally| tally.awaited == 0);
         awaited || (background && is_alone)
     }
 
@@ -242,7 +247,7 @@ impl Feedback {
         self.judge_allowance(elapsed);
         (self.dispatched, self.completed) = (0, 0);
         self.tallies = [Tally::default(); 2];
-        self.throttled = [false; 2];
+        (self.throttled, self.is_shared) = ([false; 2], false);
         let ratio = Some(self.flow.ratio_thousandths).filter(|ratio| *ratio > RATIO_STEADY);
         let beyond = self.flow.allowed_thousandths.max(WHOLE);
         self.price_scale = (ratio.unwrap_or(WHOLE) << SCALE_BITS) / beyond;

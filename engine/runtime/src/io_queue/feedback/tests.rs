@@ -49,7 +49,7 @@ impl Windows {
     fn pass_throttled(&mut self, nanoseconds: u64) -> IoFlow {
         let end = self.now + nanoseconds;
         while self.now < end {
-            self.feedback.note_throttled(Claimant::Awaited);
+            self.feedback.note_throttled(Claimant::Awaited, true);
             self.pass(1_000, 1_000, 0);
         }
         self.feedback.flow()
@@ -183,7 +183,7 @@ fn figures_that_are_too_low_are_found_out_after_a_while() {
 fn time_in_which_nothing_was_asked_does_not_show_that_figures_are_too_low() {
     let mut windows = Windows::new(1);
     for _ in 0..3 {
-        windows.feedback.note_throttled(Claimant::Awaited);
+        windows.feedback.note_throttled(Claimant::Awaited, true);
         windows.pass(1_000, 1_000, 0);
         // A night without requests.
         windows.now += 30_000 * SECOND;
@@ -195,7 +195,7 @@ fn time_in_which_nothing_was_asked_does_not_show_that_figures_are_too_low() {
 fn figures_are_believed_while_reads_take_what_they_may() {
     let mut windows = Windows::new(1);
     for _ in 0..1_000 {
-        windows.feedback.note_throttled(Claimant::Awaited);
+        windows.feedback.note_throttled(Claimant::Awaited, true);
         for _ in 0..1_000 {
             windows.feedback.note_dispatched();
             windows.feedback.note_completed(READ, GOAL / 2);
@@ -210,7 +210,7 @@ fn writes_alone_find_too_low_figures_too_but_flushes_say_nothing() {
     for (is_flush, expected) in [(false, ALLOWED_MAX), (true, 1_000)] {
         let mut windows = Windows::new(1);
         for _ in 0..500 {
-            windows.feedback.note_throttled(Claimant::Awaited);
+            windows.feedback.note_throttled(Claimant::Awaited, true);
             for _ in 0..200 {
                 windows.feedback.note_dispatched();
                 windows.feedback.note_completed(
@@ -280,7 +280,7 @@ fn what_was_seen_late_is_neither_late_nor_quick() {
     let mut windows = Windows::new(1);
     windows.feedback.note_unwatched(GOAL);
     for _ in 0..500 {
-        windows.feedback.note_throttled(Claimant::Awaited);
+        windows.feedback.note_throttled(Claimant::Awaited, true);
         assert_eq!(windows.pass_late(GOAL), 1_000, "it may have been slow");
     }
 }
