@@ -118,8 +118,7 @@ struct ClassState {
 /// One core's queue of disk requests; `T` is whatever the caller submits.
 pub struct IoQueue<T> {
     waiting: FairQueue<Waiting<T>>,
-    /// The cost of the waiting requests, in tokens: of those that somebody waits for, and of the
-    /// background's.
+    /// The cost of the waiting requests, in tokens, by their usual claimant.
     waiting_cost: [u64; 2],
     in_flight: InFlightCap,
     /// By direction.
@@ -197,7 +196,7 @@ impl<T> IoQueue<T> {
     pub fn push(&mut self, request: IoRequest, payload: T, now: u64) {
         let cost = self.costs.of(request.direction, request.bytes);
         self.waiting.push(request.class as usize, cost, Waiting { request, since: now, payload });
-        let waiting_cost = &mut self.waiting_cost[usize::from(is_background(request.class))];
+        let waiting_cost = &mut self.waiting_cost[usual_claimant(request.class) as usize];
         *waiting_cost = waiting_cost.saturating_add(cost);
         let class = &mut self.classes[request.class as usize];
         class.statistics.queued += 1;
@@ -284,8 +283,7 @@ impl<T> IoQueue<T> {
         self.waiting.give_back(index, cost);
         let mut is_background_free = false;
         if let Some(device) = &mut self.device {
-            let claimant = Claimant::BOTH[usize::from(is_background(request.class))];
-            device.tokens.put_back(claimant, price);
+            device.tokens.put_back(usual_claimant(request.class), price);
             device.feedback.note_withdrawn();
             is_background_free = is_background(request.class)
                 && device.feedback.background_part().is_some()
@@ -374,14 +372,14 @@ impl<T> IoQueue<T> {
         Some(TaskQueue::ALL.map(|queue| self.urgencies.of(queue)))
     }
 
-    /// Holds the background back by as much as its work is urgent now. Where it may have more than
-    /// before it goes on at once: what it owes is counted with what it does next.
+    /// Holds the background back by as much as its work is urgent now. Where it may have all of the
+    /// device it goes on at once, whatever it owes; a lesser rise ends no pause, or work whose
+    /// urgency goes up and down would hardly be held back.
     fn apply_urgency(&mut self) {
         let Some(device) = &mut self.device else { return };
-        let part = |device: &Device| device.feedback.background_part().unwrap_or(u64::MAX);
-        let before = part(device);
         device.feedback.set_urgency(self.urgencies.highest());
-        if part(device) > before && self.background_pause.take().is_some() {
+        let is_free = device.feedback.background_part().is_none();
+        if is_free && self.background_pause.take().is_some() {
             self.bring_back();
         }
     }
@@ -502,7 +500,7 @@ impl<T> IoQueue<T> {
 
     /// Counts a request that goes, and pauses classes that have had their part.
     fn dispatch(&mut self, request: IoRequest, cost: u64, waited: u64, now: u64) {
-        let waiting_cost = &mut self.waiting_cost[usize::from(is_background(request.class))];
+        let waiting_cost = &mut self.waiting_cost[usual_claimant(request.class) as usize];
         *waiting_cost = waiting_cost.saturating_sub(cost);
         self.in_flight.enter(request.bytes);
         self.requests_in_flight[request.direction as usize] += 1;
@@ -574,4 +572,9 @@ impl ClassState {
 
 fn is_background(class: IoClass) -> bool {
     BACKGROUND.contains(&class)
+}
+
+/// For whom requests of a class claim tokens while nothing else is to be regarded.
+fn usual_claimant(class: IoClass) -> Claimant {
+    if is_background(class) { Claimant::Background } else { Claimant::Awaited }
 }

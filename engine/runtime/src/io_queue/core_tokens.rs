@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use crate::device_group::{Claimant, DeviceGroup};
 
+/// For the background a core claims one of so many parts of what it may claim at once: what is
+/// claimed and not used yet comes to the device in a moment, all of it.
+const BACKGROUND_PARTS: u64 = 3;
+
 /// Tokens that a core has, and those that it has claimed and waits for. What it does not use when
 /// it is dropped goes back.
 #[derive(Debug)]
@@ -50,8 +54,7 @@ impl CoreTokens {
             // request is long would otherwise claim less in each round.
             let part = match claimant {
                 Claimant::Awaited => group.quantum(),
-                // What is claimed and not used yet comes to the device in a moment, all of it.
-                Claimant::Background => group.quantum() / 3,
+                Claimant::Background => group.quantum() / BACKGROUND_PARTS,
             };
             let wanted = waiting.saturating_sub(hold.balance).min(part);
             let more = wanted.max(price - hold.balance);

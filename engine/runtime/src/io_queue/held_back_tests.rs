@@ -12,6 +12,11 @@ fn request(class: IoClass, bytes: u64) -> IoRequest {
     IoRequest { class, direction: IoDirection::Read, bytes }
 }
 
+fn queue_of_one_core() -> IoQueue<u64> {
+    let device = Some(DeviceGroup::new(model(), 1));
+    IoQueue::new(IoQueueOptions { device, ..IoQueueOptions::default() })
+}
+
 /// Has reads be late until little is left to the background; returns the nanosecond at which that
 /// is so.
 fn after_late_reads(queue: &mut IoQueue<u64>) -> u64 {
@@ -72,9 +77,7 @@ fn a_withdrawn_request_does_not_pause_the_background() {
 /// less urgent it is held back by its part, and not by what no part was ever set for.
 #[test]
 fn work_that_is_no_longer_urgent_goes_on_at_its_part() {
-    let options =
-        IoQueueOptions { device: Some(DeviceGroup::new(model(), 1)), ..IoQueueOptions::default() };
-    let mut queue = IoQueue::new(options);
+    let mut queue = queue_of_one_core();
     let scrub = request(IoClass::Scrub, 64 << 10);
     queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_MAX);
     let mut now = after_late_reads(&mut queue);
@@ -94,9 +97,7 @@ fn work_that_is_no_longer_urgent_goes_on_at_its_part() {
 /// was to be long.
 #[test]
 fn work_that_becomes_urgent_does_not_wait_for_the_end_of_its_pause() {
-    let options =
-        IoQueueOptions { device: Some(DeviceGroup::new(model(), 1)), ..IoQueueOptions::default() };
-    let mut queue = IoQueue::new(options);
+    let mut queue = queue_of_one_core();
     let scrub = request(IoClass::Scrub, 64 << 10);
     let now = after_late_reads(&mut queue);
     for number in 1..=3 {
@@ -106,6 +107,8 @@ fn work_that_becomes_urgent_does_not_wait_for_the_end_of_its_pause() {
     assert_eq!(queue.pop(now), None, "it has had its part");
     let due = queue.due().expect("it is due");
     assert!(due > now + MILLISECOND, "{}", due - now);
+    queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_USUAL + 1);
+    assert_eq!(queue.pop(now), None, "little more urgent is no reason");
     queue.claim_urgency(0, TaskQueue::GarbageCollection, URGENCY_MAX);
     assert_eq!(queue.pop(now), Some(2));
     // No longer urgent, it goes on where it was, and owes what it owed.
