@@ -1,10 +1,11 @@
 //! Messages between cores: one mailbox for each ordered pair, filled a batch at a time.
 //!
-//! What a core says to another within a turn gathers in one batch, which is handed over when the
-//! turn ends, with at most one wake-up. A batch that has been read is kept by its reader and
-//! carries messages the other way. Of two cores one may speak in many short batches and the other
-//! in few long ones: what its reader has too many of goes back with the next. So in steady state
-//! nothing is allocated.
+//! What a core says to another within a turn gathers in a batch, which is handed over when the turn
+//! ends, or before when it has as many messages as usual: the other core begins with them while
+//! this one goes on, and what a batch holds stays in a processor's nearest caches. A batch that
+//! has been read is kept by its reader and carries messages the other way. Of two cores one may
+//! speak in many short batches and the other in few long ones: what its reader has too many of
+//! goes back with the next. So in steady state nothing is allocated.
 //!
 //! Invariants:
 //! - Messages from one core to another arrive in the order in which they were sent.
@@ -141,14 +142,13 @@ impl<W> Line<W> {
         if self.gathering.is_empty() {
             return true;
         }
-        while self.kept.len() > BATCHES_RETURNED_ABOVE
+        // If the other core has many as well, they would go back and forth.
+        while !self.is_supplied
+            && self.kept.len() > BATCHES_RETURNED_ABOVE
             && self.gathering.returned() < BATCHES_KEPT_MAX
         {
             let empty = self.take_empty();
-            // If the other core has too many as well, they would go back and forth.
-            if !self.is_supplied {
-                self.gathering.push_returned(empty);
-            }
+            self.gathering.push_returned(empty);
         }
         self.is_supplied = false;
         let next = self.take_empty();
@@ -167,6 +167,23 @@ impl<W> Line<W> {
                 self.keep(empty);
                 false
             }
+        }
+    }
+}
+
+impl<W: CoreWaker> Line<W> {
+    /// Hands the gathered batch over before it gets longer than usual. Where there is no room it
+    /// does get longer.
+    fn before_message(&mut self) {
+        if self.gathering.has_usual_length() && self.hand_over() {
+            self.publish();
+        }
+    }
+
+    /// Shows what was handed over to the other core, and wakes it if it sleeps.
+    fn publish(&mut self) {
+        if self.ends.sender.publish() {
+            self.waker.wake();
         }
     }
 }
@@ -215,6 +232,7 @@ impl<W: CoreWaker> Mesh<W> {
         if line.gathering.is_full() && !line.hand_over() {
             return false;
         }
+        line.before_message();
         line.gathering.push_request(place, shard, request);
         true
     }
@@ -241,7 +259,9 @@ impl<W: CoreWaker> Mesh<W> {
         place: Place,
         answer: Result<&Answer<'_>, NoAnswer>,
     ) {
-        self.line(core).gathering.push_answer(place, answer);
+        let line = self.line(core);
+        line.before_message();
+        line.gathering.push_answer(place, answer);
     }
 
     /// Takes the answer back that was sent to `core` last. There must be one that was sent in this
@@ -252,7 +272,9 @@ impl<W: CoreWaker> Mesh<W> {
 
     /// Sends an answer whose value needs not be copied.
     pub fn send_own_answer(&mut self, core: usize, place: Place, answer: AnswerBuf) {
-        self.line(core).gathering.push_own_answer(place, answer);
+        let line = self.line(core);
+        line.before_message();
+        line.gathering.push_own_answer(place, answer);
     }
 
     /// Sends the answer to a request that is not about one item.
@@ -327,9 +349,7 @@ impl<W: CoreWaker> Mesh<W> {
         let mut is_left = false;
         for line in self.lines.iter_mut().flatten() {
             is_left |= !line.hand_over();
-            if line.ends.sender.publish() {
-                line.waker.wake();
-            }
+            line.publish();
         }
         is_left
     }
@@ -339,6 +359,7 @@ impl<W: CoreWaker> Mesh<W> {
 mod tests {
     use super::*;
     use crate::counters::Kind;
+    use crate::limits::{BATCH_MESSAGES_USUAL, BATCH_REQUESTS_MAX};
     use larder_engine::key::Key;
     use larder_engine::operation::{Operation, Store, StoreMode};
     use larder_engine::shard::Acknowledgement;
@@ -366,6 +387,12 @@ mod tests {
         Place { connection: 3, sequence }
     }
 
+    fn two_cores() -> (Mesh<Awake>, Mesh<Awake>) {
+        let wakers = [Awake, Awake];
+        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
+        meshes.next().zip(meshes.next()).expect("two cores")
+    }
+
     #[test]
     fn every_ordered_pair_of_cores_has_a_mailbox() {
         let mut ends = mailboxes(3);
@@ -382,9 +409,7 @@ mod tests {
 
     #[test]
     fn a_batch_counts_until_the_other_core_has_taken_it() {
-        let wakers = [Awake, Awake];
-        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
-        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        let (mut first, mut second) = two_cores();
         let before = first.memory();
         let large = vec![b'x'; 100_000];
         for round in 1..=3 {
@@ -404,22 +429,21 @@ mod tests {
     #[test]
     fn what_is_kept_for_another_core_has_a_bound() {
         const VALUE_BYTES: usize = 4000;
-        let wakers = [Awake, Awake];
-        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
-        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        const BATCH_BYTES: usize = BATCH_MESSAGES_USUAL * VALUE_BYTES;
+        let (mut first, mut second) = two_cores();
         let value = vec![b'x'; VALUE_BYTES];
-        for round in 0..8 {
-            for sequence in 0..BATCHES_KEPT_BYTES_MAX / 4 / VALUE_BYTES {
-                assert!(first.send_request(1, place(sequence as u64), 0, &store(&value)));
+        for round in 0..2 * BATCHES_KEPT_BYTES_MAX / BATCH_BYTES {
+            for sequence in 0..BATCH_MESSAGES_USUAL as u64 {
+                assert!(first.send_request(1, place(sequence), 0, &store(&value)));
             }
             assert!(!first.publish());
             let batch = second.receive(0).expect("a batch");
-            assert!(batch.memory() >= BATCHES_KEPT_BYTES_MAX / 4, "round {round}");
+            assert!(batch.memory() >= BATCH_BYTES, "round {round}");
             second.give_back(0, batch);
         }
         let kept = second.memory();
         let bound = BATCHES_KEPT_BYTES_MAX + 2 * size_of::<Batch>();
-        assert!((BATCHES_KEPT_BYTES_MAX / 4..=bound).contains(&kept), "{kept} bytes");
+        assert!((BATCHES_KEPT_BYTES_MAX / 2..=bound).contains(&kept), "{kept} bytes");
         // One that is taken to be filled is counted once.
         second.send_credit(0, 3, 1);
         assert!(!second.publish() && first.receive(1).is_some());
@@ -430,10 +454,66 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_of_usual_length_does_not_wait_for_the_end_of_the_turn() {
+        let (mut first, mut second) = two_cores();
+        let usual = BATCH_MESSAGES_USUAL as u64;
+        for sequence in 0..=usual {
+            assert!(second.receive(0).is_none(), "{sequence} requests");
+            assert!(first.send_request(1, place(sequence), 0, &store(b"")));
+        }
+        let batch = second.receive(0).expect("a batch");
+        assert_eq!(batch.requests.len(), BATCH_MESSAGES_USUAL);
+        second.give_back(0, batch);
+        // Where the mailbox is full more gathers, and is no less in order.
+        let mut sent = usual + 1;
+        while first.send_request(1, place(sent), 0, &store(b"")) {
+            sent += 1;
+        }
+        assert!(sent > usual * MAILBOX_BATCHES as u64 + BATCH_REQUESTS_MAX as u64);
+        assert!(first.publish(), "the last ones are left");
+        let mut next = usual;
+        for _ in 0..2 {
+            while let Some(batch) = second.receive(0) {
+                for message in &batch.requests {
+                    assert_eq!(message.place, place(next));
+                    next += 1;
+                }
+                second.give_back(0, batch);
+            }
+            assert!(!first.publish());
+        }
+        assert_eq!(next, sent);
+    }
+
+    #[test]
+    fn cores_that_speak_much_in_a_turn_need_no_new_batches() {
+        const BATCHES: usize = 24;
+        let (mut first, mut second) = two_cores();
+        let burst = |from: &mut Mesh<Awake>, (core, to): (usize, &mut Mesh<Awake>)| {
+            let mut made = 0;
+            for sequence in 0..(BATCHES * BATCH_MESSAGES_USUAL) as u64 {
+                assert!(from.send_request(1 - core, place(sequence), 0, &store(b"")));
+                let gathering = &from.line(1 - core).gathering;
+                made += usize::from(
+                    gathering.requests.capacity() < BATCH_MESSAGES_USUAL
+                        && gathering.requests.len() == 1,
+                );
+            }
+            assert!(!from.publish());
+            while let Some(batch) = to.receive(core) {
+                to.give_back(core, batch);
+            }
+            made
+        };
+        let mut made = || burst(&mut first, (0, &mut second)) + burst(&mut second, (1, &mut first));
+        let at_first: usize = (0..3).map(|_| made()).sum();
+        assert!(at_first >= BATCHES, "{at_first}");
+        assert_eq!((0..20).map(|_| made()).sum::<usize>(), 0);
+    }
+
+    #[test]
     fn batches_come_back_to_who_sends_more_of_them() {
-        let wakers = [Awake, Awake];
-        let mut meshes = mailboxes(2).into_iter().map(|ends| Mesh::new(ends, &wakers));
-        let (mut first, mut second) = meshes.next().zip(meshes.next()).expect("two cores");
+        let (mut first, mut second) = two_cores();
         let sent = 2 * BATCHES_RETURNED_ABOVE;
         for _ in 0..sent {
             first.send_credit(1, 3, 1);

@@ -348,11 +348,12 @@ impl From<&EngineError> for NoAnswer {
     }
 }
 
-/// An answer on its way to its connection, with its value or a look at it.
+/// A look at an answer on its way to its connection, with its value or a look at it. It is short:
+/// an answer is passed on several times before it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarriedAnswer<'a> {
     /// The answer without its value.
-    pub answer: Answer<'static>,
+    pub answer: &'a Answer<'static>,
     /// The value.
     pub value: Cow<'a, [u8]>,
 }
@@ -366,14 +367,7 @@ impl CarriedAnswer<'_> {
 
     /// The same with a value of its own.
     pub fn into_buf(self) -> AnswerBuf {
-        AnswerBuf::with_value(&self.answer, self.value.into_owned())
-    }
-}
-
-impl From<AnswerBuf> for CarriedAnswer<'_> {
-    fn from(answer: AnswerBuf) -> Self {
-        let (answer, value) = answer.into_parts();
-        Self { answer, value: Cow::Owned(value) }
+        AnswerBuf::with_value(self.answer, self.value.into_owned())
     }
 }
 

@@ -36,6 +36,7 @@ use crate::random::Random;
 use crate::ring::{Completion, Operation, Ring, Wait};
 use crate::ring_env::{RingEnv, Shared};
 use crate::ring_network::RingNetwork;
+use crate::run_queue::RunQueue;
 use crate::uring::Uring;
 use crate::wake::RemoteWaker;
 
@@ -105,6 +106,7 @@ pub struct Core<R: Ring = Uring> {
     shared: Rc<Shared>,
     waker: RemoteWaker,
     idle: Idle,
+    run_queue: RunQueue,
     /// Whether the service had something to do when it was last asked.
     has_served: bool,
     is_watching_bell: bool,
@@ -162,6 +164,7 @@ impl<R: Ring> Core<R> {
             shared: Rc::new(shared),
             waker,
             idle: Idle::new(nanoseconds(options.spin_max)),
+            run_queue: RunQueue::new(monotonic_nanoseconds()),
             has_served: false,
             is_watching_bell: false,
             is_drained: false,
@@ -361,6 +364,9 @@ impl<R: Ring> Core<R> {
             let disk = self.shared.disk.borrow();
             (disk.expected(), disk.deadline())
         };
+        if let Some(is_shared) = self.run_queue.is_shared(since) {
+            self.idle.set_shared(is_shared);
+        }
         let budget = self.idle.spin_budget(expected);
         let spun = if budget > 0 { self.spin(driver, since, budget) } else { Spun::InVain };
         let has_worked = spun == Spun::Work || (spun == Spun::InVain && self.park(driver));

@@ -8,7 +8,8 @@
 //! While the write of a group commit is in the ring, a client waits for it and the device needs no
 //! processor: the core spins, and saves a wake-up between the write and the flush that follows.
 //! While a flush is in the ring it never spins, because a thread of the kernel's carries the flush
-//! out and may need this very processor.
+//! out and may need this very processor. Nor does it spin where others want its processor: whom it
+//! waits for may be among them.
 
 const GAP_MAX_FACTOR: u64 = 64;
 const MEAN_WEIGHT: u64 = 8;
@@ -33,18 +34,21 @@ pub(crate) enum Expected {
 pub(crate) struct Idle {
     spin_max: u64,
     mean_gap: u64,
+    is_shared: bool,
 }
 
 impl Idle {
     /// Spins for at most `spin_max` nanoseconds at a time; 0 never spins.
     pub(crate) fn new(spin_max: u64) -> Self {
         let spin_max = spin_max.min(SPIN_MAX);
-        Self { spin_max, mean_gap: spin_max.saturating_mul(GAP_MAX_FACTOR) }
+        let mean_gap = spin_max.saturating_mul(GAP_MAX_FACTOR);
+        Self { spin_max, mean_gap, is_shared: false }
     }
 
     /// For how many nanoseconds to spin now; 0 for not at all.
     pub(crate) fn spin_budget(&self, expected: Expected) -> u64 {
         match expected {
+            _ if self.is_shared => 0,
             Expected::Flush => 0,
             Expected::CommitWrite => self.spin_max * COMMIT_FACTOR,
             Expected::Anything if self.mean_gap <= self.spin_max => self.spin_max,
@@ -61,6 +65,11 @@ impl Idle {
         let gap = gap.min(self.spin_max.saturating_mul(GAP_MAX_FACTOR));
         let weighted = self.mean_gap.saturating_mul(MEAN_WEIGHT - 1).saturating_add(gap);
         self.mean_gap = weighted / MEAN_WEIGHT;
+    }
+
+    /// Notes whether others want the core's processor.
+    pub(crate) fn set_shared(&mut self, is_shared: bool) {
+        self.is_shared = is_shared;
     }
 
     /// Notes that work came when it was due: spinning could not have found it earlier, however soon
@@ -98,6 +107,17 @@ mod tests {
         assert_eq!(idle.spin_budget(Expected::Anything), 0, "one long gap is enough to stop");
         assert_eq!(idle.spin_budget(Expected::CommitWrite), 200_000, "but a commit is worth it");
         assert_eq!(idle.spin_budget(Expected::Flush), 0, "a flush needs a processor");
+    }
+
+    #[test]
+    fn does_not_keep_its_processor_from_others() {
+        let mut idle = Idle::new(50_000);
+        (0..100).for_each(|_| idle.note_gap(Expected::Anything, 5_000));
+        idle.set_shared(true);
+        let kinds = [Expected::Anything, Expected::CommitWrite, Expected::Flush];
+        assert_eq!(kinds.map(|expected| idle.spin_budget(expected)), [0; 3]);
+        idle.set_shared(false);
+        assert_eq!(idle.spin_budget(Expected::Anything), 50_000);
     }
 
     #[test]

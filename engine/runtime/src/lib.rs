@@ -49,6 +49,7 @@ pub mod ring;
 pub mod ring_env;
 mod ring_file;
 pub mod ring_network;
+mod run_queue;
 pub mod simulation;
 mod sockets;
 pub mod stalls;

@@ -224,18 +224,19 @@ pub fn prefetch_bytes(bytes: &[u8]) {
     bytes.iter().step_by(CACHE_LINE).for_each(prefetch);
 }
 
-/// Asks the processor to bring the cache lines behind the end of `bytes` near, which are to be
-/// written next: `len` bytes at most, as far as there is room.
+/// Asks the processor to bring the cache lines behind the end of `vector` near, which are to be
+/// written next: those of `len` elements at most, as far as there is room.
 #[inline]
-pub fn prefetch_tail(bytes: &mut Vec<u8>, len: usize) {
-    let tail = bytes.spare_capacity_mut();
+pub fn prefetch_tail<T>(vector: &mut Vec<T>, len: usize) {
+    let tail = vector.spare_capacity_mut();
     let len = len.min(tail.len());
-    for byte in tail[..len].iter_mut().step_by(CACHE_LINE) {
+    let start = tail.as_mut_ptr().cast::<u8>();
+    for offset in (0..size_of_val(&tail[..len])).step_by(CACHE_LINE) {
+        let line = start.wrapping_add(offset);
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect but on the caches, and the address is that of a
-        // reference.
+        // SAFETY: a prefetch has no effect but on the caches, and the address lies in the vector's
+        // memory.
         unsafe {
-            let line: *mut u8 = byte.as_mut_ptr();
             std::arch::asm!(
                 "prefetchw [{line}]",
                 line = in(reg) line,
@@ -243,7 +244,7 @@ pub fn prefetch_tail(bytes: &mut Vec<u8>, len: usize) {
             );
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = byte;
+        let _ = line;
     }
 }
 

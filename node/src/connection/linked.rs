@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use larder_engine::shard::AnswerBuf;
 use larder_protocol::sink::ReplySink;
 use larder_runtime::output_queue::{LINK_BYTES_MIN, OutputQueue};
 
@@ -33,6 +34,18 @@ impl ReplySink for AroundValue<'_> {
             self.bytes.extend_from_slice(value);
         }
     }
+}
+
+/// [`put_carried`] for an answer that has waited with its value.
+pub(super) fn put_brought<P: Codec>(
+    protocol: &P,
+    token: &P::Token,
+    answer: AnswerBuf,
+    at: (u32, u8),
+    out: &mut OutputQueue,
+) {
+    let (answer, value) = answer.into_parts();
+    put_carried(protocol, token, CarriedAnswer { answer: &answer, value: value.into() }, at, out);
 }
 
 /// Appends the reply to a message that has waited, as [`Codec::put_waited`] does. A large value

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use larder_runtime::output_queue::OutputQueue;
 
-use super::linked::put_carried;
+use super::linked::{put_brought, put_carried};
 use super::{After, ByteQueue, Handler, Release};
 use crate::canary::{self, NodeDefect};
 use crate::codec::{Codec, Order};
@@ -159,6 +159,7 @@ impl<P: Codec> Slots<P> {
         self.held.tail()
     }
 
+    #[inline]
     pub(super) fn push_waiting(&mut self, group: u32, expected_bytes: usize, token: P::Token) {
         self.load.waiting += 1;
         self.load.expected_bytes += expected_bytes;
@@ -251,12 +252,15 @@ impl<P: Codec> Slots<P> {
         at: (u32, u8),
         out: &mut OutputQueue,
     ) {
-        let (token, group) = self.arrived(sequence);
+        let group = self.stop_waiting(sequence);
+        // The token is read where it lies: it is long.
+        let State::Waiting { token, .. } = self.state(sequence) else { unreachable!("it waited") };
         let (mark, is_error) = (out.mark(), answer.as_ref().map_or(true, CarriedAnswer::is_large));
         match answer {
-            Ok(answer) => put_carried(protocol, &token, answer, at, out),
-            Err(failure) => protocol.put_waited(&token, Err(failure), at, out.bytes()),
+            Ok(answer) => put_carried(protocol, token, answer, at, out),
+            Err(failure) => protocol.put_waited(token, Err(failure), at, out.bytes()),
         }
+        *self.state(sequence) = State::Left;
         if self.takes_back(group, is_error) {
             out.truncate(mark);
         }
@@ -265,7 +269,9 @@ impl<P: Codec> Slots<P> {
 
     /// Stores the end of the request at `sequence`.
     pub(super) fn complete(&mut self, sequence: u64, arrival: Arrival) {
-        let (token, _) = self.arrived(sequence);
+        self.stop_waiting(sequence);
+        let state = std::mem::replace(self.state(sequence), State::Left);
+        let State::Waiting { token, .. } = state else { unreachable!("it waited") };
         self.load.bytes += arrival.answered.value_bytes();
         self.token_bytes += P::token_bytes(&token);
         if P::ORDER == Order::AsDone {
@@ -285,19 +291,18 @@ impl<P: Codec> Slots<P> {
         &mut self.slot(sequence).state
     }
 
-    /// Takes the token of a request whose answer has come.
-    fn arrived(&mut self, sequence: u64) -> (P::Token, u32) {
+    /// Counts a request no longer whose answer has come, nor its token; returns its group.
+    fn stop_waiting(&mut self, sequence: u64) -> u32 {
         let slot = self.slot(sequence);
-        let group = slot.group;
-        let State::Waiting { expected_bytes, token } =
-            std::mem::replace(&mut slot.state, State::Left)
-        else {
+        let State::Waiting { expected_bytes, token } = &slot.state else {
             panic!("two replies to one request")
         };
+        let (group, expected_bytes) = (slot.group, *expected_bytes);
+        let token_bytes = P::token_bytes(token);
         self.load.waiting -= 1;
         self.load.expected_bytes -= expected_bytes;
-        self.token_bytes -= P::token_bytes(&token);
-        (token, group)
+        self.token_bytes -= token_bytes;
+        group
     }
 
     fn after_of(&self, sequence: u64) -> Option<After> {
@@ -400,7 +405,7 @@ impl<P: Codec> Slots<P> {
                         protocol.put_waited(&token, Err(NoAnswer::Stopped), at, out.bytes());
                     }
                     Answered::Item(answer) => {
-                        put_carried(protocol, &token, answer.into(), at, out);
+                        put_brought(protocol, &token, answer, at, out);
                     }
                     Answered::Shard(answer) => {
                         next = protocol.put_shard(&mut token, &answer, at, out.bytes());
@@ -456,7 +461,8 @@ impl<P: Codec> Slots<P> {
     fn leave(&mut self) {
         self.unanswered -= 1;
         while let Some(Slot { state: State::Left, .. }) = self.slots.front() {
-            self.slots.pop_front();
+            // It owns nothing any more, and need not be moved to be dropped.
+            std::mem::forget(self.slots.pop_front());
             self.first += 1;
         }
         if self.slots.is_empty() && self.slots.capacity() > KEPT_SLOTS {

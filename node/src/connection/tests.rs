@@ -4,8 +4,10 @@ mod marked;
 mod parted;
 mod parts;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use larder_engine::operation::Outcome;
 use larder_engine::shard::AnswerBuf;
@@ -70,8 +72,9 @@ fn item(value: &[u8]) -> Answer<'_> {
 }
 
 /// The same as it comes from another core.
-fn carried(value: &[u8]) -> CarriedAnswer<'_> {
-    CarriedAnswer { answer: item(b""), value: value.into() }
+fn carried<'a>(value: impl Into<Cow<'a, [u8]>>) -> CarriedAnswer<'a> {
+    static HIT: LazyLock<Answer<'static>> = LazyLock::new(|| item(b""));
+    CarriedAnswer { answer: &HIT, value: value.into() }
 }
 
 fn key_of(key: &Key<'_>) -> String {
@@ -250,8 +253,8 @@ fn a_reply_that_is_next_leaves_without_a_detour() {
     bench.receive("get w1 w2\r\n");
     let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
     let connection = &mut bench.connection;
-    assert!(!connection.complete_now(1, Ok(carried(b"second")), 4, 0, &mut output));
-    assert!(connection.complete_now(0, Ok(carried(b"first")), 3, 0, &mut output));
+    assert!(!connection.complete_now(1, Ok(carried(&b"second"[..])), 4, 0, &mut output));
+    assert!(connection.complete_now(0, Ok(carried(&b"first"[..])), 3, 0, &mut output));
     assert_eq!(bench.sent(), "first");
     assert_eq!(bench.fake.passed, []);
     bench.resume();
@@ -542,7 +545,7 @@ fn where_replies_leave_as_they_are_done_none_waits_for_another() {
     let before = bench.connection.load();
     assert_eq!((before.waiting, before.bytes), (1, "<n7>".len()));
     let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
-    assert!(bench.connection.complete_now(0, Ok(carried(b"first")), 3, 0, &mut output));
+    assert!(bench.connection.complete_now(0, Ok(carried(&b"first"[..])), 3, 0, &mut output));
     bench.fake.is_stopped = true;
     bench.resume();
     assert_eq!(bench.sent(), format!("first{STOPPED}\r\n"));

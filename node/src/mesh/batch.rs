@@ -10,12 +10,17 @@ use larder_runtime::memory::{prefetch_bytes, prefetch_tail};
 
 use super::Note;
 use crate::counters::Kind;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_REQUESTS_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_COPY_BYTES_MAX, BATCH_MESSAGES_USUAL, BATCH_REQUESTS_MAX,
+};
 use crate::request::{AnyRequest, CarriedAnswer, ItemRequest, NoAnswer, ShardAnswer, ShardRequest};
 
 /// So many bytes of values are brought near before they are copied. More would push each other out
 /// of the nearest cache.
 const ANSWER_AHEAD_BYTES_MAX: usize = 1024;
+
+/// So many messages are brought near before they are written.
+const MESSAGES_AHEAD: usize = 2;
 
 /// Who waits for a reply: a place among a connection's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +186,13 @@ impl Batch {
             || self.bytes.len() + self.own_bytes >= BATCH_BYTES_MAX
     }
 
+    /// Whether it has as many requests and answers as a batch usually gets, or a multiple of it.
+    #[inline]
+    pub(super) fn has_usual_length(&self) -> bool {
+        let messages = self.requests.len() + self.answers.len();
+        messages > 0 && messages.is_multiple_of(BATCH_MESSAGES_USUAL)
+    }
+
     pub(super) fn clear(&mut self) {
         self.requests.clear();
         self.answers.clear();
@@ -270,15 +282,18 @@ impl Batch {
 
     /// Takes the answer out of a message. A long value comes as its own vector.
     pub fn take_answer(&mut self, index: usize) -> Result<CarriedAnswer<'_>, NoAnswer> {
-        let message = &mut self.answers[index];
-        let value = match &mut message.value {
+        let AnswerMessage { answer, value, .. } = &mut self.answers[index];
+        let value = match value {
             Bytes::Shared(start, end) => Cow::Borrowed(&self.bytes[*start..*end]),
             Bytes::Own(bytes) => {
                 self.own_bytes -= bytes.len();
                 Cow::Owned(std::mem::take(bytes))
             }
         };
-        message.answer.map(|answer| CarriedAnswer { answer, value })
+        match answer {
+            Ok(answer) => Ok(CarriedAnswer { answer, value }),
+            Err(failure) => Err(*failure),
+        }
     }
 
     /// Sends an empty batch along, for the other core to use.
@@ -306,12 +321,15 @@ impl Batch {
         self.shard_answers.drain(..)
     }
 
+    #[inline]
     pub(super) fn push_request(&mut self, place: Place, shard: u16, request: &ItemRequest<'_>) {
         let Key { record, item, .. } = request.key;
         let [first, second] = request.operation.values();
         let bytes = self.keep(&[record, item, first, second]);
         let asked = Asked::Item(self.keep_head(request), Cuts::of(&request.key), bytes);
         self.requests.push(RequestMessage { place, shard, asked });
+        // The other core had the next ones last.
+        prefetch_tail(&mut self.requests, MESSAGES_AHEAD);
     }
 
     pub(super) fn push_shard_request(&mut self, place: Place, request: Arc<ShardRequest>) {
@@ -348,10 +366,11 @@ impl Batch {
 
     pub(super) fn push_answer(&mut self, place: Place, answer: Result<&Answer<'_>, NoAnswer>) {
         let value = self.keep(&[answer.map_or(&[][..], |answer| answer.value)]);
-        // The other core had these lines last.
-        prefetch_tail(&mut self.bytes, ANSWER_AHEAD_BYTES_MAX);
         let answer = answer.map(Answer::without_value);
         self.answers.push(AnswerMessage { place, answer, value });
+        // The other core had these lines last.
+        prefetch_tail(&mut self.bytes, ANSWER_AHEAD_BYTES_MAX);
+        prefetch_tail(&mut self.answers, MESSAGES_AHEAD);
     }
 
     /// Takes the answer that was pushed last out again.
@@ -467,7 +486,7 @@ mod tests {
         batch.push_answer(place(6), Err(NoAnswer::Damaged));
         assert!(matches!(batch.pop_answer(), Some(Err(NoAnswer::Damaged))));
         assert_eq!((batch.bytes.len(), batch.own_bytes), (bytes, own_bytes));
-        let carried = |value| Ok(CarriedAnswer { answer: hit, value });
+        let carried = |value| Ok(CarriedAnswer { answer: &hit, value });
         assert_eq!(batch.take_answer(0), carried(Cow::Borrowed(&b"value"[..])));
         assert_eq!(batch.take_answer(1), Err(NoAnswer::Damaged));
         let before = batch.own_bytes;

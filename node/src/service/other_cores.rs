@@ -60,6 +60,7 @@ impl<C: CoreEnv> CoreState<C> {
         let mut reply_bytes = 0;
         let last = batch.requests.len().min(first + BATCH_TURN_REQUESTS);
         let mut targets = [None; ANNOUNCED_MAX];
+        let mut opened = None;
         for index in first..last {
             if reply_bytes > BATCH_TURN_BYTES {
                 self.inboxes[core] = Some((batch, index));
@@ -72,7 +73,11 @@ impl<C: CoreEnv> CoreState<C> {
             let message = &batch.requests[index];
             let (place, shard) = (message.place, message.shard);
             let target = Target { shard, announced: targets[ahead] };
-            self.lanes.open(core, place.connection);
+            // Requests of one connection mostly stand behind each other.
+            if opened != Some(place.connection) {
+                self.lanes.open(core, place.connection);
+                opened = Some(place.connection);
+            }
             let is_scarce = self.room.is_scarce(self.under_way());
             let wants = if self.lanes.may_execute(core, place.connection, is_scarce) {
                 match self.carry_out_any(core, place, target, batch.request(message)) {

@@ -10,10 +10,6 @@ fn pieces(bench: &mut Bench) -> Vec<(Vec<u8>, *const u8)> {
     out.pieces(0).map(|piece| (piece.to_vec(), piece.as_ptr())).collect()
 }
 
-fn carried_own(value: Vec<u8>) -> CarriedAnswer<'static> {
-    CarriedAnswer { answer: item(b"").without_value(), value: value.into() }
-}
-
 #[test]
 fn a_large_value_that_a_task_brings_is_not_copied_and_a_small_one_is() {
     let mut bench = Bench::new();
@@ -42,7 +38,7 @@ fn a_large_value_of_another_core_goes_straight_to_the_output() {
     let value = vec![b'v'; 100_000];
     let place = value.as_ptr();
     let mut output = Output::new(&mut bench.out, 0, Some(OUTPUT_HIGH_WATER));
-    let is_passed = bench.connection.complete_now(0, Ok(carried_own(value)), 1, 0, &mut output);
+    let is_passed = bench.connection.complete_now(0, Ok(carried(value)), 1, 0, &mut output);
     assert!(is_passed);
     bench.resume();
     let sent = pieces(&mut bench);
