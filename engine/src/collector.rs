@@ -208,6 +208,8 @@ pub struct Collector<E: Env> {
     is_full: Cell<bool>,
     /// The outputs' segments, from when they are made until they are sealed.
     written_to: RefCell<BTreeSet<u32>>,
+    /// What there was room for when it was known last, in bytes.
+    room: Cell<u64>,
 }
 
 /// A record within the bytes of its frame, and the kind that it comes to if it lives.
@@ -239,8 +241,8 @@ impl Candidate<'_> {
 impl<E: Env> Collector<E> {
     /// A collector of the store with this id.
     pub fn new(env: E, store: u128) -> Self {
-        let (outputs, spare, separation, is_full, written_to) = Default::default();
-        Self { env, store, outputs, spare, separation, is_full, written_to }
+        let (outputs, spare, separation, is_full, written_to, room) = Default::default();
+        Self { env, store, outputs, spare, separation, is_full, written_to, room }
     }
 
     /// Whether the collector still writes to this segment.
@@ -250,7 +252,12 @@ impl<E: Env> Collector<E> {
 
     /// What can still be copied before some kind of records needs a new segment, in bytes.
     pub fn room(&self) -> u64 {
-        self.outputs.borrow().values().map(Output::room).min().unwrap_or(0)
+        let outputs = self.outputs.borrow();
+        // One that is written to at the moment is not among them, and will be.
+        if outputs.len() >= self.written_to.borrow().len() {
+            self.room.set(outputs.values().map(Output::room).min().unwrap_or(0));
+        }
+        self.room.get()
     }
 
     /// Moves everything that lives in `victim`, whose open segment is `source`.

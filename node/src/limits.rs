@@ -194,8 +194,8 @@ pub const FORWARDED_MAX: usize = 16 << 10;
 /// Requests that a connection may have on other cores while more than half of those are taken.
 pub const FORWARDED_SHARE_SCARCE: usize = 64;
 
-/// Requests of another core that are carried out in one turn, and the bytes of replies to them
-/// after which the rest waits for the next turn.
+/// Requests of a batch of another core that are carried out in one turn, and the bytes of replies
+/// to all other cores after which the rest waits for the next turn.
 pub const BATCH_TURN_REQUESTS: usize = 1024;
 
 /// See [`BATCH_TURN_REQUESTS`].
@@ -225,11 +225,12 @@ pub const NEWCOMER_BYTES: u64 = CREDIT_BYTES;
 pub const WAITING_INPUT_BYTES: usize = 64 << 10;
 
 /// Batches that one core may have on their way to another.
-pub const MAILBOX_BATCHES: usize = 64;
+pub const MAILBOX_BATCHES: usize = 256;
 
-/// Requests and answers after which a batch for another core is handed over before the turn ends.
-/// With values of 1,000 bytes it then has 64 KiB, so that what one core writes and the other reads
-/// stays in their nearest caches; handing it over costs each message a nanosecond or two.
+/// Requests and answers of a batch for another core with which it is handed over before the turn
+/// ends, if more come. With values of 1,000 bytes it then has 64 KiB, so that what one core writes
+/// and the other reads stays in their nearest caches; handing it over to a core that is awake costs
+/// each message a nanosecond or two.
 pub const BATCH_MESSAGES_USUAL: usize = 64;
 
 /// Requests in a batch for another core. When the mailbox is full too, connections that ask that
@@ -259,8 +260,8 @@ pub const BATCHES_KEPT_BYTES_MIN: usize = 256 << 10;
 /// Empty batches that a core keeps for another one.
 pub const BATCHES_KEPT_MAX: usize = 64;
 
-/// Empty batches above which a core gives the rest back to the one that they came from. A turn may
-/// hand so many over before any comes back.
+/// Empty batches above which a core gives the rest back to the one that they came from. A turn of
+/// two thousand messages hands so many over before any comes back.
 pub const BATCHES_RETURNED_ABOVE: usize = 32;
 
 /// An input buffer up to this size is kept for the next connection with a request cut in two.
@@ -349,6 +350,8 @@ const _: () = {
     assert!(SHARE_REQUESTS_SCARCE < TASKS_MAX && FORWARDED_SHARE_SCARCE < FORWARDED_MAX);
     assert!(LOG_SMALL_BYTES < LOG_BUDGET_MIN / 4 && LOG_BUDGET_MIN < LOG_BUDGET_MAX);
     assert!(MAILBOX_BATCHES.is_power_of_two());
+    // Who has many requests under way is held back before the line to a core is full for all.
+    assert!(MAILBOX_BATCHES * BATCH_MESSAGES_USUAL >= FORWARDED_MAX);
     assert!(2 * BATCHES_RETURNED_ABOVE <= BATCHES_KEPT_MAX);
     assert!(CREDIT_BYTES < TURN_BYTES);
     assert!(BATCH_COPY_BYTES_MAX < BATCHES_KEPT_BYTES_MIN);

@@ -1,11 +1,11 @@
 //! Messages between cores: one mailbox for each ordered pair, filled a batch at a time.
 //!
 //! What a core says to another within a turn gathers in a batch, which is handed over when the turn
-//! ends, or before when it has as many messages as usual: the other core begins with them while
-//! this one goes on, and what a batch holds stays in a processor's nearest caches. A batch that
-//! has been read is kept by its reader and carries messages the other way. Of two cores one may
-//! speak in many short batches and the other in few long ones: what its reader has too many of
-//! goes back with the next. So in steady state nothing is allocated.
+//! ends, or before it gets longer than usual: the other core begins with it while this one goes
+//! on, and what a batch holds stays in a processor's nearest caches. A batch that has been read is
+//! kept by its reader and carries messages the other way. Of two cores one may speak in many short
+//! batches and the other in few long ones: what its reader has too many of goes back with the next.
+//! So as long as cores have under way what they may keep for each other, nothing is allocated.
 //!
 //! Invariants:
 //! - Messages from one core to another arrive in the order in which they were sent.
@@ -74,7 +74,7 @@ struct Line<W> {
     /// Their memory, in bytes, and how much it may be.
     kept_bytes: usize,
     kept_bytes_max: usize,
-    /// Whether the other core has given empty batches back since the last batch was handed over.
+    /// Whether the other core has given empty batches back since the end of the last turn.
     is_supplied: bool,
 }
 
@@ -82,7 +82,7 @@ impl<W> Line<W> {
     /// A line on which nothing was sent; a core has so many.
     fn new(ends: Ends, waker: W, lines: usize) -> Self {
         let kept_bytes_max = (BATCHES_KEPT_BYTES_MAX / lines).max(BATCHES_KEPT_BYTES_MIN);
-        let on_the_way = (VecDeque::with_capacity(MAILBOX_BATCHES), 0);
+        let on_the_way = (VecDeque::with_capacity(MAILBOX_BATCHES + 1), 0);
         let (gathering, kept) = (Box::default(), Vec::new());
         Self {
             ends,
@@ -150,7 +150,6 @@ impl<W> Line<W> {
             let empty = self.take_empty();
             self.gathering.push_returned(empty);
         }
-        self.is_supplied = false;
         let next = self.take_empty();
         let memory = self.gathering.memory();
         match self.ends.sender.push(std::mem::replace(&mut self.gathering, next)) {
@@ -175,9 +174,26 @@ impl<W: CoreWaker> Line<W> {
     /// Hands the gathered batch over before it gets longer than usual. Where there is no room it
     /// does get longer.
     fn before_message(&mut self) {
-        if self.gathering.has_usual_length() && self.hand_over() {
-            self.publish();
+        if self.gathering.has_usual_length() {
+            self.try_hand_over();
         }
+    }
+
+    /// Whether the gathered batch takes another request, if need be after it was handed over.
+    fn takes_request(&mut self) -> bool {
+        if self.gathering.is_full() {
+            return self.try_hand_over();
+        }
+        self.before_message();
+        true
+    }
+
+    /// Hands the gathered batch over if there is room, to be seen at once; returns whether it
+    /// could.
+    fn try_hand_over(&mut self) -> bool {
+        let is_handed_over = self.hand_over();
+        self.publish();
+        is_handed_over
     }
 
     /// Shows what was handed over to the other core, and wakes it if it sleeps.
@@ -229,12 +245,11 @@ impl<W: CoreWaker> Mesh<W> {
         request: &ItemRequest<'_>,
     ) -> bool {
         let line = self.line(core);
-        if line.gathering.is_full() && !line.hand_over() {
-            return false;
+        let is_sent = line.takes_request();
+        if is_sent {
+            line.gathering.push_request(place, shard, request);
         }
-        line.before_message();
-        line.gathering.push_request(place, shard, request);
-        true
+        is_sent
     }
 
     /// As [`Mesh::send_request`], for a request that is not about one item.
@@ -245,11 +260,11 @@ impl<W: CoreWaker> Mesh<W> {
         request: Arc<ShardRequest>,
     ) -> bool {
         let line = self.line(core);
-        if line.gathering.is_full() && !line.hand_over() {
-            return false;
+        let is_sent = line.takes_request();
+        if is_sent {
+            line.gathering.push_shard_request(place, request);
         }
-        line.gathering.push_shard_request(place, request);
-        true
+        is_sent
     }
 
     /// Sends the answer to a request of `core`.
@@ -348,8 +363,8 @@ impl<W: CoreWaker> Mesh<W> {
     pub fn publish(&mut self) -> bool {
         let mut is_left = false;
         for line in self.lines.iter_mut().flatten() {
-            is_left |= !line.hand_over();
-            line.publish();
+            is_left |= !line.try_hand_over();
+            line.is_supplied = false;
         }
         is_left
     }

@@ -348,8 +348,8 @@ impl From<&EngineError> for NoAnswer {
     }
 }
 
-/// A look at an answer on its way to its connection, with its value or a look at it. It is short:
-/// an answer is passed on several times before it is encoded.
+/// An answer on its way to its connection, and its value or where that lies. It is short: it is
+/// passed on several times before it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarriedAnswer<'a> {
     /// The answer without its value.

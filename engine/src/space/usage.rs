@@ -56,6 +56,8 @@ pub struct SpaceUsage {
     pub memtable_referenced: u64,
     /// What was taken for living lately; see [`super::SteadyLive`].
     pub lived: u64,
+    /// What the collector can copy before it needs another segment.
+    pub collector_room: u64,
 }
 
 /// What a record has besides key and value: its head, and what encodes the key's parts.
@@ -100,11 +102,13 @@ impl SpaceUsage {
         self.cap(limits) / 3 >= self.live()
     }
 
-    /// Headroom that the log leaves to the collector: a segment to move records to. What it moves
-    /// them from is free before it takes another. For the records of the moves, and for deletes,
-    /// the log has room.
-    fn extend_above(limits: &SpaceLimits) -> u64 {
-        limits.segments(1)
+    /// Headroom that the log leaves to the collector: a segment to move records to, unless it has
+    /// one open in which what lives of the next victim finds room. What it moves them from is free
+    /// before it takes another. For the records of the moves, and for deletes, the log has room.
+    fn extend_above(&self, limits: &SpaceLimits) -> u64 {
+        // A third of a victim lives at most, and the last frame is not full.
+        let has_room = self.is_roomy(limits) && self.collector_room >= limits.segments(1) / 2;
+        if has_room { 0 } else { limits.segments(1) }
     }
 
     /// What writers may still fill below which they go at the collector's pace. Where little lives,
@@ -115,7 +119,7 @@ impl SpaceUsage {
 
     /// Headroom below which garbage is collected.
     fn collect_below(&self, limits: &SpaceLimits) -> u64 {
-        Self::extend_above(limits) + self.pace_below(limits)
+        self.extend_above(limits) + self.pace_below(limits)
     }
 
     /// What may still be filled: by what the files may grow, and files that are used again.
@@ -153,7 +157,7 @@ impl SpaceUsage {
         if taken > cap {
             return false;
         }
-        let next = self.collect_below(limits);
+        let next = limits.segments(1) + self.pace_below(limits);
         let is_close = taken.saturating_add(next) > cap;
         let is_scarce = i128::from(self.left) < i128::from(limits.segments(KEEP_ABOVE));
         let needed = next / limits.segments(1).max(1);
@@ -172,7 +176,7 @@ impl SpaceUsage {
     /// more as the headroom has less. By the headroom alone collection was in a great hurry after
     /// each segment, at the cost of reads, with time enough until the next.
     pub fn scarcity(&self, limits: &SpaceLimits, log: u64) -> (u64, u64) {
-        let beyond = self.headroom(limits).saturating_sub(Self::extend_above(limits));
+        let beyond = self.headroom(limits).saturating_sub(self.extend_above(limits));
         // The log has a segment that it fills, and a spare one.
         let whole = self.pace_below(limits) + limits.segments(2);
         (whole.saturating_sub(log.saturating_add(beyond)), whole)
@@ -180,7 +184,7 @@ impl SpaceUsage {
 
     /// Segments that the log may take now.
     fn segments_for_log(&self, limits: &SpaceLimits) -> u64 {
-        let headroom = self.headroom(limits).saturating_sub(Self::extend_above(limits));
+        let headroom = self.headroom(limits).saturating_sub(self.extend_above(limits));
         headroom / limits.segments(1).max(1)
     }
 
@@ -194,15 +198,14 @@ impl SpaceUsage {
     /// itself; 0 if it is needed now. The collector needs some time: that is for half of what
     /// writers may append. `log` as for [`Self::slack`].
     pub fn patience(&self, limits: &SpaceLimits, log: u64) -> u64 {
-        let is_short = self.headroom(limits) < Self::extend_above(limits);
+        let is_short = self.headroom(limits) < self.extend_above(limits);
         if is_short { 0 } else { self.slack(limits, log) / 2 }
     }
 
     /// How far writers and the collector have to go until the log may take one segment more than
     /// it may now. `log` as for [`Self::slack`].
     pub fn runway(&self, limits: &SpaceLimits, log: u64, collecting: Collecting) -> Runway {
-        let wanted =
-            limits.segments(self.segments_for_log(limits) + 1) + Self::extend_above(limits);
+        let wanted = limits.segments(self.segments_for_log(limits) + 1) + self.extend_above(limits);
         let missing = self.missing(limits, wanted);
         let work = collecting.work_for(missing, limits.segments(1));
         Runway { slack: self.slack(limits, log), work }
@@ -219,7 +222,7 @@ impl SpaceUsage {
         // A long segment must not be refused for ever where little lives.
         let wanted = match u64::from(bytes.min(limits.segment_bytes)) {
             0 => limits.segments(1),
-            bytes => bytes + Self::extend_above(limits),
+            bytes => bytes + self.extend_above(limits),
         };
         self.headroom_of_cap(limits) >= wanted
     }
@@ -282,6 +285,29 @@ mod tests {
         assert!(!wants_pace(2000) && wants_pace(1999));
         assert!(at(2000).may_extend(&LIMITS, 1000) && !at(1999).may_extend(&LIMITS, 1000));
         assert!(at(2000).may_extend(&LIMITS, 1 << 30), "a long segment counts as a standard one");
+    }
+
+    #[test]
+    fn an_open_segment_of_the_collector_is_what_the_log_leaves_to_it() {
+        let small = SpaceUsage { in_tables: 4000, table_entries: 4, table_bytes: 192, ..usage() };
+        let cap = small.cap(&LIMITS);
+        let at = |headroom, collector_room| SpaceUsage {
+            allocated: cap - headroom,
+            collector_room,
+            ..small
+        };
+        // A third of a victim lives at most: half a segment is enough to copy it.
+        for (room, least) in [(0, 1000), (499, 1000), (500, 0), (1000, 0)] {
+            let usage = at(least + 1000, room);
+            assert!(usage.may_extend(&LIMITS, 1000) && !usage.wants_collection(&LIMITS), "{room}");
+            assert_eq!(usage.slack(&LIMITS, 700), 1700);
+            let usage = at(least + 999, room);
+            assert!(!usage.may_extend(&LIMITS, 1000) && usage.wants_collection(&LIMITS), "{room}");
+            assert_eq!(usage.slack(&LIMITS, 700), 700);
+        }
+        let large = SpaceUsage { collector_room: 1000, ..usage() };
+        let large = SpaceUsage { allocated: large.cap(&LIMITS) - 2999, ..large };
+        assert!(large.wants_collection(&LIMITS), "most of a victim may live");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a core says to another within a turn, and what of it a request or an answer takes along.
+//! What a core says to another at a time, and what of it a request or an answer takes along.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -146,7 +146,7 @@ pub struct AnswerMessage {
     value: Bytes,
 }
 
-/// What a core says to another within a turn.
+/// What a core says to another at a time.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Requests.

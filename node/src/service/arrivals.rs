@@ -21,7 +21,7 @@ const ANSWERS_AHEAD: usize = 2;
 impl<C: CoreEnv> NodeService<C> {
     pub(super) fn receive_batches(&mut self, network: &mut C::Network) -> bool {
         let mut has_any = false;
-        let mut taken = 0;
+        let (mut taken, mut reply_bytes) = (0, 0);
         for core in self.state.mesh.next_order() {
             while taken < TURN_MESSAGES_MAX && !self.state.has_batch(core) {
                 let Some(mut batch) = self.state.mesh.receive(core) else { break };
@@ -29,11 +29,11 @@ impl<C: CoreEnv> NodeService<C> {
                 self.receive_answers(network, core, &mut batch);
                 self.receive_shard_answers(core, &mut batch);
                 self.state.take_batch(core, batch);
-                self.state.work_on_batch(core);
+                self.state.work_on_batch(core, &mut reply_bytes);
                 has_any = true;
             }
             if self.state.has_batch(core) && !has_any {
-                self.state.work_on_batch(core);
+                self.state.work_on_batch(core, &mut reply_bytes);
                 has_any = true;
             }
         }

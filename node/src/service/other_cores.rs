@@ -54,15 +54,15 @@ impl<C: CoreEnv> CoreState<C> {
     }
 
     /// Goes on with the requests of a core's batch; what is left when the turn's part of them is
-    /// done waits for the next one. A request that cannot go on is parked, so it holds no other up.
-    pub(super) fn work_on_batch(&mut self, core: usize) {
+    /// done waits for the next one. `reply_bytes` are those that the turn has made before for other
+    /// cores, and makes. A request that cannot go on is parked, so it holds no other up.
+    pub(super) fn work_on_batch(&mut self, core: usize, reply_bytes: &mut usize) {
         let Some((mut batch, first)) = self.inboxes[core].take() else { return };
-        let mut reply_bytes = 0;
         let last = batch.requests.len().min(first + BATCH_TURN_REQUESTS);
         let mut targets = [None; ANNOUNCED_MAX];
         let mut opened = None;
         for index in first..last {
-            if reply_bytes > BATCH_TURN_BYTES {
+            if *reply_bytes > BATCH_TURN_BYTES {
                 self.inboxes[core] = Some((batch, index));
                 return;
             }
@@ -83,7 +83,7 @@ impl<C: CoreEnv> CoreState<C> {
                 match self.carry_out_any(core, place, target, batch.request(message)) {
                     Ok(bytes) => {
                         self.heaviest.carried_out(core, bytes);
-                        reply_bytes += bytes;
+                        *reply_bytes += bytes;
                         continue;
                     }
                     Err(bytes) => Some(bytes),

@@ -96,6 +96,7 @@ impl<E: Env> Shard<E> {
             memtable_hidden: estimate.memtable_hidden_bytes,
             memtable_referenced: index.memtable_separate_bytes,
             lived: 0,
+            collector_room: self.collector.room(),
         };
         let mut lived = self.pacing.lived.get();
         usage.lived = lived.see(usage.live(), self.env.now());
