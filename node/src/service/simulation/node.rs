@@ -49,9 +49,9 @@ const SLEEP_NANOSECONDS_MAX: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) cores: usize,
-    shards: u16,
+    pub(super) shards: u16,
     /// The value cache of each shard, in bytes.
-    cache_bytes: usize,
+    pub(super) cache_bytes: usize,
     network: SimNetworkOptions,
 }
 
@@ -190,6 +190,12 @@ impl Node {
     /// What a core has counted of what is between it and others, in bytes.
     pub(super) fn memory_between_cores(&self, core: usize) -> usize {
         self.cores[core].service.state.ledger.mailboxes()
+    }
+
+    /// What is between a core and others now, in bytes.
+    pub(super) fn memory_between_cores_now(&mut self, core: usize) -> usize {
+        self.cores[core].service.state.count_between_cores();
+        self.memory_between_cores(core)
     }
 
     /// Asserts that nobody holds anything any more.

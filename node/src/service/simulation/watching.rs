@@ -10,7 +10,7 @@ use super::node::{MEMCACHED, Node, Size};
 /// counted, which is later than all of the test.
 const STEP_NANOSECONDS: u64 = 200_000_000;
 
-fn heard(watcher: &SimClient) -> String {
+pub(super) fn heard(watcher: &SimClient) -> String {
     String::from_utf8(watcher.read(1 << 20)).expect("lines of text")
 }
 
