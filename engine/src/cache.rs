@@ -265,6 +265,15 @@ impl<const HEADER: usize> Cache<HEADER> {
         }
     }
 
+    /// Starts bringing near the header of the entry that a look-up of `hash` would find, if there
+    /// is one.
+    #[inline]
+    pub fn prefetch_header(&self, hash: u64) {
+        if let Some(location) = self.index.guess(mix(hash)) {
+            self.arena.prefetch(location, 1);
+        }
+    }
+
     /// Removes `key`; says whether it was there.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
         let Some(location) = self.find(mix(hash), key) else { return false };

@@ -68,6 +68,13 @@ impl ItemCache {
         self.cache.prefetch_entry(hash);
     }
 
+    /// Starts bringing near what is known of the item that a look-up of `hash` would find, without
+    /// its value.
+    #[inline]
+    pub fn prefetch_header(&self, hash: u64) {
+        self.cache.prefetch_header(hash);
+    }
+
     /// Looks `key` up. If `mark`, counts a use and notes that the item was fetched at `now` (Unix
     /// seconds); otherwise leaves no trace.
     #[inline]

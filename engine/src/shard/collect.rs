@@ -244,6 +244,7 @@ impl<E: Env> Shard<E> {
                 Standing::There if !is_twice => {
                     let Newest { metadata, value_len, .. } = one.newest;
                     record.add(&one.key, metadata, one.to, value_len);
+                    state.items.prefetch_index(hash);
                     made.push((one, hash));
                 }
                 Standing::There | Standing::Unsure => unsure.push(one.clone()),
@@ -252,6 +253,7 @@ impl<E: Env> Shard<E> {
         if made.is_empty() {
             return Ok(unsure);
         }
+        made.iter().for_each(|(_, hash)| state.items.prefetch_header(*hash));
         let described = (RecordKind::Moves, Metadata::default());
         let appended = self.log.append(&Append::new(described, &[], record.payload(), None))?;
         // It takes of the log what writers would have: they go the slower.
@@ -410,7 +412,12 @@ impl<E: Env> CollectorHost<E> for Shard<E> {
         let lives = |record: &ListedRecord| {
             !dead.has(Pointer { segment, offset: record.offset, len: record.len })
         };
-        self.garbage.listed.borrow().part(segment, from, most, lives)
+        let part = self.garbage.listed.borrow().part(segment, from, most, lives)?;
+        // All of them are looked at next: their misses happen together instead of in turn.
+        let state = self.state.borrow();
+        part.records.iter().for_each(|record| state.items.prefetch_index(record.hash));
+        part.records.iter().for_each(|record| state.items.prefetch_item(record.hash));
+        Some(part)
     }
 
     fn in_memory(&self, hash: u64, pointer: Pointer) -> Option<(Vec<u8>, Vec<u8>)> {
