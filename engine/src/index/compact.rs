@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use larder_runtime::env::{Env, IoClass};
 
-use super::compaction::picker::{self, Choice};
+use super::compaction::picker::{self, Choice, Garbage};
 use super::compaction::{Merged, Verdict, run_merge};
 use super::hiding::Older;
 use super::live_bytes::LiveBytes;
@@ -26,9 +26,9 @@ struct Job<E: Env> {
 
 impl<E: Env> Index<E> {
     /// The compaction that is due. `living` is what the manifest has.
-    pub fn next_compaction(&self, living: &Living) -> Choice {
-        let contents = self.contents.borrow();
-        picker::pick(&contents.tables.view(living), &self.options.picker, self.unix_now())
+    pub fn next_compaction(&self, living: &Living, garbage: Garbage) -> Choice {
+        let (contents, now) = (self.contents.borrow(), self.unix_now());
+        picker::pick(&contents.tables.view(living), &self.options.picker, garbage, now)
     }
 
     /// The next moment, in Unix seconds, at which entries of a table will have expired.

@@ -7,7 +7,7 @@ use larder_runtime::simulation::{
     SimulationOptions,
 };
 
-use super::compaction::picker::{Choice, PickerOptions};
+use super::compaction::picker::{Choice, Garbage, PickerOptions};
 use super::table::{EntryBuf, key_hash};
 use super::test_host::TestHost;
 use super::*;
@@ -114,7 +114,7 @@ impl Fixture {
 
     /// Carries out what is due first; false if nothing is.
     fn compact_once(&mut self) -> Result<bool, EngineError> {
-        let choice = self.index.next_compaction(&self.host.durable());
+        let choice = self.index.next_compaction(&self.host.durable(), Garbage::Enough);
         if choice == Choice::Nothing {
             return Ok(false);
         }

@@ -7,7 +7,7 @@ use larder_runtime::env::Env;
 
 use super::{Shard, State};
 use crate::error::EngineError;
-use crate::index::compaction::picker::{self, Choice};
+use crate::index::compaction::picker::{self, Choice, Garbage};
 use crate::index::{Host, Living};
 use crate::manifest::{self, Edit, SegmentSeal};
 use crate::space::Purpose;
@@ -148,7 +148,7 @@ impl<E: Env> Shard<E> {
             if self.state.borrow().closing {
                 return Some(Choice::Nothing);
             }
-            let choice = self.index.next_compaction(&self.durable());
+            let choice = self.next_compaction();
             (choice != Choice::Nothing).then_some(choice)
         };
         loop {
@@ -180,6 +180,18 @@ impl<E: Env> Shard<E> {
                 Err(error) => return self.log.stop(format!("merging tables failed: {error}")),
             }
         }
+    }
+
+    /// The compaction that is due. While space is short and nothing can be collected, garbage that
+    /// tables hide is brought to light before there is much of it: else writers would take more
+    /// than the cap allows, and wait for long once that garbage is found.
+    pub(super) fn next_compaction(&self) -> Choice {
+        let living = self.durable();
+        let due = self.index.next_compaction(&living, Garbage::Enough);
+        if due != Choice::Nothing || !self.wants_garbage(&self.usage(), &self.limits()) {
+            return due;
+        }
+        self.index.next_compaction(&living, Garbage::Wanted)
     }
 
     /// Waits for something to compact. `None`: the clock may have made something expire, or other

@@ -17,7 +17,9 @@ use crate::index::memtable::Found;
 use crate::index::table::{Resident, key_hash};
 use crate::manifest::{Edit, SegmentSeal, SegmentState};
 use crate::space::victims::{self, Foresight, VictimCandidate};
-use crate::space::{Collecting, ListedPart, ListedRecord, Purpose, Runway};
+use crate::space::{
+    Collecting, ListedPart, ListedRecord, Purpose, Runway, SpaceLimits, SpaceUsage,
+};
 use crate::value_log::Append;
 use crate::value_log::commit::Refused;
 use crate::value_log::moves::{MOVE_BYTES_MAX, MovesBuilder};
@@ -359,6 +361,11 @@ impl<E: Env> Shard<E> {
 
     fn can_collect(&self) -> bool {
         self.garbage.is_collecting.get() || self.victim_for_now().is_some()
+    }
+
+    /// Whether space is short and nothing can be collected.
+    pub(super) fn wants_garbage(&self, usage: &SpaceUsage, limits: &SpaceLimits) -> bool {
+        usage.wants_collection(limits) && !self.can_collect()
     }
 
     /// Lets answers go that were held back, as time passes.

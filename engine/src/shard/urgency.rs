@@ -59,9 +59,6 @@ impl<E: Env> Shard<E> {
     /// Says how urgent merges and the collection of garbage are; `log` are the bytes for which the
     /// log has its segments. Merges that cannot go on are not.
     pub(super) fn note_urgency(&self, usage: &SpaceUsage, limits: &SpaceLimits, log: u64) {
-        let has_stuck = self.state.borrow().full.merges;
-        let merges = of_merges(if has_stuck { 0 } else { self.index.debt() });
-        self.set_urgency(TaskQueue::Compaction, merges);
         let full = self.state.borrow().full;
         // What the log has left is not for writers then, or it is not this shard that lacks space.
         let is_awaited =
@@ -69,6 +66,11 @@ impl<E: Env> Shard<E> {
         let collection =
             if is_awaited { COLLECTION_MAX } else { of_collection(usage, limits, log) };
         self.set_urgency(TaskQueue::GarbageCollection, collection);
+        let merges = of_merges(if full.merges { 0 } else { self.index.debt() });
+        // Where nothing can be collected, it is merges that writers will wait for.
+        let uncovers = self.is_merging.get() && self.wants_garbage(usage, limits);
+        let merges = if uncovers { merges.max(collection.min(MERGES_MAX)) } else { merges };
+        self.set_urgency(TaskQueue::Compaction, merges);
     }
 
     /// While a memtable is written out, says how urgent that is: writers wait when the next one is

@@ -11,7 +11,8 @@
 //!    and what overlaps it, a slice of the level, is merged.
 //! 4. Hidden garbage is brought to light. A log record counts as live until a merge meets both its
 //!    index entry and the newer one of its key, so what tables may hide is kept below a share of
-//!    everything: what hides most for the bytes that are rewritten goes down.
+//!    everything, a small one while garbage is wanted that nobody knows of: what hides most for the
+//!    bytes that are rewritten goes down.
 //! 5. The fullest level that has reached its target gives the table that rewrites the fewest bytes
 //!    of the next level for each byte that it moves; one that overlaps nothing there moves unread.
 //! 6. Tables that are mostly tombstones or expired entries go down, or, where nothing lies deeper,
@@ -105,6 +106,8 @@ pub struct PickerOptions {
     pub merge_bytes_min: u64,
     /// One part in so many of what all tables point at may be hidden; at least 1.
     pub hidden_part: u64,
+    /// The same while garbage is [wanted](Garbage::Wanted); at least 1.
+    pub hidden_part_wanted: u64,
     /// A table is compacted when one part in so many of it is tombstones or expired; at least 2.
     pub dead_part: u64,
 }
@@ -120,9 +123,20 @@ impl Default for PickerOptions {
             merge_bytes: 64 << 20,
             merge_bytes_min: 8 << 20,
             hidden_part: 4,
+            hidden_part_wanted: 32,
             dead_part: 4,
         }
     }
+}
+
+/// Whether space is short and no segment is known to have enough garbage to be collected. Then what
+/// tables hide is all that can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Garbage {
+    /// There is space, or there are segments to collect.
+    Enough,
+    /// There is not.
+    Wanted,
 }
 
 /// A merge takes about one part in so many of all tables from each of its levels: what it may take
@@ -130,6 +144,15 @@ impl Default for PickerOptions {
 const MERGE_PART: u64 = 16;
 
 impl PickerOptions {
+    /// Bytes of log records that may be hidden where tables point to `total`.
+    fn hidden_max(&self, total: u128, garbage: Garbage) -> u128 {
+        let part = match garbage {
+            Garbage::Enough => self.hidden_part,
+            Garbage::Wanted => self.hidden_part.max(self.hidden_part_wanted),
+        };
+        total / u128::from(part)
+    }
+
     /// Bytes of each of its two levels that a merge takes, beyond one upper table and what that
     /// overlaps, where there are `table_bytes` of tables.
     pub fn merge_bytes_of(&self, table_bytes: u64) -> u64 {
@@ -170,14 +193,14 @@ pub enum Choice {
 ///
 /// If tables of a deeper level overlap or are out of order, there are more levels than allowed, or
 /// an option is out of its range.
-pub fn pick(levels: &[Level<'_>], options: &PickerOptions, now: u32) -> Choice {
+pub fn pick(levels: &[Level<'_>], options: &PickerOptions, garbage: Garbage, now: u32) -> Choice {
     check(levels, options);
     let picture = Picture::new(levels, options, now);
     picture
         .remove_unneeded()
         .or_else(|| picture.set_damage_aside())
         .or_else(|| picture.relieve_level_zero())
-        .or_else(|| picture.uncover_garbage())
+        .or_else(|| picture.uncover_garbage(garbage))
         .or_else(|| picture.shrink_fullest())
         .or_else(|| picture.drop_dead_weight())
         .unwrap_or(Choice::Nothing)
@@ -229,7 +252,8 @@ fn check(levels: &[Level<'_>], options: &PickerOptions) {
     assert!(options.level_one_bytes >= 1 && options.merge_bytes >= 1, "{options:?}");
     assert!(options.merge_bytes_min >= 1, "{options:?}");
     assert!(options.level_factor >= 2 && options.levels_max >= 2, "{options:?}");
-    assert!(options.hidden_part >= 1 && options.dead_part >= 2, "{options:?}");
+    assert!(options.hidden_part >= 1 && options.hidden_part_wanted >= 1, "{options:?}");
+    assert!(options.dead_part >= 2, "{options:?}");
     assert!(levels.len() <= usize::from(options.levels_max), "{} levels", levels.len());
     for level in levels.iter().skip(1) {
         let is_run = level.tables.windows(2).all(|pair| pair[0].largest < pair[1].smallest);

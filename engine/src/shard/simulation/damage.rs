@@ -25,7 +25,7 @@ pub(super) fn options() -> ShardOptions {
     options.memtable_bytes = 1350;
     options.compress_from = Some(1000);
     options.picker.level_zero_runs = 4;
-    options.picker.hidden_part = 1;
+    (options.picker.hidden_part, options.picker.hidden_part_wanted) = (1, 1);
     // Enough that nothing is collected: the tables are to be damaged, not rewritten.
     options.space_amplification_percent = 10_000;
     options.recovery_log_bytes = 8 << 20;

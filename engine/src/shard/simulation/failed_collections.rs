@@ -28,7 +28,7 @@ fn options() -> ShardOptions {
     options.space_amplification_percent = 10_000;
     options.picker.level_zero_runs = 100;
     options.picker.level_zero_tables = 100;
-    options.picker.hidden_part = 1;
+    (options.picker.hidden_part, options.picker.hidden_part_wanted) = (1, 1);
     options
 }
 

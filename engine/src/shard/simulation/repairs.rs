@@ -213,7 +213,8 @@ fn a_deleted_or_overwritten_value_stays_so_when_a_newer_block_is_lost() {
     let mut options = ShardOptions { memtable_bytes: 1 << 20, ..damage::options() };
     options.picker.level_zero_runs = 100;
     options.picker.level_zero_tables = 100;
-    (options.picker.hidden_part, options.picker.dead_part) = (1, 2);
+    (options.picker.hidden_part, options.picker.hidden_part_wanted) = (1, 1);
+    options.picker.dead_part = 2;
     let mut life = harness::life(1, harness::empty_disk(harness::CAPACITY));
     let (shard, _) = harness::open_in(&mut life, &options);
     let worker = shard.clone();

@@ -4,7 +4,6 @@ use larder_runtime::env::Env;
 
 use super::Ingest;
 use crate::error::EngineError;
-use crate::index::Host as _;
 use crate::index::compaction::picker::Choice;
 use crate::shard::Shard;
 use crate::space::Purpose;
@@ -24,7 +23,10 @@ impl<E: Env> Shard<E> {
         let now = self.env.now();
         let since = self.waiting_since.get().unwrap_or(now);
         self.waiting_since.set(Some(since));
-        !self.can_free_something() || now.saturating_sub(since) >= CAP_WAIT_NANOSECONDS_MAX
+        // A merge brings garbage to light at its end.
+        let is_over =
+            || !self.is_merging.get() && now.saturating_sub(since) >= CAP_WAIT_NANOSECONDS_MAX;
+        !self.can_free_something() || is_over()
     }
 
     pub(super) fn open_ingest(&self) {
@@ -80,7 +82,7 @@ impl<E: Env> Shard<E> {
     pub(super) fn is_freeing_beside_collections(&self) -> bool {
         let full = self.state.borrow().full;
         let flush = self.index.has_frozen();
-        let merge = self.index.next_compaction(&self.durable()) != Choice::Nothing;
+        let merge = self.next_compaction() != Choice::Nothing;
         (flush && !full.flushes) || (merge && !full.merges) || self.files_are_going()
     }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::super::sorted_runs::{KeyRange, sorted_runs};
-use super::{Candidate, Choice, Level, PickerOptions};
+use super::{Candidate, Choice, Garbage, Level, PickerOptions};
 
 /// How many tables one edit takes out.
 const REMOVED_MAX: usize = 32;
@@ -100,10 +100,9 @@ impl<'a> Picture<'a> {
 
     /// Takes the tables down that hide most for what is rewritten, if all together may hide too
     /// much.
-    pub(super) fn uncover_garbage(&self) -> Option<Choice> {
+    pub(super) fn uncover_garbage(&self, garbage: Garbage) -> Option<Choice> {
         let total = self.all_tables().map(|table| u128::from(table.separate_bytes)).sum::<u128>();
-        let allowed = total / u128::from(self.options.hidden_part);
-        if u128::from(self.hidden_bytes()) <= allowed {
+        if u128::from(self.hidden_bytes()) <= self.options.hidden_max(total, garbage) {
             return None;
         }
         let mean = self.mean_record_bytes();

@@ -42,13 +42,14 @@ const OPTIONS: PickerOptions = PickerOptions {
     merge_bytes: 1000,
     merge_bytes_min: 1000,
     hidden_part: 8,
+    hidden_part_wanted: 32,
     dead_part: 4,
 };
 
 const NOW: u32 = 1000;
 
 fn choose(levels: &[Level<'_>]) -> Choice {
-    pick(levels, &OPTIONS, NOW)
+    pick(levels, &OPTIONS, Garbage::Enough, NOW)
 }
 
 fn merge(inputs: &[u64], to: u8) -> Choice {
@@ -73,7 +74,7 @@ fn of_a_small_index_a_merge_takes_a_small_part() {
     assert_eq!(output_cuts(&below.tables, bytes).len(), 7, "each run is cut for each table");
     let runs = (0..4).flat_map(|run| (0..8).map(move |at| slice(run * 8 + at, 10, at)));
     let options = PickerOptions { level_zero_tables: 100, ..options };
-    let choice = pick(&levels([runs.collect(), level_one]), &options, NOW);
+    let choice = pick(&levels([runs.collect(), level_one]), &options, Garbage::Enough, NOW);
     let Choice::Merge { inputs, to: 1 } = choice else { panic!("{choice:?}") };
     assert_eq!(inputs.len(), 5, "{inputs:?}");
 }
@@ -218,6 +219,12 @@ fn garbage_may_be_hidden_up_to_a_part_of_everything() {
     levels[2].tables[0].entries = 96;
     assert_eq!(hidden_bytes(&levels, &OPTIONS), 2 * 106 + 500);
     assert_eq!(choose(&levels), Choice::Nothing);
+    // Where nothing else has garbage, a smaller part is too much: 331 here.
+    let wanted = |levels: &[Level<'_>]| pick(levels, &OPTIONS, Garbage::Wanted, NOW);
+    assert_eq!(wanted(&levels), merge(&[2, 3], 2));
+    levels[1].tables.clear();
+    assert!((1..10_000 / 32).contains(&hidden_bytes(&levels, &OPTIONS)));
+    assert_eq!(wanted(&levels), Choice::Nothing, "merges come to an end");
 }
 
 #[test]

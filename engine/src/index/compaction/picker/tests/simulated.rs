@@ -147,7 +147,7 @@ impl Simulator {
     /// Carries one choice out; false when there is nothing to do. The picker itself asserts that
     /// the levels below level 0 are sorted runs.
     fn step(&mut self) -> bool {
-        match pick(&self.view(), &self.options, self.now) {
+        match pick(&self.view(), &self.options, Garbage::Enough, self.now) {
             Choice::Nothing => return false,
             Choice::Remove { tables } => {
                 for id in tables {
