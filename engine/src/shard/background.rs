@@ -157,28 +157,41 @@ impl<E: Env> Shard<E> {
                 return;
             }
             self.is_merging.set(true);
+            self.update_pace();
             let compacted = self.index.compact(choice, &*self).await;
             self.is_merging.set(false);
             match compacted {
                 Ok(()) => {
                     self.note_full(|full| full.merges = false);
+                    if self.may_collect() {
+                        // What writers have waited for is there, and takes its time as well.
+                        self.waiting_since.set(None);
+                    }
                     self.something_changed();
                 }
                 Err(EngineError::Full) => {
                     self.end_lease_for_space();
-                    self.note_full(|full| full.merges = true);
-                    self.work.notify();
-                    self.env.sleep(RETRY_FULL_NANOSECONDS).await;
+                    self.put_merges_off(RETRY_FULL_NANOSECONDS).await;
                 }
                 // Nothing is lost by not merging.
                 Err(EngineError::Read(reason)) => {
                     tracing::error!("merging tables failed, and is put off: {reason}");
-                    self.note_full(|full| full.merges = true);
-                    self.work.notify();
-                    self.env.sleep(RETRY_DAMAGED_NANOSECONDS).await;
+                    self.put_merges_off(RETRY_DAMAGED_NANOSECONDS).await;
                 }
                 Err(error) => return self.log.stop(format!("merging tables failed: {error}")),
             }
+        }
+    }
+
+    /// Nobody waits for merges until they are tried again after so many nanoseconds, or longer if
+    /// none succeeds then.
+    async fn put_merges_off(&self, nanoseconds: u64) {
+        self.note_full(|full| full.merges = true);
+        self.work.notify();
+        self.env.sleep(nanoseconds).await;
+        if self.next_compaction() == Choice::Nothing {
+            // None is due any more: the next one that is has not been tried.
+            self.note_full(|full| full.merges = false);
         }
     }
 

@@ -365,7 +365,7 @@ impl<E: Env> Shard<E> {
 
     /// Whether space is short and nothing can be collected.
     pub(super) fn wants_garbage(&self, usage: &SpaceUsage, limits: &SpaceLimits) -> bool {
-        usage.wants_collection(limits) && !self.can_collect()
+        usage.wants_collection(limits) && !self.may_collect()
     }
 
     /// Lets answers go that were held back, as time passes.

@@ -68,7 +68,8 @@ impl<E: Env> Shard<E> {
         self.set_urgency(TaskQueue::GarbageCollection, collection);
         let merges = of_merges(if full.merges { 0 } else { self.index.debt() });
         // Where nothing can be collected, it is merges that writers will wait for.
-        let uncovers = self.is_merging.get() && self.wants_garbage(usage, limits);
+        let is_under_way = self.is_merging.get() && !full.merges;
+        let uncovers = is_under_way && self.wants_garbage(usage, limits);
         let merges = if uncovers { merges.max(collection.min(MERGES_MAX)) } else { merges };
         self.set_urgency(TaskQueue::Compaction, merges);
     }

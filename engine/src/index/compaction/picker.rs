@@ -106,7 +106,7 @@ pub struct PickerOptions {
     pub merge_bytes_min: u64,
     /// One part in so many of what all tables point at may be hidden; at least 1.
     pub hidden_part: u64,
-    /// The same while garbage is [wanted](Garbage::Wanted); at least 1.
+    /// The same while garbage is [wanted](Garbage::Wanted), if that is a smaller part; at least 1.
     pub hidden_part_wanted: u64,
     /// A table is compacted when one part in so many of it is tombstones or expired; at least 2.
     pub dead_part: u64,
@@ -129,8 +129,8 @@ impl Default for PickerOptions {
     }
 }
 
-/// Whether space is short and no segment is known to have enough garbage to be collected. Then what
-/// tables hide is all that can help.
+/// Whether space is short and no segment can be collected: none is known to have enough garbage, or
+/// there is no room for the copies. Then what tables hide is all that can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Garbage {
     /// There is space, or there are segments to collect.

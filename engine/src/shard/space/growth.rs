@@ -12,9 +12,13 @@ use crate::space::Purpose;
 /// nanoseconds.
 const CAP_WAIT_NANOSECONDS_MAX: u64 = 200_000_000;
 
+/// The same where nothing can be collected until merges have brought garbage to light.
+const MERGE_WAIT_NANOSECONDS_MAX: u64 = 5_000_000_000;
+
 impl<E: Env> Shard<E> {
     /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was
-    /// for long, the estimate of what lives must be wrong, and the budget alone decides.
+    /// for long, the estimate of what lives must be wrong, and the budget alone decides. A merge
+    /// may take longer, if all depends on what it brings to light.
     pub(super) fn may_extend(&self, bytes: u32) -> bool {
         if self.usage().may_extend(&self.limits(), bytes) {
             self.waiting_since.set(None);
@@ -23,10 +27,10 @@ impl<E: Env> Shard<E> {
         let now = self.env.now();
         let since = self.waiting_since.get().unwrap_or(now);
         self.waiting_since.set(Some(since));
-        // A merge brings garbage to light at its end.
-        let is_over =
-            || !self.is_merging.get() && now.saturating_sub(since) >= CAP_WAIT_NANOSECONDS_MAX;
-        !self.can_free_something() || is_over()
+        let waits_for_merge = self.is_merging.get() && !self.may_collect();
+        let most =
+            if waits_for_merge { MERGE_WAIT_NANOSECONDS_MAX } else { CAP_WAIT_NANOSECONDS_MAX };
+        !self.can_free_something() || now.saturating_sub(since) >= most
     }
 
     pub(super) fn open_ingest(&self) {
@@ -82,12 +86,12 @@ impl<E: Env> Shard<E> {
     pub(super) fn is_freeing_beside_collections(&self) -> bool {
         let full = self.state.borrow().full;
         let flush = self.index.has_frozen();
-        let merge = self.next_compaction() != Choice::Nothing;
-        (flush && !full.flushes) || (merge && !full.merges) || self.files_are_going()
+        let merges = || self.is_merging.get() || self.next_compaction() != Choice::Nothing;
+        (flush && !full.flushes) || self.files_are_going() || (!full.merges && merges())
     }
 
     /// Whether a segment is being collected, or can be, as far as there is room for the copies.
-    pub(super) fn may_collect(&self) -> bool {
+    pub(in crate::shard) fn may_collect(&self) -> bool {
         let collection = self.garbage.is_collecting.get() || self.next_victim().is_some();
         collection && !self.state.borrow().full.collections
     }
