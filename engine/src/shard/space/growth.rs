@@ -12,13 +12,13 @@ use crate::space::Purpose;
 /// nanoseconds.
 const CAP_WAIT_NANOSECONDS_MAX: u64 = 200_000_000;
 
-/// The same where nothing can be collected until merges have brought garbage to light.
+/// The same while a merge is under way, which brings garbage to light at its end.
 const MERGE_WAIT_NANOSECONDS_MAX: u64 = 5_000_000_000;
 
 impl<E: Env> Shard<E> {
     /// Whether the cap allows the log another segment. Where nothing can be freed, or nothing was
     /// for long, the estimate of what lives must be wrong, and the budget alone decides. A merge
-    /// may take longer, if all depends on what it brings to light.
+    /// may take longer.
     pub(super) fn may_extend(&self, bytes: u32) -> bool {
         if self.usage().may_extend(&self.limits(), bytes) {
             self.waiting_since.set(None);
@@ -27,9 +27,8 @@ impl<E: Env> Shard<E> {
         let now = self.env.now();
         let since = self.waiting_since.get().unwrap_or(now);
         self.waiting_since.set(Some(since));
-        let waits_for_merge = self.is_merging.get() && !self.may_collect();
-        let most =
-            if waits_for_merge { MERGE_WAIT_NANOSECONDS_MAX } else { CAP_WAIT_NANOSECONDS_MAX };
+        let is_merging = self.is_merging.get();
+        let most = if is_merging { MERGE_WAIT_NANOSECONDS_MAX } else { CAP_WAIT_NANOSECONDS_MAX };
         !self.can_free_something() || now.saturating_sub(since) >= most
     }
 
