@@ -239,7 +239,7 @@ fn files_that_one_shard_keeps_are_given_back_for_another_that_is_refused() {
 /// Fills a shard, and lets others take all but so many bytes before the next start.
 fn start_beside_others(left: u64) -> (Simulation, ShardOptions, Vec<usize>, u64) {
     let mut options = ShardOptions { shards: 1, ..options(1 << 20) };
-    // A merge that the crash breaks off leaves files behind, which make room at the start.
+    // Where merges look for hidden garbage, the start finds some room after all.
     options.picker.hidden_part_wanted = 1;
     let mut life = harness::life(1, harness::empty_disk(32 << 20));
     let node = Node::start(&mut life, &options);
